@@ -1,0 +1,52 @@
+// swift-tools-version: 6.2
+// Targets are declared in the order in which data flows: a message enters at the top and leaves at the bottom.
+import PackageDescription
+
+/// simdjson and the checksums are unusably slow without optimisation (measured: 0.4 instead of 3.9 M events/s),
+/// so these leaf targets are optimised in debug builds too.
+let optimisedC: [CSetting] = [.unsafeFlags(["-O2"], .when(configuration: .debug))]
+let optimisedCXX: [CXXSetting] = [.unsafeFlags(["-O2"], .when(configuration: .debug))]
+
+let package = Package(
+    name: "refold",
+    products: [.executable(name: "refold", targets: ["refold"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    ],
+    targets: [
+        // C and C++ libraries, each behind one target
+        .systemLibrary(name: "CMosquitto", pkgConfig: "libmosquitto", providers: [.apt(["libmosquitto-dev"])]),
+        .systemLibrary(name: "CPostgres", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
+        .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .target(name: "CSystem"),
+        .target(name: "CChecksum", cSettings: optimisedC),
+        .target(name: "CSIMDJSON", cxxSettings: optimisedCXX, linkerSettings: [.linkedLibrary("simdjson")]),
+
+        // what an event is
+        .target(name: "EventModel"),
+        .target(name: "Threading", dependencies: ["CSystem"]),
+
+        // MQTT → durable log
+        .target(name: "EventLog", dependencies: ["EventModel", "Threading", "CLZ4", "CChecksum"]),
+        .target(name: "Ingest", dependencies: ["EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL"]),
+
+        // log → facts → rows → PostgreSQL
+        .target(name: "Decoding", dependencies: ["EventModel", "CSIMDJSON"]),
+        .target(name: "Projections", dependencies: ["EventModel", "Decoding"]),
+        .target(name: "Projecting", dependencies: ["EventModel", "EventLog", "Projections", "Threading"]),
+        .target(name: "Postgres", dependencies: ["CPostgres"]),
+        .target(name: "PostgresStore", dependencies: ["Projecting", "Projections", "Postgres"]),
+
+        // the executable: composition root and command line
+        .executableTarget(name: "refold", dependencies: [
+            "Ingest", "PostgresStore",
+            .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        ]),
+
+        // tests, one folder a target
+        .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
+    ],
+    swiftLanguageModes: [.v6],
+    cxxLanguageStandard: .cxx17
+)

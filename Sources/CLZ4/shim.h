@@ -1,0 +1,2 @@
+// LZ4 block compression of commit blocks.
+#include <lz4.h>

@@ -1,0 +1,7 @@
+// Linux calls that Swift cannot import: variadic, or hidden behind _GNU_SOURCE.
+#ifndef REFOLD_SYSTEM_H
+#define REFOLD_SYSTEM_H
+
+/// Names the calling thread; the kernel keeps the first 15 bytes.
+void refold_set_thread_name(const char *name);
+#endif

@@ -1,0 +1,77 @@
+import EventModel
+
+// What the rest of the system sees of the log: a writer and readers. Nothing outside this module may assume that
+// behind them lie local files (later: a replicated stream).
+
+/// Appends events. One a log; safe to use from any thread.
+public protocol LogWriter: AnyObject, Sendable {
+    /// Appends the batch as part of one group commit and returns its positions when, and only when, it is durable.
+    /// Blocks the calling thread: for threads of one's own, never for the cooperative pool.
+    /// Received-at is raised where needed, so that it never decreases in the log.
+    /// - Throws: `AppendError`. After `.failed` the writer never writes again: stop the process, acknowledge nothing.
+    func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position>
+
+    /// The same for actors: suspends.
+    func append(_ batch: RecordBatch) async throws(AppendError) -> Range<Position>
+}
+
+public enum AppendError: Error, Sendable, CustomStringConvertible {
+    /// No space: nothing was written, nothing is lost; try again when there is space. Readers go on.
+    case full(String)
+    /// A write or an fsync failed, or the log is closed. What is on disk beyond the durable end is unknown.
+    case failed(String)
+
+    public var description: String {
+        switch self {
+        case .full(let message), .failed(let message): message
+        }
+    }
+}
+
+/// Where readers come from, and how far they may read.
+public protocol LogSource: AnyObject, Sendable {
+    /// How many events are known to be on disk: the last durable position is this less one.
+    var durableCount: UInt64 { get }
+
+    /// A reader that begins at `position`, which may be the durable end (tailing) but not beyond it.
+    func reader(from position: Position) throws -> any LogReader
+
+    /// Blocks the calling thread until `durableCount > count` or the time is over; returns `durableCount`.
+    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64
+}
+
+/// Reads forward. One consumer's own; not thread-safe.
+public protocol LogReader: AnyObject {
+    /// The position that `read` continues at.
+    var position: Position { get }
+
+    /// Empties `block`, then fills it with whole commit blocks from `position` on, at least one when there is any
+    /// durable data, and more while fewer than about `byteCount` bytes are in it. The first events may lie before the
+    /// position that was asked for (blocks are whole): consumers skip them. False when nothing durable is left.
+    func read(into block: EventBlock, atLeast byteCount: Int) throws -> Bool
+}
+
+/// What is wrong with a log on disk. The text says where, and what to do.
+public struct LogError: Error, Sendable, CustomStringConvertible {
+    public enum Code: Sendable {
+        /// Another process has the log open for writing.
+        case locked
+        /// A file is not ours, or of another log, or of a newer format.
+        case foreign
+        /// Bytes that were durable are damaged.
+        case corrupt
+        /// The position asked for is beyond the log's end, or before its first event.
+        case outOfRange
+        /// The log's last time is in the future by more than five minutes.
+        case fromTheFuture
+        /// The operating system refused.
+        case system
+    }
+    public let code: Code
+    public let description: String
+
+    public init(_ code: Code, _ description: String) {
+        self.code = code
+        self.description = description
+    }
+}

@@ -1,0 +1,45 @@
+import EventModel
+
+/// One projection's fold over one partition, held by one projector. Pure: no clock, random, I/O or hash order.
+///
+/// A projector drives it block by block:
+///
+///     missing = prepare(block, from)      // which rows must be known before this block can be folded
+///     load(...) for each row found; those not found do not exist
+///     fold(block, from)                   // state changes in memory
+///     drain(into: &rows)                  // changed rows, each key at most once; several folds may pass between drains
+///
+/// Rows and checkpoint then go into one transaction. If that fails, the instance is thrown away and a new one made:
+/// its state is only a cache of the tables.
+public protocol ProjectionFold: AnyObject {
+    var descriptor: ProjectionDescriptor { get }
+
+    /// Finds the keys that events at or behind `from` touch and whose rows are not in memory. At most one request a table.
+    func prepare(_ block: EventBlock, from: Position) -> [LoadRequest]
+
+    /// A row that was asked for and exists. Called once a row, before `fold`.
+    func load(table: Int, row: RowReader)
+
+    /// Folds the events at or behind `from`.
+    func fold(_ block: EventBlock, from: Position)
+
+    /// Appends the rows changed since the last drain to `rows[i]` for `descriptor.tables[i]`, and marks them clean.
+    func drain(into rows: inout [RowBuffer])
+
+    /// Rows changed since the last drain, about: what a projector bounds a transaction by.
+    var dirtyRowCount: Int { get }
+
+    /// Forgets clean rows until about `byteCount` bytes of state are left. They are loaded again when needed.
+    func shrink(toBytes byteCount: Int)
+}
+
+/// Rows of `descriptor.tables[table]` to be fetched by key. `keys` holds tuples of the table's key columns, each once.
+public struct LoadRequest: Sendable {
+    public let table: Int
+    public let keys: RowBuffer
+
+    public init(table: Int, keys: RowBuffer) {
+        self.table = table
+        self.keys = keys
+    }
+}
