@@ -19,13 +19,13 @@ let package = Package(
         .systemLibrary(name: "CPostgres", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
-        .target(name: "CSystem"),
+        .target(name: "CPlatform"),
         .target(name: "CChecksum", cSettings: optimisedC),
         .target(name: "CSIMDJSON", cxxSettings: optimisedCXX, linkerSettings: [.linkedLibrary("simdjson")]),
 
         // what an event is
         .target(name: "EventModel"),
-        .target(name: "Threading", dependencies: ["CSystem"]),
+        .target(name: "Threading", dependencies: ["CPlatform"]),
 
         // MQTT → durable log
         .target(name: "EventLog", dependencies: ["EventModel", "Threading", "CLZ4", "CChecksum"]),

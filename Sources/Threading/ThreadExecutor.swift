@@ -6,7 +6,7 @@ import Glibc
 #else
 import Musl
 #endif
-import CSystem
+import CPlatform
 
 /// A thread of its own for one actor, as its serial executor. The thread ends when the executor is released.
 public final class ThreadExecutor: SerialExecutor {
