@@ -12,6 +12,10 @@ let package = Package(
     products: [.executable(name: "refold", targets: ["refold"])],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: [.defaults, "YAML"]),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
     ],
     targets: [
         // C and C++ libraries, each behind one target
@@ -38,14 +42,24 @@ let package = Package(
         .target(name: "Postgres", dependencies: ["CPostgres"]),
         .target(name: "PostgresStore", dependencies: ["Projecting", "Projections", "Postgres"]),
 
+        // what an operator says
+        .target(
+            name: "Settings",
+            dependencies: [
+                .product(name: "Configuration", package: "swift-configuration"),
+                .product(name: "SystemPackage", package: "swift-system"),
+                .product(name: "Yams", package: "Yams"),
+            ]),
+
         // the executable: composition root and command line
         .executableTarget(name: "refold", dependencies: [
-            "Ingest", "PostgresStore",
+            "Ingest", "PostgresStore", "Settings",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
         ]),
 
         // tests, one folder a target
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
+        .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17

@@ -6,6 +6,6 @@ struct Refold: AsyncParsableCommand {
         commandName: "refold",
         abstract: "An event-sourced MQTT stream processor: every message durable in a log, folded into PostgreSQL.",
         version: "0.1.0",
-        subcommands: []
+        subcommands: [Config.self]
     )
 }

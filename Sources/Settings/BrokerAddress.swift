@@ -1,0 +1,45 @@
+import Foundation
+
+/// Where a broker is, from `mqtt://[user[:password]@]host[:port]` and its relatives.
+public struct BrokerAddress: Sendable, Equatable {
+    public var host: String
+    public var port: Int
+    public var tls: Bool
+    public var username: String?
+    public var password: String?
+
+    /// `mqtt`, `tcp` and no scheme at all mean plain (port 1883), `mqtts`, `ssl` and `tls` mean TLS (port 8883).
+    public init?(url text: String) {
+        let withScheme = text.contains("://") ? text : "mqtt://" + text
+        guard let url = URLComponents(string: withScheme), let scheme = url.scheme?.lowercased(), var host = url.host,
+            !host.isEmpty, url.path.isEmpty || url.path == "/", url.query == nil, url.fragment == nil
+        else { return nil }
+        switch scheme {
+        case "mqtt", "tcp": tls = false
+        case "mqtts", "ssl", "tls": tls = true
+        default: return nil
+        }
+        if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
+        self.host = host
+        port = url.port ?? (tls ? 8883 : 1883)
+        guard (1...65_535).contains(port) else { return nil }
+        username = url.user.flatMap { $0.isEmpty ? nil : $0 }
+        password = url.password
+    }
+
+    public init(host: String, port: Int, tls: Bool = false) {
+        self.host = host
+        self.port = port
+        self.tls = tls
+    }
+}
+
+func isReadable(_ path: String) -> Bool { FileManager.default.isReadableFile(atPath: path) }
+
+/// The first line of a file that holds a secret.
+func readSecret(_ path: String) throws(SettingsError) -> String {
+    guard let text = try? String(contentsOfFile: path, encoding: .utf8) else {
+        throw SettingsError(["the file \(path) is missing or cannot be read as UTF-8 text"])
+    }
+    return String(text.prefix { !$0.isNewline })
+}

@@ -1,0 +1,84 @@
+/// One setting: its key in `refold.yaml`, dots for nesting. The environment variable is `REFOLD_` and the key in
+/// capitals with underscores (`broker.url` → `REFOLD_BROKER_URL`).
+public struct Setting: Sendable {
+    public enum Kind: Sendable {
+        case string, secret, bool, list
+        /// Whole numbers within the range.
+        case int(ClosedRange<Int>)
+        case choice([String])
+    }
+
+    public let key: String
+    public let kind: Kind
+    /// As written in a file; empty means none.
+    public let fallback: String
+    public let help: String
+
+    init(_ key: String, _ kind: Kind, _ fallback: String, _ help: String) {
+        self.key = key
+        self.kind = kind
+        self.fallback = fallback
+        self.help = help
+    }
+
+    var isSecret: Bool { if case .secret = kind { true } else { false } }
+    public var environmentName: String { "REFOLD_" + key.uppercased().replacing(".", with: "_") }
+}
+
+/// Every setting there is. A key that is not here is an error.
+public enum SettingsCatalog {
+    static let fixed: [Setting] = [
+        Setting("data", .string, "./data", "folder of the log, the token, and the private services"),
+        Setting("node", .string, "", "name of this node; the MQTT client id is refold-<node>; the host's name by default"),
+        Setting("http", .string, "127.0.0.1:7480", "address of the API, the metrics and the pages"),
+        Setting("database.url", .secret, "", "postgresql://user:password@host:5432/name; none: a private PostgreSQL"),
+        Setting("gate.payload_bytes_max", .int(1...1_048_576), "262144", "larger payloads are recorded cut, as PAYLOAD_TOO_LARGE"),
+        Setting("gate.rate_per_second", .int(1...1_000_000), "1000", "messages a second that a device may send on average"),
+        Setting("gate.burst", .int(1...10_000_000), "5000", "messages that a device may send at once"),
+        Setting("gate.devices_tracked_max", .int(1_000...50_000_000), "1000000", "devices whose rate is remembered"),
+        Setting("log.segment_bytes", .int(1_048_576...1_073_741_824), "67108864", "size of a segment file"),
+        Setting("presence.stale_seconds", .int(1...31_536_000), "90", "a device is STALE after so long without a message"),
+        Setting("presence.offline_seconds", .int(1...31_536_000), "300", "and OFFLINE after so long"),
+        Setting("projections.state_bytes", .int(1_048_576...68_719_476_736), "1073741824", "state kept in memory, a projection"),
+        Setting("logging.level", .choice(["trace", "debug", "info", "notice", "warning", "error"]), "info", "least level logged"),
+        Setting("logging.format", .choice(["auto", "text", "json"]), "auto", "auto: text on a terminal, JSON otherwise"),
+    ]
+
+    /// Settings of one broker: under `broker.`, or under `brokers.<name>.` when there are several.
+    static let broker: [Setting] = [
+        Setting("url", .secret, "", "mqtt://[user[:password]@]host[:port], mqtts:// for TLS"),
+        Setting("username", .string, "", "user name, where the URL has none"),
+        Setting("password", .secret, "", "password, where the URL has none"),
+        Setting("password_file", .string, "", "file whose first line is the password"),
+        Setting("ca_file", .string, "", "PEM file of the authorities to trust; the system's by default"),
+        Setting("cert_file", .string, "", "PEM file of our client certificate"),
+        Setting("key_file", .string, "", "PEM file of its key"),
+        Setting("verify", .bool, "true", "check the broker's certificate and its name"),
+        Setting("protocol", .choice(["auto", "5", "3.1.1"]), "auto", "MQTT version; auto: 5, then 3.1.1"),
+        Setting("session_expiry_seconds", .int(0...4_294_967_294), "86400", "how long the broker keeps our session (MQTT 5)"),
+        Setting("receive_maximum", .int(1...65_535), "4096", "messages in flight to us (MQTT 5); a hint to Mosquitto"),
+        Setting("keepalive_seconds", .int(5...65_535), "60", "seconds between pings"),
+        Setting("filters", .list, "tenant/+/device/+/#", "topic filters to subscribe to"),
+        Setting("share_group", .string, "", "subscribe as $share/<group>/<filter>"),
+        Setting("batch_messages_max", .int(1...65_535), "4096", "messages in one commit"),
+        Setting("linger_micros", .int(0...100_000), "500", "how long a commit waits for more messages"),
+    ]
+
+    /// Variables that the programs which Refold replaces already have, and the settings that they stand for.
+    static let aliases: [(variable: String, key: String)] = [
+        ("MQTT_BROKER_URL", "broker.url"), ("MQTT_USERNAME", "broker.username"), ("MQTT_PASSWORD", "broker.password"),
+        ("MQTT_CA_CERT", "broker.ca_file"), ("DATABASE_URL", "database.url"),
+    ]
+
+    /// `REFOLD_…` variables of the command line's own that are no settings.
+    static let otherVariables: Set<String> = ["REFOLD_TOKEN", "REFOLD_CONFIG"]
+
+    /// Every setting, with those of the brokers named.
+    public static func all(brokers: [String]) -> [Setting] {
+        fixed + settings(under: "broker") + brokers.flatMap { settings(under: "brokers.\($0)") }
+    }
+
+    static func settings(under prefix: String) -> [Setting] {
+        broker.map { Setting("\(prefix).\($0.key)", $0.kind, $0.fallback, $0.help) }
+    }
+}

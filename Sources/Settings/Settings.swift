@@ -1,0 +1,170 @@
+// What the daemon is told: flag, then `REFOLD_…` variable, then `refold.yaml`, then default.
+//
+// `Catalog.swift` lists every setting once; `SettingsSource` finds its value and where that came from; `Settings` is the
+// checked result. A misspelt key, a wrong type or a contradiction is an error that says where it stands and what was
+// probably meant: a setting that is silently ignored is found out in the worst night of the year.
+
+/// The checked settings of a daemon.
+public struct Settings: Sendable {
+    public var data: String
+    public var node: String
+    public var httpHost: String
+    public var httpPort: Int
+    public var databaseURL: String?
+    public var brokers: [Broker]
+    public var payloadBytesMax: Int
+    public var ratePerSecond: Int
+    public var burst: Int
+    public var devicesTrackedMax: Int
+    public var segmentBytes: Int
+    public var staleSeconds: Int
+    public var offlineSeconds: Int
+    public var stateBytes: Int
+    public var loggingLevel: String
+    public var loggingFormat: String
+    /// Everything in force, in the order of the catalog, for `refold config check`.
+    public var resolved: [ResolvedSetting]
+
+    public struct Broker: Sendable {
+        public var name: String
+        public var address: BrokerAddress
+        public var username: String?
+        public var password: String?
+        public var caFile: String?
+        public var certFile: String?
+        public var keyFile: String?
+        public var verify: Bool
+        /// `auto`, `5` or `3.1.1`.
+        public var protocolVersion: String
+        public var sessionExpirySeconds: UInt32
+        public var receiveMaximum: UInt16
+        public var keepaliveSeconds: Int
+        public var filters: [String]
+        public var shareGroup: String?
+        public var batchMessagesMax: Int
+        public var lingerMicros: Int
+    }
+
+    public init(from source: SettingsSource, hostName: String) throws(SettingsError) {
+        var problems: [String] = []
+        var resolved: [String: ResolvedSetting] = [:]
+        var ordered: [ResolvedSetting] = []
+        let single = SettingsCatalog.settings(under: "broker")
+        for setting in SettingsCatalog.all(brokers: source.brokerNames) {
+            let value = source.resolve(setting, problems: &problems)
+            resolved[setting.key] = value
+            ordered.append(value)
+        }
+        func text(_ key: String) -> String { resolved[key]?.text ?? "" }
+        func int(_ key: String) -> Int { Int(text(key)) ?? 0 }
+
+        data = text("data")
+        node = text("node").isEmpty ? hostName : text("node")
+        databaseURL = text("database.url").isEmpty ? nil : text("database.url")
+        payloadBytesMax = int("gate.payload_bytes_max")
+        ratePerSecond = int("gate.rate_per_second")
+        burst = int("gate.burst")
+        devicesTrackedMax = int("gate.devices_tracked_max")
+        segmentBytes = int("log.segment_bytes")
+        staleSeconds = int("presence.stale_seconds")
+        offlineSeconds = int("presence.offline_seconds")
+        stateBytes = int("projections.state_bytes")
+        loggingLevel = text("logging.level")
+        loggingFormat = text("logging.format")
+
+        let (host, port) = Self.hostAndPort(text("http"))
+        httpHost = host
+        httpPort = port ?? 0
+        if port == nil { problems.append("\(resolved["http"]?.origin ?? ""): http is '\(text("http"))': must be HOST:PORT") }
+        if offlineSeconds <= staleSeconds {
+            problems.append("presence.offline_seconds (\(offlineSeconds)) must be more than presence.stale_seconds (\(staleSeconds))")
+        }
+        if !node.utf8.allSatisfy({ $0.isLetterOrDigit || $0 == 0x2E || $0 == 0x2D || $0 == 0x5F }) || node.utf8.count > 64 {
+            problems.append("node is '\(node)': must be 1 to 64 of A-Z a-z 0-9 . _ -")
+        }
+        if let url = databaseURL, !url.hasPrefix("postgresql://"), !url.hasPrefix("postgres://") {
+            problems.append("\(resolved["database.url"]?.origin ?? ""): database.url must begin with postgresql://")
+        }
+
+        brokers = []
+        let singleGiven = single.contains { resolved[$0.key]?.origin != "default" }
+        if singleGiven, !source.brokerNames.isEmpty {
+            problems.append("both 'broker' and 'brokers' are set: give one broker under 'broker', or several under 'brokers.<name>'")
+        }
+        let named = source.brokerNames.isEmpty ? (singleGiven ? [("main", "broker")] : []) : source.brokerNames.map { ($0, "brokers.\($0)") }
+        for (name, prefix) in named {
+            if let broker = Self.broker(name, prefix, resolved, &problems) { brokers.append(broker) }
+        }
+        // The private services' case: nothing was said of the other broker form, so it is not shown.
+        self.resolved = ordered.filter { !$0.setting.key.hasPrefix("broker.") || source.brokerNames.isEmpty }
+        if !problems.isEmpty { throw SettingsError(problems) }
+    }
+
+    private static func broker(
+        _ name: String, _ prefix: String, _ resolved: [String: ResolvedSetting], _ problems: inout [String]
+    ) -> Broker? {
+        func text(_ key: String) -> String { resolved["\(prefix).\(key)"]?.text ?? "" }
+        func optional(_ key: String) -> String? { text(key).isEmpty ? nil : text(key) }
+        func int(_ key: String) -> Int { Int(text(key)) ?? 0 }
+        guard let url = optional("url") else {
+            problems.append("\(prefix).url is missing: mqtt://[user[:password]@]host[:port]")
+            return nil
+        }
+        guard let address = BrokerAddress(url: url) else {
+            problems.append("\(resolved["\(prefix).url"]?.origin ?? ""): \(prefix).url must be mqtt://[user[:password]@]host[:port], or mqtts:// for TLS")
+            return nil
+        }
+        var broker = Broker(
+            name: name, address: address, username: address.username ?? optional("username"),
+            password: address.password ?? optional("password"), caFile: optional("ca_file"), certFile: optional("cert_file"),
+            keyFile: optional("key_file"), verify: SettingsSource.parseBool(text("verify")) ?? true,
+            protocolVersion: text("protocol"), sessionExpirySeconds: UInt32(clamping: int("session_expiry_seconds")),
+            receiveMaximum: UInt16(clamping: int("receive_maximum")), keepaliveSeconds: int("keepalive_seconds"),
+            filters: text("filters").split(separator: ",").map { $0.trimmingPrefix(" ") }.map(String.init),
+            shareGroup: optional("share_group"), batchMessagesMax: int("batch_messages_max"), lingerMicros: int("linger_micros"))
+        if let file = optional("password_file") {
+            if broker.password != nil { problems.append("\(prefix): both password and password_file are set; give one") }
+            do {
+                broker.password = try readSecret(file)
+            } catch {
+                problems.append("\(prefix).password_file: \(error)")
+            }
+        }
+        let namesTLS = broker.caFile ?? broker.certFile ?? broker.keyFile
+        if namesTLS != nil, !address.tls {
+            problems.append("\(prefix): certificate files are named but the URL is plain; use mqtts://")
+        }
+        if (broker.certFile == nil) != (broker.keyFile == nil) {
+            problems.append("\(prefix): cert_file and key_file go together")
+        }
+        for file in [broker.caFile, broker.certFile, broker.keyFile].compactMap(\.self) where !isReadable(file) {
+            problems.append("\(prefix): the file \(file) is missing or cannot be read")
+        }
+        if broker.password != nil, broker.username == nil {
+            problems.append("\(prefix): a password without a user name (MQTT 3.1.1 forbids it)")
+        }
+        for filter in broker.filters where !isValidFilter(filter) {
+            problems.append("\(prefix).filters: '\(filter)' is no MQTT topic filter")
+        }
+        return broker
+    }
+
+    /// MQTT 5.0, 4.7.1: `#` only last and whole, `+` only whole levels.
+    static func isValidFilter(_ filter: String) -> Bool {
+        guard !filter.isEmpty, filter.utf8.count <= 65_535, !filter.contains("\0") else { return false }
+        let levels = filter.split(separator: "/", omittingEmptySubsequences: false)
+        return levels.enumerated().allSatisfy { index, level in
+            if level.contains("#") { return level == "#" && index == levels.count - 1 }
+            return !level.contains("+") || level == "+"
+        }
+    }
+
+    /// `host:port`, `[v6]:port`.
+    static func hostAndPort(_ text: String) -> (String, Int?) {
+        guard let colon = text.lastIndex(of: ":") else { return (text, nil) }
+        var host = String(text[..<colon])
+        if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
+        guard let port = Int(text[text.index(after: colon)...]), (0...65_535).contains(port), !host.isEmpty else { return (host, nil) }
+        return (host, port)
+    }
+}

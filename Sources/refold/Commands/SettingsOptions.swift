@@ -1,0 +1,47 @@
+import ArgumentParser
+import Foundation
+import Settings
+
+/// The flags that stand for settings. Anything without a flag of its own: `--set key=value`.
+struct SettingsOptions: ParsableArguments {
+    @Option(help: "Settings file; refold.yaml in the working folder by default.") var config: String?
+    @Option(help: "Folder of the log and everything else that is kept.") var data: String?
+    @Option(name: .customLong("broker-url"), help: "mqtt://[user[:password]@]host[:port], mqtts:// for TLS.")
+    var brokerURL: String?
+    @Option(name: .customLong("database-url"), help: "postgresql://user:password@host:5432/name") var databaseURL: String?
+    @Option(help: "Address of the API: HOST:PORT.") var http: String?
+    @Option(help: "Name of this node; the MQTT client id is refold-<node>.") var node: String?
+    @Option(name: .customLong("set"), help: "Any other setting: KEY=VALUE; may be repeated.") var assignments: [String] = []
+
+    func load() async throws -> Settings {
+        var flags: [String: String] = [:]
+        for assignment in assignments {
+            guard let equals = assignment.firstIndex(of: "="), equals != assignment.startIndex else {
+                throw ValidationError("--set \(assignment): must be KEY=VALUE")
+            }
+            flags[String(assignment[..<equals])] = String(assignment[assignment.index(after: equals)...])
+        }
+        flags["data"] = data ?? flags["data"]
+        flags["broker.url"] = brokerURL ?? flags["broker.url"]
+        flags["database.url"] = databaseURL ?? flags["database.url"]
+        flags["http"] = http ?? flags["http"]
+        flags["node"] = node ?? flags["node"]
+        do {
+            let source = try await SettingsSource(file: config, flags: flags, environment: ProcessInfo.processInfo.environment)
+            return try Settings(from: source, hostName: Self.hostName())
+        } catch {
+            for problem in error.problems { printError(problem) }
+            throw ExitCode(2)
+        }
+    }
+
+    /// The host's name up to its first dot, with what a client id cannot hold replaced.
+    static func hostName() -> String {
+        let name = ProcessInfo.processInfo.hostName.prefix { $0 != "." }
+        let safe = name.map { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-" || $0 == "_") ? $0 : "-" }
+        return safe.isEmpty ? "node" : String(safe.prefix(64))
+    }
+}
+
+/// One line on standard error.
+func printError(_ line: String) { FileHandle.standardError.write(Data("refold: \(line)\n".utf8)) }

@@ -1,0 +1,121 @@
+import Foundation
+import Testing
+@testable import Settings
+
+/// Settings from a YAML text, flags and an environment, as the daemon would resolve them.
+private func settings(
+    yaml: String? = nil, flags: [String: String] = [:], environment: [String: String] = [:]
+) async throws -> Settings {
+    var file: String?
+    if let yaml {
+        file = NSTemporaryDirectory() + "refold-\(UUID().uuidString).yaml"
+        try yaml.write(toFile: file!, atomically: true, encoding: .utf8)
+    }
+    defer { if let file { try? FileManager.default.removeItem(atPath: file) } }
+    let source = try await SettingsSource(file: file, flags: flags, environment: environment)
+    return try Settings(from: source, hostName: "host1")
+}
+
+private func problems(
+    yaml: String? = nil, flags: [String: String] = [:], environment: [String: String] = [:]
+) async throws -> String {
+    do {
+        _ = try await settings(yaml: yaml, flags: flags, environment: environment)
+        return ""
+    } catch let error as SettingsError {
+        return error.description
+    }
+}
+
+@Suite struct SettingsTests {
+    @Test func defaults() async throws {
+        let all = try await settings()
+        #expect(all.data == "./data")
+        #expect(all.node == "host1")
+        #expect(all.brokers.isEmpty)
+        #expect(all.databaseURL == nil)
+        #expect((all.httpHost, all.httpPort) == ("127.0.0.1", 7480))
+        #expect(all.resolved.allSatisfy { $0.origin == "default" })
+    }
+
+    @Test func orderOfPrecedence() async throws {
+        let yaml = "broker:\n  url: mqtt://file:1\ndatabase:\n  url: postgresql://file/x\n"
+        let old = ["MQTT_BROKER_URL": "mqtt://old:2", "MQTT_USERNAME": "u", "MQTT_PASSWORD": "p", "DATABASE_URL": "postgresql://old/x"]
+        #expect(try await settings(yaml: yaml).brokers.first?.address.host == "file")
+        let aliased = try await settings(yaml: yaml, environment: old)
+        #expect(aliased.brokers.first?.address.host == "old")
+        #expect(aliased.brokers.first?.username == "u")
+        #expect(aliased.databaseURL == "postgresql://old/x")
+        let variable = try await settings(yaml: yaml, environment: old.merging(["REFOLD_BROKER_URL": "mqtt://env"]) { $1 })
+        #expect(variable.brokers.first?.address.host == "env")
+        let flag = try await settings(yaml: yaml, flags: ["broker.url": "mqtt://flag"], environment: ["REFOLD_BROKER_URL": "mqtt://env"])
+        #expect(flag.brokers.first?.address.host == "flag")
+        #expect(flag.resolved.first { $0.setting.key == "broker.url" }?.origin == "--broker-url")
+    }
+
+    @Test func severalBrokers() async throws {
+        let all = try await settings(yaml: """
+            brokers:
+              north: {url: "mqtt://n", filters: ["a/#", "b/+"]}
+              south: {url: "mqtts://s", verify: false, share_group: g}
+            """)
+        #expect(all.brokers.map(\.name) == ["north", "south"])
+        #expect(all.brokers.map(\.address.port) == [1883, 8883])
+        #expect(all.brokers[0].filters == ["a/#", "b/+"])
+        #expect(all.brokers[1].verify == false)
+        #expect(all.brokers[1].shareGroup == "g")
+    }
+
+    @Test(arguments: [
+        ("gate:\n  brust: 3\n", ":2: unknown key 'gate.brust'; did you mean 'gate.burst'?"),
+        ("gate:\n  burst: many\n", "gate.burst is 'many': must be a whole number"),
+        ("gate:\n  burst: [1, 2]\n", "gate.burst must be a whole number"),
+        ("gate:\n  burst: 0\n", "must be a whole number from 1 to"),
+        ("broker:\n  url: ftp://x\n", "broker.url must be mqtt://"),
+        ("broker:\n  username: u\n", "broker.url is missing"),
+        ("broker:\n  url: mqtt://x\nbrokers:\n  a:\n    url: mqtt://y\n", "both 'broker' and 'brokers' are set"),
+        ("broker:\n  url: mqtt://x\n  ca_file: /etc/hosts\n", "the URL is plain; use mqtts://"),
+        ("broker:\n  url: mqtts://x\n  ca_file: /nowhere.pem\n", "/nowhere.pem is missing or cannot be read"),
+        ("broker:\n  url: mqtts://x\n  cert_file: /etc/hosts\n", "cert_file and key_file go together"),
+        ("broker:\n  url: mqtt://x\n  filters: [a/#/b]\n", "'a/#/b' is no MQTT topic filter"),
+        ("broker:\n  url: mqtt://x\n  password_file: /nowhere\n", "/nowhere is missing"),
+        ("broker:\n  url: mqtt://x\n  verify: perhaps\n", "must be true or false"),
+        ("presence:\n  stale_seconds: 90\n  offline_seconds: 90\n", "must be more than presence.stale_seconds"),
+        ("http: nine\n", "must be HOST:PORT"),
+        ("database:\n  url: mysql://x\n", "must begin with postgresql://"),
+        ("- a\n", "must be a mapping"),
+        ("a: [\n", "not valid YAML"),
+        ("logging:\n  format: xml\n", "must be one of auto, text, json"),
+    ])
+    func refused(yaml: String, expected: String) async throws {
+        let text = try await problems(yaml: yaml)
+        #expect(text.contains(expected), "\(text)")
+    }
+
+    @Test func unknownVariableAndFlag() async throws {
+        #expect(try await problems(environment: ["REFOLD_BROKR_URL": "x"]).contains("did you mean 'REFOLD_BROKER_URL'?"))
+        #expect(try await problems(flags: ["gate.brust": "1"]).contains("did you mean 'gate.burst'?"))
+    }
+
+    @Test func secretsAreMasked() async throws {
+        let all = try await settings(
+            flags: ["broker.url": "mqtt://u:secret1@h", "broker.password": "secret2", "database.url": "postgresql://u:secret3@h/d?password=secret4"])
+        let shown = all.resolved.map(\.shown).joined(separator: " ")
+        #expect(!shown.contains("secret"))
+        #expect(shown.contains("mqtt://u:***@h"))
+        #expect(!(try await problems(flags: ["database.url": "mysql://u:secret@h"])).contains("secret"))
+    }
+
+    @Test(arguments: [
+        ("mqtt://h", "h", 1883, false), ("h:99", "h", 99, false), ("tcp://h", "h", 1883, false), ("ssl://h", "h", 8883, true),
+        ("mqtts://u:p%40w@h:1", "h", 1, true), ("mqtt://[::1]:5", "::1", 5, false),
+    ] as [(String, String, Int, Bool)])
+    func addresses(url: String, host: String, port: Int, tls: Bool) throws {
+        let address = try #require(BrokerAddress(url: url))
+        #expect((address.host, address.port, address.tls) == (host, port, tls))
+        if url.contains("@") { #expect((address.username, address.password) == ("u", "p@w")) }
+    }
+
+    @Test(arguments: ["", "mqtt://", "http://h", "mqtt://h/path", "mqtt://h:0", "mqtt://h:99999"])
+    func badAddresses(url: String) { #expect(BrokerAddress(url: url) == nil) }
+}
