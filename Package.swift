@@ -51,14 +51,18 @@ let package = Package(
                 .product(name: "Yams", package: "Yams"),
             ]),
 
+        // a broker and a database of our own, where none is given
+        .target(name: "PrivateServices", dependencies: ["Threading", "CPlatform"]),
+
         // the executable: composition root and command line
         .executableTarget(name: "refold", dependencies: [
-            "Ingest", "PostgresStore", "Settings",
+            "Ingest", "PostgresStore", "Settings", "PrivateServices",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
         ]),
 
         // tests, one folder a target
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
+        .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
     ],
     swiftLanguageModes: [.v6],

@@ -4,4 +4,7 @@
 
 /// Names the calling thread; the kernel keeps the first 15 bytes.
 void refold_set_thread_name(const char *name);
+#include <spawn.h>
+/// Closes every descriptor from `first` on in the child to be spawned (glibc 2.34).
+int refold_spawn_close_from(posix_spawn_file_actions_t *actions, int first);
 #endif

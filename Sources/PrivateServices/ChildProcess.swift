@@ -1,0 +1,144 @@
+import CPlatform
+import Foundation
+import Synchronization
+import Threading
+
+/// A server of ours in a process of its own: in its own process group (so that Ctrl-C reaches only us, and we stop it
+/// in our order), and told to stop by the kernel should we be killed.
+///
+/// The kernel ties the death signal to the *thread* that started the child (prctl(2), PR_SET_PDEATHSIG), so a thread
+/// starts it and stays with it until it ends.
+public final class ChildProcess: Sendable {
+    private struct State {
+        var pid: pid_t?
+        var exitStatus: Int32?
+        var startError: String?
+    }
+
+    public let name: String
+    private let state = Mutex(State())
+    private let ended = DispatchSemaphore(value: 0)
+
+    /// - Parameters:
+    ///   - arguments: program and arguments; the program is found in PATH when it has no slash.
+    ///   - user: the user to become, when we are root.
+    ///   - output: file that standard output and error are appended to.
+    ///   - onExit: called once, on the child's thread, with a text that says how it ended.
+    public init(
+        name: String, arguments: [String], user: String?, output: String, deathSignal: String = "TERM",
+        onExit: @escaping @Sendable (String) -> Void = { _ in }
+    ) throws(ServiceError) {
+        self.name = name
+        var command = ["setpriv", "--pdeathsig", deathSignal]
+        if let user {
+            // The capability is for the path to the data folder, which may lead through root's own folders.
+            command += ["--reuid", user, "--regid", user, "--init-groups"]
+            if !Self.everybodyMayTraverse(output) {
+                command += ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
+            }
+        }
+        command += ["--"] + arguments
+        let started = DispatchSemaphore(value: 0)
+        let line = command
+        startThread(name: name) { [self] in
+            var pid = pid_t()
+            let error = Self.spawn(line, output: output, pid: &pid)
+            state.withLock {
+                if error == 0 { $0.pid = pid } else { $0.startError = String(cString: strerror(error)) }
+            }
+            started.signal()
+            guard error == 0 else { return }
+            var status: Int32 = 0
+            while waitpid(pid, &status, 0) < 0, errno == EINTR {}
+            state.withLock {
+                $0.pid = nil
+                $0.exitStatus = status
+            }
+            ended.signal()
+            onExit(Self.describe(status))
+        }
+        started.wait()
+        if let text = state.withLock({ $0.startError }) {
+            throw ServiceError("cannot start \(name) (\(arguments[0])): \(text)")
+        }
+    }
+
+    public var isRunning: Bool { state.withLock { $0.pid != nil } }
+
+    /// Asks it to stop and waits; kills it when it does not in time.
+    public func stop(signal: Int32 = SIGTERM, timeoutSeconds: Int) {
+        guard let pid = state.withLock({ $0.pid }) else { return }
+        kill(pid, signal)
+        if ended.wait(timeout: .now() + .seconds(timeoutSeconds)) == .timedOut {
+            kill(-pid, SIGKILL)
+            _ = ended.wait(timeout: .now() + .seconds(5))
+        }
+        ended.signal()
+    }
+
+    private static func spawn(_ command: [String], output: String, pid: inout pid_t) -> Int32 {
+        var attributes = posix_spawnattr_t()
+        var actions = posix_spawn_file_actions_t()
+        posix_spawnattr_init(&attributes)
+        posix_spawn_file_actions_init(&actions)
+        defer {
+            posix_spawnattr_destroy(&attributes)
+            posix_spawn_file_actions_destroy(&actions)
+        }
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+        posix_spawnattr_setpgroup(&attributes, 0)
+        var none = sigset_t(), defaults = sigset_t()
+        sigemptyset(&none)
+        sigfillset(&defaults)
+        posix_spawnattr_setsigmask(&attributes, &none)
+        posix_spawnattr_setsigdefault(&attributes, &defaults)
+        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+        posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_APPEND, 0o640)
+        posix_spawn_file_actions_adddup2(&actions, 1, 2)
+        // Descriptors of ours (the log, its lock, sockets) must not live on in a server of ours.
+        _ = refold_spawn_close_from(&actions, 3)
+        var arguments: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
+        defer { for argument in arguments { free(argument) } }
+        return posix_spawnp(&pid, command[0], &actions, &attributes, &arguments, environ)
+    }
+
+    /// Whether every folder on the way to `path` lets everybody through.
+    static func everybodyMayTraverse(_ path: String) -> Bool {
+        var folder = URL(fileURLWithPath: path).deletingLastPathComponent().deletingLastPathComponent()
+        while folder.path != "/" {
+            var info = stat()
+            if stat(folder.path, &info) != 0 || info.st_mode & 0o001 == 0 { return false }
+            folder.deleteLastPathComponent()
+        }
+        return true
+    }
+
+    private static func describe(_ status: Int32) -> String {
+        status & 0x7F == 0 ? "exit code \((status >> 8) & 0xFF)" : "signal \(status & 0x7F)"
+    }
+}
+
+/// A private service could not be made or started; the text says what to do.
+public struct ServiceError: Error, Sendable, CustomStringConvertible {
+    public let description: String
+    public init(_ description: String) { self.description = description }
+}
+
+/// Runs a program to its end. Returns its exit code and all that it printed.
+func runProgram(_ arguments: [String]) throws(ServiceError) -> (code: Int32, output: String) {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+    process.arguments = arguments
+    let pipe = Pipe()
+    process.standardOutput = pipe
+    process.standardError = pipe
+    process.standardInput = FileHandle.nullDevice
+    do {
+        try process.run()
+    } catch {
+        throw ServiceError("cannot run \(arguments[0]): \(error.localizedDescription)")
+    }
+    let output = pipe.fileHandleForReading.readDataToEndOfFile()
+    process.waitUntilExit()
+    return (process.terminationStatus, String(decoding: output, as: UTF8.self))
+}
