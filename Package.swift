@@ -40,7 +40,10 @@ let package = Package(
         .target(name: "Projections", dependencies: ["EventModel", "Decoding"]),
         .target(name: "Projecting", dependencies: ["EventModel", "EventLog", "Projections", "Threading"]),
         .target(name: "Postgres", dependencies: ["CPostgres"]),
-        .target(name: "PostgresStore", dependencies: ["Projecting", "Projections", "Postgres"]),
+        .target(
+            name: "PostgresStore", dependencies: ["EventModel", "Projecting", "Projections", "Postgres"],
+            plugins: ["EmbedMigrations"]),
+        .plugin(name: "EmbedMigrations", capability: .buildTool()),
 
         // what an operator says
         .target(
@@ -61,7 +64,10 @@ let package = Package(
         ]),
 
         // tests, one folder a target
+        .target(name: "TestSupport", path: "Tests/TestSupport"),
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
+        .testTarget(name: "PostgresTests", dependencies: ["Postgres", "TestSupport"]),
+        .testTarget(name: "PostgresStoreTests", dependencies: ["PostgresStore", "Postgres", "TestSupport"]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
     ],

@@ -1,0 +1,101 @@
+-- The ground on which every projection's tables stand: the schema, the role that reads through row-level security,
+-- the checkpoints, and the bookkeeping of these files. Each file runs once, in a transaction of its own.
+
+DO $$
+BEGIN
+    IF to_regnamespace('refold') IS NULL THEN
+        CREATE SCHEMA refold;
+    END IF;
+END $$;
+
+-- Whoever reads for a tenant connects as refold_app (or as a member of it) and sets app.tenant_id. The role has no
+-- password: where authentication is by password nobody can connect as it until an administrator gives it one.
+DO $$
+BEGIN
+    IF to_regrole('refold_app') IS NULL THEN
+        BEGIN
+            CREATE ROLE refold_app LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS;
+        EXCEPTION
+            WHEN duplicate_object OR unique_violation THEN
+                NULL; -- another database of this server was first
+            WHEN insufficient_privilege THEN
+                RAISE WARNING 'the role refold_app does not exist and % may not create it', current_user
+                    USING HINT = 'Have an administrator run: CREATE ROLE refold_app LOGIN; '
+                                 'then grant it what refold.grant_read() would have granted.';
+        END;
+    END IF;
+    IF to_regrole('refold_app') IS NOT NULL THEN
+        GRANT USAGE ON SCHEMA refold TO refold_app;
+    END IF;
+END $$;
+
+CREATE TABLE refold.schema_migrations (
+    number     integer PRIMARY KEY,
+    name       text NOT NULL,
+    checksum   text NOT NULL, -- SHA-256 of the file, hexadecimal
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- How far each projection has come. `position` is the last event whose rows are committed.
+CREATE TABLE refold.projection_checkpoints (
+    projection text NOT NULL,
+    partition  integer NOT NULL,
+    version    integer NOT NULL,
+    position   bigint NOT NULL CHECK (position >= 0),
+    updated_at timestamptz NOT NULL,
+    PRIMARY KEY (projection, partition)
+);
+
+-- Moves a checkpoint from old_position (null: none yet) to new_position, or raises RF001 when it stands elsewhere, so
+-- that the transaction which holds the rows fails with it. Called first in that transaction: of two projectors one waits
+-- here for the other's row lock, and then finds that it was too late.
+CREATE FUNCTION refold.move_checkpoint(
+    of_projection text, of_partition integer, of_version integer, old_position bigint, new_position bigint
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF old_position IS NULL THEN
+        INSERT INTO refold.projection_checkpoints (projection, partition, version, position, updated_at)
+        VALUES (of_projection, of_partition, of_version, new_position, now())
+        ON CONFLICT DO NOTHING;
+    ELSE
+        UPDATE refold.projection_checkpoints SET position = new_position, updated_at = now()
+        WHERE projection = of_projection AND partition = of_partition AND version = of_version
+          AND position = old_position;
+    END IF;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the checkpoint of % (partition %, version %) is not at % any more',
+            of_projection, of_partition, of_version, coalesce(old_position::text, 'the beginning')
+            USING ERRCODE = 'RF001';
+    END IF;
+END $$;
+
+-- Deltas are added to rows that exist. When one does not, the transaction must fail rather than lose the delta.
+CREATE FUNCTION refold.expect_rows(of_table text, found bigint, expected bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF found IS DISTINCT FROM expected THEN
+        RAISE EXCEPTION 'deltas for % rows of %, of which only % exist', expected, of_table, found
+            USING ERRCODE = 'RF002';
+    END IF;
+END $$;
+
+-- For the files that follow. refold_app may read the relation.
+CREATE FUNCTION refold.grant_read(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF to_regrole('refold_app') IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT ON %s TO refold_app', relation);
+    END IF;
+END $$;
+
+-- For the files that follow. Rows of a table with a tenant_id are seen by the table's owner (who folds) and, by anybody
+-- else who may read it, only where tenant_id is the connection's app.tenant_id: none at all while that is not set.
+CREATE FUNCTION refold.protect_tenant_rows(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', relation);
+    EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', relation);
+    EXECUTE format('CREATE POLICY owner_folds ON %s TO CURRENT_USER USING (true) WITH CHECK (true)', relation);
+    EXECUTE format(
+        'CREATE POLICY tenant_reads ON %s FOR SELECT USING (tenant_id = current_setting(''app.tenant_id'', true))',
+        relation);
+    PERFORM refold.grant_read(relation);
+END $$;
