@@ -61,6 +61,7 @@ let package = Package(
         .executableTarget(name: "refold", dependencies: [
             "Ingest", "PostgresStore", "Settings", "PrivateServices",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            .product(name: "Logging", package: "swift-log"),
         ]),
 
         // tests, one folder a target

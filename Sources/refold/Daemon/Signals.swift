@@ -1,0 +1,32 @@
+import Dispatch
+import Foundation
+
+/// SIGTERM and SIGINT as a thing to wait for. A second one while we stop ends the process at once: crash-only
+/// recovery makes that safe.
+final class Signals: Sendable {
+    private let sources: [any DispatchSourceSignal]
+    private let stream: AsyncStream<Int32>
+
+    init() {
+        signal(SIGPIPE, SIG_IGN)
+        let (stream, continuation) = AsyncStream.makeStream(of: Int32.self)
+        self.stream = stream
+        let queue = DispatchQueue(label: "signals")
+        sources = [SIGTERM, SIGINT].map { number in
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number, queue: queue)
+            nonisolated(unsafe) var seen = 0  // only touched on `queue`
+            source.setEventHandler {
+                seen += 1
+                if seen > 1 { _exit(128 + number) }
+                continuation.yield(number)
+            }
+            source.resume()
+            return source
+        }
+    }
+
+    func wait() async {
+        for await _ in stream { return }
+    }
+}

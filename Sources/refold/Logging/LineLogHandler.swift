@@ -1,0 +1,66 @@
+import EventModel
+import Foundation
+import Logging
+
+/// Log lines on standard error: for people on a terminal, one JSON object a line otherwise (journald, Loki, …).
+struct LineLogHandler: LogHandler {
+    enum Format: Sendable { case text, json }
+
+    let label: String
+    let format: Format
+    var logLevel: Logger.Level = .info
+    var metadata: Logger.Metadata = [:]
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    func log(
+        level: Logger.Level, message: Logger.Message, metadata extra: Logger.Metadata?, source: String, file: String,
+        function: String, line: UInt
+    ) {
+        let fields = metadata.merging(extra ?? [:]) { $1 }.sorted { $0.key < $1.key }
+        let now = wallClock()
+        var text: String
+        switch format {
+        case .text:
+            let time = now.description.dropFirst(11).prefix(12)
+            text = "\(time) \(Self.word(level)) \(message)"
+            for (key, value) in fields { text += "  \(key)=\(value)" }
+        case .json:
+            var object: [String: Any] = ["time": now.description, "level": level.rawValue, "message": "\(message)"]
+            for (key, value) in fields { object[key] = "\(value)" }
+            let data = try? JSONSerialization.data(withJSONObject: object, options: [.sortedKeys, .withoutEscapingSlashes])
+            text = data.map { String(decoding: $0, as: UTF8.self) } ?? "\(message)"
+        }
+        text = text.replacing("\n", with: "\\n") + "\n"
+        FileHandle.standardError.write(Data(text.utf8))
+    }
+
+    private static func word(_ level: Logger.Level) -> String {
+        switch level {
+        case .trace, .debug: "      "
+        case .info, .notice: "info  "
+        case .warning: "WARN  "
+        case .error, .critical: "ERROR "
+        }
+    }
+
+    static func bootstrap(level: String, format: String) {
+        let chosen: Format = format == "json" || (format == "auto" && isatty(2) == 0) ? .json : .text
+        let least = Logger.Level(rawValue: level) ?? .info
+        LoggingSystem.bootstrap { label in
+            var handler = LineLogHandler(label: label, format: chosen)
+            handler.logLevel = least
+            return handler
+        }
+    }
+}
+
+/// The time now, in UTC.
+func wallClock() -> Timestamp {
+    var now = timespec()
+    clock_gettime(CLOCK_REALTIME, &now)
+    return Timestamp(microseconds: Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1000)
+}

@@ -1,0 +1,332 @@
+#!/usr/bin/env python3
+"""make bench: Refold beside its peers and its limits, in one run on one machine. Writes bench/RESULTS.md.
+
+    bench/run.py                 everything (about 15 minutes)
+    bench/run.py ingest decode   some of it: ingest rows append decode fold latency memory
+    MEMORY_SECONDS=1800 bench/run.py memory     the long form of the memory figure
+
+Rates on a shared machine drift, so every ratio is of runs that alternate, and medians are quoted.
+"""
+import json, os, platform, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time, urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BENCH = os.path.join(ROOT, "bench")
+REFOLD = os.path.join(ROOT, ".build/release/refold")
+REFOLD_BENCH = os.path.join(ROOT, ".build/release/refold-bench")
+VENV_PYTHON = os.path.join(BENCH, ".venv/bin/python")
+DEVICES = 10_000
+results = []          # (what, ours, other, ratio, demand)
+work = tempfile.mkdtemp(prefix="refold-bench-", dir="/var/tmp")
+os.chmod(work, 0o755)
+running = []
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(what, condition, seconds=60, every=0.02):
+    deadline = time.time() + seconds
+    while not condition():
+        if time.time() > deadline:
+            raise SystemExit(f"bench: gave up waiting for {what}")
+        time.sleep(every)
+
+
+def start(args, **kw):
+    process = subprocess.Popen(args, start_new_session=True, stdin=subprocess.DEVNULL, **kw)
+    running.append(process)
+    return process
+
+
+def stop(process, sig=signal.SIGTERM):
+    if process.poll() is None:
+        process.send_signal(sig)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def answers(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def program(args, timeout=900):
+    """Runs a program that prints one JSON object last, and returns it."""
+    done = subprocess.run(args, capture_output=True, text=True, timeout=timeout)
+    if done.returncode != 0:
+        raise SystemExit(f"bench: {' '.join(args)} failed:\n{done.stdout}{done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+class Broker:
+    def __init__(self):
+        self.port = free_port()
+        path = tempfile.mkdtemp(dir=work)
+        conf = os.path.join(path, "mosquitto.conf")
+        with open(conf, "w") as f:
+            f.write(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
+                    f"max_inflight_messages 0\nlog_type error\nuser {os.environ.get('USER') or 'root'}\n")
+        self.process = start(["/usr/sbin/mosquitto", "-c", conf])
+        wait_for("mosquitto", lambda: answers(self.port))
+
+    def stop(self):
+        stop(self.process)
+
+
+class Database:
+    """A PostgreSQL with its default durability, on a unix socket."""
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(dir=work)
+        self.user = "postgres" if os.geteuid() == 0 else None
+        versions = sorted(int(v) for v in os.listdir("/usr/lib/postgresql") if v.isdigit())
+        self.bin = f"/usr/lib/postgresql/{versions[-1]}/bin"
+        if self.user:
+            shutil.chown(self.folder, self.user)
+        self.run("initdb", "-D", f"{self.folder}/c", "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8")
+        self.url = f"postgresql:///postgres?host={self.folder}&user=postgres"
+        self.up()
+
+    def command(self, name, *args):
+        prefix = ["setpriv", "--reuid", self.user, "--regid", self.user, "--init-groups", "--"] if self.user else []
+        return prefix + [f"{self.bin}/{name}", *args]
+
+    def run(self, name, *args):
+        subprocess.run(self.command(name, *args), check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+    def up(self):
+        self.run("pg_ctl", "-D", f"{self.folder}/c", "-w", "-l", f"{self.folder}/log", "-o",
+                 f"-c listen_addresses= -c unix_socket_directories={self.folder} -c max_wal_size=4GB", "start")
+
+    def down(self):
+        self.run("pg_ctl", "-D", f"{self.folder}/c", "-w", "-m", "fast", "stop")
+
+    def sql(self, text):
+        done = subprocess.run([f"{self.bin}/psql", "-h", self.folder, "-U", "postgres", "-Atqc", text],
+                              capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+
+class Refold:
+    def __init__(self, broker, database, *extra):
+        self.http = f"127.0.0.1:{free_port()}"
+        self.data = tempfile.mkdtemp(dir=work)
+        url = database.url if database else "postgresql:///none?host=/nowhere"
+        self.log = open(os.path.join(self.data, "stderr"), "w")
+        self.process = start(
+            [REFOLD, "run", "--data", self.data, "--broker-url", f"mqtt://127.0.0.1:{broker.port}", "--database-url", url,
+             "--http", self.http, "--set", "gate.rate_per_second=1000000", "--set", "gate.burst=10000000", *extra],
+            stdout=self.log, stderr=self.log)
+        wait_for("refold run", self.ready)
+
+    def get(self, path):
+        with urllib.request.urlopen(f"http://{self.http}{path}", timeout=5) as answer:
+            return answer.read()
+
+    def ready(self):
+        if self.process.poll() is not None:
+            raise SystemExit("bench: refold run ended: " + open(self.log.name).read())
+        try:
+            return self.get("/readyz") is not None
+        except OSError:
+            return False
+
+    def status(self):
+        return json.loads(self.get("/api/v1/status"))
+
+    def durable(self):
+        return self.status()["log"]["durable"]
+
+    def pause_all(self):
+        for p in self.status()["projections"]:
+            subprocess.run([REFOLD, "projection", "pause", p["name"], "--http", self.http, "--data", self.data], check=True,
+                           stdout=subprocess.DEVNULL)
+
+    def caught_up(self):
+        return all(p["lag_events"] == 0 for p in self.status()["projections"])
+
+    def rss_mb(self):
+        for line in open(f"/proc/{self.process.pid}/status"):
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+
+    def stop(self):
+        stop(self.process)
+
+
+def flood(port, count, devices=DEVICES, rate=0):
+    args = [f"{BENCH}/build/flood", "--port", str(port), "--count", str(count), "--devices", str(devices)]
+    return args + (["--rate", str(rate)] if rate else [])
+
+
+def record(what, ours, other, unit, demand, worst=False):
+    """Ratios pair by pair; the median is quoted."""
+    ratio = statistics.median(a / b for a, b in zip(ours, other)) if other else None
+    line = (what, f"{statistics.median(ours):,.0f} {unit}", f"{statistics.median(other):,.0f} {unit}" if other else "–",
+            f"{ratio:.2f}" if ratio else "–", demand)
+    results.append(line)
+    print(" | ".join(line), flush=True)
+
+
+# (a) publish → durable, beside a C subscriber that stores nothing
+def bench_ingest(rounds=3, count=500_000):
+    bare, paused, full = [], [], []
+    for _ in range(rounds):
+        broker = Broker()
+        subscriber = subprocess.Popen([f"{BENCH}/build/subscriber", "--port", str(broker.port), "--count", str(count)],
+                                      stdout=subprocess.PIPE, text=True)
+        time.sleep(0.5)
+        publisher = subprocess.Popen(flood(broker.port, count), stdout=subprocess.DEVNULL)
+        bare.append(json.loads(subscriber.communicate()[0].strip().splitlines()[-1])["messages_per_second"])
+        publisher.wait()
+        broker.stop()
+        for figures, pause in ((paused, True), (full, False)):
+            broker, database = Broker(), Database()
+            refold = Refold(broker, database)
+            wait_for("the tables", refold.caught_up)
+            if pause:
+                refold.pause_all()
+            before, begin = refold.durable(), time.time()
+            publisher = subprocess.Popen(flood(broker.port, count), stdout=subprocess.DEVNULL)
+            wait_for("the log", lambda: refold.durable() >= before + count, 300)
+            figures.append(count / (time.time() - begin))
+            publisher.wait()
+            refold.stop(), database.down(), broker.stop()
+    record("ingest: publish → durable, projections paused / bare C subscriber", paused, bare, "msg/s", "≥ 0.90")
+    record("ingest: publish → durable, projections running / bare C subscriber", full, bare, "msg/s", "reported")
+
+
+# (b) message → committed row, beside the stack that users have
+def bench_rows(rounds=3, count=300_000):
+    ours, theirs = [], []
+    for _ in range(rounds):
+        broker, database = Broker(), Database()
+        refold = Refold(broker, database)
+        wait_for("the tables", refold.caught_up)
+        begin = time.time()
+        publisher = subprocess.Popen(flood(broker.port, count), stdout=subprocess.DEVNULL)
+        wait_for("the rows", lambda: database.sql("select sum(message_count) from refold.device_status") == str(count), 300)
+        ours.append(count / (time.time() - begin))
+        publisher.wait()
+        refold.stop(), database.down(), broker.stop()
+        broker, database = Broker(), Database()
+        peer = subprocess.Popen(
+            [VENV_PYTHON, f"{BENCH}/peers/paho_asyncpg.py", "--port", str(broker.port), "--database-url", database.url,
+             "--count", "20000", "--devices", str(DEVICES)], stdout=subprocess.PIPE, text=True)
+        wait_for("the peer's table", lambda: database.sql("select 1 from device_status limit 1") is not None)
+        time.sleep(1)
+        publisher = subprocess.Popen(flood(broker.port, 20_000), stdout=subprocess.DEVNULL)
+        theirs.append(json.loads(peer.communicate()[0].strip().splitlines()[-1])["messages_per_second"])
+        publisher.wait()
+        database.down(), broker.stop()
+    record("message → committed row, 10 k devices / paho-mqtt + asyncpg", ours, theirs, "msg/s", "≥ 15")
+
+
+# (c) the log's append beside UmaDB
+def bench_append(rounds=3):
+    ours, theirs, bytes_per_event = [], [], 0
+    for _ in range(rounds):
+        answer = program([REFOLD_BENCH, "append", "--batch", "1000", "--json"])
+        ours.append(answer["events_per_second"])
+        bytes_per_event = answer["bytes_per_event"]
+        theirs.append(program([VENV_PYTHON, f"{BENCH}/peers/umadb_bench.py", "--batch", "1000"])["events_per_second"])
+    record("append, durable, batches of 1000 / UmaDB", ours, theirs, "events/s", "≥ 3")
+    results.append(("bytes on disk an event (batches of 1000)", f"{bytes_per_event:.0f} B", "1,285 B (UmaDB)", "–", "reported"))
+
+
+# (d) reading, beside C++ over the same bytes
+def bench_decode(rounds=5):
+    folder = os.path.join(work, "decode")
+    program([REFOLD_BENCH, "append", "--batch", "1000", "--events", "3000000", "--data", folder, "--keep", "--json"])
+    pairs = [("sequential decode: CRC + LZ4 + record walk / C++", "decode", "≥ 0.9"),
+             ("decode + parse + device_status fold, per core / C++", "fold", "≥ 0.8")]
+    for what, verb, demand in pairs:
+        ours, theirs = [], []
+        for _ in range(rounds):
+            ours.append(program([REFOLD_BENCH, verb, "--data", folder, "--json"])["events_per_second"])
+            theirs.append(program([f"{BENCH}/build/{verb}", folder + "/log"])["events_per_second"])
+        record(what, ours, theirs, "events/s", demand)
+
+
+# latency: publish → visible row, at 1,000 msg/s
+def bench_latency():
+    broker, database = Broker(), Database()
+    refold = Refold(broker, database)
+    wait_for("the tables", refold.caught_up)
+    background = subprocess.Popen(flood(broker.port, 1_000_000, 1000, rate=1000), stdout=subprocess.DEVNULL)
+    time.sleep(2)
+    answer = program([VENV_PYTHON, f"{BENCH}/latency.py", "--port", str(broker.port), "--database-url", database.url])
+    stop(background)
+    refold.stop(), database.down(), broker.stop()
+    for name, demand in (("p50", "≤ 10 ms"), ("p99", "≤ 50 ms")):
+        results.append((f"publish → visible row at 1,000 msg/s, {name}", f"{answer[name]:.1f} ms", "–", "–", demand))
+        print(results[-1], flush=True)
+
+
+# (e) memory, with PostgreSQL away for a third of the time
+def bench_memory():
+    seconds = int(os.environ.get("MEMORY_SECONDS", "180"))
+    broker, database = Broker(), Database()
+    refold = Refold(broker, database)
+    wait_for("the tables", refold.caught_up)
+    publisher = subprocess.Popen(flood(broker.port, 20_000 * seconds, rate=20_000), stdout=subprocess.DEVNULL)
+    samples, begin, up = [], time.time(), True
+    while publisher.poll() is None:
+        elapsed = time.time() - begin
+        if up and seconds / 3 < elapsed < 2 * seconds / 3:
+            database.down()
+            up = False
+        elif not up and elapsed >= 2 * seconds / 3:
+            database.up()
+            up = True
+        samples.append((elapsed, refold.rss_mb()))
+        time.sleep(1)
+    wait_for("catching up", refold.caught_up, 300)
+    rate = 20_000 * seconds / (time.time() - begin)
+    refold.stop(), database.down(), broker.stop()
+    third = lambda k: max(m for t, m in samples if k * seconds / 3 <= t < (k + 1) * seconds / 3)
+    results.append((f"resident memory, {seconds} s at 20 k msg/s, 10 k devices, PostgreSQL away for the middle third",
+                    f"max {max(m for _, m in samples):.0f} MB", f"by thirds {third(0):.0f} / {third(1):.0f} / {third(2):.0f} MB",
+                    "–", "≤ 150 MB, flat"))
+    print(results[-1], f"{rate:.0f} msg/s to committed rows", flush=True)
+
+
+def machine():
+    model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "?")
+    memory = int(re.search(r"MemTotal:\s+(\d+)", open("/proc/meminfo").read()).group(1)) // 1024 // 1024
+    version = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    return f"{os.cpu_count()} × {model}, {memory} GiB, Linux {platform.release()}, {time.strftime('%Y-%m-%d')}, commit {version}"
+
+
+BENCHES = {"ingest": bench_ingest, "rows": bench_rows, "append": bench_append, "decode": bench_decode,
+           "latency": bench_latency, "memory": bench_memory}
+
+
+def main():
+    chosen = sys.argv[1:] or list(BENCHES)
+    try:
+        for name in chosen:
+            print(f"== {name}", flush=True)
+            BENCHES[name]()
+    finally:
+        for process in running:
+            stop(process, signal.SIGKILL)
+        shutil.rmtree(work, ignore_errors=True)
+    head = ("# Results of `make bench`\n\nMedians of alternating runs on one machine; the ratio is of the pairs. Broker, publisher and\n"
+            f"subscriber share its cores.\n\n{machine()}\n\n| what | Refold | beside | ratio | demanded |\n|---|---|---|---|---|\n")
+    text = head + "".join("| " + " | ".join(r) + " |\n" for r in results)
+    notes = os.path.join(BENCH, "NOTES.md")
+    if len(chosen) == len(BENCHES):
+        with open(f"{BENCH}/RESULTS.md", "w") as f:
+            f.write(text + ("\n" + open(notes).read() if os.path.exists(notes) else ""))
+    print("\n" + text)
+
+
+if __name__ == "__main__":
+    main()
