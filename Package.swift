@@ -45,6 +45,9 @@ let package = Package(
             plugins: ["EmbedMigrations"]),
         .plugin(name: "EmbedMigrations", capability: .buildTool()),
 
+        // the tables, read
+        .target(name: "Queries", dependencies: ["Postgres", "Threading"]),
+
         // what an operator says
         .target(
             name: "Settings",
@@ -59,7 +62,7 @@ let package = Package(
 
         // the executable: composition root and command line
         .executableTarget(name: "refold", dependencies: [
-            "Ingest", "PostgresStore", "Settings", "PrivateServices",
+            "Ingest", "PostgresStore", "Settings", "PrivateServices", "Queries",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "Logging", package: "swift-log"),
         ]),

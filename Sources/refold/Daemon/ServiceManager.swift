@@ -29,7 +29,7 @@ struct ServiceManager: Sendable {
         let length = socklen_t(MemoryLayout<sa_family_t>.size + path.count)
         _ = withUnsafePointer(to: &target) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic in
-                sendto(descriptor, text, text.utf8.count, Int32(MSG_NOSIGNAL.rawValue), generic, length)
+                sendto(descriptor, text, text.utf8.count, Int32(MSG_NOSIGNAL), generic, length)
             }
         }
     }

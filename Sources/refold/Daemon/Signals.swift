@@ -3,14 +3,18 @@ import Foundation
 
 /// SIGTERM and SIGINT as a thing to wait for. A second one while we stop ends the process at once: crash-only
 /// recovery makes that safe.
-final class Signals: Sendable {
+///
+/// `@unchecked Sendable`: the dispatch sources, which only lack the annotation, are kept and never touched again.
+final class Signals: @unchecked Sendable {
     private let sources: [any DispatchSourceSignal]
     private let stream: AsyncStream<Int32>
+    private let continuation: AsyncStream<Int32>.Continuation
 
     init() {
         signal(SIGPIPE, SIG_IGN)
         let (stream, continuation) = AsyncStream.makeStream(of: Int32.self)
         self.stream = stream
+        self.continuation = continuation
         let queue = DispatchQueue(label: "signals")
         sources = [SIGTERM, SIGINT].map { number in
             signal(number, SIG_IGN)
@@ -26,7 +30,11 @@ final class Signals: Sendable {
         }
     }
 
+    /// Returns when a signal came, or `stop()` was called.
     func wait() async {
         for await _ in stream { return }
     }
+
+    /// The daemon wants to stop of itself.
+    func stop() { continuation.yield(0) }
 }
