@@ -1,5 +1,5 @@
 # make run: from a clone to a running demo. make test: everything, from nothing.
-PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev liblz4-dev libsimdjson-dev \
+PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev liblz4-dev libsimdjson-dev openssl \
            pkg-config postgresql
 
 .PHONY: run build test packages

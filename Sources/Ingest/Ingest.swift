@@ -1,1 +1,76 @@
-// Ingest
+// Ingest: from the broker into the durable log, and only then the acknowledgement.
+//
+// One `BrokerConnection` a broker, each on a thread of its own around stock libmosquitto:
+//
+//     MQTTSession      one connection attempt: the client handle, callbacks that copy into the inbox
+//     Gate             topic grammar, payload size, rate, foreign commands → verdicts
+//     LogWriter        append: returns when, and only when, the batch is durable
+//     SeamWindow       after a resume: what the broker delivers again although we have it
+//
+// Invariants. No PUBACK is written before the message is durable: the library queues it on arrival, and nothing is
+// sent until the loop calls `MQTTSession.write`, which it does with an empty inbox only. Everything is bounded: the
+// batch, the devices that are remembered, the wait between attempts. A full disk holds, a failed one stops the process.
+
+import EventLog
+import EventModel
+
+/// Several brokers into one log.
+public final class IngestService: Sendable {
+    private let connections: [BrokerConnection]
+
+    /// - Parameters:
+    ///   - history: where the records of before are read back, to recognise redelivered messages and lost sessions.
+    ///   - notify: lines for the program's log; called on the brokers' threads.
+    ///   - onFatal: the log can no longer be written: the process must end. Called on a broker's thread.
+    /// - Throws: `BrokerSettingsError` for the first setting that cannot work; nothing has been started then.
+    public init(
+        brokers: [BrokerSettings], gate: GateSettings = GateSettings(), log: any LogWriter,
+        history: (any LogSource)?, echo: @escaping EchoCheck = { _ in false },
+        notify: @escaping @Sendable (IngestNotice) -> Void = { _ in },
+        onFatal: @escaping @Sendable (String) -> Void
+    ) throws(BrokerSettingsError) {
+        var names: Set<String> = []
+        for broker in brokers {
+            try broker.validate()
+            guard names.insert(broker.name).inserted else {
+                throw BrokerSettingsError(broker: broker.name, field: "name", text: "is used twice")
+            }
+        }
+        MQTTLibrary.load()
+        connections = brokers.map {
+            BrokerConnection(
+                $0, gate: Gate(gate, echo: echo), log: log, history: history, notify: notify, onFatal: onFatal)
+        }
+    }
+
+    /// Starts a thread a broker. Once.
+    public func start() { connections.forEach { $0.start() } }
+
+    /// Orderly end: what is in hand becomes durable and is acknowledged, then DISCONNECT; the sessions stay.
+    /// - Returns: whether all came to their end in time. If not (a host name that does not resolve, a disk that does
+    ///   not answer), the process may end all the same: nothing was acknowledged that is not durable.
+    public func stop(timeoutSeconds: Double = 8) async -> Bool {
+        connections.forEach { $0.requestStop() }
+        let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
+        while !connections.allSatisfy({ $0.isFinished }) {
+            guard ContinuousClock.now < deadline else { return false }
+            try? await Task.sleep(for: .milliseconds(5))
+        }
+        return true
+    }
+
+    /// In the order of the settings.
+    public var statuses: [BrokerStatus] { connections.map { $0.status.withLock { $0 } } }
+
+    /// Nil when no broker remembers the device. Over several brokers: the sums, and the fewest tokens.
+    public func deviceStatistics(tenant: String, device: String) -> DeviceStatistics? {
+        let now = wallClock()
+        let known = connections.compactMap { $0.gate.statistics(tenant: tenant, device: device, at: now) }
+        guard let first = known.first else { return nil }
+        return known.dropFirst().reduce(into: first) { sum, more in
+            sum.accepted += more.accepted
+            sum.rejected += more.rejected
+            sum.tokensLeft = min(sum.tokensLeft, more.tokensLeft)
+        }
+    }
+}

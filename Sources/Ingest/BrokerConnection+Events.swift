@@ -1,0 +1,229 @@
+import CMosquitto
+import EventLog
+import EventModel
+import FoundationEssentials
+
+// What a connection writes down, and what it does when it cannot.
+
+func mosquittoReason(_ code: Int) -> UnsafePointer<CChar> { mosquitto_reason_string(Int32(code)) }
+func mosquittoConnackText(_ code: Int) -> UnsafePointer<CChar> { mosquitto_connack_string(Int32(code)) }
+
+extension BrokerConnection {
+    // MARK: messages
+
+    /// Makes what is in the inbox durable. Nil: it is, and the inbox is empty.
+    func commit(_ session: MQTTSession) -> Ending? {
+        if let dropped = session.droppedByBroker { noteDropped(dropped) }
+        guard !session.inbox.isEmpty else { return nil }
+        if session.hasDuplicates, seam == nil { readSeam() }
+        if !session.isAtSeam, seam != nil { seam = nil }
+        let messages = session.takeReceived()
+        let tally = gate.examine(session.inbox, seam: seam, hasher: hasher, into: &outgoing)
+        session.hasDuplicates = false
+        let result = tally.untouched ? append(&session.inbox) : append(&outgoing)
+        rate.record(messages.messages, at: monotonicMicros())
+        let count = tally.untouched ? session.inbox.count : outgoing.count
+        status.withLock { status in
+            status.received += UInt64(messages.messages)
+            status.bytesReceived += UInt64(messages.bytes)
+            status.duplicatesSuppressed += UInt64(tally.duplicates)
+            status.echoes += UInt64(tally.echoes)
+            for index in tally.verdicts.indices { status.verdicts[index] += tally.verdicts[index] }
+            if let at = session.lastMessageAt { status.lastMessageAt = at }
+            if result == nil { status.note(appended: count) }
+        }
+        if !tally.untouched { swap(&session.inbox, &outgoing) }
+        if result == nil { session.inbox.removeAll() }
+        return result
+    }
+
+    /// Blocks until durable. An empty batch is durable already.
+    private func append(_ batch: inout RecordBatch) -> Ending? {
+        guard !batch.isEmpty else { return nil }
+        do throws(AppendError) {
+            _ = try log.append(&batch)
+            return nil
+        } catch {
+            switch error {
+            case .full(let text): return .held(text)
+            case .failed(let text): return .fatal(text)
+            }
+        }
+    }
+
+    private func readSeam() {
+        guard let history else { return }
+        do {
+            seam = try SeamWindow.refill(from: history, broker: settings.name)
+            status.withLock { $0.clear(.seamUnreadable) }
+        } catch {
+            // Recording twice loses nothing; stopping would.
+            status.withLock { $0.raise(.seamUnreadable) }
+            say(.error, "cannot read the log back (\(error)): redelivered messages are recorded again")
+        }
+    }
+
+    private func noteDropped(_ dropped: UInt64) {
+        status.withLock { status in
+            if let before = status.droppedByBroker, dropped > before { status.raise(.brokerDrops) }
+            status.droppedByBroker = dropped
+        }
+    }
+
+    // MARK: connection events
+
+    /// Writes down that we are connected, and subscribes.
+    func greet(_ session: MQTTSession) -> Ending? {
+        let isPresent = session.connack?.sessionPresent ?? false
+        let isLost = !isPresent && sessionWasExpected()
+        let version = session.isV5 ? "5.0" : "3.1.1"
+        var event = BrokerEvent(clientID: settings.clientID)
+        event.address = settings.address
+        event.protocolVersion = version
+        event.sessionPresent = isPresent
+        write(.connected, event, to: session)
+        if isLost {
+            event.reason = "the broker has no session for this client id although one was left there"
+            write(.sessionLost, event, to: session)
+        }
+        expectsSession = true
+        status.withLock { status in
+            status.state = .connected
+            status.sessionPresent = isPresent
+            status.protocolVersion = version
+            status.lastError = nil
+            if isLost { status.raise(.sessionLost) }
+        }
+        say(isLost ? .warning : .info, isLost
+            ? "connected, but the broker lost our session: messages may be missing"
+            : "connected (MQTT \(version), session \(isPresent ? "resumed" : "new"))")
+        let isSubscribed = isPresent && !session.isV5 && subscribedFilters == settings.wireFilters
+        if isSubscribed {
+            status.withLock { $0.subscribed = true }
+        } else if let text = session.subscribe(settings.wireFilters) {
+            return .lost(reason: "cannot subscribe: \(text)", code: nil)
+        }
+        session.subscribeToDropCounter()
+        return commit(session)
+    }
+
+    /// Whether this process, or one before it by what the log says, has left a session with this broker.
+    private func sessionWasExpected() -> Bool {
+        if expectsSession == nil, let history {
+            let known = try? BrokerHistory.read(from: history, broker: settings.name)
+            let isOurs = known?.clientID == nil || known?.clientID == settings.clientID
+            expectsSession = known?.sessionKnown == true && isOurs
+            if isOurs, subscribedFilters == nil { subscribedFilters = known?.filters }
+        }
+        return expectsSession ?? false
+    }
+
+    func handleSuback(_ session: MQTTSession) -> Ending? {
+        guard let granted = session.takeSuback() else { return nil }
+        let isGranted = granted.allSatisfy { $0 < 128 }
+        var event = BrokerEvent(clientID: settings.clientID)
+        event.filters = settings.wireFilters
+        event.granted = granted
+        if !isGranted { event.reasonCode = granted.first { $0 >= 128 } }
+        write(isGranted ? .subscribed : .subscriptionRefused, event, to: session)
+        subscribedFilters = isGranted ? settings.wireFilters : nil
+        status.withLock { status in
+            status.subscribed = isGranted
+            status.granted = granted
+            if isGranted {
+                status.clear(.subscriptionRefused)
+            } else {
+                status.raise(.subscriptionRefused)
+                status.lastError = BrokerStatus.Alarm.subscriptionRefused.rawValue
+            }
+        }
+        if isGranted { return commit(session) }
+        if let ending = commit(session) { return ending }
+        return .lost(reason: BrokerStatus.Alarm.subscriptionRefused.rawValue, code: event.reasonCode)
+    }
+
+    private func write(_ schema: BrokerEvent.Schema, _ event: BrokerEvent, to session: MQTTSession) {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        guard let json = try? encoder.encode(event) else { preconditionFailure("a broker event is JSON") }
+        session.inbox.append(
+            kind: .connection, schema: schema.rawValue, broker: settings.name, receivedAt: wallClock(), json: Array(json))
+    }
+
+    // MARK: endings
+
+    /// Makes durable what came before the end, and the end itself. Attempts that never got in are no events.
+    func recordEnd(_ session: MQTTSession, reason: String, code: Int?) -> Ending? {
+        guard session.connack?.reason == 0 else { return nil }
+        writeEnd(session, reason: reason, code: code)
+        return commit(session)
+    }
+
+    private func writeEnd(_ session: MQTTSession, reason: String, code: Int?) {
+        var event = BrokerEvent(clientID: settings.clientID)
+        event.address = settings.address
+        event.reason = reason
+        if let code, code >= 128 { event.reasonCode = code }
+        write(.disconnected, event, to: session)
+    }
+
+    /// Waits for space with the batch in hand. The socket is closed without a DISCONNECT and without the
+    /// acknowledgements that are queued: they stand before any ping, so the connection cannot be kept alive.
+    func hold(_ session: MQTTSession, _ text: String) -> Ending {
+        session.hangUp()
+        if session.connack?.reason == 0 { writeEnd(session, reason: "held", code: nil) }
+        status.withLock { status in
+            status.state = .held
+            status.subscribed = false
+            status.lastError = text
+            status.raise(.diskFull)
+        }
+        say(.error, "held: \(text)")
+        while !isStopping {
+            wait(milliseconds: 250)
+            switch append(&session.inbox) {
+            case nil:
+                let count = session.inbox.count
+                status.withLock { status in
+                    status.note(appended: count)
+                    status.clear(.diskFull)
+                }
+                session.inbox.removeAll()
+                say(.info, "there is space again")
+                return .held(text)
+            case .held: continue
+            case .some(let ending): return ending
+            }
+        }
+        return .stopped
+    }
+
+    /// Milliseconds to wait before the next attempt; says why.
+    func pause(_ session: MQTTSession, reason: String, code: Int?, lasted milliseconds: Int) -> Int {
+        let wasIn = session.connack?.reason == 0
+        let isTakenOver = wasIn && code == 0x8E
+        if wasIn { backoff.connectionLasted(milliseconds: milliseconds) }
+        let pause = isTakenOver ? backoff.nextAfterTakeover() : backoff.next()
+        status.withLock { status in
+            status.state = .waiting
+            status.subscribed = false
+            status.lastError = isTakenOver ? BrokerStatus.Alarm.takenOver.rawValue : reason
+            if isTakenOver { status.raise(.takenOver) }
+        }
+        say(isTakenOver ? .error : .warning, "\(isTakenOver ? BrokerStatus.Alarm.takenOver.rawValue : reason); "
+            + "next attempt in \(pause) ms")
+        return pause
+    }
+
+    func say(_ level: IngestNotice.Level, _ text: String) {
+        notify(IngestNotice(level: level, broker: settings.name, text: text))
+    }
+}
+
+extension BrokerStatus {
+    mutating func note(appended count: Int) {
+        guard count > 0 else { return }
+        appended += UInt64(count)
+        batches.record(count)
+    }
+}

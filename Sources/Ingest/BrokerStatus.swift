@@ -1,0 +1,93 @@
+import EventModel
+
+/// How a broker connection is doing: a copy, taken under a lock.
+public struct BrokerStatus: Sendable, Equatable {
+    public enum State: String, Sendable {
+        case connecting, connected, waiting
+        /// The disk is full: nothing is read from the socket and nothing acknowledged.
+        case held
+        case stopped
+    }
+
+    public enum Alarm: String, Sendable, CaseIterable {
+        case takenOver = "another client uses our client id: give one of them another `client_id`"
+        case sessionLost = "the broker had lost our session: messages may be missing (session expiry, persistence)"
+        case subscriptionRefused = "the broker refuses our subscription: its access rules must allow it"
+        case diskFull = "the disk is full: nothing is acknowledged until there is space"
+        case seamUnreadable = "the log could not be read back: redelivered messages are recorded again"
+        case brokerDrops = "the broker drops messages: raise its queue limits"
+    }
+
+    public let name: String
+    public let address: String
+    public let clientID: String
+    public var state = State.connecting
+    public var sessionPresent = false
+    public var subscribed = false
+    /// Granted QoS, or the refusing reason code (128 and up), one a filter.
+    public var granted: [Int] = []
+    /// `5.0` or `3.1.1`; nil before the first connection.
+    public var protocolVersion: String?
+    /// Why it is not connected, or what went wrong last.
+    public var lastError: String?
+    public var alarms: [Alarm] = []
+
+    /// Messages from the broker, before the gate; without `$SYS`.
+    public var received: UInt64 = 0
+    /// Payload and topic bytes of them.
+    public var bytesReceived: UInt64 = 0
+    /// Records made durable, our own events included.
+    public var appended: UInt64 = 0
+    /// QoS 1 messages whose acknowledgement was written to the socket.
+    public var acknowledged: UInt64 = 0
+    public var duplicatesSuppressed: UInt64 = 0
+    /// Our own commands that came back to us; not recorded again.
+    public var echoes: UInt64 = 0
+    /// By raw value of `Verdict`.
+    public var verdicts = [UInt64](repeating: 0, count: Verdict.allCases.count)
+    public var reconnects: UInt64 = 0
+    public var lastMessageAt: Timestamp?
+    /// `$SYS/broker/publish/messages/dropped`, where the broker publishes it.
+    public var droppedByBroker: UInt64?
+    public var batches = BatchHistogram()
+
+    public var connected: Bool { state == .connected }
+
+    init(_ settings: BrokerSettings) {
+        name = settings.name
+        address = settings.address
+        clientID = settings.clientID
+    }
+
+    mutating func raise(_ alarm: Alarm) {
+        if !alarms.contains(alarm) { alarms.append(alarm) }
+    }
+
+    mutating func clear(_ alarm: Alarm) { alarms.removeAll { $0 == alarm } }
+}
+
+/// How many records the commits held. Bucket i counts those of at most 2^i records, the last one all larger ones.
+public struct BatchHistogram: Sendable, Equatable {
+    public private(set) var buckets = [UInt64](repeating: 0, count: 15)
+    public private(set) var count: UInt64 = 0
+    public private(set) var sum: UInt64 = 0
+
+    public init() {}
+
+    public static func upperBound(_ bucket: Int) -> Int? { bucket < 14 ? 1 << bucket : nil }
+
+    mutating func record(_ records: Int) {
+        let bits = records <= 1 ? 0 : Int.bitWidth - (records - 1).leadingZeroBitCount
+        buckets[min(bits, buckets.count - 1)] += 1
+        count += 1
+        sum += UInt64(records)
+    }
+}
+
+/// Something worth a line in the program's log.
+public struct IngestNotice: Sendable {
+    public enum Level: Sendable { case info, warning, error }
+    public let level: Level
+    public let broker: String
+    public let text: String
+}

@@ -1,0 +1,23 @@
+import EventModel
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Musl
+#endif
+
+/// The time that a message is stamped with, once, on arrival.
+@inline(__always)
+func wallClock() -> Timestamp {
+    var time = timespec()
+    clock_gettime(CLOCK_REALTIME, &time)
+    return Timestamp(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000)
+}
+
+/// For durations: never steps.
+@inline(__always)
+func monotonicMicros() -> Int64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000
+}

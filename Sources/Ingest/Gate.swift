@@ -1,0 +1,136 @@
+import EventModel
+import Synchronization
+
+/// What may enter. Generous by default: the gate is there for a device that runs wild, not for a busy one.
+public struct GateSettings: Sendable, Equatable {
+    public var payloadBytesMax = 256 << 10
+    /// What is kept of a payload beyond that.
+    public var payloadBytesKept = 1 << 10
+    public var messagesPerSecond = 1_000.0
+    public var burst = 5_000
+    /// Devices whose bucket and counts are remembered; about 100 bytes each.
+    public var devicesTrackedMax = 1_000_000
+    public init() {}
+}
+
+/// Says whether a message on a device's command topic is one that we published ourselves: then it is the echo of a
+/// durable decision and is not recorded again. Called on the broker's thread under the gate's lock: it must be quick
+/// and must not ask for device statistics.
+public typealias EchoCheck = @Sendable (RecordView) -> Bool
+
+public struct DeviceStatistics: Sendable, Equatable {
+    public var accepted: UInt64
+    public var rejected: UInt64
+    /// Messages that the device may send at once now.
+    public var tokensLeft: Double
+}
+
+/// What a pass of the gate found.
+struct GateTally {
+    /// By raw value of `Verdict`.
+    var verdicts = [UInt64](repeating: 0, count: Verdict.allCases.count)
+    var duplicates = 0
+    var echoes = 0
+    /// Nothing had to change: the batch that came in is the one to append.
+    var untouched = true
+}
+
+/// Takes the verdicts, live. Its caller's own, except for `statistics`, which any thread may ask for.
+final class Gate: Sendable {
+    let settings: GateSettings
+    private let echo: EchoCheck
+    private let limiter: Mutex<RateLimiter>
+
+    init(_ settings: GateSettings, echo: @escaping EchoCheck) {
+        self.settings = settings
+        self.echo = echo
+        limiter = Mutex(RateLimiter(
+            tokensPerSecond: settings.messagesPerSecond, burst: settings.burst,
+            devicesMax: settings.devicesTrackedMax))
+    }
+
+    func statistics(tenant: String, device: String, at time: Timestamp) -> DeviceStatistics? {
+        let address = Array("tenant/\(tenant)/device/\(device)".utf8)
+        return limiter.withLock { limiter in
+            address.withUnsafeBytes { limiter.entry($0) }.map {
+                DeviceStatistics(
+                    accepted: $0.accepted, rejected: $0.rejected,
+                    tokensLeft: limiter.tokens($0, at: time.microseconds))
+            }
+        }
+    }
+
+    /// Examines what arrived. Fills `outgoing` unless the tally says `untouched`, which is the ordinary case.
+    /// `seam` is there only while redelivered messages may arrive.
+    func examine(
+        _ incoming: borrowing RecordBatch, seam: SeamWindow?, hasher: SHA256, into outgoing: inout RecordBatch
+    ) -> GateTally {
+        outgoing.removeAll()
+        var tally = GateTally()
+        var rejections = Rejections(hasher: hasher)
+        limiter.withLock { limiter in
+            incoming.withUnsafeBytes { bytes in
+                var offset = 0
+                while offset < bytes.count {
+                    let record = RecordView(unchecked: bytes.baseAddress! + offset)
+                    let fate = fate(of: record, seam, hasher, &limiter)
+                    if tally.untouched, fate != .keep(.accepted) {
+                        tally.untouched = false
+                        Self.copy(bytes, upTo: offset, to: &outgoing)
+                    }
+                    switch fate {
+                    case .keep(let verdict):
+                        if record.kind == .message { tally.verdicts[Int(verdict.rawValue)] += 1 }
+                        if !tally.untouched { outgoing.append(record, verdict: verdict) }
+                    case .reject(let device):
+                        tally.verdicts[Int(Verdict.rateLimited.rawValue)] += 1
+                        rejections.add(record, device: device)
+                    case .duplicate: tally.duplicates += 1
+                    case .echo: tally.echoes += 1
+                    }
+                    offset += record.length
+                }
+            }
+        }
+        rejections.write(to: &outgoing)
+        return tally
+    }
+
+    private enum Fate: Equatable {
+        case keep(Verdict)
+        /// The range of the topic that names the device.
+        case reject(Range<Int>)
+        case duplicate, echo
+    }
+
+    private func fate(
+        of record: RecordView, _ seam: SeamWindow?, _ hasher: SHA256, _ limiter: inout RateLimiter
+    ) -> Fate {
+        guard record.kind == .message else { return .keep(.accepted) }
+        if record.flags.contains(.duplicate), let seam, seam.contains(record, hasher) { return .duplicate }
+        guard let topic = DeviceTopic(record.topic) else { return .keep(.badTopicFormat) }
+        if topic.topicClass == .otaCommand, echo(record) { return .echo }
+        let address = UnsafeRawBufferPointer(rebasing: record.topic[topic.address])
+        guard limiter.take(address, at: record.receivedAt.microseconds) else { return .reject(topic.address) }
+        if record.flags.contains(.truncated) { return .keep(.payloadTooLarge) }
+        return .keep(topic.topicClass == .otaCommand ? .foreignCommand : .accepted)
+    }
+
+    private static func copy(_ bytes: UnsafeRawBufferPointer, upTo end: Int, to batch: inout RecordBatch) {
+        var offset = 0
+        while offset < end {
+            let record = RecordView(unchecked: bytes.baseAddress! + offset)
+            batch.append(record, verdict: record.verdict)
+            offset += record.length
+        }
+    }
+}
+
+extension RecordBatch {
+    mutating func append(_ record: RecordView, verdict: Verdict) {
+        append(
+            kind: record.kind, verdict: verdict, flags: record.flags, receivedAt: record.receivedAt,
+            packetID: record.packetID, broker: record.broker, topic: record.topic, properties: record.properties,
+            payload: record.payload, originalPayloadLength: record.originalPayloadLength)
+    }
+}

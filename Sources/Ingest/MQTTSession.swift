@@ -1,0 +1,315 @@
+import CMosquitto
+import COpenSSL
+import EventModel
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Musl
+#endif
+
+enum MQTTLibrary {
+    private static let loaded: Void = { _ = mosquitto_lib_init() }()
+    /// Before the first client; any number of times.
+    static func load() { loaded }
+}
+
+/// One connection attempt, on a client handle of its own: the next attempt begins with nothing left of this one, and a
+/// certificate that was renewed meanwhile is read again. Belongs to its broker's thread.
+///
+/// The callbacks copy and return. Events (connected, subscribed…) go into the same inbox as the messages, so that the
+/// log has them in the order in which they happened.
+final class MQTTSession {
+    private var client: OpaquePointer?  // struct mosquitto *; nil once hung up
+    private var handle: OpaquePointer {
+        guard let client else { preconditionFailure("this session has hung up") }
+        return client
+    }
+    private let settings: BrokerSettings
+    private let payloadBytesMax: Int
+    private let payloadBytesKept: Int
+    private let broker: [UInt8]
+    /// What a debug line of the library begins with when it tells of a PUBLISH; the DUP digit follows.
+    private let publishLine: [UInt8]
+    let isV5: Bool
+
+    var inbox = RecordBatch()
+    private var properties: [UInt8] = []
+    private var duplicateFlag = false
+
+    /// Grows with every PUBLISH that came, `$SYS` included: how the loop sees that a read made progress.
+    private(set) var publishes = 0
+    private(set) var received = 0
+    private(set) var receivedBytes = 0
+    private(set) var unacknowledged = 0
+    private(set) var lastMessageAt: Timestamp?
+    private(set) var droppedByBroker: UInt64?
+    /// A message with DUP is in the inbox.
+    var hasDuplicates = false
+
+    private(set) var connack: (reason: Int, sessionPresent: Bool)?
+    private(set) var suback: (granted: [Int], isNew: Bool)?
+    /// The library's error number, or from 128 on the broker's reason code (MQTT 5.0, 3.14.2.1). Nil: connected.
+    private(set) var ended: Int?
+    /// The last warning or error that the library logged: TLS failures tell their reason nowhere else.
+    private(set) var lastLogLine: String?
+    private var subscribeID: Int32 = -1
+
+    /// QoS 1 messages since the session was resumed, while DUP still matters.
+    private var watched: Int?
+
+    init?(_ settings: BrokerSettings, gate: GateSettings, isV5: Bool, inbox: consuming RecordBatch) {
+        guard let handle = mosquitto_new(settings.clientID, false, nil) else { return nil }
+        client = handle
+        self.settings = settings
+        self.isV5 = isV5
+        self.inbox = inbox
+        payloadBytesMax = gate.payloadBytesMax
+        payloadBytesKept = min(gate.payloadBytesKept, gate.payloadBytesMax)
+        broker = Array(settings.name.utf8)
+        publishLine = Array("Client \(settings.clientID) received PUBLISH (d".utf8)
+        mosquitto_user_data_set(handle, Unmanaged.passUnretained(self).toOpaque())
+        // Nothing may be written before `write`: that is what makes an acknowledgement wait for the disk.
+        mosquitto_threaded_set(handle, true)
+        mosquitto_int_option(handle, MOSQ_OPT_PROTOCOL_VERSION, isV5 ? MQTT_PROTOCOL_V5 : MQTT_PROTOCOL_V311)
+        mosquitto_int_option(handle, MOSQ_OPT_RECEIVE_MAXIMUM, Int32(settings.receiveMaximum))
+        setCallbacks()
+        watchLog(true)
+    }
+
+    deinit { hangUp() }
+
+    /// Closes the socket at once, without a DISCONNECT and without what is queued. Nothing else may be called then.
+    func hangUp() {
+        if let client { mosquitto_destroy(client) }
+        client = nil
+    }
+
+    // MARK: connecting
+
+    /// Starts to connect. Resolves the host name, which may block; the rest does not, unless `blocking`.
+    /// - Returns: nil, or what is wrong.
+    func connect(blocking: Bool) -> String? {
+        if let username = settings.username {
+            mosquitto_username_pw_set(handle, username, settings.password)
+        }
+        if let tls = settings.tls, let text = setTLS(tls) { return text }
+        let host = settings.host, port = Int32(settings.port), keepalive = Int32(settings.keepaliveSeconds)
+        var list: OpaquePointer?
+        defer { mosquitto_property_free_all(&list) }
+        if isV5 {
+            mosquitto_property_add_int32(
+                &list, Int32(MQTT_PROP_SESSION_EXPIRY_INTERVAL.rawValue), settings.sessionExpirySeconds)
+            mosquitto_property_add_int16(&list, Int32(MQTT_PROP_RECEIVE_MAXIMUM.rawValue), settings.receiveMaximum)
+            mosquitto_property_add_int32(&list, Int32(MQTT_PROP_MAXIMUM_PACKET_SIZE.rawValue), 1 << 20)
+        }
+        let result: Int32
+        if blocking {
+            result = mosquitto_connect_bind_v5(handle, host, port, keepalive, nil, list)
+        } else {
+            // There is no asynchronous connect that takes properties. This call stores them and then refuses the
+            // missing host; the connect after it uses what is stored. A test pins it: without them, no session.
+            if isV5 { mosquitto_connect_bind_v5(handle, nil, port, keepalive, nil, list) }
+            result = mosquitto_connect_async(handle, host, port, keepalive)
+        }
+        return result == MOSQ_ERR_SUCCESS.rawValue ? nil : describe(Int(result))
+    }
+
+    private func setTLS(_ tls: BrokerSettings.TLS) -> String? {
+        let folder = tls.caFile == nil ? String(cString: X509_get_default_cert_dir()) : nil
+        // Without a callback OpenSSL would ask the terminal for the passphrase of a key.
+        let result = mosquitto_tls_set(handle, tls.caFile, folder, tls.certFile, tls.keyFile) { _, _, _, _ in 0 }
+        guard result == MOSQ_ERR_SUCCESS.rawValue else {
+            return "TLS: cannot read the certificate files (\(describe(Int(result))))"
+        }
+        if !tls.verify {
+            mosquitto_tls_opts_set(handle, SSL_VERIFY_NONE, nil, nil)
+            mosquitto_tls_insecure_set(handle, true)
+        }
+        return nil
+    }
+
+    func subscribe(_ filters: [String]) -> String? {
+        var pointers = filters.map { strdup($0) }
+        defer { pointers.forEach { free($0) } }
+        // Retain Handling 1: retained messages only for a subscription that is new. Retain As Published off.
+        let options = isV5 ? Int32(MQTT_SUB_OPT_SEND_RETAIN_NEW.rawValue) : 0
+        let result = pointers.withUnsafeMutableBufferPointer { pointers in
+            mosquitto_subscribe_multiple(
+                handle, &subscribeID, Int32(pointers.count), pointers.baseAddress, 1, options, nil)
+        }
+        return result == MOSQ_ERR_SUCCESS.rawValue ? nil : describe(Int(result))
+    }
+
+    static let droppedTopic = "$SYS/broker/publish/messages/dropped"
+
+    /// What the broker threw away, if it tells: never recorded, only shown.
+    func subscribeToDropCounter() { mosquitto_subscribe(handle, nil, Self.droppedTopic, 0) }
+
+    func takeSuback() -> [Int]? {
+        guard let suback, suback.isNew else { return nil }
+        self.suback = (suback.granted, false)
+        return suback.granted
+    }
+
+    // MARK: the loop's steps
+
+    var socket: Int32 { mosquitto_socket(handle) }
+    var wantsWrite: Bool { mosquitto_want_write(handle) }
+
+    /// Decrypted packets that wait inside OpenSSL, where `poll` does not see them.
+    var pendingBytes: Int {
+        guard settings.tls != nil, let ssl = mosquitto_ssl_get(handle) else { return 0 }
+        return Int(SSL_pending(OpaquePointer(ssl)))
+    }
+
+    /// Reads one packet, or a little more under TLS. False: the connection has ended.
+    func read() -> Bool { note(mosquitto_loop_read(handle, 1)) }
+
+    /// Sends what is queued, acknowledgements included: only when all that came is durable.
+    /// Passes 1 as the number of packets, as larger numbers only cost (the library sends the whole queue anyway).
+    func write() -> Bool {
+        let isBurst = unacknowledged > 1 && settings.tls == nil
+        var cork: Int32 = 1
+        let size = socklen_t(MemoryLayout<Int32>.size)
+        // Each PUBACK is a write of 4 bytes: corked, they leave in full segments, and none waits for Nagle.
+        if isBurst { setsockopt(socket, Int32(IPPROTO_TCP), TCP_CORK, &cork, size) }
+        let isAlive = note(mosquitto_loop_write(handle, 1))
+        if isBurst, isAlive {
+            cork = 0
+            setsockopt(socket, Int32(IPPROTO_TCP), TCP_CORK, &cork, size)
+        }
+        return isAlive
+    }
+
+    /// Pings when it is time to.
+    func tick() -> Bool { note(mosquitto_loop_misc(handle)) }
+
+    /// Says goodbye; the session stays.
+    func sendDisconnect() {
+        mosquitto_disconnect(handle)
+        mosquitto_loop_write(handle, 1)
+    }
+
+    func takeAcknowledged() -> Int {
+        defer { unacknowledged = 0 }
+        return unacknowledged
+    }
+
+    func takeReceived() -> (messages: Int, bytes: Int) {
+        defer { (received, receivedBytes) = (0, 0) }
+        return (received, receivedBytes)
+    }
+
+    private func note(_ result: Int32) -> Bool {
+        if result != MOSQ_ERR_SUCCESS.rawValue, ended == nil { ended = Int(result) }
+        return ended == nil
+    }
+
+    /// An error number of the library, or a reason code of the broker, in words.
+    func describe(_ code: Int) -> String {
+        if code == Int(MOSQ_ERR_ERRNO.rawValue) { return String(cString: strerror(errno)) }
+        if code >= 128 { return "\(String(cString: mosquitto_reason_string(Int32(code)))) (0x\(String(code, radix: 16)))" }
+        let text = String(cString: mosquitto_strerror(Int32(code)))
+        guard code == Int(MOSQ_ERR_TLS.rawValue) || code == Int(MOSQ_ERR_EAI.rawValue), let lastLogLine else { return text }
+        return "\(text) \(lastLogLine)"
+    }
+
+    // MARK: what the library tells
+
+    private static func of(_ context: UnsafeMutableRawPointer?) -> MQTTSession {
+        Unmanaged<MQTTSession>.fromOpaque(context!).takeUnretainedValue()
+    }
+
+    private func setCallbacks() {
+        mosquitto_connect_v5_callback_set(handle) { _, context, reason, flags, _ in
+            MQTTSession.of(context).connected(reason: Int(reason), sessionPresent: flags & 1 == 1)
+        }
+        mosquitto_disconnect_v5_callback_set(handle) { _, context, reason, _ in
+            let session = MQTTSession.of(context)
+            if session.ended == nil { session.ended = Int(reason) }
+        }
+        mosquitto_subscribe_v5_callback_set(handle) { _, context, id, count, granted, _ in
+            let session = MQTTSession.of(context)
+            guard id == session.subscribeID, let granted else { return }
+            session.suback = ((0..<Int(count)).map { Int(granted[$0]) }, true)
+        }
+        mosquitto_message_v5_callback_set(handle) { _, context, message, properties in
+            guard let message else { return }
+            MQTTSession.of(context).arrived(message.pointee, properties)
+        }
+    }
+
+    /// The DUP flag shows in no callback but in the debug line just before the message's. That line costs about a
+    /// microsecond, so it is watched only while connecting and while redelivered messages may come.
+    private func watchLog(_ on: Bool) {
+        guard on else { return mosquitto_log_callback_set(handle, nil) }
+        mosquitto_log_callback_set(handle) { _, context, level, text in
+            guard let text else { return }
+            MQTTSession.of(context).logged(Int(level), text)
+        }
+    }
+
+    private func logged(_ level: Int, _ text: UnsafePointer<CChar>) {
+        if level == Int(MOSQ_LOG_DEBUG) {
+            let isPublish = publishLine.withUnsafeBytes { strncmp(text, $0.baseAddress!, $0.count) == 0 }
+            if isPublish { duplicateFlag = text[publishLine.count] == CChar(UInt8(ascii: "1")) }
+        } else if level == Int(MOSQ_LOG_ERR) || level == Int(MOSQ_LOG_WARNING) {
+            lastLogLine = String(cString: text)
+        }
+    }
+
+    private func connected(reason: Int, sessionPresent: Bool) {
+        connack = (reason, sessionPresent)
+        watched = sessionPresent && reason == 0 ? 0 : nil
+        watchLog(watched != nil)
+    }
+
+    @inline(__always)
+    private func arrived(_ message: mosquitto_message, _ list: OpaquePointer?) {
+        publishes += 1
+        let topic = UnsafeRawBufferPointer(start: message.topic, count: strlen(message.topic))
+        if topic[0] == UInt8(ascii: "$"), topic.elementsEqual(Self.droppedTopic.utf8) {
+            let text = UnsafeRawBufferPointer(start: message.payload, count: Int(message.payloadlen))
+            droppedByBroker = UInt64(String(decoding: text, as: UTF8.self))
+            return
+        }
+        let length = Int(message.payloadlen)
+        let kept = length > payloadBytesMax ? payloadBytesKept : length
+        var flags = RecordFlags(qos: UInt8(message.qos))
+        if message.retain { flags.insert(.retained) }
+        if length > payloadBytesMax { flags.insert(.truncated) }
+        if watched != nil, watch(message) { flags.insert(.duplicate) }
+        encodeProperties(list, into: &properties)
+        let now = wallClock()
+        broker.withUnsafeBytes { broker in
+            properties.withUnsafeBytes { properties in
+                inbox.append(
+                    kind: .message, verdict: .accepted, flags: flags, receivedAt: now,
+                    packetID: UInt16(truncatingIfNeeded: message.mid), broker: broker, topic: topic,
+                    properties: properties, payload: UnsafeRawBufferPointer(start: message.payload, count: kept),
+                    originalPayloadLength: length)
+            }
+        }
+        received += 1
+        receivedBytes += topic.count + length
+        if message.qos == 1 { unacknowledged += 1 }
+        lastMessageAt = now
+    }
+
+    /// Whether DUP was set. Ends the watch after as many messages as there are packet ids: by then everything that was
+    /// in flight at the resume has come again (MQTT 5.0, 4.4).
+    private func watch(_ message: mosquitto_message) -> Bool {
+        guard message.qos == 1, let count = watched else { return false }
+        watched = count + 1
+        if count >= SeamWindow.recordsMax {
+            watched = nil
+            watchLog(false)
+        }
+        if duplicateFlag { hasDuplicates = true }
+        return duplicateFlag
+    }
+
+    /// Redelivered messages may still come.
+    var isAtSeam: Bool { watched != nil }
+}

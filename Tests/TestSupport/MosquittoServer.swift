@@ -1,0 +1,146 @@
+import Foundation
+import Synchronization
+
+/// A real Mosquitto on a free loopback port, in a temporary folder. Killed when released or when the test process ends.
+public final class MosquittoServer: Sendable {
+    public let folder: String
+    public let port: Int
+    public let certificates: TestCertificates?
+    private let process = Mutex<ChildProcess?>(nil)
+
+    /// - Parameters:
+    ///   - tls: the only listener speaks TLS, by `certificates`.
+    ///   - clientCertificates: clients must show one that the test CA has signed.
+    ///   - persistent: sessions survive `stop` and `start`.
+    ///   - limits: queue limits are lifted unless this is false (the defaults drop messages in silence).
+    ///   - lines: more of `mosquitto.conf`. `$folder` stands for the folder.
+    ///   - files: more files to write into the folder first, by name.
+    public init(
+        tls: Bool = false, clientCertificates: Bool = false, persistent: Bool = false, allowAnonymous: Bool = true,
+        liftLimits: Bool = true, lines: [String] = [], files: [String: String] = [:], started: Bool = true
+    ) throws {
+        folder = try makeTemporaryFolder("mqtt")
+        port = freeLoopbackPort()
+        certificates = tls ? try TestCertificates(folder: folder) : nil
+        var conf = ["listener \(port) 127.0.0.1", "allow_anonymous \(allowAnonymous)", "log_dest stderr", "log_type all"]
+        // Given root, Mosquitto would become another user and could not read the folder.
+        if getuid() == 0 { conf.append("user root") }
+        if let certificates {
+            conf += ["certfile \(certificates.serverCert)", "keyfile \(certificates.serverKey)", "cafile \(certificates.ca)"]
+            if clientCertificates { conf.append("require_certificate true") }
+        }
+        if liftLimits { conf += ["max_inflight_messages 0", "max_queued_messages 0"] }
+        conf += persistent ? ["persistence true", "persistence_location \(folder)/"] : ["persistence false"]
+        conf += lines.map { $0.replacingOccurrences(of: "$folder", with: folder) }
+        for (name, text) in files {
+            try text.write(toFile: "\(folder)/\(name)", atomically: true, encoding: .utf8)
+            _ = chmod("\(folder)/\(name)", 0o600)
+        }
+        try conf.joined(separator: "\n").appending("\n").write(
+            toFile: folder + "/mosquitto.conf", atomically: true, encoding: .utf8)
+        if started { try start() }
+    }
+
+    deinit {
+        kill()
+        try? FileManager.default.removeItem(atPath: folder)
+    }
+
+    public var logText: String { (try? String(contentsOfFile: folder + "/server.log", encoding: .utf8)) ?? "" }
+
+    /// Starts the broker and waits until it accepts connections.
+    public func start() throws {
+        let child = try ChildProcess(
+            ["/usr/sbin/mosquitto", "-c", folder + "/mosquitto.conf"], log: folder + "/server.log")
+        let deadline = Date().addingTimeInterval(20)
+        while !acceptsConnections(port: port) {
+            guard child.isRunning, Date() < deadline else {
+                throw SystemError("mosquitto does not start: \(logText)")
+            }
+            usleep(5_000)
+        }
+        process.withLock { $0 = child }
+    }
+
+    /// Ends in order: sessions are saved when persistent.
+    public func stop() { end(SIGTERM) }
+    public func kill() { end(SIGKILL) }
+
+    private func end(_ signal: Int32) {
+        process.withLock { child in
+            child?.kill(signal)
+            child?.wait()
+            child = nil
+        }
+    }
+}
+
+/// A port of 127.0.0.1 that nobody uses now.
+public func freeLoopbackPort() -> Int {
+    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    defer { close(descriptor) }
+    return bindLoopback(descriptor, port: 0)
+}
+
+/// Binds to 127.0.0.1 and returns the port.
+func bindLoopback(_ descriptor: Int32, port: Int) -> Int {
+    withLoopbackAddress(port: port) { address, length in
+        var length = length
+        precondition(bind(descriptor, address, length) == 0, "bind: \(String(cString: strerror(errno)))")
+        precondition(getsockname(descriptor, address, &length) == 0, "getsockname failed")
+        return Int(UInt16(bigEndian: UnsafeRawPointer(address).load(fromByteOffset: 2, as: UInt16.self)))
+    }
+}
+
+private func acceptsConnections(port: Int) -> Bool {
+    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    defer { close(descriptor) }
+    return withLoopbackAddress(port: port) { connect(descriptor, $0, $1) == 0 }
+}
+
+private func withLoopbackAddress<R>(port: Int, _ body: (UnsafeMutablePointer<sockaddr>, socklen_t) -> R) -> R {
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = in_port_t(UInt16(port)).bigEndian
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    return withUnsafeMutablePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+    }
+}
+
+/// A CA, a server certificate for 127.0.0.1 and localhost, and a client certificate, made by openssl(1).
+public struct TestCertificates: Sendable {
+    public let ca, serverCert, serverKey, clientCert, clientKey: String
+    /// A CA that has signed none of the others.
+    public let strangerCA: String
+
+    public init(folder: String) throws {
+        ca = folder + "/ca.pem"
+        serverCert = folder + "/server.pem"
+        serverKey = folder + "/server.key"
+        clientCert = folder + "/client.pem"
+        clientKey = folder + "/client.key"
+        strangerCA = folder + "/stranger.pem"
+        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        func make(_ name: String, _ more: [String]) throws {
+            try Self.openssl(
+                ["req", "-x509"] + key + ["-keyout", "\(folder)/\(name).key", "-out", "\(folder)/\(name).pem"] + more,
+                log: folder + "/openssl.log")
+        }
+        let authority = ["-addext", "basicConstraints=critical,CA:TRUE"]
+        try make("ca", ["-subj", "/CN=test ca"] + authority)
+        try make("stranger", ["-subj", "/CN=stranger"] + authority)
+        let signed = ["-CA", ca, "-CAkey", folder + "/ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
+        try make("server", signed + ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        try make("client", signed + ["-subj", "/CN=refold"])
+    }
+
+    private static func openssl(_ arguments: [String], log: String) throws {
+        let child = try ChildProcess(["/usr/bin/openssl"] + arguments, log: log)
+        child.wait()
+        let output = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
+        guard let out = arguments.firstIndex(of: "-out"), access(arguments[out + 1], R_OK) == 0 else {
+            throw SystemError("openssl \(arguments.joined(separator: " ")): \(output)")
+        }
+    }
+}
