@@ -16,6 +16,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     ],
     targets: [
         // C and C++ libraries, each behind one target
@@ -60,10 +62,18 @@ let package = Package(
         // a broker and a database of our own, where none is given
         .target(name: "PrivateServices", dependencies: ["Threading", "CPlatform"]),
 
+        // what operators decide, and how they say it
+        .target(name: "Campaigns", dependencies: ["EventModel", "EventLog", "Threading", "COpenSSL"]),
+        .target(name: "ControlAPI", dependencies: [
+            "EventModel", "EventLog", "Campaigns",
+            .product(name: "Hummingbird", package: "hummingbird"),
+        ]),
+
         // the executable: composition root and command line
         .executableTarget(name: "refold", dependencies: [
-            "Ingest", "PostgresStore", "Settings", "PrivateServices", "Queries",
+            "Ingest", "PostgresStore", "Settings", "PrivateServices", "Queries", "Campaigns", "ControlAPI",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            .product(name: "AsyncHTTPClient", package: "async-http-client"),
             .product(name: "Logging", package: "swift-log"),
         ]),
 
@@ -75,6 +85,11 @@ let package = Package(
         .testTarget(name: "PostgresStoreTests", dependencies: ["PostgresStore", "Postgres", "TestSupport"]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
+        .testTarget(name: "CampaignsTests", dependencies: ["Campaigns", "EventLog", "EventModel"]),
+        .testTarget(name: "ControlAPITests", dependencies: [
+            "ControlAPI", "Campaigns", .product(name: "Yams", package: "Yams"),
+            .product(name: "HummingbirdTesting", package: "hummingbird"),
+        ]),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17

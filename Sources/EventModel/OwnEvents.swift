@@ -59,6 +59,8 @@ public struct FirmwareAdded: Codable, Sendable, Equatable {
     public var deviceType: String?
     public var actor: String
     public var idempotencyKey: String?
+    /// SHA-256 of the command, in hex: the same key with another command is refused.
+    public var requestDigest: String?
 
     public init(id: Int64, tenantID: String, version: String, fileURL: String, actor: String) {
         self.id = id
@@ -71,6 +73,7 @@ public struct FirmwareAdded: Codable, Sendable, Equatable {
     enum CodingKeys: String, CodingKey {
         case id, tenantID = "tenant_id", version, description, fileURL = "file_url", fileSizeBytes = "file_size_bytes"
         case checksumSHA256 = "checksum_sha256", deviceType = "device_type", actor, idempotencyKey = "idempotency_key"
+        case requestDigest = "request_sha256"
     }
 }
 
@@ -87,6 +90,8 @@ public struct CampaignCreated: Codable, Sendable, Equatable {
     public var totalDevices: Int64
     public var actor: String
     public var idempotencyKey: String?
+    /// SHA-256 of the command, in hex: the same key with another command is refused.
+    public var requestDigest: String?
 
     public init(
         id: Int64, tenantID: String, name: String, firmwareVersionID: Int64, rolloutStrategy: String, totalDevices: Int64,
@@ -105,6 +110,7 @@ public struct CampaignCreated: Codable, Sendable, Equatable {
         case id, tenantID = "tenant_id", name, firmwareVersionID = "firmware_version_id", targetGroupID = "target_group_id"
         case rolloutStrategy = "rollout_strategy", rolloutRate = "rollout_rate", abortThreshold = "abort_threshold"
         case totalDevices = "total_devices", actor, idempotencyKey = "idempotency_key"
+        case requestDigest = "request_sha256"
     }
 }
 
@@ -136,6 +142,8 @@ public struct CampaignStatusChanged: Codable, Sendable, Equatable {
     public var actor: String
     public var reason: String?
     public var idempotencyKey: String?
+    /// SHA-256 of the command, in hex: the same key with another command is refused.
+    public var requestDigest: String?
 
     public init(campaignID: Int64, tenantID: String, before: String, after: String, actor: String) {
         self.campaignID = campaignID
@@ -148,6 +156,7 @@ public struct CampaignStatusChanged: Codable, Sendable, Equatable {
     enum CodingKeys: String, CodingKey {
         case campaignID = "campaign_id", tenantID = "tenant_id", before, after, actor, reason
         case idempotencyKey = "idempotency_key"
+        case requestDigest = "request_sha256"
     }
 }
 
@@ -158,8 +167,13 @@ public struct CommandRejected: Codable, Sendable, Equatable {
     public var subject: String
     public var tenantID: String
     public var actor: String
+    /// For programs: `not_found`, `illegal_transition`, …
+    public var code: String?
+    /// A sentence for people.
     public var reason: String
     public var idempotencyKey: String?
+    /// SHA-256 of the command, in hex: the same key with another command is refused.
+    public var requestDigest: String?
 
     public init(command: String, subject: String, tenantID: String, actor: String, reason: String) {
         self.command = command
@@ -170,6 +184,7 @@ public struct CommandRejected: Codable, Sendable, Equatable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case command, subject, tenantID = "tenant_id", actor, reason, idempotencyKey = "idempotency_key"
+        case command, subject, tenantID = "tenant_id", actor, code, reason, idempotencyKey = "idempotency_key"
+        case requestDigest = "request_sha256"
     }
 }

@@ -1,0 +1,127 @@
+// Campaigns: what operators want done to firmware and campaigns, decided and put on the record.
+//
+// A command goes through three steps, and only the first thinks:
+//
+//     decide(request, state, now) → events        pure; a refusal is an event too
+//     append(events)                              one commit, durable before anybody is told
+//     state.apply(event)                          the fold of exactly what the log now says
+//
+// Invariants. The state is a fold of the log and of nothing else: a restart refolds it and gets the same. Ids are
+// allocated here and carried in the events; no table, no sequence and no database takes part, so commands work while
+// PostgreSQL is down. One idempotency key has one answer for 24 hours of event time.
+import EventModel
+
+/// What an operator asks for.
+public enum CampaignCommand: Sendable, Equatable {
+    case addFirmware(FirmwareSpec)
+    case createCampaign(CampaignSpec)
+    case start(campaign: Int64)
+    case pause(campaign: Int64, reason: String?)
+    case resume(campaign: Int64)
+    case abort(campaign: Int64, reason: String?)
+
+    /// The name on the record (`command.rejected/1`).
+    public var name: String {
+        switch self {
+        case .addFirmware: "firmware.add"
+        case .createCampaign: "campaign.create"
+        case .start: "campaign.start"
+        case .pause: "campaign.pause"
+        case .resume: "campaign.resume"
+        case .abort: "campaign.abort"
+        }
+    }
+
+    /// What it is done to; empty when that is still to be created.
+    public var subject: String {
+        switch self {
+        case .addFirmware, .createCampaign: ""
+        case .start(let id), .pause(let id, _), .resume(let id), .abort(let id, _): "campaign:\(id)"
+        }
+    }
+}
+
+/// A firmware image as the operator describes it; devices fetch it from `fileURL` themselves.
+public struct FirmwareSpec: Sendable, Equatable {
+    public var version: String
+    public var fileURL: String
+    public var description: String?
+    public var fileSizeBytes: Int64?
+    /// 64 hex digits.
+    public var checksumSHA256: String?
+    public var deviceType: String?
+
+    public init(
+        version: String, fileURL: String, description: String? = nil, fileSizeBytes: Int64? = nil,
+        checksumSHA256: String? = nil, deviceType: String? = nil
+    ) {
+        self.version = version
+        self.fileURL = fileURL
+        self.description = description
+        self.fileSizeBytes = fileSizeBytes
+        self.checksumSHA256 = checksumSHA256
+        self.deviceType = deviceType
+    }
+}
+
+/// A campaign as the operator describes it, its devices named one by one.
+public struct CampaignSpec: Sendable, Equatable {
+    public var name: String
+    public var firmwareVersionID: Int64
+    public var devices: [String]
+    public var rolloutStrategy: String
+    /// Devices a tick, for the strategy `linear`.
+    public var rolloutRate: Int64?
+    /// Share of failed devices, 0 to 1.
+    public var abortThreshold: Double?
+
+    public static let strategies = ["linear", "canary"]
+
+    public init(
+        name: String, firmwareVersionID: Int64, devices: [String], rolloutStrategy: String = "linear",
+        rolloutRate: Int64? = nil, abortThreshold: Double? = nil
+    ) {
+        self.name = name
+        self.firmwareVersionID = firmwareVersionID
+        self.devices = devices
+        self.rolloutStrategy = rolloutStrategy
+        self.rolloutRate = rolloutRate
+        self.abortThreshold = abortThreshold
+    }
+}
+
+/// A command with who gives it, for which tenant, and under which idempotency key.
+public struct CommandRequest: Sendable, Equatable {
+    public var tenantID: String
+    public var actor: String
+    /// At most 255 characters; the same key gets the same answer for 24 hours.
+    public var idempotencyKey: String?
+    public var command: CampaignCommand
+
+    public init(tenantID: String, actor: String, idempotencyKey: String? = nil, command: CampaignCommand) {
+        self.tenantID = tenantID
+        self.actor = actor
+        self.idempotencyKey = idempotencyKey
+        self.command = command
+    }
+}
+
+/// What the operator is told, once it is durable.
+public enum CommandAnswer: Sendable, Equatable {
+    /// `position` is that of the command's last event, so that a read with `min_position` sees all of it.
+    /// `id` is the firmware's or the campaign's; `status` the campaign's, nil for firmware.
+    case accepted(position: Position, id: Int64, status: CampaignStatus?)
+    case rejected(position: Position, code: RejectionCode, reason: String)
+}
+
+/// Why a command was refused; the raw values are on record (`command.rejected/1`, `code`).
+public enum RejectionCode: String, Sendable, CaseIterable {
+    /// What the command names does not exist, or not in this tenant.
+    case notFound = "not_found"
+    /// The campaign's status does not allow it.
+    case illegalTransition = "illegal_transition"
+    /// A value is outside what its field may hold.
+    case invalidValue = "invalid_value"
+    /// The idempotency key was used for another command.
+    case keyReused = "idempotency_key_reused"
+}

@@ -1,0 +1,162 @@
+import EventModel
+
+/// What is to happen after a command.
+public enum Decision: Sendable, Equatable {
+    /// These become one commit: all of them, or none.
+    case append([CampaignEvent])
+    /// The same command under the same key was answered before: nothing is appended.
+    case repeated(CommandAnswer)
+}
+
+/// A `campaign.targets/1` record names at most so many devices: a record must stay well below the log's limit.
+public let targetsPerRecordMax = 5_000
+
+/// The rule. Pure: the same request, state and time give the same decision.
+public func decide(_ request: CommandRequest, _ state: CampaignState, now: Timestamp) -> Decision {
+    let digest = request.idempotencyKey.map { _ in request.digest }
+    if let key = request.idempotencyKey,
+        let stored = state.answer(tenantID: request.tenantID, key: key, now: now) {
+        if stored.digest == digest { return .repeated(stored.answer) }
+        // On record without the key: the key's answer is the first command's.
+        return .append([rejection(request, digest: nil, Refusal(
+            .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))])
+    }
+    do {
+        return .append(try accept(request, state, digest))
+    } catch {
+        return .append([rejection(request, digest: digest, error)])
+    }
+}
+
+/// What to tell whoever gave the command, once its events are durable at `positions`.
+public func answer(to events: [CampaignEvent], at positions: Range<Position>) -> CommandAnswer {
+    precondition(!events.isEmpty && positions.lowerBound < positions.upperBound, "an answer needs an event")
+    let last = Position(positions.upperBound.rawValue - 1)
+    switch events[0] {
+    case .firmwareAdded(let event): return .accepted(position: last, id: event.id, status: nil)
+    case .campaignCreated(let event): return .accepted(position: last, id: event.id, status: .created)
+    case .statusChanged(_, let event):
+        return .accepted(position: last, id: event.campaignID, status: CampaignStatus(rawValue: event.after))
+    case .rejected(let event):
+        return .rejected(
+            position: last, code: event.code.flatMap(RejectionCode.init) ?? .invalidValue, reason: event.reason)
+    case .campaignTargets: preconditionFailure("targets follow a campaign's creation")
+    }
+}
+
+struct Refusal: Error {
+    let code: RejectionCode
+    let reason: String
+
+    init(_ code: RejectionCode, _ reason: String) {
+        self.code = code
+        self.reason = reason
+    }
+}
+
+private func rejection(_ request: CommandRequest, digest: String?, _ refusal: Refusal) -> CampaignEvent {
+    var event = CommandRejected(
+        command: request.command.name, subject: request.command.subject,
+        // A tenant that breaks the grammar stays out of the record: tables could not hold every text.
+        tenantID: isID(request.tenantID) ? request.tenantID : "", actor: request.actor, reason: refusal.reason)
+    event.code = refusal.code.rawValue
+    if digest != nil {
+        event.idempotencyKey = request.idempotencyKey
+        event.requestDigest = digest
+    }
+    return .rejected(event)
+}
+
+private func accept(
+    _ request: CommandRequest, _ state: CampaignState, _ digest: String?
+) throws(Refusal) -> [CampaignEvent] {
+    guard isID(request.tenantID) else {
+        throw Refusal(.invalidValue, "the tenant id must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+    }
+    switch request.command {
+    case .addFirmware(let spec):
+        try validate(spec)
+        var event = FirmwareAdded(
+            id: state.nextFirmwareID, tenantID: request.tenantID, version: spec.version, fileURL: spec.fileURL,
+            actor: request.actor)
+        event.description = spec.description
+        event.fileSizeBytes = spec.fileSizeBytes
+        event.checksumSHA256 = spec.checksumSHA256?.lowercased()
+        event.deviceType = spec.deviceType
+        event.idempotencyKey = request.idempotencyKey
+        event.requestDigest = digest
+        return [.firmwareAdded(event)]
+    case .createCampaign(let spec):
+        return try create(spec, request, state, digest)
+    case .start(let id):
+        return [try transition(id, .start, nil, request, state, digest)]
+    case .pause(let id, let reason):
+        return [try transition(id, .pause, reason, request, state, digest)]
+    case .resume(let id):
+        return [try transition(id, .resume, nil, request, state, digest)]
+    case .abort(let id, let reason):
+        return [try transition(id, .abort, reason, request, state, digest)]
+    }
+}
+
+private func create(
+    _ spec: CampaignSpec, _ request: CommandRequest, _ state: CampaignState, _ digest: String?
+) throws(Refusal) -> [CampaignEvent] {
+    try validate(spec)
+    guard state.firmware[spec.firmwareVersionID]?.tenantID == request.tenantID else {
+        throw Refusal(.notFound, "there is no firmware \(spec.firmwareVersionID) in this tenant")
+    }
+    var created = CampaignCreated(
+        id: state.nextCampaignID, tenantID: request.tenantID, name: spec.name,
+        firmwareVersionID: spec.firmwareVersionID, rolloutStrategy: spec.rolloutStrategy,
+        totalDevices: Int64(spec.devices.count), actor: request.actor)
+    created.rolloutRate = spec.rolloutRate
+    created.abortThreshold = spec.abortThreshold
+    created.idempotencyKey = request.idempotencyKey
+    created.requestDigest = digest
+    var events: [CampaignEvent] = [.campaignCreated(created)]
+    for start in stride(from: 0, to: spec.devices.count, by: targetsPerRecordMax) {
+        let devices = spec.devices[start..<min(start + targetsPerRecordMax, spec.devices.count)]
+        events.append(.campaignTargets(CampaignTargets(
+            campaignID: created.id, tenantID: request.tenantID, firstID: state.nextTargetID + Int64(start),
+            devices: Array(devices))))
+    }
+    return events
+}
+
+/// The commands that move a campaign, each with the statuses it moves from and the one it moves to.
+struct Transition: Sendable {
+    let verb: String
+    let from: [CampaignStatus]
+    let to: CampaignStatus
+    let schema: CampaignSchema
+
+    static let start = Transition(verb: "started", from: [.created], to: .running, schema: .campaignStarted)
+    static let pause = Transition(verb: "paused", from: [.running], to: .paused, schema: .campaignPaused)
+    static let resume = Transition(verb: "resumed", from: [.paused], to: .running, schema: .campaignResumed)
+    static let abort = Transition(
+        verb: "aborted", from: [.created, .running, .paused], to: .aborted, schema: .campaignAborted)
+}
+
+private func transition(
+    _ id: Int64, _ transition: Transition, _ reason: String?, _ request: CommandRequest, _ state: CampaignState,
+    _ digest: String?
+) throws(Refusal) -> CampaignEvent {
+    guard let campaign = state.campaigns[id], campaign.tenantID == request.tenantID else {
+        throw Refusal(.notFound, "there is no campaign \(id) in this tenant")
+    }
+    guard transition.from.contains(campaign.status) else {
+        let allowed = transition.from.map(\.rawValue).joined(separator: " or ")
+        throw Refusal(
+            .illegalTransition,
+            "campaign \(id) is \(campaign.status.rawValue) and can be \(transition.verb) only when \(allowed)")
+    }
+    if let reason { try checkText(reason, "reason", max: 1_000) }
+    var event = CampaignStatusChanged(
+        campaignID: id, tenantID: request.tenantID, before: campaign.status.rawValue, after: transition.to.rawValue,
+        actor: request.actor)
+    event.reason = reason
+    event.idempotencyKey = request.idempotencyKey
+    event.requestDigest = digest
+    return .statusChanged(transition.schema, event)
+}

@@ -1,0 +1,122 @@
+import COpenSSL
+import EventModel
+
+/// Tenant and device ids: 1 to 128 characters of `A-Z a-z 0-9 . _ : -`, as in topics (`DeviceTopic`).
+public func isID(_ text: String) -> Bool {
+    let bytes = text.utf8
+    return (1...DeviceTopic.idBytesMax).contains(bytes.count) && bytes.allSatisfy { byte in
+        switch byte {
+        case 0x30...0x3A, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
+        default: false
+        }
+    }
+}
+
+func validate(_ spec: FirmwareSpec) throws(Refusal) {
+    try checkText(spec.version, "version", max: 100)
+    try checkText(spec.fileURL, "file_url", max: 2_048)
+    // RFC 3986, 3.1: a scheme begins with a letter.
+    guard let colon = spec.fileURL.utf8.firstIndex(of: 0x3A), colon != spec.fileURL.startIndex,
+        spec.fileURL[..<colon].allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || "+-.".contains($0)) }),
+        spec.fileURL.first?.isLetter == true, !spec.fileURL.contains(" ")
+    else {
+        throw Refusal(.invalidValue, "file_url must be an absolute URL, such as https://host/firmware.bin")
+    }
+    if let description = spec.description {
+        try checkText(description, "description", max: 4_000, mayBeEmpty: true, lines: true)
+    }
+    if let size = spec.fileSizeBytes, size < 0 {
+        throw Refusal(.invalidValue, "file_size_bytes must not be negative")
+    }
+    if let checksum = spec.checksumSHA256 {
+        guard checksum.utf8.count == 64, checksum.allSatisfy({ $0.isASCII && $0.isHexDigit }) else {
+            throw Refusal(.invalidValue, "checksum_sha256 must be 64 hex digits")
+        }
+    }
+    if let deviceType = spec.deviceType { try checkText(deviceType, "device_type", max: 100) }
+}
+
+/// One campaign names at most so many devices; the request's size is limited before that.
+public let campaignDevicesMax = 1_000_000
+
+func validate(_ spec: CampaignSpec) throws(Refusal) {
+    try checkText(spec.name, "name", max: 200)
+    guard CampaignSpec.strategies.contains(spec.rolloutStrategy) else {
+        throw Refusal(
+            .invalidValue, "rollout_strategy must be one of: \(CampaignSpec.strategies.joined(separator: ", "))")
+    }
+    if let rate = spec.rolloutRate, rate < 1 {
+        throw Refusal(.invalidValue, "rollout_rate must be 1 or more devices a tick")
+    }
+    if let threshold = spec.abortThreshold, !(0...1).contains(threshold) {
+        throw Refusal(.invalidValue, "abort_threshold is a share of the devices: 0 to 1")
+    }
+    guard !spec.devices.isEmpty else { throw Refusal(.invalidValue, "devices must name at least one device") }
+    guard spec.devices.count <= campaignDevicesMax else {
+        throw Refusal(.invalidValue, "devices names \(spec.devices.count); at most \(campaignDevicesMax) are allowed")
+    }
+    var seen = Set<String>(minimumCapacity: spec.devices.count)
+    var repeated: [String] = []
+    for (index, device) in spec.devices.enumerated() {
+        guard isID(device) else {
+            throw Refusal(
+                .invalidValue,
+                "devices[\(index)] is no device id: 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+        }
+        if !seen.insert(device).inserted, repeated.count < 5 { repeated.append(device) }
+    }
+    guard repeated.isEmpty else {
+        throw Refusal(.invalidValue, "devices names these more than once: \(repeated.joined(separator: ", "))")
+    }
+}
+
+/// PostgreSQL's text cannot hold U+0000, and control characters in names only mislead readers.
+func checkText(
+    _ text: String, _ field: String, max: Int, mayBeEmpty: Bool = false, lines: Bool = false
+) throws(Refusal) {
+    let count = text.unicodeScalars.count
+    guard count <= max, mayBeEmpty || count > 0 else {
+        throw Refusal(.invalidValue, "\(field) must have \(mayBeEmpty ? "at most" : "1 to") \(max) characters")
+    }
+    let isControl = text.unicodeScalars.contains { scalar in
+        (scalar.value < 0x20 && !(lines && [0x09, 0x0A, 0x0D].contains(scalar.value)))
+            || (0x7F...0x9F).contains(scalar.value)
+    }
+    guard !isControl else { throw Refusal(.invalidValue, "\(field) must not contain control characters") }
+}
+
+extension CommandRequest {
+    /// SHA-256 of what is asked, in hex, without who asks and under which key. Every field carries its length, so
+    /// that no two commands have the same bytes.
+    var digest: String {
+        var bytes: [UInt8] = []
+        func add(_ text: String?) {
+            guard let text else { return bytes.append(0) }
+            bytes.append(1)
+            withUnsafeBytes(of: UInt64(text.utf8.count).littleEndian) { bytes.append(contentsOf: $0) }
+            bytes.append(contentsOf: text.utf8)
+        }
+        add(tenantID)
+        add(command.name)
+        add(command.subject)
+        switch command {
+        case .addFirmware(let spec):
+            for field in [spec.version, spec.fileURL, spec.description, spec.fileSizeBytes.map { String($0) },
+                          spec.checksumSHA256, spec.deviceType] { add(field) }
+        case .createCampaign(let spec):
+            for field in [spec.name, String(spec.firmwareVersionID), spec.rolloutStrategy,
+                          spec.rolloutRate.map { String($0) }, spec.abortThreshold.map { String($0) }] { add(field) }
+            for device in spec.devices { add(device) }
+        case .pause(_, let reason), .abort(_, let reason): add(reason)
+        case .start, .resume: break
+        }
+        return sha256Hex(bytes)
+    }
+}
+
+func sha256Hex(_ bytes: [UInt8]) -> String {
+    var digest = [UInt8](repeating: 0, count: 32)
+    precondition(EVP_Digest(bytes, bytes.count, &digest, nil, EVP_sha256(), nil) == 1, "SHA-256 is not available")
+    let digits = Array("0123456789abcdef".utf8)
+    return String(decoding: digest.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
+}

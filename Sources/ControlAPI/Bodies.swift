@@ -1,0 +1,77 @@
+import Campaigns
+import Hummingbird
+
+// The JSON of requests and answers, as schemas/openapi.yaml names it.
+
+struct FirmwareBody: BodyFields {
+    static let fields = CodingKeys.allCases.map(\.rawValue)
+    let version: String
+    let fileURL: String
+    let description: String?
+    let fileSizeBytes: Int64?
+    let checksumSHA256: String?
+    let deviceType: String?
+
+    enum CodingKeys: String, CodingKey, CaseIterable {
+        case version, fileURL = "file_url", description, fileSizeBytes = "file_size_bytes"
+        case checksumSHA256 = "checksum_sha256", deviceType = "device_type"
+    }
+
+    var spec: FirmwareSpec {
+        FirmwareSpec(
+            version: version, fileURL: fileURL, description: description, fileSizeBytes: fileSizeBytes,
+            checksumSHA256: checksumSHA256, deviceType: deviceType)
+    }
+}
+
+struct CampaignBody: BodyFields {
+    static let fields = CodingKeys.allCases.map(\.rawValue)
+    let name: String
+    let firmwareVersionID: Int64
+    let devices: [String]
+    let rolloutStrategy: String?
+    let rolloutRate: Int64?
+    let abortThreshold: Double?
+
+    enum CodingKeys: String, CodingKey, CaseIterable {
+        case name, firmwareVersionID = "firmware_version_id", devices, rolloutStrategy = "rollout_strategy"
+        case rolloutRate = "rollout_rate", abortThreshold = "abort_threshold"
+    }
+
+    var spec: CampaignSpec {
+        CampaignSpec(
+            name: name, firmwareVersionID: firmwareVersionID, devices: devices,
+            rolloutStrategy: rolloutStrategy ?? "linear", rolloutRate: rolloutRate, abortThreshold: abortThreshold)
+    }
+}
+
+struct TransitionBody: BodyFields {
+    static let fields = ["reason"]
+    static var whenEmpty: TransitionBody? { TransitionBody(reason: nil) }
+    let reason: String?
+}
+
+struct Accepted: Codable, Sendable {
+    let position: UInt64
+    let id: Int64
+    let status: String?
+}
+
+struct Readiness: Codable, Sendable {
+    let ready: Bool
+    let reasons: [String]
+}
+
+struct Items<T: Encodable & Sendable>: Encodable, Sendable {
+    let items: [T]
+}
+
+extension Response {
+    /// `{"device": row, "gate": statistics or null}`.
+    static func device(_ row: JSONRow, gate: GateStatistics?) -> Response {
+        guard let gate else { return json(text: #"{"device":\#(row.text),"gate":null}"#) }
+        let tokens = gate.tokens.map { $0.isFinite ? String($0) : "null" } ?? "null"
+        let counts = #"{"accepted":\#(gate.accepted),"rate_limited":\#(gate.rateLimited),"tokens":\#(tokens)}"#
+        return json(text: #"{"device":\#(row.text),"gate":\#(counts)}"#)
+    }
+}

@@ -1,0 +1,127 @@
+/// Every metric there is: its name, its kind and what it means. Alert rules and dashboards rely on the names.
+public enum Metric: String, Sendable, CaseIterable {
+    case messagesReceived = "refold_messages_received_total"
+    case eventsAppended = "refold_events_appended_total"
+    case bytesAppended = "refold_bytes_appended_total"
+    case commitEvents = "refold_commit_events"
+    case fdatasyncSeconds = "refold_fdatasync_seconds"
+    case messagesAcknowledged = "refold_messages_acknowledged_total"
+    case duplicatesSuppressed = "refold_duplicates_suppressed_total"
+    case verdicts = "refold_verdicts_total"
+    case projectionPosition = "refold_projection_position"
+    case projectionLagEvents = "refold_projection_lag_events"
+    case projectionLagSeconds = "refold_projection_lag_seconds"
+    case projectionApplySeconds = "refold_projection_apply_seconds"
+    case projectionState = "refold_projection_state"
+    case brokerConnected = "refold_broker_connected"
+    case brokerSessionLost = "refold_broker_session_lost_total"
+    case brokerTakenOver = "refold_broker_taken_over"
+    case brokerMessagesDropped = "refold_broker_messages_dropped"
+    case deadLetters = "refold_dead_letters_total"
+    case logDurableEvents = "refold_log_durable_events"
+    case logBytes = "refold_log_bytes"
+    case logSegments = "refold_log_segments"
+    case held = "refold_held"
+    case databaseConnected = "refold_database_connected"
+    case residentMemory = "process_resident_memory_bytes"
+    case cpuSeconds = "process_cpu_seconds_total"
+    case startTime = "process_start_time_seconds"
+
+    public enum Kind: String, Sendable { case counter, gauge, histogram }
+
+    public var kind: Kind {
+        switch self {
+        case .commitEvents, .fdatasyncSeconds, .projectionApplySeconds: .histogram
+        default: rawValue.hasSuffix("_total") ? .counter : .gauge
+        }
+    }
+
+    public var help: String {
+        switch self {
+        case .messagesReceived: "MQTT messages received, by broker."
+        case .eventsAppended: "Events appended to the log."
+        case .bytesAppended: "Bytes written to the log."
+        case .commitEvents: "Events in one group commit."
+        case .fdatasyncSeconds: "Duration of one fdatasync of the log."
+        case .messagesAcknowledged: "MQTT messages acknowledged after they were durable, by broker."
+        case .duplicatesSuppressed: "Redelivered MQTT messages that were durable already, by broker."
+        case .verdicts: "Messages by the gate's verdict."
+        case .projectionPosition: "Last position that the projection has applied; -1 before the first."
+        case .projectionLagEvents: "Durable events that the projection has not applied yet."
+        case .projectionLagSeconds: "Age of the oldest event that the projection has not applied yet."
+        case .projectionApplySeconds: "Duration of folding and committing one batch."
+        case .projectionState: "1 for the state that the projection is in."
+        case .brokerConnected: "Whether the broker connection is up and subscribed."
+        case .brokerSessionLost: "Times that the broker had lost the session: messages may be missing."
+        case .brokerTakenOver: "Whether another client has taken our client id."
+        case .brokerMessagesDropped: "Messages that the broker says it dropped, from its $SYS topics."
+        case .deadLetters: "Messages that could not be understood, by reason."
+        case .logDurableEvents: "Events known to be on disk."
+        case .logBytes: "Bytes that the log uses."
+        case .logSegments: "Segment files of the log."
+        case .held: "1 while ingest is held because the disk is full."
+        case .databaseConnected: "Whether PostgreSQL can be reached."
+        case .residentMemory: "Resident memory size in bytes."
+        case .cpuSeconds: "Total user and system CPU time spent in seconds."
+        case .startTime: "Start time of the process since the Unix epoch in seconds."
+        }
+    }
+}
+
+/// All metrics at one moment. Samples of one metric may be added in any order.
+public struct MetricsSnapshot: Sendable {
+    struct Sample: Sendable {
+        let labels: [(name: String, value: String)]
+        let value: Value
+    }
+    enum Value: Sendable {
+        case number(Double)
+        case count(UInt64)
+        case histogram(HistogramSnapshot)
+    }
+
+    private(set) var samples: [Metric: [Sample]] = [:]
+
+    public init() {}
+
+    public mutating func add(_ metric: Metric, _ value: Double, _ labels: KeyValuePairs<String, String> = [:]) {
+        precondition(metric.kind != .histogram, "\(metric.rawValue) is a histogram")
+        add(metric, .number(value), labels)
+    }
+
+    public mutating func add(_ metric: Metric, _ value: UInt64, _ labels: KeyValuePairs<String, String> = [:]) {
+        precondition(metric.kind != .histogram, "\(metric.rawValue) is a histogram")
+        add(metric, .count(value), labels)
+    }
+
+    public mutating func add(_ metric: Metric, _ value: Bool, _ labels: KeyValuePairs<String, String> = [:]) {
+        add(metric, value ? 1 : 0 as UInt64, labels)
+    }
+
+    public mutating func add(
+        _ metric: Metric, _ value: HistogramSnapshot, _ labels: KeyValuePairs<String, String> = [:]
+    ) {
+        precondition(metric.kind == .histogram, "\(metric.rawValue) is no histogram")
+        add(metric, .histogram(value), labels)
+    }
+
+    private mutating func add(_ metric: Metric, _ value: Value, _ labels: KeyValuePairs<String, String>) {
+        samples[metric, default: []].append(Sample(labels: labels.map { (name: $0.key, value: $0.value) }, value: value))
+    }
+}
+
+/// Observations in buckets.
+public struct HistogramSnapshot: Sendable, Equatable {
+    /// Upper bounds, ascending, without the last one (+Inf).
+    public let bounds: [Double]
+    /// Observations in each bucket alone (not cumulative), one more than bounds: the last is beyond all of them.
+    public let counts: [UInt64]
+    public let sum: Double
+
+    public init(bounds: [Double], counts: [UInt64], sum: Double) {
+        precondition(counts.count == bounds.count + 1, "a bucket for each bound, and one beyond")
+        self.bounds = bounds
+        self.counts = counts
+        self.sum = sum
+    }
+}

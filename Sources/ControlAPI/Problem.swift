@@ -1,0 +1,131 @@
+import Campaigns
+import EventLog
+import HTTPTypes
+import Hummingbird
+import NIOCore
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+/// An error as the caller sees it: RFC 9457, `application/problem+json`.
+struct Problem: Error {
+    let status: HTTPResponse.Status
+    /// For programs, stable: `not_found`, `illegal_transition`, …
+    let code: String
+    /// A sentence for people that says what to do.
+    let detail: String
+    var headers: HTTPFields = [:]
+    /// Of the event that records a refusal.
+    var position: UInt64?
+
+    init(_ status: HTTPResponse.Status, _ code: String, _ detail: String, headers: HTTPFields = [:]) {
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = headers
+    }
+
+    /// RFC 9110, 10.2.3.
+    static func unavailable(_ code: String, _ detail: String, retryAfterSeconds: Int) -> Problem {
+        Problem(.serviceUnavailable, code, detail, headers: [.retryAfter: String(retryAfterSeconds)])
+    }
+
+    static func rejected(_ code: RejectionCode, _ reason: String, position: UInt64) -> Problem {
+        let status: HTTPResponse.Status =
+            switch code {
+            case .notFound: .notFound
+            case .illegalTransition: .conflict
+            case .invalidValue, .keyReused: .unprocessableContent
+            }
+        var problem = Problem(status, code.rawValue, reason)
+        problem.position = position
+        return problem
+    }
+
+    private struct Body: Encodable {
+        let type: String
+        let title: String
+        let status: Int
+        let detail: String
+        let instance: String
+        let code: String
+        let position: UInt64?
+    }
+
+    func response(instance: String) -> Response {
+        let body = Body(
+            type: "tag:refold,2026:problem/\(code)", title: status.reasonPhrase, status: status.code, detail: detail,
+            instance: instance, code: code, position: position)
+        var response = Response.json(body, status: status)
+        response.headers[.contentType] = "application/problem+json"
+        for field in headers { response.headers[field.name] = field.value }
+        return response
+    }
+}
+
+/// Outermost: whatever goes wrong becomes a problem; nothing of the inside leaks.
+struct ProblemMiddleware: RouterMiddleware {
+    typealias Context = APIContext
+    let routes: [Route]
+
+    func handle(
+        _ request: Request, context: APIContext, next: (Request, APIContext) async throws -> Response
+    ) async throws -> Response {
+        do {
+            return try await next(request, context)
+        } catch {
+            return problem(for: error, request, context).response(instance: request.uri.path)
+        }
+    }
+
+    private func problem(for error: any Error, _ request: Request, _ context: APIContext) -> Problem {
+        switch error {
+        case let problem as Problem: return problem
+        case let error as QueryError: return Self.problem(for: error, context)
+        case AppendError.full(let text):
+            return .unavailable("log_full", "the log takes no events: \(text)", retryAfterSeconds: 10)
+        case AppendError.failed(let text):
+            context.logger.error("append failed", metadata: ["error": "\(text)"])
+            return .unavailable("log_failed", "the log failed and the daemon stops", retryAfterSeconds: 30)
+        case is NIOTooManyBytesError: return Self.tooLarge
+        case let error as HTTPError where error.status == .notFound: return notRouted(request)
+        case let error as HTTPError where error.status == .contentTooLarge: return Self.tooLarge
+        case let error as HTTPError:
+            return Problem(error.status, "http_\(error.status.code)", error.body ?? error.status.reasonPhrase)
+        default:
+            context.logger.error(
+                "request failed", metadata: ["path": "\(request.uri.path)", "error": "\(error)"])
+            return Problem(.internalServerError, "internal", "the daemon's log says more")
+        }
+    }
+
+    private static func problem(for error: QueryError, _ context: APIContext) -> Problem {
+        switch error {
+        case .unavailable(let text):
+            return .unavailable(
+                "database_unavailable", "PostgreSQL cannot be reached (\(text)); commands are still taken",
+                retryAfterSeconds: 5)
+        case .failed(let text):
+            context.logger.error("query failed", metadata: ["error": "\(text)"])
+            return Problem(.internalServerError, "query_failed", "the query failed; the daemon's log says more")
+        }
+    }
+
+    static var tooLarge: Problem {
+        Problem(.contentTooLarge, "too_large", "a request may have at most \(ControlAPI.bodyBytesMax) bytes")
+    }
+
+    /// The path exists with another method (RFC 9110, 15.5.6: then `Allow` names them), or not at all.
+    private func notRouted(_ request: Request) -> Problem {
+        var methods = routes.filter { $0.matches(request.uri.path) }.map(\.method.rawValue)
+        guard !methods.isEmpty else {
+            return Problem(.notFound, "no_such_route", "there is nothing at this path; see schemas/openapi.yaml")
+        }
+        if methods.contains("GET") { methods.append("HEAD") }
+        let allowed = methods.joined(separator: ", ")
+        return Problem(
+            .methodNotAllowed, "method_not_allowed", "this path takes \(allowed)", headers: [.allow: allowed])
+    }
+}

@@ -1,0 +1,145 @@
+/// What `refold status --json` prints and `GET /api/v1/status` answers.
+public struct SystemStatus: Codable, Sendable, Equatable {
+    public enum State: String, Codable, Sendable { case healthy, degraded, held }
+
+    public struct Log: Codable, Sendable, Equatable {
+        /// Events appended, durable or about to be.
+        public var head: UInt64
+        /// Events known to be on disk: the last durable position is this less one.
+        public var durable: UInt64
+        public var segments: Int
+        /// Used, not allocated.
+        public var bytes: UInt64
+
+        public init(head: UInt64, durable: UInt64, segments: Int, bytes: UInt64) {
+            self.head = head
+            self.durable = durable
+            self.segments = segments
+            self.bytes = bytes
+        }
+    }
+
+    public struct Projection: Codable, Sendable, Equatable {
+        public var name: String
+        public var version: Int
+        public var partition: Int
+        /// The last applied position; nil before the first.
+        public var position: UInt64?
+        public var lagEvents: UInt64
+        public var lagSeconds: Double
+        /// `running`, `paused`, `waiting` (for the database), `failed`, …
+        public var state: String
+        public var lastError: String?
+
+        public init(
+            name: String, version: Int, partition: Int, position: UInt64?, lagEvents: UInt64, lagSeconds: Double,
+            state: String, lastError: String? = nil
+        ) {
+            self.name = name
+            self.version = version
+            self.partition = partition
+            self.position = position
+            self.lagEvents = lagEvents
+            self.lagSeconds = lagSeconds
+            self.state = state
+            self.lastError = lastError
+        }
+
+        enum CodingKeys: String, CodingKey {
+            case name, version, partition, position, lagEvents = "lag_events", lagSeconds = "lag_seconds", state
+            case lastError = "last_error"
+        }
+
+        /// Absent values are null, not left out: programs find every key.
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(name, forKey: .name)
+            try container.encode(version, forKey: .version)
+            try container.encode(partition, forKey: .partition)
+            try container.encode(position, forKey: .position)
+            try container.encode(lagEvents, forKey: .lagEvents)
+            try container.encode(lagSeconds, forKey: .lagSeconds)
+            try container.encode(state, forKey: .state)
+            try container.encode(lastError, forKey: .lastError)
+        }
+    }
+
+    public struct Broker: Codable, Sendable, Equatable {
+        public var name: String
+        public var connected: Bool
+        public var sessionPresent: Bool
+        public var lastError: String?
+
+        public init(name: String, connected: Bool, sessionPresent: Bool, lastError: String? = nil) {
+            self.name = name
+            self.connected = connected
+            self.sessionPresent = sessionPresent
+            self.lastError = lastError
+        }
+
+        enum CodingKeys: String, CodingKey {
+            case name, connected, sessionPresent = "session_present", lastError = "last_error"
+        }
+
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(name, forKey: .name)
+            try container.encode(connected, forKey: .connected)
+            try container.encode(sessionPresent, forKey: .sessionPresent)
+            try container.encode(lastError, forKey: .lastError)
+        }
+    }
+
+    public struct Database: Codable, Sendable, Equatable {
+        public var connected: Bool
+        public var lastError: String?
+
+        public init(connected: Bool, lastError: String? = nil) {
+            self.connected = connected
+            self.lastError = lastError
+        }
+
+        enum CodingKeys: String, CodingKey { case connected, lastError = "last_error" }
+
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(connected, forKey: .connected)
+            try container.encode(lastError, forKey: .lastError)
+        }
+    }
+
+    public var state: State
+    /// Why it is not healthy, in sentences for people; empty when it is.
+    public var reasons: [String]
+    public var log: Log
+    public var projections: [Projection]
+    public var brokers: [Broker]
+    public var database: Database
+
+    public init(
+        state: State, reasons: [String] = [], log: Log, projections: [Projection], brokers: [Broker], database: Database
+    ) {
+        self.state = state
+        self.reasons = reasons
+        self.log = log
+        self.projections = projections
+        self.brokers = brokers
+        self.database = database
+    }
+}
+
+/// What the gate counted of one device since the daemon started.
+public struct GateStatistics: Codable, Sendable, Equatable {
+    public var accepted: UInt64
+    public var rateLimited: UInt64
+    /// Messages that the device may send at once now.
+    public var tokens: Double?
+
+    public init(accepted: UInt64, rateLimited: UInt64, tokens: Double? = nil) {
+        self.accepted = accepted
+        self.rateLimited = rateLimited
+        self.tokens = tokens
+    }
+
+    enum CodingKeys: String, CodingKey { case accepted, rateLimited = "rate_limited", tokens }
+}
