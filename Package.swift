@@ -80,6 +80,8 @@ let package = Package(
         // tests, one folder a target
         .target(name: "TestSupport", dependencies: ["CPlatform", "CMosquitto", "COpenSSL"], path: "Tests/TestSupport"),
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
+        .testTarget(name: "DecodingTests", dependencies: ["Decoding"]),
+        .testTarget(name: "ProjectionsTests", dependencies: ["Projections"]),
         .testTarget(name: "IngestTests", dependencies: ["Ingest", "EventLog", "EventModel", "Threading", "TestSupport"]),
         .testTarget(name: "PostgresTests", dependencies: ["Postgres", "TestSupport"]),
         .testTarget(name: "PostgresStoreTests", dependencies: ["PostgresStore", "Postgres", "TestSupport"]),

@@ -21,6 +21,14 @@ public struct DeviceTopic: Sendable {
 
     public static let idBytesMax = 128
 
+    /// The topic that was parsed before, from the lengths of its ids.
+    @inlinable
+    public init(tenantCount: Int, deviceCount: Int, topicClass: TopicClass) {
+        tenant = 7..<(7 + tenantCount)
+        device = (15 + tenantCount)..<(15 + tenantCount + deviceCount)
+        self.topicClass = topicClass
+    }
+
     /// Nil when the topic does not follow the grammar.
     @inlinable
     public init?(_ topic: UnsafeRawBufferPointer) {

@@ -18,6 +18,13 @@ public struct RowBuffer: Sendable {
         offsets.removeAll(keepingCapacity: true)
     }
 
+    /// Appends the rows of another buffer.
+    public mutating func append(_ other: RowBuffer) {
+        let base = bytes.count
+        bytes.append(contentsOf: other.bytes)
+        offsets.append(contentsOf: other.offsets.lazy.map { $0 + base })
+    }
+
     public mutating func beginRow(fieldCount: Int) {
         offsets.append(bytes.count)
         put(Int16(fieldCount))

@@ -1,0 +1,72 @@
+import Decoding
+import EventModel
+
+/// `dead_letters`: what the gate refused (`ingest`) and what decoding could not understand (`decoding`), with its reason.
+struct DeadLetters: AppendProjection {
+    static let descriptor = ProjectionDescriptor(name: "dead_letters", version: 1, tables: [
+        Table("dead_letters_v1", write: .insert, [
+            .key("position", .int8), .key("projection", .text), .value("tenant_id", .text), .value("device_id", .text),
+            .value("topic", .text), .value("reason", .text), .value("details", .text), .value("payload", .bytea),
+            .value("at", .timestamptz), .value("status", .text),
+        ]),
+    ])
+
+    func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {
+        switch record.kind {
+        case .message:
+            guard record.verdict == .accepted else {
+                return append(record, position, "ingest", record.verdict.name, Self.details(of: record), into: &rows)
+            }
+            guard let topic = DeviceTopic(record.topic),
+                case .undecodable(let why) = decoder.decode(record, topic: topic)
+            else { return }
+            append(record, position, "decoding", why.reason.rawValue, why.details, into: &rows)
+        case .rejection:
+            let count = decoder.rejectedCount(record) ?? 1
+            append(
+                record, position, "ingest", record.verdict.name,
+                "\(count) message\(count == 1 ? "" : "s") beyond the device's rate limit; the payload lists them by digest.",
+                into: &rows)
+        case .connection, .decision:
+            guard case .undecodable(let why) = decoder.decodeOwn(record) else { return }
+            append(record, position, "decoding", why.reason.rawValue, why.details, into: &rows)
+        case .system: break
+        }
+    }
+
+    private func append(
+        _ record: RecordView, _ position: Position, _ projection: String, _ reason: String, _ details: String,
+        into rows: inout RowBuffer
+    ) {
+        let topic = DeviceTopic(record.topic)
+        rows.beginRow(fieldCount: 10)
+        rows.position(position)
+        rows.text(projection)
+        rows.optional(topic) { $0.text(record.topic[$1.tenant]) }
+        rows.optional(topic) { $0.text(record.topic[$1.device]) }
+        rows.text(Self.storable(record.topicString))
+        rows.text(reason)
+        rows.text(details)
+        rows.bytea(record.payload)
+        rows.timestamptz(record.receivedAt)
+        rows.text("NEW")
+    }
+
+    /// A refused topic may be anything; text in PostgreSQL holds no U+0000. `topicString` has repaired the UTF-8.
+    private static func storable(_ text: String) -> String {
+        text.utf8.contains(0) ? String(text.unicodeScalars.map { $0.value == 0 ? "\u{FFFD}" : Character($0) }) : text
+    }
+
+    private static func details(of record: RecordView) -> String {
+        switch record.verdict {
+        case .accepted: ""
+        case .badTopicFormat: "The topic is not tenant/{tenant}/device/{device}/{…}."
+        case .payloadTooLarge:
+            "\(record.originalPayloadLength) bytes arrived; the first \(record.payload.count) of them are kept."
+        case .rateLimited: "Beyond the device's rate limit."
+        case .foreignCommand: "Somebody else published on a command topic."
+        case .certMismatch: "The certificate's subject is not the topic's device."
+        case .unregisteredDevice: "The device is not registered."
+        }
+    }
+}

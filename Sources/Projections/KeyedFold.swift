@@ -1,0 +1,123 @@
+import Decoding
+import EventModel
+
+/// A projection whose rows each depend on the events of one key alone: its state, how a record changes it, and how it
+/// becomes a row. Everything else (finding rows, loading, draining, evicting) is `KeyedFold`'s.
+protocol KeyedProjection {
+    associatedtype State: RowState
+
+    static var descriptor: ProjectionDescriptor { get }
+
+    init()
+
+    /// The key that a record concerns, and what `apply` wants to know again; nil when it concerns none.
+    func key(of record: RecordView) -> (key: UnsafeRawBufferPointer, hint: Hint)?
+
+    /// Folds one record. Says whether the row changed.
+    func apply(
+        _ record: RecordView, _ position: Position, _ hint: Hint, to state: inout State, in arena: inout ByteArena,
+        decoder: FactDecoder) -> Bool
+
+    /// Appends the tuple of the key columns.
+    func encodeKey(_ key: UnsafeRawBufferPointer, into rows: inout RowBuffer)
+    /// Appends the row.
+    func encode(_ state: State, key: UnsafeRawBufferPointer, in arena: borrowing ByteArena, into rows: inout RowBuffer)
+    /// Appends the key's bytes of a row that was loaded.
+    func decodeKey(_ row: RowReader, into key: inout [UInt8])
+    /// Reads a row that was loaded.
+    func decode(_ row: RowReader, into state: inout State, in arena: inout ByteArena)
+}
+
+/// What finding a record's key has learned, so that folding need not learn it again.
+struct Hint {
+    var bits: UInt32 = 0
+}
+
+final class KeyedFold<Projection: KeyedProjection>: ProjectionFold {
+    private struct Touch {
+        static var none: Touch { Touch(id: .max, hint: Hint()) }
+        var id: UInt32
+        var hint: Hint
+    }
+
+    private let projection = Projection()
+    private let decoder = FactDecoder()
+    private var table = KeyedTable<Projection.State>()
+    /// The row of each record of the block that was prepared.
+    private var touches: ContiguousArray<Touch> = []
+    private var prepared: (base: Position, count: Int, from: Position)?
+    private var keyBytes: [UInt8] = []
+
+    init() {}
+
+    var descriptor: ProjectionDescriptor { Projection.descriptor }
+    var dirtyRowCount: Int { table.dirty.count }
+
+    func prepare(_ block: EventBlock, from: Position) -> [LoadRequest] {
+        find(block, from)
+        let request = table.takeUnknown(table: 0) { projection.encodeKey($0, into: &$1) }
+        return request.map { [$0] } ?? []
+    }
+
+    private func find(_ block: EventBlock, _ from: Position) {
+        Self.find(block, from, projection, &table, &touches)
+        prepared = (block.base, block.count, from)
+    }
+
+    /// Static and by `inout`: no exclusivity check and no reference count in the loop.
+    private static func find(
+        _ block: EventBlock, _ from: Position, _ projection: Projection, _ table: inout KeyedTable<Projection.State>,
+        _ touches: inout ContiguousArray<Touch>
+    ) {
+        touches.removeAll(keepingCapacity: true)
+        touches.reserveCapacity(block.count)
+        table.beginRound(isStart: from == Position(0))
+        block.forEach { record, position in
+            guard position >= from, let (key, hint) = projection.key(of: record) else {
+                touches.append(.none)
+                return
+            }
+            touches.append(Touch(id: table.touch(key), hint: hint))
+        }
+    }
+
+    func load(table index: Int, row: RowReader) {
+        keyBytes.removeAll(keepingCapacity: true)
+        projection.decodeKey(row, into: &keyBytes)
+        let id = keyBytes.withUnsafeBytes { table.intern($0) }
+        table.update(id) { projection.decode(row, into: &$0, in: &$1) }
+    }
+
+    func fold(_ block: EventBlock, from: Position) {
+        if prepared?.base != block.base || prepared?.count != block.count || prepared?.from != from { find(block, from) }
+        prepared = nil
+        Self.fold(block, projection, decoder, touches, &table)
+    }
+
+    private static func fold(
+        _ block: EventBlock, _ projection: Projection, _ decoder: FactDecoder, _ touches: ContiguousArray<Touch>,
+        _ table: inout KeyedTable<Projection.State>
+    ) {
+        var index = 0
+        block.forEach { record, position in
+            let touch = touches[index]
+            index += 1
+            guard touch.id != .max else { return }
+            let changed = table.update(touch.id) { state, arena in
+                projection.apply(record, position, touch.hint, to: &state, in: &arena, decoder: decoder)
+            }
+            if changed { table.markDirty(touch.id) }
+        }
+    }
+
+    func drain(into rows: inout [RowBuffer]) {
+        table.drain { id, table in
+            projection.encode(table.states[Int(id)], key: table.key(id), in: table.arena, into: &rows[0])
+        }
+    }
+
+    func shrink(toBytes byteCount: Int) {
+        prepared = nil
+        table.shrink(toBytes: byteCount)
+    }
+}
