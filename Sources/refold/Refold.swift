@@ -6,6 +6,9 @@ struct Refold: AsyncParsableCommand {
         commandName: "refold",
         abstract: "An event-sourced MQTT stream processor: every message durable in a log, folded into PostgreSQL.",
         version: "0.1.0",
-        subcommands: [Config.self]
+        subcommands: [
+            StatusCommand.self, ProjectionCommand.self, FirmwareCommand.self, CampaignCommand.self,
+            DeadLettersCommand.self, Config.self,
+        ]
     )
 }

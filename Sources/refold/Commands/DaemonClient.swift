@@ -1,0 +1,162 @@
+import ArgumentParser
+import AsyncHTTPClient
+import ControlAPI
+import Foundation
+import NIOCore
+import NIOHTTP1
+
+/// The daemon's API, as the verbs use it. Problems become a line on standard error and an exit code.
+struct DaemonClient: Sendable {
+    let address: String
+    let token: Result<String, TokenFileError>
+
+    private static let answerBytesMax = 64 << 20
+
+    struct Answer {
+        let status: Int
+        let body: Data
+
+        func object() throws -> [String: Any] {
+            guard let object = try JSONSerialization.jsonObject(with: body) as? [String: Any] else {
+                throw DaemonError.notRefold
+            }
+            return object
+        }
+    }
+
+    /// `path` begins with a slash; its parts must be escaped already (`DaemonClient.escape`).
+    func get(_ path: String, query: [(String, String?)] = []) async throws(DaemonError) -> Answer {
+        let pairs = query.compactMap { name, value in value.map { "\(name)=\(Self.escape($0))" } }
+        return try await send(.GET, pairs.isEmpty ? path : "\(path)?\(pairs.joined(separator: "&"))", nil, nil)
+    }
+
+    func post(_ path: String, _ body: [String: Any]? = nil, key: String? = nil) async throws(DaemonError) -> Answer {
+        guard case .success = token else { throw .noToken(token) }
+        let bytes: Data?
+        do {
+            bytes = try body.map { try JSONSerialization.data(withJSONObject: $0) }
+        } catch {
+            throw .unreachable(address, "\(error)")
+        }
+        if let bytes, bytes.count > ControlAPI.bodyBytesMax { throw .tooLarge(bytes.count) }
+        return try await send(.POST, path, bytes, key)
+    }
+
+    private func send(
+        _ method: HTTPMethod, _ target: String, _ body: Data?, _ key: String?
+    ) async throws(DaemonError) -> Answer {
+        var request = HTTPClientRequest(url: "http://\(address)\(target)")
+        request.method = method
+        request.headers.add(name: "Accept", value: "application/json")
+        if case .success(let token) = token { request.headers.add(name: "Authorization", value: "Bearer \(token)") }
+        if let key { request.headers.add(name: "Idempotency-Key", value: key) }
+        if let body {
+            request.headers.add(name: "Content-Type", value: "application/json")
+            request.body = .bytes(ByteBuffer(bytes: body))
+        }
+        let answer: Answer
+        do {
+            let response = try await HTTPClient.shared.execute(request, timeout: .seconds(60))
+            let bytes = try await response.body.collect(upTo: Self.answerBytesMax)
+            answer = Answer(status: Int(response.status.code), body: Data(bytes.readableBytesView))
+        } catch {
+            throw .unreachable(address, "\(error)")
+        }
+        guard (200...299).contains(answer.status) else {
+            guard let problem = try? JSONDecoder().decode(ProblemBody.self, from: answer.body) else { throw .notRefold }
+            throw .problem(problem, answer.body)
+        }
+        return answer
+    }
+
+    /// Percent-encodes all but the unreserved characters (RFC 3986, 2.3).
+    static func escape(_ text: String) -> String {
+        text.addingPercentEncoding(withAllowedCharacters: unreserved) ?? text
+    }
+    private static let unreserved = CharacterSet(
+        charactersIn: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+}
+
+struct ProblemBody: Decodable, Sendable {
+    let status: Int
+    let code: String
+    let detail: String
+}
+
+enum DaemonError: Error {
+    case unreachable(String, String)
+    case problem(ProblemBody, Data)
+    case noToken(Result<String, TokenFileError>)
+    case tooLarge(Int)
+    /// Something else listens there.
+    case notRefold
+
+    /// What can be answered from the files: the daemon or its database is away.
+    var isAway: Bool {
+        switch self {
+        case .unreachable: true
+        case .problem(let problem, _): problem.status == 503
+        case .noToken, .tooLarge, .notRefold: false
+        }
+    }
+
+    /// Says what is wrong and what to do; in JSON the problem itself goes to standard output.
+    func report(json: Bool) -> ExitCode {
+        switch self {
+        case .unreachable(let address, let why):
+            printError(
+                "no daemon answers at http://\(address) (\(why)); start one with `refold run`, or name it with --http")
+            return ExitCode(3)
+        case .problem(let problem, let body):
+            if json { print(String(decoding: body, as: UTF8.self).trimmingCharacters(in: .newlines)) }
+            printError(problem.detail)
+            return switch problem.status {
+            case 401, 403: ExitCode(2)
+            case 502, 503, 504: ExitCode(3)
+            default: ExitCode(1)
+            }
+        case .noToken(let result):
+            if case .failure(let error) = result {
+                printError("\(error); name the daemon's data folder with --data, or set REFOLD_TOKEN")
+            }
+            return ExitCode(2)
+        case .tooLarge(let count):
+            printError(
+                "the request has \(count) bytes, and at most \(ControlAPI.bodyBytesMax) are allowed; "
+                    + "split the devices into several campaigns")
+            return ExitCode(2)
+        case .notRefold:
+            printError("what answers at this address is no Refold daemon; name it with --http")
+            return ExitCode(3)
+        }
+    }
+}
+
+extension DaemonOptions {
+    /// Runs `body`, and turns what the daemon refuses into a line and an exit code.
+    func asking<T>(_ body: (DaemonClient) async throws -> T) async throws -> T {
+        do {
+            return try await body(client)
+        } catch let error as DaemonError {
+            throw error.report(json: json)
+        }
+    }
+
+    /// Rows from the daemon, or, while it or its database is away, from the log's files.
+    func rows(_ question: RowQuestion, limit: Int? = nil) async throws -> [[String: Any]] {
+        try await asking { client in
+            do {
+                return try await question.ask(client, limit: limit)
+            } catch let error as DaemonError where error.isAway {
+                guard let rows = try await offlineRows(question, dataFolder: dataFolder, limit: limit) else { throw error }
+                printError("no answer from a daemon with a database: read from the log in \(dataFolder)")
+                return try rows.map {
+                    guard let row = try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any] else {
+                        throw DaemonError.notRefold
+                    }
+                    return row
+                }
+            }
+        }
+    }
+}

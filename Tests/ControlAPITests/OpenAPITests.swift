@@ -1,0 +1,78 @@
+import Foundation
+import Testing
+import Yams
+@testable import ControlAPI
+
+/// `schemas/openapi.yaml` is true: the same paths and methods as the router, the same access, the same fields.
+@Suite struct OpenAPITests {
+    let document: [String: Any]
+    let paths: [String: [String: Any]]
+
+    init() throws {
+        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let text = try String(contentsOf: root.appendingPathComponent("schemas/openapi.yaml"), encoding: .utf8)
+        document = try #require(try Yams.load(yaml: text) as? [String: Any])
+        paths = try #require(document["paths"] as? [String: [String: Any]])
+    }
+
+    static let methods = ["get", "post", "put", "patch", "delete"]
+
+    @Test func routesAndPathsAreTheSame() {
+        let described = Set(paths.flatMap { path, item in
+            item.keys.filter(Self.methods.contains).map { "\($0.uppercased()) \(path)" }
+        })
+        let routed = Set(StandIn().api().router().routes.map { "\($0.method.rawValue) \($0.path)" })
+        #expect(described.subtracting(routed).sorted() == [], "described, and not there")
+        #expect(routed.subtracting(described).sorted() == [], "there, and not described")
+    }
+
+    @Test func accessIsTheSame() throws {
+        for route in StandIn().api().routes {
+            let operation = try #require(paths[route.path]?[route.method.rawValue.lowercased()] as? [String: Any])
+            let security = (operation["security"] ?? document["security"]) as? [[String: Any]] ?? []
+            let named = security.map { $0.keys.sorted() }
+            switch route.access {
+            case .open: #expect(named == [[]], "\(route.path)")
+            case .read: #expect(named == [[], ["token"]], "\(route.path)")
+            case .write: #expect(named == [["token"]], "\(route.path)")
+            }
+        }
+    }
+
+    @Test func everyOperationHasAnIDAndProblems() {
+        var ids: [String] = []
+        for (path, item) in paths {
+            for case let (method, operation as [String: Any]) in item where Self.methods.contains(method) {
+                ids.append(operation["operationId"] as? String ?? "")
+                let responses = operation["responses"] as? [String: Any]
+                #expect(responses?["default"] != nil, "\(method) \(path) says nothing of problems")
+            }
+        }
+        #expect(Set(ids).count == ids.count && !ids.contains(""))
+    }
+
+    @Test func requestFieldsAreTheSame() throws {
+        let schemas = try #require((document["components"] as? [String: Any])?["schemas"] as? [String: [String: Any]])
+        func fields(_ name: String) -> Set<String> { Set((schemas[name]?["properties"] as? [String: Any] ?? [:]).keys) }
+        #expect(fields("FirmwareRequest") == Set(FirmwareBody.fields))
+        #expect(fields("CampaignRequest") == Set(CampaignBody.fields))
+    }
+
+    @Test func referencesResolve() {
+        func check(_ value: Any) {
+            if let object = value as? [String: Any] {
+                if let reference = object["$ref"] as? String {
+                    let target = reference.split(separator: "/").dropFirst().reduce(document as Any?) { node, key in
+                        (node as? [String: Any])?[String(key)]
+                    }
+                    #expect(target != nil, "\(reference)")
+                }
+                object.values.forEach(check)
+            } else if let array = value as? [Any] {
+                array.forEach(check)
+            }
+        }
+        check(document)
+    }
+}

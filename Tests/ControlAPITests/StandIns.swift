@@ -1,0 +1,119 @@
+import Campaigns
+import EventLog
+import EventModel
+import Hummingbird
+import HummingbirdTesting
+import Logging
+import Synchronization
+@testable import ControlAPI
+
+/// A system that answers what tests tell it to.
+final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding, ReadQueries {
+    struct Facts {
+        var notReady: [String] = []
+        var paused = false
+        var reached = true
+        var queryError: QueryError?
+        var appendError: AppendError?
+        var answer = CommandAnswer.accepted(position: Position(41), id: 7, status: .created)
+        var requests: [CommandRequest] = []
+        var pages: [PageRequest] = []
+        var waits: [(UInt64, String)] = []
+    }
+    let facts = Mutex(Facts())
+
+    var requests: [CommandRequest] { facts.withLock { $0.requests } }
+    func set(_ change: (inout Facts) -> Void) { facts.withLock { change(&$0) } }
+
+    func status() async -> SystemStatus {
+        SystemStatus(
+            state: .degraded, reasons: ["PostgreSQL cannot be reached"],
+            log: .init(head: 12, durable: 11, segments: 1, bytes: 4096),
+            projections: [projection()], brokers: [.init(name: "b", connected: true, sessionPresent: false)],
+            database: .init(connected: false, lastError: "connection refused"))
+    }
+    func reasonsNotReady() async -> [String] { facts.withLock { $0.notReady } }
+
+    private func projection() -> SystemStatus.Projection {
+        .init(
+            name: "device_status", version: 1, partition: 0, position: nil, lagEvents: 11, lagSeconds: 1.5,
+            state: facts.withLock { $0.paused } ? "paused" : "running")
+    }
+    func projections() async -> [SystemStatus.Projection] { [projection()] }
+    func pause(_ name: String) async -> SystemStatus.Projection? { change(name, true) }
+    func resume(_ name: String) async -> SystemStatus.Projection? { change(name, false) }
+    private func change(_ name: String, _ paused: Bool) -> SystemStatus.Projection? {
+        guard name == "device_status" else { return nil }
+        set { $0.paused = paused }
+        return projection()
+    }
+    func wait(for position: UInt64, in projection: String, timeout: Duration) async -> Bool {
+        facts.withLock {
+            $0.waits.append((position, projection))
+            return $0.reached
+        }
+    }
+
+    func execute(_ request: CommandRequest) async throws -> CommandAnswer {
+        let (error, answer) = facts.withLock { facts in
+            facts.requests.append(request)
+            return (facts.appendError, facts.answer)
+        }
+        if let error { throw error }
+        return answer
+    }
+
+    private func row(_ text: String?) throws(QueryError) -> JSONRow? {
+        if let error = facts.withLock({ $0.queryError }) { throw error }
+        return text.map { JSONRow($0) }
+    }
+    private func page(_ page: PageRequest) throws(QueryError) -> JSONPage {
+        set { $0.pages.append(page) }
+        return JSONPage(rows: [try row(#"{"id":1}"#)!, try row(#"{"id":2}"#)!], next: 2)
+    }
+    func device(tenant: String, device: String) async throws(QueryError) -> JSONRow? {
+        try row(device == "gone" ? nil : #"{"tenant_id":"\#(tenant)","device_id":"\#(device)"}"#)
+    }
+    func firmware(tenant: String, page: PageRequest) async throws(QueryError) -> JSONPage { try self.page(page) }
+    func firmware(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
+        try row(id == 1 ? #"{"id":1}"# : nil)
+    }
+    func campaigns(tenant: String, status: String?, page: PageRequest) async throws(QueryError) -> JSONPage {
+        try self.page(page)
+    }
+    func campaign(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
+        try row(id == 1 ? #"{"id":1}"# : nil)
+    }
+    func deadLetters(_ filter: DeadLetterFilter, page: PageRequest) async throws(QueryError) -> JSONPage {
+        try self.page(page)
+    }
+    func deadLetters(at position: UInt64) async throws(QueryError) -> [JSONRow] {
+        guard let row = try row(position == 5 ? #"{"position":5}"# : nil) else { return [] }
+        return [row]
+    }
+
+    static let token = "0123456789abcdef0123456789abcdef"
+
+    func api(bindHost: String = "127.0.0.1", hosts: [String] = []) -> ControlAPI {
+        ControlAPI(
+            system: SystemAccess(
+                status: self, projections: self, campaigns: self, queries: self,
+                metrics: {
+                    var snapshot = MetricsSnapshot()
+                    snapshot.add(.logDurableEvents, 11 as UInt64)
+                    return snapshot
+                },
+                gate: { _, device in
+                    device == "quiet" ? nil : GateStatistics(accepted: 3, rateLimited: 1, tokens: 9.5)
+                }),
+            policy: AccessPolicy(token: Self.token, bindHost: bindHost, hosts: hosts))
+    }
+
+    func client<T: Sendable>(
+        bindHost: String = "127.0.0.1", _ body: @escaping @Sendable (any TestClientProtocol) async throws -> T
+    ) async throws -> T {
+        var logger = Logger(label: "test")
+        logger.logLevel = .critical
+        return try await Application(router: api(bindHost: bindHost).router(), logger: logger).test(.router, body)
+    }
+}
