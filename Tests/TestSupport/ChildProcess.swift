@@ -100,7 +100,14 @@ private func spawn(_ arguments: [String], log: String) throws(SystemError) -> pi
     posix_spawn_file_actions_adddup2(&actions, 1, 2)
     // A socket that a child inherits stays open when we close it.
     _ = refold_spawn_close_from(&actions, 3)
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
+    // Swift's pool blocks signals on its threads, and a child inherits that: SIGTERM would never reach it.
+    var none = sigset_t(), all = sigset_t()
+    sigemptyset(&none)
+    sigfillset(&all)
+    posix_spawnattr_setsigmask(&attributes, &none)
+    posix_spawnattr_setsigdefault(&attributes, &all)
+    posix_spawnattr_setflags(
+        &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
     let pointers = arguments.map { strdup($0) } + [nil]
     defer { for pointer in pointers { free(pointer) } }
     var pid: pid_t = 0

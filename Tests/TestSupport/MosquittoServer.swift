@@ -46,6 +46,7 @@ public final class MosquittoServer: Sendable {
         try? FileManager.default.removeItem(atPath: folder)
     }
 
+    public var url: String { "\(certificates == nil ? "mqtt" : "mqtts")://127.0.0.1:\(port)" }
     public var logText: String { (try? String(contentsOfFile: folder + "/server.log", encoding: .utf8)) ?? "" }
 
     /// Starts the broker and waits until it accepts connections.
@@ -65,6 +66,10 @@ public final class MosquittoServer: Sendable {
     /// Ends in order: sessions are saved when persistent.
     public func stop() { end(SIGTERM) }
     public func kill() { end(SIGKILL) }
+
+    /// Freezes the broker: connections stay open and nothing answers.
+    public func freeze() { process.withLock { $0?.kill(SIGSTOP) } }
+    public func thaw() { process.withLock { $0?.kill(SIGCONT) } }
 
     private func end(_ signal: Int32) {
         process.withLock { child in

@@ -1,0 +1,341 @@
+#if canImport(Glibc)
+import Glibc
+#else
+import Musl
+#endif
+import EventModel
+
+/// The loop: one thread drives the generator, the clock and all connections. See `FleetSimulator` for the phases.
+final class FleetEngine {
+    private enum Phase { case connecting, running, draining, leaving, finished }
+
+    private let settings: FleetSettings
+    private var generator: FleetGenerator
+    private let ledger: Ledger?
+    private let poller = Poller()
+    private var links: [DeviceLink] = []
+    private var phase = Phase.connecting
+    /// Links that wait for their next attempt, and how many attempts are under way.
+    private var down: [Int] = []
+    private var connecting = 0
+    private var statistics = FleetStatistics()
+    private var latencies = LatencyHistogram()
+    private var failure: FleetError?
+    private var startedMicros: Int64 = 0
+    private var lastProgressMicros: Int64 = 0
+    private var drainMicrosMax: Int64
+    private var deadlineMicros: Int64 = .max
+    private var updates: [Int: OTAUpdate] = [:]
+    /// Reports that are due; the step is constant, so first in is first out.
+    private var reports: [(dueMicros: Int64, device: Int)] = []
+
+    /// A listen queue often holds 100 (Mosquitto's does): more attempts at once would be dropped and wait a second.
+    private static let attemptsMax = 64
+    /// Messages that may wait for their connection before the generator is held back.
+    private static let waitingMax = 20_000
+    private static let stepsPerTurnMax = 512
+
+    init(_ settings: FleetSettings) throws(FleetError) {
+        try settings.validate()
+        self.settings = settings
+        generator = FleetGenerator(seed: settings.seed, shape: settings.shape)
+        drainMicrosMax = Int64(settings.drainTimeoutSeconds * 1e6)
+        if let path = settings.ledgerPath { ledger = try Ledger(path: path) } else { ledger = nil }
+        // libmosquitto takes a socket and a wake-up pair for each client.
+        let wanted = settings.connectionCount * 3 + 64
+        let files = raiseFileLimit(to: wanted)
+        guard files >= wanted else {
+            throw .invalid("\(settings.connectionCount) connections need \(wanted) open files and the limit is \(files): "
+                + "raise it (ulimit -n) or share connections (--connections)")
+        }
+        for index in 0..<settings.connectionCount { links.append(try makeLink(index)) }
+        down = Array(links.indices)
+    }
+
+    private func makeLink(_ index: Int) throws(FleetError) -> DeviceLink {
+        let shape = settings.shape
+        guard !settings.isShared else {
+            return try DeviceLink(
+                index: index, clientID: "\(settings.clientPrefix)-shared-\(index + 1)", settings: settings, owner: self,
+                device: nil)
+        }
+        let address = shape.address(ofDevice: index)
+        let farewell = generator.announcement(ofDevice: index, status: "DISCONNECTED")
+        return try DeviceLink(
+            index: index, clientID: "\(settings.clientPrefix)-\(shape.tenant(ofDevice: index))-\(shape.device(index))",
+            settings: settings, owner: self,
+            device: .init(
+                lastWill: (topic: farewell.topic, payload: FleetGenerator.lastWill), farewell: farewell,
+                subscription: "\(address)/ota"))
+    }
+
+    /// Runs to the end. `shouldStop` is asked once a turn; `observe` gets a snapshot about ten times a second.
+    func run(
+        shouldStop: () -> Bool, observe: (FleetStatistics) -> Void
+    ) throws(FleetError) -> FleetStatistics {
+        startedMicros = monotonicMicros()
+        lastProgressMicros = startedMicros
+        var observedMicros = startedMicros, tendedMicros = startedMicros
+        while phase != .finished {
+            let now = monotonicMicros()
+            if shouldStop() { stop(now) }
+            connectDue(now)
+            runReports(now)
+            if phase == .running { generate(now) }
+            poller.wait(millis: pollMillis) { token, readable, writable in
+                links[token].serve(readable: readable, writable: writable)
+                links[token].register(with: poller)
+            }
+            if now - tendedMicros > 1_000_000 {
+                tend(now)
+                tendedMicros = now
+            }
+            if let failure {
+                writeOff()
+                throw failure
+            }
+            try ledger?.flush()
+            advance(monotonicMicros())
+            if now - observedMicros > 100_000 {
+                observe(snapshot(now))
+                observedMicros = now
+            }
+        }
+        writeOff()
+        try ledger?.flush()
+        let final = snapshot(monotonicMicros())
+        observe(final)
+        return final
+    }
+
+    private var pollMillis: Int {
+        guard phase == .running else { return down.isEmpty ? 20 : 2 }
+        if settings.rate == 0 { return statistics.waiting < 1024 ? 0 : 5 }
+        return settings.rate >= 500 ? 1 : min(20, max(1, Int(500 / settings.rate)))
+    }
+
+    private func snapshot(_ now: Int64) -> FleetStatistics {
+        statistics.generated = generator.count
+        statistics.seconds = Double(now - startedMicros) / 1e6
+        statistics.ackMicrosP50 = latencies.micros(atQuantile: 0.5)
+        statistics.ackMicrosP99 = latencies.micros(atQuantile: 0.99)
+        return statistics
+    }
+}
+
+// Phases
+extension FleetEngine {
+    /// From phase to phase, when its time has come.
+    private func advance(_ now: Int64) {
+        switch phase {
+        case .connecting:
+            // A few stragglers must not keep the fleet waiting: they join while it runs.
+            let patience = Int64(settings.connectTimeoutSeconds * 1e6)
+            if statistics.connected == links.count || now - lastProgressMicros > patience { begin(now) }
+        case .running:
+            let isOver =
+                switch settings.extent {
+                case .messages(let count): generator.count >= count
+                case .seconds(let seconds): now - startedMicros >= Int64(seconds * 1e6)
+                case .endless: false
+                }
+            if isOver { drain(now) }
+        case .draining:
+            let isQuiet = statistics.waiting == 0 && statistics.inFlight == 0
+            if isQuiet || now - lastProgressMicros > drainMicrosMax { sayFarewell(now) }
+        case .leaving:
+            if now > deadlineMicros || links.allSatisfy({ $0.state == .ended }) { phase = .finished }
+        case .finished: break
+        }
+    }
+
+    private func begin(_ now: Int64) {
+        phase = .running
+        startedMicros = now
+    }
+
+    private func drain(_ now: Int64) {
+        phase = .draining
+        lastProgressMicros = now
+        reports.removeAll()
+    }
+
+    /// Asked to stop: what has been published is waited for, a little; what still waits never was.
+    private func stop(_ now: Int64) {
+        guard phase == .connecting || phase == .running else { return }
+        for link in links { link.discardWaiting() }
+        statistics.waiting = 0
+        drainMicrosMax = min(drainMicrosMax, 5_000_000)
+        drain(now)
+    }
+
+    private func sayFarewell(_ now: Int64) {
+        phase = .leaving
+        deadlineMicros = now + min(drainMicrosMax, 10_000_000)
+        down.removeAll()
+        for link in links {
+            if link.state == .up {
+                if !settings.isShared { statistics.waiting += 1 }
+                link.enqueue(settings.isShared ? .hangUp(offlineMicros: .max) : .leave(orderly: true, offlineMicros: .max))
+                link.register(with: poller)
+            } else if link.state != .leaving {
+                link.end()
+            }
+        }
+    }
+
+    /// Whatever was never acknowledged goes into the ledger as such.
+    private func writeOff() {
+        guard let ledger else { return }
+        do throws(FleetError) {
+            for publish in links.flatMap(\.leftOver).sorted(by: { $0.order < $1.order }) {
+                try ledger.write(publish, acknowledged: false, shape: settings.shape)
+            }
+            try ledger.flush()
+        } catch {
+            failure = failure ?? error
+        }
+    }
+}
+
+// Work of one turn
+extension FleetEngine {
+    private func connectDue(_ now: Int64) {
+        guard phase != .leaving, !down.isEmpty, connecting < Self.attemptsMax else { return }
+        let candidates = down
+        down.removeAll(keepingCapacity: true)
+        for index in candidates {
+            guard connecting < Self.attemptsMax, links[index].retryAtMicros <= now, failure == nil else {
+                down.append(index)
+                continue
+            }
+            connecting += 1
+            links[index].connect(settings, now: now)
+            links[index].register(with: poller)
+        }
+    }
+
+    private func generate(_ now: Int64) {
+        let elapsed = Double(now - startedMicros) / 1e6
+        var due = settings.rate == 0 ? Int.max : Int(elapsed * settings.rate) + 1
+        if case .messages(let count) = settings.extent { due = min(due, count) }
+        let waitingMax = settings.rate == 0 ? 1024 : Self.waitingMax
+        var steps = 0
+        while generator.count < due, statistics.waiting < waitingMax, steps < Self.stepsPerTurnMax {
+            steps += 1
+            switch generator.next(at: timestamp(ofMessage: generator.count)) {
+            case .publish(let message): enqueue(message)
+            case .leave(let device, let orderly, let offlineMillis):
+                if orderly { statistics.waiting += 1 } else { statistics.ungracefulLeaves += 1 }
+                links[device].enqueue(.leave(orderly: orderly, offlineMicros: Int64(offlineMillis) * 1000))
+                links[device].register(with: poller)
+            }
+        }
+    }
+
+    private func timestamp(ofMessage index: Int) -> Timestamp {
+        guard let start = settings.startTime else { return Timestamp(microseconds: wallMicros()) }
+        let interval = settings.rate == 0 ? 1000 : 1e6 / settings.rate
+        return start.adding(microseconds: Int64(Double(index) * interval))
+    }
+
+    private func enqueue(_ message: FleetMessage) {
+        statistics.waiting += 1
+        let link = links[message.device % links.count]
+        link.enqueue(.message(message))
+        link.register(with: poller)
+    }
+
+    private func runReports(_ now: Int64) {
+        guard phase == .running, let first = reports.first, first.dueMicros <= now else { return }
+        let dueCount = reports.prefix { $0.dueMicros <= now }.count
+        let due = reports.prefix(dueCount)
+        reports.removeFirst(dueCount)
+        for (_, device) in due {
+            guard var update = updates[device] else { continue }
+            update.advance(failing: generator.updateFails(device: device, campaign: update.campaignID))
+            report(update, device: device, now: now)
+        }
+    }
+
+    private func report(_ update: OTAUpdate, device: Int, now: Int64) {
+        enqueue(generator.report(on: update, device: device))
+        if update.stage == .success {
+            let at = timestamp(ofMessage: generator.count)
+            enqueue(generator.shadow(ofDevice: device, firmware: update.version, at: at))
+        }
+        updates[device] = update.stage.isFinal ? nil : update
+        if !update.stage.isFinal { reports.append((now + Int64(settings.otaStepSeconds * 1e6), device)) }
+    }
+
+    private func tend(_ now: Int64) {
+        for link in links {
+            if case .connecting(let deadline) = link.state, now > deadline { link.abandonAttempt() }
+            link.keepAlive()
+            link.register(with: poller)
+        }
+    }
+}
+
+extension FleetEngine: LinkOwner {
+    func link(_ link: DeviceLink, isSending message: FleetMessage) -> Publish {
+        statistics.published += 1
+        statistics.inFlight += 1
+        statistics.waiting -= 1
+        if message.index == nil { statistics.onTheSide += 1 }
+        if message.defect != nil { statistics.malformed += 1 }
+        if message.isDuplicate { statistics.duplicates += 1 }
+        return Publish(
+            topic: message.topic, digest: ledger == nil ? [] : Ledger.digest(message.payload), device: message.device,
+            kind: message.kind, seq: message.seq, index: message.index, defect: message.defect,
+            isDuplicate: message.isDuplicate, order: statistics.published, sentAtMicros: monotonicMicros())
+    }
+
+    func link(_ link: DeviceLink, acknowledged publish: Publish) {
+        let now = monotonicMicros()
+        statistics.acknowledged += 1
+        lastProgressMicros = now
+        latencies.add(micros: now - publish.sentAtMicros)
+        settle(publish, acknowledged: true)
+    }
+
+    func link(_ link: DeviceLink, refused publish: Publish) { settle(publish, acknowledged: false) }
+
+    private func settle(_ publish: Publish, acknowledged: Bool) {
+        statistics.inFlight -= 1
+        do throws(FleetError) {
+            try ledger?.write(publish, acknowledged: acknowledged, shape: settings.shape)
+        } catch {
+            failure = error
+        }
+    }
+
+    func linkConnected(_ link: DeviceLink) {
+        connecting -= 1
+        statistics.connected += 1
+        statistics.connectionsMade += 1
+        lastProgressMicros = monotonicMicros()
+        guard !settings.isShared, phase != .leaving else { return }
+        statistics.waiting += 1
+        link.enqueueFirst(.message(generator.announcement(ofDevice: link.index, status: "CONNECTED")))
+    }
+
+    func link(_ link: DeviceLink, ended reason: String, wasConnected: Bool, expected: Bool) {
+        if wasConnected { statistics.connected -= 1 } else { connecting -= 1 }
+        if !expected, wasConnected { statistics.connectionsLost += 1 }
+        if statistics.connectionsMade == 0, failure == nil {
+            failure = .unreachable("cannot connect to the broker at \(settings.broker.address): \(reason)")
+        }
+        if link.state == .down {
+            if phase == .leaving { link.end() } else { down.append(link.index) }
+        }
+    }
+
+    func link(_ link: DeviceLink, received payload: UnsafeRawBufferPointer, on topic: String) {
+        statistics.commands += 1
+        guard phase == .running, let update = OTAUpdate(command: payload) else { return }
+        // The broker may deliver a command again (QoS 1): the update that it began goes on.
+        if let current = updates[link.index], current.campaignID == update.campaignID { return }
+        report(update, device: link.index, now: monotonicMicros())
+    }
+}
