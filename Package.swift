@@ -90,7 +90,12 @@ let package = Package(
         .testTarget(name: "IngestTests", dependencies: ["Ingest", "EventLog", "EventModel", "Threading", "TestSupport"]),
         .testTarget(name: "FleetSimulatorTests", dependencies: ["FleetSimulator", "TestSupport"]),
         .testTarget(name: "PostgresTests", dependencies: ["Postgres", "TestSupport"]),
-        .testTarget(name: "PostgresStoreTests", dependencies: ["PostgresStore", "Postgres", "TestSupport"]),
+        .target(
+            name: "ProjectionTestSupport", dependencies: ["EventModel", "EventLog", "Projecting", "Projections"],
+            path: "Tests/ProjectionTestSupport"),
+        .testTarget(name: "ProjectingTests", dependencies: ["Projecting", "ProjectionTestSupport", "TestSupport"]),
+        .testTarget(
+            name: "PostgresStoreTests", dependencies: ["PostgresStore", "Postgres", "ProjectionTestSupport", "TestSupport"]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
         .testTarget(name: "CampaignsTests", dependencies: ["Campaigns", "EventLog", "EventModel"]),

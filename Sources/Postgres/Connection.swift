@@ -104,7 +104,7 @@ public final class Connection {
     /// the row count.
     @discardableResult
     public func copyIn(
-        _ sql: String, chunks: [UnsafeRawBufferPointer], name: String
+        _ sql: String, chunks: [[UInt8]], name: String
     ) throws(PostgresError) -> Int {
         try begin(name)
         try check(PQsendQuery(handle, sql) == 1, name)
@@ -117,10 +117,13 @@ public final class Connection {
         for chunk in chunks {
             // Pieces, flushed as they go: libpq would otherwise hold a copy of everything.
             for start in stride(from: 0, to: chunk.count, by: Self.copyPieceBytes) {
-                let piece = UnsafeRawBufferPointer(
-                    rebasing: chunk[start..<min(start + Self.copyPieceBytes, chunk.count)])
-                let bytes = piece.baseAddress?.assumingMemoryBound(to: CChar.self)
-                try check(PQputCopyData(handle, bytes, Int32(piece.count)) == 1, name)
+                let sent = chunk.withUnsafeBytes { bytes in
+                    let piece = UnsafeRawBufferPointer(
+                        rebasing: bytes[start..<min(start + Self.copyPieceBytes, bytes.count)])
+                    return PQputCopyData(
+                        handle, piece.baseAddress?.assumingMemoryBound(to: CChar.self), Int32(piece.count))
+                }
+                try check(sent == 1, name)
                 try flush(name)
             }
         }

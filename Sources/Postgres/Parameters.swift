@@ -14,6 +14,8 @@ public struct Parameters: Sendable {
 
     public init() {}
 
+    public mutating func reserve(byteCount: Int) { bytes.reserveCapacity(byteCount) }
+
     public var types: [UInt32] { values.map(\.type) }
 
     public mutating func null(_ type: UInt32 = TypeID.unspecified) { values.append(Value(type: type, range: nil)) }

@@ -1,20 +1,240 @@
+import EventModel
 import Postgres
+import Projecting
+import Projections
 
-/// The files of `schemas/postgres`, compiled in.
-public enum RefoldSchema {
-    public static let name = "refold"
+/// Rows and checkpoints in PostgreSQL. The connection is opened by the first call that needs one, and again
+/// after it was lost; the server must be reached directly or through a pooler in session mode (prepared
+/// statements, temporary tables).
+///
+/// A commit is one transaction: first the checkpoint's compare-and-set, which takes its row lock, then one
+/// statement a table. Few rows go as binary arrays in one pipeline, which is one round trip; many go by
+/// binary COPY into a temporary table that is merged (measured: arrays win up to about 1,000 rows, COPY
+/// beyond).
+public final class PostgresStore: ProjectionStore {
+    private let target: Target
+    private let prepare: @Sendable (Connection) throws -> Void
+    private let interrupt = Interrupt()
+    private var session: Session?
 
-    /// In order of their numbers. A file with another kind of name is a mistake of whoever built this.
-    public static let migrations: [Migrator.Migration] = embeddedMigrations.map { file, sql in
-        guard let migration = Migrator.Migration(file: file, sql: sql) else {
-            preconditionFailure("schemas/postgres/\(file) is not named NNNN_name.sql")
-        }
-        return migration
+    /// Beyond this many rows, or bytes, a table's rows go by COPY.
+    static let arrayRowsMax = 1000
+    static let arrayBytesMax = 1 << 20
+
+    /// - Parameter prepare: called with each new connection before its first use; migrations may run here.
+    public init(
+        _ target: Target, prepare: @escaping @Sendable (Connection) throws -> Void = { _ in }
+    ) {
+        self.target = target
+        self.prepare = prepare
     }
 
-    /// Brings a database up to date; returns the names of what it applied.
-    public static func migrate(_ target: Target, notice: @escaping (String) -> Void = { _ in }) throws -> [String] {
-        let connection = try Connection(target, notice: notice)
-        return try Migrator(migrations, schema: name).run(on: connection).map(\.name)
+    public var interrupter: @Sendable () -> Void {
+        let interrupt = interrupt
+        return { interrupt.signal() }
+    }
+
+    public func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position? {
+        try withSession { (session) throws(PostgresError) -> Result<Position?, StoreError> in
+            var key = Parameters()
+            key.text(projection.name)
+            key.int4(Int32(partition))
+            let found = try session.connection.query(
+                "SELECT version, position FROM refold.projection_checkpoints WHERE projection = $1 AND partition = $2",
+                key, name: "read the checkpoint of \(projection.name)")
+            guard found.rowCount == 1, let version = found.int4(0, 0), let position = found.int8(0, 1) else {
+                return .success(nil)
+            }
+            guard Int(version) == projection.version else {
+                return .failure(.otherVersion(projection, found: Int(version)))
+            }
+            return .success(Position(UInt64(position)))
+        }.get()
+    }
+
+    public func load(
+        _ requests: [LoadRequest], of projection: ProjectionDescriptor, found: (Int, RowReader) -> Void
+    ) throws(StoreError) {
+        let requests = requests.filter { !$0.keys.isEmpty }
+        guard !requests.isEmpty else { return }
+        let results = try withSession { (session) throws(PostgresError) in
+            var pipeline = Pipeline()
+            for request in requests {
+                let sql = session.sql(projection, request.table)
+                let name = "load_\(sql.name)"
+                try session.prepareOnce(name, sql.load, types: sql.keyTypes)
+                pipeline.execute(name, ArrayParameters.make(request.keys, columns: sql.table.columns.filter { $0.role == .key }))
+            }
+            return try session.connection.run(pipeline)
+        }
+        for (request, result) in zip(requests, results) {
+            for row in 0..<result.rowCount { found(request.table, RowReader { result.bytes(row, $0) }) }
+        }
+    }
+
+    public func commit(
+        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?, to new: Position
+    ) throws(StoreError) {
+        precondition(rows.count == projection.tables.count, "one row buffer a table")
+        var checkpoint = Parameters()
+        checkpoint.text(projection.name)
+        checkpoint.int4(Int32(partition))
+        checkpoint.int4(Int32(projection.version))
+        checkpoint.int8(old.map { Int64($0.rawValue) })
+        checkpoint.int8(Int64(new.rawValue))
+        try withSession { (session) throws(PostgresError) in
+            try session.prepareOnce(
+                Self.moveCheckpoint, "SELECT refold.move_checkpoint($1, $2, $3, $4, $5)", types: checkpoint.types)
+            let large = rows.indices.filter {
+                rows[$0].rowCount > Self.arrayRowsMax || rows[$0].bytes.count > Self.arrayBytesMax
+            }
+            if large.isEmpty {
+                try self.commitArrays(rows, projection, checkpoint, session)
+            } else {
+                try self.commitCopies(rows, large, projection, checkpoint, session)
+            }
+        }
+    }
+
+    private static let moveCheckpoint = "move_checkpoint"
+
+    /// The whole transaction in one round trip: a pipeline is one.
+    private func commitArrays(
+        _ rows: [RowBuffer], _ projection: ProjectionDescriptor, _ checkpoint: Parameters, _ session: Session
+    ) throws(PostgresError) {
+        var pipeline = Pipeline()
+        for index in rows.indices where !rows[index].isEmpty {
+            try prepareMerge(session.sql(projection, index), session)
+        }
+        pipeline.execute(Self.moveCheckpoint, checkpoint)
+        for index in rows.indices where !rows[index].isEmpty {
+            addMerge(rows[index], session.sql(projection, index), to: &pipeline)
+        }
+        _ = try session.connection.run(pipeline)
+    }
+
+    private func commitCopies(
+        _ rows: [RowBuffer], _ large: [Int], _ projection: ProjectionDescriptor, _ checkpoint: Parameters,
+        _ session: Session
+    ) throws(PostgresError) {
+        let connection = session.connection
+        for index in rows.indices where !rows[index].isEmpty {
+            let sql = session.sql(projection, index)
+            if large.contains(index) { try session.stageOnce(sql) } else { try prepareMerge(sql, session) }
+        }
+        do {
+            var pipeline = Pipeline()
+            pipeline.execute(sql: "BEGIN")
+            pipeline.execute(Self.moveCheckpoint, checkpoint)
+            _ = try connection.run(pipeline)
+            for index in large {
+                let sql = session.sql(projection, index)
+                try connection.copyIn(
+                    sql.copyToStage, chunks: [Self.copyHeader, rows[index].bytes, Self.copyTrailer],
+                    name: "copy to \(sql.table.name)")
+            }
+            pipeline = Pipeline()
+            for index in rows.indices where !rows[index].isEmpty {
+                let sql = session.sql(projection, index)
+                if large.contains(index) {
+                    pipeline.execute("stage_\(sql.name)", Parameters())
+                } else {
+                    addMerge(rows[index], sql, to: &pipeline)
+                }
+            }
+            pipeline.execute(sql: "COMMIT")
+            _ = try connection.run(pipeline)
+        } catch {
+            if connection.isUsable { try? connection.exec("ROLLBACK") }
+            throw error
+        }
+    }
+
+    private func prepareMerge(_ sql: TableSQL, _ session: Session) throws(PostgresError) {
+        try session.prepareOnce("merge_\(sql.name)", sql.mergeArrays, types: sql.columnTypes)
+    }
+
+    private func addMerge(_ rows: RowBuffer, _ sql: TableSQL, to pipeline: inout Pipeline) {
+        pipeline.execute("merge_\(sql.name)", ArrayParameters.make(rows, columns: sql.table.columns))
+    }
+
+    /// PostgreSQL 15 documentation, COPY, "Binary Format": signature, flags, length of a header extension; −1
+    /// at the end.
+    private static let copyHeader: [UInt8] =
+        Array("PGCOPY\n".utf8) + [0xFF, 0x0D, 0x0A, 0] + [0, 0, 0, 0] + [0, 0, 0, 0]
+    private static let copyTrailer: [UInt8] = [0xFF, 0xFF]
+
+    // MARK: Sessions and errors
+
+    private func withSession<R>(_ body: (Session) throws(PostgresError) -> R) throws(StoreError) -> R {
+        do {
+            let session = try session ?? open()
+            self.session = session
+            defer { if !session.connection.isUsable { self.session = nil } }
+            return try body(session)
+        } catch let error as PostgresError {
+            throw Self.storeError(error)
+        } catch let error as MigrationError {
+            throw .refused("\(error)")
+        } catch {
+            throw .unavailable("\(error)")
+        }
+    }
+
+    private func open() throws -> Session {
+        let connection = try Connection(target, interrupt: interrupt)
+        try prepare(connection)
+        return try Session(connection)
+    }
+
+    static func storeError(_ error: PostgresError) -> StoreError {
+        if error.sqlState == "RF001" { return .checkpointMoved(error.message) }
+        return switch error.kind {
+        case .unavailable, .serialization: .unavailable("\(error)")
+        case .refused: .refused("\(error)")
+        }
+    }
+}
+
+/// A connection and what was prepared on it.
+private final class Session {
+    let connection: Connection
+    private var prepared: Set<String> = []
+    private var tables: [String: TableSQL] = [:]
+
+    init(_ connection: Connection) throws(PostgresError) {
+        self.connection = connection
+        // Rows and checkpoint fall back together, so a commit need not wait for the disk. Plans must not
+        // depend on when the table was last analyzed: keys are looked up by index, always. The timeouts turn
+        // a lock that somebody keeps into an error that people see, and free our locks when this process is
+        // frozen.
+        try connection.exec(
+            """
+            SET synchronous_commit = off; SET jit = off; SET client_min_messages = warning;
+            SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+            SET lock_timeout = '30s'; SET statement_timeout = '120s'; SET idle_in_transaction_session_timeout = '60s'
+            """, name: "set up the session")
+        // Ends the statement of a client that hung up. Not every system that PostgreSQL runs on can do it.
+        try? connection.exec("SET client_connection_check_interval = '1s'")
+    }
+
+    func sql(_ projection: ProjectionDescriptor, _ index: Int) -> TableSQL {
+        let name = "\(projection.name)_\(projection.version)_\(index)"
+        if let known = tables[name] { return known }
+        let sql = TableSQL(table: projection.tables[index], name: name)
+        tables[name] = sql
+        return sql
+    }
+
+    func prepareOnce(_ name: String, _ sql: String, types: [UInt32]) throws(PostgresError) {
+        guard !prepared.contains(name) else { return }
+        try connection.prepare(name, sql, types: types)
+        prepared.insert(name)
+    }
+
+    func stageOnce(_ sql: TableSQL) throws(PostgresError) {
+        guard !prepared.contains("stage_\(sql.name)") else { return }
+        try connection.exec(sql.createStage, name: "stage for \(sql.table.name)")
+        try prepareOnce("stage_\(sql.name)", sql.mergeStage, types: [])
     }
 }

@@ -3,17 +3,24 @@ import Projections
 
 /// Where rows and checkpoints live. One instance belongs to one projector, whose thread its calls block.
 public protocol ProjectionStore: AnyObject {
-    /// The last position whose rows are committed for this projection, partition and version; nil when none is.
+    /// The last position whose rows are committed for this projection and partition; nil when none is.
+    /// - Throws: `.refused` when the rows there are of another version of the projection.
     func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position?
 
-    /// Fetches the rows asked for; `found` is called for each that exists.
-    func load(_ requests: [LoadRequest], of projection: ProjectionDescriptor, found: (Int, RowReader) -> Void) throws(StoreError)
+    /// Fetches the rows asked for; `found` is called for each that exists, with its table's index.
+    func load(
+        _ requests: [LoadRequest], of projection: ProjectionDescriptor, found: (Int, RowReader) -> Void
+    ) throws(StoreError)
 
     /// Writes the rows and moves the checkpoint from `old` to `new`, in one transaction, by compare-and-set.
     /// `rows[i]` belongs to `projection.tables[i]`; all may be empty.
+    /// After an error other than `.checkpointMoved` and `.refused` it is not known whether it was done.
     func commit(
         _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?, to new: Position
     ) throws(StoreError)
+
+    /// Makes the call that hangs now, and every later one, fail with `.unavailable`. For any thread.
+    var interrupter: @Sendable () -> Void { get }
 }
 
 public enum StoreError: Error, Sendable, CustomStringConvertible {
@@ -28,5 +35,12 @@ public enum StoreError: Error, Sendable, CustomStringConvertible {
         switch self {
         case .unavailable(let text), .checkpointMoved(let text), .refused(let text): text
         }
+    }
+
+    /// What every store says to a projection whose rows are of another version.
+    public static func otherVersion(_ projection: ProjectionDescriptor, found: Int) -> StoreError {
+        .refused(
+            "the rows of \(projection.name) were folded by version \(found) of the projection, this program has version "
+                + "\(projection.version): they must be rebuilt (refold replay rebuild \(projection.name))")
     }
 }

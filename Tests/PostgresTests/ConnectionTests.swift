@@ -127,11 +127,11 @@ func connect(_ database: String = "postgres") throws -> Connection {
             rows.put(value)
         }
         let good = rows + [0xFF, 0xFF]
-        let count = try good.withUnsafeBytes { try connection.copyIn("COPY c FROM STDIN BINARY", chunks: [$0], name: "c") }
+        let count = try connection.copyIn("COPY c FROM STDIN BINARY", chunks: [good], name: "c")
         #expect(count == 50_000)
         let bad = rows + [0, 9]
         #expect(throws: PostgresError.self) {
-            try bad.withUnsafeBytes { try connection.copyIn("COPY c FROM STDIN BINARY", chunks: [$0], name: "c") }
+            try connection.copyIn("COPY c FROM STDIN BINARY", chunks: [bad], name: "c")
         }
         #expect(throws: PostgresError.self) { try connection.copyIn("COPY nowhere FROM STDIN", chunks: [], name: "n") }
         #expect(try connection.query("SELECT sum(a)::int8 FROM c").int8(0, 0) == 1_249_975_000)

@@ -1,5 +1,6 @@
--- The ground on which every projection's tables stand: the schema, the role that reads through row-level security,
--- the checkpoints, and the bookkeeping of these files. Each file runs once, in a transaction of its own.
+-- The ground on which every projection's tables stand: the schema, the role that reads through row-level
+-- security, the checkpoints, and the bookkeeping of these files. Each file runs once, in a transaction of its
+-- own.
 
 DO $$
 BEGIN
@@ -8,8 +9,9 @@ BEGIN
     END IF;
 END $$;
 
--- Whoever reads for a tenant connects as refold_app (or as a member of it) and sets app.tenant_id. The role has no
--- password: where authentication is by password nobody can connect as it until an administrator gives it one.
+-- Whoever reads for a tenant connects as refold_app (or as a member of it) and sets app.tenant_id. The role
+-- has no password: where authentication is by password nobody can connect as it until an administrator gives
+-- it one.
 DO $$
 BEGIN
     IF to_regrole('refold_app') IS NULL THEN
@@ -46,9 +48,9 @@ CREATE TABLE refold.projection_checkpoints (
     PRIMARY KEY (projection, partition)
 );
 
--- Moves a checkpoint from old_position (null: none yet) to new_position, or raises RF001 when it stands elsewhere, so
--- that the transaction which holds the rows fails with it. Called first in that transaction: of two projectors one waits
--- here for the other's row lock, and then finds that it was too late.
+-- Moves a checkpoint from old_position (null: none yet) to new_position, or raises RF001 when it stands
+-- elsewhere, so that the transaction which holds the rows fails with it. Called first in that transaction: of
+-- two projectors one waits here for the other's row lock, and then finds that it was too late.
 CREATE FUNCTION refold.move_checkpoint(
     of_projection text, of_partition integer, of_version integer, old_position bigint, new_position bigint
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -69,12 +71,13 @@ BEGIN
     END IF;
 END $$;
 
--- Deltas are added to rows that exist. When one does not, the transaction must fail rather than lose the delta.
-CREATE FUNCTION refold.expect_rows(of_table text, found bigint, expected bigint) RETURNS void
+-- Deltas are added to rows that exist. When one does not, the transaction must fail rather than lose the
+-- delta.
+CREATE FUNCTION refold.expect_rows(of_table text, present bigint, expected bigint) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF found IS DISTINCT FROM expected THEN
-        RAISE EXCEPTION 'deltas for % rows of %, of which only % exist', expected, of_table, found
+    IF present IS DISTINCT FROM expected THEN
+        RAISE EXCEPTION 'deltas for % rows of %, of which only % exist', expected, of_table, present
             USING ERRCODE = 'RF002';
     END IF;
 END $$;
@@ -87,8 +90,9 @@ BEGIN
     END IF;
 END $$;
 
--- For the files that follow. Rows of a table with a tenant_id are seen by the table's owner (who folds) and, by anybody
--- else who may read it, only where tenant_id is the connection's app.tenant_id: none at all while that is not set.
+-- For the files that follow. Rows of a table with a tenant_id are seen by the table's owner (who folds) and,
+-- by anybody else who may read it, only where tenant_id is the connection's app.tenant_id: none at all while
+-- that is not set.
 CREATE FUNCTION refold.protect_tenant_rows(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', relation);

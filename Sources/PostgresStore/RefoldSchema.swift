@@ -1,0 +1,20 @@
+import Postgres
+
+/// The files of `schemas/postgres`, compiled in.
+public enum RefoldSchema {
+    public static let name = "refold"
+
+    /// In order of their numbers. A file with another kind of name is a mistake of whoever built this.
+    public static let migrations: [Migrator.Migration] = embeddedMigrations.map { file, sql in
+        guard let migration = Migrator.Migration(file: file, sql: sql) else {
+            preconditionFailure("schemas/postgres/\(file) is not named NNNN_name.sql")
+        }
+        return migration
+    }
+
+    /// Brings a database up to date; returns the names of what it applied.
+    public static func migrate(_ target: Target, notice: @escaping (String) -> Void = { _ in }) throws -> [String] {
+        let connection = try Connection(target, notice: notice)
+        return try Migrator(migrations, schema: name).run(on: connection).map(\.name)
+    }
+}

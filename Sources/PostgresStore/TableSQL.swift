@@ -1,0 +1,99 @@
+import Projections
+import Postgres
+
+/// The statements for one table of a projection, generated from its description.
+/// Identifiers are quoted; they come from the code, never from data.
+struct TableSQL {
+    let table: Table
+    /// Unique among the statements and temporary tables of a connection.
+    let name: String
+
+    var stage: String { "refold_stage_\(name)" }
+    private var target: String { "\(RefoldSchema.name).\(quote(table.name))" }
+    private var keys: [Column] { table.columns.filter { $0.role == .key } }
+
+    /// Writes rows given as one array a column.
+    var mergeArrays: String { merge(from: arrays(table.columns), count: "cardinality($1)", sorted: false) }
+    var columnTypes: [UInt32] { table.columns.map { TypeID.array(of: $0.type.id)! } }
+
+    /// Writes the rows of the staging table.
+    var mergeStage: String {
+        merge(from: "pg_temp.\(quote(stage)) AS s", count: "(SELECT count(*) FROM pg_temp.\(quote(stage)))", sorted: true)
+    }
+
+    var createStage: String {
+        let columns = table.columns.map { "\(quote($0.name)) \($0.type.rawValue)" }.joined(separator: ", ")
+        return "CREATE TEMP TABLE IF NOT EXISTS \(quote(stage)) (\(columns)) ON COMMIT DELETE ROWS"
+    }
+
+    var copyToStage: String { "COPY pg_temp.\(quote(stage)) FROM STDIN BINARY" }
+
+    /// Reads rows by key, given as one array a key column.
+    var load: String {
+        """
+        SELECT \(list(table.columns, of: "t")) FROM \(arrays(keys)) \
+        JOIN \(target) AS t ON \(equal(keys))
+        """
+    }
+    var keyTypes: [UInt32] { keys.map { TypeID.array(of: $0.type.id)! } }
+
+    private func merge(from source: String, count: String, sorted: Bool) -> String {
+        let order = sorted ? " ORDER BY \(keys.map(order).joined(separator: ", "))" : ""
+        let insert = """
+            INSERT INTO \(target) AS t (\(list(table.columns, of: nil))) \
+            SELECT \(list(table.columns, of: "s")) FROM \(source)\(order)
+            """
+        switch table.write {
+        case .insert: return insert
+        case .upsert:
+            let set = table.columns.filter { $0.role != .key }.map { column in
+                let name = quote(column.name)
+                return column.role == .delta ? "\(name) = t.\(name) + EXCLUDED.\(name)" : "\(name) = EXCLUDED.\(name)"
+            }
+            let conflict = " ON CONFLICT (\(list(keys, of: nil))) DO "
+            return insert + conflict + (set.isEmpty ? "NOTHING" : "UPDATE SET " + set.joined(separator: ", "))
+        case .addDeltas:
+            let deltas = table.columns.filter { $0.role == .delta }.map(\.name).map(quote)
+            return """
+                WITH moved AS (UPDATE \(target) AS t SET \(deltas.map { "\($0) = t.\($0) + s.\($0)" }.joined(separator: ", ")) \
+                FROM \(source) WHERE \(equal(keys)) RETURNING 1) \
+                SELECT refold.expect_rows('\(table.name)', count(*), \(count)) FROM moved
+                """
+        }
+    }
+
+    /// `unnest` of one array parameter a column, as `s`.
+    private func arrays(_ columns: [Column]) -> String {
+        let parameters = columns.enumerated().map { "$\($0.offset + 1)::\($0.element.type.rawValue)[]" }
+        return "unnest(\(parameters.joined(separator: ", "))) AS s (\(list(columns, of: nil)))"
+    }
+
+    /// By bytes: cheaper than by a language's rules, and near enough to the index's order.
+    private func order(_ column: Column) -> String {
+        "s.\(quote(column.name))" + (column.type == .text ? " COLLATE \"C\"" : "")
+    }
+
+    private func equal(_ columns: [Column]) -> String {
+        columns.map { "t.\(quote($0.name)) = s.\(quote($0.name))" }.joined(separator: " AND ")
+    }
+
+    private func list(_ columns: [Column], of alias: String?) -> String {
+        columns.map { (alias.map { "\($0)." } ?? "") + quote($0.name) }.joined(separator: ", ")
+    }
+
+    private func quote(_ name: String) -> String { "\"\(name)\"" }
+}
+
+extension ColumnType {
+    var id: UInt32 {
+        switch self {
+        case .text: TypeID.text
+        case .int8: TypeID.int8
+        case .bool: TypeID.bool
+        case .float8: TypeID.float8
+        case .jsonb: TypeID.jsonb
+        case .bytea: TypeID.bytea
+        case .timestamptz: TypeID.timestamptz
+        }
+    }
+}

@@ -1,0 +1,137 @@
+import EventModel
+import Projections
+import Synchronization
+
+/// Tables in memory, by the rules that PostgreSQL's obey. For folding on files alone, without a database.
+/// Shared by the stores that are made from it.
+public final class MemoryTables: Sendable {
+    /// A row by column name; absent or nil is null.
+    public typealias Row = [String: [UInt8]]
+
+    fileprivate struct Contents {
+        var tables: [String: [[UInt8]: Row]] = [:]
+        var checkpoints: [String: (version: Int, position: Position)] = [:]
+    }
+
+    fileprivate let contents = Mutex(Contents())
+
+    public init() {}
+
+    /// The rows of a table in the order of their keys' bytes.
+    public func rows(of table: String) -> [Row] {
+        contents.withLock { contents in
+            (contents.tables[table] ?? [:]).sorted { $0.key.lexicographicallyPrecedes($1.key) }.map(\.value)
+        }
+    }
+
+    /// The same as readers in the order of `table`'s columns.
+    public func forEachRow(of table: Table, _ body: (RowReader) throws -> Void) rethrows {
+        for row in rows(of: table.name) { try withReader(row, table, body) }
+    }
+
+    fileprivate static func key(_ fields: [ArraySlice<UInt8>?]) -> [UInt8] {
+        fields.reduce(into: []) { key, field in
+            withUnsafeBytes(of: UInt32(field?.count ?? 0).bigEndian) { key.append(contentsOf: $0) }
+            key.append(contentsOf: field ?? [])
+        }
+    }
+}
+
+private func withReader<R>(
+    _ row: MemoryTables.Row, _ table: Table, _ body: (RowReader) throws -> R
+) rethrows -> R {
+    // One allocation holds all fields, so that their addresses last for the call.
+    var bytes: [UInt8] = [], ranges: [Range<Int>?] = []
+    for column in table.columns {
+        guard let value = row[column.name] else {
+            ranges.append(nil)
+            continue
+        }
+        ranges.append(bytes.count..<(bytes.count + value.count))
+        bytes += value
+    }
+    bytes.append(0)  // an address for empty values too
+    return try bytes.withUnsafeBytes { bytes in
+        try body(RowReader { column in ranges[column].map { UnsafeRawBufferPointer(rebasing: bytes[$0]) } })
+    }
+}
+
+/// A store over tables in memory. See `MemoryTables`.
+public final class MemoryStore: ProjectionStore {
+    private let memory: MemoryTables
+
+    public init(_ memory: MemoryTables) { self.memory = memory }
+
+    public var interrupter: @Sendable () -> Void { {} }  // nothing here ever waits
+
+    public func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position? {
+        let found = memory.contents.withLock { $0.checkpoints["\(projection.name)/\(partition)"] }
+        guard let found else { return nil }
+        guard found.version == projection.version else { throw .otherVersion(projection, found: found.version) }
+        return found.position
+    }
+
+    public func load(
+        _ requests: [LoadRequest], of projection: ProjectionDescriptor, found: (Int, RowReader) -> Void
+    ) throws(StoreError) {
+        for request in requests {
+            let table = projection.tables[request.table]
+            for row in 0..<request.keys.rowCount {
+                let key = MemoryTables.key(request.keys.fields(ofRow: row).map { $0.map { request.keys.bytes[$0] } })
+                guard let row = memory.contents.withLock({ $0.tables[table.name]?[key] }) else { continue }
+                withReader(row, table) { found(request.table, $0) }
+            }
+        }
+    }
+
+    public func commit(
+        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?, to new: Position
+    ) throws(StoreError) {
+        try memory.contents.withLock { (contents) throws(StoreError) in
+            let name = "\(projection.name)/\(partition)"
+            let found = contents.checkpoints[name]
+            guard found?.position == old, found == nil || found?.version == projection.version else {
+                throw .checkpointMoved("the checkpoint of \(name) is not where it was")
+            }
+            // Changed in a copy, so that a refused row leaves nothing behind.
+            var copy = contents
+            for (table, rows) in zip(projection.tables, rows) {
+                for row in 0..<rows.rowCount { try copy.write(row, of: rows, to: table) }
+            }
+            copy.checkpoints[name] = (projection.version, new)
+            contents = copy
+        }
+    }
+}
+
+extension MemoryTables.Contents {
+    /// One row by the table's rule; see `Table.WriteRule`.
+    fileprivate mutating func write(_ row: Int, of rows: RowBuffer, to table: Table) throws(StoreError) {
+        let fields = rows.fields(ofRow: row).map { $0.map { rows.bytes[$0] } }
+        precondition(fields.count == table.columns.count, "a row of \(table.name) has \(fields.count) fields")
+        let columns = Array(zip(table.columns, fields))
+        let key = MemoryTables.key(columns.filter { $0.0.role == .key }.map(\.1))
+        var target = tables[table.name]?[key]
+        switch table.write {
+        case .insert where target != nil: throw .refused("\(table.name) has a row of this key already")
+        case .addDeltas where target == nil: throw .refused("deltas for a row of \(table.name) that does not exist")
+        default: break
+        }
+        let exists = target != nil
+        for (column, field) in columns {
+            switch column.role {
+            case .delta where exists:
+                let sum = Self.int8(target?[column.name]) &+ Self.int8(field.map(Array.init))
+                target?[column.name] = withUnsafeBytes(of: sum.bigEndian, Array.init)
+            case .value where table.write == .addDeltas: break
+            default: target = target ?? [:]
+                target?[column.name] = field.map(Array.init)
+            }
+        }
+        tables[table.name, default: [:]][key] = target
+    }
+
+    private static func int8(_ bytes: [UInt8]?) -> Int64 {
+        bytes.map { $0.reduce(0) { $0 << 8 | Int64($1) } } ?? 0
+    }
+}

@@ -1,0 +1,143 @@
+import EventLog
+import EventModel
+import Projections
+
+/// One run of a fold from a checkpoint on, until it is told to yield or something fails. After a failure it
+/// is thrown away: what it remembers is only a cache of the tables.
+struct ProjectionPass {
+    private let source: any LogSource
+    private let reader: any LogReader
+    private let fold: any ProjectionFold
+    private let store: any ProjectionStore
+    private let partition: Int
+    private let options: ProjectorOptions
+    private let board: ProjectorBoard
+    private let block = EventBlock()
+    private var rows: [RowBuffer]
+
+    /// The last position whose rows are committed.
+    private var committed: Position?
+    /// Behind the last event folded.
+    private var next: Position
+    private var lastReceivedAt: Timestamp?
+    /// Since the last transaction: bytes of the log folded, the time it took, and when the first of it was
+    /// folded.
+    private var foldedBytes = 0
+    private var foldTime: Duration = .zero
+    private var oldestChange: ContinuousClock.Instant?
+    /// No transaction before this, unless behind.
+    private var notBefore = ContinuousClock.now
+
+    /// Reads the checkpoint and opens the log behind it.
+    init(
+        source: any LogSource, fold: any ProjectionFold, store: any ProjectionStore, partition: Int,
+        options: ProjectorOptions, board: ProjectorBoard
+    ) throws {
+        self.source = source
+        self.fold = fold
+        self.store = store
+        self.partition = partition
+        self.options = options
+        self.board = board
+        rows = fold.descriptor.tables.map { _ in RowBuffer() }
+        committed = try store.checkpoint(of: fold.descriptor, partition: partition)
+        next = committed?.next ?? Position(0)
+        let durableCount = source.durableCount
+        if let committed, next.rawValue > durableCount {
+            throw ProjectorError.pastTheEnd(
+                projection: fold.descriptor.name, checkpoint: committed, durableCount: durableCount)
+        }
+        reader = try source.reader(from: next)
+        board.begins(after: committed)
+    }
+
+    /// The positions that are folded and not committed, for people.
+    var uncommitted: String { "positions \(committed?.next ?? Position(0)) to \(next.rawValue &- 1)" }
+
+    /// Goes on until the board says that it should yield; then commits what is folded.
+    mutating func run() throws {
+        while !board.shouldYield {
+            let more: Bool
+            do {
+                more = try reader.read(into: block, atLeast: options.readBytes)
+            } catch let error as LogError {
+                // The log is damaged from here on: what comes before is good and shall be seen.
+                try commit()
+                throw error
+            }
+            if more && block.end > next { try foldBlock() }
+            let atEnd = !more || block.byteCount < options.readBytes
+            try commitIfDue(atEnd: atEnd)
+            if !more { wait() }
+        }
+        try commit()
+    }
+
+    private mutating func foldBlock() throws {
+        let began = ContinuousClock.now
+        let requests = fold.prepare(block, from: next)
+        if !requests.isEmpty {
+            try store.load(requests, of: fold.descriptor) { fold.load(table: $0, row: $1) }
+        }
+        let count = Int(block.end.rawValue - next.rawValue)
+        fold.fold(block, from: next)
+        next = block.end
+        lastReceivedAt = block.lastTime
+        foldedBytes += block.byteCount
+        foldTime += ContinuousClock.now - began
+        if oldestChange == nil { oldestChange = began }
+        board.folded(count)
+        // Nothing to be seen of these events: they are as good as in the tables.
+        if fold.dirtyRowCount == 0 { board.visible(Position(next.rawValue - 1), receivedAt: lastReceivedAt) }
+    }
+
+    private mutating func commitIfDue(atEnd: Bool) throws {
+        guard let oldestChange else { return }
+        let now = ContinuousClock.now, dirty = fold.dirtyRowCount
+        let due = if dirty == 0 {
+            now - oldestChange >= options.checkpointDelay
+        } else if atEnd {
+            now >= notBefore
+        } else {
+            dirty >= options.dirtyRowsMax || foldedBytes >= options.foldedBytesMax
+                || now - oldestChange >= max(options.commitDelayMax, options.minimumCommitInterval)
+        }
+        if due { try commit() }
+    }
+
+    /// Blocks until there is more to fold or something is due.
+    private func wait() {
+        if oldestChange == nil || fold.dirtyRowCount == 0 { board.caughtUp() }
+        var wait = Duration.milliseconds(100)
+        if let oldestChange {
+            let due = fold.dirtyRowCount == 0 ? oldestChange + options.checkpointDelay : notBefore
+            wait = min(wait, due - ContinuousClock.now)
+        }
+        let milliseconds = max(1, Int((wait / .milliseconds(1)).rounded(.up)))
+        _ = source.waitForDurable(beyond: next.rawValue, timeoutMilliseconds: milliseconds)
+    }
+
+    /// Rows and checkpoint in one transaction; nothing when nothing was folded since the last.
+    private mutating func commit() throws {
+        guard oldestChange != nil else { return }
+        let began = ContinuousClock.now
+        fold.drain(into: &rows)
+        let position = Position(next.rawValue - 1)
+        try store.commit(rows, of: fold.descriptor, partition: partition, from: committed, to: position)
+        let ended = ContinuousClock.now
+        board.committed(rows: rows.reduce(0) { $0 + $1.rowCount }, took: foldTime + (ended - began))
+        board.visible(position, receivedAt: lastReceivedAt)
+        committed = position
+        oldestChange = nil
+        foldedBytes = 0
+        foldTime = .zero
+        // Half of the time at most goes into transactions, so that under load they grow instead of
+        // multiplying.
+        notBefore = ended + max(options.minimumCommitInterval, min(ended - began, .milliseconds(50)))
+        for index in rows.indices {
+            // What a long catch-up needed is not kept for quiet times.
+            if rows[index].bytes.count > 1 << 20 { rows[index] = RowBuffer() } else { rows[index].removeAll() }
+        }
+        fold.shrink(toBytes: options.stateBytesMax)
+    }
+}

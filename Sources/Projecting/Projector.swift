@@ -1,0 +1,180 @@
+import EventLog
+import EventModel
+import Projections
+import Threading
+
+// A projector drives one projection's fold over one partition of the log into a store.
+//
+// Lifecycle: `run()` goes on until `stop()` or until its task is cancelled. It works in passes: read the
+// checkpoint, make a new fold, follow the log, commit. Whatever goes wrong ends the pass; the next begins
+// from the checkpoint again:
+// - store unavailable: after 0.1 to 5 s, doubling, with jitter, for ever;
+// - checkpoint moved by somebody else: soon, and it is counted;
+// - rows refused, log damaged, rows of another version, checkpoint past the log's end: FAILED, and every 30 s
+//   again.
+//
+// Invariants: rows and checkpoint move in one transaction; a position is reported as applied only when its
+// rows are committed; nothing of a failed pass survives; memory is bounded by `ProjectorOptions`.
+
+/// See the page above. Its thread is its own: a store or a log that blocks it blocks nobody else.
+public actor Projector {
+    public nonisolated let descriptor: ProjectionDescriptor
+    public nonisolated let partition: Int
+    private nonisolated let executor: ThreadExecutor
+    private nonisolated let board = ProjectorBoard()
+    private nonisolated let source: any LogSource
+    private nonisolated let options: ProjectorOptions
+    private let makeFold: @Sendable () -> any ProjectionFold
+    private let makeStore: @Sendable () -> any ProjectionStore
+    private let note: @Sendable (String) -> Void
+
+    public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    /// - Parameters:
+    ///   - makeFold: a new fold without memory; called at the beginning of each pass.
+    ///   - makeStore: called once, on the projector's thread, to which the store belongs.
+    ///   - note: gets one line whenever something worth a log line happens. For any thread.
+    public init(
+        _ descriptor: ProjectionDescriptor, partition: Int = 0, source: any LogSource, options: ProjectorOptions = .init(),
+        makeFold: @escaping @Sendable () -> any ProjectionFold, makeStore: @escaping @Sendable () -> any ProjectionStore,
+        note: @escaping @Sendable (String) -> Void = { _ in }
+    ) {
+        self.descriptor = descriptor
+        self.partition = partition
+        self.source = source
+        self.options = options
+        self.makeFold = makeFold
+        self.makeStore = makeStore
+        self.note = note
+        executor = ThreadExecutor(name: "p-" + descriptor.name)
+    }
+
+    /// Projects until `stop()`, or until the task is cancelled. To be called once.
+    public func run() async {
+        let store = makeStore()
+        board.begin(interrupter: store.interrupter)
+        await withTaskCancellationHandler {
+            await runPasses(store)
+        } onCancel: {
+            requestStop()
+        }
+        board.end()
+    }
+
+    /// Commits what is folded and ends; returns when `run` has returned. A store that hangs is interrupted.
+    public nonisolated func stop() async {
+        requestStop()
+        await board.waitForEnd()
+    }
+
+    /// Commits what is folded, then holds until `resume()`. Takes effect within about 0.1 s and the running
+    /// transaction.
+    public nonisolated func pause() { board.requestPause(true) }
+    public nonisolated func resume() { board.requestPause(false) }
+
+    public nonisolated var status: ProjectorStatus {
+        board.status(
+            name: descriptor.name, version: descriptor.version, partition: partition, durableCount: source.durableCount)
+    }
+
+    /// Suspends until `position`'s effect stands in the tables. False when the time is over, or the projector
+    /// ended, first.
+    public nonisolated func waitUntilApplied(_ position: Position, timeout: Duration) async -> Bool {
+        await board.wait(for: position, timeout: timeout)
+    }
+
+    private nonisolated func requestStop() {
+        board.requestStop()
+        let (board, patience) = (board, options.stopPatience)
+        Task.detached {
+            try? await Task.sleep(for: patience)
+            if !board.hasEnded { board.interruptStore() }
+        }
+    }
+
+    private func runPasses(_ store: any ProjectionStore) async {
+        var backoff = Backoff(max: options.backoffMax)
+        while !board.stopRequested {
+            if board.pauseRequested {
+                board.paused()
+                await rest(.milliseconds(50)) { true }
+                continue
+            }
+            let transactions = status.transactions
+            let problem = runPass(store)
+            if status.transactions != transactions { backoff.reset() }
+            guard let problem, !board.stopRequested else { continue }
+            let delay = report(problem, &backoff)
+            // `pause` then `resume` is how a person says "try now".
+            await rest(delay) { !self.board.pauseRequested }
+        }
+    }
+
+    private enum Problem {
+        case unavailable(String), moved(String), failed(String)
+    }
+
+    /// Nil when it yielded.
+    private func runPass(_ store: any ProjectionStore) -> Problem? {
+        var folded: String?
+        do {
+            var pass = try ProjectionPass(
+                source: source, fold: makeFold(), store: store, partition: partition, options: options, board: board)
+            defer { folded = pass.uncommitted }
+            try pass.run()
+            return nil
+        } catch StoreError.unavailable(let text) {
+            return .unavailable(text)
+        } catch StoreError.checkpointMoved(let text) {
+            return .moved(text)
+        } catch StoreError.refused(let text) {
+            return .failed(folded.map { "\($0): \(text)" } ?? text)
+        } catch {
+            return .failed("\(error)")
+        }
+    }
+
+    private func report(_ problem: Problem, _ backoff: inout Backoff) -> Duration {
+        let previous = status.lastError
+        let text: String, delay: Duration
+        switch problem {
+        case .unavailable(let why):
+            (text, delay) = (why, backoff.next())
+            board.waiting(why, conflict: false)
+        case .moved(let why):
+            (text, delay) = (why, backoff.next())
+            board.waiting(why, conflict: true)
+        case .failed(let why):
+            (text, delay) = (why, options.failedRetry)
+            board.failed(why)
+        }
+        if text != previous { note("projection \(descriptor.name): \(text)") }
+        return delay
+    }
+
+    /// Rests without holding the thread, in slices, so that a stop need not wait for its end.
+    private func rest(_ duration: Duration, while goOn: () -> Bool) async {
+        let end = ContinuousClock.now + duration
+        while ContinuousClock.now < end, !board.stopRequested, goOn() {
+            try? await Task.sleep(for: min(.milliseconds(50), end - ContinuousClock.now))
+        }
+    }
+}
+
+/// Doubling pauses from 0.1 s on, each shortened by up to a half at random, so that many do not come back at
+/// once.
+struct Backoff {
+    private let max: Duration
+    private var current = Self.first
+    private static let first = Duration.milliseconds(100)
+
+    init(max: Duration) { self.max = max }
+
+    mutating func next() -> Duration {
+        let pause = Swift.min(current, max)
+        current = Swift.min(current * 2, max)
+        return pause * Double.random(in: 0.5...1)
+    }
+
+    mutating func reset() { current = Self.first }
+}

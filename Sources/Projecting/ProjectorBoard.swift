@@ -1,0 +1,215 @@
+import EventModel
+import EventLog
+import Synchronization
+#if canImport(Glibc)
+import Glibc
+#else
+import Musl
+#endif
+
+/// Where a projector's thread and everybody else meet: commands in one direction, facts in the other.
+/// Everything is under one mutex that is held for a few instructions.
+final class ProjectorBoard: Sendable {
+    private struct Waiter {
+        var position: Position
+        var continuation: CheckedContinuation<Bool, Never>
+    }
+
+    private struct State {
+        var phase = Phase.waiting
+        var pauseRequested = false
+        var stopRequested = false
+        var begun = false
+        var begunAt: Timestamp?
+        var ended = false
+        var interrupter: (@Sendable () -> Void)?
+        var visible: Position?
+        var lastReceivedAt: Timestamp?
+        var caughtUpAt: Timestamp?
+        var rate = RateMeter()
+        var lastError: String?
+        var transactions: UInt64 = 0
+        var rowsWritten: UInt64 = 0
+        var conflicts: UInt64 = 0
+        var applyTime = DurationHistogram()
+        var waiters: [UInt64: Waiter] = [:]
+        var nextWaiter: UInt64 = 0
+        var endWaiters: [CheckedContinuation<Void, Never>] = []
+    }
+
+    enum Phase { case waiting, going, paused, failed }
+
+    private let state = Mutex(State())
+
+    // MARK: Commands
+
+    var stopRequested: Bool { state.withLock { $0.stopRequested } }
+    var pauseRequested: Bool { state.withLock { $0.pauseRequested } }
+    var shouldYield: Bool { state.withLock { $0.stopRequested || $0.pauseRequested } }
+    var hasEnded: Bool { state.withLock { $0.ended } }
+
+    func requestPause(_ on: Bool) { state.withLock { $0.pauseRequested = on } }
+    func requestStop() { state.withLock { $0.stopRequested = true } }
+    func interruptStore() { state.withLock { $0.interrupter }?() }
+
+    /// Returns when `run` has ended, or at once when it was never begun.
+    func waitForEnd() async {
+        await withCheckedContinuation { continuation in
+            let already = state.withLock { state in
+                if !state.begun || state.ended { return true }
+                state.endWaiters.append(continuation)
+                return false
+            }
+            if already { continuation.resume() }
+        }
+    }
+
+    // MARK: Facts
+
+    func begin(interrupter: @escaping @Sendable () -> Void) {
+        let now = now()
+        state.withLock {
+            precondition(!$0.begun, "a projector runs once")
+            $0.begun = true
+            $0.begunAt = now
+            $0.interrupter = interrupter
+        }
+    }
+
+    func end() {
+        let (ends, waiters) = state.withLock { state in
+            state.ended = true
+            state.interrupter = nil
+            defer {
+                state.endWaiters = []
+                state.waiters = [:]
+            }
+            return (state.endWaiters, Array(state.waiters.values))
+        }
+        for waiter in ends { waiter.resume() }
+        for waiter in waiters { waiter.continuation.resume(returning: false) }
+    }
+
+    func paused() {
+        state.withLock {
+            $0.phase = .paused
+            $0.lastError = nil
+        }
+    }
+
+    func waiting(_ error: String, conflict: Bool) {
+        state.withLock {
+            $0.phase = .waiting
+            $0.lastError = error
+            if conflict { $0.conflicts += 1 }
+        }
+    }
+
+    func failed(_ error: String) {
+        state.withLock {
+            $0.phase = .failed
+            $0.lastError = error
+        }
+    }
+
+    /// A pass began at a checkpoint.
+    func begins(after position: Position?) { setVisible(position, receivedAt: nil, going: false) }
+
+    func folded(_ count: Int) {
+        let second = now().microseconds / 1_000_000
+        state.withLock { $0.rate.add(count, at: second) }
+    }
+
+    /// Everything up to `position` is in the tables.
+    func visible(_ position: Position?, receivedAt: Timestamp?) {
+        setVisible(position, receivedAt: receivedAt, going: true)
+    }
+
+    func committed(rows: Int, took: Duration) {
+        state.withLock {
+            $0.transactions += 1
+            $0.rowsWritten += UInt64(rows)
+            $0.applyTime.observe(took)
+        }
+    }
+
+    /// Nothing durable is missing from the tables.
+    func caughtUp() {
+        let now = now()
+        state.withLock {
+            $0.caughtUpAt = now
+            $0.phase = .going
+            $0.lastError = nil
+        }
+    }
+
+    private func setVisible(_ position: Position?, receivedAt: Timestamp?, going: Bool) {
+        let reached = state.withLock { state in
+            if going {
+                state.phase = .going
+                state.lastError = nil
+            }
+            state.visible = position
+            if let receivedAt { state.lastReceivedAt = receivedAt }
+            guard let position, !state.waiters.isEmpty else { return [Waiter]() }
+            let reached = state.waiters.filter { $0.value.position <= position }
+            for id in reached.keys { state.waiters[id] = nil }
+            return Array(reached.values)
+        }
+        for waiter in reached { waiter.continuation.resume(returning: true) }
+    }
+
+    // MARK: Questions
+
+    /// Suspends until `position` is in the tables; false when the time is over or the projector ends first.
+    func wait(for position: Position, timeout: Duration) async -> Bool {
+        let id = state.withLock { state in
+            defer { state.nextWaiter += 1 }
+            return state.nextWaiter
+        }
+        let timer = Task {
+            try? await Task.sleep(for: timeout)
+            state.withLock { $0.waiters.removeValue(forKey: id) }?.continuation.resume(returning: false)
+        }
+        defer { timer.cancel() }
+        return await withCheckedContinuation { continuation in
+            let answer: Bool? = state.withLock { state in
+                if let visible = state.visible, visible >= position { return true }
+                if state.ended || timeout <= .zero { return false }
+                state.waiters[id] = Waiter(position: position, continuation: continuation)
+                return nil
+            }
+            if let answer { continuation.resume(returning: answer) }
+        }
+    }
+
+    func status(name: String, version: Int, partition: Int, durableCount: UInt64) -> ProjectorStatus {
+        let now = now()
+        return state.withLock { state in
+            let applied = state.visible.map { $0.rawValue + 1 } ?? 0
+            let lag = durableCount > applied ? durableCount - applied : 0
+            let since = [state.lastReceivedAt, state.caughtUpAt].compactMap { $0 }.max() ?? state.begunAt
+            let seconds = since.map { max(0, now.secondsSinceEpoch - $0.secondsSinceEpoch) } ?? 0
+            let phase: ProjectorStatus.State =
+                switch state.phase {
+                case .waiting: .waiting
+                case .paused: .paused
+                case .failed: .failed
+                case .going: lag == 0 || seconds < 2 ? .running : .catchingUp
+                }
+            return ProjectorStatus(
+                name: name, version: version, partition: partition, state: phase, position: state.visible,
+                lagEvents: lag, lagSeconds: lag == 0 ? 0 : seconds,
+                eventsPerSecond: state.rate.perSecond(at: now.microseconds / 1_000_000), lastError: state.lastError,
+                transactions: state.transactions, rowsWritten: state.rowsWritten,
+                checkpointConflicts: state.conflicts, applyTime: state.applyTime)
+        }
+    }
+
+    /// The wall clock: for what people see, never for rows.
+    private func now() -> Timestamp {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return Timestamp(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000)
+    }
+}
