@@ -34,7 +34,7 @@ let package = Package(
         .target(name: "Threading", dependencies: ["CPlatform"]),
 
         // MQTT → durable log
-        .target(name: "EventLog", dependencies: ["EventModel", "Threading", "CLZ4", "CChecksum"]),
+        .target(name: "EventLog", dependencies: ["EventModel", "Threading", "CLZ4", "CChecksum", "CPlatform"]),
         .target(name: "Ingest", dependencies: ["EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL"]),
 
         // log → facts → rows → PostgreSQL
@@ -85,6 +85,7 @@ let package = Package(
         // tests, one folder a target
         .target(name: "TestSupport", dependencies: ["CPlatform", "CMosquitto", "COpenSSL"], path: "Tests/TestSupport"),
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
+        .testTarget(name: "EventLogTests", dependencies: ["EventLog", "CChecksum"]),
         .testTarget(name: "DecodingTests", dependencies: ["Decoding"]),
         .testTarget(name: "ProjectionsTests", dependencies: ["Projections"]),
         .testTarget(name: "IngestTests", dependencies: ["Ingest", "EventLog", "EventModel", "Threading", "TestSupport"]),

@@ -38,7 +38,8 @@ public final class EventBlock {
         precondition(isEmpty || base == end, "blocks join without a gap")
         ensureCapacity(self.byteCount + byteCount)
         let room = UnsafeMutableRawBufferPointer(rebasing: storage[self.byteCount..<(self.byteCount + byteCount)])
-        guard count > 0, fill(room), Self.walk(UnsafeRawBufferPointer(room)) == count else { return false }
+        guard count > 0, fill(room), let walked = Self.walk(UnsafeRawBufferPointer(room)), walked.count == count
+        else { return false }
         if isEmpty {
             self.base = base
             firstTime = RecordView(unchecked: UnsafeRawPointer(room.baseAddress!)).receivedAt
@@ -47,7 +48,7 @@ public final class EventBlock {
         self.byteCount += byteCount
         let slack = UnsafeMutableRawBufferPointer(rebasing: storage[self.byteCount..<(self.byteCount + Self.slackBytes)])
         slack.initializeMemory(as: UInt8.self, repeating: 0)
-        lastTime = Self.lastRecord(UnsafeRawBufferPointer(room)).receivedAt
+        lastTime = RecordView(unchecked: UnsafeRawPointer(room.baseAddress!) + walked.last).receivedAt
         return true
     }
 
@@ -66,24 +67,16 @@ public final class EventBlock {
 
     public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: storage[..<byteCount]) }
 
-    /// How many well-formed records fill `bytes` exactly, or nil.
-    static func walk(_ bytes: UnsafeRawBufferPointer) -> Int? {
-        var offset = 0, count = 0
+    /// How many well-formed records fill `bytes` exactly and where the last begins, or nil.
+    static func walk(_ bytes: UnsafeRawBufferPointer) -> (count: Int, last: Int)? {
+        var offset = 0, count = 0, last = 0
         while offset < bytes.count {
             guard let length = RecordView.check(bytes, at: offset) else { return nil }
+            last = offset
             offset += length
             count += 1
         }
-        return count
-    }
-
-    private static func lastRecord(_ bytes: UnsafeRawBufferPointer) -> RecordView {
-        var offset = 0
-        while true {
-            let record = RecordView(unchecked: bytes.baseAddress! + offset)
-            offset += record.length
-            if offset >= bytes.count { return record }
-        }
+        return (count, last)
     }
 
     private func ensureCapacity(_ needed: Int) {

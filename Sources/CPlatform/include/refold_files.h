@@ -1,0 +1,15 @@
+// File operations of Linux that Swift cannot import.
+#ifndef REFOLD_FILES_H
+#define REFOLD_FILES_H
+#include <stdint.h>
+
+/// fallocate(2), mode 0. Returns 0 or an errno.
+int refold_fallocate(int descriptor, int64_t offset, int64_t length);
+
+/// Locks a whole file for writing, by open file description (fcntl(2), F_OFD_SETLK): the lock ends with the last
+/// descriptor, and another open in the same process conflicts too. Returns 0 or an errno (EAGAIN: somebody has it).
+int refold_lock_file(int descriptor);
+
+/// Whether somebody else holds such a lock: 1 or 0, or -errno. Takes none.
+int refold_file_is_locked(int descriptor);
+#endif

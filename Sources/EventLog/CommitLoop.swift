@@ -1,0 +1,205 @@
+import EventModel
+import Synchronization
+
+/// What submitters, readers and the writer's thread share: the queue, the durable count, the counters.
+final class CommitQueue: Sendable {
+    private struct State {
+        var pending: [Submission] = []
+        var closed = false
+        var finished = false
+        /// Why nothing can be appended any more.
+        var failure: String?
+        var statistics = LogStatistics()
+    }
+
+    private let state = Monitor(State())
+    private let readers = Monitor(0)
+    private let finished = Monitor(false)
+    private let durable: Atomic<UInt64>
+
+    init(durableCount: UInt64) { durable = Atomic(durableCount) }
+
+    var durableCount: UInt64 { durable.load(ordering: .acquiring) }
+    var statistics: LogStatistics { state.withLock { $0.statistics } }
+
+    func submit(_ submission: Submission) throws(AppendError) {
+        precondition(submission.batch.byteCount <= FileLog.batchBytesMax, "a batch larger than \(FileLog.batchBytesMax) bytes")
+        try state.withLock { (state) throws(AppendError) in
+            if let failure = state.failure { throw .failed(failure) }
+            if state.closed { throw .failed("the log is closed") }
+            state.pending.append(submission)
+        }
+        state.wakeOne()
+    }
+
+    /// Blocks until there is something to do, and moves it into `taken`, at most about `bytesMax` bytes.
+    /// False once closed and empty.
+    func take(into taken: inout [Submission], bytesMax: Int) -> Bool {
+        state.wait { state in
+            guard !state.pending.isEmpty else { return state.closed ? false : nil }
+            var bytes = 0, count = 0
+            for submission in state.pending {
+                if count > 0, bytes + submission.batch.byteCount > bytesMax { break }
+                bytes += submission.batch.byteCount
+                count += 1
+            }
+            taken.append(contentsOf: state.pending[..<count])
+            state.pending.removeFirst(count)
+            return true
+        }
+    }
+
+    func publish(durableCount: UInt64, _ update: (inout LogStatistics) -> Void) {
+        durable.store(durableCount, ordering: .releasing)
+        state.withLock { update(&$0.statistics) }
+        if readers.withLock({ $0 > 0 }) { readers.wakeAll() }
+    }
+
+    func update(_ update: (inout LogStatistics) -> Void) { state.withLock { update(&$0.statistics) } }
+
+    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {
+        let now = durableCount
+        if now > count || timeoutMilliseconds <= 0 { return now }
+        readers.withLock { $0 += 1 }
+        defer { readers.withLock { $0 -= 1 } }
+        return readers.wait(atMostMilliseconds: timeoutMilliseconds) { _ in
+            let now = durable.load(ordering: .acquiring)
+            return now > count ? now : nil
+        } ?? durableCount
+    }
+
+    func fail(_ message: String) { state.withLock { $0.failure = message } }
+    var failure: String? { state.withLock { $0.failure } }
+
+    func close() {
+        state.withLock { $0.closed = true }
+        state.wakeAll()
+    }
+
+    func finish() {
+        finished.withLock { $0 = true }
+        finished.wakeAll()
+    }
+
+    func waitUntilFinished() { finished.wait { $0 ? () : nil } }
+}
+
+/// The writer's thread.
+/// `@unchecked Sendable`: once `run` has begun, only that thread touches anything here but `queue`.
+final class CommitLoop: @unchecked Sendable {
+    let queue: CommitQueue
+    private var lock: LockFile?
+    private let options: FileLogOptions
+    private let segments: SegmentWriter
+    private let durableFile: DurableFile
+    private let encoder: GroupEncoder
+    private var clock: ClockWatch
+    private var step: ClockWatch.Step?
+    private var lastTime: Timestamp
+    private var end: Position
+    private var taken: [Submission] = []
+
+    /// Raw bytes that one group may hold; what waits beyond goes into the next.
+    private static let groupBytesMax = 4 << 20
+    private static let slowSyncSeconds = 1.0
+
+    init(lock: LockFile, catalog: SegmentCatalog, options: FileLogOptions, recovered: Recovery.Result) throws(FileError) {
+        self.lock = lock
+        self.options = options
+        durableFile = recovered.durableFile
+        end = Position(recovered.report.durableCount)
+        queue = CommitQueue(durableCount: end.rawValue)
+        lastTime = recovered.lastTime ?? Timestamp(microseconds: .min)
+        encoder = GroupEncoder(blockBytesTarget: options.blockBytes)
+        clock = ClockWatch(options.clock)
+        segments = try SegmentWriter(
+            catalog: catalog, logID: recovered.report.logID, segmentBytes: options.segmentBytes, clock: options.clock,
+            fileSystem: options.fileSystem, active: recovered.active)
+        // A new log has its first segment from the start: it is what says whose log this is.
+        if recovered.report.isNew { try segments.begin(at: end) }
+        durableFile.count = end.rawValue
+        queue.update { segments.describe(&$0) }
+    }
+
+    func run() {
+        while queue.take(into: &taken, bytesMax: Self.groupBytesMax) {
+            commit()
+            taken.removeAll(keepingCapacity: true)
+        }
+        segments.close()
+        lock = nil
+        queue.finish()
+    }
+
+    private func commit() {
+        if let failure = queue.failure { return complete(.failed(failure)) }
+        encode()
+        do {
+            let seconds = try segments.commit(encoder)
+            publish(syncSeconds: seconds)
+            if seconds > Self.slowSyncSeconds { options.onSlowSync?(seconds) }
+        } catch {
+            if error.isDiskFull, cleanUp() {
+                complete(.full("the disk is full, the log holds: \(error)"))
+            } else {
+                let message = "the log cannot be written and stops: \(error); what is on disk beyond position \(end) is "
+                    + "unknown, restart to recover"
+                queue.fail(message)
+                complete(.failed(message))
+            }
+        }
+    }
+
+    private func encode() {
+        encoder.begin(at: end)
+        var floor = lastTime
+        step = clock.check() ?? step
+        if let step {
+            var batch = RecordBatch()
+            batch.append(kind: .system, schema: ClockWatch.schema, receivedAt: step.after, json: step.json)
+            let times = batch.raiseTimes(to: floor)
+            floor = times.last
+            _ = encoder.add(batch, first: times.first, last: times.last)
+        }
+        for submission in taken {
+            let times = submission.batch.raiseTimes(to: floor)
+            floor = times.last
+            submission.positions = encoder.add(submission.batch, first: times.first, last: times.last)
+        }
+        encoder.finish()
+    }
+
+    private func publish(syncSeconds: Double) {
+        end = encoder.end
+        lastTime = encoder.lastTime ?? lastTime
+        step = nil
+        durableFile.count = end.rawValue
+        queue.publish(durableCount: end.rawValue) { statistics in
+            statistics.commits += 1
+            statistics.events += UInt64(encoder.eventCount)
+            statistics.rawBytes += UInt64(encoder.rawBytes)
+            statistics.storedBytes += UInt64(encoder.bytes.count)
+            statistics.syncSeconds.record(syncSeconds)
+            statistics.commitEvents.record(Double(encoder.eventCount))
+            segments.describe(&statistics)
+        }
+        for submission in taken {
+            guard let positions = submission.positions else { preconditionFailure("a batch without positions") }
+            submission.complete(.success(positions))
+        }
+    }
+
+    /// Takes back what a failed write left. False when that failed in a way that is not survived.
+    private func cleanUp() -> Bool {
+        do {
+            try segments.clearDirty()
+            return true
+        } catch {
+            return error.isDiskFull
+        }
+    }
+
+    private func complete(_ error: AppendError) {
+        for submission in taken { submission.complete(.failure(error)) }
+    }
+}

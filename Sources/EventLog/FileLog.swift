@@ -1,0 +1,184 @@
+// The event log in local files: one writer, many readers.
+//
+// Lifecycle. `FileLog.open` takes the lock, recovers, and starts the writer's thread. Any thread submits batches; the
+// writer takes all that wait, encodes them into blocks, writes once, syncs once, publishes the new durable count and
+// wakes everybody: a group commit. Readers follow the durable count and share nothing with the writer but that number
+// and the list of segments. `close` finishes what was submitted and gives the lock back. Other processes read by
+// `ReadOnlyLog`, which asks the mapped file `durable` how far.
+//
+// Invariants.
+// - A position is given away once, in order, and never changes. Received-at never decreases with position.
+// - `durableCount` grows only after the fdatasync of the block that holds the event. No reader looks beyond it.
+// - Bytes below the durable end are never written again. The only bytes that are ever zeroed or cut were never acknowledged.
+// - After a failed write or fsync the writer is dead; only "disk full" is survived.
+// - No lock is held during I/O.
+//
+// On disk: `schemas/log-format.md`. In this module: Format (bytes), GroupEncoder (batches → blocks), SegmentWriter
+// (blocks → disk), Recovery (disk → where to go on), BlockScanner and FileLogReader (disk → records).
+
+import EventModel
+import Glibc
+import Synchronization
+import Threading
+
+public struct FileLogOptions: Sendable {
+    /// Preallocated size of a segment, header included.
+    public var segmentBytes = 64 << 20
+    /// Records are cut into blocks of about this many bytes before compression; a batch is never cut.
+    public var blockBytes = 512 << 10
+    /// Open even when the log's last event is more than five minutes in the future of the clock.
+    public var acceptClock = false
+    public var fileSystem: any LogFileSystem = PosixFileSystem()
+    public var clock: any LogClock = SystemClock()
+    /// Called on the writer's thread, with seconds, when an fdatasync took more than one.
+    public var onSlowSync: (@Sendable (Double) -> Void)?
+
+    public init() {}
+}
+
+/// A log that this process writes. Safe to use from any thread.
+public final class FileLog: LogWriter, LogSource {
+    /// A batch above this is a programmer's error.
+    public static let batchBytesMax = 32 << 20
+
+    public let directory: String
+    /// What opening it found.
+    public let report: OpenReport
+    private let shared: CommitQueue
+    private let catalog: SegmentCatalog
+
+    /// Opens the log in `directory`, or begins one there, for writing.
+    /// - Throws: `.locked`, `.foreign`, `.fromTheFuture`, `.system`; `.corrupt` only when it cannot tell where to go on:
+    ///   damage that it can isolate is in `report`, and readers stop at it.
+    public static func open(directory: String, options: FileLogOptions = FileLogOptions()) throws(LogError) -> FileLog {
+        try system { () throws(FileError) in try options.fileSystem.makeDirectory(directory) }
+        let lock = try LockFile.acquire(directory + "/lock")
+        let catalog = SegmentCatalog(directory: directory, fileSystem: options.fileSystem)
+        let recovery = Recovery(directory: directory, fileSystem: options.fileSystem, catalog: catalog)
+        let found = try recovery.run()
+        if let last = found.lastTime, !options.acceptClock {
+            let ahead = last.microseconds - options.clock.now().microseconds
+            guard ahead <= ClockWatch.forwardMicrosMax else {
+                throw LogError(.fromTheFuture, "the log's last event is of \(last), \(ahead / 1_000_000) s in the future: "
+                    + "set the clock, or start with --accept-clock to record times that stand still until then")
+            }
+        }
+        let loop = try system { () throws(FileError) in
+            try CommitLoop(lock: lock, catalog: catalog, options: options, recovered: found)
+        }
+        Reserve.fill(directory, options.fileSystem)
+        return FileLog(directory: directory, report: found.report, loop: loop, catalog: catalog)
+    }
+
+    private init(directory: String, report: OpenReport, loop: CommitLoop, catalog: SegmentCatalog) {
+        self.directory = directory
+        self.report = report
+        self.catalog = catalog
+        shared = loop.queue
+        startThread(name: "log-writer") { loop.run() }
+    }
+
+    deinit { shared.close() }
+
+    public var durableCount: UInt64 { shared.durableCount }
+
+    public func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {
+        guard !batch.isEmpty else { return Position(durableCount)..<Position(durableCount) }
+        let submission = Submission(waiter: .thread(Gate()))
+        swap(&batch, &submission.batch)
+        defer { swap(&batch, &submission.batch) }
+        try shared.submit(submission)
+        return try submission.waitForOutcome()
+    }
+
+    public func append(_ batch: RecordBatch) async throws(AppendError) -> Range<Position> {
+        guard !batch.isEmpty else { return Position(durableCount)..<Position(durableCount) }
+        let outcome: Result<Range<Position>, AppendError> = await withCheckedContinuation { continuation in
+            let submission = Submission(waiter: .task(continuation))
+            submission.batch = batch
+            do throws(AppendError) {
+                try shared.submit(submission)
+            } catch {
+                continuation.resume(returning: .failure(error))
+            }
+        }
+        return try outcome.get()
+    }
+
+    public func reader(from position: Position) throws -> any LogReader {
+        let durable = durableCount
+        guard position.rawValue <= durable else {
+            throw LogError(.outOfRange, "position \(position) lies beyond the log's end (\(durable) events)")
+        }
+        return FileLogReader(catalog: catalog, position: position) { [shared] in shared.durableCount }
+    }
+
+    public func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {
+        shared.waitForDurable(beyond: count, timeoutMilliseconds: timeoutMilliseconds)
+    }
+
+    /// The first event received at or after `time`; the durable end when there is none.
+    public func position(atOrAfter time: Timestamp) throws -> Position {
+        try catalog.position(atOrAfter: time, durableCount: durableCount)
+    }
+
+    /// The first position that is kept.
+    public var firstPosition: Position { catalog.bases.first ?? Position(0) }
+    public var statistics: LogStatistics { shared.statistics }
+
+    /// Finishes what was submitted, ends the writer's thread and gives the lock back. Blocks until that is done.
+    /// Appends after it fail.
+    public func close() {
+        shared.close()
+        shared.waitUntilFinished()
+    }
+}
+
+/// One batch on its way through the writer's thread.
+/// `@unchecked Sendable`: the submitter sets it up, then only the writer touches it until it opens the gate.
+final class Submission: @unchecked Sendable {
+    enum Waiter {
+        case thread(Gate)
+        case task(CheckedContinuation<Result<Range<Position>, AppendError>, Never>)
+    }
+
+    var batch = RecordBatch()
+    var positions: Range<Position>?
+    private let waiter: Waiter
+    private var outcome: Result<Range<Position>, AppendError>?
+
+    init(waiter: Waiter) { self.waiter = waiter }
+
+    func complete(_ outcome: Result<Range<Position>, AppendError>) {
+        switch waiter {
+        case .thread(let gate):
+            self.outcome = outcome
+            gate.open()
+        case .task(let continuation):
+            continuation.resume(returning: outcome)
+        }
+    }
+
+    func waitForOutcome() throws(AppendError) -> Range<Position> {
+        guard case .thread(let gate) = waiter else { preconditionFailure("a task awaits its continuation") }
+        gate.wait()
+        guard let outcome else { preconditionFailure("the gate opened without an outcome") }
+        return try outcome.get()
+    }
+}
+
+/// Lets one thread wait for another, once.
+/// `@unchecked Sendable`: a POSIX semaphore is made for it (sem_overview(7)); the memory lives as long as the object.
+final class Gate: @unchecked Sendable {
+    private let semaphore = UnsafeMutablePointer<sem_t>.allocate(capacity: 1)
+
+    init() { precondition(sem_init(semaphore, 0, 0) == 0, "no semaphore") }
+
+    deinit {
+        sem_destroy(semaphore)
+        semaphore.deallocate()
+    }
+
+    func open() { sem_post(semaphore) }
+    func wait() { while sem_wait(semaphore) != 0 { precondition(errno == EINTR) } }
+}

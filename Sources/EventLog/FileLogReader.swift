@@ -1,0 +1,163 @@
+import CLZ4
+import EventModel
+
+/// Reads a log on disk forward, across segments, up to what is durable. One consumer's own.
+final class FileLogReader: LogReader {
+    private let catalog: SegmentCatalog
+    private let durable: () throws(LogError) -> UInt64
+    private(set) var position: Position
+    private var segment: Segment?
+    private var scanner: BlockScanner?
+    /// Base of the next block; nil until the block that holds `position` is found.
+    private var nextBase: Position?
+    /// What was durable when the scanner read ahead: what lies beyond is read again.
+    private var durableWhenRead: UInt64 = 0
+
+    init(catalog: SegmentCatalog, position: Position, durable: @escaping () throws(LogError) -> UInt64) {
+        self.catalog = catalog
+        self.durable = durable
+        self.position = position
+    }
+
+    func read(into block: EventBlock, atLeast byteCount: Int) throws(LogError) -> Bool {
+        block.removeAll(at: position)
+        var durableCount = durableWhenRead
+        while block.byteCount < byteCount || block.isEmpty {
+            if position.rawValue >= durableCount {
+                if !block.isEmpty { break }
+                durableCount = try durable()
+                guard position.rawValue < durableCount else { break }
+                durableWhenRead = durableCount
+                scanner?.invalidate()
+            }
+            // Bytes that came before damage are handed out first; the next call reports it.
+            guard try readBlock(into: block, durableCount: durableCount) else { break }
+        }
+        return !block.isEmpty
+    }
+
+    /// Appends one block, or throws. False: a block is bad, but there are good ones before it to hand out.
+    private func readBlock(into block: EventBlock, durableCount: UInt64) throws(LogError) -> Bool {
+        while true {
+            let scanner: BlockScanner
+            if let known = self.scanner { scanner = known } else { scanner = try openSegment(durableCount: durableCount) }
+            let offset = scanner.offset
+            let step = try system { () throws(FileError) in try scanner.next() }
+            switch step {
+            case .end:
+                if try moveToNextSegment() { continue }
+                // Durable, and yet not there.
+                if !block.isEmpty { return false }
+                throw try damage(at: offset, "the log ends here, but was durable up to position \(durableCount)")
+            case .damaged(let what):
+                scanner.seek(to: offset)
+                if !block.isEmpty { return false }
+                throw try damage(at: offset, what)
+            case .block(let header, let stored):
+                guard header.base == nextBase ?? header.base, header.base <= position else {
+                    scanner.seek(to: offset)
+                    if !block.isEmpty { return false }
+                    throw try damage(at: offset, "expected position \(nextBase ?? position), found \(header.base)")
+                }
+                nextBase = header.end
+                if header.end <= position { continue }
+                guard Self.decode(header, stored, into: block) else {
+                    scanner.seek(to: offset)
+                    nextBase = header.base
+                    if !block.isEmpty { return false }
+                    throw try damage(at: offset, "the records cannot be decoded")
+                }
+                position = header.end
+                return true
+            }
+        }
+    }
+
+    static func decode(_ header: BlockHeader, _ stored: UnsafeRawBufferPointer, into block: EventBlock) -> Bool {
+        block.append(base: header.base, count: header.count, byteCount: header.rawBytes) { room in
+            switch header.codec {
+            case .raw:
+                room.copyMemory(from: stored)
+                return true
+            case .lz4:
+                let length = LZ4_decompress_safe(
+                    stored.assumingMemoryBound(to: CChar.self).baseAddress,
+                    room.assumingMemoryBound(to: CChar.self).baseAddress, Int32(stored.count), Int32(room.count))
+                return Int(length) == room.count
+            }
+        }
+    }
+
+    private func openSegment(durableCount: UInt64) throws(LogError) -> BlockScanner {
+        var base = catalog.bases(around: position).containing
+        if base == nil {
+            try catalog.refresh()
+            base = catalog.bases(around: position).containing
+        }
+        guard let base else {
+            throw LogError(.outOfRange, "the log in \(catalog.directory) begins behind position \(position)")
+        }
+        let segment = try catalog.segment(base: base)
+        let offset = try system { () throws(FileError) in
+            try segment.offset(before: position, durableCount: durableCount)
+        }
+        let scanner = BlockScanner(file: segment.file, salt: segment.header.salt, offset: offset)
+        self.segment = segment
+        self.scanner = scanner
+        nextBase = offset == SegmentHeader.byteCount ? base : nil
+        return scanner
+    }
+
+    /// False when there is none that continues exactly here.
+    private func moveToNextSegment() throws(LogError) -> Bool {
+        guard let current = segment else { return false }
+        var next = catalog.bases(around: current.base).next
+        if next == nil {
+            try catalog.refresh()
+            next = catalog.bases(around: current.base).next
+        }
+        guard let next, next == nextBase ?? position else { return false }
+        let segment = try catalog.segment(base: next)
+        self.segment = segment
+        scanner = BlockScanner(file: segment.file, salt: segment.header.salt)
+        return true
+    }
+
+    /// Finds where the log goes on behind damage, and says so.
+    private func damage(at offset: Int, _ what: String) throws(LogError) -> LogError {
+        guard let segment else { preconditionFailure("no segment is open") }
+        let first = nextBase ?? position
+        let search = BlockScanner(file: segment.file, salt: segment.header.salt, offset: offset)
+        var goesOn: (position: Position, offset: Int)?
+        try system { () throws(FileError) in
+            while let header = try search.findHeader() {
+                let found = search.offset
+                if header.base >= first, case .block = try search.next(), header.base > first || found > offset {
+                    goesOn = (header.base, found)
+                    return
+                }
+                search.seek(to: found + LogFormat.alignment)
+            }
+        }
+        let size = try system { () throws(FileError) in try segment.file.byteCount() }
+        let behind = goesOn?.position ?? catalog.bases(around: segment.base).next
+        let range = CorruptRange(
+            segment: segment.path, bytes: offset..<max(offset, goesOn?.offset ?? size),
+            positions: first..<max(first, behind ?? Position(durableWhenRead)), reason: what)
+        return LogError(.corrupt, range.description)
+    }
+}
+
+/// Bytes that were durable and are damaged, and the events that are lost with them.
+public struct CorruptRange: Sendable, Equatable, CustomStringConvertible {
+    public let segment: String
+    public let bytes: Range<Int>
+    public let positions: Range<Position>
+    public let reason: String
+
+    public var description: String {
+        "\(segment) is damaged at bytes \(bytes.lowerBound)..<\(bytes.upperBound), which held positions "
+            + "\(positions.lowerBound)..<\(positions.upperBound): \(reason). Nothing was changed. Restore the file from a "
+            + "backup, or read on from position \(positions.upperBound)"
+    }
+}

@@ -1,0 +1,131 @@
+import CLZ4
+import EventModel
+import Glibc
+
+/// Turns the batches of one group commit into blocks, in buffers that it keeps. Belongs to the writer's thread.
+/// `begin`, then `add` for each batch, then `seal`; `bytes` is what goes to disk.
+final class GroupEncoder {
+    private let blockBytesTarget: Int
+    private var raw = GrowingBuffer()
+    private var output = GrowingBuffer()
+    private var headers: [(offset: Int, header: BlockHeader)] = []
+    private var open: (count: Int, first: Timestamp, last: Timestamp)?
+    private(set) var base = Position(0)
+    private(set) var end = Position(0)
+    private(set) var rawBytes = 0
+    private var durableCount: UInt64 = 0
+
+    init(blockBytesTarget: Int) { self.blockBytesTarget = blockBytesTarget }
+
+    var bytes: UnsafeRawBufferPointer { output.bytes }
+    var eventCount: Int { Int(end.rawValue - base.rawValue) }
+    var lastTime: Timestamp? { headers.last?.header.lastTime }
+
+    /// `durableCount` is both where the group begins and what its headers say is durable.
+    func begin(at base: Position) {
+        raw.removeAll()
+        output.removeAll()
+        headers.removeAll(keepingCapacity: true)
+        open = nil
+        self.base = base
+        end = base
+        rawBytes = 0
+        durableCount = base.rawValue
+    }
+
+    /// Adds a batch whose times are `first` to `last`; it lies in one block as a whole. Returns its positions.
+    func add(_ batch: RecordBatch, first: Timestamp, last: Timestamp) -> Range<Position> {
+        if open != nil, raw.count + batch.byteCount > blockBytesTarget { closeBlock() }
+        batch.withUnsafeBytes { raw.append($0) }
+        open = (count: (open?.count ?? 0) + batch.count, first: open?.first ?? first, last: last)
+        let positions = end..<end.advanced(by: batch.count)
+        end = positions.upperBound
+        rawBytes += batch.byteCount
+        return positions
+    }
+
+    /// Closes the last block. The bytes lack only their headers, which need the segment's salt.
+    func finish() { closeBlock() }
+
+    /// Writes the headers.
+    func seal(salt: UInt64) {
+        for (offset, header) in headers {
+            var header = header
+            header.salt = salt
+            header.encode(into: output.region(offset, BlockHeader.byteCount))
+        }
+    }
+
+    private func closeBlock() {
+        guard let block = open else { return }
+        let rawCount = raw.count
+        let start = output.count
+        let room = output.grow(by: BlockHeader.byteCount + rawCount + LogFormat.alignment)
+        let body = UnsafeMutableRawBufferPointer(rebasing: room[BlockHeader.byteCount..<(BlockHeader.byteCount + rawCount)])
+        var stored = 0
+        // Compression that does not save a page saves nothing.
+        if BlockHeader.byteCount + rawCount > LogFormat.alignment {
+            stored = Int(LZ4_compress_fast(
+                raw.bytes.assumingMemoryBound(to: CChar.self).baseAddress,
+                body.assumingMemoryBound(to: CChar.self).baseAddress, Int32(rawCount), Int32(rawCount - 1), 1))
+        }
+        let codec: BlockCodec = stored > 0 ? .lz4 : .raw
+        if codec == .raw {
+            body.copyMemory(from: raw.bytes)
+            stored = rawCount
+        }
+        let used = BlockHeader.byteCount + stored
+        let onDisk = LogFormat.aligned(used)
+        output.region(start + used, onDisk - used).initializeMemory(as: UInt8.self, repeating: 0)
+        output.shrink(to: start + onDisk)
+        let crc = LogFormat.crc(UnsafeRawBufferPointer(rebasing: body[..<stored]))
+        let blockBase = headers.last?.header.end ?? base
+        headers.append((start, BlockHeader(
+            codec: codec, count: block.count, rawBytes: rawCount, storedBytes: stored, base: blockBase,
+            firstTime: block.first, lastTime: block.last, salt: 0, durableCount: durableCount, storedCRC: crc)))
+        raw.removeAll()
+        open = nil
+    }
+}
+
+/// Bytes that keep their memory: no zeroing, no reference count, aligned to pages.
+final class GrowingBuffer {
+    private var storage = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: LogFormat.alignment)
+    private(set) var count = 0
+
+    deinit { storage.deallocate() }
+
+    var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: storage[..<count]) }
+    func region(_ offset: Int, _ length: Int) -> UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(rebasing: storage[offset..<(offset + length)])
+    }
+    func removeAll() { count = 0 }
+    func shrink(to newCount: Int) {
+        precondition(newCount <= count)
+        count = newCount
+    }
+
+    /// Makes room behind the bytes and counts it in; the new bytes are not initialised.
+    func grow(by more: Int) -> UnsafeMutableRawBufferPointer {
+        if count + more > storage.count {
+            let larger = UnsafeMutableRawBufferPointer.allocate(
+                byteCount: max(count + more, 2 * storage.count), alignment: LogFormat.alignment)
+            larger.copyMemory(from: bytes)
+            storage.deallocate()
+            storage = larger
+        }
+        count += more
+        return region(count - more, more)
+    }
+
+    func append(_ more: UnsafeRawBufferPointer) { grow(by: more.count).copyMemory(from: more) }
+
+    /// Drops the first bytes and moves the rest to the front.
+    func removeFirst(_ dropped: Int) {
+        precondition(dropped <= count)
+        if let base = storage.baseAddress, dropped > 0, dropped < count {
+            memmove(base, base + dropped, count - dropped)
+        }
+        count -= dropped
+    }
+}

@@ -1,0 +1,39 @@
+/// Counters of a writer since it was opened; a plain copy, cheap to take.
+public struct LogStatistics: Sendable {
+    public internal(set) var commits: UInt64 = 0
+    public internal(set) var events: UInt64 = 0
+    /// Bytes of records, before compression.
+    public internal(set) var rawBytes: UInt64 = 0
+    /// Bytes written: stored records, headers and padding.
+    public internal(set) var storedBytes: UInt64 = 0
+    /// Seconds from before the fdatasync of a commit to after it.
+    public internal(set) var syncSeconds = Histogram(
+        bounds: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5])
+    /// Events a commit.
+    public internal(set) var commitEvents = Histogram(
+        bounds: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000])
+    public internal(set) var segments = 0
+    /// Bytes in use on disk, and bytes that the segments take there with what is preallocated.
+    public internal(set) var usedBytes: UInt64 = 0
+    public internal(set) var allocatedBytes: UInt64 = 0
+
+    /// Cumulative only when printed: `counts[i]` is what fell between `bounds[i - 1]` (exclusive) and `bounds[i]`
+    /// (inclusive); the last is everything above.
+    public struct Histogram: Sendable {
+        public let bounds: [Double]
+        public private(set) var counts: [UInt64]
+        public private(set) var sum = 0.0
+
+        init(bounds: [Double]) {
+            self.bounds = bounds
+            counts = [UInt64](repeating: 0, count: bounds.count + 1)
+        }
+
+        mutating func record(_ value: Double) {
+            var index = 0
+            while index < bounds.count, value > bounds[index] { index += 1 }
+            counts[index] += 1
+            sum += value
+        }
+    }
+}

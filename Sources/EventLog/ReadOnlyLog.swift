@@ -1,0 +1,169 @@
+import EventModel
+import Glibc
+import Synchronization
+
+/// A log that another process writes, or nobody. While a writer is up, what it has published in the file `durable` is
+/// visible; without one, every whole block. Takes no lock and changes nothing.
+public final class ReadOnlyLog: LogSource {
+    public let directory: String
+    public let logID: LogID
+    private let catalog: SegmentCatalog
+    private let state: Mutex<State>
+
+    private struct State {
+        var durableFile: DurableFile?
+        /// The end that was found without a writer: of which segment, at which size of it.
+        var scanned: (base: Position, size: Int, modified: Int64, count: UInt64)?
+        var lastKnown: UInt64 = 0
+    }
+
+    /// - Throws: `.system` when there is no log in `directory`; `.foreign` and `.corrupt` for what is no segment of ours.
+    public init(directory: String, fileSystem: any LogFileSystem = PosixFileSystem()) throws(LogError) {
+        self.directory = directory
+        catalog = SegmentCatalog(directory: directory, fileSystem: fileSystem)
+        try catalog.refresh()
+        guard let first = catalog.bases.first else {
+            throw LogError(.system, "there is no log in \(directory): name the data folder with --data")
+        }
+        logID = try catalog.segment(base: first).header.logID
+        state = Mutex(State())
+        _ = try currentCount()
+    }
+
+    /// Whether a writer has the log open.
+    public var isWriterUp: Bool { LockFile.isHeld(directory + "/lock") }
+
+    public var durableCount: UInt64 {
+        (try? currentCount()) ?? state.withLock { $0.lastKnown }
+    }
+
+    private func currentCount() throws(LogError) -> UInt64 {
+        let published = try publishedCount()
+        let count: UInt64
+        if let published, isWriterUp { count = published } else { count = try scan(provenCount: published ?? 0) }
+        return state.withLock {
+            $0.lastKnown = max($0.lastKnown, count)
+            return $0.lastKnown
+        }
+    }
+
+    private func publishedCount() throws(LogError) -> UInt64? {
+        if let known = state.withLock({ $0.durableFile }) { return known.count }
+        let file = try system { () throws(FileError) in try DurableFile.openReadOnly(directory + "/durable") }
+        guard let file, file.logID == logID else { return nil }
+        state.withLock { $0.durableFile = file }
+        return file.count
+    }
+
+    /// Walks the last segment, unless nothing about it changed since the last time.
+    private func scan(provenCount: UInt64) throws(LogError) -> UInt64 {
+        try catalog.refresh()
+        guard let last = catalog.bases.last else { return 0 }
+        let segment = try catalog.segment(base: last)
+        var status = stat()
+        let size: Int, modified: Int64
+        if stat(segment.path, &status) == 0 {
+            size = Int(status.st_size)
+            modified = Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec)
+        } else {
+            (size, modified) = (-1, 0)
+        }
+        if let known = state.withLock({ $0.scanned }), known.base == last, known.size == size, known.modified == modified {
+            return known.count
+        }
+        let count = try system { () throws(FileError) in
+            try TailScan.scan(segment, provenCount: provenCount).end.rawValue
+        }
+        state.withLock { $0.scanned = (last, size, modified, count) }
+        return count
+    }
+
+    public func reader(from position: Position) throws -> any LogReader {
+        let durable = durableCount
+        guard position.rawValue <= durable else {
+            throw LogError(.outOfRange, "position \(position) lies beyond the log's end (\(durable) events)")
+        }
+        return FileLogReader(catalog: catalog, position: position) { [self] () throws(LogError) in try currentCount() }
+    }
+
+    /// Asks every few milliseconds: nothing wakes another process.
+    public func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {
+        let deadline = monotonicSeconds() + Double(timeoutMilliseconds) / 1000
+        while true {
+            let now = durableCount
+            let left = deadline - monotonicSeconds()
+            if now > count || left <= 0 { return now }
+            usleep(UInt32(min(5000, max(1, left * 1e6))))
+        }
+    }
+
+    /// The first event received at or after `time`; the durable end when there is none.
+    public func position(atOrAfter time: Timestamp) throws -> Position {
+        try catalog.position(atOrAfter: time, durableCount: currentCount())
+    }
+
+    /// The first position that is kept.
+    public var firstPosition: Position { catalog.bases.first ?? Position(0) }
+
+    /// The segments and what they take on disk.
+    public func segments() throws(LogError) -> [SegmentSummary] {
+        try catalog.refresh()
+        let count = try currentCount()
+        let bases = catalog.bases
+        var result: [SegmentSummary] = []
+        for (index, base) in bases.enumerated() {
+            let segment = try catalog.segment(base: base)
+            let end = index + 1 < bases.count ? bases[index + 1] : Position(max(base.rawValue, count))
+            result.append(try system { () throws(FileError) in
+                SegmentSummary(
+                    name: segment.name, base: base, end: end, created: segment.header.created,
+                    firstTime: try segment.firstTime(durableCount: count), usedBytes: try segment.usedBytes(),
+                    allocatedBytes: try segment.file.allocatedBytes())
+            })
+        }
+        return result
+    }
+}
+
+/// One file of the log.
+public struct SegmentSummary: Sendable {
+    public let name: String
+    public let base: Position
+    /// Position behind its last event.
+    public let end: Position
+    public let created: Timestamp
+    public let firstTime: Timestamp?
+    public let usedBytes: Int
+    public let allocatedBytes: Int
+}
+
+extension SegmentCatalog {
+    func position(atOrAfter time: Timestamp, durableCount: UInt64) throws -> Position {
+        let bases = self.bases.filter { $0.rawValue < durableCount }
+        // The last segment whose first event lies before `time` holds the answer, or ends just before it.
+        var low = 0, high = bases.count
+        while low < high {
+            let middle = (low + high) / 2
+            let segment = try segment(base: bases[middle])
+            let first = try system { () throws(FileError) in try segment.firstTime(durableCount: durableCount) }
+            if let first, first < time { low = middle + 1 } else { high = middle }
+        }
+        guard low > 0 else { return bases.first ?? Position(durableCount) }
+        let segment = try segment(base: bases[low - 1])
+        let offset = try system { () throws(FileError) in try segment.offset(before: time, durableCount: durableCount) }
+        let start = try system { () throws(FileError) in
+            try BlockScanner(file: segment.file, salt: segment.header.salt, offset: offset).findHeader()?.base
+        }
+        let reader = FileLogReader(catalog: self, position: start ?? bases[low - 1]) { durableCount }
+        let block = EventBlock()
+        while try reader.read(into: block, atLeast: 1) {
+            guard block.lastTime >= time else { continue }
+            var found: Position?
+            block.forEach { record, position in
+                if found == nil, record.receivedAt >= time { found = position }
+            }
+            if let found { return found }
+        }
+        return Position(durableCount)
+    }
+}

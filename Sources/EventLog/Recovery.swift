@@ -1,0 +1,259 @@
+import EventModel
+import Glibc
+
+/// What opening a log found, for the operator.
+public struct OpenReport: Sendable {
+    public internal(set) var logID: LogID
+    /// There was no log in the folder.
+    public internal(set) var isNew = false
+    /// Events in the log, damaged ones included: the next position.
+    public internal(set) var durableCount: UInt64 = 0
+    public internal(set) var torn: TornTail?
+    public internal(set) var corrupt: [CorruptRange] = []
+}
+
+/// Bytes behind the last whole commit that nobody was told of: an append that a crash interrupted.
+public struct TornTail: Sendable, Equatable, CustomStringConvertible {
+    public let segment: String
+    public let bytes: Range<Int>
+    /// Where a copy was put.
+    public let savedAs: String
+
+    public var description: String {
+        "\(segment): bytes \(bytes.lowerBound)..<\(bytes.upperBound) held an append that was interrupted and never "
+            + "acknowledged; cut off, a copy is in \(savedAs)"
+    }
+}
+
+/// What a walk through the last segment says of its end.
+struct TailScan {
+    /// Position behind the last event, lost ones included.
+    var end: Position
+    /// Where the next block may be written; nil when the next block needs a new segment.
+    var endOffset: Int?
+    var lastTime: Timestamp?
+    /// What lies behind, is not all zero and was never acknowledged.
+    var torn: Range<Int>?
+    var corrupt: [CorruptRange] = []
+
+    /// Walks a segment. `provenCount` events are known from elsewhere to have been durable.
+    ///
+    /// At the first thing that is neither a block nor the end, the rest of the segment is searched for blocks. When one
+    /// of them was written after what is missing here was durable (its header says so), or `provenCount` says so, then
+    /// this is corruption: the range is noted and the walk goes on behind it. Otherwise it is a torn write.
+    static func scan(_ segment: Segment, provenCount: UInt64) throws(FileError) -> TailScan {
+        let scanner = BlockScanner(file: segment.file, salt: segment.header.salt)
+        var result = TailScan(end: segment.base, endOffset: scanner.offset)
+        let size = try segment.file.byteCount()
+        while true {
+            let offset = scanner.offset
+            var reason = "durable events are missing"
+            switch try scanner.next() {
+            case .block(let header, _) where header.base == result.end:
+                result.end = header.end
+                result.endOffset = scanner.offset
+                result.lastTime = header.lastTime
+                continue
+            case .block(let header, _): reason = "expected position \(result.end), found \(header.base)"
+            case .damaged(let what): reason = what
+            case .end: break
+            }
+            let used = try usedEnd(segment.file, from: offset, size: size)
+            let later = try laterBlocks(segment, from: offset, after: result.end)
+            let proof = max(provenCount, later.durableCount)
+            if proof <= result.end.rawValue {
+                if used > offset { result.torn = offset..<used }
+                return result
+            }
+            let goesOn = later.first?.base ?? Position(proof)
+            result.corrupt.append(CorruptRange(
+                segment: segment.path, bytes: offset..<(later.first?.offset ?? max(used, offset)),
+                positions: result.end..<goesOn, reason: reason))
+            result.end = goesOn
+            guard let first = later.first else {
+                result.endOffset = nil
+                return result
+            }
+            scanner.seek(to: first.offset)
+        }
+    }
+
+    /// The first valid block at or behind `offset` that lies past `position`, and the highest durable count in any.
+    private static func laterBlocks(_ segment: Segment, from offset: Int, after position: Position) throws(FileError)
+        -> (first: (base: Position, offset: Int)?, durableCount: UInt64)
+    {
+        let scanner = BlockScanner(file: segment.file, salt: segment.header.salt, offset: offset)
+        var first: (base: Position, offset: Int)?
+        var durableCount: UInt64 = 0
+        while let header = try scanner.findHeader() {
+            let found = scanner.offset
+            guard header.base > position, case .block = try scanner.next() else {
+                scanner.seek(to: found + LogFormat.alignment)
+                continue
+            }
+            first = first ?? (header.base, found)
+            durableCount = max(durableCount, header.durableCount)
+        }
+        return (first, durableCount)
+    }
+
+    /// The end of the last page behind `offset` that is not all zero.
+    private static func usedEnd(_ file: any LogFile, from offset: Int, size: Int) throws(FileError) -> Int {
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: LogFormat.alignment)
+        defer { buffer.deallocate() }
+        var end = offset, cursor = offset
+        while cursor < size {
+            let count = try file.read(into: buffer, at: cursor)
+            if count == 0 { break }
+            var page = 0
+            while page < count {
+                let next = min(page + LogFormat.alignment, count)
+                if !LogFormat.isZero(UnsafeRawBufferPointer(rebasing: buffer[page..<next])) { end = cursor + next }
+                page = next
+            }
+            cursor += count
+        }
+        return end
+    }
+}
+
+/// Brings the log on disk into a state in which it can be appended to. The caller holds the lock.
+struct Recovery {
+    let directory: String
+    let fileSystem: any LogFileSystem
+    let catalog: SegmentCatalog
+
+    struct Result {
+        var report: OpenReport
+        /// The segment to go on in, and where; nil when the next commit needs a new one.
+        var active: (segment: Segment, offset: Int)?
+        var lastTime: Timestamp?
+        var durableFile: DurableFile
+    }
+
+    func run() throws(LogError) -> Result {
+        try catalog.refresh()
+        let bases = catalog.bases
+        guard let last = bases.last else { return try startNew() }
+        let logID = try catalog.segment(base: bases[0]).header.logID
+        let segment = try Segment.open(
+            LogFormat.segmentName(last), in: directory, logID: logID, fileSystem: fileSystem, writable: true)
+        catalog.add(segment)
+        for base in bases.dropLast() {
+            let older = try catalog.segment(base: base)
+            try system { () throws(FileError) in try older.file.synchronize() }
+        }
+        // What the kernel holds and never wrote must be on disk before anything is built on it.
+        try system { () throws(FileError) in
+            try segment.file.synchronize()
+            try fileSystem.synchronizeDirectory(directory)
+        }
+        let durable = try system { () throws(FileError) in try DurableFile.create(path("durable"), logID: logID) }
+        var report = OpenReport(logID: logID)
+        let scan = try system { () throws(FileError) in
+            try TailScan.scan(segment, provenCount: durable.countBefore ?? 0)
+        }
+        report.corrupt = scan.corrupt
+        var lastTime = scan.lastTime
+        if bases.count > 1, lastTime == nil {
+            // The last segment is new: its base says that everything before it was durable.
+            let before = try catalog.segment(base: bases[bases.count - 2])
+            let scan = try system { () throws(FileError) in
+                try TailScan.scan(before, provenCount: segment.base.rawValue)
+            }
+            report.corrupt.insert(contentsOf: scan.corrupt, at: 0)
+            lastTime = scan.lastTime
+            guard scan.end == segment.base else {
+                throw LogError(.corrupt, "\(before.path) reaches up to position \(scan.end), but the next segment "
+                    + "begins at \(segment.base): one of them is not of this log's history; restore both from one backup")
+            }
+        }
+        if let torn = scan.torn { report.torn = try cutOff(torn, of: segment) }
+        report.durableCount = scan.end.rawValue
+        return Result(
+            report: report, active: scan.endOffset.map { (segment, $0) }, lastTime: lastTime, durableFile: durable.file)
+    }
+
+    private func startNew() throws(LogError) -> Result {
+        let durable = try system { () throws(FileError) in try DurableFile.openReadOnly(path("durable")) }
+        if let durable, durable.count > 0 {
+            throw LogError(.corrupt, "\(directory) has no segments, but its file `durable` says that there were "
+                + "\(durable.count) events: restore the segments, or delete the folder to begin a new log")
+        }
+        let logID = LogID.random()
+        return Result(
+            report: OpenReport(logID: logID, isNew: true), active: nil, lastTime: nil,
+            durableFile: try system { () throws(FileError) in try DurableFile.create(path("durable"), logID: logID) }.file)
+    }
+
+    private func cutOff(_ range: Range<Int>, of segment: Segment) throws(LogError) -> TornTail {
+        let folder = path("torn")
+        let name = "\(folder)/\(segment.name.dropLast(4))-\(range.lowerBound).bytes"
+        do {
+            try save(range, of: segment, folder: folder, as: name)
+        } catch where error.isDiskFull {
+            try system { () throws(FileError) in try fileSystem.remove(path(Reserve.name)) }
+            try system { () throws(FileError) in try save(range, of: segment, folder: folder, as: name) }
+        } catch {
+            throw LogError(.system, error.description)
+        }
+        try system { () throws(FileError) in
+            let size = try segment.file.byteCount()
+            try segment.file.truncate(range.lowerBound)
+            do throws(FileError) {
+                try segment.file.allocate(size)
+            } catch where error.isDiskFull {
+                // Then the segment is full earlier.
+            }
+            try segment.file.synchronize()
+        }
+        return TornTail(segment: segment.path, bytes: range, savedAs: name)
+    }
+
+    private func save(_ range: Range<Int>, of segment: Segment, folder: String, as name: String) throws(FileError) {
+        try fileSystem.makeDirectory(folder)
+        let copy = try fileSystem.open(name, create: true, writable: true)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: LogFormat.alignment)
+        defer { buffer.deallocate() }
+        var offset = range.lowerBound
+        while offset < range.upperBound {
+            let piece = UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(buffer.count, range.upperBound - offset)])
+            let count = try segment.file.read(into: piece, at: offset)
+            guard count > 0 else { break }
+            try copy.write(UnsafeRawBufferPointer(rebasing: piece[..<count]), at: offset - range.lowerBound)
+            offset += count
+        }
+        try copy.synchronize()
+        try fileSystem.synchronizeDirectory(folder)
+        try fileSystem.synchronizeDirectory(directory)
+    }
+
+    private func path(_ name: String) -> String { directory + "/" + name }
+}
+
+/// A file that takes up space for nothing, so that a full disk can still be started on.
+enum Reserve {
+    static let name = "reserve"
+    static let byteCount = 1 << 20
+
+    /// Makes the file when there is room for it; without it the log works all the same.
+    static func fill(_ directory: String, _ fileSystem: any LogFileSystem) {
+        let path = directory + "/" + name
+        if let file = try? fileSystem.open(path, create: false, writable: false),
+            (try? file.byteCount()) == byteCount { return }
+        do {
+            let file = try fileSystem.open(path, create: true, writable: true)
+            try file.allocate(byteCount)
+        } catch {
+            try? fileSystem.remove(path)
+        }
+    }
+}
+
+extension FileError {
+    /// There is no room now, and may be later: full, over quota, or at the process's limit on file sizes.
+    /// Never so for an fsync, where nobody knows what was lost.
+    var isDiskFull: Bool {
+        operation != "fdatasync" && operation != "fsync" && (code == ENOSPC || code == EDQUOT || code == EFBIG)
+    }
+}
