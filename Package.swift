@@ -101,7 +101,7 @@ let package = Package(
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
         .testTarget(name: "CampaignsTests", dependencies: ["Campaigns", "EventLog", "EventModel"]),
         .testTarget(name: "ControlAPITests", dependencies: [
-            "ControlAPI", "Campaigns", .product(name: "Yams", package: "Yams"),
+            "ControlAPI", "Campaigns", "refold", .product(name: "Yams", package: "Yams"),
             .product(name: "HummingbirdTesting", package: "hummingbird"),
         ]),
     ],

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 
 @main
 struct Refold: AsyncParsableCommand {
@@ -11,4 +12,20 @@ struct Refold: AsyncParsableCommand {
             DeadLettersCommand.self, Config.self,
         ]
     )
+
+    /// As the library's own, but wrong usage exits with 2, not with 64: the same codes for every verb.
+    static func main() async {
+        do {
+            var command = try parseAsRoot()
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
+        } catch {
+            guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
+            FileHandle.standardError.write(Data((fullMessage(for: error) + "\n").utf8))
+            Foundation.exit(2)
+        }
+    }
 }

@@ -69,6 +69,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
     }
     private func page(_ page: PageRequest) throws(QueryError) -> JSONPage {
         set { $0.pages.append(page) }
+        guard page.after == nil || page.after == 9 else { return JSONPage(rows: [try row(#"{"id":3}"#)!]) }
         return JSONPage(rows: [try row(#"{"id":1}"#)!, try row(#"{"id":2}"#)!], next: 2)
     }
     func device(tenant: String, device: String) async throws(QueryError) -> JSONRow? {

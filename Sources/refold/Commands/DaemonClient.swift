@@ -12,6 +12,15 @@ struct DaemonClient: Sendable {
 
     private static let answerBytesMax = 64 << 20
 
+    /// Lives as long as the process. A refused connection is an answer: it is not tried again.
+    private static let http: HTTPClient = {
+        var configuration = HTTPClient.Configuration()
+        configuration.connectionPool.retryConnectionEstablishment = false
+        configuration.timeout.connect = .seconds(3)
+        configuration.redirectConfiguration = .disallow
+        return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+    }()
+
     struct Answer {
         let status: Int
         let body: Data
@@ -56,17 +65,26 @@ struct DaemonClient: Sendable {
         }
         let answer: Answer
         do {
-            let response = try await HTTPClient.shared.execute(request, timeout: .seconds(60))
+            let response = try await Self.http.execute(request, timeout: .seconds(60))
             let bytes = try await response.body.collect(upTo: Self.answerBytesMax)
             answer = Answer(status: Int(response.status.code), body: Data(bytes.readableBytesView))
         } catch {
-            throw .unreachable(address, "\(error)")
+            throw .unreachable(address, Self.reason(error))
         }
         guard (200...299).contains(answer.status) else {
             guard let problem = try? JSONDecoder().decode(ProblemBody.self, from: answer.body) else { throw .notRefold }
             throw .problem(problem, answer.body)
         }
         return answer
+    }
+
+    /// In words: what the system said, where it said something.
+    private static func reason(_ error: any Error) -> String {
+        switch error {
+        case let error as IOError: String(cString: strerror(error.errnoCode))
+        case let error as HTTPClientError: error.shortDescription
+        default: "\(error)"
+        }
     }
 
     /// Percent-encodes all but the unreserved characters (RFC 3986, 2.3).

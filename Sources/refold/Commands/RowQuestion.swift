@@ -43,7 +43,9 @@ enum RowQuestion: Sendable {
             let page = try await client.get(
                 path, query: query + [("limit", String(count)), ("after", next.map { String($0) })]).object()
             rows += page["items"] as? [[String: Any]] ?? []
-            next = (page["next"] as? NSNumber)?.int64Value
+            let following = (page["next"] as? NSNumber)?.int64Value
+            // A page that does not lead on ends the list, whatever it says.
+            next = following.flatMap { $0 > next ?? -1 ? $0 : nil }
         } while next != nil && rows.count < limit ?? .max
         return rows
     }
