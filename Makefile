@@ -1,6 +1,6 @@
 # make run: from a clone to a running demo. make test: everything, from nothing.
 PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev liblz4-dev libsimdjson-dev openssl \
-           pkg-config postgresql prometheus
+           pkg-config postgresql prometheus python3
 
 .PHONY: run build test packages
 

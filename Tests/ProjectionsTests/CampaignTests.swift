@@ -53,9 +53,7 @@ import Testing
         ]
         #expect(history.rows("campaigns", "ota_device_status", columns)
             == ["d1 " + test.device, "d2 PENDING null null null null 0 0"])
-        if test.counts != "0 0 0" {
-            #expect(history.rows("campaigns", "ota_campaigns", ["succeeded", "failed", "skipped"]) == [test.counts])
-        }
+        #expect(history.rows("campaigns", "ota_campaigns", ["succeeded", "failed", "skipped"]) == [test.counts])
     }
 
     @Test func reportsThatFitNoTargetAreKept() throws {

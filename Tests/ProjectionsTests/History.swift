@@ -111,6 +111,11 @@ final class MemoryTables {
         var row = tables[table.name, default: [:]][key] ?? [:]
         switch table.write {
         case .insert: precondition(row.isEmpty, "\(table.name): inserted twice")
+        case .upsert where row.isEmpty:
+            // The table's default.
+            for other in descriptor.tables where other.name == table.name {
+                for column in other.columns where column.role == .delta { row[column.name] = [UInt8](repeating: 0, count: 8) }
+            }
         case .upsert: break
         case .addDeltas: precondition(!row.isEmpty, "\(table.name): a delta for a row that does not exist")
         }

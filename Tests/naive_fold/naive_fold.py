@@ -1,0 +1,504 @@
+#!/usr/bin/env python3
+"""An independent fold of a Refold log, deliberately naive: DESIGN.md's words in plain Python, one dictionary a table.
+
+It shares nothing with the program but the log's events as `refold log cat --json --base64` prints them, and compares
+what it folds with the tables as PostgreSQL gives them. Standard library only; needs `psql`.
+
+    refold log cat --data DIR --json --base64 | naive_fold.py --database postgresql://... [--events -]
+    naive_fold.py --events events.ndjson                 # prints the tables that it folds, compares nothing
+
+Exit code 0: every row agrees. 1: rows differ, the first differences are printed side by side. 2: wrong usage.
+3: the events or the database cannot be read.
+"""
+
+import argparse
+import base64
+import datetime
+import decimal
+import json
+import re
+import subprocess
+import sys
+import threading
+from decimal import Decimal
+
+ID = r"[A-Za-z0-9._:\-]{1,128}"
+TOPIC = re.compile(r"tenant/(%s)/device/(%s)/(.+)" % (ID, ID), re.DOTALL)
+
+
+class Bad(Exception):
+    """Why a payload is a dead letter."""
+
+
+# --- payloads -----------------------------------------------------------------------------------------------------
+
+
+class Number(str):
+    """A JSON number as it was written: whether it is an integer is a matter of its form."""
+
+
+def refuse_constant(word):
+    raise ValueError(word)
+
+
+class Members(list):
+    """An object's members, all of them: of several with one name the last counts, but jsonb reads the others too."""
+
+
+def parse(payload):
+    """The value of a payload, or Bad. All of it must be JSON in UTF-8, and jsonb must be able to hold it."""
+    try:
+        text = payload.decode("utf-8")
+        value = json.loads(
+            text, parse_int=Number, parse_float=Number, parse_constant=refuse_constant, object_pairs_hook=Members)
+    except (UnicodeDecodeError, ValueError):
+        raise Bad("INVALID_JSON")
+    check(value, 1, [0])
+    return plain(value)
+
+
+def plain(value):
+    if isinstance(value, Members):
+        return {name: plain(member) for name, member in value}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def check(value, depth, digits):
+    """What jsonb refuses of JSON: U+0000, half surrogate pairs, numbers beyond numeric. Depth at most 512."""
+    if isinstance(value, Number):
+        digits[0] += number_digits(value)
+        if digits[0] > 1 << 20:
+            raise Bad("INVALID_VALUE")
+    elif isinstance(value, str):
+        if "\0" in value or any(0xD800 <= ord(c) <= 0xDFFF for c in value):
+            raise Bad("INVALID_VALUE")
+    elif isinstance(value, list):
+        if depth > 512:
+            raise Bad("INVALID_VALUE")
+        for item in value:
+            if isinstance(value, Members):
+                check(item[0], depth, digits)
+                item = item[1]
+            check(item, depth + 1, digits)
+
+
+def number_digits(number):
+    """How many digits PostgreSQL writes for it; only numbers that are long or have an exponent are looked at."""
+    if len(number) <= 300 and not re.search("[eE]", number):
+        return 0
+    mantissa, _, power = number.lstrip("-").lower().partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    exponent = int((power or "0")[:10])
+    significant = (whole + fraction).lstrip("0")
+    before = len(significant) - len(fraction) + exponent if significant else 1
+    scale = max(0, len(fraction) - exponent)
+    if exponent > 200000:
+        raise Bad("INVALID_VALUE")
+    if before > 131072 or scale > 16383:
+        raise Bad("INVALID_VALUE")
+    return max(before, 1) + scale
+
+
+def is_integer(value):
+    if not isinstance(value, Number) or not re.fullmatch(r"-?[0-9]{1,19}", value):
+        return False
+    return -(2**63) <= int(value) < 2**63
+
+
+def is_text(value):
+    return isinstance(value, str) and not isinstance(value, Number)
+
+
+def is_metrics(value):
+    return isinstance(value, dict) and all(isinstance(v, (bool, str)) for v in value.values())
+
+
+STRING, INTEGER, NUMERIC, OBJECT, METRICS = "string", "integer", "number", "object", "metrics"
+TYPES = {
+    STRING: is_text,
+    INTEGER: is_integer,
+    NUMERIC: lambda v: isinstance(v, Number),
+    OBJECT: lambda v: isinstance(v, dict),
+    METRICS: is_metrics,
+}
+# (field, type, required), in the order in which they are complained of
+PAYLOADS = {
+    "telemetry": [("ts", STRING, 0), ("site_id", STRING, 0), ("seq", INTEGER, 0), ("metrics", METRICS, 1)],
+    "heartbeat": [("ts", STRING, 0), ("site_id", STRING, 0), ("seq", INTEGER, 0)],
+    "shadow/reported": [("version", INTEGER, 1), ("reported", OBJECT, 1)],
+    "commands/ack": [("command_id", STRING, 1), ("status", STRING, 1), ("details", OBJECT, 0)],
+    "ota/status": [("status", STRING, 1), ("campaign_id", INTEGER, 1), ("progress", NUMERIC, 0), ("error", STRING, 0)],
+    "connection": [("status", STRING, 1)],
+}
+
+
+def ascii_upper(text):
+    return re.sub("[a-z]+", lambda m: m.group().upper(), text)
+
+
+def decode(rest, tenant, device, payload):
+    """The payload's fields, or Bad; None on a topic that is not folded."""
+    if rest not in PAYLOADS:
+        return None
+    value = parse(payload)
+    if not isinstance(value, dict):
+        raise Bad("NOT_AN_OBJECT")
+    for field, topics, reason in (("tenant_id", tenant, "TENANT"), ("device_id", device, "DEVICE")):
+        if value.get(field) is not None:
+            if not is_text(value[field]):
+                raise Bad("INVALID_TYPE")
+            if value[field] != topics:
+                raise Bad(reason + "_MISMATCH_TOPIC_VS_PAYLOAD")
+    for field, kind, required in PAYLOADS[rest]:
+        if value.get(field) is None:
+            if required:
+                raise Bad("MISSING_FIELD")
+        elif not TYPES[kind](value[field]):
+            raise Bad("INVALID_TYPE")
+    words = {"ota/status": ("DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"),
+             "connection": ("CONNECTED", "DISCONNECTED", "CONNECTION_LOST")}.get(rest)
+    if words:
+        value["status"] = ascii_upper(value["status"])
+        if value["status"] not in words:
+            raise Bad("INVALID_VALUE")
+    return value
+
+
+# --- the fold -----------------------------------------------------------------------------------------------------
+
+
+class Tables:
+    def __init__(self):
+        self.device_status = {}
+        self.device_connection_events = {}
+        self.firmware_versions = {}
+        self.ota_campaigns = {}
+        self.ota_device_status = {}
+        self.ota_unmatched_reports = {}
+        self.mqtt_connection_status = {}
+        self.dead_letters = {}
+        self.audit_logs = {}
+
+    def device(self, tenant, device):
+        return self.device_status.setdefault((tenant, device), {
+            "tenant_id": tenant, "device_id": device, "site_id": None, "first_seen_at": None, "last_seen_at": None,
+            "last_telemetry_at": None, "last_heartbeat_at": None, "message_count": 0, "telemetry_count": 0,
+            "heartbeat_count": 0, "ack_count": 0, "rejected_count": 0, "last_seq": None, "last_metrics": None,
+            "reported_state": None, "reported_version": None, "last_command_id": None, "last_command_status": None,
+            "last_ack_at": None, "connected": None, "last_connected_at": None, "last_disconnected_at": None,
+            "last_position": None,
+        })
+
+    def dead_letter(self, event, projection, reason, payload):
+        named = TOPIC.fullmatch(event["topic"])
+        self.dead_letters[(event["position"], projection)] = {
+            "position": event["position"], "projection": projection, "tenant_id": named and named.group(1),
+            "device_id": named and named.group(2), "topic": event["topic"].replace("\0", "\ufffd"), "reason": reason,
+            "payload": payload.hex(), "at": event["received_at"], "status": "NEW",
+        }
+
+
+def fold(tables, event):
+    payload = event["bytes"]
+    kind = event["kind"]
+    if kind in ("message", "rejection"):
+        broker = tables.mqtt_connection_status.setdefault(
+            event["broker"], {"broker_name": event["broker"], "messages_received": 0, "last_message_at": None})
+        broker["last_message_at"] = event["received_at"]
+        broker["messages_received"] += rejected(payload) if kind == "rejection" else 1
+        fold_message(tables, event, payload)
+    elif kind == "connection":
+        tables.mqtt_connection_status.setdefault(
+            event["broker"], {"broker_name": event["broker"], "messages_received": 0, "last_message_at": None})
+    elif kind == "decision":
+        fold_decision(tables, event, json.loads(payload))
+
+
+def rejected(payload):
+    try:
+        return int(json.loads(payload)["count"])
+    except (ValueError, KeyError, TypeError):
+        return 1
+
+
+def fold_message(tables, event, payload):
+    named = TOPIC.fullmatch(event["topic"])
+    position, at, retained = event["position"], event["received_at"], event["retain"]
+    if event["kind"] == "rejection" or event["verdict"] != "ACCEPTED":
+        tables.dead_letter(event, "ingest", event["verdict"], payload)
+        if named and not retained:
+            row = tables.device(named.group(1), named.group(2))
+            row["rejected_count"] += rejected(payload) if event["kind"] == "rejection" else 1
+            row["last_position"] = position
+        return
+    tenant, device, rest = named.groups()
+    fields = None
+    try:
+        fields = decode(rest, tenant, device, payload)
+    except Bad as bad:
+        tables.dead_letter(event, "decoding", str(bad), payload)
+    if retained:
+        if fields is not None and rest == "shadow/reported":
+            row = tables.device(tenant, device)
+            fold_shadow(row, fields)
+            row["last_position"] = position
+        return
+    row = tables.device(tenant, device)
+    row["message_count"] += 1
+    row["first_seen_at"] = row["first_seen_at"] or at
+    row["last_seen_at"] = at
+    row["last_position"] = position
+    if fields is None:
+        return
+    if rest in ("telemetry", "heartbeat"):
+        row[rest + "_count"] += 1
+        row["last_%s_at" % rest] = at
+        if fields.get("site_id") is not None:
+            row["site_id"] = fields["site_id"]
+        if fields.get("seq") is not None:
+            row["last_seq"] = int(fields["seq"])
+        if rest == "telemetry":
+            row["last_metrics"] = {**(row["last_metrics"] or {}), **fields["metrics"]}
+    elif rest == "shadow/reported":
+        fold_shadow(row, fields)
+    elif rest == "commands/ack":
+        row["ack_count"] += 1
+        row["last_ack_at"] = at
+        row["last_command_id"] = fields["command_id"]
+        row["last_command_status"] = fields["status"]
+    elif rest == "connection":
+        row["connected"] = fields["status"] == "CONNECTED"
+        row["last_connected_at" if row["connected"] else "last_disconnected_at"] = at
+        tables.device_connection_events[position] = {
+            "position": position, "tenant_id": tenant, "device_id": device, "event_type": fields["status"], "at": at,
+            "details": parse(payload),
+        }
+    elif rest == "ota/status":
+        fold_report(tables, position, at, tenant, device, fields)
+
+
+def fold_shadow(row, fields):
+    version = int(fields["version"])
+    if row["reported_version"] is None or version > row["reported_version"]:
+        row["reported_version"] = version
+        row["reported_state"] = fields["reported"]
+
+
+def fold_report(tables, position, at, tenant, device, fields):
+    campaign = int(fields["campaign_id"])
+    known = tables.ota_campaigns.get(campaign)
+    row = tables.ota_device_status.get((campaign, device))
+    if known is None or known["tenant_id"] != tenant or row is None:
+        tables.ota_unmatched_reports[position] = {
+            "position": position, "tenant_id": tenant, "device_id": device, "campaign_id": campaign,
+            "status": fields["status"], "at": at,
+        }
+        return
+    if row["status"] in ("SUCCESS", "FAILED"):
+        return  # the first terminal state stands
+    if row["status"] == "PENDING":
+        row["started_at"] = at
+    row["status"] = fields["status"]
+    row["error_message"] = fields.get("error")
+    if fields.get("progress") is not None:
+        row["progress_pct"] = min(100.0, max(0.0, float(fields["progress"])))
+    if row["status"] in ("SUCCESS", "FAILED"):
+        row["completed_at"] = at
+        known["succeeded" if row["status"] == "SUCCESS" else "failed"] += 1
+
+
+def fold_decision(tables, event, fields):
+    at, schema = event["received_at"], event["topic"].split("/")[0]
+    if schema == "firmware.added":
+        tables.firmware_versions[fields["id"]] = {
+            "id": fields["id"], "tenant_id": fields["tenant_id"], "version": fields["version"],
+            "description": fields.get("description"), "file_url": fields["file_url"],
+            "file_size_bytes": fields.get("file_size_bytes"), "checksum_sha256": fields.get("checksum_sha256"),
+            "device_type": fields.get("device_type"), "created_at": at, "created_by": fields["actor"],
+        }
+    elif schema == "campaign.created":
+        tables.ota_campaigns[fields["id"]] = {
+            "id": fields["id"], "tenant_id": fields["tenant_id"], "name": fields["name"],
+            "firmware_version_id": fields["firmware_version_id"], "target_group_id": fields.get("target_group_id"),
+            "rollout_strategy": fields["rollout_strategy"], "rollout_rate": fields.get("rollout_rate"),
+            "abort_threshold": fields.get("abort_threshold"), "status": "CREATED",
+            "total_devices": fields["total_devices"], "succeeded": 0, "failed": 0, "skipped": 0, "started_at": None,
+            "completed_at": None, "created_at": at, "created_by": fields["actor"],
+        }
+    elif schema == "campaign.targets":
+        for index, device in enumerate(fields["devices"]):
+            tables.ota_device_status.setdefault((fields["campaign_id"], device), {
+                "id": fields["first_id"] + index, "tenant_id": fields["tenant_id"],
+                "campaign_id": fields["campaign_id"], "device_id": device, "status": "PENDING", "progress_pct": None,
+                "error_message": None, "started_at": None, "completed_at": None, "created_at": at,
+            })
+    elif schema in ("campaign.started", "campaign.paused", "campaign.resumed", "campaign.aborted"):
+        row = tables.ota_campaigns.get(fields["campaign_id"])
+        if row:
+            row["status"] = fields["after"]
+            if schema == "campaign.started":
+                row["started_at"] = row["started_at"] or at
+            if schema == "campaign.aborted":
+                row["completed_at"] = at
+    if schema in ("firmware.added", "campaign.created", "campaign.started", "campaign.paused", "campaign.resumed",
+                  "campaign.aborted", "command.rejected"):
+        subject = fields.get("subject", "")
+        if schema == "firmware.added":
+            subject = "firmware:%d" % fields["id"]
+        elif schema == "campaign.created":
+            subject = "campaign:%d" % fields["id"]
+        elif schema != "command.rejected":
+            subject = "campaign:%d" % fields["campaign_id"]
+        tables.audit_logs[event["position"]] = {
+            "position": event["position"], "at": at, "actor": fields["actor"], "action": schema, "subject": subject,
+        }
+
+
+# --- events in, tables out ----------------------------------------------------------------------------------------
+
+
+def read_events(stream):
+    expected = None
+    for line in stream:
+        if not line.strip():
+            continue
+        event = json.loads(line)
+        if "payload_base64" in event:
+            event["bytes"] = base64.b64decode(event["payload_base64"])
+        elif isinstance(event.get("payload"), str):
+            event["bytes"] = event["payload"].encode("utf-8")
+        else:
+            event["bytes"] = json.dumps(event.get("payload"), ensure_ascii=False).encode("utf-8")
+        event["topic"] = event.get("topic") or ""
+        event["broker"] = event.get("broker") or ""
+        event["verdict"] = event.get("verdict") or "ACCEPTED"
+        event["retain"] = bool(event.get("retain"))
+        if expected is not None and event["position"] != expected:
+            raise ValueError("position %d where %d was expected" % (event["position"], expected))
+        expected = event["position"] + 1
+        yield event
+
+
+def canonical_number(text):
+    number = Decimal(text)
+    return str(number.normalize()) if number else "0"
+
+
+def canonical(value):
+    """Two values that mean the same become equal: numbers by value, times as microseconds."""
+    if isinstance(value, Number):
+        return "number " + canonical_number(value)
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, (int, float)):
+        return "number " + canonical_number(repr(value))
+    if isinstance(value, dict):
+        return {k: canonical(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [canonical(v) for v in value]
+    return value
+
+
+def canonical_cell(column, value):
+    if value is not None and (column == "at" or column.endswith("_at")):
+        moment = datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
+        return moment.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return canonical(value)
+
+
+def database_rows(database, table, columns):
+    fields = ", ".join("encode(payload, 'hex') AS payload" if c == "payload" else c for c in columns)
+    # One row a line: a whole table in one JSON value would meet PostgreSQL's limit of 1 GB.
+    query = "SELECT row_to_json(t) FROM (SELECT %s FROM refold.%s) t" % (fields, table)
+    done = subprocess.run(["psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", "SET timezone = 'UTC'",
+                           "-c", query], capture_output=True)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.decode("utf-8", "replace").strip())
+    lines = [line for line in done.stdout.split(b"\n") if line]
+    return [json.loads(line, parse_int=Number, parse_float=Number) for line in lines]
+
+
+KEYS = {
+    "device_status": ("tenant_id", "device_id"), "device_connection_events": ("position",),
+    "firmware_versions": ("id",), "ota_campaigns": ("id",), "ota_device_status": ("campaign_id", "device_id"),
+    "ota_unmatched_reports": ("position",), "mqtt_connection_status": ("broker_name",),
+    "dead_letters": ("position", "projection"), "audit_logs": ("position",),
+}
+
+
+def keyed(rows, table):
+    found = {}
+    for row in rows:
+        cells = {column: canonical_cell(column, value) for column, value in row.items()}
+        found[tuple(str(cells[k]) for k in KEYS[table])] = cells
+    return found
+
+
+def compare(table, expected_rows, actual_rows, show):
+    """Prints the first differences; returns how many rows differ."""
+    expected, actual = keyed(expected_rows, table), keyed(actual_rows, table)
+    differing = sorted(k for k in expected.keys() | actual.keys() if expected.get(k) != actual.get(k))
+    for key in differing[:show]:
+        print("%s %s" % (table, "/".join(key)))
+        mine, theirs = expected.get(key), actual.get(key)
+        if mine is None or theirs is None:
+            print("    only in the %s: %s" % ("tables" if mine is None else "naive fold", mine or theirs))
+            continue
+        print("    %-26s %-40s %s" % ("", "naive fold", "tables"))
+        for column in sorted(mine):
+            if mine[column] != theirs[column]:
+                print("    %-26s %-40s %s" % (column, mine[column], theirs[column]))
+    return len(differing)
+
+
+def main():
+    arguments = argparse.ArgumentParser(description="An independent fold of a Refold log, compared with the tables.")
+    arguments.add_argument("--events", default="-", help="NDJSON of `refold log cat --json --base64`; - is stdin")
+    arguments.add_argument("--database", help="connection string; without it the folded tables are printed")
+    arguments.add_argument("--tables", help="compare with this JSON file, {table: [row]}, instead of a database")
+    arguments.add_argument("--show", type=int, default=5, help="differences to print a table (default 5)")
+    arguments = arguments.parse_args()
+    sys.setrecursionlimit(1_000_000)
+    tables, count = Tables(), 0
+    try:
+        stream = sys.stdin.buffer if arguments.events == "-" else open(arguments.events, "rb")
+        for event in read_events(stream):
+            fold(tables, event)
+            count += 1
+    except (OSError, ValueError, KeyError) as error:
+        print("naive_fold: cannot read the events: %r" % error, file=sys.stderr)
+        return 3
+    given = None
+    if arguments.tables:
+        with open(arguments.tables, encoding="utf-8") as file:
+            given = json.load(file, parse_int=Number, parse_float=Number)
+    elif not arguments.database:
+        json.dump({t: list(getattr(tables, t).values()) for t in KEYS}, sys.stdout, indent=1)
+        return 0
+    wrong = total = 0
+    for table in KEYS:
+        expected = list(getattr(tables, table).values())
+        columns = list(expected[0]) if expected else list(KEYS[table])
+        try:
+            if given is not None:
+                actual = [{column: row[column] for column in columns} for row in given.get(table, [])]
+            else:
+                actual = database_rows(arguments.database, table, columns)
+        except (OSError, RuntimeError) as error:
+            print("naive_fold: %s" % error, file=sys.stderr)
+            return 3
+        total += len(expected)
+        wrong += compare(table, expected, actual, arguments.show)
+    print("naive_fold: %d events, %d rows, %d differ" % (count, total, wrong))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    # Payloads may be nested as deeply as they are long; Python's parser and this page recurse.
+    decimal.getcontext().prec = 200_000
+    threading.stack_size(1 << 29)
+    code = []
+    thread = threading.Thread(target=lambda: code.append(main()))
+    thread.start()
+    thread.join()
+    sys.exit(code[0] if code else 3)
