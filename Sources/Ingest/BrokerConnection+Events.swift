@@ -92,7 +92,10 @@ extension BrokerConnection {
             status.sessionPresent = isPresent
             status.protocolVersion = version
             status.lastError = nil
-            if isLost { status.raise(.sessionLost) }
+            if isLost {
+                status.raise(.sessionLost)
+                status.sessionsLost += 1
+            }
         }
         say(isLost ? .warning : .info, isLost
             ? "connected, but the broker lost our session: messages may be missing"

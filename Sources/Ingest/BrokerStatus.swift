@@ -46,6 +46,8 @@ public struct BrokerStatus: Sendable, Equatable {
     /// By raw value of `Verdict`.
     public var verdicts = [UInt64](repeating: 0, count: Verdict.allCases.count)
     public var reconnects: UInt64 = 0
+    /// Connections at which the broker had lost a session that was expected.
+    public var sessionsLost: UInt64 = 0
     public var lastMessageAt: Timestamp?
     /// `$SYS/broker/publish/messages/dropped`, where the broker publishes it.
     public var droppedByBroker: UInt64?

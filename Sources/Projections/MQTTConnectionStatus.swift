@@ -14,7 +14,7 @@ struct MQTTConnectionStatus: KeyedProjection {
             .value("subscribed_topics_count", .int8), .value("sessions_lost", .int8), .value("client_id", .text),
             .value("broker_info", .jsonb), .value("updated_at", .timestamptz), .value("last_position", .int8),
         ]),
-    ])
+    ], minimumCommitInterval: .milliseconds(200))
 
     struct State: RowState {
         var messagesReceived: Int64 = 0

@@ -45,10 +45,13 @@ public struct ProjectionDescriptor: Sendable {
     public let version: Int
     /// In the order in which their rows are written.
     public let tables: [Table]
+    /// Commits are at least this far apart: for a projection of few rows that change with every message.
+    public let minimumCommitInterval: Duration
 
-    public init(name: String, version: Int, tables: [Table]) {
+    public init(name: String, version: Int, tables: [Table], minimumCommitInterval: Duration = .zero) {
         self.name = name
         self.version = version
         self.tables = tables
+        self.minimumCommitInterval = minimumCommitInterval
     }
 }

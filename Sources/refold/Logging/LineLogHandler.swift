@@ -8,6 +8,9 @@ struct LineLogHandler: LogHandler {
 
     let label: String
     let format: Format
+    /// Standard error, or a file while the live screen has the terminal.
+    let output: FileHandle
+    let notes: RecentNotes?
     var logLevel: Logger.Level = .info
     var metadata: Logger.Metadata = [:]
 
@@ -33,7 +36,8 @@ struct LineLogHandler: LogHandler {
             text = data.map { String(decoding: $0, as: UTF8.self) } ?? "\(message)"
         }
         text = text.replacing("\n", with: "\\n") + "\n"
-        FileHandle.standardError.write(Data(text.utf8))
+        if level >= .warning { notes?.add("\(message)") }
+        output.write(Data(text.utf8))
     }
 
     private static func word(_ level: Logger.Level) -> String {
@@ -45,11 +49,22 @@ struct LineLogHandler: LogHandler {
         }
     }
 
-    static func bootstrap(level: String, format: String) {
+    /// With a `screen`, lines go to `refold.log` in its folder, and the last warnings to its notes.
+    static func bootstrap(level: String, format: String, screen: (folder: String, notes: RecentNotes)? = nil) {
         let chosen: Format = format == "json" || (format == "auto" && isatty(2) == 0) ? .json : .text
+        var output = FileHandle.standardError
+        if let screen {
+            let path = screen.folder + "/refold.log"
+            try? FileManager.default.createDirectory(atPath: screen.folder, withIntermediateDirectories: true)
+            if !FileManager.default.fileExists(atPath: path) { _ = FileManager.default.createFile(atPath: path, contents: nil) }
+            if let file = FileHandle(forWritingAtPath: path) {
+                file.seekToEndOfFile()
+                output = file
+            }
+        }
         let least = Logger.Level(rawValue: level) ?? .info
-        LoggingSystem.bootstrap { label in
-            var handler = LineLogHandler(label: label, format: chosen)
+        LoggingSystem.bootstrap { [output] label in
+            var handler = LineLogHandler(label: label, format: chosen, output: output, notes: screen?.notes)
             handler.logLevel = least
             return handler
         }

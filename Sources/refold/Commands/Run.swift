@@ -1,0 +1,79 @@
+import ArgumentParser
+import EventLog
+import Foundation
+import Ingest
+import Logging
+import PrivateServices
+import Settings
+
+struct Run: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Run the pipeline: brokers into the log, the log into PostgreSQL.",
+        discussion: """
+            Without a broker, or without a database, in the settings it starts a private one inside the data folder. \
+            Exit code 2: settings, lock, schema or clock forbid it; 3: something it cannot do without is unreachable.
+            """)
+
+    @OptionGroup var options: SettingsOptions
+    @Flag(help: "Simulate a fleet of 200 devices; on a terminal show a live screen.") var demo = false
+    @Option(help: "Devices of the demo's fleet.") var demoDevices = 200
+    @Option(help: "Messages a second of the demo's fleet.") var demoRate = 1000.0
+    @Flag(help: "Start although the log ends in the future.") var acceptClock = false
+
+    func run() async throws {
+        let settings = try await options.load()
+        let screen = demo && isatty(1) == 1
+        let notes = screen ? RecentNotes() : nil
+        LineLogHandler.bootstrap(level: settings.loggingLevel, format: settings.loggingFormat, screen: notes.map { (settings.data, $0) })
+        let logger = Logger(label: "refold")
+        let signals = Signals()
+        let startedAt = ContinuousClock.now
+
+        let daemon: Daemon
+        do {
+            daemon = try await Daemon.start(settings, acceptClock: acceptClock, logger: logger) { message in
+                // Nothing may be acknowledged any more, and nothing can be saved: end at once (law 2, law 7).
+                logger.critical("\(message)")
+                _exit(1)
+            }
+        } catch {
+            printError("\(error)")
+            throw ExitCode(Self.exitCode(of: error))
+        }
+        let manager = ServiceManager()
+        manager.ready()
+        logger.info("running; the API is at http://\(daemon.apiAddress)", metadata: ["data": "\(settings.data)"])
+
+        let heartbeat = Task { await Self.keepWatchdogFed(manager, daemon) }
+        if demo {
+            await Demo(daemon: daemon, devices: demoDevices, rate: demoRate, startedAt: startedAt, notes: notes, logger: logger)
+                .run(until: signals)
+        } else {
+            await signals.wait()
+        }
+        logger.info("stopping in order")
+        manager.stopping()
+        heartbeat.cancel()
+        await daemon.stop()
+    }
+
+    /// Tells systemd that we live only while the parts answer.
+    private static func keepWatchdogFed(_ manager: ServiceManager, _ daemon: Daemon) async {
+        guard let interval = manager.watchdogInterval else { return }
+        while !Task.isCancelled {
+            let status = await daemon.reporter.status()
+            manager.alive(status: "\(status.state.rawValue), \(status.log.durable) events durable")
+            try? await Task.sleep(for: interval)
+        }
+    }
+
+    private static func exitCode(of error: any Error) -> Int32 {
+        switch error {
+        case let error as StartError: error.exitCode
+        case let error as LogError: error.code == .corrupt || error.code == .system ? 1 : 2
+        case is ServiceError: 3
+        default: 2
+        }
+    }
+}

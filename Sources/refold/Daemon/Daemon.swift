@@ -1,0 +1,196 @@
+import Campaigns
+import ControlAPI
+import EventLog
+import EventModel
+import Foundation
+import Ingest
+import Logging
+import PrivateServices
+import Projecting
+import Projections
+import Postgres
+import PostgresStore
+import Queries
+import Settings
+import Threading
+
+// The composition root: what `refold run` is made of, the order in which it starts, and the order in which it stops.
+//
+//     start   private services → log (recovery) → database (one attempt) → decider → API → projectors → brokers
+//     stop    brokers (durable, then acknowledged) → API → projectors (commit) → log → private services
+//
+// PostgreSQL and the brokers may be away at any time; the log may not.
+
+/// A daemon that is running. Made by `start`, ended by `stop`.
+final class Daemon: Sendable {
+    let settings: Settings
+    let log: FileLog
+    let reporter: StatusReporter
+    let queries: TableQueries
+    let ingest: IngestService
+    let services: PrivateServerSet
+    /// `HOST:PORT` that the API listens on.
+    let apiAddress: String
+
+    private let projectors: [Projector]
+    private let api: APIServer
+    private let background: Task<Void, Never>
+    private let logger: Logger
+
+    /// - Parameter onFatal: the log can no longer be written; the process must end, acknowledging nothing.
+    static func start(
+        _ settings: Settings, acceptClock: Bool, logger: Logger, onFatal: @escaping @Sendable (String) -> Void
+    ) async throws -> Daemon {
+        do {
+            try FileManager.default.createDirectory(
+                atPath: settings.data, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o750])
+        } catch {
+            throw StartError("cannot create the data folder \(settings.data): \(error.localizedDescription)", exitCode: 2)
+        }
+        // The log first: its lock says whether the folder, private services included, is ours.
+        var options = FileLogOptions()
+        options.segmentBytes = settings.segmentBytes
+        options.acceptClock = acceptClock
+        options.onSlowSync = { seconds in
+            logger.warning("an fdatasync of the log took \((seconds * 10).rounded() / 10) s: the disk is slow or failing")
+        }
+        let log = try FileLog.open(directory: settings.data + "/log", options: options)
+        if let torn = log.report.torn { logger.warning("\(torn)") }
+        for range in log.report.corrupt { logger.error("\(range)") }
+        do {
+            return try await start(settings, log: log, logger: logger, onFatal: onFatal)
+        } catch {
+            try? await onOwnThread("close") { log.close() }
+            throw error
+        }
+    }
+
+    private static func start(
+        _ settings: Settings, log: FileLog, logger: Logger, onFatal: @escaping @Sendable (String) -> Void
+    ) async throws -> Daemon {
+        let services = try await PrivateServerSet.start(for: settings, logger: logger)
+        do {
+            return try await Daemon(settings, log: log, services: services, logger: logger, onFatal: onFatal)
+        } catch {
+            await services.stop()
+            throw error
+        }
+    }
+
+    private init(
+        _ settings: Settings, log: FileLog, services: PrivateServerSet, logger: Logger,
+        onFatal: @escaping @Sendable (String) -> Void
+    ) async throws {
+        let startedAt = wallClock()
+        let token = try TokenFile.loadOrCreate(inFolder: settings.data)
+        let databaseURL = services.databaseURL
+        let keeper = DatabaseKeeper(
+            url: databaseURL, staleSeconds: settings.staleSeconds, offlineSeconds: settings.offlineSeconds, logger: logger)
+        try await keeper.prepare()
+
+        let decider = CampaignDecider(writer: log, source: log, clock: { wallClock() })
+        _ = try await decider.recover()
+        let projectors = Self.makeProjectors(settings, log: log, databaseURL: databaseURL, logger: logger)
+        let ingest = try IngestService(
+            brokers: services.brokers, gate: GateSettings(settings), log: log, history: log,
+            notify: { notice in
+                logger.log(level: notice.logLevel, "\(notice.text)", metadata: ["broker": "\(notice.broker)"])
+            },
+            onFatal: onFatal)
+        let reporter = StatusReporter(log: log, projectors: projectors, ingest: { ingest.statuses }, database: keeper)
+        let queries = TableQueries(databaseURL: databaseURL)
+        let metrics = MetricsCollector(reporter: reporter, queries: queries, startedAt: startedAt)
+        let access = SystemAccess(
+            status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(tables: queries),
+            metrics: { await metrics.collect() },
+            gate: { tenant, device in ingest.deviceStatistics(tenant: tenant, device: device).map(GateStatistics.init) })
+
+        let api = ControlAPI(system: access, policy: AccessPolicy(token: token, bindHost: settings.httpHost))
+        let server = try await APIServer.start(api, host: settings.httpHost, port: settings.httpPort, logger: logger)
+        background = Task {
+            await keeper.watch {
+                for projector in projectors { Task { await projector.run() } }
+                logger.info("projecting into the database")
+            }
+        }
+        ingest.start()
+        self.settings = settings
+        self.log = log
+        self.reporter = reporter
+        self.queries = queries
+        self.ingest = ingest
+        self.services = services
+        self.projectors = projectors
+        self.logger = logger
+        self.api = server
+        apiAddress = server.address
+    }
+
+    private static func makeProjectors(
+        _ settings: Settings, log: FileLog, databaseURL: String, logger: Logger
+    ) -> [Projector] {
+        Catalog.entries.map { entry in
+            var options = ProjectorOptions()
+            options.stateBytesMax = settings.stateBytes
+            options.minimumCommitInterval = entry.descriptor.minimumCommitInterval
+            let name = entry.descriptor.name
+            return Projector(
+                entry.descriptor, source: log, options: options, makeFold: entry.makeFold,
+                makeStore: { PostgresStore(Target(databaseURL, applicationName: "refold \(name)")) },
+                note: { logger.warning("\($0)", metadata: ["projection": "\(name)"]) })
+        }
+    }
+
+    /// Orderly: nothing is acknowledged that is not durable, everything folded is committed.
+    func stop() async {
+        if !(await ingest.stop()) { logger.warning("a broker connection did not end in time; nothing is lost by that") }
+        await api.stop()
+        background.cancel()
+        await withTaskGroup(of: Void.self) { group in
+            // One that was never started (no database yet) has nothing to stop.
+            for projector in projectors where reporter.database.state.prepared {
+                group.addTask { await projector.stop() }
+            }
+        }
+        try? await onOwnThread("close") { [log] in log.close() }
+        await services.stop()
+        logger.info("stopped in order at position \(log.durableCount) (events durable)")
+    }
+}
+
+/// Why the daemon does not start. The text says what to do.
+struct StartError: Error, CustomStringConvertible {
+    let description: String
+    let exitCode: Int32
+
+    init(_ description: String, exitCode: Int32) {
+        self.description = description
+        self.exitCode = exitCode
+    }
+}
+
+extension IngestNotice {
+    var logLevel: Logger.Level {
+        switch level {
+        case .info: .info
+        case .warning: .warning
+        case .error: .error
+        }
+    }
+}
+
+extension GateSettings {
+    init(_ settings: Settings) {
+        self.init()
+        payloadBytesMax = settings.payloadBytesMax
+        messagesPerSecond = Double(settings.ratePerSecond)
+        burst = settings.burst
+        devicesTrackedMax = settings.devicesTrackedMax
+    }
+}
+
+extension GateStatistics {
+    init(_ statistics: DeviceStatistics) {
+        self.init(accepted: statistics.accepted, rateLimited: statistics.rejected, tokens: statistics.tokensLeft)
+    }
+}

@@ -1,0 +1,108 @@
+import Foundation
+import Logging
+import Postgres
+import PostgresStore
+import Synchronization
+import Threading
+
+/// Keeps an eye on the database: brings its schema up to date before any projector starts, writes the thresholds of
+/// presence, and then asks every two seconds whether it is there. Nothing waits for it but the projectors.
+actor DatabaseKeeper {
+    struct State: Sendable {
+        var connected = false
+        var lastError: String?
+        /// The schema is ours and up to date.
+        var prepared = false
+        /// It is there, but not for us: a newer schema, an old server. Trying again does not help.
+        var refused = false
+    }
+
+    private let executor = ThreadExecutor(name: "database")
+    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+    private let target: Target
+    private let presence: (stale: Int, offline: Int)
+    private let logger: Logger
+    private nonisolated let shared = Mutex(State())
+    private var connection: Connection?
+
+    init(url: String, staleSeconds: Int, offlineSeconds: Int, logger: Logger) {
+        target = Target(url, applicationName: "refold", connectTimeoutSeconds: 3, responseTimeoutSeconds: 20)
+        presence = (staleSeconds, offlineSeconds)
+        self.logger = logger
+    }
+
+    nonisolated var state: State { shared.withLock { $0 } }
+
+    /// One attempt to connect and prepare.
+    /// - Throws: `MigrationError` when the database can never be used as it is.
+    func prepare() throws {
+        do {
+            let open = try Connection(target) { [logger] notice in logger.info("database: \(notice)") }
+            let applied = try Migrator(RefoldSchema.migrations, schema: RefoldSchema.name).run(on: open)
+            for migration in applied { logger.info("applied the migration \(migration.number)_\(migration.name)") }
+            var thresholds = Parameters()
+            thresholds.int8(Int64(presence.stale))
+            thresholds.int8(Int64(presence.offline))
+            _ = try open.query(
+                "update refold.presence_thresholds set stale_after_seconds = $1, offline_after_seconds = $2", thresholds,
+                name: "write the thresholds of presence")
+            connection = open
+            set(nil, prepared: true)
+        } catch let error as MigrationError {
+            shared.withLock { $0 = State(connected: true, lastError: error.description, prepared: false, refused: true) }
+            throw error
+        } catch {
+            connection = nil
+            set("\(error)")
+        }
+    }
+
+    /// Prepares until it succeeds, calls `whenPrepared` once, then watches until the task is cancelled.
+    func watch(whenPrepared: @Sendable () async -> Void) async {
+        var wait = Duration.milliseconds(200)
+        while !Task.isCancelled, !state.prepared {
+            do {
+                try prepare()
+            } catch {
+                logger.error("the database cannot be used: \(error)")
+                wait = .seconds(60)
+            }
+            if state.prepared { break }
+            try? await Task.sleep(for: wait)
+            wait = min(wait * 2, .seconds(5))
+        }
+        guard !Task.isCancelled else { return }
+        await whenPrepared()
+        while !Task.isCancelled {
+            try? await Task.sleep(for: .seconds(2))
+            ask()
+        }
+    }
+
+    private func ask() {
+        do {
+            let open = try connection.flatMap { $0.isUsable ? $0 : nil } ?? Connection(target)
+            connection = open
+            _ = try open.query("select 1", name: "ask whether the database is there")
+            set(nil)
+        } catch {
+            connection = nil
+            set("\(error)")
+        }
+    }
+
+    private func set(_ problem: String?, prepared: Bool = false) {
+        let before = shared.withLock { state in
+            let before = state
+            state.connected = problem == nil
+            state.lastError = problem
+            state.prepared = state.prepared || prepared
+            return before
+        }
+        if let problem, before.lastError != problem {
+            logger.warning("the database cannot be reached: \(problem). The log goes on; the tables catch up by themselves")
+        } else if problem == nil, before.lastError != nil {
+            logger.info("the database is there again")
+        }
+    }
+}

@@ -1,0 +1,105 @@
+import ControlAPI
+import EventLog
+import EventModel
+import Foundation
+import Ingest
+import Projecting
+import Queries
+
+/// Everything that `/metrics` shows.
+struct MetricsCollector: Sendable {
+    let reporter: StatusReporter
+    let queries: TableQueries
+    let startedAt: Timestamp
+
+    func collect() async -> MetricsSnapshot {
+        var metrics = MetricsSnapshot()
+        addLog(to: &metrics)
+        addBrokers(to: &metrics)
+        addProjections(to: &metrics)
+        metrics.add(.databaseConnected, reporter.database.state.connected)
+        // The tables are the only place that knows; while they are away, these samples are absent.
+        for (reason, count) in (try? await queries.deadLetterReasons()) ?? [] {
+            metrics.add(.deadLetters, UInt64(clamping: count), ["reason": reason])
+        }
+        addProcess(to: &metrics)
+        return metrics
+    }
+
+    private func addLog(to metrics: inout MetricsSnapshot) {
+        let log = reporter.log, statistics = log.statistics
+        metrics.add(.eventsAppended, statistics.events)
+        metrics.add(.bytesAppended, statistics.storedBytes)
+        metrics.add(.commitEvents, HistogramSnapshot(statistics.commitEvents))
+        metrics.add(.fdatasyncSeconds, HistogramSnapshot(statistics.syncSeconds))
+        metrics.add(.logDurableEvents, log.durableCount)
+        metrics.add(.logBytes, statistics.usedBytes)
+        metrics.add(.logSegments, UInt64(statistics.segments))
+    }
+
+    private func addBrokers(to metrics: inout MetricsSnapshot) {
+        let brokers = reporter.ingest()
+        for broker in brokers {
+            metrics.add(.messagesReceived, broker.received, ["broker": broker.name])
+            metrics.add(.messagesAcknowledged, broker.acknowledged, ["broker": broker.name])
+            metrics.add(.duplicatesSuppressed, broker.duplicatesSuppressed, ["broker": broker.name])
+            metrics.add(.brokerConnected, broker.connected && broker.subscribed, ["broker": broker.name])
+            metrics.add(.brokerSessionLost, broker.sessionsLost, ["broker": broker.name])
+            metrics.add(.brokerTakenOver, broker.alarms.contains(.takenOver), ["broker": broker.name])
+            if let dropped = broker.droppedByBroker {
+                metrics.add(.brokerMessagesDropped, dropped, ["broker": broker.name])
+            }
+        }
+        for verdict in Verdict.allCases {
+            let count = brokers.reduce(0 as UInt64) { $0 + $1.verdicts[Int(verdict.rawValue)] }
+            metrics.add(.verdicts, count, ["verdict": verdict.name])
+        }
+        metrics.add(.held, brokers.contains { $0.state == .held })
+    }
+
+    private func addProjections(to metrics: inout MetricsSnapshot) {
+        for projector in reporter.projectors {
+            let status = projector.status, name = status.name
+            metrics.add(.projectionPosition, status.position.map { Double($0.rawValue) } ?? -1, ["projection": name])
+            metrics.add(.projectionLagEvents, status.lagEvents, ["projection": name])
+            metrics.add(.projectionLagSeconds, status.lagSeconds, ["projection": name])
+            metrics.add(.projectionApplySeconds, HistogramSnapshot(status.applyTime), ["projection": name])
+            for state in ProjectorStatus.State.allCases {
+                metrics.add(.projectionState, state == status.state, ["projection": name, "state": state.rawValue.lowercased()])
+            }
+        }
+    }
+
+    private func addProcess(to metrics: inout MetricsSnapshot) {
+        var usage = rusage()
+        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+        func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1_000_000 }
+        metrics.add(.cpuSeconds, seconds(usage.ru_utime) + seconds(usage.ru_stime))
+        metrics.add(.startTime, startedAt.secondsSinceEpoch)
+        if let resident = residentBytes() { metrics.add(.residentMemory, resident) }
+    }
+}
+
+/// proc(5): the second field of statm, in pages.
+func residentBytes() -> UInt64? {
+    guard let text = try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8) else { return nil }
+    let fields = text.split(separator: " ")
+    return fields.count > 1 ? UInt64(fields[1]).map { $0 * UInt64(sysconf(Int32(_SC_PAGESIZE))) } : nil
+}
+
+extension HistogramSnapshot {
+    init(_ histogram: LogStatistics.Histogram) {
+        self.init(bounds: histogram.bounds, counts: histogram.counts, sum: histogram.sum)
+    }
+
+    /// `cumulative` counts all observations up to each bound; a snapshot has each bucket alone.
+    init(_ histogram: DurationHistogram) {
+        var counts: [UInt64] = [], below: UInt64 = 0
+        for cumulative in histogram.cumulativeCounts {
+            counts.append(cumulative - below)
+            below = cumulative
+        }
+        counts.append(histogram.count - below)
+        self.init(bounds: DurationHistogram.boundsSeconds, counts: counts, sum: histogram.sumSeconds)
+    }
+}

@@ -1,0 +1,72 @@
+import Foundation
+import Ingest
+import Logging
+import PrivateServices
+import Settings
+import Threading
+
+/// The broker and the database of this run: those that the settings name, or private ones inside the data folder.
+struct PrivateServerSet: Sendable {
+    let brokers: [BrokerSettings]
+    let databaseURL: String
+    let postgres: PrivatePostgres?
+    let mosquitto: PrivateMosquitto?
+
+    static func start(for settings: Settings, logger: Logger) async throws -> PrivateServerSet {
+        // Starting servers blocks; a thread of its own may.
+        try await onOwnThread("services") {
+            var postgres: PrivatePostgres?
+            if settings.databaseURL == nil {
+                postgres = try PrivatePostgres(folder: settings.data + "/postgres") {
+                    logger.error("the private PostgreSQL ended: \($0)")
+                }
+            }
+            var mosquitto: PrivateMosquitto?
+            if settings.brokers.isEmpty {
+                do {
+                    mosquitto = try PrivateMosquitto(folder: settings.data + "/mosquitto") {
+                        logger.error("the private Mosquitto ended: \($0)")
+                    }
+                } catch {
+                    postgres?.stop()
+                    throw error
+                }
+            }
+            let clientID = "refold-\(settings.node)"
+            let brokers = mosquitto.map { [BrokerSettings(name: "main", host: "127.0.0.1", port: $0.port, clientID: clientID)] }
+                ?? settings.brokers.map { BrokerSettings($0, clientID: clientID) }
+            return PrivateServerSet(
+                brokers: brokers, databaseURL: settings.databaseURL ?? postgres?.url ?? "", postgres: postgres,
+                mosquitto: mosquitto)
+        }
+    }
+
+    func stop() async {
+        try? await onOwnThread("services") { [mosquitto, postgres] in
+            mosquitto?.stop()
+            postgres?.stop()
+        }
+    }
+}
+
+extension BrokerSettings {
+    init(_ broker: Settings.Broker, clientID: String) {
+        let tls = broker.address.tls
+            ? TLS(caFile: broker.caFile, certFile: broker.certFile, keyFile: broker.keyFile, verify: broker.verify) : nil
+        self.init(name: broker.name, host: broker.address.host, port: broker.address.port, clientID: clientID, tls: tls)
+        username = broker.username
+        password = broker.password
+        protocolPreference = switch broker.protocolVersion {
+        case "5": .v5
+        case "3.1.1": .v311
+        default: .automatic
+        }
+        sessionExpirySeconds = broker.sessionExpirySeconds
+        receiveMaximum = broker.receiveMaximum
+        keepaliveSeconds = broker.keepaliveSeconds
+        filters = broker.filters
+        sharedGroup = broker.shareGroup
+        batchMessagesMax = broker.batchMessagesMax
+        lingerMicros = broker.lingerMicros
+    }
+}

@@ -1,0 +1,77 @@
+import ControlAPI
+import EventLog
+import EventModel
+import Foundation
+import Ingest
+import Projecting
+
+/// What `status`, `/readyz` and `/metrics` say: one look at every part.
+struct StatusReporter: StatusProviding, ProjectionControlling {
+    let log: FileLog
+    let projectors: [Projector]
+    let ingest: @Sendable () -> [BrokerStatus]
+    let database: DatabaseKeeper
+
+    func status() async -> SystemStatus {
+        let durable = log.durableCount, brokers = ingest(), keeper = database.state, statistics = log.statistics
+        let projections = projectors.map { Self.report($0.status) }
+        let held = brokers.contains { $0.state == .held }
+        var reasons: [String] = []
+        for broker in brokers {
+            if !broker.connected {
+                reasons.append("broker \(broker.name) is not connected: \(broker.lastError ?? "connecting")")
+            } else if !broker.subscribed {
+                reasons.append("broker \(broker.name): nothing is subscribed")
+            }
+            reasons += broker.alarms.map { "broker \(broker.name): \($0.rawValue)" }
+        }
+        if !keeper.connected { reasons.append("the database cannot be reached: \(keeper.lastError ?? "connecting")") }
+        if keeper.refused, let text = keeper.lastError { reasons.append("the database cannot be used: \(text)") }
+        for projection in projections where projection.state == "failed" {
+            reasons.append("projection \(projection.name) has failed: \(projection.lastError ?? "")")
+        }
+        return SystemStatus(
+            state: held ? .held : reasons.isEmpty ? .healthy : .degraded, reasons: reasons,
+            log: .init(
+                head: durable, durable: durable, segments: statistics.segments, bytes: statistics.usedBytes),
+            projections: projections,
+            brokers: brokers.map {
+                .init(name: $0.name, connected: $0.connected, sessionPresent: $0.sessionPresent, lastError: $0.lastError)
+            },
+            database: .init(connected: keeper.connected, lastError: keeper.lastError))
+    }
+
+    func reasonsNotReady() async -> [String] {
+        ingest().compactMap { broker in
+            if broker.state == .held { return "broker \(broker.name) is held: the disk is full" }
+            if !broker.connected { return "broker \(broker.name) is not connected: \(broker.lastError ?? "connecting")" }
+            return broker.subscribed ? nil : "broker \(broker.name): nothing is subscribed"
+        }
+    }
+
+    func projections() async -> [SystemStatus.Projection] { projectors.map { Self.report($0.status) } }
+
+    func pause(_ name: String) async -> SystemStatus.Projection? {
+        guard let projector = projectors.first(where: { $0.descriptor.name == name }) else { return nil }
+        projector.pause()
+        return Self.report(projector.status)
+    }
+
+    func resume(_ name: String) async -> SystemStatus.Projection? {
+        guard let projector = projectors.first(where: { $0.descriptor.name == name }) else { return nil }
+        projector.resume()
+        return Self.report(projector.status)
+    }
+
+    func wait(for position: UInt64, in projection: String, timeout: Duration) async -> Bool {
+        guard let projector = projectors.first(where: { $0.descriptor.name == projection }) else { return false }
+        return await projector.waitUntilApplied(Position(position), timeout: timeout)
+    }
+
+    private static func report(_ status: ProjectorStatus) -> SystemStatus.Projection {
+        .init(
+            name: status.name, version: status.version, partition: status.partition, position: status.position?.rawValue,
+            lagEvents: status.lagEvents, lagSeconds: status.lagSeconds, state: status.state.rawValue.lowercased(),
+            lastError: status.lastError)
+    }
+}
