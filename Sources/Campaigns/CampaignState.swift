@@ -99,7 +99,8 @@ public struct CampaignState: Sendable, Equatable {
                      .accepted(position: position, id: event.campaignID, status: status))
         case .rejected(let event):
             remember(event.tenantID, event.idempotencyKey, event.requestDigest, time, .rejected(
-                position: position, code: event.code.flatMap(RejectionCode.init) ?? .invalidValue, reason: event.reason))
+                position: position, code: event.code.flatMap(RejectionCode.init) ?? .invalidValue,
+                reason: event.reason))
         }
     }
 

@@ -127,7 +127,8 @@ extension Response {
 
     /// `{"items": […], "next": …}`.
     static func page(_ page: JSONPage) -> Response {
-        json(text: #"{"items":[\#(page.rows.map(\.text).joined(separator: ","))],"next":\#(page.next.map(String.init) ?? "null")}"#)
+        let items = page.rows.map(\.text).joined(separator: ",")
+        return json(text: #"{"items":[\#(items)],"next":\#(page.next.map(String.init) ?? "null")}"#)
     }
 }
 
@@ -167,7 +168,11 @@ extension Problem {
     init(_ error: DecodingError) {
         func place(_ path: [any CodingKey]) -> String {
             path.reduce(into: "") { text, key in
-                if let index = key.intValue { text += "[\(index)]" } else { text += (text.isEmpty ? "" : ".") + key.stringValue }
+                if let index = key.intValue {
+                    text += "[\(index)]"
+                } else {
+                    text += (text.isEmpty ? "" : ".") + key.stringValue
+                }
             }
         }
         switch error {

@@ -106,7 +106,8 @@ public struct MetricsSnapshot: Sendable {
     }
 
     private mutating func add(_ metric: Metric, _ value: Value, _ labels: KeyValuePairs<String, String>) {
-        samples[metric, default: []].append(Sample(labels: labels.map { (name: $0.key, value: $0.value) }, value: value))
+        let named = labels.map { (name: $0.key, value: $0.value) }
+        samples[metric, default: []].append(Sample(labels: named, value: value))
     }
 }
 

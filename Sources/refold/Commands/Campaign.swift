@@ -17,7 +17,8 @@ struct CampaignCommand: AsyncParsableCommand {
         var devicesFile: String?
         @Option(help: "linear or canary.") var strategy: String?
         @Option(help: "Devices a tick, for linear.") var rate: Int64?
-        @Option(name: .customLong("abort-threshold"), help: "Share of failed devices, 0 to 1.") var abortThreshold: Double?
+        @Option(name: .customLong("abort-threshold"), help: "Share of failed devices, 0 to 1.")
+        var abortThreshold: Double?
         @OptionGroup var daemon: DaemonOptions
 
         func validate() throws {

@@ -27,19 +27,19 @@ struct DaemonClient: Sendable {
 
         func object() throws -> [String: Any] {
             guard let object = try JSONSerialization.jsonObject(with: body) as? [String: Any] else {
-                throw DaemonError.notRefold
+                throw APIError.notRefold
             }
             return object
         }
     }
 
     /// `path` begins with a slash; its parts must be escaped already (`DaemonClient.escape`).
-    func get(_ path: String, query: [(String, String?)] = []) async throws(DaemonError) -> Answer {
+    func get(_ path: String, query: [(String, String?)] = []) async throws(APIError) -> Answer {
         let pairs = query.compactMap { name, value in value.map { "\(name)=\(Self.escape($0))" } }
         return try await send(.GET, pairs.isEmpty ? path : "\(path)?\(pairs.joined(separator: "&"))", nil, nil)
     }
 
-    func post(_ path: String, _ body: [String: Any]? = nil, key: String? = nil) async throws(DaemonError) -> Answer {
+    func post(_ path: String, _ body: [String: Any]? = nil, key: String? = nil) async throws(APIError) -> Answer {
         guard case .success = token else { throw .noToken(token) }
         let bytes: Data?
         do {
@@ -53,7 +53,7 @@ struct DaemonClient: Sendable {
 
     private func send(
         _ method: HTTPMethod, _ target: String, _ body: Data?, _ key: String?
-    ) async throws(DaemonError) -> Answer {
+    ) async throws(APIError) -> Answer {
         var request = HTTPClientRequest(url: "http://\(address)\(target)")
         request.method = method
         request.headers.add(name: "Accept", value: "application/json")
@@ -101,7 +101,7 @@ struct ProblemBody: Decodable, Sendable {
     let detail: String
 }
 
-enum DaemonError: Error {
+enum APIError: Error {
     case unreachable(String, String)
     case problem(ProblemBody, Data)
     case noToken(Result<String, TokenFileError>)
@@ -155,7 +155,7 @@ extension DaemonOptions {
     func asking<T>(_ body: (DaemonClient) async throws -> T) async throws -> T {
         do {
             return try await body(client)
-        } catch let error as DaemonError {
+        } catch let error as APIError {
             throw error.report(json: json)
         }
     }
@@ -165,12 +165,12 @@ extension DaemonOptions {
         try await asking { client in
             do {
                 return try await question.ask(client, limit: limit)
-            } catch let error as DaemonError where error.isAway {
+            } catch let error as APIError where error.isAway {
                 guard let rows = try await offlineRows(question, dataFolder: dataFolder, limit: limit) else { throw error }
                 printError("no answer from a daemon with a database: read from the log in \(dataFolder)")
                 return try rows.map {
                     guard let row = try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any] else {
-                        throw DaemonError.notRefold
+                        throw APIError.notRefold
                     }
                     return row
                 }

@@ -19,7 +19,10 @@ struct TextTable {
         lines += cells
         let widths = columns.indices.map { column in lines.map { $0[column].count }.max() ?? 0 }
         let numeric = columns.indices.map { column in
-            !rows.isEmpty && rows.allSatisfy { Self.isNumber($0[columns[column].key]) || Self.isNull($0[columns[column].key]) }
+            !rows.isEmpty && rows.allSatisfy { row in
+                let value = row[columns[column].key]
+                return value == nil || value is NSNull || (value is NSNumber && !(value is String))
+            }
         }
         return lines.map { line in
             line.indices.map { column in
@@ -51,9 +54,6 @@ struct TextTable {
             scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value) ? "\u{FFFD}" : scalar
         }))
     }
-
-    private static func isNumber(_ value: Any?) -> Bool { value is NSNumber && !(value is String) }
-    private static func isNull(_ value: Any?) -> Bool { value == nil || value is NSNull }
 }
 
 /// One line of JSON, keys in order.

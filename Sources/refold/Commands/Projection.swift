@@ -10,7 +10,8 @@ struct ProjectionCommand: AsyncParsableCommand {
     static func table(_ projections: [SystemStatus.Projection]) -> String {
         TextTable(columns: [
             .init("projection", "name"), .init("version", "version"), .init("position", "position"),
-            .init("lag events", "lag"), .init("lag s", "seconds"), .init("state", "state"), .init("last error", "error"),
+            .init("lag events", "lag"), .init("lag s", "seconds"), .init("state", "state"),
+            .init("last error", "error"),
         ]).text(projections.map { projection in
             var row: [String: Any] = [
                 "name": projection.name, "version": projection.version, "lag": projection.lagEvents,

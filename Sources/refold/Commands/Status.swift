@@ -24,15 +24,16 @@ struct StatusCommand: AsyncParsableCommand {
         lines += [
             "",
             "log       \(log.durable) events durable (head \(log.head)), \(log.segments) segments, \(bytes(log.bytes))",
-            "database  " + (status.database.connected ? "connected" : "not connected: \(status.database.lastError ?? "-")"),
+            "database  "
+                + (status.database.connected ? "connected" : "not connected: \(status.database.lastError ?? "-")"),
         ]
         if !status.brokers.isEmpty {
             lines += ["", TextTable(columns: [
                 .init("broker", "name"), .init("connected", "connected"), .init("session", "session"),
                 .init("last error", "error"),
             ]).text(status.brokers.map {
-                ["name": $0.name, "connected": $0.connected ? "yes" : "no", "session": $0.sessionPresent ? "resumed" : "new",
-                 "error": $0.lastError ?? "-"]
+                ["name": $0.name, "connected": $0.connected ? "yes" : "no",
+                 "session": $0.sessionPresent ? "resumed" : "new", "error": $0.lastError ?? "-"]
             })]
         }
         if !status.projections.isEmpty { lines += ["", ProjectionCommand.table(status.projections)] }
