@@ -13,8 +13,13 @@ public enum RefoldSchema {
     }
 
     /// Brings a database up to date; returns the names of what it applied.
+    /// - Throws: `PostgresError`, or `MigrationError` when this program must not touch what it found.
     public static func migrate(_ target: Target, notice: @escaping (String) -> Void = { _ in }) throws -> [String] {
-        let connection = try Connection(target, notice: notice)
-        return try Migrator(migrations, schema: name).run(on: connection).map(\.name)
+        try migrate(on: try Connection(target, notice: notice))
+    }
+
+    /// The same on an open connection.
+    public static func migrate(on connection: Connection) throws -> [String] {
+        try Migrator(migrations, schema: name).run(on: connection).map(\.name)
     }
 }

@@ -1,3 +1,4 @@
+import Foundation
 import TestSupport
 import Testing
 @testable import Postgres
@@ -160,8 +161,9 @@ func connect(_ database: String = "postgres") throws -> Connection {
         let interrupt = Interrupt()
         let connection = try Connection(Target(try PostgresServer.shared.get().url()), interrupt: interrupt)
         let started = ContinuousClock.now
-        Task.detached {
-            try? await Task.sleep(for: .milliseconds(50))
+        // A thread, since the cooperative pool is full of tests that block.
+        Thread.detachNewThread {
+            usleep(50_000)
             interrupt.signal()
         }
         let error = #expect(throws: PostgresError.self) { try connection.exec("SELECT pg_sleep(30)") }

@@ -128,17 +128,17 @@ public enum StoreCase: String, CaseIterable, Sendable {
 }
 
 /// Commits and loads of `StoreCase.projection` in few words.
-final class StoreBench {
+public final class StoreBench {
     let store: any ProjectionStore
     var projection = StoreCase.projection()
 
-    init(_ store: any ProjectionStore) { self.store = store }
+    public init(_ store: any ProjectionStore) { self.store = store }
 
     func checkpoint() throws -> Int64? {
         try store.checkpoint(of: projection, partition: 0).map { Int64($0.rawValue) }
     }
 
-    func commit(
+    public func commit(
         _ old: Int64?, _ new: Int64, all: (inout RowBuffer) -> Void = { _ in }, deltas: [(String, Int64, Int64)] = [],
         inserts: [Int64] = []
     ) throws {
@@ -159,7 +159,7 @@ final class StoreBench {
             rows, of: projection, partition: 0, from: old.map { Position(UInt64($0)) }, to: Position(UInt64(new)))
     }
 
-    func load(_ keys: [(String, Int64)]) throws -> [String] {
+    public func load(_ keys: [(String, Int64)]) throws -> [String] {
         var buffer = RowBuffer(), found: [String] = []
         for (k, n) in keys {
             buffer.beginRow(fieldCount: 2)

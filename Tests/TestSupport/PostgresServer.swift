@@ -114,10 +114,10 @@ public final class PostgresServer: Sendable {
         return ((try? String(contentsOfFile: log, encoding: .utf8)) ?? "").trimmingCharacters(in: .newlines)
     }
 
-    /// A new, empty database; returns its name.
-    public func makeDatabase() throws -> String {
+    /// A new database, empty or a copy of another one that nobody is connected to; returns its name.
+    public func makeDatabase(copyOf template: String = "template1") throws -> String {
         let name = "test_" + String(UInt64.random(in: 0 ... .max), radix: 36)
-        let output = try psql("CREATE DATABASE \(name)")
+        let output = try psql("CREATE DATABASE \(name) TEMPLATE \(template)")
         guard output.isEmpty else { throw SystemError(output) }
         return name
     }
