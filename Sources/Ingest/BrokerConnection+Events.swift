@@ -5,9 +5,6 @@ import FoundationEssentials
 
 // What a connection writes down, and what it does when it cannot.
 
-func mosquittoReason(_ code: Int) -> UnsafePointer<CChar> { mosquitto_reason_string(Int32(code)) }
-func mosquittoConnackText(_ code: Int) -> UnsafePointer<CChar> { mosquitto_connack_string(Int32(code)) }
-
 extension BrokerConnection {
     // MARK: messages
 
@@ -16,10 +13,10 @@ extension BrokerConnection {
         if let dropped = session.droppedByBroker { noteDropped(dropped) }
         guard !session.inbox.isEmpty else { return nil }
         if session.hasDuplicates, seam == nil { readSeam() }
-        if !session.isAtSeam, seam != nil { seam = nil }
         let messages = session.takeReceived()
         let tally = gate.examine(session.inbox, seam: seam, hasher: hasher, into: &outgoing)
         session.hasDuplicates = false
+        if !session.isAtSeam { seam = nil }
         let result = tally.untouched ? append(&session.inbox) : append(&outgoing)
         rate.record(messages.messages, at: monotonicMicros())
         let count = tally.untouched ? session.inbox.count : outgoing.count
@@ -74,8 +71,9 @@ extension BrokerConnection {
 
     /// Writes down that we are connected, and subscribes.
     func greet(_ session: MQTTSession) -> Ending? {
+        if expectsSession == nil { readHistory() }
         let isPresent = session.connack?.sessionPresent ?? false
-        let isLost = !isPresent && sessionWasExpected()
+        let isLost = !isPresent && expectsSession == true
         let version = session.isV5 ? "5.0" : "3.1.1"
         var event = BrokerEvent(clientID: settings.clientID)
         event.address = settings.address
@@ -86,7 +84,9 @@ extension BrokerConnection {
             event.reason = "the broker has no session for this client id although one was left there"
             write(.sessionLost, event, to: session)
         }
+        if !hasBeenConnected { adviseOnQueues() }
         expectsSession = true
+        hasBeenConnected = true
         status.withLock { status in
             status.state = .connected
             status.sessionPresent = isPresent
@@ -95,30 +95,45 @@ extension BrokerConnection {
             if isLost {
                 status.raise(.sessionLost)
                 status.sessionsLost += 1
+            } else {
+                status.clear(.sessionLost)
             }
         }
         say(isLost ? .warning : .info, isLost
             ? "connected, but the broker lost our session: messages may be missing"
             : "connected (MQTT \(version), session \(isPresent ? "resumed" : "new"))")
-        let isSubscribed = isPresent && !session.isV5 && subscribedFilters == settings.wireFilters
-        if isSubscribed {
-            status.withLock { $0.subscribed = true }
-        } else if let text = session.subscribe(settings.wireFilters) {
+        if let text = subscribe(session, isPresent: isPresent) {
             return .lost(reason: "cannot subscribe: \(text)", code: nil)
         }
-        session.subscribeToDropCounter()
         return commit(session)
     }
 
-    /// Whether this process, or one before it by what the log says, has left a session with this broker.
-    private func sessionWasExpected() -> Bool {
-        if expectsSession == nil, let history {
-            let known = try? BrokerHistory.read(from: history, broker: settings.name)
-            let isOurs = known?.clientID == nil || known?.clientID == settings.clientID
-            expectsSession = known?.sessionKnown == true && isOurs
-            if isOurs, subscribedFilters == nil { subscribedFilters = known?.filters }
+    /// Nil, or what is wrong. Filters of before that are no longer wanted would live on in a resumed session.
+    private func subscribe(_ session: MQTTSession, isPresent: Bool) -> String? {
+        let wanted = settings.wireFilters, had = isPresent ? subscribedFilters ?? [] : []
+        let dropped = had.filter { !wanted.contains($0) }
+        if !dropped.isEmpty, let text = session.unsubscribe(dropped) { return text }
+        // MQTT 3.1.1 has no Retain Handling: to subscribe again would bring every retained message again.
+        if !session.isV5, isPresent, had == wanted {
+            status.withLock { $0.subscribed = true }
+        } else if let text = session.subscribe(wanted) {
+            return text
         }
-        return expectsSession ?? false
+        if settings.watchesDropCounter { session.subscribeToDropCounter() }
+        return nil
+    }
+
+    private func adviseOnQueues() {
+        say(.info, "while we are away the broker queues for us: what is beyond its limit it drops in silence "
+            + "(1,000 messages by default: Mosquitto max_queued_messages, EMQX max_mqueue_len)")
+    }
+
+    /// What the log says of a process before this one: whether it left a session with the broker.
+    private func readHistory() {
+        guard let history, let known = try? BrokerHistory.read(from: history, broker: settings.name) else { return }
+        let isOurs = known.clientID == nil || known.clientID == settings.clientID
+        expectsSession = known.sessionKnown && isOurs
+        if isOurs { subscribedFilters = known.filters }
     }
 
     func handleSuback(_ session: MQTTSession) -> Ending? {
@@ -172,9 +187,9 @@ extension BrokerConnection {
 
     /// Waits for space with the batch in hand. The socket is closed without a DISCONNECT and without the
     /// acknowledgements that are queued: they stand before any ping, so the connection cannot be kept alive.
-    func hold(_ session: MQTTSession, _ text: String) -> Ending {
+    func hold(_ session: MQTTSession, _ text: String, hasEnded: Bool) -> Ending {
         session.hangUp()
-        if session.connack?.reason == 0 { writeEnd(session, reason: "held", code: nil) }
+        if !hasEnded { writeEnd(session, reason: "held", code: nil) }
         status.withLock { status in
             status.state = .held
             status.subscribed = false
@@ -204,18 +219,36 @@ extension BrokerConnection {
     /// Milliseconds to wait before the next attempt; says why.
     func pause(_ session: MQTTSession, reason: String, code: Int?, lasted milliseconds: Int) -> Int {
         let wasIn = session.connack?.reason == 0
-        let isTakenOver = wasIn && code == 0x8E
         if wasIn { backoff.connectionLasted(milliseconds: milliseconds) }
-        let pause = isTakenOver ? backoff.nextAfterTakeover() : backoff.next()
+        let alarm = wasIn ? takeover(code, milliseconds) : nil
+        let pause = alarm == nil ? backoff.next() : backoff.nextAfterTakeover()
+        let text = alarm?.rawValue ?? reason
         status.withLock { status in
             status.state = .waiting
             status.subscribed = false
-            status.lastError = isTakenOver ? BrokerStatus.Alarm.takenOver.rawValue : reason
-            if isTakenOver { status.raise(.takenOver) }
+            status.lastError = text
+            if let alarm { status.raise(alarm) }
         }
-        say(isTakenOver ? .error : .warning, "\(isTakenOver ? BrokerStatus.Alarm.takenOver.rawValue : reason); "
-            + "next attempt in \(pause) ms")
+        say(alarm == nil ? .warning : .error, "\(text); next attempt in \(pause) ms")
         return pause
+    }
+
+    /// Whether another client seems to use our client id. MQTT 3.1.1 has no reason code for that and Mosquitto 2.0.11
+    /// sends none: there the connection just ends, again and again, right after we got in.
+    private func takeover(_ code: Int?, _ milliseconds: Int) -> BrokerStatus.Alarm? {
+        if code == 0x8E { return .takenOver }
+        let isQuick = code == Int(MOSQ_ERR_CONN_LOST.rawValue) && milliseconds < 10_000
+        quickDrops = isQuick ? quickDrops + 1 : 0
+        return quickDrops >= 3 ? .quickDrops : nil
+    }
+
+    /// After a while in peace nobody is fighting us for the client id.
+    func noteStable() {
+        quickDrops = 0
+        status.withLock { status in
+            status.clear(.takenOver)
+            status.clear(.quickDrops)
+        }
     }
 
     func say(_ level: IngestNotice.Level, _ text: String) {

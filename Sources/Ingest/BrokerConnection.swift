@@ -37,10 +37,15 @@ final class BrokerConnection: @unchecked Sendable {
     var seam: SeamWindow?
     var backoff: Backoff
     var usesV5: Bool
+    /// The broker has said that it does not speak MQTT 5: no need to ask again.
+    private var refusesV5 = false
     /// The broker has, or should have, a session of ours. Nil: the log must be asked.
     var expectsSession: Bool?
     /// What the broker's session is subscribed to, as far as we know.
     var subscribedFilters: [String]?
+    var hasBeenConnected = false
+    /// Connections in a row that ended as soon as they were made.
+    var quickDrops = 0
     var rate = RateEstimate()
     private var spareInbox = RecordBatch()
     /// The last attempt did not get through to the broker: try its other addresses, one after the other.
@@ -100,11 +105,12 @@ final class BrokerConnection: @unchecked Sendable {
             }
             let begun = monotonicMicros()
             status.withLock { $0.state = .connecting }
-            var ending = connectAndServe(session)
+            var ending = connectAndServe(session), hasEnded = false
             if case .lost(let reason, let code) = ending {
+                hasEnded = true
                 ending = recordEnd(session, reason: reason, code: code) ?? ending
             }
-            if case .held(let text) = ending { ending = hold(session, text) }
+            if case .held(let text) = ending { ending = hold(session, text, hasEnded: hasEnded) }
             let milliseconds = Int(monotonicMicros() - begun) / 1_000
             switch ending {
             case .stopped: break
@@ -131,59 +137,89 @@ final class BrokerConnection: @unchecked Sendable {
         defer { seam = nil }
         if let text = session.connect(blocking: triesAllAddresses) {
             triesAllAddresses.toggle()
-            return .lost(reason: text, code: nil)
+            return .lost(reason: "cannot connect to \(settings.address): \(text)", code: nil)
         }
         if let ending = awaitConnack(session) { return ending }
         triesAllAddresses = false
+        defer { usesV5 = settings.protocolPreference != .v311 && !refusesV5 }
         return greet(session) ?? serve(session)
     }
 
     /// Until the broker has accepted us. Nothing can be in the inbox before that.
     private func awaitConnack(_ session: MQTTSession) -> Ending? {
         let deadline = monotonicMicros() + 30_000_000
-        var isConnected = false
-        while session.connack == nil {
+        var isThrough = false
+        while session.connack == nil, monotonicMicros() < deadline {
             if isStopping { return .stopped }
-            guard monotonicMicros() < deadline else {
-                return .lost(reason: "the broker does not answer the CONNECT", code: nil)
-            }
             // Until TCP is through, only "writable" tells; a handshake says itself whether it wants to write.
-            let wantsWrite = !isConnected || session.wantsWrite
-            let ready = poll(session.socket, write: wantsWrite, milliseconds: 50)
-            if ready.write { isConnected = true }
-            let isAlive = (!ready.read || session.read()) && (!isConnected || session.connack != nil || session.write())
-            if !isAlive || !session.tick() { break }
+            let ready = poll(session.socket, write: !isThrough || session.wantsWrite, milliseconds: 50)
+            if ready.write, !isThrough { isThrough = isConnected(session.socket) }
+            if ready.read, let text = socketFailure(session.socket) {
+                if !isThrough { triesAllAddresses.toggle() }
+                return .lost(reason: "cannot connect to \(settings.address): \(text)", code: nil)
+            }
+            if ready.read, !session.read() { break }
+            if session.connack == nil, isThrough || ready.write, !session.write() { break }
+            if !session.tick() { break }
         }
         if let connack = session.connack {
             return connack.reason == 0 ? nil : refused(session, connack.reason)
         }
-        if isConnected { noteVersionTrouble() } else { triesAllAddresses.toggle() }
-        let code = session.ended ?? 0
-        return .lost(reason: "cannot connect: \(session.describe(code))", code: code)
+        guard let code = session.ended else {
+            return .lost(reason: "\(settings.address) does not answer the CONNECT", code: nil)
+        }
+        if !isThrough {
+            triesAllAddresses.toggle()
+        } else if code != Int(MOSQ_ERR_TLS.rawValue), settings.protocolPreference == .automatic {
+            // It hung up on our CONNECT: perhaps it knows the other version only.
+            usesV5.toggle()
+        }
+        return .lost(reason: "cannot connect to \(settings.address): \(session.describe(code))", code: code)
     }
 
     private func refused(_ session: MQTTSession, _ reason: Int) -> Ending {
-        let isVersion = reason == (session.isV5 ? 0x84 : 1)
-        if isVersion { noteVersionTrouble() }
-        let text = String(cString: session.isV5
-            ? mosquittoReason(reason) : mosquittoConnackText(reason))
+        if session.isV5, reason == 0x84 || reason == 1, settings.protocolPreference == .automatic {
+            refusesV5 = true
+            usesV5 = false
+        }
         let advice = switch reason {
-        case 4, 5, 0x86, 0x87: ": check the user name and password"
-        case 2, 0x85: ": check the client id"
+        case 4, 5, 0x86, 0x87: " Check the user name and password."
+        case 2, 0x85: " Check the client id."
         default: ""
         }
-        return .lost(reason: "the broker refuses the connection: \(text)\(advice)", code: reason)
+        let text = "\(settings.address) refuses the connection: \(session.refusalText(reason))\(advice)"
+        return .lost(reason: text, code: reason)
     }
 
-    /// The broker hung up on our CONNECT, or refused its version: the other version next.
-    private func noteVersionTrouble() {
-        if settings.protocolPreference == .automatic { usesV5.toggle() }
+    /// In a handshake the library takes a refused or closed connection for one that is not ready yet (2.0.11:
+    /// `SSL_ERROR_SYSCALL` is no error to it) and would wait for ever.
+    private func socketFailure(_ socket: Int32) -> String? {
+        guard settings.tls != nil, socket >= 0 else { return nil }
+        var code: Int32 = 0, length = socklen_t(MemoryLayout<Int32>.size), byte: UInt8 = 0
+        if getsockopt(socket, SOL_SOCKET, SO_ERROR, &code, &length) == 0, code != 0 {
+            return String(cString: strerror(code))
+        }
+        let isClosed = recv(socket, &byte, 1, Int32(MSG_PEEK | MSG_DONTWAIT)) == 0
+        return isClosed ? "the connection was closed during the TLS handshake" : nil
+    }
+
+    private func isConnected(_ socket: Int32) -> Bool {
+        var address = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        return withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(socket, $0, &length) == 0 }
+        }
     }
 
     private func serve(_ session: MQTTSession) -> Ending {
-        var isFull = false
+        let stableAt = monotonicMicros() + Int64(settings.backoff.stableMilliseconds) * 1_000
+        var isFull = false, isStable = false
         while true {
             if isStopping { return finish(session) }
+            if !isStable, monotonicMicros() >= stableAt {
+                isStable = true
+                noteStable()
+            }
             let wantsWrite = session.wantsWrite
             let ready = poll(session.socket, write: wantsWrite, milliseconds: isFull ? 0 : 500)
             if !isFull, ready.read, rate.isDense(lingerMicros: settings.lingerMicros) {

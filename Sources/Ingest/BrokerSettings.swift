@@ -54,6 +54,8 @@ public struct BrokerSettings: Sendable, Equatable {
     /// How long a batch may wait for more while traffic is dense; it never waits when traffic is thin.
     public var lingerMicros = 500
     public var backoff = Backoff.Settings()
+    /// Subscribes to Mosquitto's count of dropped messages too. Off for brokers that hang up on a refused subscription.
+    public var watchesDropCounter = true
 
     public init(name: String, host: String, port: Int, clientID: String, tls: TLS? = nil) {
         self.name = name
@@ -120,7 +122,10 @@ public struct BrokerSettings: Sendable, Equatable {
             throw fail(tls.certFile == nil ? "cert_file" : "key_file", "a client certificate and its key go together")
         }
         guard let context = SSL_CTX_new(TLS_client_method()) else { throw fail("tls", "OpenSSL gives no context") }
-        defer { SSL_CTX_free(context) }
+        defer {
+            SSL_CTX_free(context)
+            ERR_clear_error()
+        }
         SSL_CTX_set_default_passwd_cb(context, { _, _, _, _ in 0 })
         if let file = tls.caFile, SSL_CTX_load_verify_locations(context, file, nil) != 1 {
             throw fail("ca_file", "\(file) holds no certificate in PEM form")

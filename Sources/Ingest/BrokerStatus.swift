@@ -11,6 +11,7 @@ public struct BrokerStatus: Sendable, Equatable {
 
     public enum Alarm: String, Sendable, CaseIterable {
         case takenOver = "another client uses our client id: give one of them another `client_id`"
+        case quickDrops = "the broker hangs up as soon as we are in: perhaps another client uses our client id"
         case sessionLost = "the broker had lost our session: messages may be missing (session expiry, persistence)"
         case subscriptionRefused = "the broker refuses our subscription: its access rules must allow it"
         case diskFull = "the disk is full: nothing is acknowledged until there is space"

@@ -130,14 +130,23 @@ final class MQTTSession {
     }
 
     func subscribe(_ filters: [String]) -> String? {
-        var pointers = filters.map { strdup($0) }
-        defer { pointers.forEach { free($0) } }
         // Retain Handling 1: retained messages only for a subscription that is new. Retain As Published off.
         let options = isV5 ? Int32(MQTT_SUB_OPT_SEND_RETAIN_NEW.rawValue) : 0
-        let result = pointers.withUnsafeMutableBufferPointer { pointers in
-            mosquitto_subscribe_multiple(
-                handle, &subscribeID, Int32(pointers.count), pointers.baseAddress, 1, options, nil)
+        return withCStrings(filters) {
+            mosquitto_subscribe_multiple(handle, &subscribeID, Int32(filters.count), $0, 1, options, nil)
         }
+    }
+
+    func unsubscribe(_ filters: [String]) -> String? {
+        withCStrings(filters) { mosquitto_unsubscribe_multiple(handle, nil, Int32(filters.count), $0, nil) }
+    }
+
+    private func withCStrings(
+        _ texts: [String], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?) -> Int32
+    ) -> String? {
+        var pointers = texts.map { strdup($0) }
+        defer { pointers.forEach { free($0) } }
+        let result = pointers.withUnsafeMutableBufferPointer { body($0.baseAddress) }
         return result == MOSQ_ERR_SUCCESS.rawValue ? nil : describe(Int(result))
     }
 
@@ -208,11 +217,23 @@ final class MQTTSession {
 
     /// An error number of the library, or a reason code of the broker, in words.
     func describe(_ code: Int) -> String {
-        if code == Int(MOSQ_ERR_ERRNO.rawValue) { return String(cString: strerror(errno)) }
-        if code >= 128 { return "\(String(cString: mosquitto_reason_string(Int32(code)))) (0x\(String(code, radix: 16)))" }
+        switch code {
+        case Int(MOSQ_ERR_ERRNO.rawValue): return String(cString: strerror(errno))
+        case Int(MOSQ_ERR_EAI.rawValue): return "the host name `\(settings.host)` cannot be resolved"
+        case Int(MOSQ_ERR_CONN_LOST.rawValue): return "the broker closed the connection"
+        case 128...: return "\(String(cString: mosquitto_reason_string(Int32(code)))) (0x\(String(code, radix: 16)))"
+        default: break
+        }
         let text = String(cString: mosquitto_strerror(Int32(code)))
-        guard code == Int(MOSQ_ERR_TLS.rawValue) || code == Int(MOSQ_ERR_EAI.rawValue), let lastLogLine else { return text }
+        let isTLS = code == Int(MOSQ_ERR_TLS.rawValue) || code == Int(MOSQ_ERR_TLS_HANDSHAKE.rawValue)
+        guard isTLS, let lastLogLine else { return text }
         return "\(text) \(lastLogLine)"
+    }
+
+    /// Why a CONNACK refuses, in words.
+    func refusalText(_ reason: Int) -> String {
+        guard reason < 128 else { return describe(reason) + "." }
+        return String(cString: mosquitto_connack_string(Int32(reason)))
     }
 
     // MARK: what the library tells

@@ -16,13 +16,15 @@ public final class MosquittoServer: Sendable {
     ///   - lines: more of `mosquitto.conf`. `$folder` stands for the folder.
     ///   - files: more files to write into the folder first, by name.
     public init(
-        tls: Bool = false, clientCertificates: Bool = false, persistent: Bool = false, allowAnonymous: Bool = true,
-        liftLimits: Bool = true, lines: [String] = [], files: [String: String] = [:], started: Bool = true
+        tls: Bool = false, serverNames: String = "DNS:localhost,IP:127.0.0.1", clientCertificates: Bool = false,
+        persistent: Bool = false, allowAnonymous: Bool = true, liftLimits: Bool = true, lines: [String] = [],
+        files: [String: String] = [:], started: Bool = true
     ) throws {
         folder = try makeTemporaryFolder("mqtt")
         port = freeLoopbackPort()
-        certificates = tls ? try TestCertificates(folder: folder) : nil
-        var conf = ["listener \(port) 127.0.0.1", "allow_anonymous \(allowAnonymous)", "log_dest stderr", "log_type all"]
+        certificates = tls ? try TestCertificates(folder: folder, serverNames: serverNames) : nil
+        var conf = ["listener \(port) 127.0.0.1", "allow_anonymous \(allowAnonymous)", "log_dest stderr",
+            "log_type all"]
         // Given root, Mosquitto would become another user and could not read the folder.
         if getuid() == 0 { conf.append("user root") }
         if let certificates {
@@ -119,7 +121,8 @@ public struct TestCertificates: Sendable {
     /// A CA that has signed none of the others.
     public let strangerCA: String
 
-    public init(folder: String) throws {
+    /// - Parameter serverNames: the names that the server's certificate is for.
+    public init(folder: String, serverNames: String = "DNS:localhost,IP:127.0.0.1") throws {
         ca = folder + "/ca.pem"
         serverCert = folder + "/server.pem"
         serverKey = folder + "/server.key"
@@ -136,7 +139,7 @@ public struct TestCertificates: Sendable {
         try make("ca", ["-subj", "/CN=test ca"] + authority)
         try make("stranger", ["-subj", "/CN=stranger"] + authority)
         let signed = ["-CA", ca, "-CAkey", folder + "/ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
-        try make("server", signed + ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        try make("server", signed + ["-subj", "/CN=server", "-addext", "subjectAltName=\(serverNames)"])
         try make("client", signed + ["-subj", "/CN=refold"])
     }
 
