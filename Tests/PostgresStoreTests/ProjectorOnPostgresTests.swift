@@ -53,7 +53,7 @@ private func difference(_ target: Target, events: Int64, topics: Int64) throws -
             }
             return events
         }
-        for round in 0..<8 {
+        for round in 0..<6 {
             let transactions = projector.status.transactions
             #expect(await eventually { projector.status.transactions > transactions + 5 })
             try await Task.sleep(for: .milliseconds(round * 3))
