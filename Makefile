@@ -1,8 +1,10 @@
 # make run: from a clone to a running demo. make test: everything, from nothing.
 PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev liblz4-dev libsimdjson-dev openssl \
-           pkg-config postgresql prometheus python3
+           pkg-config postgresql
+# For the tests only: promtool and systemd-analyze check what packaging/ holds, and the naive fold is Python.
+TEST_PACKAGES = prometheus systemd python3
 
-.PHONY: run build test packages
+.PHONY: run build test packages install
 
 run: build
 	.build/release/refold run --demo
@@ -10,9 +12,16 @@ run: build
 build: packages
 	swift build -c release --product refold
 
+test: PACKAGES += $(TEST_PACKAGES)
 test: packages
 	swift build --build-tests
 	swift test
+
+# Of what `make build` made: make build && sudo make install
+install:
+	install -D -m 0755 .build/release/refold $(DESTDIR)/usr/local/bin/refold
+	install -D -m 0644 packaging/refold.service $(DESTDIR)/etc/systemd/system/refold.service
+	install -D -m 0644 README.md $(DESTDIR)/usr/local/share/doc/refold/README.md
 
 # Installs what is missing, and asks for sudo only then.
 packages:

@@ -76,8 +76,8 @@ let package = Package(
 
         // the executable: composition root and command line
         .executableTarget(name: "refold", dependencies: [
-            "Ingest", "PostgresStore", "Settings", "PrivateServices", "Queries", "Campaigns", "ControlAPI",
-            "FleetSimulator",
+            "EventModel", "Threading", "EventLog", "Ingest", "Projections", "Projecting", "Postgres", "PostgresStore",
+            "Settings", "PrivateServices", "Queries", "Campaigns", "ControlAPI", "FleetSimulator",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "AsyncHTTPClient", package: "async-http-client"),
             .product(name: "Logging", package: "swift-log"),
@@ -106,6 +106,7 @@ let package = Package(
             "ControlAPI", "Campaigns", "refold", .product(name: "Yams", package: "Yams"),
             .product(name: "HummingbirdTesting", package: "hummingbird"),
         ]),
+        .testTarget(name: "TidyTests"),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17

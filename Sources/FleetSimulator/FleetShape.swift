@@ -94,14 +94,20 @@ public struct FleetShape: Sendable {
         guard mix.total > 0 else { throw .invalid("--mix: at least one weight must be above 0") }
     }
 
-    /// Devices take turns over the tenants, so that every tenant has its share from the first device on.
-    public func tenant(ofDevice index: Int) -> String { Self.name("tenant-", index % tenants + 1, digits: 2) }
-    public func device(_ index: Int) -> String { Self.name("device-", index + 1, digits: 5) }
-    public func address(ofDevice index: Int) -> String { "tenant/\(tenant(ofDevice: index))/device/\(device(index))" }
-    func site(ofDevice index: Int) -> String { Self.name("site-", index / tenants % 8 + 1, digits: 1) }
-
-    private static func name(_ prefix: String, _ number: Int, digits: Int) -> String {
-        let text = String(number)
-        return prefix + String(repeating: "0", count: max(0, digits - text.utf8.count)) + text
+    /// Devices take turns over the tenants, so that every tenant has its share from the first device on. Numbers are a
+    /// tenant's own: two tenants may each have a `dev-0001`, and only both ids together name a device.
+    public func tenant(ofDevice index: Int) -> String {
+        let number = index % tenants
+        return number < Self.tenantNames.count ? Self.tenantNames[number] : "tenant-\(number + 1)"
     }
+
+    public func device(_ index: Int) -> String {
+        let number = String(index / tenants + 1)
+        return "dev-" + String(repeating: "0", count: max(0, 4 - number.utf8.count)) + number
+    }
+
+    public func address(ofDevice index: Int) -> String { "tenant/\(tenant(ofDevice: index))/device/\(device(index))" }
+    func site(ofDevice index: Int) -> String { "site-\(index / tenants % 8 + 1)" }
+
+    private static let tenantNames = ["acme", "globex", "initech", "umbrella"]
 }
