@@ -11,8 +11,8 @@ import Threading
 public final class ChildProcess: Sendable {
     private struct State {
         var pid: pid_t?
-        var exitStatus: Int32?
         var startError: String?
+        var isStopping = false
     }
 
     public let name: String
@@ -23,7 +23,8 @@ public final class ChildProcess: Sendable {
     ///   - arguments: program and arguments; the program is found in PATH when it has no slash.
     ///   - user: the user to become, when we are root.
     ///   - output: file that standard output and error are appended to.
-    ///   - onExit: called once, on the child's thread, with a text that says how it ended.
+    ///   - onExit: called on the child's thread, with a text that says how it ended, when nobody had asked it to end;
+    ///     it is started again after a second.
     public init(
         name: String, arguments: [String], user: String?, output: String, deathSignal: String = "TERM",
         onExit: @escaping @Sendable (String) -> Void = { _ in }
@@ -41,21 +42,28 @@ public final class ChildProcess: Sendable {
         let started = DispatchSemaphore(value: 0)
         let line = command
         startThread(name: name) { [self] in
-            var pid = pid_t()
-            let error = Self.spawn(line, output: output, pid: &pid)
-            state.withLock {
-                if error == 0 { $0.pid = pid } else { $0.startError = String(cString: strerror(error)) }
+            while true {
+                var pid = pid_t()
+                let error = Self.spawn(line, output: output, pid: &pid)
+                state.withLock {
+                    if error == 0 { $0.pid = pid } else { $0.startError = String(cString: strerror(error)) }
+                }
+                started.signal()
+                guard error == 0 else { return }
+                var status: Int32 = 0
+                while waitpid(pid, &status, 0) < 0, errno == EINTR {}
+                let asked = state.withLock {
+                    $0.pid = nil
+                    return $0.isStopping
+                }
+                if asked {
+                    ended.signal()
+                    return
+                }
+                onExit(Self.describe(status))
+                sleep(1)
+                if state.withLock({ $0.isStopping }) { return }
             }
-            started.signal()
-            guard error == 0 else { return }
-            var status: Int32 = 0
-            while waitpid(pid, &status, 0) < 0, errno == EINTR {}
-            state.withLock {
-                $0.pid = nil
-                $0.exitStatus = status
-            }
-            ended.signal()
-            onExit(Self.describe(status))
         }
         started.wait()
         if let text = state.withLock({ $0.startError }) {
@@ -67,13 +75,16 @@ public final class ChildProcess: Sendable {
 
     /// Asks it to stop and waits; kills it when it does not in time.
     public func stop(signal: Int32 = SIGTERM, timeoutSeconds: Int) {
-        guard let pid = state.withLock({ $0.pid }) else { return }
+        let running = state.withLock {
+            $0.isStopping = true
+            return $0.pid
+        }
+        guard let pid = running else { return }
         kill(pid, signal)
         if ended.wait(timeout: .now() + .seconds(timeoutSeconds)) == .timedOut {
             kill(-pid, SIGKILL)
             _ = ended.wait(timeout: .now() + .seconds(5))
         }
-        ended.signal()
     }
 
     private static func spawn(_ command: [String], output: String, pid: inout pid_t) -> Int32 {

@@ -18,14 +18,14 @@ struct PrivateServerSet: Sendable {
             var postgres: PrivatePostgres?
             if settings.databaseURL == nil {
                 postgres = try PrivatePostgres(folder: settings.data + "/postgres") {
-                    logger.error("the private PostgreSQL ended: \($0)")
+                    logger.error("the private PostgreSQL ended by itself (\($0)); starting it again")
                 }
             }
             var mosquitto: PrivateMosquitto?
             if settings.brokers.isEmpty {
                 do {
                     mosquitto = try PrivateMosquitto(folder: settings.data + "/mosquitto") {
-                        logger.error("the private Mosquitto ended: \($0)")
+                        logger.error("the private Mosquitto ended by itself (\($0)); starting it again")
                     }
                 } catch {
                     postgres?.stop()

@@ -76,7 +76,7 @@ struct Demo {
             ("API", "http://\(daemon.apiAddress)/api/v1/status"),
         ]
         if let postgres = daemon.services.postgres {
-            hints.insert(("tables", postgres.psqlCommand + " -c 'select * from refold.device_status limit 5'"), at: 0)
+            hints.insert(("tables", postgres.psqlCommand), at: 0)
         }
         return hints
     }
