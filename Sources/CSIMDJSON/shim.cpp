@@ -12,17 +12,6 @@ struct found {
     span place;
 };
 
-struct names {
-    const char *text;
-    uint8_t count;
-};
-
-constexpr names field_names[REFOLD_FIELD_COUNT] = {
-    {"tenant_id", 9}, {"device_id", 9}, {"ts", 2}, {"site_id", 7}, {"seq", 3}, {"metrics", 7}, {"version", 7},
-    {"reported", 8}, {"command_id", 10}, {"status", 6}, {"details", 7}, {"campaign_id", 11}, {"progress", 8},
-    {"error", 5}, {"count", 5},
-};
-
 constexpr uint32_t bit(int field) { return 1u << field; }
 
 /// Which fields a payload of each kind has; the others are kept and not looked at.
@@ -41,15 +30,27 @@ constexpr uint32_t required_of[REFOLD_KIND_COUNT] = {
     bit(REFOLD_FIELD_STATUS), bit(REFOLD_FIELD_REJECTED),
 };
 
-int field_named(span name, uint32_t wanted) {
-    while (wanted) {
-        const int field = __builtin_ctz(wanted);
-        wanted &= wanted - 1;
-        if (field_names[field].count == name.count && std::memcmp(field_names[field].text, name.start, name.count) == 0) {
-            return field;
-        }
+template <size_t N> bool is(span name, const char (&word)[N]) { return std::memcmp(name.start, word, N - 1) == 0; }
+
+/// The field of that name, −1 when it is none. By length first, so that each name costs one comparison.
+int field_named(span name) {
+    switch (name.count) {
+    case 2: return is(name, "ts") ? REFOLD_FIELD_TS : -1;
+    case 3: return is(name, "seq") ? REFOLD_FIELD_SEQ : -1;
+    case 5: return is(name, "error") ? REFOLD_FIELD_ERROR : is(name, "count") ? REFOLD_FIELD_REJECTED : -1;
+    case 6: return is(name, "status") ? REFOLD_FIELD_STATUS : -1;
+    case 7:
+        return is(name, "metrics")   ? REFOLD_FIELD_METRICS
+               : is(name, "site_id") ? REFOLD_FIELD_SITE_ID
+               : is(name, "version") ? REFOLD_FIELD_VERSION
+               : is(name, "details") ? REFOLD_FIELD_DETAILS
+                                     : -1;
+    case 8: return is(name, "reported") ? REFOLD_FIELD_REPORTED : is(name, "progress") ? REFOLD_FIELD_PROGRESS : -1;
+    case 9: return is(name, "tenant_id") ? REFOLD_FIELD_TENANT_ID : is(name, "device_id") ? REFOLD_FIELD_DEVICE_ID : -1;
+    case 10: return is(name, "command_id") ? REFOLD_FIELD_COMMAND_ID : -1;
+    case 11: return is(name, "campaign_id") ? REFOLD_FIELD_CAMPAIGN_ID : -1;
+    default: return -1;
     }
-    return -1;
 }
 
 uint64_t load(const uint8_t *p, size_t count) {
@@ -117,12 +118,13 @@ bool members(walker &w, uint32_t wanted, found *fields, uint64_t &shape, std::ve
         if (w.escapes && std::memchr(name.start, '\\', name.count) != nullptr) {
             scratch.resize(name.count);
             const size_t plain = unescape(name, scratch.data());
-            field = field_named({scratch.data(), static_cast<uint32_t>(plain)}, wanted);
+            field = field_named({scratch.data(), static_cast<uint32_t>(plain)});
         } else {
-            field = field_named(name, wanted);
+            field = field_named(name);
         }
-        found ignored, &place = field < 0 ? ignored : fields[field];
-        if (field == REFOLD_FIELD_METRICS && w.peek() == '{') {
+        const bool kept = field >= 0 && (wanted & bit(field)) != 0;
+        found ignored, &place = kept ? fields[field] : ignored;
+        if (kept && field == REFOLD_FIELD_METRICS && w.peek() == '{') {
             if (!metrics(w, place, shape)) return false;
         } else if (!value(w, 1, place.kind, place.place)) {
             return false;

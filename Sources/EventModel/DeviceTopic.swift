@@ -68,14 +68,21 @@ public struct DeviceTopic: Sendable {
     @inlinable
     static func classify(_ rest: UnsafeRawBufferPointer) -> TopicClass {
         switch rest.count {
-        case 3 where rest.elementsEqual("ota".utf8): .otaCommand
-        case 9 where rest.elementsEqual("telemetry".utf8): .telemetry
-        case 9 where rest.elementsEqual("heartbeat".utf8): .heartbeat
-        case 10 where rest.elementsEqual("ota/status".utf8): .otaStatus
-        case 10 where rest.elementsEqual("connection".utf8): .connection
-        case 12 where rest.elementsEqual("commands/ack".utf8): .commandAck
-        case 15 where rest.elementsEqual("shadow/reported".utf8): .shadowReported
+        case 3 where isWord(rest, "ota"): .otaCommand
+        case 9 where isWord(rest, "telemetry"): .telemetry
+        case 9 where isWord(rest, "heartbeat"): .heartbeat
+        case 10 where isWord(rest, "ota/status"): .otaStatus
+        case 10 where isWord(rest, "connection"): .connection
+        case 12 where isWord(rest, "commands/ack"): .commandAck
+        case 15 where isWord(rest, "shadow/reported"): .shadowReported
         default: .other
         }
+    }
+
+    /// `rest` is as long as `word`.
+    @inlinable @inline(__always)
+    static func isWord(_ rest: UnsafeRawBufferPointer, _ word: StaticString) -> Bool {
+        for index in 0..<word.utf8CodeUnitCount where rest[index] != word.utf8Start[index] { return false }
+        return true
     }
 }

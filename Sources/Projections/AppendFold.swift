@@ -9,14 +9,14 @@ protocol AppendProjection {
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer)
 }
 
-final class AppendFold<Projection: AppendProjection>: ProjectionFold {
+final class AppendFold<Projection: AppendProjection>: FoldEngine {
     private let projection = Projection()
     private let decoder = FactDecoder()
     private var pending = RowBuffer()
 
     init() {}
 
-    var descriptor: ProjectionDescriptor { Projection.descriptor }
+    static var descriptor: ProjectionDescriptor { Projection.descriptor }
     var dirtyRowCount: Int { pending.rowCount }
 
     func prepare(_ block: EventBlock, from: Position) -> [LoadRequest] { [] }

@@ -9,12 +9,12 @@ public struct Catalog: Sendable {
     }
 
     public static let entries: [Entry] = [
-        Entry(descriptor: DeviceStatus.descriptor) { KeyedFold<DeviceStatus>() },
-        Entry(descriptor: DeviceConnectionEvents.descriptor) { AppendFold<DeviceConnectionEvents>() },
+        Entry(descriptor: DeviceStatus.descriptor) { FoldBox(KeyedFold<DeviceStatus>.self) },
+        Entry(descriptor: DeviceConnectionEvents.descriptor) { FoldBox(AppendFold<DeviceConnectionEvents>.self) },
         Entry(descriptor: CampaignTables.descriptor) { CampaignFold() },
-        Entry(descriptor: MQTTConnectionStatus.descriptor) { KeyedFold<MQTTConnectionStatus>() },
-        Entry(descriptor: DeadLetters.descriptor) { AppendFold<DeadLetters>() },
-        Entry(descriptor: AuditLogs.descriptor) { AppendFold<AuditLogs>() },
+        Entry(descriptor: MQTTConnectionStatus.descriptor) { FoldBox(KeyedFold<MQTTConnectionStatus>.self) },
+        Entry(descriptor: DeadLetters.descriptor) { FoldBox(AppendFold<DeadLetters>.self) },
+        Entry(descriptor: AuditLogs.descriptor) { FoldBox(AppendFold<AuditLogs>.self) },
     ]
 
     public static func entry(named name: String) -> Entry? { entries.first { $0.name == name } }

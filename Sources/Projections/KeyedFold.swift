@@ -33,7 +33,7 @@ struct Hint {
     var bits: UInt32 = 0
 }
 
-final class KeyedFold<Projection: KeyedProjection>: ProjectionFold {
+final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
     private struct Touch {
         static var none: Touch { Touch(id: .max, hint: Hint()) }
         var id: UInt32
@@ -50,7 +50,7 @@ final class KeyedFold<Projection: KeyedProjection>: ProjectionFold {
 
     init() {}
 
-    var descriptor: ProjectionDescriptor { Projection.descriptor }
+    static var descriptor: ProjectionDescriptor { Projection.descriptor }
     var dirtyRowCount: Int { table.dirty.count }
 
     func prepare(_ block: EventBlock, from: Position) -> [LoadRequest] {

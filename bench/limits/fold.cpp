@@ -1,0 +1,593 @@
+// The limit that `refold-bench fold` is measured against: the same log, the same fold of device_status with the same
+// meaning (DESIGN.md, "What the numbers mean"), in C++ with simdjson On-Demand and an open-addressing table.
+//
+//     fold LOG_FOLDER      prints {"events", "devices", "messages", "telemetry", "metrics_bytes", "events_per_second"}
+//
+// Build: c++ -O3 -march=native -std=c++17 fold.cpp ../../Sources/CChecksum/crc32c.c -lsimdjson -llz4
+// It reads schemas/log-format.md's segments: CRC32C of every block, LZ4, record walk, JSON, fold. Every payload is
+// validated whole, strings and numbers that no field needs included, as Refold does. Rows are not written anywhere.
+#include <fcntl.h>
+#include <lz4.h>
+#include <simdjson.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+extern "C" uint32_t refold_crc32c(uint32_t crc, const void *bytes, size_t length);
+
+using std::string_view;
+namespace od = simdjson::ondemand;
+
+template <class T> static T load(const uint8_t *p) {
+    T value;
+    std::memcpy(&value, p, sizeof value);
+    return value;
+}
+
+// ---- state -----------------------------------------------------------------------------------------------------
+
+struct device {
+    int64_t messages = 0, telemetry = 0, heartbeats = 0, acks = 0, rejected = 0, last_seq = 0, version = 0;
+    int64_t first_seen = 0, last_seen = 0, last_telemetry = 0, last_heartbeat = 0, last_ack = 0;
+    int64_t last_connected = 0, last_disconnected = 0, last_position = 0, rejected_position = -1;
+    uint64_t shape = 0;
+    bool has_seq = false, has_version = false, has_metrics = false;
+    int8_t connected = -1;
+    std::string metrics, site, reported, command_id, command_status;
+};
+
+static uint64_t mix(uint64_t a, uint64_t b) {
+    const unsigned __int128 product = static_cast<unsigned __int128>(a) * b;
+    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
+static uint64_t hash_bytes(string_view s, uint64_t seed) {
+    uint64_t hash = seed ^ s.size();
+    const auto *p = reinterpret_cast<const uint8_t *>(s.data());
+    size_t left = s.size();
+    for (; left > 16; p += 16, left -= 16) {
+        hash = mix(load<uint64_t>(p) ^ 0xA0761D6478BD642F, load<uint64_t>(p + 8) ^ hash);
+    }
+    uint64_t a = 0, b = 0;
+    std::memcpy(&a, p, std::min<size_t>(left, 8));
+    if (left > 8) std::memcpy(&b, p + 8, left - 8);
+    return mix(a ^ 0xE7037ED1A0B428DB, b ^ hash);
+}
+
+/// Linear probing over slots of (tag, id); keys and states in vectors by id.
+struct table {
+    std::vector<uint64_t> slots = std::vector<uint64_t>(1024);
+    std::vector<std::string> keys;
+    std::vector<device> states;
+
+    device &find(string_view key) {
+        const uint64_t hash = hash_bytes(key, 0x2D358DCCAA6C78A5);
+        size_t mask = slots.size() - 1, index = hash & mask;
+        const uint64_t tag = hash >> 32;
+        for (; slots[index]; index = (index + 1) & mask) {
+            if (slots[index] >> 32 == tag) {
+                const auto id = static_cast<uint32_t>(slots[index]) - 1;
+                if (keys[id] == key) return states[id];
+            }
+        }
+        keys.emplace_back(key);
+        states.emplace_back();
+        slots[index] = tag << 32 | keys.size();
+        if (keys.size() * 3 > slots.size() * 2) grow();
+        return states.back();
+    }
+
+    void grow() {
+        std::vector<uint64_t> larger(slots.size() * 2);
+        for (size_t id = 0; id < keys.size(); id++) {
+            const uint64_t hash = hash_bytes(keys[id], 0x2D358DCCAA6C78A5);
+            size_t index = hash & (larger.size() - 1);
+            while (larger[index]) index = (index + 1) & (larger.size() - 1);
+            larger[index] = hash >> 32 << 32 | (id + 1);
+        }
+        slots.swap(larger);
+    }
+};
+
+// ---- JSON: On-Demand, and a check of everything that it would skip -----------------------------------------------
+
+struct bad {};  // a dead letter
+
+static bool is_number(string_view token, bool &integer) {
+    while (!token.empty() && std::strchr(" \t\r\n", token.back())) token.remove_suffix(1);
+    const char *p = token.data(), *end = p + token.size();
+    auto digits = [&] {
+        const char *begin = p;
+        while (p < end && *p >= '0' && *p <= '9') p++;
+        return p > begin;
+    };
+    if (p < end && *p == '-') p++;
+    if (p < end && *p == '0') {
+        p++;
+    } else if (!digits()) {
+        return false;
+    }
+    integer = true;
+    bool exponent = false;
+    if (p < end && *p == '.') {
+        p++;
+        integer = false;
+        if (!digits()) return false;
+    }
+    if (p < end && (*p | 0x20) == 'e') {
+        p++;
+        integer = false;
+        exponent = true;
+        if (p < end && (*p == '+' || *p == '-')) p++;
+        if (!digits()) return false;
+    }
+    // Beyond numeric's range: this fleet sends none; a conservative answer is enough here.
+    if (exponent && token.size() > 8) return false;
+    return p == end;
+}
+
+static string_view raw_string(od::value &value) {
+    simdjson::ondemand::raw_json_string raw;
+    if (value.get_raw_json_string().get(raw)) throw bad{};
+    const char *begin = raw.raw();
+    const char *end = begin;
+    while (*end != '"') end += *end == '\\' ? 2 : 1;
+    return {begin, static_cast<size_t>(end - begin)};
+}
+
+/// A string's text; escapes are undone (and checked) only where there are any.
+static string_view text(od::value &value, bool escapes) {
+    if (!escapes) return raw_string(value);
+    string_view unescaped;
+    if (value.get_string().get(unescaped)) throw bad{};
+    if (unescaped.find('\0') != string_view::npos) throw bad{};
+    return unescaped;
+}
+
+static string_view key_of(od::field &field, bool escapes, std::string &memory) {
+    const char *begin = field.key().raw();
+    const char *end = begin;
+    while (*end != '"') end += *end == '\\' ? 2 : 1;
+    if (!escapes || std::memchr(begin, '\\', end - begin) == nullptr) return {begin, static_cast<size_t>(end - begin)};
+    string_view unescaped;
+    if (field.unescaped_key().get(unescaped)) throw bad{};
+    memory = unescaped;
+    return memory;
+}
+
+enum class kind { null, boolean, integer, number, string, object, array };
+
+static kind validate(od::value &value, bool escapes);
+
+static kind validate_scalar(od::value &value, od::json_type type, bool escapes) {
+    switch (type) {
+    case od::json_type::string: text(value, escapes); return kind::string;
+    case od::json_type::number: {
+        bool integer = false;
+        if (!is_number(value.raw_json_token(), integer)) throw bad{};
+        return integer ? kind::integer : kind::number;
+    }
+    case od::json_type::boolean: {
+        bool ignored;
+        if (value.get_bool().get(ignored)) throw bad{};
+        return kind::boolean;
+    }
+    default: {
+        bool null;
+        if (value.is_null().get(null) || !null) throw bad{};
+        return kind::null;
+    }
+    }
+}
+
+static kind validate(od::value &value, bool escapes) {
+    od::json_type type;
+    if (value.type().get(type)) throw bad{};
+    if (type == od::json_type::object) {
+        od::object object;
+        if (value.get_object().get(object)) throw bad{};
+        std::string memory;
+        for (auto result : object) {
+            od::field field;
+            if (std::move(result).get(field)) throw bad{};
+            key_of(field, escapes, memory);
+            validate(field.value(), escapes);
+        }
+        return kind::object;
+    }
+    if (type == od::json_type::array) {
+        od::array array;
+        if (value.get_array().get(array)) throw bad{};
+        for (auto result : array) {
+            od::value item;
+            if (std::move(result).get(item)) throw bad{};
+            validate(item, escapes);
+        }
+        return kind::array;
+    }
+    return validate_scalar(value, type, escapes);
+}
+
+/// metrics: scalars only; gives the object's bytes and a digest of its names.
+static string_view metrics_of(od::document &document, od::value &value, bool escapes, uint64_t &shape) {
+    od::object object;
+    const char *const begin = value.raw_json_token().data();
+    if (value.get_object().get(object)) throw bad{};
+    uint64_t hash = 0xA0761D6478BD642F;
+    std::string memory;
+    for (auto result : object) {
+        od::field field;
+        if (std::move(result).get(field)) throw bad{};
+        hash = hash_bytes(key_of(field, escapes, memory), hash);
+        od::json_type type;
+        if (field.value().type().get(type) || type == od::json_type::object || type == od::json_type::array
+            || type == od::json_type::null) {
+            throw bad{};
+        }
+        validate_scalar(field.value(), type, escapes);
+    }
+    shape = escapes ? 0 : hash | 1;
+    const char *end;
+    if (document.current_location().get(end)) throw bad{};
+    while (end[-1] != '}') end--;
+    return {begin, static_cast<size_t>(end - begin)};
+}
+
+// ---- the fold ----------------------------------------------------------------------------------------------------
+
+struct event {
+    uint8_t verdict, flags;
+    int64_t at, position;
+    string_view topic, payload;
+};
+
+struct folder {
+    table devices;
+    od::parser parser;
+    od::parser second;
+    size_t capacity = 0;
+    uint64_t events = 0;
+
+    void fold(const event &e) {
+        events++;
+        // tenant/{t}/device/{d}/{rest}
+        if (e.topic.compare(0, 7, "tenant/") != 0) return;
+        const size_t slash = e.topic.find('/', 7);
+        if (slash == string_view::npos || e.topic.compare(slash, 8, "/device/") != 0) return;
+        const size_t end = e.topic.find('/', slash + 8);
+        if (end == string_view::npos) return;
+        device &d = devices.find(e.topic.substr(0, end));
+        if (e.verdict != 0) {
+            d.rejected++;
+            d.last_position = e.position;
+            return;
+        }
+        d.messages++;
+        if (d.messages == 1) d.first_seen = e.at;
+        d.last_seen = e.at;
+        d.last_position = e.position;
+        const string_view rest = e.topic.substr(end + 1);
+        try {
+            if (rest == "telemetry") {
+                telemetry(d, e, e.topic.substr(7, slash - 7), e.topic.substr(slash + 8, end - slash - 8));
+            } else if (rest == "heartbeat") {
+                heartbeat(d, e, e.topic.substr(7, slash - 7), e.topic.substr(slash + 8, end - slash - 8));
+            } else if (rest == "shadow/reported") {
+                shadow(d, e);
+            } else if (rest == "commands/ack") {
+                ack(d, e);
+            } else if (rest == "connection") {
+                connection(d, e);
+            }
+        } catch (const bad &) {
+        }
+    }
+
+    od::document open(const event &e, bool &escapes) {
+        if (e.payload.size() > capacity) {
+            capacity = e.payload.size() * 2;
+            if (parser.allocate(capacity)) std::abort();
+        }
+        escapes = std::memchr(e.payload.data(), '\\', e.payload.size()) != nullptr;
+        od::document document;
+        if (parser.iterate(e.payload.data(), e.payload.size(), e.payload.size() + simdjson::SIMDJSON_PADDING).get(document)) {
+            throw bad{};
+        }
+        return document;
+    }
+
+    static int64_t integer(od::value &value) {
+        bool whole = false;
+        const string_view token = value.raw_json_token();
+        int64_t number;
+        if (!is_number(token, whole) || !whole
+            || std::from_chars(token.data(), token.data() + token.size(), number).ec != std::errc()) {
+            throw bad{};
+        }
+        if (value.get_int64().get(number)) throw bad{};
+        return number;
+    }
+
+    /// Walks the outermost object; `take` handles a field or says false.
+    template <class Take> void fields(od::document &document, bool escapes, string_view tenant, string_view id, Take take) {
+        od::object object;
+        if (document.get_object().get(object)) throw bad{};
+        std::string memory;
+        for (auto result : object) {
+            od::field field;
+            if (std::move(result).get(field)) throw bad{};
+            const string_view key = key_of(field, escapes, memory);
+            if (take(key, field.value())) continue;
+            if (key == "tenant_id" || key == "device_id") {
+                od::json_type type;
+                if (field.value().type().get(type)) throw bad{};
+                if (type == od::json_type::null) {
+                    validate(field.value(), escapes);
+                } else if (type != od::json_type::string
+                           || text(field.value(), escapes) != (key == "tenant_id" ? tenant : id)) {
+                    throw bad{};
+                }
+                continue;
+            }
+            validate(field.value(), escapes);
+        }
+        const char *rest;  // a place is left: something follows the object
+        if (!document.current_location().get(rest)) throw bad{};
+    }
+
+    struct common {
+        string_view site;
+        bool has_site = false, has_seq = false;
+        int64_t seq = 0;
+
+        bool take(string_view key, od::value &value, bool escapes) {
+            if (key != "seq" && key != "site_id" && key != "ts") return false;
+            od::json_type type;
+            if (value.type().get(type)) throw bad{};
+            if (type == od::json_type::null) {
+                validate(value, escapes);
+            } else if (key == "seq") {
+                seq = integer(value);
+                has_seq = true;
+            } else if (type != od::json_type::string) {
+                throw bad{};
+            } else if (key == "ts") {
+                text(value, escapes);
+            } else {
+                site = text(value, escapes);
+                has_site = true;
+            }
+            return true;
+        }
+
+        void store(device &d) const {
+            if (has_site) d.site.assign(site);
+            if (has_seq) {
+                d.last_seq = seq;
+                d.has_seq = true;
+            }
+        }
+    };
+
+    void telemetry(device &d, const event &e, string_view tenant, string_view id) {
+        bool escapes;
+        od::document document = open(e, escapes);
+        common c;
+        string_view metrics;
+        uint64_t shape = 0;
+        fields(document, escapes, tenant, id, [&](string_view key, od::value &value) {
+            if (key == "metrics") {
+                metrics = metrics_of(document, value, escapes, shape);
+                return true;
+            }
+            return c.take(key, value, escapes);
+        });
+        if (!metrics.data()) throw bad{};
+        d.telemetry++;
+        d.last_telemetry = e.at;
+        c.store(d);
+        if (!d.has_metrics || (shape != 0 && shape == d.shape)) {
+            d.metrics.assign(metrics);
+            d.shape = shape;
+            d.has_metrics = true;
+        } else {
+            merge(d, metrics, shape);
+        }
+    }
+
+    void merge(device &d, string_view newer, uint64_t shape) {
+        std::unordered_set<std::string> names;
+        auto walk = [&](string_view json, auto each) {
+            simdjson::padded_string padded(json);
+            od::document document;
+            od::object object;
+            if (second.iterate(padded).get(document) || document.get_object().get(object)) throw bad{};
+            for (auto result : object) {
+                od::field field;
+                if (std::move(result).get(field)) throw bad{};
+                const char *begin = field.key().raw() - 1;
+                string_view name = field.unescaped_key();
+                std::string copy(name);
+                string_view token = field.value().raw_json_token();
+                while (!token.empty() && std::strchr(" \t\r\n", token.back())) token.remove_suffix(1);
+                each(copy, string_view(begin, token.data() + token.size() - begin));
+            }
+        };
+        walk(newer, [&](const std::string &name, string_view) { names.insert(name); });
+        std::string merged;
+        walk(d.metrics, [&](const std::string &name, string_view whole) {
+            if (names.count(name)) return;
+            merged += merged.empty() ? '{' : ',';
+            merged += whole;
+        });
+        if (merged.empty()) {
+            d.metrics.assign(newer);
+            d.shape = shape;
+            return;
+        }
+        walk(newer, [&](const std::string &, string_view whole) { (merged += ',') += whole; });
+        merged += '}';
+        d.metrics.swap(merged);
+        d.shape = 0;
+    }
+
+    void heartbeat(device &d, const event &e, string_view tenant, string_view id) {
+        bool escapes;
+        od::document document = open(e, escapes);
+        common c;
+        fields(document, escapes, tenant, id, [&](string_view key, od::value &v) { return c.take(key, v, escapes); });
+        d.heartbeats++;
+        d.last_heartbeat = e.at;
+        c.store(d);
+    }
+
+    void shadow(device &d, const event &e) {
+        bool escapes, has_version = false;
+        od::document document = open(e, escapes);
+        int64_t version = 0;
+        string_view reported;
+        fields(document, escapes, {}, {}, [&](string_view key, od::value &value) {
+            if (key == "version") {
+                version = integer(value);
+                has_version = true;
+                return true;
+            }
+            if (key != "reported") return false;
+            od::object object;
+            if (validate(value, escapes) != kind::object) throw bad{};
+            return true;
+        });
+        if (!has_version) throw bad{};
+        if (d.has_version && version <= d.version) {
+            d.rejected_position = e.position;
+            return;
+        }
+        const size_t at = e.payload.find("\"reported\"");
+        if (at == string_view::npos) throw bad{};
+        d.has_version = true;
+        d.version = version;
+        d.reported.assign(e.payload.substr(at));
+    }
+
+    void ack(device &d, const event &e) {
+        bool escapes;
+        od::document document = open(e, escapes);
+        std::string command, status;
+        fields(document, escapes, {}, {}, [&](string_view key, od::value &value) {
+            if (key != "command_id" && key != "status") return false;
+            (key == "status" ? status : command) = text(value, escapes);
+            return true;
+        });
+        d.acks++;
+        d.last_ack = e.at;
+        d.command_id.swap(command);
+        d.command_status.swap(status);
+    }
+
+    void connection(device &d, const event &e) {
+        bool escapes;
+        od::document document = open(e, escapes);
+        std::string status;
+        fields(document, escapes, {}, {}, [&](string_view key, od::value &value) {
+            if (key != "status") return false;
+            status = text(value, escapes);
+            return true;
+        });
+        d.connected = status == "CONNECTED";
+        (d.connected ? d.last_connected : d.last_disconnected) = e.at;
+    }
+};
+
+// ---- the log (schemas/log-format.md) ------------------------------------------------------------------------------
+
+static void fail(const std::string &what) {
+    std::fprintf(stderr, "fold: %s\n", what.c_str());
+    std::exit(1);
+}
+
+static void fold_segment(const std::string &path, folder &f, std::vector<uint8_t> &raw) {
+    const int fd = ::open(path.c_str(), O_RDONLY);
+    struct stat info;
+    if (fd < 0 || ::fstat(fd, &info) != 0) fail("cannot read " + path);
+    const size_t size = static_cast<size_t>(info.st_size);
+    const auto *bytes = static_cast<const uint8_t *>(::mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0));
+    if (bytes == MAP_FAILED || size < 4096 || load<uint64_t>(bytes) != 0x474553444C4F4652) fail("no segment: " + path);
+    const uint64_t salt = load<uint64_t>(bytes + 32);
+    size_t offset = 4096;
+    while (offset + 72 <= size) {
+        const uint8_t *header = bytes + offset;
+        if (load<uint32_t>(header) != 0x4B4C4252 || load<uint64_t>(header + 48) != salt
+            || load<uint32_t>(header + 4) != refold_crc32c(0, header + 8, 64)) {
+            break;
+        }
+        const uint32_t raw_bytes = load<uint32_t>(header + 8), stored = load<uint32_t>(header + 12);
+        const uint32_t count = load<uint32_t>(header + 16), codec = load<uint32_t>(header + 20);
+        if (offset + 72 + stored > size || load<uint32_t>(header + 64) != refold_crc32c(0, header + 72, stored)) {
+            fail("a damaged block in " + path);
+        }
+        if (raw.size() < raw_bytes + simdjson::SIMDJSON_PADDING) raw.resize(raw_bytes + simdjson::SIMDJSON_PADDING);
+        if (codec == 0) {
+            std::memcpy(raw.data(), header + 72, stored);
+        } else if (LZ4_decompress_safe(reinterpret_cast<const char *>(header + 72), reinterpret_cast<char *>(raw.data()),
+                                       static_cast<int>(stored), static_cast<int>(raw_bytes))
+                   != static_cast<int>(raw_bytes)) {
+            fail("LZ4 refuses a block in " + path);
+        }
+        int64_t position = load<int64_t>(header + 24);
+        const uint8_t *record = raw.data();
+        for (uint32_t i = 0; i < count; i++, position++) {
+            const uint32_t length = load<uint32_t>(record), payload = load<uint32_t>(record + 24);
+            const uint16_t topic = load<uint16_t>(record + 18);
+            const uint32_t properties = load<uint32_t>(record + 20);
+            if (length != 32u + record[7] + topic + properties + payload) fail("a record's lengths disagree");
+            if (record[4] == 1 && !(record[6] & 4)) {
+                const auto *text = reinterpret_cast<const char *>(record);
+                f.fold({record[5], record[6], load<int64_t>(record + 8), position,
+                        {text + 32 + record[7], topic}, {text + length - payload, payload}});
+            }
+            record += length;
+        }
+        offset += (72 + stored + 4095) & ~size_t{4095};
+    }
+    ::munmap(const_cast<uint8_t *>(bytes), size);
+    ::close(fd);
+}
+
+int main(int argc, char **argv) {
+    if (argc != 2) fail("usage: fold LOG_FOLDER");
+    std::vector<std::string> paths;
+    for (const auto &entry : std::filesystem::directory_iterator(argv[1])) {
+        if (entry.path().extension() == ".seg") paths.push_back(entry.path());
+    }
+    std::sort(paths.begin(), paths.end());
+    folder f;
+    std::vector<uint8_t> raw;
+    const auto begin = std::chrono::steady_clock::now();
+    for (const auto &path : paths) fold_segment(path, f, raw);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    int64_t messages = 0, telemetry = 0;
+    size_t metrics = 0;
+    for (const device &d : f.devices.states) {
+        messages += d.messages;
+        telemetry += d.telemetry;
+        metrics += d.metrics.size();
+    }
+    std::printf(
+        "{\"events\": %llu, \"devices\": %zu, \"messages\": %lld, \"telemetry\": %lld, \"metrics_bytes\": %zu, "
+        "\"seconds\": %.3f, \"events_per_second\": %.0f}\n",
+        static_cast<unsigned long long>(f.events), f.devices.states.size(), static_cast<long long>(messages),
+        static_cast<long long>(telemetry), metrics, seconds, static_cast<double>(f.events) / seconds);
+}
