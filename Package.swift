@@ -88,7 +88,7 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["CPlatform", "CMosquitto", "COpenSSL"], path: "Tests/TestSupport"),
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
         .testTarget(name: "EventLogTests", dependencies: ["EventLog", "CChecksum"]),
-        .testTarget(name: "DecodingTests", dependencies: ["Decoding"]),
+        .testTarget(name: "DecodingTests", dependencies: ["Decoding", "Postgres", "TestSupport"]),
         .testTarget(name: "ProjectionsTests", dependencies: ["Projections"]),
         .testTarget(name: "IngestTests", dependencies: ["Ingest", "EventLog", "EventModel", "Threading", "TestSupport"]),
         .testTarget(name: "FleetSimulatorTests", dependencies: ["FleetSimulator", "TestSupport"]),
