@@ -4,7 +4,7 @@ PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev lib
 # For the tests only: promtool and systemd-analyze check what packaging/ holds, and the naive fold is Python.
 TEST_PACKAGES = prometheus systemd python3
 
-.PHONY: run build test packages install
+.PHONY: run build test bench packages install
 
 run: build
 	.build/release/refold run --demo
@@ -22,6 +22,12 @@ install:
 	install -D -m 0755 .build/release/refold $(DESTDIR)/usr/local/bin/refold
 	install -D -m 0644 packaging/refold.service $(DESTDIR)/etc/systemd/system/refold.service
 	install -D -m 0644 README.md $(DESTDIR)/usr/local/share/doc/refold/README.md
+
+# Beside peers and limits; writes bench/RESULTS.md. About fifteen minutes on a quiet machine.
+bench: packages
+	swift build -c release
+	$(MAKE) -s -C bench
+	python3 bench/run.py
 
 # Installs what is missing, and asks for sudo only then.
 packages:
