@@ -89,7 +89,7 @@ let package = Package(
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
         .testTarget(name: "EventLogTests", dependencies: ["EventLog", "CChecksum"]),
         .testTarget(name: "DecodingTests", dependencies: ["Decoding", "Postgres", "TestSupport"]),
-        .testTarget(name: "ProjectionsTests", dependencies: ["Projections"]),
+        .testTarget(name: "ProjectionsTests", dependencies: ["Projections", "PostgresStore", "TestSupport"]),
         .testTarget(name: "IngestTests", dependencies: ["Ingest", "EventLog", "EventModel", "Threading", "TestSupport"]),
         .testTarget(name: "FleetSimulatorTests", dependencies: ["FleetSimulator", "TestSupport"]),
         .testTarget(name: "PostgresTests", dependencies: ["Postgres", "TestSupport"]),

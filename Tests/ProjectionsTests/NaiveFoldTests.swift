@@ -5,7 +5,7 @@ import Testing
 @testable import Projections
 
 extension History {
-    /// What `refold log cat --json --base64` prints.
+    /// What `refold log cat --json` prints.
     var ndjson: String {
         batches.enumerated().map { position, batch in
             batch.withUnsafeBytes { bytes in
@@ -49,27 +49,32 @@ extension MemoryTables {
     }
 }
 
+/// Runs `Tests/naive_fold/naive_fold.py`.
+func runNaiveFold(events: String, _ arguments: [String]) throws -> (code: Int32, output: String) {
+    let file = FileManager.default.temporaryDirectory.appending(path: "naive-fold-\(UUID().uuidString).ndjson")
+    defer { try? FileManager.default.removeItem(at: file) }
+    try Data(events.utf8).write(to: file)
+    let script = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .appending(path: "naive_fold/naive_fold.py")
+    let process = Process(), pipe = Pipe()
+    process.executableURL = URL(filePath: "/usr/bin/env")
+    process.arguments = ["python3", script.path, "--events", file.path] + arguments
+    process.standardOutput = pipe
+    process.standardError = pipe
+    try process.run()
+    let output = String(decoding: try pipe.fileHandleForReading.readToEnd() ?? Data(), as: UTF8.self)
+    process.waitUntilExit()
+    return (process.terminationStatus, output)
+}
+
 /// The independent fold in Python, which knows only DESIGN.md's words, must come to the same rows.
 @Suite struct NaiveFoldTests {
     private func run(_ history: History, change: (String) -> String = { $0 }) throws -> (code: Int32, output: String) {
-        let folder = FileManager.default.temporaryDirectory.appending(path: "naive-fold-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
+        let file = FileManager.default.temporaryDirectory.appending(path: "naive-fold-\(UUID().uuidString).json")
+        defer { try? FileManager.default.removeItem(at: file) }
         let tables = Catalog.entries.flatMap { history.fold($0).json() }
-        let events = folder.appending(path: "events.ndjson"), rows = folder.appending(path: "tables.json")
-        try Data(history.ndjson.utf8).write(to: events)
-        try Data(change("{\(tables.joined(separator: ","))}").utf8).write(to: rows)
-        let script = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .appending(path: "naive_fold/naive_fold.py")
-        let process = Process(), pipe = Pipe()
-        process.executableURL = URL(filePath: "/usr/bin/env")
-        process.arguments = ["python3", script.path, "--events", events.path, "--tables", rows.path]
-        process.standardOutput = pipe
-        process.standardError = pipe
-        try process.run()
-        let output = String(decoding: try pipe.fileHandleForReading.readToEnd() ?? Data(), as: UTF8.self)
-        process.waitUntilExit()
-        return (process.terminationStatus, output)
+        try Data(change("{\(tables.joined(separator: ","))}").utf8).write(to: file)
+        return try runNaiveFold(events: history.ndjson, ["--tables", file.path])
     }
 
     @Test(arguments: 1...6)

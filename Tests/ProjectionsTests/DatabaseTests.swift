@@ -1,0 +1,91 @@
+import EventModel
+import Foundation
+import Postgres
+import PostgresStore
+import Projecting
+import TestSupport
+import Testing
+
+@testable import Projections
+
+/// The folds on a real PostgreSQL, through the store: what is written, loaded again and read by tenants.
+@Suite struct DatabaseTests {
+    private static func database() throws -> (url: String, target: Target) {
+        let server = try PostgresServer.shared.get()
+        let url = server.url(database: try server.makeDatabase())
+        let target = Target(url)
+        _ = try RefoldSchema.migrate(target)
+        return (url, target)
+    }
+
+    /// Folds in blocks of random lengths; every third block the fold is dropped, so that its state comes from the rows.
+    private static func fold(_ history: History, _ entry: Catalog.Entry, into store: PostgresStore, seed: UInt64) throws {
+        var random = Seeded(state: seed), fold = entry.makeFold(), start = 0, last: Position?
+        while start < history.batches.count {
+            let end = min(history.batches.count, start + Int.random(in: 1...120, using: &random))
+            let block = history.block(start..<end), from = Position(UInt64(start))
+            try store.load(fold.prepare(block, from: from), of: entry.descriptor) { fold.load(table: $0, row: $1) }
+            fold.fold(block, from: from)
+            var rows = [RowBuffer](repeating: RowBuffer(), count: entry.descriptor.tables.count)
+            fold.drain(into: &rows)
+            let new = Position(UInt64(end - 1))
+            try store.commit(rows, of: entry.descriptor, partition: 0, from: last, to: new)
+            last = new
+            start = end
+            if Int.random(in: 0..<3, using: &random) == 0 { fold = entry.makeFold() }
+        }
+    }
+
+    @Test(arguments: 1...3)
+    func theTablesAgreeWithTheNaiveFold(seed: Int) throws {
+        let (url, target) = try Self.database()
+        let history = try History.random(seed: UInt64(seed) &+ 9000, count: 2500)
+        for entry in Catalog.entries {
+            try Self.fold(history, entry, into: PostgresStore(target), seed: UInt64(seed))
+        }
+        let (code, output) = try runNaiveFold(events: history.ndjson, ["--database", url])
+        #expect(code == 0, "seed \(seed)\n\(output)")
+        // A planted difference is found.
+        let connection = try Connection(target)
+        try connection.exec("UPDATE refold.device_status SET message_count = message_count + 1 WHERE device_id = 'd3'")
+        let planted = try runNaiveFold(events: history.ndjson, ["--database", url])
+        #expect(planted.code == 1 && planted.output.contains("message_count"), "\(planted.output)")
+    }
+
+    @Test func everyTableWithATenantIsForcedBehindItsPolicies() throws {
+        let (url, target) = try Self.database()
+        let connection = try Connection(target)
+        let unprotected = try connection.query("""
+            SELECT string_agg(c.relname, ', ') FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+            WHERE c.relnamespace = 'refold'::regnamespace AND c.relkind = 'r' AND a.attname = 'tenant_id'
+              AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
+            """)
+        #expect(unprotected.text(0, 0) == nil)
+        let history = try History.random(seed: 77, count: 600)
+        for entry in Catalog.entries { try Self.fold(history, entry, into: PostgresStore(target), seed: 7) }
+        let reader = try Connection(Target(url.replacing("user=postgres", with: "user=refold_app")))
+        for view in [
+            "device_status", "device_connection_events", "firmware_versions", "ota_campaigns", "ota_device_status",
+            "ota_unmatched_reports", "dead_letters", "audit_logs",
+        ] {
+            func count(_ connection: Connection, _ condition: String = "true") throws -> Int64 {
+                try connection.query("SELECT count(*) FROM refold.\(view) WHERE \(condition)").int8(0, 0) ?? -1
+            }
+            try reader.exec("RESET app.tenant_id")
+            #expect(try count(reader) == 0, "\(view) without a tenant")
+            try reader.exec("SET app.tenant_id = 'acme'")
+            #expect(try count(reader) == count(connection, "tenant_id = 'acme'"), "\(view)")
+            #expect(try count(reader, "tenant_id IS DISTINCT FROM 'acme'") == 0, "\(view) of others")
+        }
+    }
+
+    @Test(arguments: [
+        ("NULL", "OFFLINE"), ("now()", "ONLINE"), ("now() - interval '90 seconds'", "ONLINE"),
+        ("now() - interval '90.001 seconds'", "STALE"), ("now() - interval '300 seconds'", "STALE"),
+        ("now() - interval '300.001 seconds'", "OFFLINE"), ("now() + interval '1 hour'", "ONLINE"),
+    ])
+    func presence(lastSeen: String, expected: String) throws {
+        let connection = try Connection(Self.database().target)
+        #expect(try connection.query("SELECT refold.presence(\(lastSeen))").text(0, 0) == expected)
+    }
+}
