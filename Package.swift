@@ -42,7 +42,7 @@ let package = Package(
         .target(name: "Decoding", dependencies: ["EventModel", "CSIMDJSON"]),
         .target(name: "Projections", dependencies: ["EventModel", "Decoding"]),
         .target(name: "Projecting", dependencies: ["EventModel", "EventLog", "Projections", "Threading"]),
-        .target(name: "Postgres", dependencies: ["CPostgres"]),
+        .target(name: "Postgres", dependencies: ["CPostgres", "COpenSSL"]),
         .target(
             name: "PostgresStore", dependencies: ["EventModel", "Projecting", "Projections", "Postgres"],
             plugins: ["EmbedMigrations"]),

@@ -1,8 +1,9 @@
+import COpenSSL
 import CPostgres
 #if canImport(Glibc)
-import Glibc
+    import Glibc
 #else
-import Musl
+    import Musl
 #endif
 
 /// One connection. Not Sendable: it belongs to one thread or actor at a time, which its calls block.
@@ -36,10 +37,13 @@ public final class Connection {
         handle = started
         // A throw from here on closes the handle in deinit: all properties are set.
         try finishConnecting()
-        PQsetNoticeProcessor(handle, { box, message in
-            guard let box, let message else { return }
-            Unmanaged<NoticeBox>.fromOpaque(box).takeUnretainedValue().receive(String(cString: message).trimmed)
-        }, Unmanaged.passUnretained(notices).toOpaque())
+        PQsetNoticeProcessor(
+            handle,
+            { box, message in
+                guard let box, let message else { return }
+                Unmanaged<NoticeBox>.fromOpaque(box).takeUnretainedValue().receive(
+                    String(cString: message).trimmed)
+            }, Unmanaged.passUnretained(notices).toOpaque())
         PQsetnonblocking(handle, 1)
     }
 
@@ -50,6 +54,8 @@ public final class Connection {
 
     /// Major × 10,000 + minor: 150019 for 15.19.
     public var serverVersion: Int { Int(PQserverVersion(handle)) }
+
+    public var isEncrypted: Bool { PQsslInUse(handle) == 1 }
 
     /// The server process that serves this connection.
     public var backendPID: Int32 { PQbackendPID(handle) }
@@ -191,6 +197,7 @@ public final class Connection {
     }
 
     private func wait(for events: Int32, _ name: String) throws(PostgresError) {
+        if tlsPendingBytes > 0 { return }
         do {
             try poll(events, name, deadline: monotonicMilliseconds() + target.responseTimeoutSeconds * 1000)
         } catch {
@@ -199,11 +206,19 @@ public final class Connection {
         }
     }
 
+    /// Over TLS a whole record is decrypted at once. What does not fit into libpq's buffer (records of
+    /// servers since 17, and of poolers, may be larger than its 8 KiB of room) waits where poll(2) cannot see
+    /// it.
+    private var tlsPendingBytes: Int {
+        guard let ssl = PQsslStruct(handle, "OpenSSL") else { return 0 }
+        return Int(SSL_pending(OpaquePointer(ssl)))
+    }
+
     private func poll(_ events: Int32, _ name: String, deadline: Int) throws(PostgresError) {
         while true {
             var descriptors = [
                 pollfd(fd: PQsocket(handle), events: Int16(events), revents: 0),
-                pollfd(fd: interrupt?.descriptor ?? -1, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: interrupt?.descriptor ?? -1, events: Int16(POLLIN), revents: 0)
             ]
             let left = deadline - monotonicMilliseconds()
             let ready = left > 0 ? systemPoll(&descriptors, 2, Int32(left)) : 0
@@ -216,7 +231,7 @@ public final class Connection {
     }
 
     private func finishConnecting() throws(PostgresError) {
-        let deadline = monotonicMilliseconds() + target.connectTimeoutSeconds * 1000
+        let deadline = monotonicMilliseconds() + target.connectTimeoutSecondsInForce * 1000
         var events = POLLOUT
         while PQstatus(handle) != CONNECTION_BAD {
             try poll(events, "connect", deadline: deadline)

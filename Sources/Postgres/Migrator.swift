@@ -17,7 +17,8 @@ public struct Migrator: Sendable {
         /// Nil when `file` is not named `NNNN_name.sql`.
         public init?(file: String, sql: String) {
             let parts = file.split(separator: "_", maxSplits: 1)
-            guard parts.count == 2, parts[0].utf8.count == 4, let number = Int(parts[0]), number > 0, parts[1].hasSuffix(".sql")
+            guard parts.count == 2, parts[0].utf8.count == 4, let number = Int(parts[0]), number > 0,
+                parts[1].hasSuffix(".sql")
             else { return nil }
             self.init(number: number, name: String(parts[1].dropLast(4)), sql: sql)
         }
@@ -31,11 +32,13 @@ public struct Migrator: Sendable {
     /// The first migration must create `schema_migrations(number, name, checksum, applied_at)` in `schema`, a
     /// plain lower-case identifier.
     public init(_ migrations: [Migration], schema: String) {
-        precondition(schema.utf8.allSatisfy { $0 == 0x5F || (0x61...0x7A).contains($0) }, "not a plain identifier")
+        precondition(
+            schema.utf8.allSatisfy { $0 == 0x5F || (0x61...0x7A).contains($0) }, "not a plain identifier")
         self.migrations = migrations.sorted { $0.number < $1.number }
         self.schema = schema
         for (index, migration) in self.migrations.enumerated() {
-            precondition(migration.number == index + 1, "migration \(migration.number) where \(index + 1) is due")
+            precondition(
+                migration.number == index + 1, "migration \(migration.number) where \(index + 1) is due")
         }
     }
 
@@ -48,7 +51,8 @@ public struct Migrator: Sendable {
         key.text("\(schema).schema_migrations")
         // Waits for the other program; the lock is the session's, since each migration has a transaction of
         // its own.
-        _ = try connection.query("SELECT pg_advisory_lock(hashtextextended($1, 0))", key, name: "lock migrations")
+        _ = try connection.query(
+            "SELECT pg_advisory_lock(hashtextextended($1, 0))", key, name: "lock migrations")
         defer { _ = try? connection.query("SELECT pg_advisory_unlock(hashtextextended($1, 0))", key) }
         let due = try checkApplied(on: connection)
         for migration in due { try apply(migration, on: connection) }
@@ -57,19 +61,24 @@ public struct Migrator: Sendable {
 
     /// Compares what was applied with what is known; returns what is due.
     private func checkApplied(on connection: Connection) throws -> [Migration] {
-        let known = try connection.query("SELECT to_regclass('\(schema).schema_migrations') IS NOT NULL", name: "find schema")
+        let known = try connection.query(
+            "SELECT to_regclass('\(schema).schema_migrations') IS NOT NULL", name: "find schema")
         guard known.bool(0, 0) == true else { return migrations }
         let applied = try connection.query(
-            "SELECT number, name, checksum FROM \(schema).schema_migrations ORDER BY number", name: "read schema version")
+            "SELECT number, name, checksum FROM \(schema).schema_migrations ORDER BY number",
+            name: "read schema version")
         for row in 0..<applied.rowCount {
             let number = Int(applied.int4(row, 0) ?? 0), name = applied.text(row, 1) ?? ""
             guard row < migrations.count else {
-                throw MigrationError.newer(database: Int(applied.int4(applied.rowCount - 1, 0) ?? 0), known: migrations.count)
+                throw MigrationError.newer(
+                    database: Int(applied.int4(applied.rowCount - 1, 0) ?? 0), known: migrations.count)
             }
             let ours = migrations[row]
             guard number == ours.number, name == ours.name,
                 applied.text(row, 2) == (try checksum(ours, on: connection))
-            else { throw MigrationError.altered(number: ours.number, name: ours.name, applied: "\(number)_\(name)") }
+            else {
+                throw MigrationError.altered(number: ours.number, name: ours.name, applied: "\(number)_\(name)")
+            }
         }
         return Array(migrations.dropFirst(applied.rowCount))
     }
@@ -84,7 +93,8 @@ public struct Migrator: Sendable {
             row.text(migration.name)
             row.text(sum)
             _ = try connection.query(
-                "INSERT INTO \(schema).schema_migrations (number, name, checksum) VALUES ($1, $2, $3)", row, name: name)
+                "INSERT INTO \(schema).schema_migrations (number, name, checksum) VALUES ($1, $2, $3)", row,
+                name: name)
         }
     }
 
@@ -106,10 +116,11 @@ public enum MigrationError: Error, Sendable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .serverTooOld(let version):
-            "PostgreSQL \(version / 10_000).\(version % 10_000) is too old: 15 or newer is needed (security_invoker views)"
+            "PostgreSQL \(version / 10_000).\(version % 10_000) is too old: 15 or newer is needed "
+                + "(for security_invoker views)"
         case .newer(let database, let known):
-            "the database's schema is of version \(database), this program knows \(known): start the newer program that "
-                + "was used before, or point this one at a database of its own"
+            "the database's schema is of version \(database), this program knows \(known): start the newer program "
+                + "that was used before, or point this one at a database of its own"
         case .altered(let number, let name, let applied):
             "migration \(number)_\(name) differs from \(applied), which this database was given: the program was built "
                 + "from altered migrations; use the one that was used before, or a database of its own"

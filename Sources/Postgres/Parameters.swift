@@ -18,14 +18,18 @@ public struct Parameters: Sendable {
 
     public var types: [UInt32] { values.map(\.type) }
 
-    public mutating func null(_ type: UInt32 = TypeID.unspecified) { values.append(Value(type: type, range: nil)) }
+    public mutating func null(_ type: UInt32 = TypeID.unspecified) {
+        values.append(Value(type: type, range: nil))
+    }
 
     public mutating func int8(_ value: Int64) { add(TypeID.int8) { $0.put(value) } }
     public mutating func int8(_ value: Int64?) { if let value { int8(value) } else { null(TypeID.int8) } }
     public mutating func int4(_ value: Int32) { add(TypeID.int4) { $0.put(value) } }
     public mutating func bool(_ value: Bool) { add(TypeID.bool) { $0.append(value ? 1 : 0) } }
     public mutating func text(_ value: String) { add(TypeID.text) { $0.append(contentsOf: value.utf8) } }
-    public mutating func bytea(_ value: some Collection<UInt8>) { add(TypeID.bytea) { $0.append(contentsOf: value) } }
+    public mutating func bytea(_ value: some Collection<UInt8>) {
+        add(TypeID.bytea) { $0.append(contentsOf: value) }
+    }
 
     public mutating func textArray(_ elements: [String]) {
         array(of: TypeID.text, count: elements.count, hasNulls: false) { bytes in
@@ -51,7 +55,9 @@ public struct Parameters: Sendable {
     public mutating func array(
         of element: UInt32, count: Int, hasNulls: Bool, _ write: (inout [UInt8]) -> Void
     ) {
-        guard let type = TypeID.array(of: element) else { preconditionFailure("no array type known for \(element)") }
+        guard let type = TypeID.array(of: element) else {
+            preconditionFailure("no array type known for \(element)")
+        }
         add(type) { bytes in
             bytes.put(Int32(count == 0 ? 0 : 1))
             bytes.put(Int32(hasNulls ? 1 : 0))

@@ -33,7 +33,8 @@ public struct PostgresError: Error, Sendable, CustomStringConvertible {
     }
 
     public init(
-        sqlState: String?, message: String, detail: String? = nil, hint: String? = nil, statement: String, kind: Kind
+        sqlState: String?, message: String, detail: String? = nil, hint: String? = nil, statement: String,
+        kind: Kind
     ) {
         self.sqlState = sqlState
         self.message = message

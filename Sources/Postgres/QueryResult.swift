@@ -18,7 +18,8 @@ public final class QueryResult {
     public func bytes(_ row: Int, _ column: Int) -> UnsafeRawBufferPointer? {
         guard PQgetisnull(result, Int32(row), Int32(column)) == 0 else { return nil }
         return UnsafeRawBufferPointer(
-            start: PQgetvalue(result, Int32(row), Int32(column)), count: Int(PQgetlength(result, Int32(row), Int32(column))))
+            start: PQgetvalue(result, Int32(row), Int32(column)),
+            count: Int(PQgetlength(result, Int32(row), Int32(column))))
     }
 
     public func text(_ row: Int, _ column: Int) -> String? {
@@ -34,7 +35,8 @@ public final class QueryResult {
 
     private func integer<T: FixedWidthInteger>(_ row: Int, _ column: Int) -> T? {
         bytes(row, column).map { bytes in
-            precondition(bytes.count == MemoryLayout<T>.size, "column \(column) has \(bytes.count) bytes, not \(T.self)")
+            precondition(
+                bytes.count == MemoryLayout<T>.size, "column \(column) has \(bytes.count) bytes, not \(T.self)")
             return T(bigEndian: bytes.loadUnaligned(as: T.self))
         }
     }

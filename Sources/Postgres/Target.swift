@@ -10,7 +10,8 @@ public struct Target: Sendable {
     public var responseTimeoutSeconds: Int
 
     public init(
-        _ url: String, applicationName: String = "refold", connectTimeoutSeconds: Int = 5, responseTimeoutSeconds: Int = 150
+        _ url: String, applicationName: String = "refold", connectTimeoutSeconds: Int = 5,
+        responseTimeoutSeconds: Int = 150
     ) {
         self.url = url
         self.applicationName = applicationName
@@ -26,8 +27,14 @@ public struct Target: Sendable {
             // A peer that vanished without a word is noticed after about half a minute.
             ("keepalives_idle", "15"), ("keepalives_interval", "5"), ("keepalives_count", "3"),
             ("tcp_user_timeout", "30000"),
-            ("dbname", url), ("client_encoding", "UTF8"),
+            ("dbname", url), ("client_encoding", "UTF8")
         ]
+    }
+
+    /// The URL's own, if it names one: libpq's asynchronous calls leave it to the caller.
+    var connectTimeoutSecondsInForce: Int {
+        (try? options()["connect_timeout"]).flatMap { Int($0) }.flatMap { $0 > 0 ? $0 : nil }
+            ?? connectTimeoutSeconds
     }
 
     /// Throws when `url` cannot be read. libpq's own message would quote it, password included.

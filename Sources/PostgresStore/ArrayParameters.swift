@@ -16,7 +16,8 @@ enum ArrayParameters {
                 precondition(count == width, "a row has \(count) fields where \(width) columns are")
                 offset += 2
                 for column in 0..<width {
-                    let length = Int(Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Int32.self)))
+                    let length = Int(
+                        Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Int32.self)))
                     if length < 0 { hasNulls[column] = true }
                     let end = offset + 4 + max(length, 0)
                     bounds[row * width + column] = (offset, end)

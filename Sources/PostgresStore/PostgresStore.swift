@@ -34,7 +34,8 @@ public final class PostgresStore: ProjectionStore {
         return { interrupt.signal() }
     }
 
-    public func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position? {
+    public func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position?
+    {
         try withSession { (session) throws(PostgresError) -> Result<Position?, StoreError> in
             var key = Parameters()
             key.text(projection.name)
@@ -63,7 +64,9 @@ public final class PostgresStore: ProjectionStore {
                 let sql = session.sql(projection, request.table)
                 let name = "load_\(sql.name)"
                 try session.prepareOnce(name, sql.load, types: sql.keyTypes)
-                pipeline.execute(name, ArrayParameters.make(request.keys, columns: sql.table.columns.filter { $0.role == .key }))
+                pipeline.execute(
+                    name,
+                    ArrayParameters.make(request.keys, columns: sql.table.columns.filter { $0.role == .key }))
             }
             return try session.connection.run(pipeline)
         }
@@ -73,7 +76,8 @@ public final class PostgresStore: ProjectionStore {
     }
 
     public func commit(
-        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?, to new: Position
+        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?,
+        to new: Position
     ) throws(StoreError) {
         precondition(rows.count == projection.tables.count, "one row buffer a table")
         var checkpoint = Parameters()
@@ -84,7 +88,8 @@ public final class PostgresStore: ProjectionStore {
         checkpoint.int8(Int64(new.rawValue))
         try withSession { (session) throws(PostgresError) in
             try session.prepareOnce(
-                Self.moveCheckpoint, "SELECT refold.move_checkpoint($1, $2, $3, $4, $5)", types: checkpoint.types)
+                Self.moveCheckpoint, "SELECT refold.move_checkpoint($1, $2, $3, $4, $5)",
+                types: checkpoint.types)
             let large = rows.indices.filter {
                 rows[$0].rowCount > Self.arrayRowsMax || rows[$0].bytes.count > Self.arrayBytesMax
             }

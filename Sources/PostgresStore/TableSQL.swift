@@ -18,7 +18,9 @@ struct TableSQL {
 
     /// Writes the rows of the staging table.
     var mergeStage: String {
-        merge(from: "pg_temp.\(quote(stage)) AS s", count: "(SELECT count(*) FROM pg_temp.\(quote(stage)))", sorted: true)
+        merge(
+            from: "pg_temp.\(quote(stage)) AS s", count: "(SELECT count(*) FROM pg_temp.\(quote(stage)))",
+            sorted: true)
     }
 
     var createStage: String {
@@ -48,14 +50,16 @@ struct TableSQL {
         case .upsert:
             let set = table.columns.filter { $0.role != .key }.map { column in
                 let name = quote(column.name)
-                return column.role == .delta ? "\(name) = t.\(name) + EXCLUDED.\(name)" : "\(name) = EXCLUDED.\(name)"
+                return column.role == .delta
+                    ? "\(name) = t.\(name) + EXCLUDED.\(name)" : "\(name) = EXCLUDED.\(name)"
             }
             let conflict = " ON CONFLICT (\(list(keys, of: nil))) DO "
             return insert + conflict + (set.isEmpty ? "NOTHING" : "UPDATE SET " + set.joined(separator: ", "))
         case .addDeltas:
-            let deltas = table.columns.filter { $0.role == .delta }.map(\.name).map(quote)
+            let deltas = table.columns.filter { $0.role == .delta }.map { quote($0.name) }
+            let set = deltas.map { "\($0) = t.\($0) + s.\($0)" }.joined(separator: ", ")
             return """
-                WITH moved AS (UPDATE \(target) AS t SET \(deltas.map { "\($0) = t.\($0) + s.\($0)" }.joined(separator: ", ")) \
+                WITH moved AS (UPDATE \(target) AS t SET \(set) \
                 FROM \(source) WHERE \(equal(keys)) RETURNING 1) \
                 SELECT refold.expect_rows('\(table.name)', count(*), \(count)) FROM moved
                 """

@@ -2,7 +2,7 @@
 public struct DurationHistogram: Sendable, Equatable {
     /// Upper bounds in seconds, inclusive; what is longer counts in `count` only.
     public static let boundsSeconds = [
-        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
+        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5
     ]
 
     /// Observations at or below each bound.

@@ -64,7 +64,8 @@ public final class MemoryStore: ProjectionStore {
 
     public var interrupter: @Sendable () -> Void { {} }  // nothing here ever waits
 
-    public func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position? {
+    public func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position?
+    {
         let found = memory.contents.withLock { $0.checkpoints["\(projection.name)/\(partition)"] }
         guard let found else { return nil }
         guard found.version == projection.version else { throw .otherVersion(projection, found: found.version) }
@@ -77,7 +78,8 @@ public final class MemoryStore: ProjectionStore {
         for request in requests {
             let table = projection.tables[request.table]
             for row in 0..<request.keys.rowCount {
-                let key = MemoryTables.key(request.keys.fields(ofRow: row).map { $0.map { request.keys.bytes[$0] } })
+                let key = MemoryTables.key(
+                    request.keys.fields(ofRow: row).map { $0.map { request.keys.bytes[$0] } })
                 guard let row = memory.contents.withLock({ $0.tables[table.name]?[key] }) else { continue }
                 withReader(row, table) { found(request.table, $0) }
             }
@@ -85,7 +87,8 @@ public final class MemoryStore: ProjectionStore {
     }
 
     public func commit(
-        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?, to new: Position
+        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?,
+        to new: Position
     ) throws(StoreError) {
         try memory.contents.withLock { (contents) throws(StoreError) in
             let name = "\(projection.name)/\(partition)"
@@ -114,7 +117,8 @@ extension MemoryTables.Contents {
         var target = tables[table.name]?[key]
         switch table.write {
         case .insert where target != nil: throw .refused("\(table.name) has a row of this key already")
-        case .addDeltas where target == nil: throw .refused("deltas for a row of \(table.name) that does not exist")
+        case .addDeltas where target == nil:
+            throw .refused("deltas for a row of \(table.name) that does not exist")
         default: break
         }
         let exists = target != nil
@@ -124,7 +128,8 @@ extension MemoryTables.Contents {
                 let sum = Self.int8(target?[column.name]) &+ Self.int8(field.map(Array.init))
                 target?[column.name] = withUnsafeBytes(of: sum.bigEndian, Array.init)
             case .value where table.write == .addDeltas: break
-            default: target = target ?? [:]
+            default:
+                target = target ?? [:]
                 target?[column.name] = field.map(Array.init)
             }
         }

@@ -94,14 +94,15 @@ struct ProjectionPass {
     private mutating func commitIfDue(atEnd: Bool) throws {
         guard let oldestChange else { return }
         let now = ContinuousClock.now, dirty = fold.dirtyRowCount
-        let due = if dirty == 0 {
-            now - oldestChange >= options.checkpointDelay
-        } else if atEnd {
-            now >= notBefore
-        } else {
-            dirty >= options.dirtyRowsMax || foldedBytes >= options.foldedBytesMax
-                || now - oldestChange >= max(options.commitDelayMax, options.minimumCommitInterval)
-        }
+        let due =
+            if dirty == 0 {
+                now - oldestChange >= options.checkpointDelay
+            } else if atEnd {
+                now >= notBefore
+            } else {
+                dirty >= options.dirtyRowsMax || foldedBytes >= options.foldedBytesMax
+                    || now - oldestChange >= max(options.commitDelayMax, options.minimumCommitInterval)
+            }
         if due { try commit() }
     }
 

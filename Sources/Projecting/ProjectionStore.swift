@@ -16,7 +16,8 @@ public protocol ProjectionStore: AnyObject {
     /// `rows[i]` belongs to `projection.tables[i]`; all may be empty.
     /// After an error other than `.checkpointMoved` and `.refused` it is not known whether it was done.
     func commit(
-        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?, to new: Position
+        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?,
+        to new: Position
     ) throws(StoreError)
 
     /// Makes the call that hangs now, and every later one, fail with `.unavailable`. For any thread.
@@ -40,7 +41,7 @@ public enum StoreError: Error, Sendable, CustomStringConvertible {
     /// What every store says to a projection whose rows are of another version.
     public static func otherVersion(_ projection: ProjectionDescriptor, found: Int) -> StoreError {
         .refused(
-            "the rows of \(projection.name) were folded by version \(found) of the projection, this program has version "
-                + "\(projection.version): they must be rebuilt (refold replay rebuild \(projection.name))")
+            "the rows of \(projection.name) were folded by version \(found) of the projection, this program has "
+                + "version \(projection.version): they must be rebuilt (refold replay rebuild \(projection.name))")
     }
 }

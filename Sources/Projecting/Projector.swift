@@ -35,8 +35,10 @@ public actor Projector {
     ///   - makeStore: called once, on the projector's thread, to which the store belongs.
     ///   - note: gets one line whenever something worth a log line happens. For any thread.
     public init(
-        _ descriptor: ProjectionDescriptor, partition: Int = 0, source: any LogSource, options: ProjectorOptions = .init(),
-        makeFold: @escaping @Sendable () -> any ProjectionFold, makeStore: @escaping @Sendable () -> any ProjectionStore,
+        _ descriptor: ProjectionDescriptor, partition: Int = 0, source: any LogSource,
+        options: ProjectorOptions = .init(),
+        makeFold: @escaping @Sendable () -> any ProjectionFold,
+        makeStore: @escaping @Sendable () -> any ProjectionStore,
         note: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         self.descriptor = descriptor
@@ -74,7 +76,8 @@ public actor Projector {
 
     public nonisolated var status: ProjectorStatus {
         board.status(
-            name: descriptor.name, version: descriptor.version, partition: partition, durableCount: source.durableCount)
+            name: descriptor.name, version: descriptor.version, partition: partition,
+            durableCount: source.durableCount)
     }
 
     /// Suspends until `position`'s effect stands in the tables. False when the time is over, or the projector
@@ -119,7 +122,8 @@ public actor Projector {
         var folded: String?
         do {
             var pass = try ProjectionPass(
-                source: source, fold: makeFold(), store: store, partition: partition, options: options, board: board)
+                source: source, fold: makeFold(), store: store, partition: partition, options: options,
+                board: board)
             defer { folded = pass.uncommitted }
             try pass.run()
             return nil

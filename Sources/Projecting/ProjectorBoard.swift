@@ -2,9 +2,9 @@ import EventModel
 import EventLog
 import Synchronization
 #if canImport(Glibc)
-import Glibc
+    import Glibc
 #else
-import Musl
+    import Musl
 #endif
 
 /// Where a projector's thread and everybody else meet: commands in one direction, facts in the other.
@@ -200,7 +200,8 @@ final class ProjectorBoard: Sendable {
             return ProjectorStatus(
                 name: name, version: version, partition: partition, state: phase, position: state.visible,
                 lagEvents: lag, lagSeconds: lag == 0 ? 0 : seconds,
-                eventsPerSecond: state.rate.perSecond(at: now.microseconds / 1_000_000), lastError: state.lastError,
+                eventsPerSecond: state.rate.perSecond(at: now.microseconds / 1_000_000),
+                lastError: state.lastError,
                 transactions: state.transactions, rowsWritten: state.rowsWritten,
                 checkpointConflicts: state.conflicts, applyTime: state.applyTime)
         }

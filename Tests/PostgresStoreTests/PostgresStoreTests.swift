@@ -35,22 +35,29 @@ private let template = Result {
         #expect(try store.problem(PostgresStore(try makeTarget())) == nil)
     }
 
-    /// What folds must never let through; a database refuses it for ever, so it must be `.refused`, not `.unavailable`.
+    /// What folds must never let through; a database refuses it for ever, so it must be `.refused`, not
+    /// `.unavailable`.
     @Test func whatPostgresCannotHoldIsRefused() throws {
         let store = PostgresStore(try makeTarget())
         let bench = StoreBench(store)
         for text in ["\0", "ok"] {
             var problem: StoreError?
             do {
-                try bench.commit(nil, 0, all: { rows in
-                    rows.beginRow(fieldCount: 10)
-                    rows.text(text)
-                    rows.int8(1)
-                    for _ in 0..<7 { rows.null() }
-                    rows.int8(0)
-                })
+                try bench.commit(
+                    nil, 0,
+                    all: { rows in
+                        rows.beginRow(fieldCount: 10)
+                        rows.text(text)
+                        rows.int8(1)
+                        for _ in 0..<7 { rows.null() }
+                        rows.int8(0)
+                    })
             } catch { problem = error as? StoreError }
-            if case .refused? = problem { #expect(text == "\0") } else { #expect(problem == nil && text == "ok") }
+            if case .refused? = problem {
+                #expect(text == "\0")
+            } else {
+                #expect(problem == nil && text == "ok")
+            }
         }
     }
 
@@ -67,7 +74,8 @@ private let template = Result {
     }
 }
 
-/// Rows of a tenant, read by somebody who is not the owner. `refold.protect_tenant_rows` is what every table uses.
+/// Rows of a tenant, read by somebody who is not the owner. `refold.protect_tenant_rows` is what every table
+/// uses.
 @Suite struct RowLevelSecurityTests {
     private func reader(_ tenant: String?) throws -> Connection {
         let owner = try makeTarget()
@@ -92,9 +100,11 @@ private let template = Result {
     }
 
     @Test(arguments: [
-        "INSERT INTO refold.test_rls VALUES ('acme', 9)", "UPDATE refold.test_rls SET v = 0", "DELETE FROM refold.test_rls",
-        "TRUNCATE refold.test_rls", "SELECT * FROM refold.projection_checkpoints", "ALTER TABLE refold.test_rls NO FORCE ROW LEVEL SECURITY",
-        "SET ROLE postgres",
+        "INSERT INTO refold.test_rls VALUES ('acme', 9)", "UPDATE refold.test_rls SET v = 0",
+        "DELETE FROM refold.test_rls",
+        "TRUNCATE refold.test_rls", "SELECT * FROM refold.projection_checkpoints",
+        "ALTER TABLE refold.test_rls NO FORCE ROW LEVEL SECURITY",
+        "SET ROLE postgres"
     ])
     func readersOnlyRead(sql: String) throws {
         let connection = try reader("acme")

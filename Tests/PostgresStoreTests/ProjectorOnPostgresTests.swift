@@ -25,7 +25,8 @@ private func difference(_ target: Target, events: Int64, topics: Int64) throws -
     let connection = try Connection(target)
     let row = try connection.query(
         """
-        SELECT (SELECT count(*) FROM refold.test_events), (SELECT coalesce(sum(messages), 0)::bigint FROM refold.test_counts),
+        SELECT (SELECT count(*) FROM refold.test_events),
+            (SELECT coalesce(sum(messages), 0)::bigint FROM refold.test_counts),
             (SELECT count(*) FROM refold.test_counts), (SELECT max(position) FROM refold.projection_checkpoints),
             (SELECT count(*) FROM refold.test_counts c WHERE messages <>
                 (SELECT count(*) FROM refold.test_events e WHERE e.topic = c.topic))

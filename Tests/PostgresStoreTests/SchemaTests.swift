@@ -11,7 +11,8 @@ import Testing
         #expect(try RefoldSchema.migrate(target) == all && all.first == "foundation")
         #expect(try RefoldSchema.migrate(target).isEmpty)
         let connection = try Connection(target)
-        let found = try connection.query("SELECT count(*) FROM refold.schema_migrations WHERE length(checksum) = 64")
+        let found = try connection.query(
+            "SELECT count(*) FROM refold.schema_migrations WHERE length(checksum) = 64")
         #expect(found.int8(0, 0) == Int64(all.count))
     }
 

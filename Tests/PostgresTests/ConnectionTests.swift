@@ -20,7 +20,8 @@ func connect(_ database: String = "postgres") throws -> Connection {
         p.int8Array([1, -1])
         p.null(TypeID.text)
         p.text("")
-        let result = try connection.query("SELECT $1, $2, $3, $4, $5, array_length($6, 1), $7[2], $8, $9, 1.5::float8", p)
+        let result = try connection.query(
+            "SELECT $1, $2, $3, $4, $5, array_length($6, 1), $7[2], $8, $9, 1.5::float8", p)
         #expect(result.rowCount == 1 && result.columnCount == 10)
         #expect(result.int8(0, 0) == -5)
         #expect(result.int4(0, 1) == 7)
@@ -46,7 +47,7 @@ func connect(_ database: String = "postgres") throws -> Connection {
         ("SELECT * FROM nowhere", "42P01", .refused),
         ("SELECT pg_terminate_backend(pg_backend_pid())", "57P01", .unavailable),
         ("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$", "40001", .serialization),
-        ("DO $$ BEGIN RAISE SQLSTATE '53100'; END $$", "53100", .unavailable),
+        ("DO $$ BEGIN RAISE SQLSTATE '53100'; END $$", "53100", .unavailable)
     ])
     func errorsAreClassified(sql: String, state: String, kind: PostgresError.Kind) throws {
         let connection = try connect()
@@ -57,14 +58,25 @@ func connect(_ database: String = "postgres") throws -> Connection {
 
     @Test func connectionErrorsHideThePassword() throws {
         let targets = [
-            "postgresql://u:hunter2secret@127.0.0.1:1/db", "postgresql://u:hunter2secret@[/db", "password=hunter2secret host",
-            "host=/nowhere password=hunter2secret user=hunter2secret",
+            "postgresql://u:hunter2secret@127.0.0.1:1/db", "postgresql://u:hunter2secret@[/db",
+            "password=hunter2secret host",
+            "host=/nowhere password=hunter2secret user=hunter2secret"
         ]
         for url in targets {
             let error = #expect(throws: PostgresError.self) { try Connection(Target(url)) }
             let text = error.map { "\($0)" } ?? ""
             #expect(!text.contains("hunter2secret") && text.count > 20, "\(text)")
         }
+    }
+
+    @Test(arguments: [("", 5), ("?connect_timeout=2", 2), ("?connect_timeout=0", 5)])
+    func theUrlsTimeoutCounts(query: String, seconds: Int) {
+        #expect(Target("postgresql://h/d\(query)").connectTimeoutSecondsInForce == seconds)
+    }
+
+    @Test func targetsAreDescribedWithoutSecrets() {
+        #expect(Target("postgresql://u:secret@h:5433/d").description == "u@h:5433/d")
+        #expect(Target("postgresql://u:secret@[").description == "(unreadable database URL)")
     }
 
     @Test func aWrongRoleIsUnavailable() throws {
@@ -134,7 +146,9 @@ func connect(_ database: String = "postgres") throws -> Connection {
         #expect(throws: PostgresError.self) {
             try connection.copyIn("COPY c FROM STDIN BINARY", chunks: [bad], name: "c")
         }
-        #expect(throws: PostgresError.self) { try connection.copyIn("COPY nowhere FROM STDIN", chunks: [], name: "n") }
+        #expect(throws: PostgresError.self) {
+            try connection.copyIn("COPY nowhere FROM STDIN", chunks: [], name: "n")
+        }
         #expect(try connection.query("SELECT sum(a)::int8 FROM c").int8(0, 0) == 1_249_975_000)
     }
 
@@ -173,4 +187,31 @@ func connect(_ database: String = "postgres") throws -> Connection {
     }
 
     private final class Notices { var texts: [String] = [] }
+}
+
+@Suite struct TLSTests {
+    @Test func answersOfAllSizesArriveOverTLS() throws {
+        let server = try PostgresServer(started: false)
+        let port = freeLoopbackPort()
+        try server.configureTLS(port: port)
+        try server.start()
+        let url = "postgresql://postgres@127.0.0.1:\(port)/postgres?sslmode=require"
+        let connection = try Connection(Target(url, responseTimeoutSeconds: 5))
+        #expect(connection.isEncrypted)
+        for size in stride(from: 4000, to: 64_000, by: 1777) {
+            let rows = try connection.query("SELECT repeat('x', \(size) + i) FROM generate_series(1, 20) AS i")
+            #expect(rows.rowCount == 20 && rows.text(19, 0)?.utf8.count == size + 20)
+        }
+    }
+
+    @Test func aServerThatIsNotTheOneNamedIsRefused() throws {
+        let server = try PostgresServer(started: false)
+        let port = freeLoopbackPort()
+        try server.configureTLS(port: port)
+        try server.start()
+        let url =
+            "postgresql://postgres@127.0.0.1:\(port)/postgres?sslmode=verify-full&sslrootcert=/nowhere.pem"
+        let error = #expect(throws: PostgresError.self) { try Connection(Target(url)) }
+        #expect(error?.kind == .unavailable && error?.message.contains("/nowhere.pem") == true)
+    }
 }

@@ -62,7 +62,9 @@ extension Projector {
             let status = projector.status
             #expect(status.state == .running && status.lagEvents == 0 && status.lagSeconds == 0)
             #expect(status.position == Position(300) && status.lastError == nil)
-            #expect(status.transactions >= 2 && status.rowsWritten >= 301 && status.applyTime.count == status.transactions)
+            #expect(
+                status.transactions >= 2 && status.rowsWritten >= 301
+                    && status.applyTime.count == status.transactions)
         }
     }
 
@@ -102,9 +104,11 @@ extension Projector {
                 try await Task.sleep(for: .milliseconds(1))
             }
             #expect(await projector.waitUntilApplied(Position(199), timeout: .seconds(10)))
-            #expect(await eventually {
-                (try? MemoryStore(bench.tables).checkpoint(of: CountingFold.descriptor(), partition: 0)) == Position(199)
-            })
+            #expect(
+                await eventually {
+                    (try? MemoryStore(bench.tables).checkpoint(of: CountingFold.descriptor(), partition: 0))
+                        == Position(199)
+                })
             #expect(projector.status.transactions < 20)
         }
     }
@@ -132,7 +136,9 @@ extension Projector {
         let bench = ProjectorBench()
         for block in 0..<2000 { bench.log.append((0..<10).map { "t\(($0 + block * 10) % 500)" }) }
         let projector = bench.projector { $0.dirtyRowsMax = 100_000 }
-        await projector.during { #expect(await projector.waitUntilApplied(Position(19_999), timeout: .seconds(60))) }
+        await projector.during {
+            #expect(await projector.waitUntilApplied(Position(19_999), timeout: .seconds(60)))
+        }
         #expect(projector.status.transactions < 20)
         #expect(bench.count("t7") == 40)
     }
@@ -144,7 +150,8 @@ extension Projector {
             for round in 0..<30 {
                 bench.faults.next.withLock { $0 = round % 2 == 0 ? .failAfterCommit : .failBeforeCommit }
                 bench.log.append(["a", "b"])
-                #expect(await projector.waitUntilApplied(Position(UInt64(round * 2 + 1)), timeout: .seconds(10)))
+                #expect(
+                    await projector.waitUntilApplied(Position(UInt64(round * 2 + 1)), timeout: .seconds(10)))
             }
         }
         #expect(bench.count("a") == 30 && bench.count("b") == 30 && bench.eventRows == 60)
@@ -156,7 +163,8 @@ extension Projector {
         let projector = bench.projector { $0.backoffMax = .milliseconds(50) }
         bench.log.append(["a"])
         await projector.during {
-            #expect(await eventually { projector.status.state == .waiting && projector.status.lastError != nil })
+            #expect(
+                await eventually { projector.status.state == .waiting && projector.status.lastError != nil })
             #expect(projector.status.lagEvents == 1)
             bench.faults.down.withLock { $0 = false }
             #expect(await projector.waitUntilApplied(Position(0), timeout: .seconds(10)))
@@ -288,7 +296,8 @@ final class FaultyStore: ProjectionStore {
     }
 
     func commit(
-        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?, to new: Position
+        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?,
+        to new: Position
     ) throws(StoreError) {
         if faults.refuse.withLock({ $0 }) { throw .refused("no such rows here") }
         let next = faults.next.withLock { next in

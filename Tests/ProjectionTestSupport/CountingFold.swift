@@ -3,10 +3,13 @@ import Projections
 
 /// The smallest fold with state: messages counted by topic, and each message as a row of its own.
 public final class CountingFold: ProjectionFold {
-    public static let counts = Table("test_counts", write: .upsert, [
-        .key("topic", .text), .value("messages", .int8), .value("last_position", .int8),
-    ])
-    public static let events = Table("test_events", write: .insert, [.key("position", .int8), .value("topic", .text)])
+    public static let counts = Table(
+        "test_counts", write: .upsert,
+        [
+            .key("topic", .text), .value("messages", .int8), .value("last_position", .int8)
+        ])
+    public static let events = Table(
+        "test_events", write: .insert, [.key("position", .int8), .value("topic", .text)])
 
     /// What PostgreSQL needs for it.
     public static let sql = """

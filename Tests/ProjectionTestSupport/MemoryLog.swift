@@ -29,7 +29,8 @@ public final class MemoryLog: LogSource {
             Array(topic.utf8).withUnsafeBytes { topic in
                 Array(payload.utf8).withUnsafeBytes { payload in
                     batch.append(
-                        kind: .message, verdict: .accepted, flags: RecordFlags(qos: 1), receivedAt: time, packetID: 1,
+                        kind: .message, verdict: .accepted, flags: RecordFlags(qos: 1), receivedAt: time,
+                        packetID: 1,
                         broker: UnsafeRawBufferPointer(start: nil, count: 0), topic: topic,
                         properties: UnsafeRawBufferPointer(start: nil, count: 0), payload: payload)
                 }
@@ -49,7 +50,9 @@ public final class MemoryLog: LogSource {
 
     public var durableCount: UInt64 { state.withLock { $0.count } }
 
-    public func reader(from position: Position) throws -> any LogReader { Reader(log: self, position: position) }
+    public func reader(from position: Position) throws -> any LogReader {
+        Reader(log: self, position: position)
+    }
 
     public func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {
         let deadline = Date().addingTimeInterval(Double(timeoutMilliseconds) / 1000)

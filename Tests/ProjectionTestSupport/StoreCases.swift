@@ -9,12 +9,17 @@ public enum StoreCase: String, CaseIterable, Sendable {
     case aCheckpointThatMovedIsNoticed, aSecondBeginningIsNoticed, anotherVersionIsRefused
     case refusedRowsLeaveNothing, manyRows, checkpointAlone
 
-    public static let all = Table("test_all", write: .upsert, [
-        .key("k", .text), .key("n", .int8), .value("t", .text), .value("i", .int8), .value("b", .bool),
-        .value("f", .float8), .value("j", .jsonb), .value("y", .bytea), .value("at", .timestamptz), .delta("d"),
-    ])
-    public static let deltas = Table("test_all", write: .addDeltas, [.key("k", .text), .key("n", .int8), .delta("d")])
-    public static let inserts = Table("test_inserts", write: .insert, [.key("position", .int8), .value("t", .text)])
+    public static let all = Table(
+        "test_all", write: .upsert,
+        [
+            .key("k", .text), .key("n", .int8), .value("t", .text), .value("i", .int8), .value("b", .bool),
+            .value("f", .float8), .value("j", .jsonb), .value("y", .bytea), .value("at", .timestamptz),
+            .delta("d")
+        ])
+    public static let deltas = Table(
+        "test_all", write: .addDeltas, [.key("k", .text), .key("n", .int8), .delta("d")])
+    public static let inserts = Table(
+        "test_inserts", write: .insert, [.key("position", .int8), .value("t", .text)])
     public static let sql = """
         CREATE TABLE refold.test_all (k text, n bigint, t text, i bigint, b boolean, f float8, j jsonb, y bytea,
             at timestamptz, d bigint NOT NULL DEFAULT 0, PRIMARY KEY (k, n));
@@ -30,12 +35,18 @@ public enum StoreCase: String, CaseIterable, Sendable {
         switch self {
         case .everyTypeComesBack:
             try bench.commit(nil, 0, all: { $0.full("a", 1, delta: 5) })
-            return differ(try bench.load([("a", 1)]), ["a/1/é\"\\/-7/true/-1.5/{\"a\": 1}/00ff/2026-01-02T03:04:05.000006Z/5"])
+            return differ(
+                try bench.load([("a", 1)]),
+                ["a/1/é\"\\/-7/true/-1.5/{\"a\": 1}/00ff/2026-01-02T03:04:05.000006Z/5"])
         case .nullsComeBack:
             try bench.commit(nil, 0, all: { $0.nulls("", 0) })
             return differ(try bench.load([("", 0)]), ["/0/null/null/null/null/null/null/null/0"])
         case .upsertReplaces:
-            try bench.commit(nil, 0, all: { $0.full("a", 1, delta: 0); $0.full("b", 1, delta: 0) })
+            try bench.commit(
+                nil, 0,
+                all: {
+                    $0.full("a", 1, delta: 0); $0.full("b", 1, delta: 0)
+                })
             try bench.commit(0, 1, all: { $0.nulls("a", 1) })
             let found = try bench.load([("a", 1), ("b", 1)])
             return differ(found.map { String($0.prefix(8)) }.sorted(), ["a/1/null", "b/1/é\"\\/"])
@@ -43,9 +54,15 @@ public enum StoreCase: String, CaseIterable, Sendable {
             try bench.commit(nil, 0, inserts: [1, 2])
             return try refused { try bench.commit(0, 1, inserts: [3, 2]) }
         case .deltasAdd:
-            try bench.commit(nil, 0, all: { $0.full("a", 1, delta: 5); $0.full("b", 2, delta: 1) })
+            try bench.commit(
+                nil, 0,
+                all: {
+                    $0.full("a", 1, delta: 5); $0.full("b", 2, delta: 1)
+                })
             try bench.commit(0, 1, deltas: [("a", 1, 10), ("b", 2, -3)])
-            return differ(try bench.load([("a", 1), ("b", 2)]).compactMap { $0.split(separator: "/").last }.sorted(), ["-2", "15"])
+            return differ(
+                try bench.load([("a", 1), ("b", 2)]).compactMap { $0.split(separator: "/").last }.sorted(),
+                ["-2", "15"])
         case .deltasOfUpsertsAdd:
             try bench.commit(nil, 0, all: { $0.full("a", 1, delta: 5) })
             try bench.commit(0, 1, all: { $0.full("a", 1, delta: 7) })
@@ -89,7 +106,8 @@ public enum StoreCase: String, CaseIterable, Sendable {
             // More than go as arrays: the other path must mean the same, in both directions, together with
             // small tables.
             let many = 0..<2500 as Range<Int64>
-            try bench.commit(nil, 0, all: { rows in for n in many { rows.full("m", n, delta: n) } }, inserts: [1])
+            try bench.commit(
+                nil, 0, all: { rows in for n in many { rows.full("m", n, delta: n) } }, inserts: [1])
             try bench.commit(
                 0, 1, all: { rows in for n in many.dropFirst(2000) { rows.full("m", n + 1000, delta: 1) } },
                 deltas: many.map { ("m", $0, 1) }, inserts: Array(many.dropFirst(2)))
@@ -102,7 +120,9 @@ public enum StoreCase: String, CaseIterable, Sendable {
             let sum = found.compactMap { $0.split(separator: "/").last.flatMap { Int64($0) } }.reduce(0, +)
             return differ(found.count, 3000) ?? differ(sum, many.reduce(0, +) + 500 + 2500)
         case .checkpointAlone:
-            for position in 0..<20 as Range<Int64> { try bench.commit(position == 0 ? nil : position - 1, position) }
+            for position in 0..<20 as Range<Int64> {
+                try bench.commit(position == 0 ? nil : position - 1, position)
+            }
             return unchanged(bench, 19)
         default: preconditionFailure("a case without a check")
         }
@@ -139,7 +159,8 @@ public final class StoreBench {
     }
 
     public func commit(
-        _ old: Int64?, _ new: Int64, all: (inout RowBuffer) -> Void = { _ in }, deltas: [(String, Int64, Int64)] = [],
+        _ old: Int64?, _ new: Int64, all: (inout RowBuffer) -> Void = { _ in },
+        deltas: [(String, Int64, Int64)] = [],
         inserts: [Int64] = []
     ) throws {
         var rows = [RowBuffer(), RowBuffer(), RowBuffer()]
@@ -156,7 +177,8 @@ public final class StoreBench {
             rows[2].text("x")
         }
         try store.commit(
-            rows, of: projection, partition: 0, from: old.map { Position(UInt64($0)) }, to: Position(UInt64(new)))
+            rows, of: projection, partition: 0, from: old.map { Position(UInt64($0)) },
+            to: Position(UInt64(new)))
     }
 
     public func load(_ keys: [(String, Int64)]) throws -> [String] {
@@ -173,7 +195,7 @@ public final class StoreBench {
                 row.bool(4).map(String.init), row.float8(5).map { "\($0)" },
                 row.jsonb(6).map { String(decoding: $0, as: UTF8.self) },
                 row.bytes(7).map { $0.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() },
-                row.timestamptz(8).map { "\($0)" }, row.int8(9).map(String.init),
+                row.timestamptz(8).map { "\($0)" }, row.int8(9).map(String.init)
             ]
             found.append(fields.map { $0 ?? "null" }.joined(separator: "/"))
         }

@@ -21,23 +21,18 @@ public final class PostgresServer: Sendable {
         }
         let initdb = try ChildProcess(
             [
-                try Self.program("initdb"), "-D", folder + "/data", "-A", "trust", "-U", "postgres", "-E", "UTF8",
-                "--locale=C.UTF-8", "--no-instructions", "--no-sync",
+                try Self.program("initdb"), "-D", folder + "/data", "-A", "trust", "-U", "postgres", "-E",
+                "UTF8",
+                "--locale=C.UTF-8", "--no-instructions", "--no-sync"
             ], user: "postgres", log: folder + "/initdb.log")
         initdb.wait()
         let lines = [
             "listen_addresses = ''", "unix_socket_directories = '\(folder)'", "max_connections = 60",
             "shared_buffers = 64MB", "max_wal_size = 256MB",
             // Before recovery every file is synced: one call instead of a thousand.
-            "recovery_init_sync_method = syncfs",
+            "recovery_init_sync_method = syncfs"
         ]
-        let conf = folder + "/data/postgresql.conf"
-        guard let handle = FileHandle(forWritingAtPath: conf) else {
-            throw SystemError("initdb failed: " + ((try? String(contentsOfFile: folder + "/initdb.log", encoding: .utf8)) ?? ""))
-        }
-        try handle.seekToEnd()
-        try handle.write(contentsOf: Data((lines + settings).joined(separator: "\n").appending("\n").utf8))
-        try handle.close()
+        try configure(lines + settings)
         if started { try start() }
     }
 
@@ -69,7 +64,8 @@ public final class PostgresServer: Sendable {
             // After kill -9 the shared memory may still be held for a moment.
             usleep(50_000)
         }
-        throw SystemError("PostgreSQL does not start: " + ((try? String(contentsOfFile: log, encoding: .utf8)) ?? ""))
+        throw SystemError(
+            "PostgreSQL does not start: " + ((try? String(contentsOfFile: log, encoding: .utf8)) ?? ""))
     }
 
     /// Ends sessions and shuts down in order ("fast").
@@ -104,12 +100,38 @@ public final class PostgresServer: Sendable {
         }
     }
 
+    /// Before `start`: TLS with a certificate of its own making, on a loopback port.
+    public func configureTLS(port: Int) throws {
+        let openssl = try ChildProcess(
+            [
+                "/usr/bin/openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+                "/CN=localhost",
+                "-keyout", folder + "/data/server.key", "-out", folder + "/data/server.crt"
+            ], user: "postgres", log: folder + "/openssl.log")
+        openssl.wait()
+        try configure(["ssl = on", "listen_addresses = '127.0.0.1'", "port = \(port)"])
+    }
+
+    private func configure(_ lines: [String]) throws {
+        guard let handle = FileHandle(forWritingAtPath: folder + "/data/postgresql.conf") else {
+            throw SystemError(
+                "initdb failed: "
+                    + ((try? String(contentsOfFile: folder + "/initdb.log", encoding: .utf8)) ?? ""))
+        }
+        try handle.seekToEnd()
+        try handle.write(contentsOf: Data(lines.joined(separator: "\n").appending("\n").utf8))
+        try handle.close()
+    }
+
     /// Runs SQL by psql and returns what it prints, unaligned and without headers.
     @discardableResult
     public func psql(_ sql: String, database: String = "postgres", user: String = "postgres") throws -> String {
         let log = folder + "/psql-\(UInt64.random(in: 0 ... .max)).out"
         let child = try ChildProcess(
-            ["/usr/bin/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url(database: database, user: user), "-c", sql],
+            [
+                "/usr/bin/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d",
+                url(database: database, user: user), "-c", sql
+            ],
             log: log)
         child.wait()
         defer { try? FileManager.default.removeItem(atPath: log) }
@@ -127,7 +149,8 @@ public final class PostgresServer: Sendable {
     /// Debian keeps server programs beside each other by major version; elsewhere they are in the path.
     private static func program(_ name: String) throws -> String {
         let root = "/usr/lib/postgresql"
-        let versions = ((try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []).compactMap(Int.init).sorted()
+        let versions = ((try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []).compactMap(Int.init)
+            .sorted()
         let folders = versions.reversed().map { "\(root)/\($0)/bin" } + ["/usr/local/bin", "/usr/bin"]
         for folder in folders where access("\(folder)/\(name)", X_OK) == 0 { return "\(folder)/\(name)" }
         throw SystemError("\(name) is not installed (Debian: postgresql)")
