@@ -20,8 +20,11 @@ struct Config: AsyncParsableCommand {
             let width = settings.resolved.map(\.setting.key.count).max() ?? 0
             for item in settings.resolved {
                 if json {
-                    let object = ["key": item.setting.key, "value": item.shown, "origin": item.origin, "help": item.setting.help]
-                    let data = try JSONSerialization.data(withJSONObject: object, options: [.sortedKeys, .withoutEscapingSlashes])
+                    let object = [
+                        "key": item.setting.key, "value": item.shown, "origin": item.origin, "help": item.setting.help,
+                    ]
+                    let data = try JSONSerialization.data(
+                        withJSONObject: object, options: [.sortedKeys, .withoutEscapingSlashes])
                     print(String(decoding: data, as: UTF8.self))
                 } else {
                     let key = item.setting.key.padding(toLength: width, withPad: " ", startingAt: 0)

@@ -166,14 +166,9 @@ extension DaemonOptions {
             do {
                 return try await question.ask(client, limit: limit)
             } catch let error as APIError where error.isAway {
-                guard let rows = try await offlineRows(question, dataFolder: dataFolder, limit: limit) else { throw error }
+                guard let rows = try offlineRows(question, dataFolder: dataFolder, limit: limit) else { throw error }
                 printError("no answer from a daemon with a database: read from the log in \(dataFolder)")
-                return try rows.map {
-                    guard let row = try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any] else {
-                        throw APIError.notRefold
-                    }
-                    return row
-                }
+                return rows
             }
         }
     }

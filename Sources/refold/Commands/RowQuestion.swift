@@ -50,7 +50,3 @@ enum RowQuestion: Sendable {
         return rows
     }
 }
-
-/// The same rows, as JSON objects, folded from the log's files in `dataFolder`: for when no daemon or no database
-/// answers. Nil when there is no log.
-func offlineRows(_ question: RowQuestion, dataFolder: String, limit: Int?) async throws -> [String]? { nil }

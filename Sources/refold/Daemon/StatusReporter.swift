@@ -52,14 +52,23 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     func projections() async -> [SystemStatus.Projection] { projectors.map { Self.report($0.status) } }
 
     func pause(_ name: String) async -> SystemStatus.Projection? {
-        guard let projector = projectors.first(where: { $0.descriptor.name == name }) else { return nil }
-        projector.pause()
-        return Self.report(projector.status)
+        await command(name, { $0.pause() }, until: { $0 == .paused })
     }
 
     func resume(_ name: String) async -> SystemStatus.Projection? {
+        await command(name, { $0.resume() }, until: { $0 != .paused })
+    }
+
+    /// Answers with the state after the command took effect, which takes a transaction at most.
+    private func command(
+        _ name: String, _ command: (Projector) -> Void, until done: (ProjectorStatus.State) -> Bool
+    ) async -> SystemStatus.Projection? {
         guard let projector = projectors.first(where: { $0.descriptor.name == name }) else { return nil }
-        projector.resume()
+        command(projector)
+        let deadline = ContinuousClock.now + .seconds(2)
+        while !done(projector.status.state), ContinuousClock.now < deadline {
+            try? await Task.sleep(for: .milliseconds(10))
+        }
         return Self.report(projector.status)
     }
 
