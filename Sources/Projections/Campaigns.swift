@@ -80,6 +80,7 @@ final class CampaignFold: ProjectionFold {
     // MARK: folding
 
     func fold(_ block: EventBlock, from: Position) {
+        defer { precondition(!campaigns.hasUnknown && !devices.hasUnknown, "a block is prepared before it is folded") }
         block.forEach { record, position in
             guard position >= from else { return }
             if let (topic, report) = report(in: record) {

@@ -40,6 +40,7 @@ struct KeyedTable<State: RowState>: ~Copyable {
     init() { slots = ContiguousArray(repeating: 0, count: 1024) }
 
     var count: Int { rows.count }
+    var hasUnknown: Bool { !unknown.isEmpty }
 
     /// About what the rows take, in bytes.
     var byteCount: Int {
@@ -177,11 +178,13 @@ struct KeyedTable<State: RowState>: ~Copyable {
 
     // MARK: evicting
 
-    /// Forgets clean rows, those first that were longest not touched, until about `target` bytes are left.
+    /// Forgets clean rows, those first that were longest not touched, when there are more than `target` bytes; then
+    /// until about three quarters of that are left, so that it is not done again for every block.
     mutating func shrink(toBytes target: Int) {
         precondition(unknown.isEmpty, "rows are evicted between blocks, not between prepare and fold")
         guard byteCount > target, !rows.isEmpty else { return }
-        let room = max(0, min(rows.count, Int(Double(rows.count) * Double(target) / Double(byteCount))))
+        let share = 0.75 * Double(target) / Double(byteCount)
+        let room = max(0, min(rows.count, Int(Double(rows.count) * share)))
         let rounds = rows.lazy.map(\.round).sorted(by: >)
         let oldest = room == 0 ? UInt32.max : rounds[room - 1]
         var kept = KeyedTable<State>()
