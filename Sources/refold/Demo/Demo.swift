@@ -31,6 +31,7 @@ struct Demo {
             settings.shape.tenants = min(2, devices)
             settings.rate = rate
             settings.extent = .endless
+            settings.shape.malformed = 0.002
             // Another run must not repeat the last one's numbers: the log's end is as good a seed as any.
             settings.seed = daemon.log.durableCount &+ 1
             let fleet = try FleetSimulator(settings)
