@@ -9,7 +9,10 @@ let optimisedCXX: [CXXSetting] = [.unsafeFlags(["-O2"], .when(configuration: .de
 
 let package = Package(
     name: "refold",
-    products: [.executable(name: "refold", targets: ["refold"])],
+    products: [
+        .executable(name: "refold", targets: ["refold"]),
+        .executable(name: "refold-bench", targets: ["RefoldBench"]),
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: [.defaults, "YAML"]),
@@ -82,6 +85,11 @@ let package = Package(
             .product(name: "AsyncHTTPClient", package: "async-http-client"),
             .product(name: "Logging", package: "swift-log"),
             .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        ]),
+
+        // figures; `bench/` sets them beside peers and limits
+        .executableTarget(name: "RefoldBench", dependencies: [
+            "EventLog", "EventModel", "Projections", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         ]),
 
         // tests, one folder a target

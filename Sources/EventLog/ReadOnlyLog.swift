@@ -21,7 +21,8 @@ public final class ReadOnlyLog: LogSource {
     public init(directory: String, fileSystem: any LogFileSystem = PosixFileSystem()) throws(LogError) {
         self.directory = directory
         catalog = SegmentCatalog(directory: directory, fileSystem: fileSystem)
-        try catalog.refresh()
+        var isDirectory = stat()
+        if stat(directory, &isDirectory) == 0 { try catalog.refresh() }
         guard let first = catalog.bases.first else {
             throw LogError(.system, "there is no log in \(directory): name the data folder with --data")
         }

@@ -8,8 +8,8 @@ struct Refold: AsyncParsableCommand {
         abstract: "An event-sourced MQTT stream processor: every message durable in a log, folded into PostgreSQL.",
         version: "0.1.0",
         subcommands: [
-            Run.self, StatusCommand.self, Simulate.self, ProjectionCommand.self, FirmwareCommand.self, CampaignCommand.self,
-            DeadLettersCommand.self, Config.self,
+            Run.self, StatusCommand.self, LogCommand.self, Simulate.self, ProjectionCommand.self, FirmwareCommand.self,
+            CampaignCommand.self, DeadLettersCommand.self, Config.self,
         ]
     )
 

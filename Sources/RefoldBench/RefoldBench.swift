@@ -1,0 +1,9 @@
+import ArgumentParser
+
+/// What Refold can do without a broker and a database, in figures. `bench/run.py` sets them beside peers and limits.
+@main
+struct RefoldBench: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "refold-bench", abstract: "Benchmarks of the parts.",
+        subcommands: [AppendBench.self, DecodeBench.self])
+}

@@ -1,0 +1,130 @@
+import EventModel
+import Foundation
+
+/// Events as lines on standard output: columns for people, JSON for programs. Lines gather in a buffer; `flush` when
+/// nothing more comes for now.
+struct LogPrinter {
+    private let json: Bool
+    private var buffer: [UInt8] = []
+    /// Where a terminal would wrap; nil when lines may be as long as they are.
+    private let width: Int?
+    private static let bufferBytes = 64 << 10
+
+    init(json: Bool) {
+        self.json = json
+        // A reader that goes away (`| head`) ends us quietly, by EPIPE.
+        signal(SIGPIPE, SIG_IGN)
+        var size = winsize()
+        let isTerminal = isatty(1) == 1 && ioctl(1, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
+        width = isTerminal && !json ? max(60, Int(size.ws_col)) : nil
+    }
+
+    mutating func print(_ record: RecordView, _ position: Position) {
+        if json { appendJSON(record, position) } else { appendColumns(record, position) }
+        buffer.append(0x0A)
+        if buffer.count >= Self.bufferBytes { flush() }
+    }
+
+    mutating func flush() {
+        var start = 0
+        while start < buffer.count {
+            let count = buffer.withUnsafeBytes { write(1, $0.baseAddress! + start, $0.count - start) }
+            if count < 0 {
+                if errno == EINTR { continue }
+                exit(errno == EPIPE ? 0 : 1)
+            }
+            start += count
+        }
+        buffer.removeAll(keepingCapacity: true)
+    }
+
+    // MARK: JSON
+
+    private mutating func appendJSON(_ record: RecordView, _ position: Position) {
+        put("{\"position\":\(position),\"received_at\":\"\(record.receivedAt)\",\"kind\":\"\(record.kind.name)\",\"broker\":")
+        Self.appendString(record.broker, to: &buffer)
+        put(",\"topic\":")
+        Self.appendString(record.topic, to: &buffer)
+        put(",\"qos\":\(record.flags.qos),\"retain\":\(record.flags.contains(.retained))")
+        if record.kind == .message { put(",\"packet_id\":\(record.packetID)") }
+        if record.flags.contains(.duplicate) { put(",\"duplicate\":true") }
+        if !record.properties.isEmpty {
+            put(",\"properties_base64\":\"\(Data(record.properties).base64EncodedString())\"")
+        }
+        if record.flags.contains(.truncated) { put(",\"payload_bytes\":\(record.originalPayloadLength)") }
+        let beforePayload = buffer.count
+        put(",\"payload\":")
+        if !CompactJSON.append(record.payload, to: &buffer) {
+            if CompactJSON.isUTF8(record.payload) {
+                Self.appendString(record.payload, to: &buffer)
+                // Otherwise the text abc and the JSON string "abc" would look alike.
+                put(",\"payload_is_json\":false")
+            } else {
+                buffer.removeSubrange(beforePayload...)
+                put(",\"payload_base64\":\"\(Data(record.payload).base64EncodedString())\"")
+            }
+        }
+        put(",\"verdict\":\"\(record.verdict.name)\"}")
+    }
+
+    private mutating func put(_ text: String) { buffer.append(contentsOf: text.utf8) }
+
+    /// A JSON string (RFC 8259, 7). Bytes that are not UTF-8 become U+FFFD.
+    static func appendString(_ bytes: UnsafeRawBufferPointer, to output: inout [UInt8]) {
+        output.append(UInt8(ascii: "\""))
+        for byte in String(decoding: bytes, as: UTF8.self).utf8 {
+            switch byte {
+            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
+                output.append(UInt8(ascii: "\\"))
+                output.append(byte)
+            case UInt8(ascii: "\n"): output.append(contentsOf: "\\n".utf8)
+            case UInt8(ascii: "\r"): output.append(contentsOf: "\\r".utf8)
+            case UInt8(ascii: "\t"): output.append(contentsOf: "\\t".utf8)
+            case 0..<0x20, 0x7F:
+                let digits = String(byte, radix: 16)
+                output.append(contentsOf: "\\u00\(digits.count < 2 ? "0" : "")\(digits)".utf8)
+            default: output.append(byte)
+            }
+        }
+        output.append(UInt8(ascii: "\""))
+    }
+
+    // MARK: columns
+
+    private mutating func appendColumns(_ record: RecordView, _ position: Position) {
+        let what = record.verdict == .accepted || record.kind == .rejection ? record.kind.name : record.verdict.name
+        var line = Self.pad(String(position.rawValue), 10, right: true) + "  \(record.receivedAt)  " + Self.pad(what, 10)
+        line += "  " + Self.pad(Self.safe(record.broker), 8) + "  " + Self.pad(Self.safe(record.topic), 40) + "  "
+        if record.flags.contains(.retained) { line += "(retained) " }
+        if CompactJSON.isUTF8(record.payload) {
+            line += Self.safe(record.payload)
+        } else {
+            line += "(\(record.payload.count) bytes) " + record.payload.prefix(32).map { Self.hex($0) }.joined()
+        }
+        if record.flags.contains(.truncated) { line += " (cut; \(record.originalPayloadLength) bytes came)" }
+        if let width, line.count > width { line = line.prefix(width - 1) + "…" }
+        put(line)
+    }
+
+    /// What a terminal may see: no control characters, and none that turn the direction of the text (Unicode TR 9),
+    /// which a device could have put into a topic or payload.
+    private static func safe(_ bytes: UnsafeRawBufferPointer) -> String {
+        let text = String(decoding: bytes, as: UTF8.self)
+        guard text.unicodeScalars.contains(where: isUnsafe) else { return text }
+        return String(String.UnicodeScalarView(text.unicodeScalars.map { isUnsafe($0) ? "\u{FFFD}" : $0 }))
+    }
+
+    private static func isUnsafe(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.value {
+        case 0..<0x20, 0x7F...0x9F, 0x200E...0x200F, 0x2028...0x202E, 0x2066...0x2069: true
+        default: false
+        }
+    }
+
+    private static func pad(_ text: String, _ width: Int, right: Bool = false) -> String {
+        let space = String(repeating: " ", count: max(0, width - text.count))
+        return right ? space + text : text + space
+    }
+
+    private static func hex(_ byte: UInt8) -> String { (byte < 16 ? "0" : "") + String(byte, radix: 16) }
+}

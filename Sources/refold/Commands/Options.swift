@@ -1,0 +1,69 @@
+import ArgumentParser
+import EventLog
+import EventModel
+import Foundation
+
+/// Where the log is, for verbs that work on the files alone, with the daemon up or down.
+struct DataOption: ParsableArguments {
+    @Option(help: "The data folder. Default: REFOLD_DATA, else ./data.") var data: String?
+
+    var folder: String {
+        data ?? ProcessInfo.processInfo.environment["REFOLD_DATA"].flatMap { $0.isEmpty ? nil : $0 } ?? "data"
+    }
+
+    /// Opens the log to read. Says why not, and ends with the right code, when it cannot.
+    func openLog() throws -> ReadOnlyLog {
+        do throws(LogError) {
+            return try ReadOnlyLog(directory: folder + "/log")
+        } catch {
+            throw error.exit
+        }
+    }
+}
+
+extension LogError {
+    /// Prints the error; the code says what kind it is: 1 for damage, 2 for a wrong folder or position.
+    var exit: ExitCode {
+        printError(description)
+        return ExitCode(code == .corrupt ? 1 : 2)
+    }
+}
+
+/// Which events of the log to show.
+struct LogFilterOptions: ParsableArguments {
+    @Option(help: "Only messages of this tenant.") var tenant: String?
+    @Option(help: "Only messages of this device.") var device: String?
+    @Option(help: "Only topics that this MQTT filter matches; + and # are wildcards.") var topic: String?
+    @Option(help: "Only this kind: message, rejection, connection, decision, system.") var kind: String?
+    @Option(help: "Only this verdict, such as ACCEPTED or RATE_LIMITED.") var verdict: String?
+    @Option(help: "Only what came over the broker connection with this name.") var broker: String?
+
+    func validate() throws { _ = try filter() }
+
+    func filter() throws -> LogFilter {
+        var filter = LogFilter()
+        filter.tenant = tenant.map { Array($0.utf8) }
+        filter.device = device.map { Array($0.utf8) }
+        filter.broker = broker.map { Array($0.utf8) }
+        if let topic {
+            guard let parsed = TopicFilter(topic) else {
+                throw ValidationError("--topic \(topic): + must stand alone between slashes, and # alone at the end")
+            }
+            filter.topic = parsed
+        }
+        if let kind {
+            guard let parsed = EventKind(name: kind.lowercased()) else {
+                throw ValidationError("--kind \(kind): must be one of \(EventKind.allCases.map(\.name).joined(separator: ", "))")
+            }
+            filter.kind = parsed
+        }
+        if let verdict {
+            guard let parsed = Verdict(name: verdict.uppercased()) else {
+                throw ValidationError(
+                    "--verdict \(verdict): must be one of \(Verdict.allCases.map(\.name).joined(separator: ", "))")
+            }
+            filter.verdict = parsed
+        }
+        return filter
+    }
+}

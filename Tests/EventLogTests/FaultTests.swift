@@ -1,0 +1,182 @@
+import EventModel
+import Foundation
+import Testing
+@testable import EventLog
+
+@Suite struct FaultTests {
+    private func open(_ folder: TemporaryDirectory, _ disk: FaultyFileSystem, segmentBytes: Int = 16 << 10) throws -> FileLog {
+        var settings = options(segmentBytes: segmentBytes)
+        settings.fileSystem = disk
+        return try FileLog.open(directory: folder.path, options: settings)
+    }
+
+    @Test(arguments: [
+        (FaultyFileSystem.Operation.write, EIO), (.fdatasync, EIO), (.fdatasync, ENOSPC), (.fdatasync, EDQUOT),
+    ])
+    func afterAFailureNothingIsWrittenAgain(operation: FaultyFileSystem.Operation, code: Int32) throws {
+        let folder = TemporaryDirectory(), disk = FaultyFileSystem()
+        let log = try open(folder, disk)
+        try log.add("a")
+        disk.set(.init(operation: operation, code: code, times: 1))
+        #expect(throws: AppendError.self) { try log.add("b") }
+        let syncs = disk.count(of: .fdatasync), writes = disk.count(of: .write)
+        for _ in 0..<3 {
+            let error = #expect(throws: AppendError.self) { try log.add("c") }
+            guard case .failed = error else {
+                Issue.record("it must stay dead: \(String(describing: error))")
+                return
+            }
+        }
+        #expect(disk.count(of: .fdatasync) == syncs && disk.count(of: .write) == writes, "no second fsync, no write")
+        #expect(log.durableCount == 1)
+        #expect(try payloads(log) == ["a"], "readers go on, up to what is durable")
+        log.close()
+    }
+
+    @Test(arguments: [
+        (FaultyFileSystem.Operation.write, ENOSPC, 0), (.write, EDQUOT, 100), (.write, ENOSPC, 1 << 20), (.write, EFBIG, 4096),
+        (.allocate, ENOSPC, 0),
+    ])
+    func aFullDiskHoldsAndGoesOn(operation: FaultyFileSystem.Operation, code: Int32, partial: Int) throws {
+        let folder = TemporaryDirectory(), disk = FaultyFileSystem()
+        let log = try open(folder, disk)
+        try log.add("a")
+        // Three pages are in a segment: the allocation that fails is that of the second.
+        if operation == .allocate {
+            try log.add("b")
+            try log.add("c")
+        }
+        let before = try payloads(log)
+        disk.set(.init(operation: operation, code: code, times: operation == .write ? 2 : 20, partialBytes: partial))
+        for _ in 0..<2 {
+            let error = #expect(throws: AppendError.self) { try log.add("lost one", "lost two") }
+            guard case .full = error else {
+                Issue.record("full is survived: \(String(describing: error))")
+                return
+            }
+            #expect(log.durableCount == UInt64(before.count))
+            #expect(try payloads(log) == before)
+        }
+        disk.set(nil)
+        #expect(try log.add("kept").lowerBound == Position(UInt64(before.count)))
+        #expect(try payloads(log) == before + ["kept"])
+        log.close()
+        let again = try FileLog.open(directory: folder.path, options: options())
+        #expect(again.report.torn == nil && again.report.corrupt.isEmpty, "what a failed write left was zeroed")
+        #expect(try payloads(again) == before + ["kept"])
+        again.close()
+    }
+
+    @Test(arguments: FaultyFileSystem.Operation.allCases)
+    func aRollThatFailsLosesNothing(operation: FaultyFileSystem.Operation) throws {
+        for after in 0..<4 {
+            let folder = TemporaryDirectory(), disk = FaultyFileSystem()
+            let log = try open(folder, disk)
+            var appended: [String] = []
+            var refused = false
+            disk.set(.init(operation: operation, code: EIO, after: after, times: 1))
+            for index in 0..<9 {
+                do throws(AppendError) {
+                    var records = batch(["\(index)"])
+                    _ = try log.append(&records)
+                    appended.append("\(index)")
+                } catch {
+                    refused = true
+                }
+            }
+            disk.set(nil)
+            #expect(try payloads(log) == appended)
+            log.close()
+            let again = try FileLog.open(directory: folder.path, options: options())
+            let found = try payloads(again)
+            #expect(found.starts(with: appended))
+            #expect(found.count <= appended.count + (refused ? 1 : 0), "at most the one that nobody was told of")
+            #expect(again.report.corrupt.isEmpty)
+            again.close()
+        }
+    }
+
+    /// A real file system of 1 MiB, where it can be mounted; else the process's own limit cannot be used here, since it
+    /// would hit the other tests too.
+    @Test(.enabled(if: geteuid() == 0)) func aRealFullDisk() throws {
+        let folder = TemporaryDirectory()
+        let mount = Process()
+        mount.executableURL = URL(fileURLWithPath: "/usr/bin/mount")
+        mount.arguments = ["-t", "tmpfs", "-o", "size=4m", "tmpfs", folder.path]
+        mount.standardError = FileHandle.nullDevice
+        try mount.run()
+        mount.waitUntilExit()
+        guard mount.terminationStatus == 0 else { return }
+        defer { umount2(folder.path, Int32(MNT_DETACH.rawValue)) }
+        let log = try FileLog.open(directory: folder.path, options: options(segmentBytes: 256 << 10))
+        let filler = String(decoding: (0..<20_000).map { _ in UInt8.random(in: 0x21...0x7E) }, as: UTF8.self)
+        var count: UInt64 = 0
+        while count < 10_000 {
+            do throws(AppendError) {
+                var records = batch([filler])
+                _ = try log.append(&records)
+                count += 1
+            } catch .full {
+                break
+            }
+        }
+        #expect(count > 50 && count < 200, "the disk was full after \(count) events")
+        #expect(log.durableCount == count)
+        #expect(try payloads(log).count == Int(count))
+        log.close()
+        // A full disk can still be started on, and a torn tail on it put aside.
+        let again = try FileLog.open(directory: folder.path, options: options(segmentBytes: 256 << 10))
+        #expect(again.durableCount == count)
+        // Space comes back: so do appends.
+        try FileManager.default.removeItem(atPath: folder.path + "/reserve")
+        #expect(try again.add("after") == Position(count)..<Position(count + 1))
+        again.close()
+    }
+
+    @Test func aSlowSyncIsSaid() throws {
+        // The call-back's threshold is a second; the histogram shows every one.
+        let folder = TemporaryDirectory()
+        let log = try FileLog.open(directory: folder.path, options: options())
+        for index in 0..<5 { try log.add("\(index)") }
+        #expect(log.statistics.syncSeconds.counts.reduce(0, +) == 5)
+        #expect(log.statistics.commitEvents.counts[0] == 5)
+        #expect(log.statistics.syncSeconds.sum > 0)
+        log.close()
+    }
+
+    @Test func aStepOfTheClockIsAnEventAheadOfTheBatch() throws {
+        let folder = TemporaryDirectory()
+        var settings = options()
+        let clock = TestClock()
+        settings.clock = clock
+        let log = try FileLog.open(directory: folder.path, options: settings)
+        try log.add("a")
+        clock.advance(seconds: 4000)
+        try log.add("time passed, no step")
+        clock.step(seconds: -0.9)
+        clock.advance(seconds: 1)
+        try log.add("slewed")
+        clock.step(seconds: 299)
+        try log.add("forward a little")
+        clock.step(seconds: -1.1)
+        #expect(try log.add("back") == Position(5)..<Position(6), "positions are the batch's own")
+        clock.step(seconds: 301)
+        try log.add("forward")
+        var schemas: [String] = []
+        let block = EventBlock()
+        _ = try log.reader(from: Position(0)).read(into: block, atLeast: 1 << 20)
+        var stepped: String?
+        block.forEach { record, _ in
+            guard record.kind == .system else { return schemas.append(String(decoding: record.payload, as: UTF8.self)) }
+            schemas.append(record.topicString)
+            stepped = stepped ?? String(decoding: record.payload, as: UTF8.self)
+        }
+        #expect(schemas == [
+            "a", "time passed, no step", "slewed", "forward a little", "log.clock_stepped/1", "back", "log.clock_stepped/1",
+            "forward",
+        ])
+        #expect(stepped == #"{"before":"2026-11-21T01:11:39.100000Z","after":"2026-11-21T01:11:38.000000Z","#
+            + #""step_microseconds":-1100000}"#)
+        log.close()
+    }
+}
