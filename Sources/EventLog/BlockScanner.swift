@@ -56,21 +56,11 @@ final class BlockScanner {
         return .block(header, stored: stored)
     }
 
-    /// Only the header at `offset`, unchecked against its records; moves behind the block.
-    func nextHeader() throws(FileError) -> BlockHeader? {
-        if buffer.count > 0, offset < bufferStart || offset + BlockHeader.byteCount > bufferStart + buffer.count {
-            buffer.removeAll()
-        }
-        let head = try window(BlockHeader.byteCount, readAhead: LogFormat.alignment)
-        guard let header = BlockHeader(head, salt: salt) else { return nil }
-        offset += header.bytesOnDisk
-        return header
-    }
-
-    /// Moves to the next valid block header at or behind `offset`, or to the end of the file: then nil.
+    /// Moves to the next valid block header at or behind `offset`, or to the end of the file: then nil. The records
+    /// behind it are not looked at, nor read: whoever hops over blocks needs a page of each.
     func findHeader() throws(FileError) -> BlockHeader? {
         while true {
-            let head = try window(BlockHeader.byteCount)
+            let head = try window(BlockHeader.byteCount, readAhead: LogFormat.alignment)
             guard head.count == BlockHeader.byteCount else { return nil }
             if let header = BlockHeader(head, salt: salt) { return header }
             offset += LogFormat.alignment

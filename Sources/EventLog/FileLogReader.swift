@@ -102,10 +102,30 @@ final class FileLogReader: LogReader {
             try segment.offset(before: position, durableCount: durableCount)
         }
         let scanner = BlockScanner(file: segment.file, salt: segment.header.salt, offset: offset)
+        nextBase = try system { () throws(FileError) in
+            try Self.seek(scanner, to: position, from: offset == SegmentHeader.byteCount ? base : nil)
+        }
         self.segment = segment
         self.scanner = scanner
-        nextBase = offset == SegmentHeader.byteCount ? base : nil
         return scanner
+    }
+
+    /// Hops from header to header to the block that holds `position`, or to the damage where it should be. What is
+    /// damaged before it is not this reader's concern. Returns the position to expect there.
+    private static func seek(_ scanner: BlockScanner, to position: Position, from base: Position?) throws(FileError)
+        -> Position?
+    {
+        var expected = base, begin = scanner.offset
+        while let header = try scanner.findHeader(), header.base <= position {
+            begin = scanner.offset
+            expected = header.base
+            if header.end > position { break }
+            expected = header.end
+            begin += header.bytesOnDisk
+            scanner.seek(to: begin)
+        }
+        scanner.seek(to: begin)
+        return expected
     }
 
     /// False when there is none that continues exactly here.

@@ -23,14 +23,18 @@ import Testing
         try FileManager.default.removeItem(atPath: folder.path + "/durable")
     }
 
-    @Test func aTornTailAtEveryByteIsWholeOrNotAtAll() throws {
-        let random = (0..<3).map { _ in String((0..<900).map { _ in "abcdefghijklmnop0123456789".randomElement()! }) }
+    /// A small block is stored raw and cut at every byte; a larger one is compressed and cut at many.
+    @Test(arguments: [(40, 1), (1200, 53)])
+    func aTornTailAtEveryByteIsWholeOrNotAtAll(payloadBytes: Int, every: Int) throws {
+        let random = (0..<4).map { _ in String((0..<payloadBytes).map { _ in "abcdefgh0123456789".randomElement()! }) }
         let (folder, last) = try threeCommits(last: random)
         let name = folder.segments[0]
         let whole = try folder.bytes(name)
         let used = BlockHeader.byteCount + Int(whole.withUnsafeBytes { $0.little(last.lowerBound + 12, as: UInt32.self) })
         try forgetDurable(folder)
-        for length in stride(from: 0, through: last.count, by: 1) {
+        let lengths = Set(stride(from: 0, through: used + 16, by: every)).union([used - 1, used, used + 1])
+            .union(stride(from: used, to: last.count, by: 509)).union([last.count])
+        for length in lengths.sorted() {
             // What a disk writes last is zero, as preallocated; and the file may also end there.
             let crashed = try folder.copy()
             if length % 2 == 0 {
@@ -50,7 +54,7 @@ import Testing
                 let saved = Array(try #require(FileManager.default.contents(atPath: report.savedAs)))
                 #expect(saved.starts(with: remains))
             }
-            #expect(try log.add("next").lowerBound == Position(survives ? 5 : 2))
+            #expect(try log.add("next").lowerBound == Position(survives ? 6 : 2))
             #expect(try payloads(log).last == "next")
             log.close()
             let again = try FileLog.open(directory: crashed.path, options: options())
@@ -167,7 +171,7 @@ import Testing
                 raw.store(little: crc, 4092)
             }
         }
-        FileManager.default.createFile(atPath: path, contents: Data(bytes))
+        _ = FileManager.default.createFile(atPath: path, contents: Data(bytes))
         let error = #expect(throws: LogError.self) { try FileLog.open(directory: folder.path, options: options()) }
         #expect(error?.code == (what == "a damaged" ? .corrupt : .foreign))
         #expect(error?.description.contains(name) == true)
@@ -182,7 +186,7 @@ import Testing
 
     @Test func aRollInterruptedAnywhereIsTakenUp() throws {
         let (folder, _) = try threeCommits()
-        FileManager.default.createFile(atPath: folder.path + "/next.tmp", contents: Data(count: 5000))
+        _ = FileManager.default.createFile(atPath: folder.path + "/next.tmp", contents: Data(count: 5000))
         let log = try FileLog.open(directory: folder.path, options: options())
         #expect(try payloads(log) == ["a", "b", "c", "d"])
         log.close()
@@ -194,7 +198,7 @@ import Testing
             logID: log.report.logID, salt: 1, base: Position(4), created: Timestamp(microseconds: 0), segmentBytes: 65536
         ).encode(into: page)
         let name = LogFormat.segmentName(Position(4))
-        FileManager.default.createFile(atPath: folder.path + "/" + name, contents: Data(page) + Data(count: 61_440))
+        _ = FileManager.default.createFile(atPath: folder.path + "/" + name, contents: Data(page) + Data(count: 61_440))
         let again = try FileLog.open(directory: folder.path, options: options())
         #expect(again.report.corrupt.isEmpty && again.durableCount == 4)
         #expect(try again.add("e").lowerBound == Position(4))
