@@ -3,7 +3,6 @@
 //
 //     fold LOG_FOLDER      prints {"events", "devices", "messages", "telemetry", "metrics_bytes", "events_per_second"}
 //
-// Build: c++ -O3 -march=native -std=c++17 fold.cpp ../../Sources/CChecksum/crc32c.c -lsimdjson -llz4
 // It reads schemas/log-format.md's segments: CRC32C of every block, LZ4, record walk, JSON, fold. Every payload is
 // validated whole, strings and numbers that no field needs included, as Refold does. Rows are not written anywhere.
 #include <fcntl.h>
