@@ -165,7 +165,8 @@ extension BrokerConnection {
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         guard let json = try? encoder.encode(event) else { preconditionFailure("a broker event is JSON") }
         session.inbox.append(
-            kind: .connection, schema: schema.rawValue, broker: settings.name, receivedAt: wallClock(), json: Array(json))
+            kind: .connection, schema: schema.rawValue, broker: settings.name, receivedAt: wallClock(),
+            json: Array(json))
     }
 
     // MARK: endings

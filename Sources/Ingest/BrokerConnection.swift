@@ -220,12 +220,13 @@ final class BrokerConnection: @unchecked Sendable {
                 isStable = true
                 noteStable()
             }
-            let wantsWrite = session.wantsWrite
-            let ready = poll(session.socket, write: wantsWrite, milliseconds: isFull ? 0 : 500)
-            if !isFull, ready.read, rate.isDense(lingerMicros: settings.lingerMicros) {
+            // More may be there already where `poll` does not see it: behind a full batch, or behind the CONNACK.
+            let isMore = isFull || session.pendingBytes > 0
+            let ready = poll(session.socket, write: session.wantsWrite, milliseconds: isMore ? 0 : 500)
+            if !isMore, ready.read, rate.isDense(lingerMicros: settings.lingerMicros) {
                 usleep(UInt32(settings.lingerMicros))
             }
-            let isAlive = !(ready.read || isFull) || drain(session, &isFull)
+            let isAlive = !(ready.read || isMore) || drain(session, &isFull)
             if let ending = commit(session) { return ending }
             // Only now may the acknowledgements of what was read leave.
             guard isAlive, session.write() else {

@@ -73,6 +73,7 @@ final class MQTTSession {
         mosquitto_threaded_set(handle, true)
         mosquitto_int_option(handle, MOSQ_OPT_PROTOCOL_VERSION, isV5 ? MQTT_PROTOCOL_V5 : MQTT_PROTOCOL_V311)
         mosquitto_int_option(handle, MOSQ_OPT_RECEIVE_MAXIMUM, Int32(settings.receiveMaximum))
+        mosquitto_int_option(handle, MOSQ_OPT_TCP_NODELAY, 1)
         setCallbacks()
         watchLog(true)
     }
@@ -178,10 +179,11 @@ final class MQTTSession {
     /// Sends what is queued, acknowledgements included: only when all that came is durable.
     /// Passes 1 as the number of packets, as larger numbers only cost (the library sends the whole queue anyway).
     func write() -> Bool {
-        let isBurst = unacknowledged > 1 && settings.tls == nil
+        let isBurst = unacknowledged > 1
         var cork: Int32 = 1
         let size = socklen_t(MemoryLayout<Int32>.size)
-        // Each PUBACK is a write of 4 bytes: corked, they leave in full segments, and none waits for Nagle.
+        // Each PUBACK is a write of 4 bytes: corked, they leave in full segments, and the last one waits for nobody
+        // because Nagle's algorithm is off (measured without: 45 ms a batch).
         if isBurst { setsockopt(socket, Int32(IPPROTO_TCP), TCP_CORK, &cork, size) }
         let isAlive = note(mosquitto_loop_write(handle, 1))
         if isBurst, isAlive {

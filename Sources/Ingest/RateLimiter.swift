@@ -1,3 +1,9 @@
+#if canImport(Glibc)
+import Glibc
+#else
+import Musl
+#endif
+
 /// A token bucket a device, in bounded memory.
 ///
 /// Devices lie in two generations. A device that is seen enters (or moves to) the young one; when that holds half of
@@ -29,17 +35,25 @@ struct RateLimiter {
 
     var count: Int { young.count + old.count }
 
-    /// Takes a token of the device that `address` (`tenant/{t}/device/{d}`) names, at `time` in µs. False: it has none.
+    /// Takes a token of the device that `address` (`tenant/{t}/device/{d}`) names, at `time` in µs.
+    /// False: it has none.
     mutating func take(_ address: UnsafeRawBufferPointer, at time: Int64) -> Bool {
         let hash = young.hash(address)
-        if let index = young.find(address, hash) { return charge(&young.entries[index], time) }
+        let index = young.find(address, hash) ?? admit(address, hash, at: time)
+        // Through a local value: a call on `self` beside `&young.entries` would copy all entries first.
+        var entry = young.entries[index]
+        let isTaken = charge(&entry, time)
+        young.entries[index] = entry
+        return isTaken
+    }
+
+    private mutating func admit(_ address: UnsafeRawBufferPointer, _ hash: UInt64, at time: Int64) -> Int {
         let known = old.find(address, hash).map { old.entries[$0] }
         if young.count >= generationMax {
             swap(&young, &old)
             young.removeAll()
         }
-        let index = young.insert(address, hash, known ?? Entry(tokens: burst, at: time))
-        return charge(&young.entries[index], time)
+        return young.insert(address, hash, known ?? Entry(tokens: burst, at: time))
     }
 
     func entry(_ address: UnsafeRawBufferPointer) -> Entry? {
@@ -134,7 +148,7 @@ struct DeviceTable {
     private func isName(_ index: Int, _ name: UnsafeRawBufferPointer) -> Bool {
         let start = index == 0 ? 0 : nameEnds[index - 1]
         guard nameEnds[index] - start == name.count else { return false }
-        return names.withUnsafeBytes { UnsafeRawBufferPointer(rebasing: $0[start..<start + name.count]).elementsEqual(name) }
+        return names.withUnsafeBytes { memcmp($0.baseAddress! + start, name.baseAddress!, name.count) == 0 }
     }
 
     private mutating func place(_ slot: Slot, _ hash: UInt64) {
@@ -148,7 +162,9 @@ struct DeviceTable {
         slots = ContiguousArray(repeating: Slot(), count: slots.count * 2)
         var start = 0
         for index in entries.indices {
-            let hash = names.withUnsafeBytes { self.hash(UnsafeRawBufferPointer(rebasing: $0[start..<nameEnds[index]])) }
+            let hash = names.withUnsafeBytes {
+                self.hash(UnsafeRawBufferPointer(rebasing: $0[start..<nameEnds[index]]))
+            }
             start = nameEnds[index]
             place(Slot(tag: UInt32(truncatingIfNeeded: hash >> 32), index: UInt32(index + 1)), hash)
         }

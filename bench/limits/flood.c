@@ -54,7 +54,8 @@ static void open_connection(struct connection *c, int number, int port)
     setsockopt(c->socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     char id[32];
     int length = snprintf(id, sizeof id, "flood-%d-%d", (int)getpid(), number);
-    unsigned char packet[64] = {0x10, (unsigned char)(12 + length), 0, 4, 'M', 'Q', 'T', 'T', 4, 2, 0, 0, 0, (unsigned char)length};
+    unsigned char packet[64] = {
+        0x10, (unsigned char)(12 + length), 0, 4, 'M', 'Q', 'T', 'T', 4, 2, 0, 0, 0, (unsigned char)length};
     memcpy(packet + 14, id, (size_t)length);
     if (write(c->socket, packet, 14 + (size_t)length) < 0) fail("CONNECT");
     unsigned char answer[4];
@@ -74,10 +75,12 @@ static void produce(struct connection *c, int number, int k)
     int t = snprintf(topic, sizeof topic, "tenant/t%ld/device/dev-%06ld/telemetry", device % 2, device);
     unsigned hash = (unsigned)(device * 2654435761u + (unsigned long)sequence * 40503u);
     int p = snprintf(payload, sizeof payload,
-        "{\"ts\":\"2026-01-01T%02ld:%02ld:%02ldZ\",\"site_id\":\"site-%02ld\",\"seq\":%ld,\"metrics\":{\"temperature\":%.2f,"
+        "{\"ts\":\"2026-01-01T%02ld:%02ld:%02ldZ\",\"site_id\":\"site-%02ld\",\"seq\":%ld,"
+        "\"metrics\":{\"temperature\":%.2f,"
         "\"humidity\":%.1f,\"voltage\":%.3f,\"rssi\":-%u,\"door_open\":%s}}",
         sequence / 3600 % 24, sequence / 60 % 60, sequence % 60, device % 50, sequence, 15 + (hash & 1023) / 100.0,
-        30 + (hash >> 10 & 511) / 10.0, 3 + (hash >> 4 & 1023) / 1000.0, 40 + (hash >> 20 & 63), hash & 1 << 26 ? "true" : "false");
+        30 + (hash >> 10 & 511) / 10.0, 3 + (hash >> 4 & 1023) / 1000.0, 40 + (hash >> 20 & 63),
+        hash & 1 << 26 ? "true" : "false");
     int remaining = 2 + t + 2 + p;
     unsigned char *out = c->out + c->out_end;
     *out++ = 0x32;
@@ -145,7 +148,8 @@ int main(int argc, char **argv)
         for (int i = 0; i < k; i++) {
             struct connection *c = &connections[i];
             receive(c);
-            while (produced < allowed && c->sent - c->acknowledged < window && OUT_BYTES - c->out_end > MESSAGE_BYTES_MAX)
+            while (produced < allowed && c->sent - c->acknowledged < window
+                   && OUT_BYTES - c->out_end > MESSAGE_BYTES_MAX)
                 produce(c, i, k);
             flush_out(c);
             acknowledged += c->acknowledged;
