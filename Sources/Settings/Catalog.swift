@@ -56,12 +56,12 @@ public enum SettingsCatalog {
         Setting("verify", .bool, "true", "check the broker's certificate and its name"),
         Setting("protocol", .choice(["auto", "5", "3.1.1"]), "auto", "MQTT version; auto: 5, then 3.1.1"),
         Setting("session_expiry_seconds", .int(0...4_294_967_294), "86400", "how long the broker keeps our session (MQTT 5)"),
-        Setting("receive_maximum", .int(1...65_535), "4096", "messages in flight to us (MQTT 5); a hint to Mosquitto"),
+        Setting("receive_maximum", .int(1...65_535), "16384", "messages in flight to us (MQTT 5); a hint to Mosquitto"),
         Setting("keepalive_seconds", .int(5...65_535), "60", "seconds between pings"),
         Setting("filters", .list, "tenant/+/device/+/#", "topic filters to subscribe to"),
         Setting("share_group", .string, "", "subscribe as $share/<group>/<filter>"),
         Setting("batch_messages_max", .int(1...65_535), "4096", "messages in one commit"),
-        Setting("linger_micros", .int(0...100_000), "500", "how long a commit waits for more messages"),
+        Setting("linger_micros", .int(0...100_000), "2000", "how long a commit waits for more messages"),
     ]
 
     /// Variables that the programs which Refold replaces already have, and the settings that they stand for.
