@@ -313,5 +313,5 @@ struct RateEstimate {
     }
 
     /// Waiting so long brings several messages: then one commit and one wake-up for them is cheaper than one each.
-    func isDense(lingerMicros: Int) -> Bool { perMicro * Double(lingerMicros) >= 4 }
+    func isDense(lingerMicros: Int) -> Bool { perMicro * Double(lingerMicros) >= 2 }
 }
