@@ -90,7 +90,10 @@ final class LockFile: Sendable {
     private let descriptor: Int32
 
     private init(descriptor: Int32) { self.descriptor = descriptor }
-    deinit { close(descriptor) }
+    deinit {
+        refold_unlock_file(descriptor)
+        close(descriptor)
+    }
 
     static func acquire(_ path: String) throws(LogError) -> LockFile {
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)

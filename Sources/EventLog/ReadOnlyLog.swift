@@ -23,10 +23,11 @@ public final class ReadOnlyLog: LogSource {
         catalog = SegmentCatalog(directory: directory, fileSystem: fileSystem)
         var isDirectory = stat()
         if stat(directory, &isDirectory) == 0 { try catalog.refresh() }
-        guard let first = catalog.bases.first else {
+        // The last, as the writer does: it must be whole.
+        guard let last = catalog.bases.last else {
             throw LogError(.system, "there is no log in \(directory): name the data folder with --data")
         }
-        logID = try catalog.segment(base: first).header.logID
+        logID = try catalog.segment(base: last).header.logID
         state = Mutex(State())
         _ = try currentCount()
     }

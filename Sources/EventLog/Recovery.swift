@@ -135,13 +135,21 @@ struct Recovery {
         try catalog.refresh()
         let bases = catalog.bases
         guard let last = bases.last else { return try startNew() }
-        let logID = try catalog.segment(base: bases[0]).header.logID
         let segment = try Segment.open(
-            LogFormat.segmentName(last), in: directory, logID: logID, fileSystem: fileSystem, writable: true)
+            LogFormat.segmentName(last), in: directory, logID: nil, fileSystem: fileSystem, writable: true)
+        let logID = segment.header.logID
         catalog.add(segment)
-        for base in bases.dropLast() {
-            let older = try catalog.segment(base: base)
-            try system { () throws(FileError) in try older.file.synchronize() }
+        var report = OpenReport(logID: logID)
+        for (base, next) in zip(bases, bases.dropFirst()) {
+            do throws(LogError) {
+                let older = try catalog.segment(base: base)
+                try system { () throws(FileError) in try older.file.synchronize() }
+            } catch where error.code == .corrupt {
+                // Old events cannot be read, new ones can be written.
+                report.corrupt.append(CorruptRange(
+                    segment: directory + "/" + LogFormat.segmentName(base), bytes: 0..<SegmentHeader.byteCount,
+                    positions: base..<next, reason: "the header is damaged"))
+            }
         }
         // What the kernel holds and never wrote must be on disk before anything is built on it.
         try system { () throws(FileError) in
@@ -149,19 +157,18 @@ struct Recovery {
             try fileSystem.synchronizeDirectory(directory)
         }
         let durable = try system { () throws(FileError) in try DurableFile.create(path("durable"), logID: logID) }
-        var report = OpenReport(logID: logID)
         let scan = try system { () throws(FileError) in
             try TailScan.scan(segment, provenCount: durable.countBefore ?? 0)
         }
-        report.corrupt = scan.corrupt
+        report.corrupt += scan.corrupt
         var lastTime = scan.lastTime
-        if bases.count > 1, lastTime == nil {
-            // The last segment is new: its base says that everything before it was durable.
+        // When the last segment is new, its base says that everything before it was durable.
+        if bases.count > 1, lastTime == nil, report.corrupt.last?.positions.upperBound != last {
             let before = try catalog.segment(base: bases[bases.count - 2])
             let scan = try system { () throws(FileError) in
                 try TailScan.scan(before, provenCount: segment.base.rawValue)
             }
-            report.corrupt.insert(contentsOf: scan.corrupt, at: 0)
+            report.corrupt += scan.corrupt
             lastTime = scan.lastTime
             guard scan.end == segment.base else {
                 throw LogError(.corrupt, "\(before.path) reaches up to position \(scan.end), but the next segment "

@@ -40,8 +40,8 @@ final class Segment: Sendable {
                 + "to \(LogFormat.segmentName(header.base)), or move it out of the folder")
         }
         if let logID, header.logID != logID {
-            throw LogError(.foreign, "\(path) belongs to the log \(header.logID), this one is \(logID): move it out of "
-                + "the folder")
+            throw LogError(.foreign, "\(path) belongs to the log \(header.logID), the newest segment to "
+                + "\(logID): move what does not belong here out of the folder")
         }
         return Segment(path: path, name: name, header: header, file: file)
     }

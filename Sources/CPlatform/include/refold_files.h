@@ -10,6 +10,9 @@ int refold_fallocate(int descriptor, int64_t offset, int64_t length);
 /// descriptor, and another open in the same process conflicts too. Returns 0 or an errno (EAGAIN: somebody has it).
 int refold_lock_file(int descriptor);
 
+/// Gives it up at once, also where a child between fork and exec still shares the descriptor.
+void refold_unlock_file(int descriptor);
+
 /// Whether somebody else holds such a lock: 1 or 0, or -errno. Takes none.
 int refold_file_is_locked(int descriptor);
 #endif
