@@ -52,7 +52,7 @@ public struct BrokerSettings: Sendable, Equatable {
     public var batchMessagesMax = 4_096
     public var batchBytesMax = 4 << 20
     /// How long a batch may wait for more while traffic is dense; it never waits when traffic is thin.
-    public var lingerMicros = 500
+    public var lingerMicros = 200
     public var backoff = Backoff.Settings()
     /// Subscribes to Mosquitto's count of dropped messages too. Off for brokers that hang up on a refused subscription.
     public var watchesDropCounter = true
