@@ -15,7 +15,7 @@ build: packages
 test: PACKAGES += $(TEST_PACKAGES)
 test: packages
 	swift build --build-tests
-	swift test
+	swift test --no-parallel
 
 # Of what `make build` made: make build && sudo make install
 install:
@@ -24,6 +24,7 @@ install:
 	install -D -m 0644 README.md $(DESTDIR)/usr/local/share/doc/refold/README.md
 
 # Beside peers and limits; writes bench/RESULTS.md. About fifteen minutes on a quiet machine.
+bench: PACKAGES += python3-venv g++
 bench: packages
 	swift build -c release
 	$(MAKE) -s -C bench

@@ -66,7 +66,7 @@ struct LayeringTests {
         "Decoding": ["EventModel", "CSIMDJSON"],
         "Projections": ["EventModel", "Decoding"],
         "Projecting": ["EventModel", "EventLog", "Projections", "Threading", "Logging"],
-        "Postgres": ["CPostgres", "Threading"],
+        "Postgres": ["CPostgres", "COpenSSL", "Threading"],
         "PostgresStore": ["EventModel", "Projecting", "Projections", "Postgres", "Threading", "Logging"],
         "Queries": ["Postgres", "Threading"],
         "Settings": ["Configuration", "SystemPackage", "Yams"],
