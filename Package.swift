@@ -115,6 +115,7 @@ let package = Package(
             "ControlAPI", "Campaigns", "refold", .product(name: "Yams", package: "Yams"),
             .product(name: "HummingbirdTesting", package: "hummingbird"),
         ]),
+        .testTarget(name: "IntegrationTests", dependencies: ["refold", "TestSupport"]),
         .testTarget(name: "TidyTests"),
     ],
     swiftLanguageModes: [.v6],

@@ -273,6 +273,8 @@ extension DeviceLink {
                 }
                 leave(offlineMicros: offlineMicros)
                 mosquitto_disconnect(client)
+                // Outside of its callbacks the library has closed the socket by now, and no event will tell.
+                if mosquitto_socket(client) < 0 { lost("disconnected") }
             }
         }
     }

@@ -243,7 +243,7 @@ struct World {
 
 extension MosquittoWitness.Arrival {
     var entry: String {
-        topic + " " + Ledger.digest(payload).map { String(format: "%02x", $0) }.joined()
+        topic + " " + sha256(payload)
     }
 }
 

@@ -34,6 +34,12 @@ public final class ChildProcess: Sendable {
     /// Waits for its end.
     public func wait() { while isRunning { usleep(2000) } }
 
+    /// How it ended: its exit code, or 128 and the number of the signal that ended it. Nil while it runs.
+    public var exitCode: Int32? {
+        guard !isRunning, let raw = exited.withLock({ $0 }) else { return nil }
+        return raw & 0x7F == 0 ? (raw >> 8) & 0xFF : 128 + (raw & 0x7F)
+    }
+
     /// Its direct children.
     public var children: [pid_t] {
         let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []

@@ -20,6 +20,7 @@ struct LogCat: ParsableCommand {
     @Option(help: "Only what was received before this time (RFC 3339).") var until: String?
     @Option(help: "At most so many events.") var limit: Int?
     @Flag(help: "Print JSON, one object a line.") var json = false
+    @Flag(help: "JSON with every payload in base64: its exact bytes.") var base64 = false
 
     func validate() throws {
         if let limit, limit < 1 { throw ValidationError("--limit must be 1 or more") }
@@ -36,7 +37,7 @@ struct LogCat: ParsableCommand {
             if let to { end = min(end, to == .max ? .max : to + 1) }
             if let until = try time("--until", until) { end = min(end, try log.position(atOrAfter: until).rawValue) }
             guard start.rawValue < end else { return }
-            var printer = LogPrinter(json: json)
+            var printer = LogPrinter(json: json, base64: base64)
             defer { printer.flush() }
             _ = try LogWalk(log: log, filter: filters.filter(), from: start)
                 .run(until: Position(end), limit: limit) { printer.print($0, $1) }
@@ -63,6 +64,7 @@ struct LogTail: ParsableCommand {
     @Flag(inversion: .prefixedNo, help: "Go on with what comes.") var follow = true
     @Option(help: "End after so many events.") var limit: Int?
     @Flag(help: "Print JSON, one object a line.") var json = false
+    @Flag(help: "JSON with every payload in base64: its exact bytes.") var base64 = false
 
     func validate() throws {
         guard lines >= 0 else { throw ValidationError("--lines must be 0 or more") }
@@ -72,7 +74,7 @@ struct LogTail: ParsableCommand {
     func run() throws {
         let log = try data.openLog()
         let filter = try filters.filter()
-        var printer = LogPrinter(json: json)
+        var printer = LogPrinter(json: json, base64: base64)
         do {
             let end = Position(log.durableCount)
             var left = limit

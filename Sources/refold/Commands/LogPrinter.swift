@@ -5,18 +5,21 @@ import Foundation
 /// nothing more comes for now.
 struct LogPrinter {
     private let json: Bool
+    /// Payloads as the bytes that they are, whatever they hold.
+    private let base64: Bool
     private var buffer: [UInt8] = []
     /// Where a terminal would wrap; nil when lines may be as long as they are.
     private let width: Int?
     private static let bufferBytes = 64 << 10
 
-    init(json: Bool) {
-        self.json = json
+    init(json: Bool, base64: Bool = false) {
+        self.json = json || base64
+        self.base64 = base64
         // A reader that goes away (`| head`) ends us quietly, by EPIPE.
         signal(SIGPIPE, SIG_IGN)
         var size = winsize()
         let isTerminal = isatty(1) == 1 && ioctl(1, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
-        width = isTerminal && !json ? max(60, Int(size.ws_col)) : nil
+        width = isTerminal && !self.json ? max(60, Int(size.ws_col)) : nil
     }
 
     mutating func print(_ record: RecordView, _ position: Position) {
@@ -53,6 +56,10 @@ struct LogPrinter {
         }
         if record.flags.contains(.truncated) { put(",\"payload_bytes\":\(record.originalPayloadLength)") }
         let beforePayload = buffer.count
+        if base64 {
+            put(",\"payload_base64\":\"\(Data(record.payload).base64EncodedString())\",\"verdict\":\"\(record.verdict.name)\"}")
+            return
+        }
         put(",\"payload\":")
         if !CompactJSON.append(record.payload, to: &buffer) {
             if CompactJSON.isUTF8(record.payload) {
