@@ -68,7 +68,9 @@ final class BlockScanner {
     }
 
     /// The bytes from `offset` on: `length` of them, or fewer at the end of the file.
-    private func window(_ length: Int, readAhead: Int = BlockScanner.chunkBytes) throws(FileError) -> UnsafeRawBufferPointer {
+    private func window(_ length: Int, readAhead: Int = BlockScanner.chunkBytes) throws(FileError)
+        -> UnsafeRawBufferPointer
+    {
         if offset < bufferStart || offset > bufferStart + buffer.count {
             buffer.removeAll()
         }

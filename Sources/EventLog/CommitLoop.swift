@@ -6,7 +6,6 @@ final class CommitQueue: Sendable {
     private struct State {
         var pending: [Submission] = []
         var closed = false
-        var finished = false
         /// Why nothing can be appended any more.
         var failure: String?
         var statistics = LogStatistics()
@@ -23,7 +22,8 @@ final class CommitQueue: Sendable {
     var statistics: LogStatistics { state.withLock { $0.statistics } }
 
     func submit(_ submission: Submission) throws(AppendError) {
-        precondition(submission.batch.byteCount <= FileLog.batchBytesMax, "a batch larger than \(FileLog.batchBytesMax) bytes")
+        precondition(
+            submission.batch.byteCount <= FileLog.batchBytesMax, "a batch larger than \(FileLog.batchBytesMax) bytes")
         try state.withLock { (state) throws(AppendError) in
             if let failure = state.failure { throw .failed(failure) }
             if state.closed { throw .failed("the log is closed") }
@@ -103,7 +103,9 @@ final class CommitLoop: @unchecked Sendable {
     private static let groupBytesMax = 4 << 20
     private static let slowSyncSeconds = 1.0
 
-    init(lock: LockFile, catalog: SegmentCatalog, options: FileLogOptions, recovered: Recovery.Result) throws(FileError) {
+    init(
+        lock: LockFile, catalog: SegmentCatalog, options: FileLogOptions, recovered: Recovery.Result
+    ) throws(FileError) {
         self.lock = lock
         self.options = options
         durableFile = recovered.durableFile
@@ -142,8 +144,8 @@ final class CommitLoop: @unchecked Sendable {
             if error.isDiskFull, cleanUp() {
                 complete(.full("the disk is full, the log holds: \(error)"))
             } else {
-                let message = "the log cannot be written and stops: \(error); what is on disk beyond position \(end) is "
-                    + "unknown, restart to recover"
+                let message = "the log cannot be written and stops: \(error); what is on disk beyond position "
+                    + "\(end) is unknown, restart to recover"
                 queue.fail(message)
                 complete(.failed(message))
             }

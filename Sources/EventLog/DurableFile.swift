@@ -106,7 +106,8 @@ final class LockFile: Sendable {
                 throw LogError(.system, "cannot lock \(path): \(errorText(code))")
             }
             let who = holder.map { "the process \($0)" } ?? "another process"
-            throw LogError(.locked, "\(who) has this log open for writing (\(path)): stop it first, or use another --data")
+            throw LogError(.locked, "\(who) has this log open for writing (\(path)): stop it first, "
+                + "or use another --data")
         }
         // Overwritten, not cut first: a full disk can still take it.
         var text = String(getpid())

@@ -9,7 +9,7 @@
 // Invariants.
 // - A position is given away once, in order, and never changes. Received-at never decreases with position.
 // - `durableCount` grows only after the fdatasync of the block that holds the event. No reader looks beyond it.
-// - Bytes below the durable end are never written again. The only bytes that are ever zeroed or cut were never acknowledged.
+// - Bytes below the durable end are never written again. What is ever zeroed or cut was never acknowledged.
 // - After a failed write or fsync the writer is dead; only "disk full" is survived.
 // - No lock is held during I/O.
 //
@@ -48,8 +48,8 @@ public final class FileLog: LogWriter, LogSource {
     private let catalog: SegmentCatalog
 
     /// Opens the log in `directory`, or begins one there, for writing.
-    /// - Throws: `.locked`, `.foreign`, `.fromTheFuture`, `.system`; `.corrupt` only when it cannot tell where to go on:
-    ///   damage that it can isolate is in `report`, and readers stop at it.
+    /// - Throws: `.locked`, `.foreign`, `.fromTheFuture`, `.system`; `.corrupt` only when it cannot tell where to go
+    ///   on: damage that it can isolate is in `report`, and readers stop at it.
     public static func open(directory: String, options: FileLogOptions = FileLogOptions()) throws(LogError) -> FileLog {
         try system { () throws(FileError) in try options.fileSystem.makeDirectory(directory) }
         let lock = try LockFile.acquire(directory + "/lock")
@@ -59,8 +59,8 @@ public final class FileLog: LogWriter, LogSource {
         if let last = found.lastTime, !options.acceptClock {
             let ahead = last.microseconds - options.clock.now().microseconds
             guard ahead <= ClockWatch.forwardMicrosMax else {
-                throw LogError(.fromTheFuture, "the log's last event is of \(last), \(ahead / 1_000_000) s in the future: "
-                    + "set the clock, or start with --accept-clock to record times that stand still until then")
+                throw LogError(.fromTheFuture, "the log's last event is of \(last), \(ahead / 1_000_000) s in the "
+                    + "future: set the clock, or start with --accept-clock to record times that stand still until then")
             }
         }
         let loop = try system { () throws(FileError) in

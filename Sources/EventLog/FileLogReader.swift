@@ -40,7 +40,11 @@ final class FileLogReader: LogReader {
     private func readBlock(into block: EventBlock, durableCount: UInt64) throws(LogError) -> Bool {
         while true {
             let scanner: BlockScanner
-            if let known = self.scanner { scanner = known } else { scanner = try openSegment(durableCount: durableCount) }
+            if let known = self.scanner {
+                scanner = known
+            } else {
+                scanner = try openSegment(durableCount: durableCount)
+            }
             let offset = scanner.offset
             let step = try system { () throws(FileError) in try scanner.next() }
             switch step {
@@ -177,7 +181,7 @@ public struct CorruptRange: Sendable, Equatable, CustomStringConvertible {
 
     public var description: String {
         "\(segment) is damaged at bytes \(bytes.lowerBound)..<\(bytes.upperBound), which held positions "
-            + "\(positions.lowerBound)..<\(positions.upperBound): \(reason). Nothing was changed. Restore the file from a "
-            + "backup, or read on from position \(positions.upperBound)"
+            + "\(positions.lowerBound)..<\(positions.upperBound): \(reason). Nothing was changed. Restore the file "
+            + "from a backup, or read on from position \(positions.upperBound)"
     }
 }

@@ -48,8 +48,8 @@ enum LogFormat {
 
     /// The base position that a segment's name says, or nil when it is not a segment's name.
     static func segmentBase(name: String) -> Position? {
-        guard name.utf8.count == 24, name.hasSuffix(".seg"), name.utf8.prefix(20).allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }),
-            let base = UInt64(name.prefix(20))
+        guard name.utf8.count == 24, name.hasSuffix(".seg"),
+            name.utf8.prefix(20).allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }), let base = UInt64(name.prefix(20))
         else { return nil }
         return Position(base)
     }
@@ -188,8 +188,9 @@ struct BlockHeader: Equatable {
 
     /// Nil when these bytes are not a whole block header of the segment with this salt, or claim what cannot be.
     init?(_ bytes: UnsafeRawBufferPointer, salt expectedSalt: UInt64) {
-        guard bytes.count >= Self.byteCount, bytes.little(0, as: UInt32.self) == LogFormat.blockMagic,
-            bytes.little(4, as: UInt32.self) == LogFormat.crc(UnsafeRawBufferPointer(rebasing: bytes[8..<Self.byteCount])),
+        guard bytes.count >= Self.byteCount else { return nil }
+        let crc = LogFormat.crc(UnsafeRawBufferPointer(rebasing: bytes[8..<Self.byteCount]))
+        guard bytes.little(0, as: UInt32.self) == LogFormat.blockMagic, bytes.little(4, as: UInt32.self) == crc,
             bytes.little(48, as: UInt64.self) == expectedSalt, bytes.little(68, as: UInt32.self) == 0,
             let codec = UInt8(exactly: bytes.little(20, as: UInt32.self)).flatMap(BlockCodec.init(rawValue:))
         else { return nil }

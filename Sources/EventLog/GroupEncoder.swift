@@ -61,7 +61,8 @@ final class GroupEncoder {
         let rawCount = raw.count
         let start = output.count
         let room = output.grow(by: BlockHeader.byteCount + rawCount + LogFormat.alignment)
-        let body = UnsafeMutableRawBufferPointer(rebasing: room[BlockHeader.byteCount..<(BlockHeader.byteCount + rawCount)])
+        let body = UnsafeMutableRawBufferPointer(
+            rebasing: room[BlockHeader.byteCount..<(BlockHeader.byteCount + rawCount)])
         var stored = 0
         // Compression that does not save a page saves nothing.
         if BlockHeader.byteCount + rawCount > LogFormat.alignment {

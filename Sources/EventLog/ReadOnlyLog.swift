@@ -17,7 +17,8 @@ public final class ReadOnlyLog: LogSource {
         var lastKnown: UInt64 = 0
     }
 
-    /// - Throws: `.system` when there is no log in `directory`; `.foreign` and `.corrupt` for what is no segment of ours.
+    /// - Throws: `.system` when there is no log in `directory`; `.foreign` and `.corrupt` for what is no segment of
+    ///   ours.
     public init(directory: String, fileSystem: any LogFileSystem = PosixFileSystem()) throws(LogError) {
         self.directory = directory
         catalog = SegmentCatalog(directory: directory, fileSystem: fileSystem)
@@ -70,7 +71,9 @@ public final class ReadOnlyLog: LogSource {
         } else {
             (size, modified) = (-1, 0)
         }
-        if let known = state.withLock({ $0.scanned }), known.base == last, known.size == size, known.modified == modified {
+        if let known = state.withLock({ $0.scanned }), known.base == last, known.size == size,
+            known.modified == modified
+        {
             return known.count
         }
         let count = try system { () throws(FileError) in

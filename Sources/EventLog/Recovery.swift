@@ -172,7 +172,8 @@ struct Recovery {
             lastTime = scan.lastTime
             guard scan.end == segment.base else {
                 throw LogError(.corrupt, "\(before.path) reaches up to position \(scan.end), but the next segment "
-                    + "begins at \(segment.base): one of them is not of this log's history; restore both from one backup")
+                    + "begins at \(segment.base): one of them is not of this log's history; restore both from one "
+                    + "backup")
             }
         }
         if let torn = scan.torn { report.torn = try cutOff(torn, of: segment) }
@@ -188,9 +189,9 @@ struct Recovery {
                 + "\(durable.count) events: restore the segments, or delete the folder to begin a new log")
         }
         let logID = LogID.random()
+        let created = try system { () throws(FileError) in try DurableFile.create(path("durable"), logID: logID) }
         return Result(
-            report: OpenReport(logID: logID, isNew: true), active: nil, lastTime: nil,
-            durableFile: try system { () throws(FileError) in try DurableFile.create(path("durable"), logID: logID) }.file)
+            report: OpenReport(logID: logID, isNew: true), active: nil, lastTime: nil, durableFile: created.file)
     }
 
     private func cutOff(_ range: Range<Int>, of segment: Segment) throws(LogError) -> TornTail {

@@ -113,7 +113,8 @@ final class Segment: Sendable {
             let offset = scanner.offset
             // Behind damage always: whoever wants to read on there must find it.
             let gap = offset != before || header.base != index.end ?? base
-            if gap || index.entries.isEmpty || offset - index.entries[index.entries.count - 1].offset >= Self.indexStride {
+            let last = index.entries.last?.offset
+            if gap || last.map({ offset - $0 >= Self.indexStride }) ?? true {
                 index.entries.append(Entry(position: header.base, time: header.firstTime, offset: offset))
             }
             scanner.seek(to: offset + header.bytesOnDisk)

@@ -6,7 +6,8 @@ import Foundation
 /// Durable appends through the public API, one caller, one batch at a time. Only the calls to `append` are timed:
 /// building a batch is the caller's, here as for the peer.
 struct AppendBench: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "append", abstract: "Append batches of telemetry, durably.")
+    static let configuration = CommandConfiguration(
+        commandName: "append", abstract: "Append batches of telemetry, durably.")
     @Option(help: "Events a batch.") var batch = 1000
     @Option(help: "Events in all.") var events = 1_000_000
     @Option(help: "Devices that they come from.") var devices = 10_000
@@ -15,7 +16,9 @@ struct AppendBench: ParsableCommand {
     @Flag(help: "One JSON object.") var json = false
 
     func validate() throws {
-        guard batch > 0, events >= batch, devices > 0 else { throw ValidationError("--batch, --events, --devices: too small") }
+        guard batch > 0, events >= batch, devices > 0 else {
+            throw ValidationError("--batch, --events, --devices: too small")
+        }
         if keep, data == nil { throw ValidationError("--keep needs --data") }
     }
 

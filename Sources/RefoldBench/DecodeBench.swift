@@ -4,7 +4,8 @@ import EventModel
 
 /// How fast one core reads a log: checksums, LZ4, and every record walked. Its limit is `bench/limits/decode.cpp`.
 struct DecodeBench: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "decode", abstract: "Read a log from its start to its end.")
+    static let configuration = CommandConfiguration(
+        commandName: "decode", abstract: "Read a log from its start to its end.")
     @Option(help: "The data folder; the log is in its folder `log`.") var data: String
     @Flag(help: "One JSON object.") var json = false
 
@@ -33,7 +34,8 @@ struct DecodeBench: ParsableCommand {
                 "events_per_second": \(rate)}
                 """)
         } else {
-            print("\(figures.events) events, \(figures.payloadBytes) payload bytes in \(figures.seconds) s: \(Int(rate)) a second")
+            print("\(figures.events) events, \(figures.payloadBytes) payload bytes in \(figures.seconds) s: "
+                + "\(Int(rate)) a second")
         }
     }
 }

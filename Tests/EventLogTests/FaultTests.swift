@@ -1,10 +1,13 @@
 import EventModel
 import Foundation
+import Synchronization
 import Testing
 @testable import EventLog
 
 @Suite struct FaultTests {
-    private func open(_ folder: TemporaryDirectory, _ disk: FaultyFileSystem, segmentBytes: Int = 16 << 10) throws -> FileLog {
+    private func open(
+        _ folder: TemporaryDirectory, _ disk: FaultyFileSystem, segmentBytes: Int = 16 << 10
+    ) throws -> FileLog {
         var settings = options(segmentBytes: segmentBytes)
         settings.fileSystem = disk
         return try FileLog.open(directory: folder.path, options: settings)
@@ -76,6 +79,28 @@ import Testing
         #expect(again.report.torn == nil && again.report.corrupt.isEmpty, "what a failed write left was zeroed")
         #expect(try payloads(again) == before + ["kept"])
         again.close()
+    }
+
+    @Test func whatIsWrittenAndNotYetSyncedIsSeenByNobody() throws {
+        let folder = TemporaryDirectory(), disk = FaultyFileSystem()
+        // Large, so that no next segment is prepared, and synced, beside it.
+        let log = try open(folder, disk, segmentBytes: 1 << 20)
+        try log.add("a")
+        let other = try ReadOnlyLog(directory: folder.path)
+        let during = Mutex<(Bool, Bool)?>(nil)
+        disk.beforeSync {
+            // The block is in the file: a scan of it would find "b".
+            let here = log.durableCount == 1 && (try? payloads(log)) == ["a"]
+            let there = other.durableCount == 1 && (try? payloads(other)) == ["a"]
+            during.withLock { $0 = (here, there) }
+        }
+        try log.add("b")
+        disk.beforeSync(nil)
+        let seen = try #require(during.withLock { $0 })
+        #expect(seen == (true, true))
+        #expect(try payloads(log) == ["a", "b"])
+        #expect(try payloads(other) == ["a", "b"])
+        log.close()
     }
 
     @Test(arguments: FaultyFileSystem.Operation.allCases)

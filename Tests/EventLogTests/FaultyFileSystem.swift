@@ -20,6 +20,10 @@ final class FaultyFileSystem: LogFileSystem, @unchecked Sendable {
     private let lock = NSLock()
     private var fault: Fault?
     private var counts: [Operation: Int] = [:]
+    private var onSync: (@Sendable () -> Void)?
+
+    /// Called before every fdatasync, while nothing of it is durable yet.
+    func beforeSync(_ body: (@Sendable () -> Void)?) { lock.withLock { onSync = body } }
 
     func set(_ newFault: Fault?) {
         lock.withLock {
@@ -32,6 +36,7 @@ final class FaultyFileSystem: LogFileSystem, @unchecked Sendable {
 
     /// The bytes to leave behind, when this call is to fail.
     fileprivate func check(_ operation: Operation, _ path: String, partial: (Int) -> Void = { _ in }) throws(FileError) {
+        if operation == .fdatasync { lock.withLock { onSync }?() }
         let failing: Fault? = lock.withLock {
             counts[operation, default: 0] += 1
             guard let fault, fault.operation == operation else { return nil }

@@ -47,6 +47,38 @@ import Testing
         again.close()
     }
 
+    @Test func readersKeepUpWithAWriterAcrossRolls() throws {
+        let folder = TemporaryDirectory()
+        let log = try FileLog.open(directory: folder.path, options: options(segmentBytes: 32 << 10))
+        try log.add("0")
+        let other = try ReadOnlyLog(directory: folder.path)
+        let total = 400
+        DispatchQueue.concurrentPerform(iterations: 4) { role in
+            do {
+                if role == 0 {
+                    for index in 1..<total { try log.add(String(repeating: "\(index) ", count: index % 50 + 1)) }
+                    return
+                }
+                let source: any LogSource = role == 1 ? log : other
+                let reader = try source.reader(from: Position(0)), block = EventBlock()
+                var next = Position(0)
+                let deadline = Date(timeIntervalSinceNow: 60)
+                while next.rawValue < total, Date() < deadline {
+                    let durable = source.waitForDurable(beyond: next.rawValue, timeoutMilliseconds: 1000)
+                    while try reader.read(into: block, atLeast: role * 5000) {
+                        #expect(block.base == next)
+                        next = block.end
+                    }
+                    #expect(next.rawValue >= durable)
+                }
+                #expect(next == Position(UInt64(total)))
+            } catch {
+                Issue.record("role \(role): \(error)")
+            }
+        }
+        log.close()
+    }
+
     @Test func segmentsAndWhatTheyTake() throws {
         let folder = TemporaryDirectory()
         let log = try FileLog.open(directory: folder.path, options: options(segmentBytes: 16 << 10))

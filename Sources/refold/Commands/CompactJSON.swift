@@ -1,5 +1,5 @@
-/// Checks that bytes are JSON (RFC 8259), all of them, and copies them without the white space between tokens: one line,
-/// every digit as it was. Nesting is limited to 512, as in decoding.
+/// Checks that bytes are JSON (RFC 8259), all of them, and copies them without the white space between tokens: one
+/// line, every digit as it was. Nesting is limited to 512, as in decoding.
 struct CompactJSON {
     private let bytes: UnsafeRawBufferPointer
     private var index = 0
@@ -53,7 +53,8 @@ struct CompactJSON {
         }
         while true {
             if named {
-                guard skipSpace() == UInt8(ascii: "\""), string(&output), skipSpace() == UInt8(ascii: ":") else { return false }
+                guard skipSpace() == UInt8(ascii: "\""), string(&output), skipSpace() == UInt8(ascii: ":")
+                else { return false }
                 index += 1
                 output.append(UInt8(ascii: ":"))
             }
@@ -92,7 +93,8 @@ struct CompactJSON {
             index += 1
             return true
         case UInt8(ascii: "u"):
-            guard bytes.count - index > 4, bytes[(index + 1)...(index + 4)].allSatisfy(Self.isHexDigit) else { return false }
+            guard bytes.count - index > 4, bytes[(index + 1)...(index + 4)].allSatisfy(Self.isHexDigit)
+            else { return false }
             index += 5
             return true
         default: return false

@@ -133,7 +133,9 @@ final class LogWalk {
     }
 
     /// Where the last `count` events that pass begin: looks back twice as far each time.
-    static func start(ofLast count: Int, in log: ReadOnlyLog, filter: LogFilter, before end: Position) throws -> Position {
+    static func start(
+        ofLast count: Int, in log: ReadOnlyLog, filter: LogFilter, before end: Position
+    ) throws -> Position {
         guard count > 0 else { return end }
         let first = log.firstPosition.rawValue
         var distance = UInt64(max(count, 1024))
@@ -156,7 +158,8 @@ final class LogWalk {
 }
 
 struct LogInfo: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "info", abstract: "What the log holds, and what it takes.")
+    static let configuration = CommandConfiguration(
+        commandName: "info", abstract: "What the log holds, and what it takes.")
     @OptionGroup var data: DataOption
     @Flag(help: "Print JSON.") var json = false
 
@@ -193,7 +196,8 @@ struct LogInfo: ParsableCommand {
                 print(jsonLine(summary))
             } else {
                 print(TextTable.record(summary, order: [
-                    "log_id", "writer_up", "head", "durable", "first_position", "last_position", "first_time", "last_time",
+                    "log_id", "writer_up", "head", "durable", "first_position", "last_position", "first_time",
+                    "last_time",
                     "segments", "bytes", "allocated",
                 ]))
                 print("")

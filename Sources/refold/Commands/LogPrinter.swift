@@ -44,7 +44,8 @@ struct LogPrinter {
     // MARK: JSON
 
     private mutating func appendJSON(_ record: RecordView, _ position: Position) {
-        put("{\"position\":\(position),\"received_at\":\"\(record.receivedAt)\",\"kind\":\"\(record.kind.name)\",\"broker\":")
+        put("{\"position\":\(position),\"received_at\":\"\(record.receivedAt)\",\"kind\":\"\(record.kind.name)\"")
+        put(",\"broker\":")
         Self.appendString(record.broker, to: &buffer)
         put(",\"topic\":")
         Self.appendString(record.topic, to: &buffer)
@@ -100,7 +101,8 @@ struct LogPrinter {
 
     private mutating func appendColumns(_ record: RecordView, _ position: Position) {
         let what = record.verdict == .accepted || record.kind == .rejection ? record.kind.name : record.verdict.name
-        var line = Self.pad(String(position.rawValue), 10, right: true) + "  \(record.receivedAt)  " + Self.pad(what, 10)
+        var line = Self.pad(String(position.rawValue), 10, right: true)
+        line += "  \(record.receivedAt)  " + Self.pad(what, 10)
         line += "  " + Self.pad(Self.safe(record.broker), 8) + "  " + Self.pad(Self.safe(record.topic), 40) + "  "
         if record.flags.contains(.retained) { line += "(retained) " }
         if CompactJSON.isUTF8(record.payload) {

@@ -53,7 +53,8 @@ struct LogFilterOptions: ParsableArguments {
         }
         if let kind {
             guard let parsed = EventKind(name: kind.lowercased()) else {
-                throw ValidationError("--kind \(kind): must be one of \(EventKind.allCases.map(\.name).joined(separator: ", "))")
+                throw ValidationError(
+                    "--kind \(kind): must be one of \(EventKind.allCases.map(\.name).joined(separator: ", "))")
             }
             filter.kind = parsed
         }
