@@ -29,6 +29,8 @@ public final class PrivateMosquitto: Sendable {
                 # 0: no limit. The defaults (20 and 1000) drop messages in silence.
                 max_inflight_messages 0
                 max_queued_messages 0
+                # Otherwise an acknowledgement may wait 40 ms for company (Nagle's algorithm).
+                set_tcp_nodelay true
                 sys_interval 10
                 log_dest stderr
                 log_type error
