@@ -2,7 +2,8 @@
 // beyond it (src/backend/utils/adt/jsonb.c, numeric.c).
 //
 // What the first stage has ensured: the payload is UTF-8, strings are closed and hold no raw control characters, and
-// `at` lists the place of every `{ } [ ] : ,`, of every string's opening quote and of the first byte of every other run.
+// `at` lists the place of every `{ } [ ] : ,`, of every string's opening quote and of the first byte of every other
+// run.
 #pragma once
 
 #include <simdjson.h>

@@ -116,8 +116,8 @@ public final class FactDecoder {
     // MARK: metrics
 
     /// Merges two metrics objects by name, `newer` winning. The result is valid until the next call on this decoder.
-    /// `isOnlyNewer`: it is `newer` unchanged, because nothing else remains or because the merged object would be larger
-    /// than `metricsBytesMax` (then the older metrics are forgotten: everything is bounded).
+    /// `isOnlyNewer`: it is `newer` unchanged, because nothing else remains or because the merged object would be
+    /// larger than `metricsBytesMax` (then the older metrics are forgotten: everything is bounded).
     public func merge(metrics older: Bytes, with newer: Bytes) -> (merged: Bytes, isOnlyNewer: Bool) {
         var isOnlyNewer: Int32 = 0
         let merged = refold_merge_objects(

@@ -34,7 +34,9 @@ public final class EventBlock {
     /// Adds `count` records that `fill` writes into the `byteCount` bytes it is given, then walks them.
     /// They must continue at `end` (or the block must be empty). False, with the block as it was, when `fill`
     /// says so or when the bytes are not exactly `count` well-formed records.
-    public func append(base: Position, count: Int, byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Bool) -> Bool {
+    public func append(
+        base: Position, count: Int, byteCount: Int, fill: (UnsafeMutableRawBufferPointer) -> Bool
+    ) -> Bool {
         precondition(isEmpty || base == end, "blocks join without a gap")
         ensureCapacity(self.byteCount + byteCount)
         let room = UnsafeMutableRawBufferPointer(rebasing: storage[self.byteCount..<(self.byteCount + byteCount)])
@@ -46,7 +48,8 @@ public final class EventBlock {
         }
         self.count += count
         self.byteCount += byteCount
-        let slack = UnsafeMutableRawBufferPointer(rebasing: storage[self.byteCount..<(self.byteCount + Self.slackBytes)])
+        let slack = UnsafeMutableRawBufferPointer(
+            rebasing: storage[self.byteCount..<(self.byteCount + Self.slackBytes)])
         slack.initializeMemory(as: UInt8.self, repeating: 0)
         lastTime = RecordView(unchecked: UnsafeRawPointer(room.baseAddress!) + walked.last).receivedAt
         return true

@@ -94,7 +94,8 @@ public struct CampaignCreated: Codable, Sendable, Equatable {
     public var requestDigest: String?
 
     public init(
-        id: Int64, tenantID: String, name: String, firmwareVersionID: Int64, rolloutStrategy: String, totalDevices: Int64,
+        id: Int64, tenantID: String, name: String, firmwareVersionID: Int64, rolloutStrategy: String,
+        totalDevices: Int64,
         actor: String
     ) {
         self.id = id
@@ -107,7 +108,8 @@ public struct CampaignCreated: Codable, Sendable, Equatable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case id, tenantID = "tenant_id", name, firmwareVersionID = "firmware_version_id", targetGroupID = "target_group_id"
+        case id, tenantID = "tenant_id", name, firmwareVersionID = "firmware_version_id", targetGroupID =
+            "target_group_id"
         case rolloutStrategy = "rollout_strategy", rolloutRate = "rollout_rate", abortThreshold = "abort_threshold"
         case totalDevices = "total_devices", actor, idempotencyKey = "idempotency_key"
         case requestDigest = "request_sha256"

@@ -19,7 +19,8 @@ public struct RecordBatch: Sendable {
         count = 0
     }
 
-    /// Appends an MQTT message (or a rejection record). `payload` may be cut: then `originalPayloadLength` is what arrived.
+    /// Appends an MQTT message (or a rejection record). `payload` may be cut: then `originalPayloadLength` is what
+    /// arrived.
     public mutating func append(
         kind: EventKind, verdict: Verdict, flags: RecordFlags, receivedAt: Timestamp, packetID: UInt16,
         broker: UnsafeRawBufferPointer, topic: UnsafeRawBufferPointer, properties: UnsafeRawBufferPointer,
@@ -53,7 +54,9 @@ public struct RecordBatch: Sendable {
     }
 
     /// Appends an event of our own: typed JSON under a schema name with its version (`campaign.created/1`).
-    public mutating func append(kind: EventKind, schema: String, broker: String = "", receivedAt: Timestamp, json: [UInt8]) {
+    public mutating func append(
+        kind: EventKind, schema: String, broker: String = "", receivedAt: Timestamp, json: [UInt8]
+    ) {
         var broker = broker, schema = schema
         broker.withUTF8 { broker in
             schema.withUTF8 { schema in

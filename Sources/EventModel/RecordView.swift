@@ -25,7 +25,9 @@ public struct RecordView {
         let record = RecordView(unchecked: start + offset)
         let length = record.length
         guard length <= bytes.count - offset else { return nil }
-        let parts = headerBytes + record.brokerLength + record.topicLength + record.propertiesLength + record.payloadLength
+        let parts =
+            headerBytes + record.brokerLength + record.topicLength + record.propertiesLength
+            + record.payloadLength
         guard parts == length, EventKind(rawValue: record.rawKind) != nil, Verdict(rawValue: record.rawVerdict) != nil
         else { return nil }
         return length

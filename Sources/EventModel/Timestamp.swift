@@ -5,7 +5,9 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
 
     @inlinable public init(microseconds: Int64) { self.microseconds = microseconds }
     @inlinable public static func < (a: Timestamp, b: Timestamp) -> Bool { a.microseconds < b.microseconds }
-    @inlinable public func adding(microseconds more: Int64) -> Timestamp { Timestamp(microseconds: microseconds + more) }
+    @inlinable public func adding(microseconds more: Int64) -> Timestamp {
+        Timestamp(microseconds: microseconds + more)
+    }
     @inlinable public var secondsSinceEpoch: Double { Double(microseconds) / 1_000_000 }
 
     /// RFC 3339 with six decimals, always in UTC: `2026-11-21T01:38:24.000000Z`.
@@ -18,7 +20,8 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
             let digits = String(value)
             return String(repeating: "0", count: max(0, width - digits.count)) + digits
         }
-        return "\(pad(year, 4))-\(pad(month, 2))-\(pad(day, 2))T\(pad(hour, 2)):\(pad(minute, 2)):\(pad(second, 2)).\(pad(micros, 6))Z"
+        let date = "\(pad(year, 4))-\(pad(month, 2))-\(pad(day, 2))"
+        return "\(date)T\(pad(hour, 2)):\(pad(minute, 2)):\(pad(second, 2)).\(pad(micros, 6))Z"
     }
 
     /// Reads RFC 3339 (section 5.6): a full date and time with an offset; a space may stand for `T`.
@@ -60,7 +63,9 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
         if !skip("Zz") {
             guard let sign = bytes.first, sign == 0x2B || sign == 0x2D else { return nil }
             bytes = bytes.dropFirst()
-            guard let hours = number(2), skip(":"), let minutes = number(2), hours < 24, minutes < 60 else { return nil }
+            guard let hours = number(2), skip(":"), let minutes = number(2), hours < 24, minutes < 60 else {
+                return nil
+            }
             offsetMinutes = (hours * 60 + minutes) * (sign == 0x2B ? 1 : -1)
         }
         guard bytes.isEmpty else { return nil }

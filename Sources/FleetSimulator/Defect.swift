@@ -41,8 +41,10 @@ public enum Defect: String, Sendable, CaseIterable {
         case .loneSurrogate: json.raw("{\"version\":\(version),\"reported\":{\"seq\":\(seq),\"name\":\"\\ud800\"}}")
         case .hugeNumber: json.raw("{\"version\":\(version),\"reported\":{\"seq\":\(seq),\"load\":1e200000}}")
         case .unknownStatus: json.raw("{\"seq\":\(seq),\"campaign_id\":7,\"status\":\"THINKING\"}")
-        case .tenantMismatch: json.raw("{\"seq\":\(seq),\"tenant_id\":\"somebody-else\",\"metrics\":{\"temperature\":21.5}}")
-        case .deviceMismatch: json.raw("{\"seq\":\(seq),\"device_id\":\"somebody-else\",\"metrics\":{\"temperature\":21.5}}")
+        case .tenantMismatch:
+            json.raw("{\"seq\":\(seq),\"tenant_id\":\"somebody-else\",\"metrics\":{\"temperature\":21.5}}")
+        case .deviceMismatch:
+            json.raw("{\"seq\":\(seq),\"device_id\":\"somebody-else\",\"metrics\":{\"temperature\":21.5}}")
         case .badTopic: json.raw("{\"seq\":\(seq),\"metrics\":{\"temperature\":21.5}}")
         }
         return json.bytes

@@ -99,7 +99,8 @@ final class DeviceLink {
         mosquitto_user_data_set(client, Unmanaged.passUnretained(self).toOpaque())
         // The window is ours: without this the library would hold back behind 20 and hide it.
         mosquitto_max_inflight_messages_set(client, 0)
-        // Devices that send now and then must not wait for Nagle and a delayed ACK (40 ms); at full speed it saves packets.
+        // Devices that send now and then must not wait for Nagle and a delayed ACK (40 ms); at full speed they save
+        // packets.
         mosquitto_int_option(client, MOSQ_OPT_TCP_NODELAY, settings.rate > 0 ? 1 : 0)
         if let username = settings.broker.username {
             mosquitto_username_pw_set(client, username, settings.broker.password)
@@ -140,7 +141,8 @@ final class DeviceLink {
     }
 
     static func text(_ result: CInt) -> String {
-        result == MOSQ_ERR_ERRNO.rawValue ? String(cString: strerror(errno)) : String(cString: mosquitto_strerror(result))
+        result == MOSQ_ERR_ERRNO.rawValue
+            ? String(cString: strerror(errno)) : String(cString: mosquitto_strerror(result))
     }
 
     /// What was published and not acknowledged.

@@ -45,7 +45,8 @@ final class FleetEngine {
         let wanted = settings.connectionCount * 3 + 64
         let files = raiseFileLimit(to: wanted)
         guard files >= wanted else {
-            throw .invalid("\(settings.connectionCount) connections need \(wanted) open files and the limit is \(files): "
+            throw .invalid(
+                "\(settings.connectionCount) connections need \(wanted) open files and the limit is \(files): "
                 + "raise it (ulimit -n) or share connections (--connections)")
         }
         for index in 0..<settings.connectionCount { links.append(try makeLink(index)) }
@@ -176,7 +177,9 @@ extension FleetEngine {
         for link in links {
             if link.state == .up {
                 if !settings.isShared { statistics.waiting += 1 }
-                link.enqueue(settings.isShared ? .hangUp(offlineMicros: .max) : .leave(orderly: true, offlineMicros: .max))
+                link.enqueue(
+                    settings.isShared
+                        ? .hangUp(offlineMicros: .max) : .leave(orderly: true, offlineMicros: .max))
                 link.register(with: poller)
             } else if link.state != .leaving {
                 link.end()

@@ -134,7 +134,8 @@ public struct FleetGenerator: Sendable {
             json.raw("\"seq\":\(seq),\"campaign_id\":\(1 + random.below(3)),")
             json.raw("\"status\":\"\(statuses[random.below(statuses.count)])\",\"progress\":\(random.below(101))}")
         case .other:
-            json.raw("\"seq\":\(seq),\"level\":\"info\",\"text\":\"watchdog fed\",\"free_kb\":\(1000 + random.below(9000))}")
+            json.raw("\"seq\":\(seq),\"level\":\"info\",\"text\":\"watchdog fed\",")
+            json.raw("\"free_kb\":\(1000 + random.below(9000))}")
         }
     }
 
@@ -175,8 +176,8 @@ extension FleetGenerator {
     mutating func report(on update: OTAUpdate, device: Int) -> FleetMessage {
         devices[device].seq += 1
         var json = JSONText()
-        json.raw("{\"seq\":\(devices[device].seq),\"campaign_id\":\(update.campaignID),\"status\":\"\(update.stage.rawValue)\"")
-        json.raw(",\"progress\":\(update.stage.progress)")
+        json.raw("{\"seq\":\(devices[device].seq),\"campaign_id\":\(update.campaignID),")
+        json.raw("\"status\":\"\(update.stage.rawValue)\",\"progress\":\(update.stage.progress)")
         if let command = update.commandID { json.raw(",\"command_id\":\(command)") }
         if update.stage == .failed { json.raw(",\"error\":\"checksum of the image does not match\"") }
         json.raw("}")

@@ -24,7 +24,8 @@ public struct BrokerURL: Sendable, Equatable {
     public var password: String?
 
     public init(parsing text: String) throws(FleetError) {
-        let wrong = FleetError.invalid("--broker-url: \"\(Self.masked(text))\" is not mqtt[s]://[user[:password]@]host[:port]")
+        let wrong = FleetError.invalid(
+            "--broker-url: \"\(Self.masked(text))\" is not mqtt[s]://[user[:password]@]host[:port]")
         guard let separator = text.firstRange(of: "://") else { throw wrong }
         switch text[..<separator.lowerBound].lowercased() {
         case "mqtt", "tcp": usesTLS = false
@@ -35,7 +36,9 @@ public struct BrokerURL: Sendable, Equatable {
         while authority.last == "/" { authority.removeLast() }
         if let at = authority.lastIndex(of: "@") {
             let parts = authority[..<at].split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-            guard let user = Self.decoded(parts[0]), parts.count < 2 || Self.decoded(parts[1]) != nil else { throw wrong }
+            guard let user = Self.decoded(parts[0]), parts.count < 2 || Self.decoded(parts[1]) != nil else {
+                throw wrong
+            }
             username = user
             password = parts.count < 2 ? nil : Self.decoded(parts[1])
             authority = authority[authority.index(after: at)...]
@@ -135,7 +138,9 @@ public struct FleetSettings: Sendable {
             guard (1...Self.singleConnectionsMax).contains(connections) else {
                 throw .invalid("--connections must be from 1 to \(Self.singleConnectionsMax)")
             }
-            guard shape.churn == 0 else { throw .invalid("--churn needs one connection a device: leave out --connections") }
+            guard shape.churn == 0 else {
+                throw .invalid("--churn needs one connection a device: leave out --connections")
+            }
         } else if shape.devices > Self.singleConnectionsMax {
             throw .invalid("more than \(Self.singleConnectionsMax) devices cannot each have a connection: "
                 + "share some with --connections K")

@@ -30,7 +30,9 @@ public struct MessageMix: Sendable, Equatable {
             }
             weights[kind, default: 0] += weight
         }
-        guard weights.values.contains(where: { $0 > 0 }) else { throw .invalid("--mix: at least one weight must be above 0") }
+        guard weights.values.contains(where: { $0 > 0 }) else {
+            throw .invalid("--mix: at least one weight must be above 0")
+        }
         telemetry = weights[.telemetry] ?? 0
         heartbeat = weights[.heartbeat] ?? 0
         shadow = weights[.shadow] ?? 0

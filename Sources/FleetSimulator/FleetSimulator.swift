@@ -5,9 +5,9 @@
 // Lifecycle: connect all → publish at the rate → wait for the acknowledgements → say farewell. `FleetGenerator` is the
 // pure part and can be used without a broker; `FleetEngine` is the loop on a thread of its own.
 //
-// Invariants: a publish counts as acknowledged only after its PUBACK; what is unacknowledged when a connection breaks is
-// sent again with DUP, so the broker may hold it twice and never not at all; a device's messages leave in their order;
-// memory is bounded by the windows and 20,000 waiting messages, whatever the broker does.
+// Invariants: a publish counts as acknowledged only after its PUBACK; what is unacknowledged when a connection breaks
+// is sent again with DUP, so the broker may hold it twice and never not at all; a device's messages leave in their
+// order; memory is bounded by the windows and 20,000 waiting messages, whatever the broker does.
 import CMosquitto
 import Synchronization
 import Threading

@@ -37,7 +37,8 @@ final class Ledger {
         line.raw(",\"sha256\":\"")
         line.hex(publish.digest)
         line.raw(acknowledged ? "\",\"acknowledged\":true" : "\",\"acknowledged\":false")
-        line.raw(",\"tenant\":\"\(shape.tenant(ofDevice: publish.device))\",\"device\":\"\(shape.device(publish.device))\"")
+        line.raw(",\"tenant\":\"\(shape.tenant(ofDevice: publish.device))\"")
+        line.raw(",\"device\":\"\(shape.device(publish.device))\"")
         line.raw(",\"kind\":\"\(publish.kind.rawValue)\",\"seq\":\(publish.seq)")
         if let index = publish.index { line.raw(",\"index\":\(index)") }
         if publish.isDuplicate { line.raw(",\"duplicate\":true") }

@@ -74,7 +74,8 @@ public final class PrivateMosquitto: Sendable {
         var length = socklen_t(MemoryLayout<sockaddr_in>.size)
         return withUnsafeMutablePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic in
-                guard bind(descriptor, generic, length) == 0, getsockname(descriptor, generic, &length) == 0 else { return nil }
+                guard bind(descriptor, generic, length) == 0, getsockname(descriptor, generic, &length) == 0
+                else { return nil }
                 return Int(UInt16(bigEndian: UnsafeRawPointer(generic).load(fromByteOffset: 2, as: UInt16.self)))
             }
         }

@@ -16,7 +16,9 @@ public final class PrivatePostgres: Sendable {
         let bin = try Self.programs()
         let runAs = geteuid() == 0 ? "postgres" : nil
         if let runAs, getpwnam(runAs) == nil {
-            throw ServiceError("PostgreSQL does not run as root, and there is no user \(runAs): install the package postgresql")
+            throw ServiceError(
+                "PostgreSQL does not run as root, and there is no user \(runAs): install the package postgresql"
+            )
         }
         let cluster = folder + "/cluster", output = folder + "/postgres.log"
         let socket = Self.socketFolder(in: folder)
@@ -28,7 +30,10 @@ public final class PrivatePostgres: Sendable {
             try? FileManager.default.removeItem(atPath: cluster)
             try Self.makeFolder(cluster, owner: runAs)
             try Self.run(
-                ["\(bin)/initdb", "-D", cluster, "-U", Self.user, "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--data-checksums"],
+                [
+                    "\(bin)/initdb", "-D", cluster, "-U", Self.user, "--auth=trust", "-E", "UTF8",
+                    "--locale=C.UTF-8", "--data-checksums",
+                ],
                 as: runAs, output: output)
         }
         if Self.answers(bin, socket) {
@@ -37,7 +42,8 @@ public final class PrivatePostgres: Sendable {
             process = try ChildProcess(
                 name: "postgres",
                 arguments: [
-                    "\(bin)/postgres", "-D", cluster, "-c", "listen_addresses=", "-c", "unix_socket_directories=\(socket)",
+                    "\(bin)/postgres", "-D", cluster, "-c", "listen_addresses=", "-c",
+                    "unix_socket_directories=\(socket)",
                     "-c", "unix_socket_permissions=0777", "-c", "max_connections=40", "-c", "shared_buffers=64MB",
                     "-c", "max_wal_size=2GB", "-c", "log_min_messages=warning",
                 ],
@@ -48,7 +54,9 @@ public final class PrivatePostgres: Sendable {
             if let process, !process.isRunning {
                 throw ServiceError("the private PostgreSQL ended at once; its words are in \(output)")
             }
-            if Date() > deadline { throw ServiceError("the private PostgreSQL does not answer; its words are in \(output)") }
+            if Date() > deadline {
+                throw ServiceError("the private PostgreSQL does not answer; its words are in \(output)")
+            }
             usleep(50_000)
         }
         let base = ["\(bin)/psql", "-h", socket, "-U", Self.user, "-d", "postgres", "-Atqc"]
@@ -78,7 +86,9 @@ public final class PrivatePostgres: Sendable {
     /// Where initdb and postgres are: Debian keeps them out of PATH, by version.
     private static func programs() throws(ServiceError) -> String {
         let root = "/usr/lib/postgresql"
-        let versions = ((try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []).compactMap(Int.init).sorted(by: >)
+        let versions = ((try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []).compactMap(
+            Int.init
+        ).sorted(by: >)
         for version in versions where version >= 15 {
             let bin = "\(root)/\(version)/bin"
             if FileManager.default.isExecutableFile(atPath: bin + "/postgres") { return bin }

@@ -1,7 +1,8 @@
 import Decoding
 import EventModel
 
-// The rows of the campaigns projection: what they hold, and how they are written and read. The rules are in Campaigns.swift.
+// The rows of the campaigns projection: what they hold, and how they are written and read. The rules are in
+// Campaigns.swift.
 
 enum CampaignTables {
     static let firmware = 0, campaigns = 1, deltas = 2, devices = 3, unmatched = 4
@@ -16,7 +17,8 @@ enum CampaignTables {
             .key("id", .int8), .value("tenant_id", .text), .value("name", .text), .value("firmware_version_id", .int8),
             .value("target_group_id", .int8), .value("rollout_strategy", .text), .value("rollout_rate", .int8),
             .value("abort_threshold", .float8), .value("status", .text), .value("total_devices", .int8),
-            .value("started_at", .timestamptz), .value("completed_at", .timestamptz), .value("created_at", .timestamptz),
+                    .value("started_at", .timestamptz), .value("completed_at", .timestamptz),
+                    .value("created_at", .timestamptz),
             .value("created_by", .text), .value("last_position", .int8),
         ]),
         // The same table again: devices add to the counts of a campaign, whoever folds it.
@@ -26,12 +28,14 @@ enum CampaignTables {
         Table("ota_device_status_v1", write: .upsert, [
             .key("campaign_id", .int8), .key("device_id", .text), .value("id", .int8), .value("tenant_id", .text),
             .value("status", .text), .value("progress_pct", .float8), .value("error_message", .text),
-            .value("started_at", .timestamptz), .value("completed_at", .timestamptz), .value("created_at", .timestamptz),
+                    .value("started_at", .timestamptz), .value("completed_at", .timestamptz),
+                    .value("created_at", .timestamptz),
             .value("report_count", .int8), .value("late_report_count", .int8), .value("last_report_at", .timestamptz),
             .value("last_position", .int8),
         ]),
         Table("ota_unmatched_reports_v1", write: .insert, [
-            .key("position", .int8), .value("tenant_id", .text), .value("device_id", .text), .value("campaign_id", .int8),
+                    .key("position", .int8), .value("tenant_id", .text), .value("device_id", .text),
+                    .value("campaign_id", .int8),
             .value("status", .text), .value("reason", .text), .value("at", .timestamptz),
         ]),
     ])

@@ -1,7 +1,8 @@
 import Decoding
 import EventModel
 
-/// `dead_letters`: what the gate refused (`ingest`) and what decoding could not understand (`decoding`), with its reason.
+/// `dead_letters`: what the gate refused (`ingest`) and what decoding could not understand (`decoding`), with its
+/// reason.
 struct DeadLetters: AppendProjection {
     static let descriptor = ProjectionDescriptor(name: "dead_letters", version: 1, tables: [
         Table("dead_letters_v1", write: .insert, [
@@ -25,7 +26,8 @@ struct DeadLetters: AppendProjection {
             let count = decoder.rejectedCount(record) ?? 1
             append(
                 record, position, "ingest", record.verdict.name,
-                "\(count) message\(count == 1 ? "" : "s") beyond the device's rate limit; the payload lists them by digest.",
+                "\(count) message\(count == 1 ? "" : "s") beyond the device's rate limit; "
+                    + "the payload lists them by digest.",
                 into: &rows)
         case .connection, .decision:
             guard case .undecodable(let why) = decoder.decodeOwn(record) else { return }

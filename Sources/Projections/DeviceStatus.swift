@@ -59,7 +59,8 @@ struct DeviceStatus: KeyedProjection {
     }
 
     func key(of record: RecordView) -> (key: UnsafeRawBufferPointer, hint: Hint)? {
-        guard record.kind == .message || record.kind == .rejection, let topic = DeviceTopic(record.topic) else { return nil }
+        guard record.kind == .message || record.kind == .rejection, let topic = DeviceTopic(record.topic)
+        else { return nil }
         if record.flags.contains(.retained) && (topic.topicClass != .shadowReported || record.verdict != .accepted) {
             return nil
         }
@@ -134,7 +135,9 @@ struct DeviceStatus: KeyedProjection {
 
     /// The usual message has the same metrics as the one before: then it replaces them all, without a look inside.
     @inline(__always)
-    private func merge(_ telemetry: Telemetry, into state: inout State, _ arena: inout ByteArena, _ decoder: FactDecoder) {
+    private func merge(
+        _ telemetry: Telemetry, into state: inout State, _ arena: inout ByteArena, _ decoder: FactDecoder
+    ) {
         if state.metrics.isNone || (telemetry.shape != 0 && telemetry.shape == state.metricsShape) {
             arena.put(telemetry.metrics, in: &state.metrics)
             state.metricsShape = telemetry.shape
@@ -164,7 +167,9 @@ struct DeviceStatus: KeyedProjection {
         rows.text(device)
     }
 
-    func encode(_ state: State, key: UnsafeRawBufferPointer, in arena: borrowing ByteArena, into rows: inout RowBuffer) {
+    func encode(
+        _ state: State, key: UnsafeRawBufferPointer, in arena: borrowing ByteArena, into rows: inout RowBuffer
+    ) {
         let (tenant, device) = DeviceAddress.split(key)
         rows.beginRow(fieldCount: 24)
         rows.text(tenant)

@@ -89,7 +89,9 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
     }
 
     func fold(_ block: EventBlock, from: Position) {
-        if prepared?.base != block.base || prepared?.count != block.count || prepared?.from != from { find(block, from) }
+        if prepared?.base != block.base || prepared?.count != block.count || prepared?.from != from {
+            find(block, from)
+        }
         prepared = nil
         precondition(!table.hasUnknown, "a block is prepared, and its rows loaded, before it is folded")
         Self.fold(block, projection, decoder, touches, &table)

@@ -130,8 +130,11 @@ struct KeyedTable<State: RowState>: ~Copyable {
 
     // MARK: loading
 
-    /// The rows that must be fetched, or nil; sorted by key. They count as known from now on: those not found do not exist.
-    mutating func takeUnknown(table: Int, encodeKey: (UnsafeRawBufferPointer, inout RowBuffer) -> Void) -> LoadRequest? {
+    /// The rows that must be fetched, or nil; sorted by key. They count as known from now on: those not found do not
+    /// exist.
+    mutating func takeUnknown(table: Int, encodeKey: (UnsafeRawBufferPointer, inout RowBuffer) -> Void)
+        -> LoadRequest?
+    {
         guard !unknown.isEmpty else { return nil }
         unknown = sorted(unknown)
         var keys = RowBuffer()

@@ -104,7 +104,9 @@ struct MQTTConnectionStatus: KeyedProjection {
         rows.text(key)
     }
 
-    func encode(_ state: State, key: UnsafeRawBufferPointer, in arena: borrowing ByteArena, into rows: inout RowBuffer) {
+    func encode(
+        _ state: State, key: UnsafeRawBufferPointer, in arena: borrowing ByteArena, into rows: inout RowBuffer
+    ) {
         rows.beginRow(fieldCount: 13)
         rows.text(key)
         rows.bool(state.connected)

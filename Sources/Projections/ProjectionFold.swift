@@ -7,14 +7,15 @@ import EventModel
 ///     missing = prepare(block, from)      // which rows must be known before this block can be folded
 ///     load(...) for each row found; those not found do not exist
 ///     fold(block, from)                   // state changes in memory
-///     drain(into: &rows)                  // changed rows, each key at most once; several folds may pass between drains
+///     drain(into: &rows)                  // changed rows, each key at most once; several folds may pass before
 ///
 /// Rows and checkpoint then go into one transaction. If that fails, the instance is thrown away and a new one made:
 /// its state is only a cache of the tables.
 public protocol ProjectionFold: AnyObject {
     var descriptor: ProjectionDescriptor { get }
 
-    /// Finds the keys that events at or behind `from` touch and whose rows are not in memory. At most one request a table.
+    /// Finds the keys that events at or behind `from` touch and whose rows are not in memory. At most one request a
+    /// table.
     func prepare(_ block: EventBlock, from: Position) -> [LoadRequest]
 
     /// A row that was asked for and exists. Called once a row, before `fold`.

@@ -30,7 +30,9 @@ public struct Column: Sendable {
     public enum Role: Sendable { case key, value, delta }
 
     public static func key(_ name: String, _ type: ColumnType) -> Column { Column(name: name, type: type, role: .key) }
-    public static func value(_ name: String, _ type: ColumnType) -> Column { Column(name: name, type: type, role: .value) }
+    public static func value(_ name: String, _ type: ColumnType) -> Column {
+        Column(name: name, type: type, role: .value)
+    }
     public static func delta(_ name: String) -> Column { Column(name: name, type: .int8, role: .delta) }
 }
 

@@ -13,7 +13,9 @@ public actor TableQueries {
 
     /// Questions must not hang behind a database that does: five seconds.
     public init(databaseURL: String) {
-        target = Target(databaseURL, applicationName: "refold queries", connectTimeoutSeconds: 3, responseTimeoutSeconds: 10)
+        target = Target(
+            databaseURL, applicationName: "refold queries", connectTimeoutSeconds: 3,
+            responseTimeoutSeconds: 10)
     }
 
     public struct Page: Sendable {
@@ -26,7 +28,9 @@ public actor TableQueries {
         var parameters = Parameters()
         parameters.text(tenant)
         parameters.text(device)
-        return try first("select row_to_json(t)::text from refold.device_status t where tenant_id = $1 and device_id = $2", parameters)
+        return try first(
+            "select row_to_json(t)::text from refold.device_status t where tenant_id = $1 and device_id = $2",
+            parameters)
     }
 
     public func firmware(tenant: String, id: Int64) throws(PostgresError) -> String? {
@@ -43,7 +47,8 @@ public actor TableQueries {
 
     public func campaigns(tenant: String, status: String?, limit: Int, after: Int64?) throws(PostgresError) -> Page {
         try page(
-            "refold.ota_campaigns", key: "id", limit: limit, after: after, where: [("tenant_id", tenant), ("status", status)])
+            "refold.ota_campaigns", key: "id", limit: limit, after: after,
+            where: [("tenant_id", tenant), ("status", status)])
     }
 
     public func deadLetters(
@@ -57,7 +62,9 @@ public actor TableQueries {
     public func deadLetters(at position: Int64) throws(PostgresError) -> [String] {
         var parameters = Parameters()
         parameters.int8(position)
-        return try all("select row_to_json(t)::text from \(Self.deadLetterRows) t where position = $1 order by projection", parameters)
+        return try all(
+            "select row_to_json(t)::text from \(Self.deadLetterRows) t where position = $1 order by projection",
+            parameters)
     }
 
     public struct FleetCounts: Sendable {
@@ -77,7 +84,8 @@ public actor TableQueries {
 
     /// Dead letters by reason.
     public func deadLetterReasons() throws(PostgresError) -> [(reason: String, count: Int64)] {
-        let result = try ask("select reason, count(*) from refold.dead_letters group by reason order by reason", Parameters())
+        let result = try ask(
+            "select reason, count(*) from refold.dead_letters group by reason order by reason", Parameters())
         return (0..<result.rowCount).map { (result.text($0, 0) ?? "", result.int8($0, 1) ?? 0) }
     }
 

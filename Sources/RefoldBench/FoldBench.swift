@@ -40,7 +40,9 @@ struct FoldBench: ParsableCommand {
                 "drain_seconds": \(drained), "events_per_second": \(rate)}
                 """)
         } else {
-            print("\(events) events in \(folded) s: \(Int(rate)) a second; \(rowCount) rows, written out in \(drained) s")
+            print(
+                "\(events) events in \(folded) s: \(Int(rate)) a second; \(rowCount) rows, written out in \(drained) s"
+            )
         }
     }
 }

@@ -29,19 +29,33 @@ public struct Setting: Sendable {
 public enum SettingsCatalog {
     static let fixed: [Setting] = [
         Setting("data", .string, "./data", "folder of the log, the token, and the private services"),
-        Setting("node", .string, "", "name of this node; the MQTT client id is refold-<node>; the host's name by default"),
+        Setting(
+            "node", .string, "",
+            "name of this node; the MQTT client id is refold-<node>; the host's name by default"),
         Setting("http", .string, "127.0.0.1:7480", "address of the API, the metrics and the pages"),
         Setting("database.url", .secret, "", "postgresql://user:password@host:5432/name; none: a private PostgreSQL"),
-        Setting("gate.payload_bytes_max", .int(1...1_048_576), "262144", "larger payloads are recorded cut, as PAYLOAD_TOO_LARGE"),
-        Setting("gate.rate_per_second", .int(1...1_000_000), "1000", "messages a second that a device may send on average"),
+        Setting(
+            "gate.payload_bytes_max", .int(1...1_048_576), "262144",
+            "larger payloads are recorded cut, as PAYLOAD_TOO_LARGE"),
+        Setting(
+            "gate.rate_per_second", .int(1...1_000_000), "1000",
+            "messages a second that a device may send on average"),
         Setting("gate.burst", .int(1...10_000_000), "5000", "messages that a device may send at once"),
         Setting("gate.devices_tracked_max", .int(1_000...50_000_000), "1000000", "devices whose rate is remembered"),
         Setting("log.segment_bytes", .int(1_048_576...1_073_741_824), "67108864", "size of a segment file"),
-        Setting("presence.stale_seconds", .int(1...31_536_000), "90", "a device is STALE after so long without a message"),
+        Setting(
+            "presence.stale_seconds", .int(1...31_536_000), "90",
+            "a device is STALE after so long without a message"),
         Setting("presence.offline_seconds", .int(1...31_536_000), "300", "and OFFLINE after so long"),
-        Setting("projections.state_bytes", .int(1_048_576...68_719_476_736), "1073741824", "state kept in memory, a projection"),
-        Setting("logging.level", .choice(["trace", "debug", "info", "notice", "warning", "error"]), "info", "least level logged"),
-        Setting("logging.format", .choice(["auto", "text", "json"]), "auto", "auto: text on a terminal, JSON otherwise"),
+        Setting(
+            "projections.state_bytes", .int(1_048_576...68_719_476_736), "1073741824",
+            "state kept in memory, a projection"),
+        Setting(
+            "logging.level", .choice(["trace", "debug", "info", "notice", "warning", "error"]), "info",
+            "least level logged"),
+        Setting(
+            "logging.format", .choice(["auto", "text", "json"]), "auto",
+            "auto: text on a terminal, JSON otherwise"),
     ]
 
     /// Settings of one broker: under `broker.`, or under `brokers.<name>.` when there are several.
@@ -55,7 +69,9 @@ public enum SettingsCatalog {
         Setting("key_file", .string, "", "PEM file of its key"),
         Setting("verify", .bool, "true", "check the broker's certificate and its name"),
         Setting("protocol", .choice(["auto", "5", "3.1.1"]), "auto", "MQTT version; auto: 5, then 3.1.1"),
-        Setting("session_expiry_seconds", .int(0...4_294_967_294), "86400", "how long the broker keeps our session (MQTT 5)"),
+        Setting(
+            "session_expiry_seconds", .int(0...4_294_967_294), "86400",
+            "how long the broker keeps our session (MQTT 5)"),
         Setting("receive_maximum", .int(1...65_535), "16384", "messages in flight to us (MQTT 5); a hint to Mosquitto"),
         Setting("keepalive_seconds", .int(5...65_535), "60", "seconds between pings"),
         Setting("filters", .list, "tenant/+/device/+/#", "topic filters to subscribe to"),

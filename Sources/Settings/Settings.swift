@@ -1,8 +1,8 @@
 // What the daemon is told: flag, then `REFOLD_…` variable, then `refold.yaml`, then default.
 //
-// `Catalog.swift` lists every setting once; `SettingsSource` finds its value and where that came from; `Settings` is the
-// checked result. A misspelt key, a wrong type or a contradiction is an error that says where it stands and what was
-// probably meant: a setting that is silently ignored is found out in the worst night of the year.
+// `Catalog.swift` lists every setting once; `SettingsSource` finds its value and where that came from; `Settings` is
+// the checked result. A misspelt key, a wrong type or a contradiction is an error that says where it stands and what
+// was probably meant: a setting that is silently ignored is found out in the worst night of the year.
 
 /// The checked settings of a daemon.
 public struct Settings: Sendable {
@@ -75,11 +75,17 @@ public struct Settings: Sendable {
         let (host, port) = Self.hostAndPort(text("http"))
         httpHost = host
         httpPort = port ?? 0
-        if port == nil { problems.append("\(resolved["http"]?.origin ?? ""): http is '\(text("http"))': must be HOST:PORT") }
-        if offlineSeconds <= staleSeconds {
-            problems.append("presence.offline_seconds (\(offlineSeconds)) must be more than presence.stale_seconds (\(staleSeconds))")
+        if port == nil {
+            problems.append("\(resolved["http"]?.origin ?? ""): http is '\(text("http"))': must be HOST:PORT")
         }
-        if !node.utf8.allSatisfy({ $0.isLetterOrDigit || $0 == 0x2E || $0 == 0x2D || $0 == 0x5F }) || node.utf8.count > 64 {
+        if offlineSeconds <= staleSeconds {
+            problems.append(
+                "presence.offline_seconds (\(offlineSeconds)) must be more than "
+                    + "presence.stale_seconds (\(staleSeconds))")
+        }
+        if !node.utf8.allSatisfy({ $0.isLetterOrDigit || $0 == 0x2E || $0 == 0x2D || $0 == 0x5F })
+            || node.utf8.count > 64
+        {
             problems.append("node is '\(node)': must be 1 to 64 of A-Z a-z 0-9 . _ -")
         }
         if let url = databaseURL, !url.hasPrefix("postgresql://"), !url.hasPrefix("postgres://") {
@@ -89,9 +95,13 @@ public struct Settings: Sendable {
         brokers = []
         let singleGiven = single.contains { resolved[$0.key]?.origin != "default" }
         if singleGiven, !source.brokerNames.isEmpty {
-            problems.append("both 'broker' and 'brokers' are set: give one broker under 'broker', or several under 'brokers.<name>'")
+            problems.append(
+                "both 'broker' and 'brokers' are set: give one broker under 'broker', or several under 'brokers.<name>'"
+            )
         }
-        let named = source.brokerNames.isEmpty ? (singleGiven ? [("main", "broker")] : []) : source.brokerNames.map { ($0, "brokers.\($0)") }
+        let named =
+            source.brokerNames.isEmpty
+            ? (singleGiven ? [("main", "broker")] : []) : source.brokerNames.map { ($0, "brokers.\($0)") }
         for (name, prefix) in named {
             if let broker = Self.broker(name, prefix, resolved, &problems) { brokers.append(broker) }
         }
@@ -111,19 +121,25 @@ public struct Settings: Sendable {
             return nil
         }
         guard let address = BrokerAddress(url: url) else {
-            problems.append("\(resolved["\(prefix).url"]?.origin ?? ""): \(prefix).url must be mqtt://[user[:password]@]host[:port], or mqtts:// for TLS")
+            problems.append(
+                "\(resolved["\(prefix).url"]?.origin ?? ""): \(prefix).url must be "
+                    + "mqtt://[user[:password]@]host[:port], or mqtts:// for TLS")
             return nil
         }
         var broker = Broker(
             name: name, address: address, username: address.username ?? optional("username"),
-            password: address.password ?? optional("password"), caFile: optional("ca_file"), certFile: optional("cert_file"),
+            password: address.password ?? optional("password"), caFile: optional("ca_file"),
+            certFile: optional("cert_file"),
             keyFile: optional("key_file"), verify: SettingsSource.parseBool(text("verify")) ?? true,
             protocolVersion: text("protocol"), sessionExpirySeconds: UInt32(clamping: int("session_expiry_seconds")),
             receiveMaximum: UInt16(clamping: int("receive_maximum")), keepaliveSeconds: int("keepalive_seconds"),
             filters: text("filters").split(separator: ",").map { $0.trimmingPrefix(" ") }.map(String.init),
-            shareGroup: optional("share_group"), batchMessagesMax: int("batch_messages_max"), lingerMicros: int("linger_micros"))
+            shareGroup: optional("share_group"), batchMessagesMax: int("batch_messages_max"),
+            lingerMicros: int("linger_micros"))
         if let file = optional("password_file") {
-            if broker.password != nil { problems.append("\(prefix): both password and password_file are set; give one") }
+            if broker.password != nil {
+                problems.append("\(prefix): both password and password_file are set; give one")
+            }
             do {
                 broker.password = try readSecret(file)
             } catch {
@@ -164,7 +180,8 @@ public struct Settings: Sendable {
         guard let colon = text.lastIndex(of: ":") else { return (text, nil) }
         var host = String(text[..<colon])
         if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-        guard let port = Int(text[text.index(after: colon)...]), (0...65_535).contains(port), !host.isEmpty else { return (host, nil) }
+        guard let port = Int(text[text.index(after: colon)...]), (0...65_535).contains(port), !host.isEmpty
+        else { return (host, nil) }
         return (host, port)
     }
 }

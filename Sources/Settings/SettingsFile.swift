@@ -42,7 +42,9 @@ struct SettingsFile {
             }
             let key = prefix.isEmpty ? name : "\(prefix).\(name)"
             if prefix == "brokers" {
-                if name.isEmpty || !name.utf8.allSatisfy({ $0.isLetterOrDigit || $0 == 0x5F || $0 == 0x2D }) || name.utf8.count > 64 {
+                if name.isEmpty || !name.utf8.allSatisfy({ $0.isLetterOrDigit || $0 == 0x5F || $0 == 0x2D })
+                    || name.utf8.count > 64
+                {
                     problems.append("\(path):\(line): broker name '\(name)': 1 to 64 of A-Z a-z 0-9 _ -")
                 }
                 brokers.append(name)

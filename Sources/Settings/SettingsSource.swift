@@ -36,8 +36,12 @@ public struct SettingsSource: Sendable {
     /// - Parameters:
     ///   - file: the YAML file; nil for `refold.yaml` in the working folder, where there is one.
     ///   - flags: key → text, as given on the command line.
-    public init(file explicit: String?, flags: [String: String], environment: [String: String]) async throws(SettingsError) {
-        let path = explicit ?? environment["REFOLD_CONFIG"] ?? (FileManager.default.fileExists(atPath: "refold.yaml") ? "refold.yaml" : nil)
+    public init(file explicit: String?, flags: [String: String], environment: [String: String])
+        async throws(SettingsError)
+    {
+        let path =
+            explicit ?? environment["REFOLD_CONFIG"]
+            ?? (FileManager.default.fileExists(atPath: "refold.yaml") ? "refold.yaml" : nil)
         file = path
         let document = try path.map { path throws(SettingsError) in try SettingsFile(path: path) }
         brokerNames = document?.brokers ?? []
@@ -54,10 +58,13 @@ public struct SettingsSource: Sendable {
             aliasOrigins[key] = variable
         }
         let origins = aliasOrigins
-        let flagVariables = Dictionary(uniqueKeysWithValues: flags.map { ("REFOLD_" + $0.uppercased().replacing(".", with: "_"), $1) })
+        let flagVariables = Dictionary(
+            uniqueKeysWithValues: flags.map { ("REFOLD_" + $0.uppercased().replacing(".", with: "_"), $1) })
         var layers = [
             Layer(origin: { Self.flagName($0.key) }, provider: variables(flagVariables), prefix: ["refold"]),
-            Layer(origin: { $0.environmentName }, provider: variables(environment.filter { $0.key.hasPrefix("REFOLD_") }), prefix: ["refold"]),
+            Layer(
+                origin: { $0.environmentName },
+                provider: variables(environment.filter { $0.key.hasPrefix("REFOLD_") }), prefix: ["refold"]),
             Layer(origin: { origins[$0.key] ?? "environment" }, provider: variables(aliases), prefix: ["refold"]),
         ]
         if let path {
@@ -86,7 +93,8 @@ public struct SettingsSource: Sendable {
                 let key = AbsoluteConfigKey(layer.prefix + components)
                 guard let text = try text(of: setting, key: key, in: layer.provider) else { continue }
                 if let problem = Self.problem(with: text, for: setting.kind) {
-                    problems.append("\(origin): \(setting.key) is \(setting.isSecret ? "***" : "'\(text)'"): \(problem)")
+                    problems.append(
+                        "\(origin): \(setting.key) is \(setting.isSecret ? "***" : "'\(text)'"): \(problem)")
                     break
                 }
                 return ResolvedSetting(setting: setting, text: text, origin: origin)
@@ -151,7 +159,8 @@ public struct SettingsSource: Sendable {
         let known = Set(settings.map(\.key)), variables = Set(settings.map(\.environmentName))
         var problems: [String] = []
         func hint(_ word: String, _ candidates: some Sequence<String>) -> String {
-            nearest(to: word, among: candidates).map { "; did you mean '\($0)'?" } ?? "; 'refold config check' lists all keys"
+            nearest(to: word, among: candidates).map { "; did you mean '\($0)'?" }
+                ?? "; 'refold config check' lists all keys"
         }
         for (key, line) in document?.keys ?? [] where !known.contains(key) {
             problems.append("\(document?.path ?? ""):\(line): unknown key '\(key)'\(hint(key, known))")

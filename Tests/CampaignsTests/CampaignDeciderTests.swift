@@ -76,7 +76,8 @@ final class TestClock: Sendable {
         let ids = try await withThrowingTaskGroup(of: Int64.self) { group in
             for index in 0..<200 {
                 group.addTask {
-                    guard case .accepted(_, let id, _) = try await decider.execute(firmware("v\(index)")) else { return -1 }
+                    guard case .accepted(_, let id, _) = try await decider.execute(firmware("v\(index)"))
+                    else { return -1 }
                     return id
                 }
             }

@@ -93,7 +93,9 @@ import Testing
             let flags = ["campaign", "create", "--tenant", "t1", "--name", "night", "--firmware", "3"]
             let list = try await refold(
                 flags + ["--devices", "a, b,c", "--rate", "5", "--abort-threshold", "0.1", "--idempotency-key", "k"])
-            #expect(list.code == 0 && list.out.hasPrefix("campaign 7 created, position 41; start it with"), "\(list.err)")
+            #expect(
+                list.code == 0 && list.out.hasPrefix("campaign 7 created, position 41; start it with"),
+                "\(list.err)")
             let fromFile = try await refold(flags + ["--devices-file", file.path, "--strategy", "canary", "--json"])
             #expect(fromFile.out == #"{"id":7,"position":41,"status":"CREATED"}"# + "\n", "\(fromFile.err)")
         }
@@ -152,14 +154,18 @@ import Testing
     @Test func exitCodes() async throws {
         try await withServer { [system] refold in
             let start = ["campaign", "start", "7", "--tenant", "t1"]
-            system.set { $0.answer = .rejected(position: Position(3), code: .illegalTransition, reason: "it is PAUSED") }
+            system.set {
+                $0.answer = .rejected(position: Position(3), code: .illegalTransition, reason: "it is PAUSED")
+            }
             let refused = try await refold(start)
             #expect(refused.code == 1 && refused.err == "refold: it is PAUSED\n" && refused.out.isEmpty)
             let json = try await refold(start + ["--json"])
             #expect(json.code == 1 && json.out.contains(#""code":"illegal_transition""#))
             #expect(try await refold(["campaign", "show", "2", "--tenant", "t1"]).code == 1)
             #expect(try await refold(["campaign", "start", "7"]).code == 2, "wrong usage")
-            #expect(try await refold(["campaign", "create", "--tenant", "t", "--name", "n", "--firmware", "1"]).code == 2)
+            #expect(
+                try await refold(["campaign", "create", "--tenant", "t", "--name", "n", "--firmware", "1"])
+                    .code == 2)
             system.set { $0.queryError = .unavailable("away") }
             #expect(try await refold(["campaign", "list", "--tenant", "t1"]).code == 3)
         }

@@ -23,7 +23,8 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
         bindHost: String = "127.0.0.1"
     ) async throws -> TestResponse {
         try await system.client(bindHost: bindHost) { client in
-            try await client.execute(uri: uri, method: method, headers: headers, body: body.map { ByteBuffer(string: $0) })
+            try await client.execute(
+                uri: uri, method: method, headers: headers, body: body.map { ByteBuffer(string: $0) })
         }
     }
 
@@ -94,7 +95,8 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
         Failure(name: "a tenant with NUL", method: .get, uri: "/api/v1/tenants/a%00/firmware", status: 400,
                 code: "id_invalid"),
         Failure(name: "a device of 129 characters", method: .get,
-                uri: "/api/v1/tenants/t1/devices/" + String(repeating: "x", count: 129), status: 400, code: "id_invalid"),
+            uri: "/api/v1/tenants/t1/devices/" + String(repeating: "x", count: 129), status: 400,
+            code: "id_invalid"),
         Failure(name: "an unknown device", method: .get, uri: "/api/v1/tenants/t1/devices/gone", status: 404,
                 code: "not_found"),
         Failure(name: "unknown firmware", method: .get, uri: firmware + "/2", status: 404, code: "not_found"),
@@ -139,7 +141,8 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
     @Test func errorsNameWhatToDo() async throws {
         let missing = try json(try await send(.post, firmware, #"{"version":"1"}"#))
         #expect(missing["detail"] as? String == "file_url is required")
-        let type = try json(try await send(.post, campaigns, #"{"name":"n","firmware_version_id":1,"devices":["a",2]}"#))
+        let type = try json(
+            try await send(.post, campaigns, #"{"name":"n","firmware_version_id":1,"devices":["a",2]}"#))
         #expect(type["detail"] as? String == "devices[1] must be a string")
         let unknown = try json(try await send(.post, firmware, #"{"vresion":"1"}"#))
         #expect((unknown["detail"] as? String)?.hasPrefix("vresion is not a field; there are: version") == true)
@@ -225,8 +228,12 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
             == #"{"items":[{"id":1},{"id":2}],"next":2}"# + "\n")
         #expect(system.facts.withLock { $0.pages } == [PageRequest(limit: 2, after: 9)])
         #expect(String(buffer: try await send(.get, "/api/v1/tenants/t1/devices/d1").body)
-            == #"{"device":{"tenant_id":"t1","device_id":"d1"},"gate":{"accepted":3,"rate_limited":1,"tokens":9.5}}"# + "\n")
-        #expect(String(buffer: try await send(.get, "/api/v1/tenants/t1/devices/quiet").body).hasSuffix(#""gate":null}"# + "\n"))
+                == #"{"device":{"tenant_id":"t1","device_id":"d1"},"#
+                + #""gate":{"accepted":3,"rate_limited":1,"tokens":9.5}}"#
+                + "\n")
+        #expect(
+            String(buffer: try await send(.get, "/api/v1/tenants/t1/devices/quiet").body).hasSuffix(
+                #""gate":null}"# + "\n"))
     }
 
     @Test func statusHasEveryKeyOfTheContract() async throws {
@@ -243,9 +250,13 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
     }
 
     @Test func projectionsArePausedAndResumed() async throws {
-        #expect(try json(try await send(.post, "/api/v1/projections/device_status/pause"))["state"] as? String == "paused")
+        #expect(
+            try json(try await send(.post, "/api/v1/projections/device_status/pause"))["state"] as? String
+                == "paused")
         #expect(try json(try await send(.get, "/api/v1/projections/device_status"))["state"] as? String == "paused")
-        #expect(try json(try await send(.post, "/api/v1/projections/device_status/resume"))["state"] as? String == "running")
+        #expect(
+            try json(try await send(.post, "/api/v1/projections/device_status/resume"))["state"] as? String
+                == "running")
     }
 
     @Test func probesAndMetrics() async throws {
@@ -272,7 +283,8 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
     }
 
     @Test(arguments: [
-        ("localhost", true), ("LOCALHOST:7480", true), ("127.0.0.1:7480", true), ("127.9.9.9", true), ("[::1]:7480", true),
+        ("localhost", true), ("LOCALHOST:7480", true), ("127.0.0.1:7480", true), ("127.9.9.9", true),
+        ("[::1]:7480", true),
         ("refold.example:80", true), ("evil.example", false), ("127.0.0.1.evil.example", false), ("127.0.0", false),
         ("[::2]:7480", false), ("", false),
     ])

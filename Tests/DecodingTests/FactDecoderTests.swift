@@ -24,7 +24,8 @@ private func describe(_ fact: MessageFact) -> String {
     case .heartbeat(let h): "heartbeat \(text(h.siteID)) \(h.sequence.map(String.init) ?? "-")"
     case .shadow(let s): "shadow \(s.version) \(text(s.reported))"
     case .commandAck(let a): "ack \(text(a.commandID)) \(text(a.status)) \(text(a.details))"
-    case .otaStatus(let o): "ota \(o.campaignID) \(o.status.rawValue) \(o.progress.map { "\($0)" } ?? "-") \(text(o.error))"
+    case .otaStatus(let o):
+        "ota \(o.campaignID) \(o.status.rawValue) \(o.progress.map { "\($0)" } ?? "-") \(text(o.error))"
     case .connection(let c): "connection \(c.status.rawValue)"
     case .none: "none"
     case .undecodable(let u): u.reason.rawValue + (u.field.map { " " + $0.rawValue } ?? "")
@@ -37,14 +38,23 @@ private func describe(_ fact: MessageFact) -> String {
             #"telemetry s1 7 {"t":1.5,"on":true,"m":"x"}"#),
         ("telemetry", #"{"metrics":{}}"#, "telemetry - - {}"),
         ("telemetry", " {\n\"metrics\" : { \"a\" : 1 } , \"seq\" : -5 }\t\r\n", #"telemetry - -5 { "a" : 1 }"#),
-        ("telemetry", #"{"metrics":{"a":1},"extra":[1,{"x":[]},null,"y"],"more":{"deep":{}}}"#, #"telemetry - - {"a":1}"#),
+        (
+            "telemetry", #"{"metrics":{"a":1},"extra":[1,{"x":[]},null,"y"],"more":{"deep":{}}}"#,
+            #"telemetry - - {"a":1}"#
+        ),
         ("telemetry", #"{"metrics":{"a":1},"site_id":null,"seq":null,"ts":null}"#, #"telemetry - - {"a":1}"#),
-        ("telemetry", #"{"metrics":{"a":1},"site_id":"\u00e9\n\"\\\ud83d\ude00/\/"}"#, "telemetry é\n\"\\😀// - {\"a\":1}"),
+        (
+            "telemetry", #"{"metrics":{"a":1},"site_id":"\u00e9\n\"\\\ud83d\ude00/\/"}"#,
+            "telemetry é\n\"\\😀// - {\"a\":1}"
+        ),
         ("telemetry", #"{"m\u0065trics":{"a":1}}"#, #"telemetry - - {"a":1}"#),
         ("telemetry", #"{"metrics":5,"metrics":{"a":1},"seq":"x","seq":2}"#, #"telemetry - 2 {"a":1}"#),
         ("telemetry", #"{"metrics":{"a":1},"tenant_id":"acme","device_id":"d1"}"#, #"telemetry - - {"a":1}"#),
         ("telemetry", #"{"metrics":{"a":1},"tenant_id":"\u0061cme","device_id":null}"#, #"telemetry - - {"a":1}"#),
-        ("telemetry", #"{"metrics":{"a":1},"tenant_id":"other","device_id":"d1"}"#, "TENANT_MISMATCH_TOPIC_VS_PAYLOAD tenant_id"),
+        (
+            "telemetry", #"{"metrics":{"a":1},"tenant_id":"other","device_id":"d1"}"#,
+            "TENANT_MISMATCH_TOPIC_VS_PAYLOAD tenant_id"
+        ),
         ("telemetry", #"{"metrics":{"a":1},"device_id":"d2"}"#, "DEVICE_MISMATCH_TOPIC_VS_PAYLOAD device_id"),
         ("telemetry", #"{"metrics":{"a":1},"tenant_id":5}"#, "INVALID_TYPE tenant_id"),
         ("telemetry", "{}", "MISSING_FIELD metrics"),
@@ -62,7 +72,8 @@ private func describe(_ fact: MessageFact) -> String {
         ("telemetry", #"{"metrics":{},"seq":true}"#, "INVALID_TYPE seq"),
         ("telemetry", #"{"metrics":{},"ts":5}"#, "INVALID_TYPE ts"),
         ("telemetry", #"{"metrics":{},"site_id":5}"#, "INVALID_TYPE site_id"),
-        ("telemetry", "[]", "NOT_AN_OBJECT"), ("telemetry", "5", "NOT_AN_OBJECT"), ("telemetry", "\"x\"", "NOT_AN_OBJECT"),
+        ("telemetry", "[]", "NOT_AN_OBJECT"), ("telemetry", "5", "NOT_AN_OBJECT"),
+        ("telemetry", "\"x\"", "NOT_AN_OBJECT"),
         ("telemetry", "null", "NOT_AN_OBJECT"),
         ("heartbeat", #"{"ts":"x","site_id":"","seq":0}"#, "heartbeat  0"),
         ("heartbeat", "{}", "heartbeat - -"),
@@ -102,14 +113,21 @@ private func describe(_ fact: MessageFact) -> String {
 
     /// Every one inside a field that no fold looks at: a payload is JSON only if all of it is.
     @Test(arguments: [
-        "", " ", "{", "}", "{}}", "{} {}", "{},", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{,}", "{a:1}", "{1:1}", "{\"a\" 1}",
-        "{\"a\":1 \"b\":2}", "[1,]", "[,1]", "[1 2]", "[", "]", "{\"a\":[1,{\"b\":]}", "{\"a\":[}", "{\"a\":{]}", "{\"a\":1]",
-        "{\"a\":tru}", "{\"a\":truex}", "{\"a\":true\"b\"}", "{\"a\":nul}", "{\"a\":True}", "{\"a\":NaN}", "{\"a\":Infinity}",
-        "{\"a\":-}", "{\"a\":+1}", "{\"a\":01}", "{\"a\":1.}", "{\"a\":.5}", "{\"a\":1e}", "{\"a\":1e+}", "{\"a\":0x10}",
+        "", " ", "{", "}", "{}}", "{} {}", "{},", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{,}", "{a:1}",
+        "{1:1}", "{\"a\" 1}",
+        "{\"a\":1 \"b\":2}", "[1,]", "[,1]", "[1 2]", "[", "]", "{\"a\":[1,{\"b\":]}", "{\"a\":[}",
+        "{\"a\":{]}", "{\"a\":1]",
+        "{\"a\":tru}", "{\"a\":truex}", "{\"a\":true\"b\"}", "{\"a\":nul}", "{\"a\":True}", "{\"a\":NaN}",
+        "{\"a\":Infinity}",
+        "{\"a\":-}", "{\"a\":+1}", "{\"a\":01}", "{\"a\":1.}", "{\"a\":.5}", "{\"a\":1e}", "{\"a\":1e+}",
+        "{\"a\":0x10}",
         "{\"a\":1_000}", "{\"a\":--1}", "{\"a\":1\"b\"}", "{\"a\":-01}", "{\"a\":1.2.3}", "{\"a\":1a}", "{\"a\":'x'}",
-        "{\"a\":\"\\x\"}", "{\"a\":\"\\u12\"}", "{\"a\":\"\\u12G4\"}", "{\"a\":\"\\\"}", "{\"a\":\"x}", "{\"a\":\"\t\"}",
-        "{\"a\":\"\u{1}\"}", "{\"a\":\"x\"y}", "{\"a\":\"x\"\"y\"}", "\u{FEFF}{}", "{}\u{0}", "\u{0}{}", "{\"a\":1}x", "{\"a\"::1}",
-        "{\"a\":1,,\"b\":2}", "[[]", "[]]", "{\"a\":1}/* */", "{\"a\":\u{A0}1}", "{\"a\":1;\"b\":2}", "\"", "tru", "-", "nullnull",
+        "{\"a\":\"\\x\"}", "{\"a\":\"\\u12\"}", "{\"a\":\"\\u12G4\"}", "{\"a\":\"\\\"}", "{\"a\":\"x}",
+        "{\"a\":\"\t\"}",
+        "{\"a\":\"\u{1}\"}", "{\"a\":\"x\"y}", "{\"a\":\"x\"\"y\"}", "\u{FEFF}{}", "{}\u{0}", "\u{0}{}",
+        "{\"a\":1}x", "{\"a\"::1}",
+        "{\"a\":1,,\"b\":2}", "[[]", "[]]", "{\"a\":1}/* */", "{\"a\":\u{A0}1}", "{\"a\":1;\"b\":2}", "\"",
+        "tru", "-", "nullnull",
     ])
     func notJSON(payload: String) {
         #expect(decode("heartbeat", payload) == "INVALID_JSON")
@@ -135,7 +153,9 @@ private func describe(_ fact: MessageFact) -> String {
     func whatPostgreSQLCannotHold(value: String) {
         #expect(decode("heartbeat", "{\"x\":\(value)}") == "INVALID_VALUE")
         #expect(decode("telemetry", "{\"x\":[\(value)],\"metrics\":[]}") == "INVALID_VALUE")
-        #expect(decode("telemetry", "{\"x\":[\(value)],\"metrics\":{}} x") == "INVALID_JSON", "invalid JSON comes first")
+        #expect(
+            decode("telemetry", "{\"x\":[\(value)],\"metrics\":{}} x") == "INVALID_JSON",
+            "invalid JSON comes first")
     }
 
     @Test(arguments: [
@@ -163,13 +183,15 @@ private func describe(_ fact: MessageFact) -> String {
     @Test func shapesTellNamesAndTheirOrder() {
         func shape(_ metrics: String) -> UInt64 {
             withRecord("tenant/a/device/d/telemetry", Array("{\"metrics\":\(metrics)}".utf8)) { record in
-                guard case .telemetry(let fact) = decoder().decode(record, topic: DeviceTopic(record.topic)!) else { return 0 }
+                guard case .telemetry(let fact) = decoder().decode(record, topic: DeviceTopic(record.topic)!)
+                else { return 0 }
                 return fact.shape
             }
         }
         #expect(shape(#"{"a":1,"b":2}"#) == shape(#"{"a":true, "b":"x"}"#))
         let different = [
-            #"{}"#, #"{"a":1}"#, #"{"b":1}"#, #"{"a":1,"b":2}"#, #"{"b":1,"a":2}"#, #"{"ab":1}"#, #"{"a":1,"b":2,"c":3}"#,
+            #"{}"#, #"{"a":1}"#, #"{"b":1}"#, #"{"a":1,"b":2}"#, #"{"b":1,"a":2}"#, #"{"ab":1}"#,
+            #"{"a":1,"b":2,"c":3}"#,
             #"{"":1}"#, #"{"":1,"a":1}"#, #"{"abcdefgh":1}"#, #"{"abcdefghi":1}"#, #"{"abcdefgh":1,"i":1}"#,
         ].map(shape)
         #expect(Set(different).count == different.count)
@@ -202,7 +224,9 @@ private func describe(_ fact: MessageFact) -> String {
         (#"{"count":3,"rejected":[]}"#, 3), ("{}", nil), (#"{"count":-1}"#, nil), (#"{"count":"3"}"#, nil),
     ] as [(String, Int64?)])
     func rejections(payload: String, expected: Int64?) {
-        let count = withRecord("tenant/a/device/d/rejected", Array(payload.utf8), kind: .rejection, verdict: .rateLimited) {
+        let count = withRecord(
+            "tenant/a/device/d/rejected", Array(payload.utf8), kind: .rejection, verdict: .rateLimited
+        ) {
             decoder().rejectedCount($0)
         }
         #expect(count == expected)

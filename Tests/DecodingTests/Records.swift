@@ -2,7 +2,8 @@ import EventModel
 
 /// One message as a block of its own, for as long as `body` runs.
 func withRecord<R>(
-    _ topic: String, _ payload: [UInt8], kind: EventKind = .message, verdict: Verdict = .accepted, flags: RecordFlags = [],
+    _ topic: String, _ payload: [UInt8], kind: EventKind = .message, verdict: Verdict = .accepted,
+    flags: RecordFlags = [],
     _ body: (RecordView) throws -> R
 ) rethrows -> R {
     var batch = RecordBatch()

@@ -197,7 +197,8 @@ import Testing
             stepped = stepped ?? String(decoding: record.payload, as: UTF8.self)
         }
         #expect(schemas == [
-            "a", "time passed, no step", "slewed", "forward a little", "log.clock_stepped/1", "back", "log.clock_stepped/1",
+                "a", "time passed, no step", "slewed", "forward a little", "log.clock_stepped/1", "back",
+                "log.clock_stepped/1",
             "forward",
         ])
         #expect(stepped == #"{"before":"2026-11-21T01:11:39.100000Z","after":"2026-11-21T01:11:38.000000Z","#

@@ -35,7 +35,9 @@ final class FaultyFileSystem: LogFileSystem, @unchecked Sendable {
     func count(of operation: Operation) -> Int { lock.withLock { counts[operation] ?? 0 } }
 
     /// The bytes to leave behind, when this call is to fail.
-    fileprivate func check(_ operation: Operation, _ path: String, partial: (Int) -> Void = { _ in }) throws(FileError) {
+    fileprivate func check(_ operation: Operation, _ path: String, partial: (Int) -> Void = { _ in })
+        throws(FileError)
+    {
         if operation == .fdatasync { lock.withLock { onSync }?() }
         let failing: Fault? = lock.withLock {
             counts[operation, default: 0] += 1

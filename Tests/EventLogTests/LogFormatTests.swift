@@ -53,7 +53,9 @@ import Testing
         for index in segment.indices {
             var changed = segment
             changed[index] ^= 0x20
-            #expect(throws: SegmentHeader.DecodeError.self) { try changed.withUnsafeBytes { try SegmentHeader.decode($0) } }
+            #expect(throws: SegmentHeader.DecodeError.self) {
+                try changed.withUnsafeBytes { try SegmentHeader.decode($0) }
+            }
         }
         for index in 0..<BlockHeader.byteCount {
             var changed = block
@@ -67,8 +69,10 @@ import Testing
         let encoder = GroupEncoder(blockBytesTarget: 1 << 20)
         var records = RecordBatch()
         records.append(
-            kind: .message, verdict: .accepted, flags: RecordFlags(qos: 1), receivedAt: time.adding(microseconds: 1_500_000),
-            packetID: 9, broker: Array("main".utf8), topic: Array("tenant/acme/device/d1/heartbeat".utf8), properties: [],
+            kind: .message, verdict: .accepted, flags: RecordFlags(qos: 1),
+            receivedAt: time.adding(microseconds: 1_500_000),
+            packetID: 9, broker: Array("main".utf8), topic: Array("tenant/acme/device/d1/heartbeat".utf8),
+            properties: [],
             payload: Array(#"{"seq":7}"#.utf8))
         encoder.begin(at: Position(42))
         let times = records.raiseTimes(to: Timestamp(microseconds: 0))
@@ -95,8 +99,10 @@ import Testing
         let good = try Self.page("block")
         let claims: [(offset: Int, value: UInt32, what: String)] = [
             (8, UInt32(LogFormat.rawBytesMax) + 1, "raw beyond the limit"), (8, 1, "stored beyond raw"),
-            (12, 0, "nothing stored"), (16, 0, "no events"), (16, 100, "more events than fit"), (20, 2, "an unknown codec"),
-            (20, 256, "a byte that is to be zero"), (68, 1, "a word that is to be zero"), (56, 43, "durable beyond itself"),
+            (12, 0, "nothing stored"), (16, 0, "no events"), (16, 100, "more events than fit"),
+            (20, 2, "an unknown codec"),
+            (20, 256, "a byte that is to be zero"), (68, 1, "a word that is to be zero"),
+            (56, 43, "durable beyond itself"),
         ]
         for claim in claims {
             var bytes = good
@@ -111,7 +117,9 @@ import Testing
     }
 
     @Test func theChecksumOfTheInstructionIsThatOfTheTable() {
-        #expect("123456789".utf8.withContiguousStorageIfAvailable { refold_crc32c(0, $0.baseAddress, 9) } == 0xE306_9283)
+        #expect(
+            "123456789".utf8.withContiguousStorageIfAvailable { refold_crc32c(0, $0.baseAddress, 9) }
+                == 0xE306_9283)
         let bytes = (0..<20_000).map { _ in UInt8.random(in: 0...255) }
         bytes.withUnsafeBytes { raw in
             for length in Array(0..<70) + [1023, 1024, 3071, 3072, 3073, 6144, 9999, 20_000 - 3] {

@@ -30,7 +30,9 @@ import Testing
         let (folder, last) = try threeCommits(last: random)
         let name = folder.segments[0]
         let whole = try folder.bytes(name)
-        let used = BlockHeader.byteCount + Int(whole.withUnsafeBytes { $0.little(last.lowerBound + 12, as: UInt32.self) })
+        let used =
+            BlockHeader.byteCount
+            + Int(whole.withUnsafeBytes { $0.little(last.lowerBound + 12, as: UInt32.self) })
         try forgetDurable(folder)
         let lengths = Set(stride(from: 0, through: used + 16, by: every)).union([used - 1, used, used + 1])
             .union(stride(from: used, to: last.count, by: 509)).union([last.count])
@@ -212,7 +214,8 @@ import Testing
         let page = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 4096)
         defer { page.deallocate() }
         SegmentHeader(
-            logID: log.report.logID, salt: 1, base: Position(4), created: Timestamp(microseconds: 0), segmentBytes: 65536
+            logID: log.report.logID, salt: 1, base: Position(4), created: Timestamp(microseconds: 0),
+            segmentBytes: 65536
         ).encode(into: page)
         let name = LogFormat.segmentName(Position(4))
         _ = FileManager.default.createFile(atPath: folder.path + "/" + name, contents: Data(page) + Data(count: 61_440))

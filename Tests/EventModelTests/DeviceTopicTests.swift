@@ -26,9 +26,12 @@ private func parse(_ text: String) -> (tenant: String, device: String, TopicClas
     }
 
     @Test(arguments: [
-        "", "tenant", "tenant//device/d/telemetry", "tenant/a/device//telemetry", "tenant/a/device/d", "tenant/a/device/d/",
-        "tenant/a b/device/d/telemetry", "tenant/ä/device/d/telemetry", "tenant/a/device/d+/telemetry", "Tenant/a/device/d/x",
-        "tenants/a/device/d/telemetry", "tenant/a/devices/d/telemetry", "tenant/a/b/device/d/telemetry", "/tenant/a/device/d/x",
+        "", "tenant", "tenant//device/d/telemetry", "tenant/a/device//telemetry", "tenant/a/device/d",
+        "tenant/a/device/d/",
+        "tenant/a b/device/d/telemetry", "tenant/ä/device/d/telemetry", "tenant/a/device/d+/telemetry",
+        "Tenant/a/device/d/x",
+        "tenants/a/device/d/telemetry", "tenant/a/devices/d/telemetry", "tenant/a/b/device/d/telemetry",
+        "/tenant/a/device/d/x",
     ])
     func badGrammar(topic: String) { #expect(parse(topic) == nil) }
 

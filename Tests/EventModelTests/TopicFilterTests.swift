@@ -3,7 +3,8 @@ import EventModel
 
 @Suite struct TopicFilterTests {
     @Test(arguments: [
-        ("a/b", "a/b", true), ("a/b", "a/c", false), ("a/b", "a/b/c", false), ("a/b/c", "a/b", false), ("a/+", "a/b", true),
+        ("a/b", "a/b", true), ("a/b", "a/c", false), ("a/b", "a/b/c", false), ("a/b/c", "a/b", false),
+        ("a/+", "a/b", true),
         ("a/+", "a", false), ("a/+", "a/", true), ("a/+", "a/b/c", false), ("+", "a", true), ("+/+", "/a", true),
         ("#", "a/b/c", true), ("#", "$SYS/x", false), ("+/x", "$SYS/x", false), ("$SYS/#", "$SYS/x", true),
         ("a/#", "a", true), ("a/#", "a/b/c", true), ("a/#", "ab", false), ("a/b/#", "a", false), ("a/+/#", "a", false),

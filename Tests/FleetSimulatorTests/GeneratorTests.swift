@@ -54,7 +54,9 @@ struct GeneratorTests {
 
     /// A run of last year can be repeated: a change of these bytes breaks everybody's recorded seeds.
     @Test func theFirstMessagesOfSeed1AreWrittenInStone() {
-        let lines = Self.messages(Self.shape(), count: 3).map { "\($0.topic) \(String(decoding: $0.payload, as: UTF8.self))" }
+        let lines = Self.messages(Self.shape(), count: 3).map {
+            "\($0.topic) \(String(decoding: $0.payload, as: UTF8.self))"
+        }
         #expect(lines == Self.stone)
     }
 
@@ -77,11 +79,15 @@ struct GeneratorTests {
 
     /// Of 20,000 messages with a share of 5 %: 1,000, with four standard deviations (about 30 each) either way.
     static let shares = [
-        Share(name: "duplicates", change: { $0.duplicates = 0.05 }, count: { $0.filter(\.isDuplicate).count }, expected: 830...1090),
+        Share(
+            name: "duplicates", change: { $0.duplicates = 0.05 }, count: { $0.filter(\.isDuplicate).count },
+            expected: 830...1090),
         Share(name: "late", change: { $0.late = 0.05 }, count: { messages in
             messages.filter { !String(decoding: $0.payload, as: UTF8.self).contains("2026-03-01T12:00:00") }.count
         }, expected: 880...1120),
-        Share(name: "malformed", change: { $0.malformed = 0.05 }, count: { $0.count { $0.defect != nil } }, expected: 880...1120),
+        Share(
+            name: "malformed", change: { $0.malformed = 0.05 }, count: { $0.count { $0.defect != nil } },
+            expected: 880...1120),
         Share(name: "out of order", change: { $0.outOfOrder = 0.05 }, count: { messages in
             var last: [Int: Int64] = [:]
             return messages.count { message in
@@ -104,7 +110,8 @@ struct GeneratorTests {
         shape.mix = try MessageMix(parsing: "telemetry=50,heartbeat=25,shadow=15,ack=5,ota=3,other=2")
         let kinds = counted(Self.messages(shape, count: 20_000).map(\.kind))
         for (kind, share) in [
-            (MessageKind.telemetry, 0.5), (.heartbeat, 0.25), (.shadow, 0.15), (.ack, 0.05), (.ota, 0.03), (.other, 0.02),
+            (MessageKind.telemetry, 0.5), (.heartbeat, 0.25), (.shadow, 0.15), (.ack, 0.05), (.ota, 0.03),
+            (.other, 0.02),
         ] {
             let expected = 20_000 * share, slack = 4 * (expected * (1 - share)).squareRoot()
             #expect(abs(Double(kinds[kind, default: 0]) - expected) < slack, "\(kind): \(kinds[kind, default: 0])")
@@ -203,7 +210,9 @@ struct FleetSettingsTests {
     ] as [(String, String, Int, Bool, String?, String?)])
     func brokerURLs(text: String, host: String, port: Int, tls: Bool, user: String?, password: String?) throws {
         let url = try BrokerURL(parsing: text)
-        #expect(url.host == host && url.port == port && url.usesTLS == tls && url.username == user && url.password == password)
+        #expect(
+            url.host == host && url.port == port && url.usesTLS == tls && url.username == user
+                && url.password == password)
     }
 
     @Test(arguments: [

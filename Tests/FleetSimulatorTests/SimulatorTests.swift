@@ -57,7 +57,9 @@ import Testing
         #expect(statistics.ungracefulLeaves > 3)
         #expect(statistics.unacknowledged == 0)
         func words(_ status: String) -> Int {
-            world.witness.arrivals.filter { String(decoding: $0.payload, as: UTF8.self).contains("\"\(status)\"") }.count
+            world.witness.arrivals.filter {
+                String(decoding: $0.payload, as: UTF8.self).contains("\"\(status)\"")
+            }.count
         }
         // Two leaves of a device that was away already are one.
         #expect(await eventually { words("CONNECTION_LOST") > 3 && words("CONNECTED") >= statistics.connectionsMade })
@@ -149,19 +151,24 @@ import Testing
         let task = Task { try await simulator.run() }
         #expect(await eventually { simulator.statistics.connected == 4 })
         let address = settings.shape.address(ofDevice: 2)
-        let command = #"{"campaign_id":12,"firmware_url":"http://localhost/f","version":"2.5.0","checksum":"00","action":"update","command_id":99}"#
+        let command = #"{"campaign_id":12,"firmware_url":"http://localhost/f","version":"2.5.0","checksum":"00","#
+            + #""action":"update","command_id":99}"#
         try MosquittoWitness.publish(world.broker, topic: address + "/ota", payload: command)
         func statuses() -> [String] {
             world.witness.arrivals.filter { $0.topic == address + "/ota/status" }.compactMap {
                 (try? JSONSerialization.jsonObject(with: Data($0.payload)) as? [String: Any])
-                    .flatMap { $0["campaign_id"] as? Int == 12 && $0["command_id"] as? Int == 99 ? $0["status"] as? String : nil }
+                    .flatMap {
+                        $0["campaign_id"] as? Int == 12 && $0["command_id"] as? Int == 99
+                            ? $0["status"] as? String : nil
+                    }
             }
         }
         #expect(await eventually { statuses().last == "SUCCESS" })
         #expect(statuses() == ["DOWNLOADING", "INSTALLING", "SUCCESS"])
         #expect(await eventually {
             world.witness.arrivals.contains {
-                $0.topic == address + "/shadow/reported" && String(decoding: $0.payload, as: UTF8.self).contains("\"2.5.0\"")
+                    $0.topic == address + "/shadow/reported"
+                        && String(decoding: $0.payload, as: UTF8.self).contains("\"2.5.0\"")
             }
         })
         task.cancel()

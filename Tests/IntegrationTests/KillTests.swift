@@ -46,7 +46,8 @@ import Testing
     /// About 1.2 s of load.
     private static func fleet(hasChurn: Bool) -> [String] {
         let common = [
-            "--devices", "40", "--rate", "1000", "--count", "1200", "--malformed", "0.03", "--late", "0.02", "--out-of-order",
+            "--devices", "40", "--rate", "1000", "--count", "1200", "--malformed", "0.03", "--late", "0.02",
+            "--out-of-order",
             "0.02", "--mix", "telemetry=70,heartbeat=10,shadow=10,ack=4,ota=4,other=2",
         ]
         return common + (hasChurn ? ["--churn", "0.005", "--duplicates", "0.02"] : [])

@@ -8,14 +8,18 @@ import Testing
         let world = try World(postgres: try PostgresServer())
         try world.startDaemon()
         try await world.untilSubscribed()
-        let fleet = try world.startFleet(["--devices", "50", "--rate", "1500", "--count", "7500", "--malformed", "0.02"])
+        let fleet = try world.startFleet([
+            "--devices", "50", "--rate", "1500", "--count", "7500", "--malformed", "0.02",
+        ])
         for round in 1...4 {
             try await Task.sleep(for: .milliseconds(400 + 150 * round))
             world.postgres.kill()
             if round == 1 {
                 #expect(await eventually { world.status()?.state == "degraded" })
                 let before = try #require(world.status()?.log.durable)
-                #expect(await eventually { world.status().map { $0.log.durable > before + 100 } ?? false }, "ingest goes on")
+                #expect(
+                    await eventually { world.status().map { $0.log.durable > before + 100 } ?? false },
+                    "ingest goes on")
             }
             try world.postgres.start()
         }

@@ -5,8 +5,8 @@ import TestSupport
 import FoundationNetworking
 #endif
 
-/// A broker, a database and a data folder, and the real programs that run against them: `refold run`, killed as the test
-/// likes, and `refold simulate` as the outside witness of what was acknowledged.
+/// A broker, a database and a data folder, and the real programs that run against them: `refold run`, killed as the
+/// test likes, and `refold simulate` as the outside witness of what was acknowledged.
 ///
 /// The contract used here is the published one: flags, exit codes, `/api/v1/status`, `log cat`, the ledger.
 final class World {
@@ -115,7 +115,8 @@ final class World {
     func untilEnded(_ fleet: ChildProcess) async throws {
         guard await eventually(within: 120, { !fleet.isRunning }), fleet.exitCode == 0 else {
             let said = (try? String(contentsOfFile: folder + "/fleet.log", encoding: .utf8)) ?? ""
-            throw SystemError("the fleet did not end well (\(String(describing: fleet.exitCode))): \(said.prefix(4000))")
+            throw SystemError(
+                "the fleet did not end well (\(String(describing: fleet.exitCode))): \(said.prefix(4000))")
         }
     }
 
@@ -145,7 +146,9 @@ final class World {
     func untilQuiet() async throws {
         var last = -1, since = ContinuousClock.now
         let quiet = await eventually(within: 90) {
-            guard let status = status(), status.brokers.first?.connected == true, status.isCaughtUp else { return false }
+            guard let status = status(), status.brokers.first?.connected == true, status.isCaughtUp else {
+                return false
+            }
             if status.log.durable != last {
                 last = status.log.durable
                 since = .now
@@ -198,7 +201,10 @@ final class World {
         let output = folder + "/naive.out"
         try? FileManager.default.removeItem(atPath: output)
         let fold = try ChildProcess(
-            ["/usr/bin/env", "python3", script.path, "--events", try writeEvents(), "--database", databaseURL], log: output)
+            [
+                "/usr/bin/env", "python3", script.path, "--events", try writeEvents(), "--database",
+                databaseURL,
+            ], log: output)
         fold.wait()
         return fold.exitCode == 0 ? nil : (try? String(contentsOfFile: output, encoding: .utf8)) ?? "no output"
     }

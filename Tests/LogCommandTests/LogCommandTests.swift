@@ -6,7 +6,8 @@ import Testing
 
 /// `refold log` in a process of its own, on a log that this process writes.
 @Suite struct LogCommandTests {
-    private let folder = FileManager.default.temporaryDirectory.appendingPathComponent("refold-cli-\(UUID().uuidString)")
+    private let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
+        "refold-cli-\(UUID().uuidString)")
 
     /// The program is built beside the tests.
     private static let program = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
@@ -41,7 +42,8 @@ import Testing
     }
 
     private func add(
-        _ log: FileLog, _ payload: String = "{}", topic: String = "tenant/t/device/d/telemetry", kind: EventKind = .message,
+        _ log: FileLog, _ payload: String = "{}", topic: String = "tenant/t/device/d/telemetry",
+        kind: EventKind = .message,
         verdict: Verdict = .accepted, flags: RecordFlags = RecordFlags(qos: 1), bytes: [UInt8]? = nil,
         at time: String = "2026-11-20T00:00:00Z"
     ) throws {
@@ -50,7 +52,8 @@ import Testing
         let none = UnsafeRawBufferPointer(start: nil, count: 0)
         broker.withUnsafeBytes { broker in topic.withUnsafeBytes { topic in payload.withUnsafeBytes { payload in
             batch.append(
-                kind: kind, verdict: verdict, flags: flags, receivedAt: Timestamp(rfc3339: time)!, packetID: 3, broker: broker,
+                        kind: kind, verdict: verdict, flags: flags, receivedAt: Timestamp(rfc3339: time)!,
+                        packetID: 3, broker: broker,
                 topic: topic, properties: none, payload: payload)
         } } }
         _ = try log.append(&batch)
@@ -65,7 +68,9 @@ import Testing
             let result = try run("cat", "--json")
             #expect(result.code == 0)
             let lines = result.out.split(separator: "\n").map(String.init)
-            #expect(lines[0] == #"{"position":0,"received_at":"2026-11-20T00:00:00.000000Z","kind":"message","broker":"main","#
+            #expect(
+                lines[0]
+                    == #"{"position":0,"received_at":"2026-11-20T00:00:00.000000Z","kind":"message","broker":"main","#
                 + #""topic":"tenant/t/device/d/telemetry","qos":1,"retain":false,"packet_id":3,"#
                 + #""payload":{"a":[1,2.50e3],"b\u0041":" x "},"verdict":"ACCEPTED"}"#)
             let rows = try objects(result.out)
@@ -94,7 +99,8 @@ import Testing
                 ([], [0, 1, 2, 3, 4]), (["--tenant", "t1"], [0, 1, 4]), (["--device", "a"], [0, 2, 4]),
                 (["--tenant", "t1", "--device", "a"], [0, 4]), (["--topic", "tenant/+/device/+/telemetry"], [0, 2]),
                 (["--topic", "tenant/t1/#"], [0, 1, 4]), (["--kind", "connection"], [3]),
-                (["--verdict", "foreign_command"], [2]), (["--broker", "other"], []), (["--from", "1", "--to", "3"], [1, 2, 3]),
+                (["--verdict", "foreign_command"], [2]), (["--broker", "other"], []),
+                (["--from", "1", "--to", "3"], [1, 2, 3]),
                 (["--since", "2026-11-20T00:00:01Z"], [1, 2, 3, 4]), (["--until", "2026-11-20T00:00:02Z"], [0, 1]),
                 (["--limit", "2"], [0, 1]), (["--limit", "2", "--device", "a"], [0, 2]), (["--from", "99"], []),
             ]

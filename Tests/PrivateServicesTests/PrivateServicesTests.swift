@@ -20,7 +20,8 @@ private func withFolder(deep: Bool = false, closed: Bool = false, _ body: (Strin
                 let postgres = try PrivatePostgres(folder: folder) { _ in }
                 defer { postgres.stop() }
                 let sql = round == 0 ? "create table t as select 7 as x; select x from t" : "select x from t"
-                let result = try runProgram(postgres.psqlCommand.split(separator: " ").map(String.init) + ["-Atqc", sql])
+                let result = try runProgram(
+                    postgres.psqlCommand.split(separator: " ").map(String.init) + ["-Atqc", sql])
                 #expect(result.output == "7\n", "\(result.output)")
             }
             #expect(try runProgram(["pgrep", "-f", folder]).output.isEmpty)
@@ -31,7 +32,9 @@ private func withFolder(deep: Bool = false, closed: Bool = false, _ body: (Strin
         try withFolder { folder in
             let mosquitto = try PrivateMosquitto(folder: folder) { _ in }
             let port = String(mosquitto.port)
-            let result = try runProgram(["mosquitto_pub", "-h", "127.0.0.1", "-p", port, "-q", "1", "-t", "a", "-m", "b"])
+            let result = try runProgram([
+                "mosquitto_pub", "-h", "127.0.0.1", "-p", port, "-q", "1", "-t", "a", "-m", "b",
+            ])
             #expect(result.code == 0, "\(result.output)")
             let second = try PrivateMosquitto(folder: folder + "2") { _ in }
             #expect(second.port != mosquitto.port)

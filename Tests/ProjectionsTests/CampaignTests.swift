@@ -30,11 +30,15 @@ import Testing
         Case("success, then failed", ["SUCCESS", "FAILED:0:late"], "SUCCESS null null @2 @2 2 1", "1 0 0"),
         Case("downloading after success", ["DOWNLOADING:50", "SUCCESS:100", "DOWNLOADING:60", "INSTALLING:70"],
             "SUCCESS 100.0 null @2 @3 4 2", "1 0 0"),
-        Case("reordered before the end", ["INSTALLING:80", "DOWNLOADING:40"], "DOWNLOADING 40.0 null @2 null 2 0", "0 0 0"),
+        Case(
+            "reordered before the end", ["INSTALLING:80", "DOWNLOADING:40"],
+            "DOWNLOADING 40.0 null @2 null 2 0", "0 0 0"),
         Case("an error that passed", ["DOWNLOADING:1:slow", "INSTALLING"], "INSTALLING 1.0 null @2 null 2 0", "0 0 0"),
         Case("words in any case", ["downloading", "Success"], "SUCCESS null null @2 @3 2 0", "1 0 0"),
         Case("no target", ["!SUCCESS", "!FAILED"], "PENDING null null null null 0 0", "0 0 0"),
-        Case("progress beyond the ends", ["DOWNLOADING:250", "INSTALLING:-1"], "INSTALLING 0.0 null @2 null 2 0", "0 0 0"),
+        Case(
+            "progress beyond the ends", ["DOWNLOADING:250", "INSTALLING:-1"],
+            "INSTALLING 0.0 null @2 null 2 0", "0 0 0"),
     ])
     func reports(_ test: Case) throws {
         var history = History()
@@ -91,7 +95,10 @@ import Testing
         #expect(history.rows("campaigns", "ota_campaigns", [
             "id", "status", "started_at", "completed_at", "created_at", "created_by", "total_devices", "last_position",
         ]) == ["7 ABORTED @3 @6 @1 ann 1 6"])
-        #expect(history.rows("campaigns", "firmware_versions", ["id", "version", "file_size_bytes", "description", "created_at"])
+        #expect(
+            history.rows(
+                "campaigns", "firmware_versions",
+                ["id", "version", "file_size_bytes", "description", "created_at"])
             == ["1 2.0 5 null @0"])
         #expect(history.rows("audit_logs", "audit_logs", ["position", "actor", "action", "subject", "before"]) == [
             "0 ann firmware.added firmware:1 null", "1 ann campaign.created campaign:7 null",

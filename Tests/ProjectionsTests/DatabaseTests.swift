@@ -19,7 +19,9 @@ import Testing
     }
 
     /// Folds in blocks of random lengths; every third block the fold is dropped, so that its state comes from the rows.
-    private static func fold(_ history: History, _ entry: Catalog.Entry, into store: PostgresStore, seed: UInt64) throws {
+    private static func fold(
+        _ history: History, _ entry: Catalog.Entry, into store: PostgresStore, seed: UInt64
+    ) throws {
         var random = Seeded(state: seed), fold = entry.makeFold(), start = 0, last: Position?
         while start < history.batches.count {
             let end = min(history.batches.count, start + Int.random(in: 1...120, using: &random))

@@ -13,7 +13,10 @@ import Testing
     }
 
     @Test func everyAcceptedMessageIsActivityAlsoOneThatDoesNotDecode() {
-        #expect(row("message_count telemetry_count heartbeat_count ack_count first_seen_at last_seen_at last_position") {
+        #expect(
+            row(
+                "message_count telemetry_count heartbeat_count ack_count first_seen_at last_seen_at last_position"
+            ) {
             $0.message("heartbeat", "{}")
             $0.message("telemetry", "not json")
             $0.message("telemetry", #"{"metrics":{"a":1}}"#)

@@ -114,7 +114,9 @@ final class MemoryTables {
         case .upsert where row.isEmpty:
             // The table's default.
             for other in descriptor.tables where other.name == table.name {
-                for column in other.columns where column.role == .delta { row[column.name] = [UInt8](repeating: 0, count: 8) }
+                for column in other.columns where column.role == .delta {
+                    row[column.name] = [UInt8](repeating: 0, count: 8)
+                }
             }
         case .upsert: break
         case .addDeltas: precondition(!row.isEmpty, "\(table.name): a delta for a row that does not exist")
@@ -177,7 +179,9 @@ final class MemoryTables {
             return "@\(seconds)"
         case .jsonb:
             precondition(bytes.first == 1, "binary jsonb begins with a version")
-            guard let value = try? JSONSerialization.jsonObject(with: Data(bytes.dropFirst()), options: .fragmentsAllowed),
+            guard
+                let value = try? JSONSerialization.jsonObject(
+                    with: Data(bytes.dropFirst()), options: .fragmentsAllowed),
                 let sorted = try? JSONSerialization.data(
                     withJSONObject: value, options: [.sortedKeys, .fragmentsAllowed, .withoutEscapingSlashes])
             else { preconditionFailure("not JSON: \(String(decoding: bytes, as: UTF8.self))") }

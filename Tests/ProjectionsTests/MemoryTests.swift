@@ -16,8 +16,11 @@ import Testing
                 continue
             }
             // Mostly short, now and then longer than a chunk of the arena.
-            let scale = [8, 40, 200, 5000, 100_000, 3_000_000][min(5, step % 97 == 0 ? 5 : Int.random(in: 0..<5, using: &random))]
-            let bytes = [UInt8](repeating: UInt8.random(in: 0...255, using: &random), count: Int.random(in: 0...scale, using: &random))
+            let scale = [8, 40, 200, 5000, 100_000, 3_000_000][
+                min(5, step % 97 == 0 ? 5 : Int.random(in: 0..<5, using: &random))]
+            let bytes = [UInt8](
+                repeating: UInt8.random(in: 0...255, using: &random),
+                count: Int.random(in: 0...scale, using: &random))
             var ref = refs[place] ?? ByteRef()
             bytes.withUnsafeBytes { arena.put($0, in: &ref) }
             refs[place] = ref

@@ -97,7 +97,8 @@ func runNaiveFold(events: String, _ arguments: [String]) throws -> (code: Int32,
             "metrics", "seq", "site_id", "ts", "version", "reported", "command_id", "status", "details", "campaign_id",
             "progress", "error", "tenant_id", "device_id", "other",
         ]
-        let complete = #""metrics":{"m":1},"version":3,"reported":{},"command_id":"c","status":"CONNECTED","campaign_id":1"#
+        let complete =
+            #""metrics":{"m":1},"version":3,"reported":{},"command_id":"c","status":"CONNECTED","campaign_id":1"#
         for rest in ["telemetry", "heartbeat", "shadow/reported", "commands/ack", "ota/status", "connection", "else"] {
             for field in fields {
                 for value in values {

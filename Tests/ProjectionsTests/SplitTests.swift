@@ -31,9 +31,12 @@ extension History {
                 let names = ["t", "hum", "on", "\\u0074", "名"].filter { _ in Bool.random(using: &random) }
                 let metrics = names.map { "\"\($0)\":\(number(0..<100))" }.joined(separator: ",")
                 history.message(
-                    "telemetry", "{\"metrics\":{\(metrics)},\"seq\":\(number(0..<9)),\"site_id\":\"s\(number(0..<3))\"}",
+                    "telemetry",
+                    "{\"metrics\":{\(metrics)},\"seq\":\(number(0..<9)),\"site_id\":\"s\(number(0..<3))\"}",
                     tenant: tenant, device: device, flags: flags)
-            case 6..<8: history.message("heartbeat", "{\"seq\":\(number(0..<9))}", tenant: tenant, device: device, flags: flags)
+            case 6..<8:
+                history.message(
+                    "heartbeat", "{\"seq\":\(number(0..<9))}", tenant: tenant, device: device, flags: flags)
             case 8..<10:
                 history.message(
                     "shadow/reported", "{\"version\":\(number(-2..<9)),\"reported\":{\"x\":[\(number(0..<9)),{}]}}",
@@ -50,7 +53,8 @@ extension History {
                     tenant: tenant, device: device, flags: flags)
             case 17:
                 let status = ["CONNECTED", "DISCONNECTED", "CONNECTION_LOST"][number(0..<3)]
-                history.message("connection", "{\"status\":\"\(status)\"}", tenant: tenant, device: device, flags: flags)
+                history.message(
+                    "connection", "{\"status\":\"\(status)\"}", tenant: tenant, device: device, flags: flags)
             case 18: history.message("telemetry", "{\"metrics\":", tenant: tenant, device: device)
             case 19: history.message("x/y", "anything", tenant: tenant, device: device, broker: "second")
             case 20: history.message("telemetry", "{", device: device, verdict: .payloadTooLarge, flags: .truncated)
@@ -122,7 +126,9 @@ extension History {
         for row in rows {
             let parts = row.split(separator: " ")
             let final = ended["\(parts[0]) \(parts[1])"]
-            #expect(final == nil ? !["SUCCESS", "FAILED"].contains(parts[2]) : final! == parts[2], "\(row), seed \(seed)")
+            #expect(
+                final == nil ? !["SUCCESS", "FAILED"].contains(parts[2]) : final! == parts[2],
+                "\(row), seed \(seed)")
         }
         let tables = history.fold(Catalog.entry(named: "campaigns")!)
         for row in (tables.tables["ota_campaigns_v1"] ?? [:]).values {

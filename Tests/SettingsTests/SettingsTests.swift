@@ -40,15 +40,21 @@ private func problems(
 
     @Test func orderOfPrecedence() async throws {
         let yaml = "broker:\n  url: mqtt://file:1\ndatabase:\n  url: postgresql://file/x\n"
-        let old = ["MQTT_BROKER_URL": "mqtt://old:2", "MQTT_USERNAME": "u", "MQTT_PASSWORD": "p", "DATABASE_URL": "postgresql://old/x"]
+        let old = [
+            "MQTT_BROKER_URL": "mqtt://old:2", "MQTT_USERNAME": "u", "MQTT_PASSWORD": "p",
+            "DATABASE_URL": "postgresql://old/x",
+        ]
         #expect(try await settings(yaml: yaml).brokers.first?.address.host == "file")
         let aliased = try await settings(yaml: yaml, environment: old)
         #expect(aliased.brokers.first?.address.host == "old")
         #expect(aliased.brokers.first?.username == "u")
         #expect(aliased.databaseURL == "postgresql://old/x")
-        let variable = try await settings(yaml: yaml, environment: old.merging(["REFOLD_BROKER_URL": "mqtt://env"]) { $1 })
+        let variable = try await settings(
+            yaml: yaml, environment: old.merging(["REFOLD_BROKER_URL": "mqtt://env"]) { $1 })
         #expect(variable.brokers.first?.address.host == "env")
-        let flag = try await settings(yaml: yaml, flags: ["broker.url": "mqtt://flag"], environment: ["REFOLD_BROKER_URL": "mqtt://env"])
+        let flag = try await settings(
+            yaml: yaml, flags: ["broker.url": "mqtt://flag"], environment: ["REFOLD_BROKER_URL": "mqtt://env"]
+        )
         #expect(flag.brokers.first?.address.host == "flag")
         #expect(flag.resolved.first { $0.setting.key == "broker.url" }?.origin == "--broker-url")
     }
@@ -93,13 +99,18 @@ private func problems(
     }
 
     @Test func unknownVariableAndFlag() async throws {
-        #expect(try await problems(environment: ["REFOLD_BROKR_URL": "x"]).contains("did you mean 'REFOLD_BROKER_URL'?"))
+        #expect(
+            try await problems(environment: ["REFOLD_BROKR_URL": "x"]).contains(
+                "did you mean 'REFOLD_BROKER_URL'?"))
         #expect(try await problems(flags: ["gate.brust": "1"]).contains("did you mean 'gate.burst'?"))
     }
 
     @Test func secretsAreMasked() async throws {
         let all = try await settings(
-            flags: ["broker.url": "mqtt://u:secret1@h", "broker.password": "secret2", "database.url": "postgresql://u:secret3@h/d?password=secret4"])
+            flags: [
+                "broker.url": "mqtt://u:secret1@h", "broker.password": "secret2",
+                "database.url": "postgresql://u:secret3@h/d?password=secret4",
+            ])
         let shown = all.resolved.map(\.shown).joined(separator: " ")
         #expect(!shown.contains("secret"))
         #expect(shown.contains("mqtt://u:***@h"))
@@ -107,7 +118,8 @@ private func problems(
     }
 
     @Test(arguments: [
-        ("mqtt://h", "h", 1883, false), ("h:99", "h", 99, false), ("tcp://h", "h", 1883, false), ("ssl://h", "h", 8883, true),
+            ("mqtt://h", "h", 1883, false), ("h:99", "h", 99, false), ("tcp://h", "h", 1883, false),
+            ("ssl://h", "h", 8883, true),
         ("mqtts://u:p%40w@h:1", "h", 1, true), ("mqtt://[::1]:5", "::1", 5, false),
     ] as [(String, String, Int, Bool)])
     func addresses(url: String, host: String, port: Int, tls: Bool) throws {

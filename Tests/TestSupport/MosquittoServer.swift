@@ -28,7 +28,10 @@ public final class MosquittoServer: Sendable {
         // Given root, Mosquitto would become another user and could not read the folder.
         if getuid() == 0 { conf.append("user root") }
         if let certificates {
-            conf += ["certfile \(certificates.serverCert)", "keyfile \(certificates.serverKey)", "cafile \(certificates.ca)"]
+            conf += [
+                "certfile \(certificates.serverCert)", "keyfile \(certificates.serverKey)",
+                "cafile \(certificates.ca)",
+            ]
             if clientCertificates { conf.append("require_certificate true") }
         }
         if liftLimits { conf += ["max_inflight_messages 0", "max_queued_messages 0"] }

@@ -11,7 +11,9 @@ public final class MosquittoWitness: Sendable {
     private let child: ChildProcess
     private let output: String
 
-    public init(_ server: MosquittoServer, topic: String = "tenant/+/device/+/#", session: String = "witness") async throws {
+    public init(_ server: MosquittoServer, topic: String = "tenant/+/device/+/#", session: String = "witness")
+        async throws
+    {
         output = server.folder + "/\(session).out"
         child = try ChildProcess(
             [
@@ -30,7 +32,8 @@ public final class MosquittoWitness: Sendable {
     public var arrivals: [Arrival] {
         Self.lines(output).compactMap { line in
             let parts = line.split(separator: "\t", maxSplits: 1, omittingEmptySubsequences: false)
-            guard parts.count == 2, parts[0] != "witness/ready", let payload = Self.bytes(hex: parts[1]) else { return nil }
+            guard parts.count == 2, parts[0] != "witness/ready", let payload = Self.bytes(hex: parts[1])
+            else { return nil }
             return Arrival(topic: String(parts[0]), payload: payload)
         }
     }

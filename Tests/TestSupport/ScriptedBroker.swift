@@ -9,7 +9,9 @@ public final class ScriptedBroker: Sendable {
     private let listener: Int32
     private let closed = Mutex(false)
 
-    public init(certificates: TestCertificates? = nil, script: @escaping @Sendable (ScriptedConnection) throws -> Void) throws {
+    public init(
+        certificates: TestCertificates? = nil, script: @escaping @Sendable (ScriptedConnection) throws -> Void
+    ) throws {
         let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         port = bindLoopback(listener, port: 0)
         guard listen(listener, 16) == 0 else { throw SystemError("listen: \(String(cString: strerror(errno)))") }
@@ -104,7 +106,8 @@ public final class ScriptedConnection: @unchecked Sendable {
         while filled < count {
             let got = bytes.withUnsafeMutableBytes { room in
                 let start = room.baseAddress! + filled
-                return tls.map { Int(SSL_read($0, start, Int32(count - filled))) } ?? recv(descriptor, start, count - filled, 0)
+                return tls.map { Int(SSL_read($0, start, Int32(count - filled))) }
+                    ?? recv(descriptor, start, count - filled, 0)
             }
             guard got > 0 else { return nil }
             filled += got

@@ -22,8 +22,10 @@ struct PackagingTests {
     }
 
     @Test(arguments: [
-        "Type=notify", "WatchdogSec=", "StateDirectory=refold", "Restart=always", "ProtectSystem=strict", "LimitNOFILE=",
-        "EnvironmentFile=-/etc/refold/refold.env", "ExecStart=/usr/local/bin/refold run --data %S/refold", "NoNewPrivileges=yes",
+        "Type=notify", "WatchdogSec=", "StateDirectory=refold", "Restart=always", "ProtectSystem=strict",
+        "LimitNOFILE=",
+        "EnvironmentFile=-/etc/refold/refold.env", "ExecStart=/usr/local/bin/refold run --data %S/refold",
+        "NoNewPrivileges=yes",
     ])
     func theUnitSays(line: String) throws {
         #expect(try Tree.text("packaging/refold.service").split(separator: "\n").contains { $0.hasPrefix(line) })
@@ -45,7 +47,10 @@ struct PackagingTests {
 
     /// An alert on a metric that nobody exports never fires.
     @Test func everyAlertIsAboutAMetricThatThereIs() throws {
-        let exported = Set(try Tree.text("Sources/ControlAPI/Metrics.swift").matches(of: /"(refold_[a-z_]+)"/).map { String($0.1) })
+        let exported = Set(
+            try Tree.text("Sources/ControlAPI/Metrics.swift").matches(of: /"(refold_[a-z_]+)"/).map {
+                String($0.1)
+            })
         let rules = try Tree.text("packaging/prometheus/refold.rules.yml")
         let used = rules.matches(of: /refold_[a-z_]+/).map { String($0.0) }
         #expect(used.count >= 12)

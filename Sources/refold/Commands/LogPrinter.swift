@@ -58,7 +58,8 @@ struct LogPrinter {
         if record.flags.contains(.truncated) { put(",\"payload_bytes\":\(record.originalPayloadLength)") }
         let beforePayload = buffer.count
         if base64 {
-            put(",\"payload_base64\":\"\(Data(record.payload).base64EncodedString())\",\"verdict\":\"\(record.verdict.name)\"}")
+            put(",\"payload_base64\":\"\(Data(record.payload).base64EncodedString())\"")
+            put(",\"verdict\":\"\(record.verdict.name)\"}")
             return
         }
         put(",\"payload\":")

@@ -25,7 +25,9 @@ struct Run: AsyncParsableCommand {
         let settings = try await options.load()
         let screen = demo && isatty(1) == 1
         let notes = screen ? RecentNotes() : nil
-        LineLogHandler.bootstrap(level: settings.loggingLevel, format: settings.loggingFormat, screen: notes.map { (settings.data, $0) })
+        LineLogHandler.bootstrap(
+            level: settings.loggingLevel, format: settings.loggingFormat,
+            screen: notes.map { (settings.data, $0) })
         let logger = Logger(label: "refold")
         let signals = Signals()
         let startedAt = ContinuousClock.now
@@ -47,7 +49,10 @@ struct Run: AsyncParsableCommand {
 
         let heartbeat = Task { await Self.keepWatchdogFed(manager, daemon) }
         if demo {
-            await Demo(daemon: daemon, devices: demoDevices, rate: demoRate, startedAt: startedAt, notes: notes, logger: logger)
+            await Demo(
+                daemon: daemon, devices: demoDevices, rate: demoRate, startedAt: startedAt, notes: notes,
+                logger: logger
+            )
                 .run(until: signals)
         } else {
             await signals.wait()

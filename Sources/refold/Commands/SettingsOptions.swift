@@ -8,10 +8,12 @@ struct SettingsOptions: ParsableArguments {
     @Option(help: "Folder of the log and everything else that is kept.") var data: String?
     @Option(name: .customLong("broker-url"), help: "mqtt://[user[:password]@]host[:port], mqtts:// for TLS.")
     var brokerURL: String?
-    @Option(name: .customLong("database-url"), help: "postgresql://user:password@host:5432/name") var databaseURL: String?
+    @Option(name: .customLong("database-url"), help: "postgresql://user:password@host:5432/name")
+    var databaseURL: String?
     @Option(help: "Address of the API: HOST:PORT.") var http: String?
     @Option(help: "Name of this node; the MQTT client id is refold-<node>.") var node: String?
-    @Option(name: .customLong("set"), help: "Any other setting: KEY=VALUE; may be repeated.") var assignments: [String] = []
+    @Option(name: .customLong("set"), help: "Any other setting: KEY=VALUE; may be repeated.") var assignments:
+        [String] = []
 
     func load() async throws -> Settings {
         var flags: [String: String] = [:]
@@ -27,7 +29,8 @@ struct SettingsOptions: ParsableArguments {
         flags["http"] = http ?? flags["http"]
         flags["node"] = node ?? flags["node"]
         do {
-            let source = try await SettingsSource(file: config, flags: flags, environment: ProcessInfo.processInfo.environment)
+            let source = try await SettingsSource(
+                file: config, flags: flags, environment: ProcessInfo.processInfo.environment)
             return try Settings(from: source, hostName: Self.hostName())
         } catch {
             for problem in error.problems { printError(problem) }

@@ -149,7 +149,8 @@ struct Simulate: AsyncParsableCommand {
             ("duplicates", "\(statistics.duplicates)"), ("seconds", fixed(statistics.seconds)),
             ("acknowledged_per_second", fixed(statistics.acknowledgedPerSecond)),
             ("ack_p50_ms", millis(statistics.ackMicrosP50)), ("ack_p99_ms", millis(statistics.ackMicrosP99)),
-            ("connections_made", "\(statistics.connectionsMade)"), ("connections_lost", "\(statistics.connectionsLost)"),
+            ("connections_made", "\(statistics.connectionsMade)"),
+            ("connections_lost", "\(statistics.connectionsLost)"),
             ("ungraceful_leaves", "\(statistics.ungracefulLeaves)"), ("commands", "\(statistics.commands)"),
         ]
         return "{" + fields.map { "\"\($0.0)\": \($0.1)" }.joined(separator: ", ") + "}"

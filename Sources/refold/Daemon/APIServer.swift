@@ -29,7 +29,9 @@ struct APIServer: Sendable {
                 let shown = host.contains(":") ? "[\(host)]" : host
                 return APIServer(address: "\(shown):\(try result.get())", group: group, task: task)
             } catch {
-                throw StartError("the API cannot listen on \(host):\(port): \(error). Give another --http HOST:PORT", exitCode: 2)
+                throw StartError(
+                    "the API cannot listen on \(host):\(port): \(error). Give another --http HOST:PORT",
+                    exitCode: 2)
             }
         }
         throw StartError("the API ended before it began", exitCode: 1)

@@ -45,14 +45,17 @@ final class Daemon: Sendable {
             try FileManager.default.createDirectory(
                 atPath: settings.data, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o750])
         } catch {
-            throw StartError("cannot create the data folder \(settings.data): \(error.localizedDescription)", exitCode: 2)
+            throw StartError(
+                "cannot create the data folder \(settings.data): \(error.localizedDescription)", exitCode: 2)
         }
         // The log first: its lock says whether the folder, private services included, is ours.
         var options = FileLogOptions()
         options.segmentBytes = settings.segmentBytes
         options.acceptClock = acceptClock
         options.onSlowSync = { seconds in
-            logger.warning("an fdatasync of the log took \((seconds * 10).rounded() / 10) s: the disk is slow or failing")
+            logger.warning(
+                "an fdatasync of the log took \((seconds * 10).rounded() / 10) s: the disk is slow or failing"
+            )
         }
         let log = try FileLog.open(directory: settings.data + "/log", options: options)
         if let torn = log.report.torn { logger.warning("\(torn)") }
@@ -85,7 +88,8 @@ final class Daemon: Sendable {
         let token = try TokenFile.loadOrCreate(inFolder: settings.data)
         let databaseURL = services.databaseURL
         let keeper = DatabaseKeeper(
-            url: databaseURL, staleSeconds: settings.staleSeconds, offlineSeconds: settings.offlineSeconds, logger: logger)
+            url: databaseURL, staleSeconds: settings.staleSeconds, offlineSeconds: settings.offlineSeconds,
+            logger: logger)
         try await keeper.prepare()
 
         let decider = CampaignDecider(writer: log, source: log, clock: { wallClock() })
@@ -103,7 +107,9 @@ final class Daemon: Sendable {
         let access = SystemAccess(
             status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(tables: queries),
             metrics: { await metrics.collect() },
-            gate: { tenant, device in ingest.deviceStatistics(tenant: tenant, device: device).map(GateStatistics.init) })
+            gate: { tenant, device in
+                ingest.deviceStatistics(tenant: tenant, device: device).map(GateStatistics.init)
+            })
 
         let api = ControlAPI(system: access, policy: AccessPolicy(token: token, bindHost: settings.httpHost))
         let server = try await APIServer.start(api, host: settings.httpHost, port: settings.httpPort, logger: logger)

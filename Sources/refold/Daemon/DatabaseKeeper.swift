@@ -44,12 +44,15 @@ actor DatabaseKeeper {
             thresholds.int8(Int64(presence.stale))
             thresholds.int8(Int64(presence.offline))
             _ = try open.query(
-                "update refold.presence_thresholds set stale_after_seconds = $1, offline_after_seconds = $2", thresholds,
+                "update refold.presence_thresholds set stale_after_seconds = $1, offline_after_seconds = $2",
+                thresholds,
                 name: "write the thresholds of presence")
             connection = open
             set(nil, prepared: true)
         } catch let error as MigrationError {
-            shared.withLock { $0 = State(connected: true, lastError: error.description, prepared: false, refused: true) }
+            shared.withLock {
+                $0 = State(connected: true, lastError: error.description, prepared: false, refused: true)
+            }
             throw error
         } catch {
             connection = nil
@@ -100,7 +103,9 @@ actor DatabaseKeeper {
             return before
         }
         if let problem, before.lastError != problem {
-            logger.warning("the database cannot be reached: \(problem). The log goes on; the tables catch up by themselves")
+            logger.warning(
+                "the database cannot be reached: \(problem). The log goes on; the tables catch up by themselves"
+            )
         } else if problem == nil, before.lastError != nil {
             logger.info("the database is there again")
         }

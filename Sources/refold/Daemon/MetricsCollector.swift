@@ -65,7 +65,9 @@ struct MetricsCollector: Sendable {
             metrics.add(.projectionLagSeconds, status.lagSeconds, ["projection": name])
             metrics.add(.projectionApplySeconds, HistogramSnapshot(status.applyTime), ["projection": name])
             for state in ProjectorStatus.State.allCases {
-                metrics.add(.projectionState, state == status.state, ["projection": name, "state": state.rawValue.lowercased()])
+                metrics.add(
+                    .projectionState, state == status.state,
+                    ["projection": name, "state": state.rawValue.lowercased()])
             }
         }
     }

@@ -33,7 +33,10 @@ struct PrivateServerSet: Sendable {
                 }
             }
             let clientID = "refold-\(settings.node)"
-            let brokers = mosquitto.map { [BrokerSettings(name: "main", host: "127.0.0.1", port: $0.port, clientID: clientID)] }
+            let brokers =
+                mosquitto.map {
+                    [BrokerSettings(name: "main", host: "127.0.0.1", port: $0.port, clientID: clientID)]
+                }
                 ?? settings.brokers.map { BrokerSettings($0, clientID: clientID) }
             return PrivateServerSet(
                 brokers: brokers, databaseURL: settings.databaseURL ?? postgres?.url ?? "", postgres: postgres,
@@ -52,7 +55,9 @@ struct PrivateServerSet: Sendable {
 extension BrokerSettings {
     init(_ broker: Settings.Broker, clientID: String) {
         let tls = broker.address.tls
-            ? TLS(caFile: broker.caFile, certFile: broker.certFile, keyFile: broker.keyFile, verify: broker.verify) : nil
+            ? TLS(
+                caFile: broker.caFile, certFile: broker.certFile, keyFile: broker.keyFile,
+                verify: broker.verify) : nil
         self.init(name: broker.name, host: broker.address.host, port: broker.address.port, clientID: clientID, tls: tls)
         username = broker.username
         password = broker.password

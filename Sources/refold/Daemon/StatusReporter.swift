@@ -36,7 +36,9 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
                 head: durable, durable: durable, segments: statistics.segments, bytes: statistics.usedBytes),
             projections: projections,
             brokers: brokers.map {
-                .init(name: $0.name, connected: $0.connected, sessionPresent: $0.sessionPresent, lastError: $0.lastError)
+                .init(
+                    name: $0.name, connected: $0.connected, sessionPresent: $0.sessionPresent,
+                    lastError: $0.lastError)
             },
             database: .init(connected: keeper.connected, lastError: keeper.lastError))
     }
@@ -44,7 +46,9 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     func reasonsNotReady() async -> [String] {
         ingest().compactMap { broker in
             if broker.state == .held { return "broker \(broker.name) is held: the disk is full" }
-            if !broker.connected { return "broker \(broker.name) is not connected: \(broker.lastError ?? "connecting")" }
+            if !broker.connected {
+                return "broker \(broker.name) is not connected: \(broker.lastError ?? "connecting")"
+            }
             return broker.subscribed ? nil : "broker \(broker.name): nothing is subscribed"
         }
     }
@@ -79,7 +83,8 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
 
     private static func report(_ status: ProjectorStatus) -> SystemStatus.Projection {
         .init(
-            name: status.name, version: status.version, partition: status.partition, position: status.position?.rawValue,
+            name: status.name, version: status.version, partition: status.partition,
+            position: status.position?.rawValue,
             lagEvents: status.lagEvents, lagSeconds: status.lagSeconds, state: status.state.rawValue.lowercased(),
             lastError: status.lastError)
     }

@@ -7,7 +7,9 @@ struct TableAccess: ReadQueries {
     let tables: TableQueries
 
     func device(tenant: String, device: String) async throws(QueryError) -> JSONRow? {
-        try await ask { () async throws(PostgresError) in try await tables.device(tenant: tenant, device: device) }.map(JSONRow.init)
+        try await ask { () async throws(PostgresError) in
+            try await tables.device(tenant: tenant, device: device)
+        }.map(JSONRow.init)
     }
 
     func firmware(tenant: String, page: PageRequest) async throws(QueryError) -> JSONPage {
@@ -17,7 +19,8 @@ struct TableAccess: ReadQueries {
     }
 
     func firmware(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
-        try await ask { () async throws(PostgresError) in try await tables.firmware(tenant: tenant, id: id) }.map(JSONRow.init)
+        try await ask { () async throws(PostgresError) in try await tables.firmware(tenant: tenant, id: id) }
+            .map(JSONRow.init)
     }
 
     func campaigns(tenant: String, status: String?, page: PageRequest) async throws(QueryError) -> JSONPage {
@@ -27,19 +30,22 @@ struct TableAccess: ReadQueries {
     }
 
     func campaign(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
-        try await ask { () async throws(PostgresError) in try await tables.campaign(tenant: tenant, id: id) }.map(JSONRow.init)
+        try await ask { () async throws(PostgresError) in try await tables.campaign(tenant: tenant, id: id) }
+            .map(JSONRow.init)
     }
 
     func deadLetters(_ filter: DeadLetterFilter, page: PageRequest) async throws(QueryError) -> JSONPage {
         JSONPage(try await ask { () async throws(PostgresError) in
             try await tables.deadLetters(
-                tenant: filter.tenantID, device: filter.deviceID, reason: filter.reason, limit: page.limit, after: page.after)
+                    tenant: filter.tenantID, device: filter.deviceID, reason: filter.reason,
+                    limit: page.limit, after: page.after)
         })
     }
 
     func deadLetters(at position: UInt64) async throws(QueryError) -> [JSONRow] {
         guard let position = Int64(exactly: position) else { return [] }
-        return try await ask { () async throws(PostgresError) in try await tables.deadLetters(at: position) }.map(JSONRow.init)
+        return try await ask { () async throws(PostgresError) in try await tables.deadLetters(at: position) }
+            .map(JSONRow.init)
     }
 
     private func ask<T: Sendable>(_ question: () async throws(PostgresError) -> T) async throws(QueryError) -> T {

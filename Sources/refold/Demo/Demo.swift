@@ -94,7 +94,8 @@ struct Demo {
         contents.logBytes = status.log.bytes
         contents.projections = status.projections.map {
             .init(
-                name: $0.name, position: $0.position.map { Int64($0) } ?? -1, lagEvents: $0.lagEvents, lagSeconds: $0.lagSeconds,
+                name: $0.name, position: $0.position.map { Int64($0) } ?? -1, lagEvents: $0.lagEvents,
+                lagSeconds: $0.lagSeconds,
                 state: $0.state, lastError: $0.lastError)
         }
         contents.brokers = brokers.map { broker in

@@ -87,7 +87,8 @@ struct LiveScreen {
             row("devices", "not known while the database is away")
         }
         for broker in c.brokers {
-            row("broker", "\(broker.name) at \(broker.address): \(broker.connected ? "connected" : "NOT CONNECTED")\(broker.detail)")
+            let state = broker.connected ? "connected" : "NOT CONNECTED"
+            row("broker", "\(broker.name) at \(broker.address): \(state)\(broker.detail)")
         }
         row("database", c.databaseConnected ? "connected" : "NOT CONNECTED: \(c.databaseError ?? "no answer yet")")
         if !c.notes.isEmpty { lines.append("") }

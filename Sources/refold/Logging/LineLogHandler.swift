@@ -32,7 +32,8 @@ struct LineLogHandler: LogHandler {
         case .json:
             var object: [String: Any] = ["time": now.description, "level": level.rawValue, "message": "\(message)"]
             for (key, value) in fields { object[key] = "\(value)" }
-            let data = try? JSONSerialization.data(withJSONObject: object, options: [.sortedKeys, .withoutEscapingSlashes])
+            let data = try? JSONSerialization.data(
+                withJSONObject: object, options: [.sortedKeys, .withoutEscapingSlashes])
             text = data.map { String(decoding: $0, as: UTF8.self) } ?? "\(message)"
         }
         text = text.replacing("\n", with: "\\n") + "\n"
@@ -56,7 +57,9 @@ struct LineLogHandler: LogHandler {
         if let screen {
             let path = screen.folder + "/refold.log"
             try? FileManager.default.createDirectory(atPath: screen.folder, withIntermediateDirectories: true)
-            if !FileManager.default.fileExists(atPath: path) { _ = FileManager.default.createFile(atPath: path, contents: nil) }
+            if !FileManager.default.fileExists(atPath: path) {
+                _ = FileManager.default.createFile(atPath: path, contents: nil)
+            }
             if let file = FileHandle(forWritingAtPath: path) {
                 file.seekToEndOfFile()
                 output = file

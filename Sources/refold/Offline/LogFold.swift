@@ -4,8 +4,8 @@ import Foundation
 import Projecting
 import Projections
 
-// `list` and `show` without a daemon or a database: the projection is folded over the log's files into tables in memory.
-// The same folds and the same rules of writing as the live tables', so that the rows are the same.
+// `list` and `show` without a daemon or a database: the projection is folded over the log's files into tables in
+// memory. The same folds and the same rules of writing as the live tables', so that the rows are the same.
 
 /// Rows of one table as they are at the log's durable end, as JSON objects with the columns' names.
 func foldedRows(projection name: String, table tableIndex: Int, log: any LogSource) throws -> [[String: Any]] {
@@ -27,7 +27,9 @@ func foldedRows(projection name: String, table tableIndex: Int, log: any LogSour
         fold.fold(block, from: block.base)
         if fold.dirtyRowCount > 10_000 { try commit(to: Position(block.end.rawValue - 1)) }
     }
-    if block.end.rawValue > 0 || reader.position.rawValue > 0 { try commit(to: Position(max(reader.position.rawValue, 1) - 1)) }
+    if block.end.rawValue > 0 || reader.position.rawValue > 0 {
+        try commit(to: Position(max(reader.position.rawValue, 1) - 1))
+    }
     // A table may be written in several ways (rows here, counters there): all its columns are shown.
     let first = descriptor.tables[tableIndex]
     var columns: [Column] = []
@@ -50,7 +52,10 @@ private func jsonObject(_ row: RowReader, _ table: Table) -> [String: Any] {
         case .bool: row.bool(index)
         case .float8: row.float8(index)
         case .timestamptz: row.timestamptz(index)?.description
-        case .jsonb: row.jsonb(index).flatMap { try? JSONSerialization.jsonObject(with: Data($0), options: .fragmentsAllowed) }
+            case .jsonb:
+                row.jsonb(index).flatMap {
+                    try? JSONSerialization.jsonObject(with: Data($0), options: .fragmentsAllowed)
+                }
         case .bytea: row.bytes(index).map { Data($0).base64EncodedString() }
         }
         object[column.type == .bytea ? column.name + "_base64" : column.name] = value ?? NSNull()
@@ -65,7 +70,9 @@ func offlineRows(_ question: RowQuestion, dataFolder: String, limit: Int?) throw
     let log = try ReadOnlyLog(directory: dataFolder + "/log")
     func rows(_ projection: String, _ suffix: String) throws -> [[String: Any]] {
         guard let entry = Catalog.entry(named: projection),
-            let index = entry.descriptor.tables.firstIndex(where: { $0.name.hasPrefix(suffix) && $0.write != .addDeltas })
+            let index = entry.descriptor.tables.firstIndex(where: {
+                $0.name.hasPrefix(suffix) && $0.write != .addDeltas
+            })
         else { preconditionFailure("\(projection) has no table \(suffix)") }
         return try foldedRows(projection: projection, table: index, log: log)
     }
@@ -95,6 +102,8 @@ func offlineRows(_ question: RowQuestion, dataFolder: String, limit: Int?) throw
                 && (reason == nil || text(row, "reason") == reason) && number(row, "position") > after ?? -1
         }
     case .deadLettersAt(let position):
-        return chosen(try rows("dead_letters", "dead_letters"), by: "position") { number($0, "position") == Int64(position) }
+        return chosen(try rows("dead_letters", "dead_letters"), by: "position") {
+            number($0, "position") == Int64(position)
+        }
     }
 }
