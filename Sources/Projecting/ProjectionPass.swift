@@ -132,9 +132,9 @@ struct ProjectionPass {
         oldestChange = nil
         foldedBytes = 0
         foldTime = .zero
-        // Half of the time at most goes into transactions, so that under load they grow instead of
-        // multiplying.
-        notBefore = ended + max(options.minimumCommitInterval, min(ended - began, .milliseconds(50)))
+        // A third of the time at most goes into transactions, so that under load they grow instead of
+        // multiplying, and leave the machine to the others.
+        notBefore = ended + max(options.minimumCommitInterval, min((ended - began) * 2, .milliseconds(200)))
         for index in rows.indices {
             // What a long catch-up needed is not kept for quiet times.
             if rows[index].bytes.count > 1 << 20 { rows[index] = RowBuffer() } else { rows[index].removeAll() }
