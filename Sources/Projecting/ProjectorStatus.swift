@@ -61,7 +61,7 @@ public struct ProjectorOptions: Sendable {
     /// Transactions are at least this far apart: for a projection of few, often changed rows.
     public var minimumCommitInterval: Duration = .zero
     /// A transaction is begun at the latest when so many rows changed, …
-    public var dirtyRowsMax = 10_000
+    public var dirtyRowsMax = 20_000
     /// … so many bytes of the log were folded, …
     public var foldedBytesMax = 32 << 20
     /// … or the oldest change has waited so long.
