@@ -82,15 +82,23 @@ actor DatabaseKeeper {
         }
     }
 
+    /// A schema that somebody dropped is made again: the projectors then find no checkpoint and refold from the log.
     private func ask() {
         do {
             let open = try connection.flatMap { $0.isUsable ? $0 : nil } ?? Connection(target)
             connection = open
-            _ = try open.query("select 1", name: "ask whether the database is there")
+            let found = try open.query(
+                "select to_regclass('refold.schema_migrations') is not null", name: "ask whether the database is there")
+            guard found.bool(0, 0) == true else {
+                logger.warning("the schema refold is gone: it is made again and refolded from the log")
+                return try prepare()
+            }
             set(nil)
-        } catch {
+        } catch let error as PostgresError {
             connection = nil
             set("\(error)")
+        } catch {
+            logger.error("the database cannot be used: \(error)")
         }
     }
 
