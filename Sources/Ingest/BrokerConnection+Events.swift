@@ -130,7 +130,16 @@ extension BrokerConnection {
 
     /// What the log says of a process before this one: whether it left a session with the broker.
     private func readHistory() {
-        guard let history, let known = try? BrokerHistory.read(from: history, broker: settings.name) else { return }
+        guard let history else { return }
+        let known: BrokerHistory
+        do {
+            known = try BrokerHistory.read(from: history, broker: settings.name)
+        } catch {
+            // A session that is gone must not pass unnoticed because the log cannot say that there was one.
+            say(.error, "the log cannot say whether we had a session with this broker: \(error)")
+            expectsSession = true
+            return
+        }
         let isOurs = known.clientID == nil || known.clientID == settings.clientID
         expectsSession = known.sessionKnown && isOurs
         if isOurs { subscribedFilters = known.filters }

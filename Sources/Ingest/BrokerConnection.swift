@@ -39,6 +39,10 @@ final class BrokerConnection: @unchecked Sendable {
     var usesV5: Bool
     /// The broker has said that it does not speak MQTT 5: no need to ask again.
     private var refusesV5 = false
+    /// The broker has accepted a CONNECT of ours since the start.
+    private var hasConnected = false
+    /// Hang-ups on our CONNECT in a row.
+    private var connectHangUps = 0
     /// The broker has, or should have, a session of ours. Nil: the log must be asked.
     var expectsSession: Bool?
     /// What the broker's session is subscribed to, as far as we know.
@@ -141,6 +145,8 @@ final class BrokerConnection: @unchecked Sendable {
         }
         if let ending = awaitConnack(session) { return ending }
         triesAllAddresses = false
+        hasConnected = true
+        connectHangUps = 0
         defer { usesV5 = settings.protocolPreference != .v311 && !refusesV5 }
         return greet(session) ?? serve(session)
     }
@@ -171,8 +177,10 @@ final class BrokerConnection: @unchecked Sendable {
         if !isThrough {
             triesAllAddresses.toggle()
         } else if code != Int(MOSQ_ERR_TLS.rawValue), settings.protocolPreference == .automatic {
-            // It hung up on our CONNECT: perhaps it knows the other version only.
-            usesV5.toggle()
+            // It hung up on our CONNECT: perhaps it knows the other version only. Not so when it has taken ours before;
+            // and a proxy whose broker is restarting hangs up too: only the third time in a row.
+            connectHangUps += 1
+            if !hasConnected, connectHangUps % 3 == 0 { usesV5.toggle() }
         }
         return .lost(reason: "cannot connect to \(settings.address): \(session.describe(code))", code: code)
     }

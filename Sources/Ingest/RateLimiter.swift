@@ -69,7 +69,8 @@ struct RateLimiter {
 
     private func charge(_ entry: inout Entry, _ time: Int64) -> Bool {
         let available = tokens(entry, at: time)
-        entry.at = max(entry.at, time)
+        // A clock that steps back gives nothing, and takes nothing afterwards.
+        entry.at = time
         if available >= 1 {
             entry.tokens = available - 1
             entry.accepted += 1

@@ -47,6 +47,8 @@ public struct Migrator: Sendable {
         guard connection.serverVersion >= Self.serverVersionMin else {
             throw MigrationError.serverTooOld(version: connection.serverVersion)
         }
+        let encoding = try connection.query("select current_setting('server_encoding')", name: "ask for the encoding")
+        guard encoding.text(0, 0) == "UTF8" else { throw MigrationError.notUTF8(encoding.text(0, 0) ?? "unknown") }
         var key = Parameters()
         key.text("\(schema).schema_migrations")
         // Waits for the other program; the lock is the session's, since each migration has a transaction of
@@ -108,6 +110,8 @@ public struct Migrator: Sendable {
 /// Why the schema was left as it is. The text says what to do.
 public enum MigrationError: Error, Sendable, CustomStringConvertible {
     case serverTooOld(version: Int)
+    /// It could not hold every text that a device may send.
+    case notUTF8(String)
     /// A newer program was here before.
     case newer(database: Int, known: Int)
     /// What was applied is not what this program holds.
@@ -118,6 +122,8 @@ public enum MigrationError: Error, Sendable, CustomStringConvertible {
         case .serverTooOld(let version):
             "PostgreSQL \(version / 10_000).\(version % 10_000) is too old: 15 or newer is needed "
                 + "(for security_invoker views)"
+        case .notUTF8(let encoding):
+            "the database's encoding is \(encoding): create one with `encoding 'UTF8' template template0`"
         case .newer(let database, let known):
             "the database's schema is of version \(database), this program knows \(known): start the newer program "
                 + "that was used before, or point this one at a database of its own"

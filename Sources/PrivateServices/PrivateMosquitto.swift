@@ -13,6 +13,7 @@ public final class PrivateMosquitto: Sendable {
         guard let program else {
             throw ServiceError("no mosquitto found: install the package mosquitto, or give --broker-url")
         }
+        PrivatePostgres.waitForPredecessor(pidFile: folder + "/mosquitto.pid")
         port = Self.isFree(1883) ? 1883 : Self.freePort()
         do {
             try FileManager.default.createDirectory(
@@ -23,6 +24,7 @@ public final class PrivateMosquitto: Sendable {
                 user \(user)
                 listener \(port) 127.0.0.1
                 allow_anonymous true
+                pid_file \(folder)/mosquitto.pid
                 persistence true
                 persistence_location \(folder)/
                 autosave_interval 60

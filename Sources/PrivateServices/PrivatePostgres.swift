@@ -36,6 +36,7 @@ public final class PrivatePostgres: Sendable {
                 ],
                 as: runAs, output: output)
         }
+        Self.waitForPredecessor(pidFile: cluster + "/postmaster.pid") { Self.answers(bin, socket) }
         if Self.answers(bin, socket) {
             process = nil  // It outlived a killed daemon: it is ours, by its folder.
         } else {
@@ -49,11 +50,8 @@ public final class PrivatePostgres: Sendable {
                 ],
                 user: runAs, output: output, deathSignal: "INT", onExit: onExit)
         }
-        let deadline = Date().addingTimeInterval(60)
+        let deadline = Date().addingTimeInterval(30)
         while !Self.answers(bin, socket) {
-            if let process, !process.isRunning {
-                throw ServiceError("the private PostgreSQL ended at once; its words are in \(output)")
-            }
             if Date() > deadline {
                 throw ServiceError("the private PostgreSQL does not answer; its words are in \(output)")
             }
@@ -64,6 +62,17 @@ public final class PrivatePostgres: Sendable {
         if exists.output.trimmingCharacters(in: .whitespacesAndNewlines) != "1" {
             let made = try runProgram(base + ["create database \(Self.database)"])
             if made.code != 0 { throw ServiceError("cannot create the database \(Self.database): \(made.output)") }
+        }
+    }
+
+    /// A daemon that was killed leaves servers that are still on their way out.
+    static func waitForPredecessor(pidFile: String, unless isUsable: () -> Bool = { false }) {
+        let deadline = Date().addingTimeInterval(15)
+        while let text = try? String(contentsOfFile: pidFile, encoding: .utf8),
+            let pid = pid_t(text.prefix { $0.isNumber }), kill(pid, 0) == 0 || errno == EPERM, !isUsable(),
+            Date() < deadline
+        {
+            usleep(50_000)
         }
     }
 

@@ -27,6 +27,7 @@ struct ProjectionPass {
     private var oldestChange: ContinuousClock.Instant?
     /// No transaction before this, unless behind.
     private var notBefore = ContinuousClock.now
+    private var confirmAt = ContinuousClock.now + .seconds(1)
 
     /// Reads the checkpoint and opens the log behind it.
     init(
@@ -68,7 +69,10 @@ struct ProjectionPass {
             if more && block.end > next { try foldBlock() }
             let atEnd = !more || block.byteCount < options.readBytes
             try commitIfDue(atEnd: atEnd)
-            if !more { wait() }
+            if !more {
+                try confirmCheckpoint()
+                wait()
+            }
         }
         try commit()
     }
@@ -104,6 +108,17 @@ struct ProjectionPass {
                     || now - oldestChange >= max(options.commitDelayMax, options.minimumCommitInterval)
             }
         if due { try commit() }
+    }
+
+    /// With nothing to do, asks the store once a second whether it still has what was committed: a database that crashed
+    /// may have lost its last asynchronous commits, or somebody dropped the tables.
+    private mutating func confirmCheckpoint() throws {
+        let now = ContinuousClock.now
+        guard oldestChange == nil, now >= confirmAt else { return }
+        confirmAt = now + .seconds(1)
+        guard try store.checkpoint(of: fold.descriptor, partition: partition) != committed else { return }
+        throw StoreError.checkpointMoved(
+            "the checkpoint is not at \(committed.map { "\($0)" } ?? "the beginning") any more: folding again from there")
     }
 
     /// Blocks until there is more to fold or something is due.

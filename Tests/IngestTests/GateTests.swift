@@ -135,6 +135,7 @@ import TestSupport
         #expect(!take(&limiter, "a", 99_999))
         #expect(take(&limiter, "a", 100_000))
         #expect(!take(&limiter, "a", 50_000), "a clock that steps back gives nothing")
+        #expect(take(&limiter, "a", 150_000), "and takes nothing: from there on it fills again")
         #expect((0..<7).filter { _ in take(&limiter, "a", 60_000_000) }.count == 5)
     }
 

@@ -102,6 +102,45 @@ import Testing
         world.killDaemon()
     }
 
+    /// Positions mean other events in another log: going on from those checkpoints would leave events out in silence.
+    @Test func tablesOfAnotherLogAreRefused() async throws {
+        let world = try World(postgres: try PostgresServer.shared.get())
+        try world.startDaemon()
+        try await world.untilSubscribed()
+        try await world.untilEnded(try world.startFleet(["--devices", "5", "--rate", "0", "--count", "200"]))
+        try await world.untilQuiet()
+        #expect(world.stopDaemon().exitCode == 0)
+        try FileManager.default.moveItem(atPath: world.data, toPath: world.folder + "/kept")
+        let output = world.folder + "/other.log", other = try world.refold(world.runArguments, log: output)
+        #expect(await eventually { !other.isRunning })
+        #expect(other.exitCode == 2)
+        let said = try String(contentsOfFile: output, encoding: .utf8)
+        #expect(said.contains("belong to the log") && said.contains("drop schema refold cascade"), "\(said)")
+        try FileManager.default.removeItem(atPath: world.data)
+        try FileManager.default.moveItem(atPath: world.folder + "/kept", toPath: world.data)
+        try world.startDaemon()
+        try await world.untilQuiet()
+        try expectEverything(world, exactly: true)
+        world.killDaemon()
+    }
+
+    /// Commits are asynchronous: a database that crashes after the last of them falls back, with nothing new to fold.
+    @Test func aDatabaseThatLosesItsLastCommitsWhenAllIsQuietGetsThemAgain() async throws {
+        let world = try World(postgres: try PostgresServer())
+        try world.startDaemon()
+        try await world.untilSubscribed()
+        for _ in 1...3 {
+            try await world.untilEnded(try world.startFleet(["--devices", "20", "--rate", "0", "--count", "500"]))
+            try await world.untilQuiet()
+            world.postgres.kill()
+            try world.postgres.start()
+            #expect(await eventually(within: 60) { (try? world.naiveFoldDifferences()) == .some(nil) })
+        }
+        try await world.untilQuiet()
+        try expectEverything(world, exactly: true)
+        world.killDaemon()
+    }
+
     private func expectEverything(_ world: World, exactly: Bool) throws {
         let ledger = try world.ledger()
         let result = Comparison(

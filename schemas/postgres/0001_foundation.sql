@@ -48,6 +48,15 @@ CREATE TABLE refold.projection_checkpoints (
     PRIMARY KEY (projection, partition)
 );
 
+-- Positions mean something in one log only. A program with another log, or with an older copy of this one, must not
+-- go on from these checkpoints: events would be left out or mixed in silence.
+CREATE TABLE refold.log_identity (
+    singleton   boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    log_id      text NOT NULL,
+    -- Set, for good, when a checkpoint was found beyond the log's end.
+    diverged_at timestamptz
+);
+
 -- Moves a checkpoint from old_position (null: none yet) to new_position, or raises RF001 when it stands
 -- elsewhere, so that the transaction which holds the rows fails with it. Called first in that transaction: of
 -- two projectors one waits here for the other's row lock, and then finds that it was too late.

@@ -87,13 +87,10 @@ final class Daemon: Sendable {
         let startedAt = wallClock()
         let token = try TokenFile.loadOrCreate(inFolder: settings.data)
         let databaseURL = services.databaseURL
-        let keeper = DatabaseKeeper(
-            url: databaseURL, staleSeconds: settings.staleSeconds, offlineSeconds: settings.offlineSeconds,
-            logger: logger)
+        let keeper = DatabaseKeeper(url: databaseURL, settings: settings, log: log, logger: logger)
         try await keeper.prepare()
 
         let decider = CampaignDecider(writer: log, source: log, clock: { wallClock() })
-        _ = try await decider.recover()
         let projectors = Self.makeProjectors(settings, log: log, databaseURL: databaseURL, logger: logger)
         let ingest = try IngestService(
             brokers: services.brokers, gate: GateSettings(settings), log: log, history: log,
@@ -120,6 +117,14 @@ final class Daemon: Sendable {
             }
         }
         ingest.start()
+        // Ingest does not wait for it, nor fall with it: only commands need what was decided before.
+        Task {
+            do {
+                try await decider.recover()
+            } catch {
+                logger.error("the campaigns cannot be read back, and no command can be taken: \(error)")
+            }
+        }
         self.settings = settings
         self.log = log
         self.reporter = reporter

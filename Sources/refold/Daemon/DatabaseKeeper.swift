@@ -1,7 +1,9 @@
+import EventLog
 import Foundation
 import Logging
 import Postgres
 import PostgresStore
+import Settings
 import Synchronization
 import Threading
 
@@ -21,20 +23,24 @@ actor DatabaseKeeper {
     nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
     private let target: Target
     private let presence: (stale: Int, offline: Int)
+    private let logID: String
+    private let durableCount: @Sendable () -> UInt64
     private let logger: Logger
     private nonisolated let shared = Mutex(State())
     private var connection: Connection?
 
-    init(url: String, staleSeconds: Int, offlineSeconds: Int, logger: Logger) {
+    init(url: String, settings: Settings, log: FileLog, logger: Logger) {
         target = Target(url, applicationName: "refold", connectTimeoutSeconds: 3, responseTimeoutSeconds: 20)
-        presence = (staleSeconds, offlineSeconds)
+        presence = (settings.staleSeconds, settings.offlineSeconds)
+        logID = log.report.logID.description
+        durableCount = { log.durableCount }
         self.logger = logger
     }
 
     nonisolated var state: State { shared.withLock { $0 } }
 
     /// One attempt to connect and prepare.
-    /// - Throws: `MigrationError` when the database can never be used as it is.
+    /// - Throws: `MigrationError` or `OtherLogError` when the database can never be used as it is.
     func prepare() throws {
         do {
             let open = try Connection(target) { [logger] notice in logger.info("database: \(notice)") }
@@ -47,17 +53,35 @@ actor DatabaseKeeper {
                 "update refold.presence_thresholds set stale_after_seconds = $1, offline_after_seconds = $2",
                 thresholds,
                 name: "write the thresholds of presence")
+            try bind(open)
             connection = open
             set(nil, prepared: true)
-        } catch let error as MigrationError {
-            shared.withLock {
-                $0 = State(connected: true, lastError: error.description, prepared: false, refused: true)
-            }
+        } catch let error where error is MigrationError || error is OtherLogError {
+            shared.withLock { $0 = State(connected: true, lastError: "\(error)", prepared: false, refused: true) }
             throw error
         } catch {
             connection = nil
             set("\(error)")
         }
+    }
+
+    /// Ties the tables to our log the first time, and refuses those of another log, or of a longer one than ours.
+    private func bind(_ open: Connection) throws {
+        var ours = Parameters()
+        ours.text(logID)
+        _ = try open.query(
+            "insert into refold.log_identity (log_id) values ($1) on conflict do nothing", ours, name: "bind the log")
+        let bound = try open.query("select log_id from refold.log_identity", name: "compare the logs").text(0, 0) ?? ""
+        if bound != logID { throw OtherLogError.another(theirs: bound, ours: logID) }
+        var end = Parameters()
+        end.int8(Int64(durableCount()))
+        let found = try open.query(
+            """
+            update refold.log_identity set diverged_at = coalesce(diverged_at,
+                (select now() where exists (select from refold.projection_checkpoints where position >= $1)))
+            returning diverged_at is not null
+            """, end, name: "compare the tables with the log")
+        if found.bool(0, 0) == true { throw OtherLogError.diverged(ours: logID) }
     }
 
     /// Prepares until it succeeds, calls `whenPrepared` once, then watches until the task is cancelled.
@@ -116,6 +140,24 @@ actor DatabaseKeeper {
             )
         } else if problem == nil, before.lastError != nil {
             logger.info("the database is there again")
+        }
+    }
+}
+
+/// The tables were folded from a log that is not this one: positions in them mean other events.
+enum OtherLogError: Error, CustomStringConvertible {
+    case another(theirs: String, ours: String)
+    case diverged(ours: String)
+
+    var description: String {
+        let advice = "use the log that belongs to them, or give another --database-url, or `drop schema refold cascade` "
+            + "there: the tables are then refolded from this log"
+        return switch self {
+        case .another(let theirs, let ours):
+            "the database's tables belong to the log \(theirs), this one is \(ours): \(advice)"
+        case .diverged(let ours):
+            "a projector position past the log's end: the database's tables were ahead of the log \(ours), which must be "
+                + "an older copy: \(advice)"
         }
     }
 }

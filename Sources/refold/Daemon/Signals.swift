@@ -12,6 +12,7 @@ final class Signals: @unchecked Sendable {
 
     init() {
         signal(SIGPIPE, SIG_IGN)
+        signal(SIGXFSZ, SIG_IGN)  // a file size limit is a full disk (EFBIG), not a reason to die
         let (stream, continuation) = AsyncStream.makeStream(of: Int32.self)
         self.stream = stream
         self.continuation = continuation
