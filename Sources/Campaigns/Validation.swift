@@ -37,7 +37,7 @@ func validate(_ spec: FirmwareSpec) throws(Refusal) {
 }
 
 /// One campaign names at most so many devices; the request's size is limited before that.
-public let campaignDevicesMax = 1_000_000
+public let campaignDevicesMax = 500_000
 
 func validate(_ spec: CampaignSpec) throws(Refusal) {
     try checkText(spec.name, "name", max: 200)

@@ -128,11 +128,12 @@ struct SegmentHeader: Equatable {
     static func decode(_ bytes: UnsafeRawBufferPointer) throws(DecodeError) -> SegmentHeader {
         guard bytes.count >= byteCount else { throw .damaged }
         guard bytes.little(0, as: UInt64.self) == LogFormat.segmentMagic else { throw .notASegment }
-        let version = bytes.little(8, as: UInt32.self)
-        guard version == LogFormat.version else { throw .newerVersion(version) }
         let crc = LogFormat.crc(UnsafeRawBufferPointer(rebasing: bytes[..<crcOffset]))
         guard crc == bytes.little(crcOffset, as: UInt32.self), bytes.little(12, as: UInt32.self) == UInt32(byteCount)
         else { throw .damaged }
+        // Behind the checksum, which every version keeps in its place: a flipped bit is no newer format.
+        let version = bytes.little(8, as: UInt32.self)
+        guard version == LogFormat.version else { throw .newerVersion(version) }
         let id = LogID(
             high: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 16, as: UInt64.self)),
             low: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 24, as: UInt64.self)))

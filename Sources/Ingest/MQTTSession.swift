@@ -228,8 +228,10 @@ final class MQTTSession {
         }
         let text = String(cString: mosquitto_strerror(Int32(code)))
         let isTLS = code == Int(MOSQ_ERR_TLS.rawValue) || code == Int(MOSQ_ERR_TLS_HANDSHAKE.rawValue)
-        guard isTLS, let lastLogLine else { return text }
-        return "\(text) \(lastLogLine)"
+        guard isTLS else { return text }
+        let advice = "Check that the port speaks TLS, that ca_file is the broker's authority, that its certificate "
+            + "names this host and has not expired"
+        return [text, lastLogLine, advice].compactMap(\.self).joined(separator: " ")
     }
 
     /// Why a CONNACK refuses, in words.

@@ -110,15 +110,15 @@ struct ProjectionPass {
         if due { try commit() }
     }
 
-    /// With nothing to do, asks the store once a second whether it still has what was committed: a database that crashed
-    /// may have lost its last asynchronous commits, or somebody dropped the tables.
+    /// With nothing to do, asks the store once a second whether it still has what was committed: a database that
+    /// crashed may have lost its last asynchronous commits, or somebody dropped the tables.
     private mutating func confirmCheckpoint() throws {
         let now = ContinuousClock.now
         guard oldestChange == nil, now >= confirmAt else { return }
         confirmAt = now + .seconds(1)
         guard try store.checkpoint(of: fold.descriptor, partition: partition) != committed else { return }
         throw StoreError.checkpointMoved(
-            "the checkpoint is not at \(committed.map { "\($0)" } ?? "the beginning") any more: folding again from there")
+            "the checkpoint is not at \(committed?.description ?? "the beginning") any more: going on from there")
     }
 
     /// Blocks until there is more to fold or something is due.

@@ -136,8 +136,14 @@ public struct Settings: Sendable {
             filters: text("filters").split(separator: ",").map { $0.trimmingPrefix(" ") }.map(String.init),
             shareGroup: optional("share_group"), batchMessagesMax: int("batch_messages_max"),
             lingerMicros: int("linger_micros"))
+        if let inURL = address.username, let beside = optional("username"), inURL != beside {
+            problems.append("\(prefix): url and username name two users; give one")
+        }
+        if let inURL = address.password, (optional("password") ?? inURL) != inURL || optional("password_file") != nil {
+            problems.append("\(prefix): a password stands in url and another beside it; give one")
+        }
         if let file = optional("password_file") {
-            if broker.password != nil {
+            if optional("password") != nil {
                 problems.append("\(prefix): both password and password_file are set; give one")
             }
             do {

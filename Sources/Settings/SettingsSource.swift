@@ -67,7 +67,8 @@ public struct SettingsSource: Sendable {
                 provider: variables(environment.filter { $0.key.hasPrefix("REFOLD_") }), prefix: ["refold"]),
             Layer(origin: { origins[$0.key] ?? "environment" }, provider: variables(aliases), prefix: ["refold"]),
         ]
-        if let path {
+        // A file of comments alone says nothing; swift-configuration would call it no mapping.
+        if let path, document?.keys.isEmpty == false {
             do {
                 let yaml = try await FileProvider<YAMLSnapshot>(filePath: FilePath(path))
                 layers.append(Layer(origin: { _ in path }, provider: yaml, prefix: []))

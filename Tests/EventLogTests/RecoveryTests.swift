@@ -164,10 +164,10 @@ import Testing
         var bytes = try (what == "another log's" ? other : folder).bytes(folder.segments[0])
         switch what {
         case "nonsense": bytes = [UInt8](repeating: 7, count: 5000)
-        case "a newer format's": bytes[8] = 2
         case "a damaged": bytes[40] ^= 1
         default:
-            bytes[40] = 4
+            // With a checksum that is right: a header as another program would have written it.
+            if what == "a newer format's" { bytes[8] = 2 } else { bytes[40] = 4 }
             bytes.withUnsafeMutableBytes { raw in
                 let crc = LogFormat.crc(UnsafeRawBufferPointer(rebasing: raw[..<4092]))
                 raw.store(little: crc, 4092)

@@ -59,6 +59,11 @@ private func problems(
         #expect(flag.resolved.first { $0.setting.key == "broker.url" }?.origin == "--broker-url")
     }
 
+    @Test(arguments: ["", "# nothing but a comment\n"])
+    func aFileThatSaysNothingMeansTheDefaults(yaml: String) async throws {
+        #expect(try await settings(yaml: yaml).data == "./data")
+    }
+
     @Test func severalBrokers() async throws {
         let all = try await settings(yaml: """
             brokers:
@@ -92,6 +97,8 @@ private func problems(
         ("- a\n", "must be a mapping"),
         ("a: [\n", "not valid YAML"),
         ("logging:\n  format: xml\n", "must be one of auto, text, json"),
+        ("broker:\n  url: mqtt://u:a@x\n  password: b\n", "a password stands in url and another beside it"),
+        ("broker:\n  url: mqtt://u@x\n  username: v\n", "url and username name two users"),
     ])
     func refused(yaml: String, expected: String) async throws {
         let text = try await problems(yaml: yaml)
@@ -108,7 +115,7 @@ private func problems(
     @Test func secretsAreMasked() async throws {
         let all = try await settings(
             flags: [
-                "broker.url": "mqtt://u:secret1@h", "broker.password": "secret2",
+                "broker.url": "mqtt://u:secret1@h", "broker.password": "secret1",
                 "database.url": "postgresql://u:secret3@h/d?password=secret4",
             ])
         let shown = all.resolved.map(\.shown).joined(separator: " ")

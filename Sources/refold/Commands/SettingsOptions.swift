@@ -1,5 +1,7 @@
 import ArgumentParser
 import Foundation
+import Ingest
+import Postgres
 import Settings
 
 /// The flags that stand for settings. Anything without a flag of its own: `--set key=value`.
@@ -31,11 +33,33 @@ struct SettingsOptions: ParsableArguments {
         do {
             let source = try await SettingsSource(
                 file: config, flags: flags, environment: ProcessInfo.processInfo.environment)
-            return try Settings(from: source, hostName: Self.hostName())
+            let settings = try Settings(from: source, hostName: Self.hostName())
+            try Self.checkUsable(settings)
+            return settings
         } catch {
             for problem in error.problems { printError(problem) }
             throw ExitCode(2)
         }
+    }
+
+    /// What only those who use a setting can judge: certificates, share groups, the database URL's parameters.
+    private static func checkUsable(_ settings: Settings) throws(SettingsError) {
+        var problems: [String] = []
+        for broker in settings.brokers {
+            do {
+                try BrokerSettings(broker, clientID: "refold-\(settings.node)").validate()
+            } catch {
+                problems.append(error.description)
+            }
+        }
+        if let url = settings.databaseURL {
+            do {
+                try Target(url).check()
+            } catch {
+                problems.append("database.url: \(error.message)")
+            }
+        }
+        if !problems.isEmpty { throw SettingsError(problems) }
     }
 
     /// The host's name up to its first dot, with what a client id cannot hold replaced.

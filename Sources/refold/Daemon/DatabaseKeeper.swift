@@ -150,14 +150,14 @@ enum OtherLogError: Error, CustomStringConvertible {
     case diverged(ours: String)
 
     var description: String {
-        let advice = "use the log that belongs to them, or give another --database-url, or `drop schema refold cascade` "
-            + "there: the tables are then refolded from this log"
+        let advice = "use the log that belongs to them, or give another --database-url, or `drop schema refold "
+            + "cascade` there: the tables are then refolded from this log"
         return switch self {
         case .another(let theirs, let ours):
             "the database's tables belong to the log \(theirs), this one is \(ours): \(advice)"
         case .diverged(let ours):
-            "a projector position past the log's end: the database's tables were ahead of the log \(ours), which must be "
-                + "an older copy: \(advice)"
+            "a projector position past the log's end: the database's tables were ahead of the log \(ours), which "
+                + "must be an older copy: \(advice)"
         }
     }
 }
