@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 static long wanted = 100000, seen;
 static double first, last;
@@ -41,13 +42,14 @@ static void on_connect(struct mosquitto *m, void *filter, int reason)
     if (reason == 0) mosquitto_subscribe(m, NULL, filter, 1);
 }
 
-static void run_poll(struct mosquitto *m)
+// `linger` µs pass between a packet's arrival and reading, so that more come at once; 0: none.
+static void run_poll(struct mosquitto *m, int linger)
 {
     mosquitto_threaded_set(m, true);
     while (seen < wanted) {
         int socket = mosquitto_socket(m);
         struct pollfd entry = {socket, POLLIN | (mosquitto_want_write(m) ? POLLOUT : 0), 0};
-        poll(&entry, 1, 1000);
+        if (poll(&entry, 1, 1000) > 0 && linger > 0) usleep(linger);
         for (int batch = 0; batch < 4096 && seen < wanted; batch++) {
             long before = seen;
             if (mosquitto_loop_read(m, 1) != MOSQ_ERR_SUCCESS) return;
@@ -67,11 +69,13 @@ static void run_poll(struct mosquitto *m)
 int main(int argc, char **argv)
 {
     int port = 1883;
+    int linger = 0;
     const char *loop = "poll";
     char *filter = "tenant/+/device/+/#";
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--port")) port = atoi(argv[i + 1]);
         else if (!strcmp(argv[i], "--count")) wanted = atol(argv[i + 1]);
+        else if (!strcmp(argv[i], "--linger")) linger = atoi(argv[i + 1]);
         else if (!strcmp(argv[i], "--loop")) loop = argv[i + 1];
         else if (!strcmp(argv[i], "--filter")) filter = argv[i + 1];
         else { fprintf(stderr, "unknown option %s\n", argv[i]); return 2; }
@@ -88,7 +92,7 @@ int main(int argc, char **argv)
         return 3;
     }
     if (!strcmp(loop, "forever")) mosquitto_loop_forever(m, -1, 1);
-    else run_poll(m);
+    else run_poll(m, linger);
     double seconds = last - first;
     printf("{\"messages\": %ld, \"seconds\": %.3f, \"messages_per_second\": %.0f}\n", seen, seconds,
         (double)seen / seconds);
