@@ -256,7 +256,8 @@ def bench_append(rounds=int(os.environ.get("ROUNDS", 3))):
         theirs.append(answer["events_per_second"])
         their_bytes = answer["bytes_per_event"]
     record("append, durable, batches of 1000 / UmaDB", ours, theirs, "events/s", "≥ 3")
-    results.append(("bytes on disk an event (batches of 1000)", f"{bytes_per_event:.0f} B", f"{their_bytes:,.0f} B (UmaDB)", "–", "reported"))
+    results.append(("bytes on disk an event (batches of 1000)", f"{bytes_per_event:.0f} B",
+                    f"{their_bytes:,.0f} B (UmaDB)", "–", "reported"))
 
 
 # (d) reading, beside C++ over the same bytes
