@@ -18,6 +18,14 @@ public struct GateSettings: Sendable, Equatable {
 /// and must not ask for device statistics.
 public typealias EchoCheck = @Sendable (RecordView) -> Bool
 
+/// A device that sent beyond its rate, and what the gate counted of it.
+public struct LimitedDevice: Sendable, Equatable {
+    public let tenant: String
+    public let device: String
+    public let accepted: UInt64
+    public let rejected: UInt64
+}
+
 public struct DeviceStatistics: Sendable, Equatable {
     public var accepted: UInt64
     public var rejected: UInt64
@@ -47,6 +55,14 @@ final class Gate: Sendable {
         limiter = Mutex(RateLimiter(
             tokensPerSecond: settings.messagesPerSecond, burst: settings.burst,
             devicesMax: settings.devicesTrackedMax))
+    }
+
+    func mostLimited(_ limit: Int) -> [LimitedDevice] {
+        limiter.withLock { $0.mostRejected(limit) }.map { address, entry in
+            let parts = address.split(separator: "/")
+            return LimitedDevice(
+                tenant: String(parts[1]), device: String(parts[3]), accepted: entry.accepted, rejected: entry.rejected)
+        }
     }
 
     func statistics(tenant: String, device: String, at time: Timestamp) -> DeviceStatistics? {

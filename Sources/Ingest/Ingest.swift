@@ -62,6 +62,13 @@ public final class IngestService: Sendable {
     /// In the order of the settings.
     public var statuses: [BrokerStatus] { connections.map { $0.status.withLock { $0 } } }
 
+    /// The devices that were refused most for their rate, at most `limit` a broker, with the broker's name.
+    public func mostLimited(_ limit: Int) -> [(broker: String, device: LimitedDevice)] {
+        zip(statuses, connections).flatMap { status, connection in
+            connection.gate.mostLimited(limit).map { (status.name, $0) }
+        }
+    }
+
     /// Nil when no broker remembers the device. Over several brokers: the sums, and the fewest tokens.
     public func deviceStatistics(tenant: String, device: String) -> DeviceStatistics? {
         let now = wallClock()

@@ -56,6 +56,20 @@ struct RateLimiter {
         return young.insert(address, hash, known ?? Entry(tokens: burst, at: time))
     }
 
+    /// Devices that were refused, the most refused first, by their `tenant/{t}/device/{d}`.
+    func mostRejected(_ limit: Int) -> [(address: String, entry: Entry)] {
+        var found: [(address: String, entry: Entry)] = []
+        for (table, newer) in [(young, nil), (old, young)] as [(DeviceTable, DeviceTable?)] {
+            for (index, entry) in table.entries.enumerated() where entry.rejected > 0 {
+                let name = table.name(index)
+                let isOutdated = name.withUnsafeBytes { newer?.find($0, table.hash($0)) } != nil
+                if !isOutdated { found.append((String(decoding: name, as: UTF8.self), entry)) }
+            }
+        }
+        found.sort { ($1.entry.rejected, $0.address) < ($0.entry.rejected, $1.address) }
+        return Array(found.prefix(limit))
+    }
+
     func entry(_ address: UnsafeRawBufferPointer) -> Entry? {
         let hash = young.hash(address)
         if let index = young.find(address, hash) { return young.entries[index] }
@@ -144,6 +158,10 @@ struct DeviceTable {
         names = []
         nameEnds = []
         entries = []
+    }
+
+    func name(_ index: Int) -> ContiguousArray<UInt8> {
+        ContiguousArray(names[(index == 0 ? 0 : nameEnds[index - 1])..<nameEnds[index]])
     }
 
     private func isName(_ index: Int, _ name: UnsafeRawBufferPointer) -> Bool {

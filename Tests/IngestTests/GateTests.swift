@@ -139,6 +139,17 @@ import TestSupport
         #expect((0..<7).filter { _ in take(&limiter, "a", 60_000_000) }.count == 5)
     }
 
+    @Test func theMostRefusedDevicesAreNamedOnceAndInOrder() {
+        var limiter = RateLimiter(tokensPerSecond: 0, burst: 1, devicesMax: 6)
+        for (name, count) in [("a", 3), ("b", 5), ("c", 1), ("d", 2), ("b", 1), ("e", 1), ("b", 1)] {
+            for _ in 0..<count { _ = take(&limiter, name, 0) }
+        }
+        let worst = limiter.mostRejected(2)
+        #expect(worst.map { $0.entry.rejected } == [6, 2])
+        #expect(worst[0].address.contains("b") && worst[1].address.contains("a"), "\(worst)")
+        #expect(worst.allSatisfy { $0.entry.accepted == 1 })
+    }
+
     @Test func devicesAreBoundedAndBusyOnesAreRemembered() {
         var limiter = RateLimiter(tokensPerSecond: 0, burst: 1, devicesMax: 1_000)
         #expect(take(&limiter, "busy", 0))

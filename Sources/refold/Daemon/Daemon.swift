@@ -100,7 +100,8 @@ final class Daemon: Sendable {
             onFatal: onFatal)
         let reporter = StatusReporter(log: log, projectors: projectors, ingest: { ingest.statuses }, database: keeper)
         let queries = TableQueries(databaseURL: databaseURL)
-        let metrics = MetricsCollector(reporter: reporter, queries: queries, startedAt: startedAt)
+        let metrics = MetricsCollector(reporter: reporter, queries: queries, startedAt: startedAt,
+            limitedDevices: { ingest.mostLimited(20) })
         let access = SystemAccess(
             status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(tables: queries),
             metrics: { await metrics.collect() },

@@ -11,6 +11,8 @@ struct MetricsCollector: Sendable {
     let reporter: StatusReporter
     let queries: TableQueries
     let startedAt: Timestamp
+    /// Only the worst: a label for each device of a fleet would drown Prometheus. The API answers for any one.
+    let limitedDevices: @Sendable () -> [(broker: String, device: LimitedDevice)]
 
     func collect() async -> MetricsSnapshot {
         var metrics = MetricsSnapshot()
@@ -53,6 +55,11 @@ struct MetricsCollector: Sendable {
         for verdict in Verdict.allCases {
             let count = brokers.reduce(0 as UInt64) { $0 + $1.verdicts[Int(verdict.rawValue)] }
             metrics.add(.verdicts, count, ["verdict": verdict.name])
+        }
+        for (broker, device) in limitedDevices() {
+            let (tenant, name) = (device.tenant, device.device)
+            metrics.add(.deviceAccepted, device.accepted, ["broker": broker, "tenant": tenant, "device": name])
+            metrics.add(.deviceRateLimited, device.rejected, ["broker": broker, "tenant": tenant, "device": name])
         }
         metrics.add(.held, brokers.contains { $0.state == .held })
     }
