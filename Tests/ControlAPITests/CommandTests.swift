@@ -167,7 +167,7 @@ import Testing
                 try await refold(["campaign", "create", "--tenant", "t", "--name", "n", "--firmware", "1"])
                     .code == 2)
             system.set { $0.queryError = .unavailable("away") }
-            #expect(try await refold(["campaign", "list", "--tenant", "t1"]).code == 3)
+            #expect(try await refold(["campaign", "list", "--tenant", "t1", "--data", "/nonexistent"]).code == 3)
         }
     }
 
