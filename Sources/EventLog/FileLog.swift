@@ -13,8 +13,8 @@
 // - After a failed write or fsync the writer is dead; only "disk full" is survived.
 // - No lock is held during I/O.
 //
-// On disk: `schemas/log-format.md`. In this module: Format (bytes), GroupEncoder (batches → blocks), SegmentWriter
-// (blocks → disk), Recovery (disk → where to go on), BlockScanner and FileLogReader (disk → records).
+// On disk: `schemas/log-format.md`. In this module: Format (bytes), Disk (the seam to the file system), Writing (batches →
+// blocks → disk), Opening (disk → where to go on), Reading (disk → records).
 
 import EventModel
 import Glibc
