@@ -13,13 +13,13 @@
 // - After a failed write or fsync the writer is dead; only "disk full" is survived.
 // - No lock is held during I/O.
 //
-// On disk: `schemas/log-format.md`. In this module: Format (bytes), Disk (the seam to the file system), Writing (batches →
-// blocks → disk), Opening (disk → where to go on), Reading (disk → records).
+// On disk: `schemas/log-format.md`. In this module: Format (bytes), Disk (the seam to the file system), Writing (batches
+// → blocks → disk), Opening (disk → where to go on), Reading (disk → records). What the log takes from outside (disk,
+// clock, threads, random numbers) comes through `FileLogOptions`, so that a simulation can be the outside.
 
 import EventModel
 import Glibc
 import Synchronization
-import Threading
 
 public struct FileLogOptions: Sendable {
     /// Preallocated size of a segment, header included.
@@ -30,6 +30,10 @@ public struct FileLogOptions: Sendable {
     public var acceptClock = false
     public var fileSystem: any LogFileSystem = PosixFileSystem()
     public var clock: any LogClock = SystemClock()
+    /// Where the writer and all that goes on beside it run.
+    public var threads: any LogThreads = SystemThreads()
+    /// Where ids and salts come from.
+    public var random: @Sendable () -> UInt64 = { UInt64.random(in: 0...UInt64.max) }
     /// Called on the writer's thread, with seconds, when an fdatasync took more than one.
     public var onSlowSync: (@Sendable (Double) -> Void)?
 
@@ -45,6 +49,7 @@ public final class FileLog: LogWriter, LogSource {
     /// What opening it found.
     public let report: OpenReport
     private let shared: CommitQueue
+    private let writer: any LogThread
     private let catalog: SegmentCatalog
 
     /// Opens the log in `directory`, or begins one there, for writing.
@@ -52,9 +57,10 @@ public final class FileLog: LogWriter, LogSource {
     ///   on: damage that it can isolate is in `report`, and readers stop at it.
     public static func open(directory: String, options: FileLogOptions = FileLogOptions()) throws(LogError) -> FileLog {
         try system { () throws(FileError) in try options.fileSystem.makeDirectory(directory) }
-        let lock = try LockFile.acquire(directory + "/lock")
+        let lock = try LockFile.acquire(directory + "/lock", fileSystem: options.fileSystem)
         let catalog = SegmentCatalog(directory: directory, fileSystem: options.fileSystem)
-        let recovery = Recovery(directory: directory, fileSystem: options.fileSystem, catalog: catalog)
+        let recovery = Recovery(
+            directory: directory, fileSystem: options.fileSystem, catalog: catalog, random: options.random)
         let found = try recovery.run()
         if let last = found.lastTime, !options.acceptClock {
             let ahead = last.microseconds - options.clock.now().microseconds
@@ -67,15 +73,18 @@ public final class FileLog: LogWriter, LogSource {
             try CommitLoop(lock: lock, catalog: catalog, options: options, recovered: found)
         }
         Reserve.fill(directory, options.fileSystem)
-        return FileLog(directory: directory, report: found.report, loop: loop, catalog: catalog)
+        return FileLog(
+            directory: directory, report: found.report, loop: loop, catalog: catalog, threads: options.threads)
     }
 
-    private init(directory: String, report: OpenReport, loop: CommitLoop, catalog: SegmentCatalog) {
+    private init(
+        directory: String, report: OpenReport, loop: CommitLoop, catalog: SegmentCatalog, threads: any LogThreads
+    ) {
         self.directory = directory
         self.report = report
         self.catalog = catalog
         shared = loop.queue
-        startThread(name: "log-writer") { loop.run() }
+        writer = threads.start(name: "log-writer", niceness: 0, loop)
     }
 
     deinit { shared.close() }
@@ -105,6 +114,16 @@ public final class FileLog: LogWriter, LogSource {
         return try outcome.get()
     }
 
+    /// The same for whoever cannot wait: `completion` is called once, on the thread that steps the writer.
+    package func submit(
+        _ batch: RecordBatch, completion: @escaping @Sendable (Result<Range<Position>, AppendError>) -> Void
+    ) throws(AppendError) {
+        precondition(!batch.isEmpty, "an empty batch has no positions")
+        let submission = Submission(waiter: .callBack(completion))
+        submission.batch = batch
+        try shared.submit(submission)
+    }
+
     public func reader(from position: Position) throws -> any LogReader {
         let durable = durableCount
         guard position.rawValue <= durable else {
@@ -130,7 +149,7 @@ public final class FileLog: LogWriter, LogSource {
     /// Appends after it fail.
     public func close() {
         shared.close()
-        shared.waitUntilFinished()
+        writer.waitUntilFinished()
     }
 }
 
@@ -140,6 +159,7 @@ final class Submission: @unchecked Sendable {
     enum Waiter {
         case thread(Gate)
         case task(CheckedContinuation<Result<Range<Position>, AppendError>, Never>)
+        case callBack(@Sendable (Result<Range<Position>, AppendError>) -> Void)
     }
 
     var batch = RecordBatch()
@@ -156,6 +176,8 @@ final class Submission: @unchecked Sendable {
             gate.open()
         case .task(let continuation):
             continuation.resume(returning: outcome)
+        case .callBack(let completion):
+            completion(outcome)
         }
     }
 

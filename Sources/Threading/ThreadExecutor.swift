@@ -105,6 +105,9 @@ public func startThread(name: String, _ body: @escaping @Sendable () -> Void) {
     precondition(result == 0, "cannot start the thread \(name): \(String(cString: strerror(result)))")
 }
 
+/// Makes the calling thread give way to others: nice(2) is per thread on Linux. `by` more is weaker, 19 at most.
+public func lowerPriority(by: Int) { _ = setpriority(.init(PRIO_PROCESS.rawValue), 0, Int32(by)) }
+
 private final class ThreadBody: Sendable {
     let name: String
     let run: @Sendable () -> Void

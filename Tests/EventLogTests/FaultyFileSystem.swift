@@ -62,7 +62,13 @@ final class FaultyFileSystem: LogFileSystem, @unchecked Sendable {
 
     func remove(_ path: String) throws(FileError) { try real.remove(path) }
     func list(_ directory: String) throws(FileError) -> [String] { try real.list(directory) }
-    func byteCount(_ path: String) throws(FileError) -> Int { try real.byteCount(path) }
+    func status(_ path: String) throws(FileError) -> FileStatus? { try real.status(path) }
+    func makeReadOnly(_ path: String) throws(FileError) { try real.makeReadOnly(path) }
+    func lock(_ path: String, text: String) throws(FileError) -> (any FileLock)? { try real.lock(path, text: text) }
+    func isLocked(_ path: String) -> Bool { real.isLocked(path) }
+    func map(_ path: String, byteCount: Int, writable: Bool) throws(FileError) -> (any SharedPage)? {
+        try real.map(path, byteCount: byteCount, writable: writable)
+    }
     func makeDirectory(_ path: String) throws(FileError) { try real.makeDirectory(path) }
 
     func synchronizeDirectory(_ path: String) throws(FileError) {

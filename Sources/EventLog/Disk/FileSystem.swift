@@ -1,4 +1,7 @@
-// The few operations that the log needs of a disk. Behind them: POSIX, and in tests a disk that fails.
+// The few operations that the log needs of a disk. Behind them: POSIX, and in the simulation a disk that fails. Nothing
+// else in this module touches the operating system's files.
+
+import Glibc
 
 /// Where segments live. Safe to use from any thread.
 public protocol LogFileSystem: Sendable {
@@ -9,12 +12,51 @@ public protocol LogFileSystem: Sendable {
     func remove(_ path: String) throws(FileError)
     /// The names in a folder, unsorted.
     func list(_ directory: String) throws(FileError) -> [String]
-    /// The size of a file that need not be open.
-    func byteCount(_ path: String) throws(FileError) -> Int
+    /// What a folder says of a file that need not be open; nil when there is no such file.
+    func status(_ path: String) throws(FileError) -> FileStatus?
+    /// Takes the permission to write from a file (mode 0400). Descriptors that are open keep theirs.
+    func makeReadOnly(_ path: String) throws(FileError)
     /// Makes the folder, and those above it, where they do not exist.
     func makeDirectory(_ path: String) throws(FileError)
     /// fsync of a folder: created and renamed names are durable after it.
     func synchronizeDirectory(_ path: String) throws(FileError)
+    /// Locks a file, made where there is none, and leaves `text` in it; nil when somebody holds it, in this process or
+    /// in another. The lock ends when it is released, and with its process.
+    func lock(_ path: String, text: String) throws(FileError) -> (any FileLock)?
+    /// Whether somebody holds the lock on a file. Takes none.
+    func isLocked(_ path: String) -> Bool
+    /// Maps the beginning of a file that processes share. `writable` makes it where there is none, and takes its space
+    /// for good, so that a store can never meet a full disk; otherwise nil when it is missing or shorter.
+    func map(_ path: String, byteCount: Int, writable: Bool) throws(FileError) -> (any SharedPage)?
+}
+
+extension LogFileSystem {
+    /// The size of a file that need not be open.
+    func byteCount(_ path: String) throws(FileError) -> Int {
+        if let status = try status(path) { return status.byteCount }
+        throw FileError(operation: "stat", path: path, code: ENOENT)
+    }
+}
+
+public struct FileStatus: Equatable, Sendable {
+    public var byteCount: Int
+    /// Nanoseconds since 1970; changes with every write, as far as the file system's clock can tell.
+    public var modifiedNanos: Int64
+
+    public init(byteCount: Int, modifiedNanos: Int64) {
+        self.byteCount = byteCount
+        self.modifiedNanos = modifiedNanos
+    }
+}
+
+/// A lock that is held until this is released.
+public protocol FileLock: AnyObject, Sendable {}
+
+/// Bytes of a file, seen by every process that maps it; valid until this is released. It survives the process, and may
+/// fall behind when the machine stops: nobody syncs it.
+public protocol SharedPage: AnyObject, Sendable {
+    /// At least 8-byte aligned. Whoever shares it loads and stores atomically.
+    var bytes: UnsafeMutableRawBufferPointer { get }
 }
 
 /// An open file; closed when released. Reading is safe from any thread; one thread writes.

@@ -38,10 +38,18 @@ public struct PosixFileSystem: LogFileSystem {
         return names
     }
 
-    public func byteCount(_ path: String) throws(FileError) -> Int {
+    public func status(_ path: String) throws(FileError) -> FileStatus? {
         var result = stat()
-        _ = try call("stat", path) { Int(stat(path, &result)) }
-        return Int(result.st_size)
+        if stat(path, &result) == 0 {
+            let modified = Int64(result.st_mtim.tv_sec) * 1_000_000_000 + Int64(result.st_mtim.tv_nsec)
+            return FileStatus(byteCount: Int(result.st_size), modifiedNanos: modified)
+        }
+        guard errno != ENOENT else { return nil }
+        throw FileError(operation: "stat", path: path, code: errno)
+    }
+
+    public func makeReadOnly(_ path: String) throws(FileError) {
+        _ = try call("chmod", path) { Int(chmod(path, 0o400)) }
     }
 
     public func makeDirectory(_ path: String) throws(FileError) {
@@ -58,6 +66,67 @@ public struct PosixFileSystem: LogFileSystem {
         defer { Glibc.close(Int32(descriptor)) }
         guard fsync(Int32(descriptor)) == 0 else { throw FileError(operation: "fsync", path: path, code: errno) }
     }
+
+    public func lock(_ path: String, text: String) throws(FileError) -> (any FileLock)? {
+        let descriptor = Int32(try call("open", path) { Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600) })
+        let code = refold_lock_file(descriptor)
+        guard code == 0 else {
+            Glibc.close(descriptor)
+            if code == EAGAIN || code == EACCES { return nil }
+            throw FileError(operation: "lock", path: path, code: code)
+        }
+        // Overwritten, not cut first: a full disk can still take it.
+        var text = text
+        _ = text.withUTF8 { pwrite(descriptor, $0.baseAddress, $0.count, 0) }
+        return PosixLock(descriptor: descriptor)
+    }
+
+    public func isLocked(_ path: String) -> Bool {
+        let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return false }
+        defer { Glibc.close(descriptor) }
+        return refold_file_is_locked(descriptor) == 1
+    }
+
+    public func map(_ path: String, byteCount: Int, writable: Bool) throws(FileError) -> (any SharedPage)? {
+        let descriptor = Glibc.open(path, (writable ? O_RDWR | O_CREAT : O_RDONLY) | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else {
+            if errno == ENOENT { return nil }
+            throw FileError(operation: "open", path: path, code: errno)
+        }
+        defer { Glibc.close(descriptor) }
+        if writable {
+            let code = posix_fallocate(descriptor, 0, off_t(byteCount))
+            guard code == 0 else { throw FileError(operation: "fallocate", path: path, code: code) }
+        } else {
+            var status = stat()
+            guard fstat(descriptor, &status) == 0, status.st_size >= off_t(byteCount) else { return nil }
+        }
+        let access = writable ? PROT_READ | PROT_WRITE : PROT_READ
+        let address = mmap(nil, byteCount, access, MAP_SHARED, descriptor, 0)
+        guard let address, address != MAP_FAILED else { throw FileError(operation: "mmap", path: path, code: errno) }
+        return MappedPage(UnsafeMutableRawBufferPointer(start: address, count: byteCount))
+    }
+}
+
+private final class PosixLock: FileLock {
+    private let descriptor: Int32
+
+    /// Takes ownership of the descriptor.
+    init(descriptor: Int32) { self.descriptor = descriptor }
+
+    deinit {
+        refold_unlock_file(descriptor)
+        Glibc.close(descriptor)
+    }
+}
+
+/// `@unchecked Sendable`: an address that stays the same; what lies there is for `SharedPage`'s users.
+private final class MappedPage: SharedPage, @unchecked Sendable {
+    let bytes: UnsafeMutableRawBufferPointer
+
+    init(_ bytes: UnsafeMutableRawBufferPointer) { self.bytes = bytes }
+    deinit { munmap(bytes.baseAddress, bytes.count) }
 }
 
 final class PosixFile: LogFile {

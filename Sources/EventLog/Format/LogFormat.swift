@@ -65,11 +65,6 @@ public struct LogID: Hashable, Sendable, CustomStringConvertible {
         self.low = low
     }
 
-    static func random() -> LogID {
-        var source = SystemRandomNumberGenerator()
-        return LogID(high: source.next(), low: source.next())
-    }
-
     public var description: String {
         func hex(_ value: UInt64) -> String {
             let digits = String(value, radix: 16)

@@ -122,6 +122,7 @@ struct Recovery {
     let directory: String
     let fileSystem: any LogFileSystem
     let catalog: SegmentCatalog
+    let random: @Sendable () -> UInt64
 
     struct Result {
         var report: OpenReport
@@ -156,7 +157,9 @@ struct Recovery {
             try segment.file.synchronize()
             try fileSystem.synchronizeDirectory(directory)
         }
-        let durable = try system { () throws(FileError) in try DurableFile.create(path("durable"), logID: logID) }
+        let durable = try system { () throws(FileError) in
+            try DurableFile.create(path("durable"), logID: logID, fileSystem: fileSystem)
+        }
         let scan = try system { () throws(FileError) in
             try TailScan.scan(segment, provenCount: durable.countBefore ?? 0)
         }
@@ -183,13 +186,17 @@ struct Recovery {
     }
 
     private func startNew() throws(LogError) -> Result {
-        let durable = try system { () throws(FileError) in try DurableFile.openReadOnly(path("durable")) }
+        let durable = try system { () throws(FileError) in
+            try DurableFile.openReadOnly(path("durable"), fileSystem: fileSystem)
+        }
         if let durable, durable.count > 0 {
             throw LogError(.corrupt, "\(directory) has no segments, but its file `durable` says that there were "
                 + "\(durable.count) events: restore the segments, or delete the folder to begin a new log")
         }
-        let logID = LogID.random()
-        let created = try system { () throws(FileError) in try DurableFile.create(path("durable"), logID: logID) }
+        let logID = LogID(high: random(), low: random())
+        let created = try system { () throws(FileError) in
+            try DurableFile.create(path("durable"), logID: logID, fileSystem: fileSystem)
+        }
         return Result(
             report: OpenReport(logID: logID, isNew: true), active: nil, lastTime: nil, durableFile: created.file)
     }

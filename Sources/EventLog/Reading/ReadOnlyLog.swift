@@ -13,7 +13,7 @@ public final class ReadOnlyLog: LogSource {
     private struct State {
         var durableFile: DurableFile?
         /// The end that was found without a writer: of which segment, at which size of it.
-        var scanned: (base: Position, size: Int, modified: Int64, count: UInt64)?
+        var scanned: (base: Position, status: FileStatus?, count: UInt64)?
         var lastKnown: UInt64 = 0
     }
 
@@ -22,8 +22,8 @@ public final class ReadOnlyLog: LogSource {
     public init(directory: String, fileSystem: any LogFileSystem = PosixFileSystem()) throws(LogError) {
         self.directory = directory
         catalog = SegmentCatalog(directory: directory, fileSystem: fileSystem)
-        var isDirectory = stat()
-        if stat(directory, &isDirectory) == 0 { try catalog.refresh() }
+        let folder = try system { () throws(FileError) in try fileSystem.status(directory) }
+        if folder != nil { try catalog.refresh() }
         // The last, as the writer does: it must be whole.
         guard let last = catalog.bases.last else {
             throw LogError(.system, "there is no log in \(directory): name the data folder with --data")
@@ -34,7 +34,7 @@ public final class ReadOnlyLog: LogSource {
     }
 
     /// Whether a writer has the log open.
-    public var isWriterUp: Bool { LockFile.isHeld(directory + "/lock") }
+    public var isWriterUp: Bool { catalog.fileSystem.isLocked(directory + "/lock") }
 
     public var durableCount: UInt64 {
         (try? currentCount()) ?? state.withLock { $0.lastKnown }
@@ -52,7 +52,9 @@ public final class ReadOnlyLog: LogSource {
 
     private func publishedCount() throws(LogError) -> UInt64? {
         if let known = state.withLock({ $0.durableFile }) { return known.count }
-        let file = try system { () throws(FileError) in try DurableFile.openReadOnly(directory + "/durable") }
+        let file = try system { () throws(FileError) in
+            try DurableFile.openReadOnly(directory + "/durable", fileSystem: catalog.fileSystem)
+        }
         guard let file, file.logID == logID else { return nil }
         state.withLock { $0.durableFile = file }
         return file.count
@@ -63,23 +65,14 @@ public final class ReadOnlyLog: LogSource {
         try catalog.refresh()
         guard let last = catalog.bases.last else { return 0 }
         let segment = try catalog.segment(base: last)
-        var status = stat()
-        let size: Int, modified: Int64
-        if stat(segment.path, &status) == 0 {
-            size = Int(status.st_size)
-            modified = Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec)
-        } else {
-            (size, modified) = (-1, 0)
-        }
-        if let known = state.withLock({ $0.scanned }), known.base == last, known.size == size,
-            known.modified == modified
-        {
+        let status = try system { () throws(FileError) in try catalog.fileSystem.status(segment.path) }
+        if let known = state.withLock({ $0.scanned }), known.base == last, known.status == status {
             return known.count
         }
         let count = try system { () throws(FileError) in
             try TailScan.scan(segment, provenCount: provenCount).end.rawValue
         }
-        state.withLock { $0.scanned = (last, size, modified, count) }
+        state.withLock { $0.scanned = (last, status, count) }
         return count
     }
 

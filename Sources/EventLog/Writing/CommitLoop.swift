@@ -13,7 +13,6 @@ final class CommitQueue: Sendable {
 
     private let state = Monitor(State())
     private let readers = Monitor(0)
-    private let finished = Monitor(false)
     private let durable: Atomic<UInt64>
 
     init(durableCount: UInt64) { durable = Atomic(durableCount) }
@@ -32,11 +31,11 @@ final class CommitQueue: Sendable {
         state.wakeOne()
     }
 
-    /// Blocks until there is something to do, and moves it into `taken`, at most about `bytesMax` bytes.
-    /// False once closed and empty.
-    func take(into taken: inout [Submission], bytesMax: Int) -> Bool {
-        state.wait { state in
-            guard !state.pending.isEmpty else { return state.closed ? false : nil }
+    /// Moves what waits into `taken`, at most about `bytesMax` bytes.
+    /// `.finished` once closed and empty.
+    func take(into taken: inout [Submission], bytesMax: Int) -> LogWorkStep {
+        state.withLock { state in
+            guard !state.pending.isEmpty else { return state.closed ? .finished : .idle }
             var bytes = 0, count = 0
             for submission in state.pending {
                 if count > 0, bytes + submission.batch.byteCount > bytesMax { break }
@@ -45,9 +44,12 @@ final class CommitQueue: Sendable {
             }
             taken.append(contentsOf: state.pending[..<count])
             state.pending.removeFirst(count)
-            return true
+            return .worked
         }
     }
+
+    /// Blocks until there is something to take, or no more will come.
+    func waitForWork() { state.wait { $0.pending.isEmpty && !$0.closed ? nil : () } }
 
     func publish(durableCount: UInt64, _ update: (inout LogStatistics) -> Void) {
         durable.store(durableCount, ordering: .releasing)
@@ -75,18 +77,11 @@ final class CommitQueue: Sendable {
         state.withLock { $0.closed = true }
         state.wakeAll()
     }
-
-    func finish() {
-        finished.withLock { $0 = true }
-        finished.wakeAll()
-    }
-
-    func waitUntilFinished() { finished.wait { $0 ? () : nil } }
 }
 
-/// The writer's thread.
-/// `@unchecked Sendable`: once `run` has begun, only that thread touches anything here but `queue`.
-final class CommitLoop: @unchecked Sendable {
+/// The writer's thread, or what a simulation steps in its place.
+/// `@unchecked Sendable`: once it was started, only whoever steps it touches anything here but `queue`.
+final class CommitLoop: LogWork, @unchecked Sendable {
     let queue: CommitQueue
     private var lock: LockFile?
     private let options: FileLogOptions
@@ -94,7 +89,7 @@ final class CommitLoop: @unchecked Sendable {
     private let durableFile: DurableFile
     private let encoder: GroupEncoder
     private var clock: ClockWatch
-    private var step: ClockWatch.Step?
+    private var clockStep: ClockWatch.Step?
     private var lastTime: Timestamp
     private var end: Position
     private var taken: [Submission] = []
@@ -115,23 +110,29 @@ final class CommitLoop: @unchecked Sendable {
         encoder = GroupEncoder(blockBytesTarget: options.blockBytes)
         clock = ClockWatch(options.clock)
         segments = try SegmentWriter(
-            catalog: catalog, logID: recovered.report.logID, segmentBytes: options.segmentBytes, clock: options.clock,
-            fileSystem: options.fileSystem, active: recovered.active)
+            catalog: catalog, logID: recovered.report.logID, options: options, active: recovered.active)
         // A new log has its first segment from the start: it is what says whose log this is.
         if recovered.report.isNew { try segments.begin(at: end) }
         durableFile.count = end.rawValue
         queue.update { segments.describe(&$0) }
     }
 
-    func run() {
-        while queue.take(into: &taken, bytesMax: Self.groupBytesMax) {
+    /// Commits one group of what waits.
+    func step() -> LogWorkStep {
+        let found = queue.take(into: &taken, bytesMax: Self.groupBytesMax)
+        switch found {
+        case .worked:
             commit()
             taken.removeAll(keepingCapacity: true)
+        case .finished:
+            segments.close()
+            lock = nil
+        case .idle: break
         }
-        segments.close()
-        lock = nil
-        queue.finish()
+        return found
     }
+
+    func wait() { queue.waitForWork() }
 
     private func commit() {
         if let failure = queue.failure { return complete(.failed(failure)) }
@@ -155,8 +156,8 @@ final class CommitLoop: @unchecked Sendable {
     private func encode() {
         encoder.begin(at: end)
         var floor = lastTime
-        step = clock.check() ?? step
-        if let step {
+        clockStep = clock.check() ?? clockStep
+        if let step = clockStep {
             var batch = RecordBatch()
             batch.append(kind: .system, schema: ClockWatch.schema, receivedAt: step.after, json: step.json)
             let times = batch.raiseTimes(to: floor)
@@ -174,7 +175,7 @@ final class CommitLoop: @unchecked Sendable {
     private func publish(syncSeconds: Double) {
         end = encoder.end
         lastTime = encoder.lastTime ?? lastTime
-        step = nil
+        clockStep = nil
         durableFile.count = end.rawValue
         queue.publish(durableCount: end.rawValue) { statistics in
             statistics.commits += 1

@@ -1,36 +1,28 @@
 import EventModel
 import Glibc
-import Threading
 
 /// The segment that is being written, and the next one, prepared ahead. Belongs to the writer's thread.
 final class SegmentWriter {
     private let catalog: SegmentCatalog
     private let logID: LogID
-    private let segmentBytes: Int
-    private let clock: any LogClock
-    private let fileSystem: any LogFileSystem
+    private let options: FileLogOptions
+    private var fileSystem: any LogFileSystem { options.fileSystem }
     private var active: (segment: Segment, capacity: Int)?
     private(set) var offset = 0
     /// Bytes of a failed write may lie up to here, whole blocks among them; they are zeroed before anything else.
     private var dirtyEnd = 0
     /// Of the segments before the active one.
     private var closedBytes = 0
-    private let prepared = Monitor<Prepared>(.none)
-
-    private enum Prepared {
-        case none, working, failed
-        case ready(any LogFile)
-    }
+    private let next: NextSegment
 
     init(
-        catalog: SegmentCatalog, logID: LogID, segmentBytes: Int, clock: any LogClock, fileSystem: any LogFileSystem,
-        active: (segment: Segment, offset: Int)?
+        catalog: SegmentCatalog, logID: LogID, options: FileLogOptions, active: (segment: Segment, offset: Int)?
     ) throws(FileError) {
         self.catalog = catalog
         self.logID = logID
-        self.segmentBytes = segmentBytes
-        self.clock = clock
-        self.fileSystem = fileSystem
+        self.options = options
+        next = NextSegment(
+            path: catalog.directory + "/next.tmp", capacity: options.segmentBytes, fileSystem: options.fileSystem)
         if let active {
             self.active = (active.segment, try active.segment.file.byteCount())
             offset = active.offset
@@ -39,10 +31,8 @@ final class SegmentWriter {
         for base in catalog.bases where base != active?.segment.base {
             closedBytes += try fileSystem.byteCount(catalog.directory + "/" + LogFormat.segmentName(base))
         }
-        try fileSystem.remove(nextPath)
+        try fileSystem.remove(next.path)
     }
-
-    private var nextPath: String { catalog.directory + "/next.tmp" }
 
     /// Makes the first segment of a new log.
     func begin(at base: Position) throws(FileError) { try roll(to: base, room: 0) }
@@ -62,12 +52,12 @@ final class SegmentWriter {
             dirtyEnd = offset + group.bytes.count
             throw error
         }
-        let start = monotonicSeconds()
+        let start = options.clock.steadyMicroseconds()
         try active.segment.file.synchronize()
-        let seconds = monotonicSeconds() - start
+        let seconds = Double(options.clock.steadyMicroseconds() - start) / 1e6
         offset += group.bytes.count
         dirtyEnd = offset
-        if offset > active.capacity / 2 { prepareNext() }
+        if offset > active.capacity / 2 { next.prepare(on: options.threads) }
         return seconds
     }
 
@@ -86,10 +76,10 @@ final class SegmentWriter {
     }
 
     private func roll(to base: Position, room: Int) throws(FileError) {
-        let capacity = max(segmentBytes, SegmentHeader.byteCount + room)
-        let file = try takePrepared(capacity: capacity)
+        let capacity = max(options.segmentBytes, SegmentHeader.byteCount + room)
+        let file = try next.take(capacity: capacity)
         let header = SegmentHeader(
-            logID: logID, salt: UInt64.random(in: 1...UInt64.max), base: base, created: clock.now(),
+            logID: logID, salt: max(1, options.random()), base: base, created: options.clock.now(),
             segmentBytes: UInt64(capacity))
         let page = UnsafeMutableRawBufferPointer.allocate(
             byteCount: SegmentHeader.byteCount, alignment: LogFormat.alignment)
@@ -99,7 +89,7 @@ final class SegmentWriter {
         try file.synchronize()
         let name = LogFormat.segmentName(base)
         let path = catalog.directory + "/" + name
-        try fileSystem.rename(nextPath, to: path)
+        try fileSystem.rename(next.path, to: path)
         try fileSystem.synchronizeDirectory(catalog.directory)
         // What the old segment never used goes back to the disk. When that fails, it is only space.
         if let old = active { try? old.segment.file.truncate(offset) }
@@ -111,43 +101,84 @@ final class SegmentWriter {
         dirtyEnd = offset
     }
 
-    private func takePrepared(capacity: Int) throws(FileError) -> any LogFile {
-        let ready: (any LogFile)? = prepared.wait { state in
-            switch state {
-            case .working: return .none
-            case .ready(let file):
-                state = .none
-                return .some(file)
-            case .none, .failed:
-                state = .none
-                return .some(nil)
-            }
-        }
-        if let ready {
-            try ready.allocate(capacity)
-            return ready
-        }
-        return try Self.prepare(nextPath, capacity, fileSystem)
+    func describe(_ statistics: inout LogStatistics) {
+        statistics.segments = catalog.count
+        statistics.usedBytes = UInt64(closedBytes + offset)
+        statistics.allocatedBytes = UInt64(closedBytes + (active?.capacity ?? 0))
     }
 
-    /// Takes the space for the next segment on another thread, so that a roll does not wait for it.
-    private func prepareNext() {
-        let mine = prepared.withLock { state in
+    /// Gives the space back that was taken ahead.
+    func close() { next.discard() }
+}
+
+/// Takes the space for the next segment ahead, beside the writer, so that a roll does not wait for it.
+final class NextSegment: LogWork {
+    let path: String
+    private let capacity: Int
+    private let fileSystem: any LogFileSystem
+    private let state = Monitor(State.none)
+
+    private enum State {
+        case none, requested, working, failed
+        case ready(any LogFile)
+    }
+
+    init(path: String, capacity: Int, fileSystem: any LogFileSystem) {
+        self.path = path
+        self.capacity = capacity
+        self.fileSystem = fileSystem
+    }
+
+    /// Begins, unless it has begun.
+    func prepare(on threads: any LogThreads) {
+        let begins = state.withLock { state in
             guard case .none = state else { return false }
+            state = .requested
+            return true
+        }
+        if begins { _ = threads.start(name: "log-prepare", niceness: 0, self) }
+    }
+
+    func step() -> LogWorkStep {
+        let isWanted = state.withLock { state in
+            guard case .requested = state else { return false }
             state = .working
             return true
         }
-        guard mine else { return }
-        startThread(name: "log-prepare") { [prepared, nextPath, segmentBytes, fileSystem] in
-            let file = try? Self.prepare(nextPath, segmentBytes, fileSystem)
-            prepared.withLock { $0 = file.map { .ready($0) } ?? .failed }
-            prepared.wakeAll()
+        guard isWanted else { return .finished }
+        let file = try? make(capacity)
+        state.withLock { $0 = file.map { .ready($0) } ?? .failed }
+        state.wakeAll()
+        return .finished
+    }
+
+    func wait() {}
+
+    /// A file of that size under the name `path`; made here when it was not made ahead.
+    func take(capacity: Int) throws(FileError) -> any LogFile {
+        guard let ready = takeReady() else { return try make(capacity) }
+        try ready.allocate(capacity)
+        return ready
+    }
+
+    /// Gives the space back.
+    func discard() {
+        _ = takeReady()
+        try? fileSystem.remove(path)
+    }
+
+    /// Waits only for work that has begun: what was merely asked for is not done any more.
+    private func takeReady() -> (any LogFile)? {
+        state.wait { state -> (any LogFile)?? in
+            var file: (any LogFile)?
+            if case .working = state { return .none }
+            if case .ready(let made) = state { file = made }
+            state = .none
+            return .some(file)
         }
     }
 
-    private static func prepare(_ path: String, _ capacity: Int, _ fileSystem: any LogFileSystem) throws(FileError)
-        -> any LogFile
-    {
+    private func make(_ capacity: Int) throws(FileError) -> any LogFile {
         do {
             let file = try fileSystem.open(path, create: true, writable: true)
             try file.allocate(capacity)
@@ -158,22 +189,6 @@ final class SegmentWriter {
             try? fileSystem.remove(path)
             throw error
         }
-    }
-
-    func describe(_ statistics: inout LogStatistics) {
-        statistics.segments = catalog.count
-        statistics.usedBytes = UInt64(closedBytes + offset)
-        statistics.allocatedBytes = UInt64(closedBytes + (active?.capacity ?? 0))
-    }
-
-    /// Waits for the other thread and gives the prepared space back.
-    func close() {
-        prepared.wait { (state) -> Void? in
-            if case .working = state { return nil }
-            state = .none
-            return ()
-        }
-        try? fileSystem.remove(nextPath)
     }
 }
 
