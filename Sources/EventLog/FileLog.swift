@@ -50,7 +50,8 @@ public final class FileLog: LogWriter, LogSource {
     public let report: OpenReport
     private let shared: CommitQueue
     private let writer: any LogThread
-    private let catalog: SegmentCatalog
+    let catalog: SegmentCatalog
+    let options: FileLogOptions
 
     /// Opens the log in `directory`, or begins one there, for writing.
     /// - Throws: `.locked`, `.foreign`, `.fromTheFuture`, `.system`; `.corrupt` only when it cannot tell where to go
@@ -74,17 +75,18 @@ public final class FileLog: LogWriter, LogSource {
         }
         Reserve.fill(directory, options.fileSystem)
         return FileLog(
-            directory: directory, report: found.report, loop: loop, catalog: catalog, threads: options.threads)
+            directory: directory, report: found.report, loop: loop, catalog: catalog, options: options)
     }
 
     private init(
-        directory: String, report: OpenReport, loop: CommitLoop, catalog: SegmentCatalog, threads: any LogThreads
+        directory: String, report: OpenReport, loop: CommitLoop, catalog: SegmentCatalog, options: FileLogOptions
     ) {
+        self.options = options
         self.directory = directory
         self.report = report
         self.catalog = catalog
         shared = loop.queue
-        writer = threads.start(name: "log-writer", niceness: 0, loop)
+        writer = options.threads.start(name: "log-writer", niceness: 0, loop)
     }
 
     deinit { shared.close() }

@@ -67,6 +67,17 @@ final class BlockScanner {
         }
     }
 
+    /// Reads on from `offset` to the end of the file; returns where the last page with anything in it ends, or `offset`.
+    func nonZeroEnd() throws(FileError) -> Int {
+        var end = offset
+        while true {
+            let page = try window(LogFormat.alignment)
+            if page.isEmpty { return end }
+            offset += page.count
+            if !LogFormat.isZero(page) { end = offset }
+        }
+    }
+
     /// The bytes from `offset` on: `length` of them, or fewer at the end of the file.
     private func window(_ length: Int, readAhead: Int = BlockScanner.chunkBytes) throws(FileError)
         -> UnsafeRawBufferPointer

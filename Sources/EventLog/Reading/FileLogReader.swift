@@ -31,19 +31,38 @@ final class FileLogReader: LogReader {
                 scanner?.invalidate()
             }
             // Bytes that came before damage are handed out first; the next call reports it.
-            guard try readBlock(into: block, durableCount: durableCount) else { break }
+            switch try readBlock(into: block, durableCount: durableCount) {
+            case .added: continue
+            case .bad: return !block.isEmpty
+            case .passed:
+                block.removeAll(at: position)
+                durableCount = durableWhenRead
+            }
         }
         return !block.isEmpty
     }
 
-    /// Appends one block, or throws. False: a block is bad, but there are good ones before it to hand out.
-    private func readBlock(into block: EventBlock, durableCount: UInt64) throws(LogError) -> Bool {
+    private enum BlockStep {
+        case added
+        /// A block is bad, but there are good ones before it to hand out first.
+        case bad
+        /// Nothing was added: damage that was accepted lay here, and `position` is behind it.
+        case passed
+    }
+
+    /// Appends one block, or throws.
+    private func readBlock(into block: EventBlock, durableCount: UInt64) throws(LogError) -> BlockStep {
         while true {
             let scanner: BlockScanner
             if let known = self.scanner {
                 scanner = known
             } else {
-                scanner = try openSegment(durableCount: durableCount)
+                do throws(LogError) {
+                    scanner = try openSegment(durableCount: durableCount)
+                } catch {
+                    guard let range = damagedHeader(error) else { throw error }
+                    return block.isEmpty ? try pass(range) : .bad
+                }
             }
             let offset = scanner.offset
             let step = try system { () throws(FileError) in try scanner.next() }
@@ -51,30 +70,46 @@ final class FileLogReader: LogReader {
             case .end:
                 if try moveToNextSegment() { continue }
                 // Durable, and yet not there.
-                if !block.isEmpty { return false }
-                throw try damage(at: offset, "the log ends here, but was durable up to position \(durableCount)")
+                if !block.isEmpty { return .bad }
+                return try passDamage(at: offset, "the log ends here, but was durable up to position \(durableCount)")
             case .damaged(let what):
                 scanner.seek(to: offset)
-                if !block.isEmpty { return false }
-                throw try damage(at: offset, what)
+                if !block.isEmpty { return .bad }
+                return try passDamage(at: offset, what)
             case .block(let header, let stored):
                 guard header.base == nextBase ?? header.base, header.base <= position else {
                     scanner.seek(to: offset)
-                    if !block.isEmpty { return false }
-                    throw try damage(at: offset, "expected position \(nextBase ?? position), found \(header.base)")
+                    if !block.isEmpty { return .bad }
+                    return try passDamage(at: offset, "expected position \(nextBase ?? position), found \(header.base)")
                 }
                 nextBase = header.end
                 if header.end <= position { continue }
                 guard Self.decode(header, stored, into: block) else {
                     scanner.seek(to: offset)
                     nextBase = header.base
-                    if !block.isEmpty { return false }
-                    throw try damage(at: offset, "the records cannot be decoded")
+                    if !block.isEmpty { return .bad }
+                    return try passDamage(at: offset, "the records cannot be decoded")
                 }
                 position = header.end
-                return true
+                return .added
             }
         }
+    }
+
+    /// Goes on behind damage that an operator has accepted (`log.loss_accepted/1`); throws any other.
+    private func passDamage(at offset: Int, _ what: String) throws(LogError) -> BlockStep {
+        try pass(try damage(at: offset, what))
+    }
+
+    private func pass(_ range: CorruptRange) throws(LogError) -> BlockStep {
+        durableWhenRead = try durable()
+        let loss = try catalog.losses.covering(range.positions, catalog, durableCount: durableWhenRead)
+        guard let loss, loss.positions.upperBound > position || range.positions.upperBound > position else {
+            throw LogError(.corrupt, range.description)
+        }
+        position = max(position, loss.positions.upperBound)
+        (segment, scanner, nextBase) = (nil, nil, nil)
+        return .passed
     }
 
     static func decode(_ header: BlockHeader, _ stored: UnsafeRawBufferPointer, into block: EventBlock) -> Bool {
@@ -141,14 +176,32 @@ final class FileLogReader: LogReader {
             next = catalog.bases(around: current.base).next
         }
         guard let next, next == nextBase ?? position else { return false }
-        let segment = try catalog.segment(base: next)
+        let segment: Segment
+        do throws(LogError) {
+            segment = try catalog.segment(base: next)
+        } catch {
+            guard error.code == .corrupt else { throw error }
+            // Opened from the position instead, which says what is wrong.
+            (self.segment, scanner, nextBase) = (nil, nil, nil)
+            return true
+        }
         self.segment = segment
         scanner = BlockScanner(file: segment.file, salt: segment.header.salt)
         return true
     }
 
+    /// The whole file at `position`, when `error` says that its header is damaged.
+    private func damagedHeader(_ error: LogError) -> CorruptRange? {
+        guard error.code == .corrupt else { return nil }
+        let around = catalog.bases(around: position)
+        guard let base = around.containing else { return nil }
+        return CorruptRange(
+            segment: catalog.directory + "/" + LogFormat.segmentName(base), bytes: 0..<SegmentHeader.byteCount,
+            positions: base..<max(base, around.next ?? Position(durableWhenRead)), reason: "the header is damaged")
+    }
+
     /// Finds where the log goes on behind damage, and says so.
-    private func damage(at offset: Int, _ what: String) throws(LogError) -> LogError {
+    private func damage(at offset: Int, _ what: String) throws(LogError) -> CorruptRange {
         guard let segment else { preconditionFailure("no segment is open") }
         let first = nextBase ?? position
         let search = BlockScanner(file: segment.file, salt: segment.header.salt, offset: offset)
@@ -165,10 +218,9 @@ final class FileLogReader: LogReader {
         }
         let size = try system { () throws(FileError) in try segment.file.byteCount() }
         let behind = goesOn?.position ?? catalog.bases(around: segment.base).next
-        let range = CorruptRange(
+        return CorruptRange(
             segment: segment.path, bytes: offset..<max(offset, goesOn?.offset ?? size),
             positions: first..<max(first, behind ?? Position(durableWhenRead)), reason: what)
-        return LogError(.corrupt, range.description)
     }
 }
 
@@ -182,6 +234,7 @@ public struct CorruptRange: Sendable, Equatable, CustomStringConvertible {
     public var description: String {
         "\(segment) is damaged at bytes \(bytes.lowerBound)..<\(bytes.upperBound), which held positions "
             + "\(positions.lowerBound)..<\(positions.upperBound): \(reason). Nothing was changed. Restore the file "
-            + "from a backup, or read on from position \(positions.upperBound)"
+            + "from a backup, or read on from position \(positions.upperBound), or give them up for good: refold log "
+            + "repair --accept-loss"
     }
 }

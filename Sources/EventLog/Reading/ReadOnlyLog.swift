@@ -7,7 +7,7 @@ import Synchronization
 public final class ReadOnlyLog: LogSource {
     public let directory: String
     public let logID: LogID
-    private let catalog: SegmentCatalog
+    let catalog: SegmentCatalog
     private let state: Mutex<State>
 
     private struct State {

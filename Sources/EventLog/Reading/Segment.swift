@@ -152,6 +152,7 @@ func system<R>(_ body: () throws(FileError) -> R) throws(LogError) -> R {
 final class SegmentCatalog: Sendable {
     let directory: String
     let fileSystem: any LogFileSystem
+    let losses = LossBook()
     private let state: Mutex<State>
 
     private struct State {

@@ -1,0 +1,222 @@
+import EventModel
+import Foundation
+import Synchronization
+import Testing
+@testable import EventLog
+
+/// Damage is found and described, signed for, and then passed over by readers, never before.
+struct VerifyTests {
+    private let events = 40
+
+    /// One event a commit, several segments; closed.
+    private func makeLog(_ folder: TemporaryDirectory) throws {
+        let log = try FileLog.open(directory: folder.path, options: options(segmentBytes: 48 << 10))
+        for index in 0..<events {
+            try log.add("event \(index)", at: Timestamp(microseconds: 1_000_000 * Int64(index + 1)))
+        }
+        log.close()
+    }
+
+    /// Where the block of an event lies.
+    private func place(_ position: UInt64, in folder: TemporaryDirectory) throws -> (name: String, offset: Int) {
+        let name = try #require(folder.segments.last { LogFormat.segmentBase(name: $0)!.rawValue <= position })
+        let base = LogFormat.segmentBase(name: name)!.rawValue
+        return (name, (1 + Int(position - base)) * LogFormat.alignment)
+    }
+
+    private func flip(_ position: UInt64, byte: Int, in folder: TemporaryDirectory) throws {
+        let place = try place(position, in: folder)
+        let old = try folder.bytes(place.name)[place.offset + byte]
+        try folder.patch(place.name, at: place.offset + byte, [old ^ 0x10])
+    }
+
+    @Test func aSoundLogIsSound() throws {
+        let folder = TemporaryDirectory()
+        try makeLog(folder)
+        let log = try ReadOnlyLog(directory: folder.path)
+        var settings = LogVerifier.Options()
+        settings.deep = true
+        let report = try log.verify(options: settings)
+        #expect(report.isSound && report.damages.isEmpty)
+        #expect(report.events == UInt64(events) && report.blocks == events && report.segments == folder.segments.count)
+        #expect(report.positions == Position(0)..<Position(UInt64(events)))
+        #expect(report.segments > 3)
+    }
+
+    @Test(arguments: [4, 20, 40, 66, 140, 300, 4095])
+    func aFlippedBitIsFoundAndDescribed(byte: Int) throws {
+        let folder = TemporaryDirectory()
+        try makeLog(folder)
+        try flip(13, byte: byte, in: folder)
+        let place = try place(13, in: folder)
+        let report = try ReadOnlyLog(directory: folder.path).verify()
+        let damage = try #require(report.damages.first)
+        #expect(report.damages.count == 1 && !report.isSound)
+        #expect(damage.range.positions == Position(13)..<Position(14) && damage.lostEvents == 1)
+        #expect(damage.range.segment.hasSuffix(place.name))
+        #expect(damage.range.bytes.lowerBound == place.offset)
+        #expect(damage.before == Timestamp(microseconds: 13_000_000))
+        #expect(damage.after == Timestamp(microseconds: 15_000_000))
+        #expect(report.events == UInt64(events) - 1)
+        // What the header still vouches for tells whom it concerns.
+        if byte >= 72 { #expect(damage.devices == ["tenant/acme/device/d1"]) }
+    }
+
+    @Test func theFirstAndTheLastBlockOfAFile() throws {
+        let folder = TemporaryDirectory()
+        try makeLog(folder)
+        let second = LogFormat.segmentBase(name: folder.segments[1])!.rawValue
+        for position in [second - 1, second] {
+            try flip(position, byte: 70, in: folder)
+        }
+        let report = try ReadOnlyLog(directory: folder.path).verify()
+        #expect(report.damages.map(\.range.positions) == [
+            Position(second - 1)..<Position(second), Position(second)..<Position(second + 1),
+        ])
+        #expect(report.events == UInt64(events) - 2)
+    }
+
+    @Test func aMissingFileAndADamagedHeader() throws {
+        let folder = TemporaryDirectory()
+        try makeLog(folder)
+        let names = folder.segments
+        let bases = names.map { LogFormat.segmentBase(name: $0)! }
+        try FileManager.default.removeItem(atPath: folder.path + "/" + names[1])
+        try folder.patch(names[2], at: 33, [0xAA, 0xBB])
+        let report = try ReadOnlyLog(directory: folder.path).verify()
+        #expect(report.damages.map(\.range.positions) == [bases[1]..<bases[2], bases[2]..<bases[3]])
+        #expect(report.damages[1].range.bytes == 0..<4096)
+    }
+
+    @Test func bytesBehindTheLastBlockOfAClosedFile() throws {
+        let folder = TemporaryDirectory()
+        try makeLog(folder)
+        let name = folder.segments[0], size = try folder.bytes(name).count
+        try folder.patch(name, at: size, [UInt8](repeating: 7, count: 10))
+        let report = try ReadOnlyLog(directory: folder.path).verify()
+        #expect(report.damages.count == 1 && report.damages[0].lostEvents == 0 && !report.isSound)
+        #expect(report.unaccepted.isEmpty, "nothing is lost: there is nothing to sign for")
+    }
+
+    @Test func aRangeIsReadAndNoMore() throws {
+        let folder = TemporaryDirectory()
+        try makeLog(folder)
+        try flip(3, byte: 80, in: folder)
+        try flip(33, byte: 80, in: folder)
+        let log = try ReadOnlyLog(directory: folder.path)
+        #expect(try log.verify(Position(10)..<Position(30)).isSound)
+        #expect(try log.verify(Position(10)..<Position(40)).damages.count == 1)
+        #expect(try log.verify(Position(3)..<Position(4)).damages.map(\.range.positions) == [Position(3)..<Position(4)])
+        #expect(try log.verify().damages.count == 2)
+    }
+
+    @Test func timesThatStepBack() throws {
+        let folder = TemporaryDirectory()
+        try makeLog(folder)
+        // Another file of the same log in an earlier one's place would do it; here the header is written anew.
+        let place = try place(20, in: folder)
+        var bytes = Array(try folder.bytes(place.name)[place.offset..<(place.offset + 4096)])
+        try bytes.withUnsafeMutableBytes { bytes in
+            let salt = UnsafeRawBufferPointer(bytes).little(48, as: UInt64.self)
+            var header = try #require(BlockHeader(UnsafeRawBufferPointer(rebasing: bytes[..<72]), salt: salt))
+            header.firstTime = Timestamp(microseconds: 5)
+            header.encode(into: UnsafeMutableRawBufferPointer(rebasing: bytes[..<72]))
+        }
+        try folder.patch(place.name, at: place.offset, bytes)
+        let log = try ReadOnlyLog(directory: folder.path)
+        let report = try log.verify()
+        #expect(report.damages.count == 1 && report.damages[0].range.reason.contains("steps back"))
+        var deep = LogVerifier.Options()
+        deep.deep = true
+        #expect(try log.verify(options: deep).damages.count == 2, "and the record says another time than the header")
+    }
+
+    @Test func readersGoOnBehindWhatWasSignedForAndNotBefore() throws {
+        let folder = TemporaryDirectory()
+        try makeLog(folder)
+        try flip(7, byte: 80, in: folder)
+        try flip(25, byte: 5, in: folder)
+        let log = try FileLog.open(directory: folder.path, options: options(segmentBytes: 48 << 10))
+        #expect(throws: LogError.self) { try payloads(log) }
+        let ranges = try log.verify().unaccepted.map(\.range.positions)
+        #expect(ranges == [Position(7)..<Position(8), Position(25)..<Position(26)])
+        let reader = try log.reader(from: Position(0)), block = EventBlock()
+        #expect(try reader.read(into: block, atLeast: 1 << 20) && block.end == Position(7))
+        #expect(throws: LogError.self) { try reader.read(into: block, atLeast: 1 << 20) }
+
+        let first = try log.acceptLosses(in: [ranges[0]], operatorName: "kim", reason: "no backup of that day")
+        #expect(first.map(\.positions) == [ranges[0]])
+        // The reader that stood before the damage goes on, and stops at the other one.
+        #expect(try reader.read(into: block, atLeast: 1 << 20) && block.base == Position(8))
+        while reader.position < Position(25) { #expect(try reader.read(into: block, atLeast: 1)) }
+        #expect(throws: LogError.self) { try reader.read(into: block, atLeast: 1) }
+
+        _ = try log.acceptLosses(in: ranges, operatorName: "kim", reason: "nor of the other")
+        #expect(log.acceptedLosses.count == 2, "nobody signs twice")
+        let expected = (0..<events).filter { $0 != 7 && $0 != 25 }.map { "event \($0)" }
+        func read(_ source: any LogSource) throws -> [String] {
+            let reader = try source.reader(from: Position(0)), block = EventBlock()
+            var found: [String] = []
+            while try reader.read(into: block, atLeast: 1 << 20) {
+                block.forEach { record, _ in
+                    if record.kind == .message { found.append(String(decoding: record.payload, as: UTF8.self)) }
+                }
+            }
+            return found
+        }
+        #expect(try read(log) == expected)
+        let report = try log.verify()
+        #expect(report.isSound && report.damages.count == 2)
+        #expect(report.damages.map { $0.accepted?.event.operatorName } == ["kim", "kim"])
+        #expect(report.damages[0].accepted?.event.reason == "no backup of that day")
+        log.close()
+
+        // Another process, with the hints and without: what counts is in the log.
+        #expect(try read(ReadOnlyLog(directory: folder.path)) == expected)
+        try FileManager.default.removeItem(atPath: folder.path + "/losses")
+        let other = try ReadOnlyLog(directory: folder.path)
+        #expect(other.acceptedLosses.isEmpty)
+        #expect(try read(other) == expected)
+        #expect(other.acceptedLosses.count == 2)
+        // A hint at what is no acceptance is no acceptance.
+        try Data("{\"position\":9}\n".utf8).write(to: URL(fileURLWithPath: folder.path + "/losses"))
+        #expect(try ReadOnlyLog(directory: folder.path).acceptedLosses.isEmpty)
+    }
+
+    @Test func aMissingFileADamagedHeaderAndTheLogsEndCanBeSignedForToo() throws {
+        let folder = TemporaryDirectory()
+        try makeLog(folder)
+        let names = folder.segments
+        try FileManager.default.removeItem(atPath: folder.path + "/" + names[1])
+        try folder.patch(names[2], at: 33, [0xAA, 0xBB])
+        try flip(UInt64(events) - 1, byte: 100, in: folder)
+        let log = try FileLog.open(directory: folder.path, options: options(segmentBytes: 48 << 10))
+        #expect(log.durableCount == UInt64(events), "the file `durable` knows of the last one")
+        let damages = try log.verify().unaccepted
+        #expect(damages.count == 3 && damages.last?.range.positions == Position(39)..<Position(40))
+        try log.add("later", at: Timestamp(microseconds: 100_000_000))
+        _ = try log.acceptLosses(in: damages.map(\.range.positions), operatorName: "kim", reason: "gone")
+        #expect(try log.verify().isSound)
+        for start in [0, 12, 15, 25, 35, 39] {
+            let reader = try log.reader(from: Position(UInt64(start))), block = EventBlock()
+            var last = Position(0)
+            while try reader.read(into: block, atLeast: 1) { last = block.end }
+            #expect(last.rawValue == log.durableCount)
+        }
+        log.close()
+        let again = try FileLog.open(directory: folder.path, options: options(segmentBytes: 48 << 10))
+        #expect(try again.verify().isSound)
+        again.close()
+    }
+
+    @Test func progressEndsAtTheEnd() throws {
+        let folder = TemporaryDirectory()
+        try makeLog(folder)
+        let seen = Mutex<[(UInt64, UInt64)]>([])
+        var settings = LogVerifier.Options()
+        settings.progress = { done, total in seen.withLock { $0.append((done, total)) } }
+        _ = try ReadOnlyLog(directory: folder.path).verify(options: settings)
+        let last = try #require(seen.withLock { $0.last })
+        #expect(last.0 == last.1 && last.1 > 0)
+    }
+}
