@@ -7,7 +7,7 @@ import Testing
 /// The specification's own examples, byte by byte. They were made by another program than this one.
 @Suite struct LogFormatTests {
     /// The bytes of a fenced hex dump of `schemas/log-format.md`, at the offsets that it says.
-    private static func example(_ name: String, into bytes: inout [UInt8]) throws {
+    static func example(_ name: String, into bytes: inout [UInt8]) throws {
         let file = URL(fileURLWithPath: #filePath).appendingPathComponent("../../../schemas/log-format.md").standardized
         let text = try String(contentsOf: file, encoding: .utf8)
         let begin = try #require(text.range(of: "```\(name)\n"))
@@ -21,7 +21,7 @@ import Testing
         }
     }
 
-    private static func page(_ name: String) throws -> [UInt8] {
+    static func page(_ name: String) throws -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: 4096)
         try example(name, into: &bytes)
         return bytes
