@@ -13,9 +13,9 @@
 // - After a failed write or fsync the writer is dead; only "disk full" is survived.
 // - No lock is held during I/O.
 //
-// On disk: `schemas/log-format.md`. In this module: Format (bytes), Disk (the seam to the file system), Writing (batches
-// → blocks → disk), Opening (disk → where to go on), Reading (disk → records). What the log takes from outside (disk,
-// clock, threads, random numbers) comes through `FileLogOptions`, so that a simulation can be the outside.
+// On disk: `schemas/log-format.md`. In this module: Format (bytes), Disk (the seam to the file system), Writing (from
+// batches to the disk), Opening (where to go on), Reading (from the disk to records). What the log takes from outside
+// (disk, clock, threads, random numbers) comes through `FileLogOptions`, so that a simulation can be the outside.
 
 import EventModel
 import Glibc
