@@ -37,8 +37,12 @@ let package = Package(
         .target(name: "EventModel"),
         .target(name: "Threading", dependencies: ["CPlatform"]),
 
+        // what lets an outsider check the log: Merkle tree, signed checkpoints, proofs
+        .target(name: "Evidence", dependencies: ["EventModel", "COpenSSL"]),
+
         // MQTT → durable log
-        .target(name: "EventLog", dependencies: ["EventModel", "Threading", "CLZ4", "CChecksum", "CPlatform"]),
+        .target(
+            name: "EventLog", dependencies: ["EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform"]),
         .target(name: "Ingest", dependencies: ["EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL"]),
 
         // log → facts → rows → PostgreSQL
@@ -95,7 +99,8 @@ let package = Package(
         // tests, one folder a target
         .target(name: "TestSupport", dependencies: ["CPlatform", "CMosquitto", "COpenSSL"], path: "Tests/TestSupport"),
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
-        .testTarget(name: "EventLogTests", dependencies: ["EventLog", "CChecksum"]),
+        .testTarget(name: "EvidenceTests", dependencies: ["Evidence", "EventModel", "COpenSSL"]),
+        .testTarget(name: "EventLogTests", dependencies: ["EventLog", "Evidence", "CChecksum"]),
         .testTarget(name: "LogCommandTests", dependencies: ["EventLog", "EventModel", "TestSupport", "refold"]),
         .testTarget(name: "DecodingTests", dependencies: ["Decoding", "Postgres", "TestSupport"]),
         .testTarget(name: "ProjectionsTests", dependencies: ["Projections", "PostgresStore", "TestSupport"]),
