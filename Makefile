@@ -4,7 +4,7 @@ PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev lib
 # For the tests only: promtool and systemd-analyze check what packaging/ holds, and the naive fold is Python.
 TEST_PACKAGES = prometheus systemd python3
 
-.PHONY: run build test bench packages install
+.PHONY: run build test bench fuzz packages install
 
 run: build
 	.build/release/refold run --demo
@@ -29,6 +29,22 @@ bench: packages
 	swift build -c release
 	$(MAKE) -s -C bench
 	python3 bench/run.py
+
+# Searches for inputs that break the decoders (libFuzzer, FUZZ_SECONDS each), and keeps those that reach new code.
+# What breaks them is left in .build/fuzz/ as crash-…, oom-… or timeout-…
+FUZZ_SECONDS ?= 60
+fuzz: packages
+	for name in payload log; do \
+	  program=$$(echo $$name | sed 's/./\U&/')Fuzz; work=.build/fuzz/$$name; \
+	  REFOLD_FUZZING=1 swift build -c release --build-path .build/fuzzing --sanitize=fuzzer \
+	    -Xswiftc -enable-testing --product $$program || exit 1; \
+	  rm -rf $$work/kept && mkdir -p $$work/kept $$work/found && \
+	  python3 Fuzz/corpus.py unpack Fuzz/corpus/$$name.base64 $$work/found && \
+	  .build/fuzzing/release/$$program -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=5 -rss_limit_mb=512 \
+	    -malloc_limit_mb=128 -artifact_prefix=.build/fuzz/ -verbosity=0 -print_final_stats=1 $$work/found && \
+	  .build/fuzzing/release/$$program -merge=1 -max_len=2048 -verbosity=0 $$work/kept $$work/found && \
+	  python3 Fuzz/corpus.py pack $$work/kept Fuzz/corpus/$$name.base64 || exit 1; \
+	done
 
 # Installs what is missing, and asks for sudo only then.
 packages:

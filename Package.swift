@@ -121,8 +121,20 @@ let package = Package(
             .product(name: "HummingbirdTesting", package: "hummingbird"),
         ]),
         .testTarget(name: "IntegrationTests", dependencies: ["refold", "TestSupport"]),
+        .target(
+            name: "FuzzBodies", dependencies: ["EventModel", "EventLog", "Decoding"], path: "Tests/FuzzBodies"),
+        .testTarget(name: "FuzzTests", dependencies: ["FuzzBodies"]),
         .testTarget(name: "TidyTests"),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17
 )
+
+// Programs without a main of their own, for libFuzzer: `make fuzz` alone builds them.
+if Context.environment["REFOLD_FUZZING"] != nil {
+    for name in ["PayloadFuzz", "LogFuzz"] {
+        package.targets.append(.executableTarget(
+            name: name, dependencies: ["FuzzBodies"], path: "Fuzz/\(name)",
+            swiftSettings: [.unsafeFlags(["-parse-as-library"])]))
+    }
+}

@@ -146,6 +146,8 @@ enum BlockCodec: UInt8 {
 /// What stands before the records of one commit.
 struct BlockHeader: Equatable {
     static let byteCount = 72
+    /// A byte of an LZ4 block stands for at most so many (LZ4 block format: a length grows by 255 a byte).
+    static let lz4GrowthMax = 255
 
     var codec: BlockCodec
     var count: Int
@@ -201,7 +203,8 @@ struct BlockHeader: Equatable {
         durableCount = bytes.little(56)
         storedCRC = bytes.little(64)
         guard rawBytes <= LogFormat.rawBytesMax, storedBytes <= rawBytes, storedBytes > 0, count > 0,
-            count <= rawBytes / RecordView.headerBytes, codec == .lz4 || storedBytes == rawBytes,
+            count <= rawBytes / RecordView.headerBytes,
+            codec == .raw ? storedBytes == rawBytes : rawBytes <= storedBytes * Self.lz4GrowthMax,
             firstTime <= lastTime, base.rawValue <= UInt64.max - UInt64(count), durableCount <= base.rawValue
         else { return nil }
     }
