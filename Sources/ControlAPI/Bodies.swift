@@ -45,6 +45,33 @@ struct CampaignBody: BodyFields {
     }
 }
 
+struct LossBody: BodyFields {
+    static let fields = CodingKeys.allCases.map(\.rawValue)
+    static let rangesMax = 10_000
+    let operatorName: String
+    let reason: String
+    let ranges: [Range]
+
+    struct Range: Codable, Sendable {
+        let from: UInt64
+        let to: UInt64
+    }
+
+    enum CodingKeys: String, CodingKey, CaseIterable { case operatorName = "operator", reason, ranges }
+
+    func request() throws(Problem) -> LossRequest {
+        func refuse(_ detail: String) -> Problem { Problem(.unprocessableContent, "invalid_value", detail) }
+        guard (1...255).contains(operatorName.utf8.count) else { throw refuse("operator must have 1 to 255 bytes") }
+        guard (1...4096).contains(reason.utf8.count) else { throw refuse("reason must have 1 to 4096 bytes") }
+        guard (1...Self.rangesMax).contains(ranges.count),
+            ranges.allSatisfy({ $0.from <= $0.to && $0.to < .max })
+        else {
+            throw refuse("ranges must be 1 to \(Self.rangesMax), each with from ≤ to")
+        }
+        return LossRequest(operatorName: operatorName, reason: reason, ranges: ranges.map { $0.from...$0.to })
+    }
+}
+
 struct TransitionBody: BodyFields {
     static let fields = ["reason"]
     static var whenEmpty: TransitionBody? { TransitionBody(reason: nil) }

@@ -31,7 +31,7 @@ public struct ControlAPI: Sendable {
 
     /// Every route, in the order in which `schemas/openapi.yaml` lists them.
     var routes: [Route] {
-        probeRoutes + systemRoutes + firmwareRoutes + campaignRoutes + deviceRoutes + deadLetterRoutes
+        probeRoutes + systemRoutes + logRoutes + firmwareRoutes + campaignRoutes + deviceRoutes + deadLetterRoutes
     }
 
     public func router() -> Router<APIContext> {

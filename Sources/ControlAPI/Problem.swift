@@ -89,6 +89,9 @@ struct ProblemMiddleware: RouterMiddleware {
         case AppendError.failed(let text):
             context.logger.error("append failed", metadata: ["error": "\(text)"])
             return .unavailable("log_failed", "the log failed and the daemon stops", retryAfterSeconds: 30)
+        case let error as LogError:
+            context.logger.error("the log cannot be read", metadata: ["error": "\(error)"])
+            return Problem(.internalServerError, "log_unreadable", error.description)
         case is NIOTooManyBytesError: return Self.tooLarge
         case let error as HTTPError where error.status == .notFound: return notRouted(request)
         case let error as HTTPError where error.status == .contentTooLarge: return Self.tooLarge

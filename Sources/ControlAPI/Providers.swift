@@ -1,4 +1,5 @@
 import Campaigns
+import EventLog
 
 // What the API sees of the system. The executable implements these; tests give stand-ins of their own.
 
@@ -8,19 +9,21 @@ public struct SystemAccess: Sendable {
     public var projections: any ProjectionControlling
     public var campaigns: any CampaignCommanding
     public var queries: any ReadQueries
+    public var keeping: any LogKeeping
     public var metrics: @Sendable () async -> MetricsSnapshot
     /// What the gate counted of a device; nil when it has seen none of its messages since the start.
     public var gate: @Sendable (_ tenant: String, _ device: String) async -> GateStatistics?
 
     public init(
         status: any StatusProviding, projections: any ProjectionControlling, campaigns: any CampaignCommanding,
-        queries: any ReadQueries, metrics: @escaping @Sendable () async -> MetricsSnapshot,
+        queries: any ReadQueries, keeping: any LogKeeping, metrics: @escaping @Sendable () async -> MetricsSnapshot,
         gate: @escaping @Sendable (_ tenant: String, _ device: String) async -> GateStatistics? = { _, _ in nil }
     ) {
         self.status = status
         self.projections = projections
         self.campaigns = campaigns
         self.queries = queries
+        self.keeping = keeping
         self.metrics = metrics
         self.gate = gate
     }
@@ -39,6 +42,55 @@ public protocol ProjectionControlling: Sendable {
     func resume(_ name: String) async -> SystemStatus.Projection?
     /// Waits until the projection has applied `position`; false when it has not within `timeout`.
     func wait(for position: UInt64, in projection: String, timeout: Duration) async -> Bool
+}
+
+/// What operators do to the log itself.
+public protocol LogKeeping: Sendable {
+    /// Losses that were given up, oldest first.
+    func losses() async -> [LossRow]
+    /// Gives up what is damaged in these positions. Returns what was given up, when that is durable; nothing when
+    /// nothing there is damaged.
+    /// - Throws: `AppendError`, `LogError`.
+    func acceptLosses(_ request: LossRequest) async throws -> [LossRow]
+}
+
+public struct LossRequest: Sendable, Equatable {
+    public var operatorName: String
+    public var reason: String
+    /// First and last positions.
+    public var ranges: [ClosedRange<UInt64>]
+}
+
+/// One accepted loss: `log.loss_accepted/1` as the log has it.
+public struct LossRow: Codable, Sendable, Equatable {
+    public var position: UInt64
+    public var at: String
+    public var from: UInt64
+    public var to: UInt64
+    public var segment: String
+    public var firstByte: Int
+    public var lastByte: Int
+    public var damage: String
+    public var reason: String
+    public var operatorName: String
+
+    public init(_ loss: AcceptedLoss) {
+        position = loss.position.rawValue
+        at = loss.at.description
+        from = loss.event.from
+        to = loss.event.to
+        segment = loss.event.segment
+        firstByte = loss.event.firstByte
+        lastByte = loss.event.lastByte
+        damage = loss.event.damage
+        reason = loss.event.reason
+        operatorName = loss.event.operatorName
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case position, at, from, to, segment, firstByte = "first_byte", lastByte = "last_byte", damage, reason
+        case operatorName = "operator"
+    }
 }
 
 /// Gives operators' commands to the decider. A refusal is an answer.

@@ -39,6 +39,16 @@ extension ControlAPI {
         ]
     }
 
+    var logRoutes: [Route] {
+        [
+            .get("/api/v1/log/losses") { _, _ in .json(Items(items: await system.keeping.losses())) },
+            .post("/api/v1/log/losses") { request, _ in
+                let body = try await request.json(LossBody.self)
+                return .json(Items(items: try await system.keeping.acceptLosses(try body.request())))
+            },
+        ]
+    }
+
     private func known(_ projection: SystemStatus.Projection?) async throws -> SystemStatus.Projection {
         if let projection { return projection }
         let names = await system.projections.projections().map(\.name).joined(separator: ", ")

@@ -10,12 +10,68 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         public var segments: Int
         /// Used, not allocated.
         public var bytes: UInt64
+        public var keeping: Keeping
 
-        public init(head: UInt64, durable: UInt64, segments: Int, bytes: UInt64) {
+        public init(head: UInt64, durable: UInt64, segments: Int, bytes: UInt64, keeping: Keeping = .init()) {
             self.head = head
             self.durable = durable
             self.segments = segments
             self.bytes = bytes
+            self.keeping = keeping
+        }
+    }
+
+    /// What happens to the log besides appending and reading.
+    public struct Keeping: Codable, Sendable, Equatable {
+        /// The oldest position that is on this disk.
+        public var firstPosition: UInt64 = 0
+        /// Damaged events that operators have given up.
+        public var lostEvents: UInt64 = 0
+        /// Bytes free for us on the disk of the data folder; nil when it cannot be asked.
+        public var diskFreeBytes: UInt64?
+        /// At the rate of the last minutes; nil when the free space does not shrink.
+        public var diskFullSeconds: Double?
+        public var scrub: Scrub?
+
+        public struct Scrub: Codable, Sendable, Equatable {
+            public var position: UInt64
+            public var passes: UInt64
+            /// Places found damaged that nobody signed for.
+            public var damaged: Int
+            public var lastError: String?
+
+            public init(position: UInt64, passes: UInt64, damaged: Int, lastError: String?) {
+                self.position = position
+                self.passes = passes
+                self.damaged = damaged
+                self.lastError = lastError
+            }
+
+            enum CodingKeys: String, CodingKey { case position, passes, damaged, lastError = "last_error" }
+
+            public func encode(to encoder: any Encoder) throws {
+                var container = encoder.container(keyedBy: CodingKeys.self)
+                try container.encode(position, forKey: .position)
+                try container.encode(passes, forKey: .passes)
+                try container.encode(damaged, forKey: .damaged)
+                try container.encode(lastError, forKey: .lastError)
+            }
+        }
+
+        public init() {}
+
+        enum CodingKeys: String, CodingKey {
+            case firstPosition = "first_position", lostEvents = "lost_events", diskFreeBytes = "disk_free_bytes"
+            case diskFullSeconds = "disk_full_seconds", scrub
+        }
+
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(firstPosition, forKey: .firstPosition)
+            try container.encode(lostEvents, forKey: .lostEvents)
+            try container.encode(diskFreeBytes, forKey: .diskFreeBytes)
+            try container.encode(diskFullSeconds, forKey: .diskFullSeconds)
+            try container.encode(scrub, forKey: .scrub)
         }
     }
 

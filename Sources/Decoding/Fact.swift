@@ -140,6 +140,8 @@ public enum OwnFact {
     case campaignTargets(CampaignTargets)
     case campaignStatusChanged(CampaignSchema, CampaignStatusChanged)
     case commandRejected(CommandRejected)
+    case lossAccepted(LossAccepted)
+    case segmentsRemoved(SegmentsRemoved)
     /// A schema that this version does not know, or a kind of record that holds no such event.
     case none
     case undecodable(Undecodable)

@@ -76,9 +76,9 @@ public final class FactDecoder {
 
     // MARK: what the engine recorded
 
-    /// The fact of a connection or decision record.
+    /// The fact of a connection, decision or system record.
     public func decodeOwn(_ record: RecordView) -> OwnFact {
-        guard record.kind == .connection || record.kind == .decision else { return .none }
+        guard record.kind == .connection || record.kind == .decision || record.kind == .system else { return .none }
         var problem: UInt8 = 0
         let checked = refold_check_json(
             parser, record.payload.baseAddress?.assumingMemoryBound(to: UInt8.self), record.payload.count, &problem)
@@ -92,6 +92,13 @@ public final class FactDecoder {
             if record.kind == .connection {
                 guard let known = BrokerEvent.Schema(rawValue: schema) else { return .none }
                 return .broker(known, try Self.own(record))
+            }
+            if record.kind == .system {
+                switch LogSchema(rawValue: schema) {
+                case .lossAccepted: return .lossAccepted(try Self.own(record))
+                case .segmentsRemoved: return .segmentsRemoved(try Self.own(record))
+                case .clockStepped, nil: return .none
+                }
             }
             guard let known = CampaignSchema(rawValue: schema) else { return .none }
             switch known {

@@ -1,4 +1,5 @@
-// What the log says about itself (`EventKind.system`): the record's topic is the schema, its payload one of these in JSON.
+// What the log says about itself (`EventKind.system`): the record's topic is the schema, its payload one of these in
+// JSON.
 
 /// Schemas of the log's own events.
 public enum LogSchema: String, Sendable, CaseIterable {

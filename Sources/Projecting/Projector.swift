@@ -74,6 +74,9 @@ public actor Projector {
     public nonisolated func pause() { board.requestPause(true) }
     public nonisolated func resume() { board.requestPause(false) }
 
+    /// Ends the pause after a failure: what caused it was mended. Does nothing to a projector that runs.
+    public nonisolated func retryNow() { board.requestRetry() }
+
     public nonisolated var status: ProjectorStatus {
         board.status(
             name: descriptor.name, version: descriptor.version, partition: partition,
@@ -109,7 +112,7 @@ public actor Projector {
             guard let problem, !board.stopRequested else { continue }
             let delay = report(problem, &backoff)
             // `pause` then `resume` is how a person says "try now".
-            await rest(delay) { !self.board.pauseRequested }
+            await rest(delay) { !self.board.pauseRequested && !self.board.takeRetry() }
         }
     }
 

@@ -19,6 +19,8 @@ final class ProjectorBoard: Sendable {
         var phase = Phase.waiting
         var pauseRequested = false
         var stopRequested = false
+        /// Something was repaired: whoever rests after a failure tries again.
+        var retryRequested = false
         var begun = false
         var begunAt: Timestamp?
         var ended = false
@@ -49,6 +51,14 @@ final class ProjectorBoard: Sendable {
     var hasEnded: Bool { state.withLock { $0.ended } }
 
     func requestPause(_ on: Bool) { state.withLock { $0.pauseRequested = on } }
+    func requestRetry() { state.withLock { $0.retryRequested = true } }
+    /// Whether somebody asked since the last time.
+    func takeRetry() -> Bool {
+        state.withLock { state in
+            defer { state.retryRequested = false }
+            return state.retryRequested
+        }
+    }
     func requestStop() { state.withLock { $0.stopRequested = true } }
     func interruptStore() { state.withLock { $0.interrupter }?() }
 

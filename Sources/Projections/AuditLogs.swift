@@ -1,7 +1,9 @@
 import Decoding
 import EventModel
 
-/// `audit_logs`: who decided what, and what was refused. One row a decision, from the decisions themselves.
+/// `audit_logs`: who decided what, and what was refused. One row a decision, from the decisions themselves, and one for
+/// each gap in the log that somebody signed for or that the retention rules made. Those concern every tenant: their
+/// tenant is `*`, which is no tenant's id, so that only who sees all tenants sees them.
 struct AuditLogs: AppendProjection {
     static let descriptor = ProjectionDescriptor(name: "audit_logs", version: 1, tables: [
         Table("audit_logs_v1", write: .insert, [
@@ -11,7 +13,7 @@ struct AuditLogs: AppendProjection {
     ])
 
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {
-        guard record.kind == .decision else { return }
+        guard record.kind == .decision || record.kind == .system else { return }
         let tenant: String, actor: String, subject: String
         var before: String?
         switch decoder.decodeOwn(record) {
@@ -24,6 +26,10 @@ struct AuditLogs: AppendProjection {
             before = event.before
         case .commandRejected(let event):
             (tenant, actor, subject) = (event.tenantID, event.actor, event.subject)
+        case .lossAccepted(let event):
+            (tenant, actor, subject) = (Self.everyTenant, event.operatorName, "log:\(event.from)-\(event.to)")
+        case .segmentsRemoved(let event):
+            (tenant, actor, subject) = (Self.everyTenant, "retention", "log:\(event.from)-\(event.to)")
         // The targets belong to the decision before them.
         case .campaignTargets, .broker, .none, .undecodable: return
         }
@@ -37,6 +43,8 @@ struct AuditLogs: AppendProjection {
         rows.optional(before) { $0.jsonb("{\"status\": \(jsonString($1))}".utf8) }
         rows.jsonb(record.payload)
     }
+
+    static let everyTenant = "*"
 
     /// The schema's name without its version: `campaign.created/1` is `campaign.created`.
     private static func action(_ schema: String) -> Substring.UTF8View {

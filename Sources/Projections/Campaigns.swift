@@ -183,7 +183,7 @@ final class CampaignFold: ProjectionFold {
             }
             if schema == .campaignAborted { campaigns.states[Int(id)].completedAt = Moment(at) }
             campaigns.markDirty(id)
-        case .commandRejected, .broker, .none, .undecodable: break
+        case .commandRejected, .lossAccepted, .segmentsRemoved, .broker, .none, .undecodable: break
         }
     }
 

@@ -44,6 +44,9 @@ public enum SettingsCatalog {
         Setting("gate.devices_tracked_max", .int(1_000...50_000_000), "1000000", "devices whose rate is remembered"),
         Setting("log.segment_bytes", .int(1_048_576...1_073_741_824), "67108864", "size of a segment file"),
         Setting(
+            "scrub.bytes_per_second", .int(0...10_737_418_240), "1048576",
+            "how fast the log is read again in the background, to find damage; 0: not at all"),
+        Setting(
             "presence.stale_seconds", .int(1...31_536_000), "90",
             "a device is STALE after so long without a message"),
         Setting("presence.offline_seconds", .int(1...31_536_000), "300", "and OFFLINE after so long"),

@@ -17,6 +17,8 @@ public struct Settings: Sendable {
     public var burst: Int
     public var devicesTrackedMax: Int
     public var segmentBytes: Int
+    /// 0: no scrubbing.
+    public var scrubBytesPerSecond: Int
     public var staleSeconds: Int
     public var offlineSeconds: Int
     public var stateBytes: Int
@@ -66,6 +68,7 @@ public struct Settings: Sendable {
         burst = int("gate.burst")
         devicesTrackedMax = int("gate.devices_tracked_max")
         segmentBytes = int("log.segment_bytes")
+        scrubBytesPerSecond = int("scrub.bytes_per_second")
         staleSeconds = int("presence.stale_seconds")
         offlineSeconds = int("presence.offline_seconds")
         stateBytes = int("projections.state_bytes")

@@ -56,6 +56,7 @@ import Yams
         let schemas = try #require((document["components"] as? [String: Any])?["schemas"] as? [String: [String: Any]])
         func fields(_ name: String) -> Set<String> { Set((schemas[name]?["properties"] as? [String: Any] ?? [:]).keys) }
         #expect(fields("FirmwareRequest") == Set(FirmwareBody.fields))
+        #expect(fields("LossRequest") == Set(LossBody.fields))
         #expect(fields("CampaignRequest") == Set(CampaignBody.fields))
     }
 

@@ -245,7 +245,9 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
         #expect(projection["position"] is NSNull && projection["last_error"] is NSNull)
         #expect(Set(try #require((status["brokers"] as? [[String: Any]])?.first).keys)
             == ["name", "connected", "session_present", "last_error"])
-        #expect(Set(try #require(status["log"] as? [String: Any]).keys) == ["head", "durable", "segments", "bytes"])
+        #expect(Set(try #require(status["log"] as? [String: Any]).keys) == [
+            "head", "durable", "segments", "bytes", "keeping",
+        ])
         #expect(Set(try #require(status["database"] as? [String: Any]).keys) == ["connected", "last_error"])
     }
 

@@ -8,7 +8,7 @@ import Synchronization
 @testable import ControlAPI
 
 /// A system that answers what tests tell it to.
-final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding, ReadQueries {
+final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding, ReadQueries, LogKeeping {
     struct Facts {
         var notReady: [String] = []
         var paused = false
@@ -17,6 +17,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         var appendError: AppendError?
         var answer = CommandAnswer.accepted(position: Position(41), id: 7, status: .created)
         var requests: [CommandRequest] = []
+        var losses: [LossRequest] = []
         var pages: [PageRequest] = []
         var waits: [(UInt64, String)] = []
     }
@@ -63,6 +64,16 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         return answer
     }
 
+    func losses() async -> [LossRow] { [] }
+    func acceptLosses(_ request: LossRequest) async throws -> [LossRow] {
+        let error = facts.withLock { facts in
+            facts.losses.append(request)
+            return facts.appendError
+        }
+        if let error { throw error }
+        return []
+    }
+
     private func row(_ text: String?) throws(QueryError) -> JSONRow? {
         if let error = facts.withLock({ $0.queryError }) { throw error }
         return text.map { JSONRow($0) }
@@ -98,7 +109,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
     func api(bindHost: String = "127.0.0.1", hosts: [String] = []) -> ControlAPI {
         ControlAPI(
             system: SystemAccess(
-                status: self, projections: self, campaigns: self, queries: self,
+                status: self, projections: self, campaigns: self, queries: self, keeping: self,
                 metrics: {
                     var snapshot = MetricsSnapshot()
                     snapshot.add(.logDurableEvents, 11 as UInt64)

@@ -220,3 +220,68 @@ struct VerifyTests {
         #expect(last.0 == last.1 && last.1 > 0)
     }
 }
+
+/// The scrubber finds what happened to closed files, forgets what was mended, and reads no more than it is told to.
+struct ScrubberTests {
+    private func makeLog(_ folder: TemporaryDirectory) throws -> FileLog {
+        let log = try FileLog.open(directory: folder.path, options: options(segmentBytes: 48 << 10))
+        for index in 0..<60 {
+            try log.add("event \(index)", at: Timestamp(microseconds: 1_000_000 * Int64(index + 1)))
+        }
+        return log
+    }
+
+    @discardableResult
+    private func pass(_ scrubber: Scrubber, pieces: Int = 1 << 16) -> Int {
+        let passes = scrubber.status.passes
+        var steps = 0
+        while scrubber.status.passes == passes, steps < 1000 {
+            _ = scrubber.step(byteCount: pieces)
+            steps += 1
+        }
+        return steps
+    }
+
+    @Test func itFindsDamageAndForgetsWhatWasMended() throws {
+        let folder = TemporaryDirectory()
+        let log = try makeLog(folder)
+        defer { log.close() }
+        let scrubber = Scrubber(log: log)
+        #expect(pass(scrubber) < 1000)
+        #expect(scrubber.status.damages.isEmpty && scrubber.status.passes == 1)
+        let name = folder.segments[1], good = try folder.bytes(name)
+        try folder.patch(name, at: 3 * 4096 + 100, [good[3 * 4096 + 100] ^ 1])
+        for pieces in [1, 5000, 1 << 20] {
+            pass(scrubber, pieces: pieces)
+            #expect(scrubber.status.damages.map(\.range.positions) == [Position(13)..<Position(14)], "\(pieces)")
+        }
+        try folder.patch(name, at: 3 * 4096 + 100, [good[3 * 4096 + 100]])
+        pass(scrubber)
+        #expect(scrubber.status.damages.isEmpty)
+    }
+
+    @Test func whatWasSignedForIsNoDamage() throws {
+        let folder = TemporaryDirectory()
+        let log = try makeLog(folder)
+        defer { log.close() }
+        try folder.patch(folder.segments[0], at: 5 * 4096 + 80, [0xFF, 0xFF, 0xFF])
+        let scrubber = Scrubber(log: log)
+        pass(scrubber)
+        #expect(scrubber.status.damages.count == 1)
+        _ = try log.acceptLosses(in: [Position(0)..<Position(60)], operatorName: "kim", reason: "gone")
+        scrubber.forgetAccepted()
+        #expect(scrubber.status.damages.isEmpty)
+        pass(scrubber)
+        #expect(scrubber.status.damages.isEmpty)
+    }
+
+    @Test func aSmallStepReadsLittleAndAPassReadsEverythingOnce() throws {
+        let folder = TemporaryDirectory()
+        let log = try makeLog(folder)
+        defer { log.close() }
+        let scrubber = Scrubber(log: log)
+        #expect(scrubber.step(byteCount: 4096) < 32 << 10)
+        let steps = pass(scrubber, pieces: 16 << 10)
+        #expect(steps > 8, "\(steps)")
+    }
+}

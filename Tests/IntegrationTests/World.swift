@@ -87,6 +87,29 @@ final class World {
         }
     }
 
+    var http: String { "127.0.0.1:\(httpPort)" }
+
+    struct Outcome {
+        let code: Int32
+        let out: String
+        let error: String
+
+        func object() throws -> [String: Any] {
+            try JSONSerialization.jsonObject(with: Data(out.utf8)) as? [String: Any] ?? [:]
+        }
+    }
+
+    /// Runs a verb to its end.
+    func run(_ arguments: [String]) throws -> Outcome {
+        let out = folder + "/verb.out", errors = folder + "/verb.err"
+        try? FileManager.default.removeItem(atPath: out)
+        let verb = try ChildProcess(
+            ["/bin/sh", "-c", "e=$1; shift; exec \"$0\" \"$@\" 2> \"$e\"", Self.program, errors] + arguments, log: out)
+        verb.wait()
+        func text(_ path: String) -> String { (try? String(contentsOfFile: path, encoding: .utf8)) ?? "" }
+        return Outcome(code: verb.exitCode ?? -1, out: text(out), error: text(errors))
+    }
+
     /// Nil while the daemon does not answer.
     func status() -> Status? {
         guard let url = URL(string: "http://127.0.0.1:\(httpPort)/api/v1/status"), let body = try? Data(contentsOf: url)

@@ -40,6 +40,10 @@ struct History {
         add(schema.rawValue, String(decoding: try JSONEncoder().encode(event), as: UTF8.self), "", .decision)
     }
 
+    mutating func system(_ schema: LogSchema, _ event: some Encodable) throws {
+        add(schema.rawValue, String(decoding: try JSONEncoder().encode(event), as: UTF8.self), "", .system)
+    }
+
     mutating func broker(_ schema: BrokerEvent.Schema, _ event: BrokerEvent, name: String = "main") throws {
         add(schema.rawValue, String(decoding: try JSONEncoder().encode(event), as: UTF8.self), name, .connection)
     }

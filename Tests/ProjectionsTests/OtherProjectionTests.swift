@@ -42,6 +42,21 @@ import Testing
         ])
     }
 
+    @Test func gapsInTheLogAreOnTheAuditRecord() throws {
+        var history = History()
+        history.message("heartbeat", "{}")
+        try history.system(.lossAccepted, LossAccepted(
+            from: 7, to: 9, segment: "x.seg", firstByte: 4096, lastByte: 8191, damage: "the checksum is wrong",
+            reason: "no backup", operatorName: "kim"))
+        try history.system(.segmentsRemoved, SegmentsRemoved(
+            from: 0, to: 6, segments: ["w.seg"], archived: true, reason: "age"))
+        history.add("log.clock_stepped/1", "{}", "", .system)
+        let columns = ["position", "tenant_id", "actor", "action", "subject"]
+        #expect(history.rows("audit_logs", "audit_logs", columns) == [
+            "1 * kim log.loss_accepted log:7-9", "2 * retention log.segments_removed log:0-6",
+        ])
+    }
+
     @Test func brokerConnections() throws {
         var history = History()
         var event = BrokerEvent(clientID: "refold-n1")

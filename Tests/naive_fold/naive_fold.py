@@ -212,6 +212,13 @@ def fold(tables, event):
             event["broker"], {"broker_name": event["broker"], "messages_received": 0, "last_message_at": None})
     elif kind == "decision":
         fold_decision(tables, event, json.loads(payload))
+    elif kind == "system":
+        schema, fields = event["topic"].split("/")[0], json.loads(payload)
+        if schema in ("log.loss_accepted", "log.segments_removed"):
+            tables.audit_logs[event["position"]] = {
+                "position": event["position"], "at": event["received_at"], "actor": fields.get("operator", "retention"),
+                "action": schema, "subject": "log:%d-%d" % (fields["from"], fields["to"]),
+            }
 
 
 def rejected(payload):
@@ -369,7 +376,7 @@ def write(value):
 
 
 def read_events(stream):
-    expected = None
+    expected, gaps = None, []  # gaps: (first, behind) that no acceptance was seen for yet
     for line in stream:
         if not line.strip():
             continue
@@ -388,9 +395,16 @@ def read_events(stream):
         event["verdict"] = event.get("verdict") or "ACCEPTED"
         event["retain"] = bool(event.get("retain"))
         if expected is not None and event["position"] != expected:
-            raise ValueError("position %d where %d was expected" % (event["position"], expected))
+            if event["position"] < expected:
+                raise ValueError("position %d where %d was expected" % (event["position"], expected))
+            gaps.append((expected, event["position"]))
+        if event["topic"] == "log.loss_accepted/1":
+            loss = json.loads(event["bytes"])
+            gaps = [gap for gap in gaps if not (loss["from"] == gap[0] and loss["to"] + 1 == gap[1])]
         expected = event["position"] + 1
         yield event
+    if gaps:
+        raise ValueError("positions are missing that nobody signed for: %s" % gaps)
 
 
 def canonical_number(text):

@@ -150,16 +150,13 @@ public struct LogVerifier {
 
     /// Behind the last block of a file that is no longer written lies nothing.
     private mutating func checkTail(of segment: Segment, from offset: Int) throws(LogError) {
-        guard segment.base != catalog.bases.last, report.positions.upperBound > catalog.bases(around: segment.base).next
-            ?? report.positions.upperBound
-        else { return }
+        guard let next = catalog.bases(around: segment.base).next, report.positions.upperBound >= next else { return }
         let scanner = BlockScanner(file: segment.file, salt: segment.header.salt, offset: offset)
         let size = try system { () throws(FileError) in try segment.file.byteCount() }
         let rest = try system { () throws(FileError) in try scanner.nonZeroEnd() }
         guard rest > offset else { return }
         add(CorruptRange(
-            segment: segment.path, bytes: offset..<min(rest, size), positions: report.positions.upperBound
-                ..< report.positions.upperBound,
+            segment: segment.path, bytes: offset..<min(rest, size), positions: next..<next,
             reason: "there are bytes behind the last block"), nil)
     }
 

@@ -91,13 +91,18 @@ final class LossBook: Sendable {
         guard let count = try? file.read(into: room, at: 0), count == size else { return }
         for line in room.split(separator: UInt8(ascii: "\n")) {
             let digits = line.drop { $0 < 0x30 || $0 > 0x39 }.prefix { $0 >= 0x30 && $0 <= 0x39 }
-            guard let position = UInt64(String(decoding: digits, as: UTF8.self)), position < durableCount else { continue }
-            if let loss = Self.read(at: Position(position), catalog, durableCount) { add(loss) }
+            if let position = UInt64(String(decoding: digits, as: UTF8.self)), position < durableCount,
+                let loss = Self.read(at: Position(position), catalog, durableCount)
+            {
+                add(loss)
+            }
         }
         state.withLock { $0.hintBytes = size }
     }
 
-    private static func read(at position: Position, _ catalog: SegmentCatalog, _ durableCount: UInt64) -> AcceptedLoss? {
+    private static func read(
+        at position: Position, _ catalog: SegmentCatalog, _ durableCount: UInt64
+    ) -> AcceptedLoss? {
         let reader = FileLogReader(catalog: catalog, position: position) { durableCount }
         let block = EventBlock()
         guard (try? reader.read(into: block, atLeast: 1)) == true else { return nil }

@@ -67,7 +67,8 @@ final class BlockScanner {
         }
     }
 
-    /// Reads on from `offset` to the end of the file; returns where the last page with anything in it ends, or `offset`.
+    /// Reads on from `offset` to the end of the file; returns where the last page with anything in it ends, or
+    /// `offset`.
     func nonZeroEnd() throws(FileError) -> Int {
         var end = offset
         while true {

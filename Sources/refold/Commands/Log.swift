@@ -7,7 +7,7 @@ import Foundation
 struct LogCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "log", abstract: "The event log: what is in it, and what is coming in.",
-        subcommands: [LogTail.self, LogCat.self, LogInfo.self])
+        subcommands: [LogTail.self, LogCat.self, LogInfo.self, LogVerify.self, LogRepair.self])
 }
 
 struct LogCat: ParsableCommand {
@@ -174,6 +174,8 @@ struct LogInfo: ParsableCommand {
                 "bytes": segments.reduce(0) { $0 + $1.usedBytes },
                 "allocated": segments.reduce(0) { $0 + $1.allocatedBytes },
             ]
+            let losses = log.acceptedLosses
+            summary["lost_events"] = losses.reduce(0) { $0 + $1.event.to - $1.event.from + 1 }
             if durable > log.firstPosition.rawValue {
                 summary["last_position"] = durable - 1
                 summary["first_time"] = segments.first?.firstTime?.description
@@ -193,13 +195,19 @@ struct LogInfo: ParsableCommand {
             }
             if json {
                 summary["files"] = rows
+                summary["losses"] = losses.map(\.json)
                 print(jsonLine(summary))
             } else {
                 print(TextTable.record(summary, order: [
                     "log_id", "writer_up", "head", "durable", "first_position", "last_position", "first_time",
                     "last_time",
-                    "segments", "bytes", "allocated",
+                    "segments", "bytes", "allocated", "lost_events",
                 ]))
+                for loss in losses {
+                    let who = "\(TextTable.cell(loss.event.operatorName)), \(loss.at)"
+                    print("lost and accepted: positions \(loss.event.from) to \(loss.event.to), "
+                        + "\(TextTable.cell(loss.event.reason)) (\(who))")
+                }
                 print("")
                 print(TextTable(columns: [
                     .init("segment", "name"), .init("first", "first_position"), .init("events", "events"),

@@ -17,13 +17,27 @@ struct StatusCommand: AsyncParsableCommand {
         print(Self.text(try JSONDecoder().decode(SystemStatus.self, from: body)))
     }
 
+    private static func disk(_ keeping: SystemStatus.Keeping) -> String {
+        guard let free = keeping.diskFreeBytes else { return "free space is not known" }
+        guard let seconds = keeping.diskFullSeconds else { return "\(byteCountText(free)) free" }
+        let hours = seconds / 3600
+        let when = hours < 1 ? String(format: "%.0f min", seconds / 60) : hours < 72
+            ? String(format: "%.0f h", hours) : String(format: "%.0f days", hours / 24)
+        return "\(byteCountText(free)) free, full in \(when) at the present rate"
+    }
+
     static func text(_ status: SystemStatus) -> String {
         var lines = [status.state.rawValue]
         lines += status.reasons.map { "  \($0)" }
         let log = status.log
+        if log.keeping.lostEvents > 0 {
+            lines.append("  \(log.keeping.lostEvents) events of the log were damaged and given up: refold log info")
+        }
         lines += [
             "",
-            "log       \(log.durable) events durable (head \(log.head)), \(log.segments) segments, \(bytes(log.bytes))",
+            "log       \(log.durable) events durable (head \(log.head)), \(log.segments) segments, "
+                + byteCountText(log.bytes),
+            "disk      \(Self.disk(log.keeping))",
             "database  "
                 + (status.database.connected ? "connected" : "not connected: \(status.database.lastError ?? "-")"),
         ]
@@ -38,15 +52,5 @@ struct StatusCommand: AsyncParsableCommand {
         }
         if !status.projections.isEmpty { lines += ["", ProjectionCommand.table(status.projections)] }
         return lines.joined(separator: "\n")
-    }
-
-    private static func bytes(_ count: UInt64) -> String {
-        var value = Double(count), unit = 0
-        let units = ["B", "KiB", "MiB", "GiB", "TiB"]
-        while value >= 1024, unit < units.count - 1 {
-            value /= 1024
-            unit += 1
-        }
-        return unit == 0 ? "\(count) B" : String(format: "%.1f %@", value, units[unit])
     }
 }

@@ -34,6 +34,7 @@ final class Daemon: Sendable {
 
     private let projectors: [Projector]
     private let api: APIServer
+    private let care: LogCare
     private let background: Task<Void, Never>
     private let logger: Logger
 
@@ -98,12 +99,16 @@ final class Daemon: Sendable {
                 logger.log(level: notice.logLevel, "\(notice.text)", metadata: ["broker": "\(notice.broker)"])
             },
             onFatal: onFatal)
-        let reporter = StatusReporter(log: log, projectors: projectors, ingest: { ingest.statuses }, database: keeper)
+        let care = LogCare(
+            log: log, folder: settings.data, scrubBytesPerSecond: settings.scrubBytesPerSecond, logger: logger)
+        let reporter = StatusReporter(
+            log: log, projectors: projectors, ingest: { ingest.statuses }, database: keeper, care: care)
         let queries = TableQueries(databaseURL: databaseURL)
         let metrics = MetricsCollector(reporter: reporter, queries: queries, startedAt: startedAt,
             limitedDevices: { ingest.mostLimited(20) })
         let access = SystemAccess(
             status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(tables: queries),
+            keeping: LogKeeper(log: log, projectors: projectors, logger: logger),
             metrics: { await metrics.collect() },
             gate: { tenant, device in
                 ingest.deviceStatistics(tenant: tenant, device: device).map(GateStatistics.init)
@@ -118,6 +123,7 @@ final class Daemon: Sendable {
             }
         }
         ingest.start()
+        care.start()
         // Ingest does not wait for it, nor fall with it: only commands need what was decided before.
         Task {
             do {
@@ -129,6 +135,7 @@ final class Daemon: Sendable {
         self.settings = settings
         self.log = log
         self.reporter = reporter
+        self.care = care
         self.queries = queries
         self.ingest = ingest
         self.services = services
@@ -157,6 +164,7 @@ final class Daemon: Sendable {
     func stop() async {
         if !(await ingest.stop()) { logger.warning("a broker connection did not end in time; nothing is lost by that") }
         await api.stop()
+        care.stop()
         background.cancel()
         await withTaskGroup(of: Void.self) { group in
             // One that was never started (no database yet) has nothing to stop.

@@ -37,6 +37,17 @@ struct MetricsCollector: Sendable {
         metrics.add(.logDurableEvents, log.durableCount)
         metrics.add(.logBytes, statistics.usedBytes)
         metrics.add(.logSegments, UInt64(statistics.segments))
+        let keeping = reporter.keeping
+        metrics.add(.logFirstPosition, keeping.firstPosition)
+        metrics.add(.logLostEvents, keeping.lostEvents)
+        if let free = keeping.diskFreeBytes { metrics.add(.diskFreeBytes, free) }
+        if let seconds = keeping.diskFullSeconds { metrics.add(.diskFullSeconds, seconds) }
+        if let scrub = keeping.scrub {
+            metrics.add(.scrubPosition, scrub.position)
+            metrics.add(.scrubBytes, reporter.care.scrubber.status.bytes)
+            metrics.add(.scrubPasses, scrub.passes)
+            metrics.add(.scrubDamaged, UInt64(scrub.damaged))
+        }
     }
 
     private func addBrokers(to metrics: inout MetricsSnapshot) {

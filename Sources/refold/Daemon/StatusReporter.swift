@@ -11,6 +11,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let projectors: [Projector]
     let ingest: @Sendable () -> [BrokerStatus]
     let database: DatabaseKeeper
+    let care: LogCare
 
     func status() async -> SystemStatus {
         let durable = log.durableCount, brokers = ingest(), keeper = database.state, statistics = log.statistics
@@ -30,10 +31,15 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         for projection in projections where projection.state == "failed" {
             reasons.append("projection \(projection.name) has failed: \(projection.lastError ?? "")")
         }
+        let keeping = self.keeping
+        if let damaged = keeping.scrub?.damaged, damaged > 0 {
+            reasons.append("the log is damaged in \(damaged) places: refold log verify says where and what to do")
+        }
         return SystemStatus(
             state: held ? .held : reasons.isEmpty ? .healthy : .degraded, reasons: reasons,
             log: .init(
-                head: durable, durable: durable, segments: statistics.segments, bytes: statistics.usedBytes),
+                head: durable, durable: durable, segments: statistics.segments, bytes: statistics.usedBytes,
+                keeping: keeping),
             projections: projections,
             brokers: brokers.map {
                 .init(
@@ -41,6 +47,21 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
                     lastError: $0.lastError)
             },
             database: .init(connected: keeper.connected, lastError: keeper.lastError))
+    }
+
+    var keeping: SystemStatus.Keeping {
+        var keeping = SystemStatus.Keeping(), forecast = care.forecast
+        keeping.firstPosition = log.firstPosition.rawValue
+        keeping.lostEvents = log.acceptedLosses.reduce(0) { $0 + $1.event.to - $1.event.from + 1 }
+        keeping.diskFreeBytes = forecast.freeBytes
+        keeping.diskFullSeconds = forecast.secondsUntilFull
+        if care.isScrubbing {
+            let scrub = care.scrubber.status
+            keeping.scrub = .init(
+                position: scrub.position.rawValue, passes: scrub.passes, damaged: scrub.damages.count,
+                lastError: scrub.lastError)
+        }
+        return keeping
     }
 
     func reasonsNotReady() async -> [String] {

@@ -1,0 +1,79 @@
+import EventLog
+import Foundation
+import Logging
+import Synchronization
+import Threading
+
+/// What goes on in the background for the log's sake: it watches the room on the disk and reads the log again. One
+/// thread, at low priority, that wakes a few times a second at most.
+final class LogCare: Sendable {
+    let scrubber: Scrubber
+    private let folder: String
+    private let scrubBytesPerSecond: Int
+    private let logger: Logger
+    private let forecastState = Mutex(DiskForecast())
+    private let stopped = Mutex(false)
+
+    /// How often the free space is asked for.
+    private static let sampleSeconds = 2.0
+    /// What the scrubber reads at once at most: it must not hold up the disk.
+    private static let pieceBytesMax = 4 << 20
+
+    /// - Parameter scrubBytesPerSecond: 0 for no scrubbing.
+    init(log: FileLog, folder: String, scrubBytesPerSecond: Int, logger: Logger) {
+        scrubber = Scrubber(log: log)
+        self.folder = folder
+        self.scrubBytesPerSecond = scrubBytesPerSecond
+        self.logger = logger
+    }
+
+    var forecast: DiskForecast { forecastState.withLock { $0 } }
+    var isScrubbing: Bool { scrubBytesPerSecond > 0 }
+
+    func start() {
+        startThread(name: "log-care") { [self] in
+            lowerPriority(by: 10)
+            run()
+        }
+    }
+
+    func stop() { stopped.withLock { $0 = true } }
+
+    private func run() {
+        var nextSample = 0.0, nextPiece = 0.0, damaged = 0
+        while !stopped.withLock({ $0 }) {
+            let now = steadySeconds()
+            if now >= nextSample {
+                if let free = freeBytes() { forecastState.withLock { $0.add(freeBytes: free, at: now) } }
+                nextSample = now + Self.sampleSeconds
+            }
+            if isScrubbing, now >= nextPiece {
+                scrubber.forgetAccepted()
+                let read = scrubber.step(byteCount: min(Self.pieceBytesMax, max(64 << 10, scrubBytesPerSecond / 4)))
+                // What was read is paid for with time before the next piece.
+                nextPiece = now + (read > 0 ? Double(read) / Double(scrubBytesPerSecond) : 5)
+                let found = scrubber.status.damages
+                if found.count > damaged {
+                    for damage in found.suffix(found.count - damaged).prefix(10) {
+                        logger.error("the scrubber found damage: \(damage.range)")
+                    }
+                }
+                damaged = found.count
+            }
+            usleep(100_000)
+        }
+    }
+
+    /// For us: what is reserved for the superuser does not count (statvfs(3), f_bavail).
+    private func freeBytes() -> UInt64? {
+        var status = statvfs()
+        guard statvfs(folder, &status) == 0 else { return nil }
+        return UInt64(status.f_bavail) * UInt64(status.f_frsize)
+    }
+
+    private func steadySeconds() -> Double {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+    }
+}
