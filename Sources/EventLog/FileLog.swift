@@ -18,6 +18,7 @@
 // (disk, clock, threads, random numbers) comes through `FileLogOptions`, so that a simulation can be the outside.
 
 import EventModel
+import Evidence
 import Glibc
 import Synchronization
 
@@ -34,6 +35,13 @@ public struct FileLogOptions: Sendable {
     public var threads: any LogThreads = SystemThreads()
     /// Where ids and salts come from.
     public var random: @Sendable () -> UInt64 = { UInt64.random(in: 0...UInt64.max) }
+    /// Grow the Merkle tree behind the writer. Without it segments are sealed without one.
+    public var keepsTree = true
+    /// Gives the key that signs checkpoints, whose name is the log's origin; nil: nobody signs. Asked once, at opening;
+    /// when it fails, the log works, nothing is signed, and `treeStatus` says why.
+    public var signer: (@Sendable (LogID) throws(LogError) -> SigningKey)?
+    /// Called with every checkpoint once it is stored, on the tree's thread: copy and return.
+    public var onCheckpoint: (@Sendable (SignedNote) -> Void)?
     /// Called on the writer's thread, with seconds, when an fdatasync took more than one.
     public var onSlowSync: (@Sendable (Double) -> Void)?
 
@@ -50,6 +58,8 @@ public final class FileLog: LogWriter, LogSource {
     public let report: OpenReport
     private let shared: CommitQueue
     private let writer: any LogThread
+    let tree: TreeKeeper?
+    private let treeThread: (any LogThread)?
     let catalog: SegmentCatalog
     let options: FileLogOptions
 
@@ -61,7 +71,8 @@ public final class FileLog: LogWriter, LogSource {
         let lock = try LockFile.acquire(directory + "/lock", fileSystem: options.fileSystem)
         let catalog = SegmentCatalog(directory: directory, fileSystem: options.fileSystem)
         let recovery = Recovery(
-            directory: directory, fileSystem: options.fileSystem, catalog: catalog, random: options.random)
+            directory: directory, fileSystem: options.fileSystem, catalog: catalog, random: options.random,
+            signer: options.signer)
         let found = try recovery.run()
         if let last = found.lastTime, !options.acceptClock {
             let ahead = last.microseconds - options.clock.now().microseconds
@@ -74,12 +85,15 @@ public final class FileLog: LogWriter, LogSource {
             try CommitLoop(lock: lock, catalog: catalog, options: options, recovered: found)
         }
         Reserve.fill(directory, options.fileSystem)
+        let tree = !options.keepsTree ? nil : TreeKeeper(
+            catalog: catalog, queue: loop.queue, options: options, signing: found.signing, lock: lock)
         return FileLog(
-            directory: directory, report: found.report, loop: loop, catalog: catalog, options: options)
+            directory: directory, report: found.report, loop: loop, tree: tree, catalog: catalog, options: options)
     }
 
     private init(
-        directory: String, report: OpenReport, loop: CommitLoop, catalog: SegmentCatalog, options: FileLogOptions
+        directory: String, report: OpenReport, loop: CommitLoop, tree: TreeKeeper?, catalog: SegmentCatalog,
+        options: FileLogOptions
     ) {
         self.options = options
         self.directory = directory
@@ -87,9 +101,14 @@ public final class FileLog: LogWriter, LogSource {
         self.catalog = catalog
         shared = loop.queue
         writer = options.threads.start(name: "log-writer", niceness: 0, loop)
+        self.tree = tree
+        treeThread = tree.map { options.threads.start(name: "log-tree", niceness: 5, $0) }
     }
 
-    deinit { shared.close() }
+    deinit {
+        shared.close()
+        tree?.close()
+    }
 
     public var durableCount: UInt64 { shared.durableCount }
 
@@ -147,11 +166,18 @@ public final class FileLog: LogWriter, LogSource {
     public var firstPosition: Position { catalog.bases.first ?? Position(0) }
     public var statistics: LogStatistics { shared.statistics }
 
-    /// Finishes what was submitted, ends the writer's thread and gives the lock back. Blocks until that is done.
-    /// Appends after it fail.
+    /// How the Merkle tree stands; nil when none is kept.
+    public var treeStatus: TreeStatus? { tree?.status }
+    /// The last signed checkpoint that is stored; nil when there is none, or it is not to be believed.
+    public var checkpoint: SignedNote? { tree?.checkpoint }
+
+    /// Finishes what was submitted, takes it into the tree, signs that, and gives the lock back. Blocks until that is
+    /// done. Appends after it fail.
     public func close() {
         shared.close()
         writer.waitUntilFinished()
+        tree?.close()
+        treeThread?.waitUntilFinished()
     }
 }
 

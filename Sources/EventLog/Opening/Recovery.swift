@@ -1,4 +1,5 @@
 import EventModel
+import Evidence
 import Glibc
 
 /// What opening a log found, for the operator.
@@ -123,6 +124,7 @@ struct Recovery {
     let fileSystem: any LogFileSystem
     let catalog: SegmentCatalog
     let random: @Sendable () -> UInt64
+    var signer: (@Sendable (LogID) throws(LogError) -> SigningKey)?
 
     struct Result {
         var report: OpenReport
@@ -130,6 +132,8 @@ struct Recovery {
         var active: (segment: Segment, offset: Int)?
         var lastTime: Timestamp?
         var durableFile: DurableFile
+        /// Who signs for this log, or why nobody can; nil when nobody is asked to.
+        var signing: Swift.Result<SigningKey, LogError>?
     }
 
     func run() throws(LogError) -> Result {
@@ -160,9 +164,10 @@ struct Recovery {
         let durable = try system { () throws(FileError) in
             try DurableFile.create(path("durable"), logID: logID, fileSystem: fileSystem)
         }
-        let scan = try system { () throws(FileError) in
-            try TailScan.scan(segment, provenCount: durable.countBefore ?? 0)
-        }
+        let signing = signing(for: logID)
+        // What was signed for was durable, too.
+        let proven = max(durable.countBefore ?? 0, try signedSize(signing))
+        let scan = try system { () throws(FileError) in try TailScan.scan(segment, provenCount: proven) }
         report.corrupt += scan.corrupt
         var lastTime = scan.lastTime
         // When the last segment is new, its base says that everything before it was durable.
@@ -182,7 +187,26 @@ struct Recovery {
         if let torn = scan.torn { report.torn = try cutOff(torn, of: segment) }
         report.durableCount = scan.end.rawValue
         return Result(
-            report: report, active: scan.endOffset.map { (segment, $0) }, lastTime: lastTime, durableFile: durable.file)
+            report: report, active: scan.endOffset.map { (segment, $0) }, lastTime: lastTime, durableFile: durable.file,
+            signing: signing)
+    }
+
+    private func signing(for logID: LogID) -> Swift.Result<SigningKey, LogError>? {
+        guard let signer else { return nil }
+        do throws(LogError) {
+            return .success(try signer(logID))
+        } catch {
+            return .failure(error)
+        }
+    }
+
+    /// The size of the stored checkpoint when this log's own key signed it, else 0.
+    private func signedSize(_ signing: Swift.Result<SigningKey, LogError>?) throws(LogError) -> UInt64 {
+        guard case .success(let key)? = signing,
+            let bytes = try CheckpointFile(directory: directory, fileSystem: fileSystem).read(),
+            let checkpoint = try? SignedNote(parsing: bytes).checkpoint(verifiedBy: key.verifier)
+        else { return 0 }
+        return checkpoint.size
     }
 
     private func startNew() throws(LogError) -> Result {
@@ -198,7 +222,8 @@ struct Recovery {
             try DurableFile.create(path("durable"), logID: logID, fileSystem: fileSystem)
         }
         return Result(
-            report: OpenReport(logID: logID, isNew: true), active: nil, lastTime: nil, durableFile: created.file)
+            report: OpenReport(logID: logID, isNew: true), active: nil, lastTime: nil, durableFile: created.file,
+            signing: signing(for: logID))
     }
 
     private func cutOff(_ range: Range<Int>, of segment: Segment) throws(LogError) -> TornTail {

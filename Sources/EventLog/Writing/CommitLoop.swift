@@ -59,15 +59,24 @@ final class CommitQueue: Sendable {
 
     func update(_ update: (inout LogStatistics) -> Void) { state.withLock { update(&$0.statistics) } }
 
-    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {
+    /// `stop` is asked again after `wakeReaders`.
+    func waitForDurable(
+        beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool = { false }
+    ) -> UInt64 {
         let now = durableCount
         if now > count || timeoutMilliseconds <= 0 { return now }
         readers.withLock { $0 += 1 }
         defer { readers.withLock { $0 -= 1 } }
         return readers.wait(atMostMilliseconds: timeoutMilliseconds) { _ in
             let now = durable.load(ordering: .acquiring)
-            return now > count ? now : nil
+            return now > count || stop() ? now : nil
         } ?? durableCount
+    }
+
+    func wakeReaders() {
+        // Behind the lock: whoever has asked `stop` and does not wait yet would miss it.
+        readers.withLock { _ in }
+        readers.wakeAll()
     }
 
     func fail(_ message: String) { state.withLock { $0.failure = message } }
