@@ -33,8 +33,10 @@ bench: packages
 # Searches for inputs that break the decoders (libFuzzer, FUZZ_SECONDS each), and keeps those that reach new code.
 # What breaks them is left in .build/fuzz/ as crash-…, oom-… or timeout-…
 FUZZ_SECONDS ?= 60
+# Swift's own handler would end the program before libFuzzer has written the input down.
+fuzz: export SWIFT_BACKTRACE = enable=no
 fuzz: packages
-	for name in payload log; do \
+	for name in payload log evidence; do \
 	  program=$$(echo $$name | sed 's/./\U&/')Fuzz; work=.build/fuzz/$$name; \
 	  REFOLD_FUZZING=1 swift build -c release --build-path .build/fuzzing --sanitize=fuzzer \
 	    -Xswiftc -enable-testing --product $$program || exit 1; \

@@ -122,7 +122,8 @@ let package = Package(
         ]),
         .testTarget(name: "IntegrationTests", dependencies: ["refold", "TestSupport"]),
         .target(
-            name: "FuzzBodies", dependencies: ["EventModel", "EventLog", "Decoding"], path: "Tests/FuzzBodies"),
+            name: "FuzzBodies", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"],
+            path: "Tests/FuzzBodies"),
         .testTarget(name: "FuzzTests", dependencies: ["FuzzBodies"]),
         .testTarget(name: "TidyTests"),
     ],
@@ -132,7 +133,7 @@ let package = Package(
 
 // Programs without a main of their own, for libFuzzer: `make fuzz` alone builds them.
 if Context.environment["REFOLD_FUZZING"] != nil {
-    for name in ["PayloadFuzz", "LogFuzz"] {
+    for name in ["PayloadFuzz", "LogFuzz", "EvidenceFuzz"] {
         package.targets.append(.executableTarget(
             name: name, dependencies: ["FuzzBodies"], path: "Fuzz/\(name)",
             swiftSettings: [.unsafeFlags(["-parse-as-library"])]))

@@ -10,7 +10,8 @@ public func fuzzLog(_ input: UnsafeRawBufferPointer) {
     let disk = MemoryDisk()
     let file = MemoryDisk.File()
     disk.files["/log/" + LogFormat.segmentName(Position(0))] = file
-    switch choice % 4 {
+    switch choice % 5 {
+    case 4: return fuzzPostings(bytes)
     case 0: file.content = headerPage() + padded(bytes)
     case 1: file.content = headerPage() + block(bytes, codec: .lz4) + zeroPage
     case 2: file.content = headerPage() + block(bytes, codec: .raw) + zeroPage
@@ -26,6 +27,32 @@ public func fuzzLog(_ input: UnsafeRawBufferPointer) {
     if let again = try? FileLog.open(directory: "/log", options: options) {
         precondition(again.report.torn == nil, "a torn tail that is torn again")
         again.close()
+    }
+}
+
+/// The input as one bucket of posting lists, behind checksums that are right.
+private func fuzzPostings(_ bucket: [UInt8]) {
+    let directoryBytes = PostingLists.headBytes + PostingLists.directoryEntryBytes
+    var section = [UInt8](repeating: 0, count: directoryBytes) + bucket
+    section.withUnsafeMutableBytes { raw in
+        raw.store(little: UInt32(1), 0)
+        raw.store(little: UInt32(1), 4)
+        raw.store(little: UInt32(directoryBytes), 16)
+        raw.store(little: bucket.withUnsafeBytes { LogFormat.crc($0) }, 20)
+        let bytes = UnsafeRawBufferPointer(raw)
+        let crc = LogFormat.crc(
+            UnsafeRawBufferPointer(rebasing: bytes[12..<directoryBytes]),
+            from: LogFormat.crc(UnsafeRawBufferPointer(rebasing: bytes[..<8])))
+        raw.store(little: crc, 8)
+    }
+    section.withUnsafeBytes { section in
+        guard let directory = PostingLists.Directory(section, sectionBytes: section.count) else { return }
+        var keys: [[UInt8]] = []
+        guard directory.forEach(section, { key, _ in keys.append([UInt8](key)) }) else { return }
+        for key in keys.prefix(20) {
+            let found = key.withUnsafeBytes { directory.blocks(of: $0, read: { [UInt8](section[$0]) }) }
+            precondition(found != nil, "a whole bucket in which nothing can be found")
+        }
     }
 }
 

@@ -4,7 +4,7 @@ import Testing
 
 /// What the fuzzers once found worth keeping: none of it crashes, whatever has changed since.
 struct CorpusTests {
-    @Test(arguments: ["payload", "log"]) func everyKeptInputIsSurvived(_ name: String) throws {
+    @Test(arguments: ["payload", "log", "evidence"]) func everyKeptInputIsSurvived(_ name: String) throws {
         let tests = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         let file = tests.deletingLastPathComponent().appending(path: "Fuzz/corpus/\(name).base64")
         let lines = try String(contentsOf: file, encoding: .utf8).split(separator: "\n")
@@ -12,7 +12,11 @@ struct CorpusTests {
         for line in lines {
             let input = try #require(Data(base64Encoded: String(line)))
             input.withUnsafeBytes { bytes in
-                if name == "payload" { fuzzPayload(bytes) } else { fuzzLog(bytes) }
+                switch name {
+                case "payload": fuzzPayload(bytes)
+                case "log": fuzzLog(bytes)
+                default: fuzzEvidence(bytes)
+                }
             }
         }
     }
