@@ -27,6 +27,10 @@ public struct FileLogOptions: Sendable {
     public var segmentBytes = 64 << 20
     /// Records are cut into blocks of about this many bytes before compression; a batch is never cut.
     public var blockBytes = 512 << 10
+    /// A segment is sealed, to be archived, when it is older than this, full or not; nil: only when it is full.
+    public var sealAfterSeconds: Int?
+    /// Pack and seal segments beside the writer. Without it live segments stay as they are.
+    public var isKeeping = true
     /// Open even when the log's last event is more than five minutes in the future of the clock.
     public var acceptClock = false
     public var fileSystem: any LogFileSystem = PosixFileSystem()
@@ -60,6 +64,8 @@ public final class FileLog: LogWriter, LogSource {
     private let writer: any LogThread
     let tree: TreeKeeper?
     private let treeThread: (any LogThread)?
+    private let keeperThread: (any LogThread)?
+    let keeper: Keeper
     let catalog: SegmentCatalog
     let options: FileLogOptions
 
@@ -87,27 +93,34 @@ public final class FileLog: LogWriter, LogSource {
         Reserve.fill(directory, options.fileSystem)
         let tree = !options.keepsTree ? nil : TreeKeeper(
             catalog: catalog, queue: loop.queue, options: options, signing: found.signing, lock: lock)
+        let keeper = Keeper(catalog: catalog, options: options, queue: loop.queue, tree: tree, lock: lock)
         return FileLog(
-            directory: directory, report: found.report, loop: loop, tree: tree, catalog: catalog, options: options)
+            directory: directory, report: found.report, loop: loop, tree: tree, keeper: keeper, catalog: catalog,
+            options: options)
     }
 
     private init(
-        directory: String, report: OpenReport, loop: CommitLoop, tree: TreeKeeper?, catalog: SegmentCatalog,
+        directory: String, report: OpenReport, loop: CommitLoop, tree: TreeKeeper?, keeper: Keeper,
+        catalog: SegmentCatalog,
         options: FileLogOptions
     ) {
+        self.keeper = keeper
         self.options = options
         self.directory = directory
         self.report = report
         self.catalog = catalog
         shared = loop.queue
+        loop.onRoll = { keeper.wake() }
         writer = options.threads.start(name: "log-writer", niceness: 0, loop)
         self.tree = tree
         treeThread = tree.map { options.threads.start(name: "log-tree", niceness: 5, $0) }
+        keeperThread = options.isKeeping ? options.threads.start(name: "log-keeper", niceness: 10, keeper) : nil
     }
 
     deinit {
         shared.close()
         tree?.close()
+        keeper.close()
     }
 
     public var durableCount: UInt64 { shared.durableCount }
@@ -163,7 +176,7 @@ public final class FileLog: LogWriter, LogSource {
     }
 
     /// The first position that is kept.
-    public var firstPosition: Position { catalog.bases.first ?? Position(0) }
+    public var firstPosition: Position { catalog.first ?? Position(0) }
     public var statistics: LogStatistics { shared.statistics }
 
     /// How the Merkle tree stands; nil when none is kept.
@@ -174,7 +187,9 @@ public final class FileLog: LogWriter, LogSource {
     /// Finishes what was submitted, takes it into the tree, signs that, and gives the lock back. Blocks until that is
     /// done. Appends after it fail.
     public func close() {
+        keeper.close()
         shared.close()
+        if let keeperThread { keeperThread.waitUntilFinished() } else { keeper.giveBack() }
         writer.waitUntilFinished()
         tree?.close()
         treeThread?.waitUntilFinished()

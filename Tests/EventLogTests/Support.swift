@@ -112,6 +112,8 @@ extension FileLog {
 func options(segmentBytes: Int = 64 << 10) -> FileLogOptions {
     var options = FileLogOptions()
     options.segmentBytes = segmentBytes
+    // Tests of keeping step the keeper themselves.
+    options.isKeeping = false
     options.clock = TestClock()
     return options
 }

@@ -88,6 +88,14 @@ extension UnsafeMutableRawBufferPointer {
     }
 }
 
+/// How the blocks of a segment came to be.
+enum SegmentKind: UInt32 {
+    /// By group commits; acknowledgements rely on it.
+    case live = 0
+    /// By packing the blocks of live segments, which held the same events.
+    case packed = 1
+}
+
 /// The first page of a segment.
 struct SegmentHeader: Equatable {
     static let byteCount = LogFormat.alignment
@@ -100,6 +108,7 @@ struct SegmentHeader: Equatable {
     var created: Timestamp
     /// What was asked for when it was created, in bytes; the file may be shorter after a repair on a full disk.
     var segmentBytes: UInt64
+    var kind = SegmentKind.live
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
         precondition(bytes.count == Self.byteCount)
@@ -113,6 +122,7 @@ struct SegmentHeader: Equatable {
         bytes.store(little: base.rawValue, 40)
         bytes.store(little: created.microseconds, 48)
         bytes.store(little: segmentBytes, 56)
+        bytes.store(little: kind.rawValue, 64)
         bytes.store(little: LogFormat.crc(UnsafeRawBufferPointer(rebasing: bytes[..<Self.crcOffset])), Self.crcOffset)
     }
 
@@ -128,13 +138,15 @@ struct SegmentHeader: Equatable {
         else { throw .damaged }
         // Behind the checksum, which every version keeps in its place: a flipped bit is no newer format.
         let version = bytes.little(8, as: UInt32.self)
-        guard version == LogFormat.version else { throw .newerVersion(version) }
+        guard version == LogFormat.version, let kind = SegmentKind(rawValue: bytes.little(64)) else {
+            throw .newerVersion(version)
+        }
         let id = LogID(
             high: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 16, as: UInt64.self)),
             low: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 24, as: UInt64.self)))
         return SegmentHeader(
             logID: id, salt: bytes.little(32), base: Position(bytes.little(40, as: UInt64.self)),
-            created: Timestamp(microseconds: bytes.little(48)), segmentBytes: bytes.little(56))
+            created: Timestamp(microseconds: bytes.little(48)), segmentBytes: bytes.little(56), kind: kind)
     }
 }
 

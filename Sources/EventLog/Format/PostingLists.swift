@@ -2,8 +2,8 @@
 // "Posting lists", is the specification.
 //
 // Keys are sorted by their bytes and stand in buckets of 16. Within a bucket a key is said by how much of the one
-// before it shares. The directory in front holds where each bucket begins and its checksum: a lookup reads the directory and
-// a handful of buckets, whatever the number of keys.
+// before it shares. The directory in front holds where each bucket begins and its checksum: a lookup reads the
+// directory and a handful of buckets, whatever the number of keys.
 
 import EventModel
 

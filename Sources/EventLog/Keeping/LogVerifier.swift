@@ -150,6 +150,9 @@ public struct LogVerifier {
 
     /// Behind the last block of a file that is no longer written lies nothing.
     private mutating func checkTail(of segment: Segment, from offset: Int) throws(LogError) {
+        // Behind what a growing segment is known to hold lies what is still in live ones; behind a sealed one's blocks
+        // lies its footer.
+        guard segment.state != .growing, segment.trailer?.footerOffset != offset else { return }
         guard let next = catalog.bases(around: segment.base).next, report.positions.upperBound >= next else { return }
         let scanner = BlockScanner(file: segment.file, salt: segment.header.salt, offset: offset)
         let size = try system { () throws(FileError) in try segment.file.byteCount() }

@@ -19,37 +19,47 @@ struct LogWalker {
     let to: Position
 
     func run(_ body: (Step) throws(LogError) -> Void) throws(LogError) {
-        guard from < to else { return }
-        let bases = catalog.bases
         var expected = from
-        var index = max(0, (bases.firstIndex { $0 > from } ?? bases.count) - 1)
-        while index < bases.count, expected < to {
-            let base = bases[index]
-            guard base < to else { break }
-            if base > expected {
-                try body(.damage(missing(expected..<base, after: index > 0 ? bases[index - 1] : nil), nil))
-                expected = base
+        // Files are packed and replaced while they are walked: what is missing in one that is not sealed is looked for
+        // once more before it is called damage.
+        var retriedAt: Position?
+        while expected < to {
+            let around = catalog.bases(around: expected)
+            guard let base = around.containing else {
+                let next = min(around.next ?? to, to)
+                try body(.damage(missing(expected..<next), nil))
+                expected = next
+                continue
             }
-            let limit = index + 1 < bases.count ? min(bases[index + 1], to) : to
-            expected = max(expected, try walk(base, from: expected, limit, body))
-            index += 1
+            let limit = min(around.next ?? to, to)
+            let reached = try walk(base, from: expected, limit, isRetry: retriedAt == expected, body)
+            expected = max(expected, reached.position)
+            if reached.isDoubtful {
+                retriedAt = expected
+                catalog.forget(base)
+                try catalog.refresh()
+            }
         }
-        if expected < to { try body(.damage(missing(expected..<to, after: bases.last), nil)) }
     }
 
     /// Walks one file from the block that holds `start` (or from its beginning) up to `limit`; returns where it ended.
     private func walk(
-        _ base: Position, from start: Position, _ limit: Position, _ body: (Step) throws(LogError) -> Void
-    ) throws(LogError) -> Position {
+        _ base: Position, from start: Position, _ limit: Position, isRetry: Bool,
+        _ body: (Step) throws(LogError) -> Void
+    ) throws(LogError) -> (position: Position, isDoubtful: Bool) {
         let segment: Segment
         do throws(LogError) {
-            segment = try catalog.segment(base: base)
+            guard let found = try catalog.segmentIfPresent(base: base) else {
+                guard isRetry else { return (start, true) }
+                try body(.damage(missing(start..<limit), nil))
+                return (limit, false)
+            }
+            segment = found
         } catch where error.code == .corrupt || error.code == .foreign {
-            let path = catalog.directory + "/" + LogFormat.segmentName(base)
             try body(.damage(CorruptRange(
-                segment: path, bytes: 0..<SegmentHeader.byteCount, positions: base..<limit,
+                segment: catalog.path(base), bytes: 0..<SegmentHeader.byteCount, positions: base..<limit,
                 reason: error.code == .corrupt ? "the header is damaged" : error.description), nil))
-            return limit
+            return (limit, false)
         } catch {
             throw error
         }
@@ -62,12 +72,14 @@ struct LogWalker {
             let step = try system { () throws(FileError) in try walk.next() }
             switch step {
             case .block(let header, let offset, let stored):
-                try body(.block(header, offset: offset, stored: stored))
+                if header.end > start { try body(.block(header, offset: offset, stored: stored)) }
             case .damage(let range):
+                let begin = range.positions.lowerBound
+                if segment.state != .sealed, !(isRetry && begin <= start) { return (max(start, begin), true) }
                 if range.positions.isEmpty || range.positions.upperBound > from { try body(.damage(range, segment)) }
             case .end:
                 if !walk.isOver { try body(.segmentEnd(segment, offset: walk.offset)) }
-                return walk.expected
+                return (walk.expected, false)
             }
         }
     }
@@ -85,11 +97,9 @@ struct LogWalker {
         return (offset, header.base)
     }
 
-    private func missing(_ positions: Range<Position>, after base: Position?) -> CorruptRange {
-        let name = base.map { LogFormat.segmentName($0) }
-        return CorruptRange(
-            segment: catalog.directory + "/" + LogFormat.segmentName(positions.lowerBound), bytes: 0..<0,
-            positions: positions,
-            reason: "no file holds them" + (name.map { "; the one before is \($0)" } ?? ""))
+    private func missing(_ positions: Range<Position>) -> CorruptRange {
+        CorruptRange(
+            segment: catalog.path(positions.lowerBound), bytes: 0..<0, positions: positions,
+            reason: "no file holds them")
     }
 }

@@ -148,6 +148,8 @@ struct Recovery {
         for (base, next) in zip(bases, bases.dropFirst()) {
             do throws(LogError) {
                 let older = try catalog.segment(base: base)
+                // A sealed one was synced before it was sealed; and what its footer says, its blocks say too.
+                guard older.trailer == nil else { continue }
                 try system { () throws(FileError) in try older.file.synchronize() }
             } catch where error.code == .corrupt {
                 // Old events cannot be read, new ones can be written.
@@ -156,6 +158,7 @@ struct Recovery {
                     positions: base..<next, reason: "the header is damaged"))
             }
         }
+        try PackedSegments(directory: directory, fileSystem: fileSystem, catalog: catalog).settle()
         // What the kernel holds and never wrote must be on disk before anything is built on it.
         try system { () throws(FileError) in
             try segment.file.synchronize()
@@ -167,14 +170,16 @@ struct Recovery {
         let signing = signing(for: logID)
         // What was signed for was durable, too.
         let proven = max(durable.countBefore ?? 0, try signedSize(signing))
-        let scan = try system { () throws(FileError) in try TailScan.scan(segment, provenCount: proven) }
+        let scan = try system { () throws(FileError) in try tail(of: segment, provenCount: proven) }
         report.corrupt += scan.corrupt
         var lastTime = scan.lastTime
         // When the last segment is new, its base says that everything before it was durable.
-        if bases.count > 1, lastTime == nil, report.corrupt.last?.positions.upperBound != last {
-            let before = try catalog.segment(base: bases[bases.count - 2])
+        if let base = catalog.bases(before: last), lastTime == nil,
+            report.corrupt.last?.positions.upperBound != last
+        {
+            let before = try catalog.segment(base: base)
             let scan = try system { () throws(FileError) in
-                try TailScan.scan(before, provenCount: segment.base.rawValue)
+                try tail(of: before, provenCount: segment.base.rawValue)
             }
             report.corrupt += scan.corrupt
             lastTime = scan.lastTime
@@ -186,8 +191,10 @@ struct Recovery {
         }
         if let torn = scan.torn { report.torn = try cutOff(torn, of: segment) }
         report.durableCount = scan.end.rawValue
+        // Commits go on in a live segment only: acknowledgements rely on its pages.
+        let offset = segment.state == .live ? scan.endOffset : nil
         return Result(
-            report: report, active: scan.endOffset.map { (segment, $0) }, lastTime: lastTime, durableFile: durable.file,
+            report: report, active: offset.map { (segment, $0) }, lastTime: lastTime, durableFile: durable.file,
             signing: signing)
     }
 
@@ -207,6 +214,19 @@ struct Recovery {
             let checkpoint = try? SignedNote(parsing: bytes).checkpoint(verifiedBy: key.verifier)
         else { return 0 }
         return checkpoint.size
+    }
+
+    /// Walks the blocks of a segment that may end anywhere; a sealed one says where it ends.
+    private func tail(of segment: Segment, provenCount: UInt64) throws(FileError) -> TailScan {
+        guard let trailer = segment.trailer else { return try TailScan.scan(segment, provenCount: provenCount) }
+        var scan = TailScan(end: trailer.end, endOffset: nil, lastTime: trailer.lastTime)
+        if provenCount > trailer.end.rawValue {
+            scan.corrupt.append(CorruptRange(
+                segment: segment.path, bytes: trailer.footerOffset..<trailer.footerOffset,
+                positions: trailer.end..<Position(provenCount), reason: "no file holds them"))
+            scan.end = Position(provenCount)
+        }
+        return scan
     }
 
     private func startNew() throws(LogError) -> Result {

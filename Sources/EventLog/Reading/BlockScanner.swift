@@ -6,7 +6,7 @@ final class BlockScanner {
     enum Step {
         /// A whole, intact block. The stored bytes are valid until the next call.
         case block(BlockHeader, stored: UnsafeRawBufferPointer)
-        /// A header of zeroes, or the end of the file: nothing was written here yet.
+        /// A header of zeroes, the end of the file, or a footer: no block was written here.
         case end
         /// Something else; the text says what.
         case damaged(String)
@@ -42,7 +42,8 @@ final class BlockScanner {
             return LogFormat.isZero(head) ? .end : .damaged("the file ends within a header")
         }
         guard let header = BlockHeader(head, salt: salt) else {
-            return LogFormat.isZero(head) ? .end : .damaged("this is no block header of this segment")
+            return LogFormat.isZero(head) || FooterFrame(head, salt: salt) != nil
+                ? .end : .damaged("this is no block header of this segment")
         }
         let whole = try window(header.bytesOnDisk)
         let used = BlockHeader.byteCount + header.storedBytes
@@ -56,13 +57,14 @@ final class BlockScanner {
         return .block(header, stored: stored)
     }
 
-    /// Moves to the next valid block header at or behind `offset`, or to the end of the file: then nil. The records
+    /// Moves to the next valid block header at or behind `offset`, or to the end of the blocks: then nil. The records
     /// behind it are not looked at, nor read: whoever hops over blocks needs a page of each.
     func findHeader() throws(FileError) -> BlockHeader? {
         while true {
             let head = try window(BlockHeader.byteCount, readAhead: LogFormat.alignment)
             guard head.count == BlockHeader.byteCount else { return nil }
             if let header = BlockHeader(head, salt: salt) { return header }
+            if FooterFrame(head, salt: salt) != nil { return nil }
             offset += LogFormat.alignment
         }
     }

@@ -12,6 +12,9 @@ final class FileLogReader: LogReader {
     private var nextBase: Position?
     /// What was durable when the scanner read ahead: what lies beyond is read again.
     private var durableWhenRead: UInt64 = 0
+    /// How often it was looked for where the log goes on, since the last block.
+    private var attempts = 0
+    private static let attemptsMax = 3
 
     init(catalog: SegmentCatalog, position: Position, durable: @escaping () throws(LogError) -> UInt64) {
         self.catalog = catalog
@@ -68,12 +71,13 @@ final class FileLogReader: LogReader {
             let step = try system { () throws(FileError) in try scanner.next() }
             switch step {
             case .end:
-                if try moveToNextSegment() { continue }
+                if try findContinuation() { continue }
                 // Durable, and yet not there.
                 if !block.isEmpty { return .bad }
                 return try passDamage(at: offset, "the log ends here, but was durable up to position \(durableCount)")
             case .damaged(let what):
                 scanner.seek(to: offset)
+                if try findContinuation() { continue }
                 if !block.isEmpty { return .bad }
                 return try passDamage(at: offset, what)
             case .block(let header, let stored):
@@ -91,6 +95,7 @@ final class FileLogReader: LogReader {
                     return try passDamage(at: offset, "the records cannot be decoded")
                 }
                 position = header.end
+                attempts = 0
                 return .added
             }
         }
@@ -128,15 +133,10 @@ final class FileLogReader: LogReader {
     }
 
     private func openSegment(durableCount: UInt64) throws(LogError) -> BlockScanner {
-        var base = catalog.bases(around: position).containing
-        if base == nil {
-            try catalog.refresh()
-            base = catalog.bases(around: position).containing
-        }
-        guard let base else {
+        guard let segment = try catalog.segment(holding: position) else {
             throw LogError(.outOfRange, "the log in \(catalog.directory) begins behind position \(position)")
         }
-        let segment = try catalog.segment(base: base)
+        let base = segment.base
         let offset = try system { () throws(FileError) in
             try segment.offset(before: position, durableCount: durableCount)
         }
@@ -167,26 +167,31 @@ final class FileLogReader: LogReader {
         return expected
     }
 
-    /// False when there is none that continues exactly here.
-    private func moveToNextSegment() throws(LogError) -> Bool {
+    /// There is no (whole) block where one is expected. Nothing is wrong when the log goes on elsewhere exactly there:
+    /// in the next file; or, since files are packed and replaced under their readers, in one that holds it now. False
+    /// when that was looked for, and it is missing.
+    private func findContinuation() throws(LogError) -> Bool {
         guard let current = segment else { return false }
-        var next = catalog.bases(around: current.base).next
-        if next == nil {
-            try catalog.refresh()
-            next = catalog.bases(around: current.base).next
-        }
-        guard let next, next == nextBase ?? position else { return false }
-        let segment: Segment
-        do throws(LogError) {
-            segment = try catalog.segment(base: next)
-        } catch {
-            guard error.code == .corrupt else { throw error }
-            // Opened from the position instead, which says what is wrong.
-            (self.segment, scanner, nextBase) = (nil, nil, nil)
+        let expected = nextBase ?? position
+        for isListedAgain in [false, true] {
+            if isListedAgain { try catalog.refresh() }
+            guard expected > current.base, catalog.bases(around: expected).containing == expected else { continue }
+            do throws(LogError) {
+                guard let next = try catalog.segmentIfPresent(base: expected) else { continue }
+                segment = next
+                scanner = BlockScanner(file: next.file, salt: next.header.salt)
+            } catch where error.code == .corrupt {
+                // Opened from the position instead, which says what is wrong.
+                (segment, scanner, nextBase) = (nil, nil, nil)
+            } catch {
+                throw error
+            }
             return true
         }
-        self.segment = segment
-        scanner = BlockScanner(file: segment.file, salt: segment.header.salt)
+        guard attempts < Self.attemptsMax else { return false }
+        attempts += 1
+        catalog.forget(current.base)
+        (segment, scanner, nextBase) = (nil, nil, nil)
         return true
     }
 

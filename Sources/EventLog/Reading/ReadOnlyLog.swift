@@ -25,7 +25,7 @@ public final class ReadOnlyLog: LogSource {
         let folder = try system { () throws(FileError) in try fileSystem.status(directory) }
         if folder != nil { try catalog.refresh() }
         // The last, as the writer does: it must be whole.
-        guard let last = catalog.bases.last else {
+        guard let last = catalog.last else {
             throw LogError(.system, "there is no log in \(directory): name the data folder with --data")
         }
         logID = try catalog.segment(base: last).header.logID
@@ -63,7 +63,7 @@ public final class ReadOnlyLog: LogSource {
     /// Walks the last segment, unless nothing about it changed since the last time.
     private func scan(provenCount: UInt64) throws(LogError) -> UInt64 {
         try catalog.refresh()
-        guard let last = catalog.bases.last else { return 0 }
+        guard let last = catalog.last else { return 0 }
         let segment = try catalog.segment(base: last)
         let status = try system { () throws(FileError) in try catalog.fileSystem.status(segment.path) }
         if let known = state.withLock({ $0.scanned }), known.base == last, known.status == status {
@@ -101,25 +101,12 @@ public final class ReadOnlyLog: LogSource {
     }
 
     /// The first position that is kept.
-    public var firstPosition: Position { catalog.bases.first ?? Position(0) }
+    public var firstPosition: Position { catalog.first ?? Position(0) }
 
     /// The segments and what they take on disk.
     public func segments() throws(LogError) -> [SegmentSummary] {
         try catalog.refresh()
-        let count = try currentCount()
-        let bases = catalog.bases
-        var result: [SegmentSummary] = []
-        for (index, base) in bases.enumerated() {
-            let segment = try catalog.segment(base: base)
-            let end = index + 1 < bases.count ? bases[index + 1] : Position(max(base.rawValue, count))
-            result.append(try system { () throws(FileError) in
-                SegmentSummary(
-                    name: segment.name, base: base, end: end, created: segment.header.created,
-                    firstTime: try segment.firstTime(durableCount: count), usedBytes: try segment.usedBytes(),
-                    allocatedBytes: try segment.file.allocatedBytes())
-            })
-        }
-        return result
+        return try catalog.summaries(durableCount: try currentCount())
     }
 }
 
@@ -129,30 +116,54 @@ public struct SegmentSummary: Sendable {
     public let base: Position
     /// Position behind its last event.
     public let end: Position
+    public let state: SegmentState
     public let created: Timestamp
     public let firstTime: Timestamp?
+    /// Received-at of its last event, where it is known without reading the segment: when it is sealed.
+    public let lastTime: Timestamp?
     public let usedBytes: Int
     public let allocatedBytes: Int
 }
 
 extension SegmentCatalog {
+    /// Files that go away meanwhile are left out: what they held is in another.
+    func summaries(durableCount: UInt64) throws(LogError) -> [SegmentSummary] {
+        var result: [SegmentSummary] = []
+        for base in bases {
+            guard let segment = try segmentIfPresent(base: base) else { continue }
+            let next = bases(around: base).next
+            let limit = next ?? Position(max(base.rawValue, durableCount))
+            result.append(try system { () throws(FileError) in
+                let end = segment.state == .growing ? try segment.outline(until: limit).end : limit
+                return SegmentSummary(
+                    name: segment.name, base: base, end: segment.trailer?.end ?? end,
+                    state: segment.state, created: segment.header.created,
+                    firstTime: try segment.firstTime(durableCount: durableCount), lastTime: segment.trailer?.lastTime,
+                    usedBytes: try segment.usedBytes(), allocatedBytes: try segment.file.allocatedBytes())
+            })
+        }
+        return result
+    }
+
     func position(atOrAfter time: Timestamp, durableCount: UInt64) throws -> Position {
         let bases = self.bases.filter { $0.rawValue < durableCount }
         // The last segment whose first event lies before `time` holds the answer, or ends just before it.
         var low = 0, high = bases.count
         while low < high {
             let middle = (low + high) / 2
-            let segment = try segment(base: bases[middle])
-            let first = try system { () throws(FileError) in try segment.firstTime(durableCount: durableCount) }
-            if let first, first < time { low = middle + 1 } else { high = middle }
+            if try firstTime(ofSegment: bases[middle], durableCount) ?? time < time {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         guard low > 0 else { return bases.first ?? Position(durableCount) }
-        let segment = try segment(base: bases[low - 1])
+        guard let segment = try segment(holding: bases[low - 1]) else { return Position(durableCount) }
         let offset = try system { () throws(FileError) in try segment.offset(before: time, durableCount: durableCount) }
         let start = try system { () throws(FileError) in
             try BlockScanner(file: segment.file, salt: segment.header.salt, offset: offset).findHeader()?.base
         }
-        let reader = FileLogReader(catalog: self, position: start ?? bases[low - 1]) { durableCount }
+        let reader = FileLogReader(catalog: self, position: start ?? segment.base) { durableCount }
         let block = EventBlock()
         while try reader.read(into: block, atLeast: 1) {
             guard block.lastTime >= time else { continue }
@@ -163,5 +174,19 @@ extension SegmentCatalog {
             if let found { return found }
         }
         return Position(durableCount)
+    }
+
+    /// Nil when it holds nothing yet. One that was packed into another meanwhile began when that one's event there was
+    /// received, which is told by a lookup in it.
+    private func firstTime(ofSegment base: Position, _ durableCount: UInt64) throws -> Timestamp? {
+        if let segment = try segmentIfPresent(base: base) {
+            return try system { () throws(FileError) in try segment.firstTime(durableCount: durableCount) }
+        }
+        let block = EventBlock()
+        let reader = FileLogReader(catalog: self, position: base) { durableCount }
+        guard try reader.read(into: block, atLeast: 1) else { return nil }
+        var time: Timestamp?
+        block.forEach { record, position in if position == base { time = record.receivedAt } }
+        return time
     }
 }

@@ -1,20 +1,36 @@
 import EventModel
+import Glibc
 import Synchronization
+
+/// What becomes of a segment: it is written (live), then either sealed or packed into a growing one, which is sealed
+/// when it is large enough.
+public enum SegmentState: String, Sendable {
+    /// Made of group commits; the last of them is the one being written.
+    case live
+    /// Small commits of live segments are packed into it.
+    case growing
+    /// Ended by a footer, and read-only.
+    case sealed
+}
 
 /// A segment that is known: its header, its file, and where in it what is. Shared by all readers of a process.
 final class Segment: Sendable {
     let path: String
     let name: String
     let header: SegmentHeader
+    /// Nil unless it is sealed.
+    let trailer: SegmentTrailer?
     let file: any LogFile
     private let index: Mutex<Index>
 
     var base: Position { header.base }
+    var state: SegmentState { trailer != nil ? .sealed : header.kind == .packed ? .growing : .live }
 
-    init(path: String, name: String, header: SegmentHeader, file: any LogFile) {
+    init(path: String, name: String, header: SegmentHeader, trailer: SegmentTrailer? = nil, file: any LogFile) {
         self.path = path
         self.name = name
         self.header = header
+        self.trailer = trailer
         self.file = file
         index = Mutex(Index(scannedTo: SegmentHeader.byteCount))
     }
@@ -23,8 +39,25 @@ final class Segment: Sendable {
     static func open(
         _ name: String, in directory: String, logID: LogID?, fileSystem: any LogFileSystem, writable: Bool = false
     ) throws(LogError) -> Segment {
+        let segment = try openIfPresent(
+            name, in: directory, logID: logID, fileSystem: fileSystem, writable: writable)
+        if let segment { return segment }
+        throw LogError(.system, "there is no file \(directory)/\(name)")
+    }
+
+    /// Nil when there is no such file.
+    static func openIfPresent(
+        _ name: String, in directory: String, logID: LogID?, fileSystem: any LogFileSystem, writable: Bool = false
+    ) throws(LogError) -> Segment? {
         let path = directory + "/" + name
-        let file = try system { () throws(FileError) in try fileSystem.open(path, create: false, writable: writable) }
+        let file: any LogFile
+        do {
+            file = try fileSystem.open(path, create: false, writable: writable)
+        } catch where error.code == ENOENT {
+            return nil
+        } catch {
+            throw LogError(.system, error.description)
+        }
         let page = UnsafeMutableRawBufferPointer.allocate(
             byteCount: SegmentHeader.byteCount, alignment: LogFormat.alignment)
         defer { page.deallocate() }
@@ -43,7 +76,48 @@ final class Segment: Sendable {
             throw LogError(.foreign, "\(path) belongs to the log \(header.logID), the newest segment to "
                 + "\(logID): move what does not belong here out of the folder")
         }
-        return Segment(path: path, name: name, header: header, file: file)
+        let trailer = try system { () throws(FileError) in try readTrailer(file, of: header, into: page) }
+        return Segment(path: path, name: name, header: header, trailer: trailer, file: file)
+    }
+
+    /// Nil when the file is not sealed.
+    private static func readTrailer(
+        _ file: any LogFile, of header: SegmentHeader, into page: UnsafeMutableRawBufferPointer
+    ) throws(FileError) -> SegmentTrailer? {
+        let size = try file.byteCount()
+        guard size >= 3 * LogFormat.alignment, size % LogFormat.alignment == 0,
+            try file.read(into: page, at: size - SegmentTrailer.byteCount) == page.count,
+            let trailer = SegmentTrailer(UnsafeRawBufferPointer(page), fileBytes: size),
+            trailer.logID == header.logID, trailer.salt == header.salt, trailer.base == header.base
+        else { return nil }
+        return trailer
+    }
+
+    /// The bytes of a section of the footer; nil when they are damaged, or were not made.
+    func read(_ section: FooterSection) throws(FileError) -> [UInt8]? {
+        let bytes = try read(section, 0..<section.byteCount)
+        guard let bytes, bytes.withUnsafeBytes({ LogFormat.crc($0) }) == section.crc else { return nil }
+        return bytes
+    }
+
+    /// Some bytes of a section, unchecked; nil when it was not made, or the file is too short.
+    func read(_ section: FooterSection, _ range: Range<Int>) throws(FileError) -> [UInt8]? {
+        guard section.byteCount > 0, range.upperBound <= section.byteCount else { return nil }
+        var bytes = [UInt8](repeating: 0, count: range.count)
+        let result = bytes.withUnsafeMutableBytes { (room) -> Result<Int, FileError> in
+            do throws(FileError) {
+                return .success(try file.read(into: room, at: section.offset + range.lowerBound))
+            } catch {
+                return .failure(error)
+            }
+        }
+        return try result.get() == range.count ? bytes : nil
+    }
+
+    /// What a sealed segment's footer says of its blocks; nil when it is not sealed, or that section is damaged.
+    func blockIndex() throws(FileError) -> BlockIndex? {
+        guard let trailer, let bytes = try read(trailer.index) else { return nil }
+        return bytes.withUnsafeBytes { BlockIndex($0, of: trailer) }
     }
 
     /// Every so many bytes a block is remembered, so that a lookup reads few headers and the index stays small.
@@ -60,6 +134,8 @@ final class Segment: Sendable {
         var scannedTo: Int
         /// Position behind the last block that was seen, to notice damage in between.
         var end: Position?
+        /// The footer's index was asked for: it is in `entries`, unless it is damaged.
+        var isFromFooter = false
     }
 
     /// Where to begin reading to find `position`: the offset of a block at or before it.
@@ -74,13 +150,15 @@ final class Segment: Sendable {
 
     /// The time of the first event, nil when there is none.
     func firstTime(durableCount: UInt64) throws(FileError) -> Timestamp? {
+        if let trailer { return trailer.firstTime }
         if let known = index.withLock({ $0.entries.first?.time }) { return known }
         guard base.rawValue < durableCount else { return nil }
         return try BlockScanner(file: file, salt: header.salt).findHeader()?.firstTime
     }
 
-    /// Bytes up to the last block, header page included.
+    /// Bytes up to the last block, header page included, or with the footer.
     func usedBytes() throws(FileError) -> Int {
+        if let trailer { return trailer.fileBytes }
         let scanner = BlockScanner(file: file, salt: header.salt, offset: index.withLock { $0.scannedTo })
         var used = scanner.offset
         while let found = try scanner.findHeader() {
@@ -106,6 +184,15 @@ final class Segment: Sendable {
 
     /// Hops over the headers of what is durable and not yet indexed: blocks beyond may still be written anew.
     private func extend(_ index: inout Index, durableCount: UInt64) throws(FileError) {
+        if let trailer, !index.isFromFooter {
+            index.isFromFooter = true
+            if let blocks = try blockIndex() {
+                index.entries = blocks.entries.map { Entry(position: $0.base, time: $0.firstTime, offset: $0.offset) }
+                index.scannedTo = trailer.footerOffset
+                index.end = trailer.end
+            }
+        }
+        if let trailer, index.end == trailer.end { return }
         let scanner = BlockScanner(file: file, salt: header.salt, offset: index.scannedTo)
         while (index.end ?? base).rawValue < durableCount {
             let before = scanner.offset
@@ -144,81 +231,5 @@ func system<R>(_ body: () throws(FileError) -> R) throws(LogError) -> R {
         return try body()
     } catch {
         throw LogError(.system, error.description)
-    }
-}
-
-/// The segments of a log, in order. Shared by the writer, which adds, and all readers.
-/// The headers of all are read at once; file descriptors of old ones stay open only while a reader holds them.
-final class SegmentCatalog: Sendable {
-    let directory: String
-    let fileSystem: any LogFileSystem
-    let losses = LossBook()
-    private let state: Mutex<State>
-
-    private struct State {
-        var logID: LogID?
-        var names: [(base: Position, name: String)] = []
-        /// Those that were opened lately, newest last.
-        var opened: [Segment] = []
-    }
-    private static let openedMax = 64
-
-    init(directory: String, fileSystem: any LogFileSystem) {
-        self.directory = directory
-        self.fileSystem = fileSystem
-        state = Mutex(State())
-    }
-
-    var bases: [Position] { state.withLock { $0.names.map(\.base) } }
-    var count: Int { state.withLock { $0.names.count } }
-    var logID: LogID? { state.withLock { $0.logID } }
-
-    /// Lists the folder again. Nothing is opened.
-    func refresh() throws(LogError) {
-        let listed = try system { () throws(FileError) in try fileSystem.list(directory) }
-        let found = listed.compactMap { name in LogFormat.segmentBase(name: name).map { ($0, name) } }
-            .sorted { $0.0 < $1.0 }
-        state.withLock { $0.names = found.map { (base: $0.0, name: $0.1) } }
-    }
-
-    func add(_ segment: Segment) {
-        state.withLock {
-            $0.logID = $0.logID ?? segment.header.logID
-            if $0.names.last.map({ $0.base < segment.base }) ?? true {
-                $0.names.append((base: segment.base, name: segment.name))
-            }
-            Self.remember(segment, &$0)
-        }
-    }
-
-    private static func remember(_ segment: Segment, _ state: inout State) {
-        state.opened.removeAll { $0.name == segment.name }
-        state.opened.append(segment)
-        if state.opened.count > openedMax { state.opened.removeFirst() }
-    }
-
-    /// The segment at an index of `bases`.
-    func segment(base: Position) throws(LogError) -> Segment {
-        let name = LogFormat.segmentName(base)
-        let (known, logID) = state.withLock { state in (state.opened.last { $0.name == name }, state.logID) }
-        if let known { return known }
-        let segment = try Segment.open(name, in: directory, logID: logID, fileSystem: fileSystem)
-        state.withLock {
-            $0.logID = $0.logID ?? segment.header.logID
-            Self.remember(segment, &$0)
-        }
-        return segment
-    }
-
-    /// The base of the segment that holds `position`, and of the one behind it.
-    func bases(around position: Position) -> (containing: Position?, next: Position?) {
-        state.withLock { state in
-            var low = 0, high = state.names.count
-            while low < high {
-                let middle = (low + high) / 2
-                if state.names[middle].base <= position { low = middle + 1 } else { high = middle }
-            }
-            return (low > 0 ? state.names[low - 1].base : nil, low < state.names.count ? state.names[low].base : nil)
-        }
     }
 }

@@ -95,6 +95,11 @@ final class CommitLoop: LogWork, @unchecked Sendable {
     private var lock: LockFile?
     private let options: FileLogOptions
     private let segments: SegmentWriter
+    /// See `SegmentWriter.onRoll`; set before the first step.
+    var onRoll: (() -> Void)? {
+        get { segments.onRoll }
+        set { segments.onRoll = newValue }
+    }
     private let durableFile: DurableFile
     private let encoder: GroupEncoder
     private var clock: ClockWatch

@@ -58,34 +58,45 @@ final class GroupEncoder {
 
     private func closeBlock() {
         guard let block = open else { return }
-        let rawCount = raw.count
         let start = output.count
-        let room = output.grow(by: BlockHeader.byteCount + rawCount + LogFormat.alignment)
+        headers.append((start, BlockEncoder.append(
+            raw.bytes, count: block.count, base: headers.last?.header.end ?? base, firstTime: block.first,
+            lastTime: block.last, durableCount: durableCount, to: output)))
+        raw.removeAll()
+        open = nil
+    }
+}
+
+enum BlockEncoder {
+    /// Appends a block of these records, with its padding, and room for its header, which lacks the segment's salt.
+    static func append(
+        _ raw: UnsafeRawBufferPointer, count: Int, base: Position, firstTime: Timestamp, lastTime: Timestamp,
+        durableCount: UInt64, to output: GrowingBuffer
+    ) -> BlockHeader {
+        let start = output.count
+        let room = output.grow(by: BlockHeader.byteCount + raw.count + LogFormat.alignment)
         let body = UnsafeMutableRawBufferPointer(
-            rebasing: room[BlockHeader.byteCount..<(BlockHeader.byteCount + rawCount)])
+            rebasing: room[BlockHeader.byteCount..<(BlockHeader.byteCount + raw.count)])
         var stored = 0
         // Compression that does not save a page saves nothing.
-        if BlockHeader.byteCount + rawCount > LogFormat.alignment {
+        if BlockHeader.byteCount + raw.count > LogFormat.alignment {
             stored = Int(LZ4_compress_fast(
-                raw.bytes.assumingMemoryBound(to: CChar.self).baseAddress,
-                body.assumingMemoryBound(to: CChar.self).baseAddress, Int32(rawCount), Int32(rawCount - 1), 1))
+                raw.assumingMemoryBound(to: CChar.self).baseAddress,
+                body.assumingMemoryBound(to: CChar.self).baseAddress, Int32(raw.count), Int32(raw.count - 1), 1))
         }
         let codec: BlockCodec = stored > 0 ? .lz4 : .raw
         if codec == .raw {
-            body.copyMemory(from: raw.bytes)
-            stored = rawCount
+            body.copyMemory(from: raw)
+            stored = raw.count
         }
         let used = BlockHeader.byteCount + stored
         let onDisk = LogFormat.aligned(used)
         output.region(start + used, onDisk - used).initializeMemory(as: UInt8.self, repeating: 0)
         output.shrink(to: start + onDisk)
-        let crc = LogFormat.crc(UnsafeRawBufferPointer(rebasing: body[..<stored]))
-        let blockBase = headers.last?.header.end ?? base
-        headers.append((start, BlockHeader(
-            codec: codec, count: block.count, rawBytes: rawCount, storedBytes: stored, base: blockBase,
-            firstTime: block.first, lastTime: block.last, salt: 0, durableCount: durableCount, storedCRC: crc)))
-        raw.removeAll()
-        open = nil
+        return BlockHeader(
+            codec: codec, count: count, rawBytes: raw.count, storedBytes: stored, base: base, firstTime: firstTime,
+            lastTime: lastTime, salt: 0, durableCount: durableCount,
+            storedCRC: LogFormat.crc(UnsafeRawBufferPointer(rebasing: body[..<stored])))
     }
 }
 

@@ -17,6 +17,22 @@ public struct LogStatistics: Sendable {
     public internal(set) var usedBytes: UInt64 = 0
     public internal(set) var allocatedBytes: UInt64 = 0
 
+    /// What became of segments that are no longer written.
+    public internal(set) var keeping = Keeping()
+
+    public struct Keeping: Sendable, Equatable {
+        /// Live segments packed into larger ones, and segments sealed, since the log was opened.
+        public internal(set) var packed = 0
+        public internal(set) var sealed = 0
+        /// Segments that are neither sealed nor being written, the growing one included.
+        public internal(set) var waiting = 0
+        /// Names of segments that are left as they are, because they are damaged.
+        public internal(set) var damaged: [String] = []
+        /// Why nothing is packed or sealed at present; it is tried again, unless the text says that a restart is
+        /// needed.
+        public internal(set) var problem: String?
+    }
+
     /// Cumulative only when printed: `counts[i]` is what fell between `bounds[i - 1]` (exclusive) and `bounds[i]`
     /// (inclusive); the last is everything above.
     public struct Histogram: Sendable {

@@ -11,8 +11,8 @@ final class SegmentWriter {
     private(set) var offset = 0
     /// Bytes of a failed write may lie up to here, whole blocks among them; they are zeroed before anything else.
     private var dirtyEnd = 0
-    /// Of the segments before the active one.
-    private var closedBytes = 0
+    /// Told after each roll: the segment before is no longer written.
+    var onRoll: (() -> Void)?
     private let next: NextSegment
 
     init(
@@ -29,9 +29,13 @@ final class SegmentWriter {
             dirtyEnd = offset
         }
         for base in catalog.bases where base != active?.segment.base {
-            closedBytes += try fileSystem.byteCount(catalog.directory + "/" + LogFormat.segmentName(base))
+            catalog.setUsedBytes(try fileSystem.byteCount(catalog.path(base)), of: base)
+        }
+        for name in [Packer.temporaryName, Sealer.temporaryName] {
+            try fileSystem.remove(catalog.directory + "/" + name)
         }
         try fileSystem.remove(next.path)
+        catalog.own()
     }
 
     /// Makes the first segment of a new log.
@@ -92,19 +96,23 @@ final class SegmentWriter {
         try fileSystem.rename(next.path, to: path)
         try fileSystem.synchronizeDirectory(catalog.directory)
         // What the old segment never used goes back to the disk. When that fails, it is only space.
-        if let old = active { try? old.segment.file.truncate(offset) }
-        closedBytes += offset
+        if let old = active {
+            try? old.segment.file.truncate(offset)
+            catalog.setUsedBytes(offset, of: old.segment.base)
+        }
         let segment = Segment(path: path, name: name, header: header, file: file)
         catalog.add(segment)
         active = (segment, capacity)
         offset = SegmentHeader.byteCount
         dirtyEnd = offset
+        onRoll?()
     }
 
     func describe(_ statistics: inout LogStatistics) {
         statistics.segments = catalog.count
-        statistics.usedBytes = UInt64(closedBytes + offset)
-        statistics.allocatedBytes = UInt64(closedBytes + (active?.capacity ?? 0))
+        let closed = catalog.usedBytes
+        statistics.usedBytes = UInt64(closed + offset)
+        statistics.allocatedBytes = UInt64(closed + (active?.capacity ?? 0))
     }
 
     /// Gives the space back that was taken ahead.
