@@ -43,7 +43,9 @@ final class World {
         ]
     }
 
-    func startDaemon() throws { daemon = try refold(runArguments, log: folder + "/daemon.log") }
+    func startDaemon(_ more: [String] = []) throws {
+        daemon = try refold(runArguments + more, log: folder + "/daemon.log")
+    }
 
     /// kill -9, and nothing else.
     func killDaemon() {
