@@ -52,6 +52,8 @@ public protocol LogKeeping: Sendable {
     /// nothing there is damaged.
     /// - Throws: `AppendError`, `LogError`.
     func acceptLosses(_ request: LossRequest) async throws -> [LossRow]
+    /// The last signed checkpoint, a C2SP tlog-checkpoint; nil when there is none yet.
+    func checkpoint() async -> String?
 }
 
 public struct LossRequest: Sendable, Equatable {

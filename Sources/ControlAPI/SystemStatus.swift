@@ -32,6 +32,37 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         /// At the rate of the last minutes; nil when the free space does not shrink.
         public var diskFullSeconds: Double?
         public var scrub: Scrub?
+        public var checkpoint: Checkpoint?
+
+        public struct Checkpoint: Codable, Sendable, Equatable {
+            /// Events that the last signed checkpoint covers; nil before the first.
+            public var size: UInt64?
+            public var at: String?
+            /// Why none is signed, or none can be.
+            public var problem: String?
+            /// How often, since the start, a checkpoint could not be brought to a place outside, and the last reason.
+            public var failures: UInt64
+            public var lastError: String?
+
+            public init(size: UInt64?, at: String?, problem: String?, failures: UInt64, lastError: String?) {
+                self.size = size
+                self.at = at
+                self.problem = problem
+                self.failures = failures
+                self.lastError = lastError
+            }
+
+            enum CodingKeys: String, CodingKey { case size, at, problem, failures, lastError = "last_error" }
+
+            public func encode(to encoder: any Encoder) throws {
+                var container = encoder.container(keyedBy: CodingKeys.self)
+                try container.encode(size, forKey: .size)
+                try container.encode(at, forKey: .at)
+                try container.encode(problem, forKey: .problem)
+                try container.encode(failures, forKey: .failures)
+                try container.encode(lastError, forKey: .lastError)
+            }
+        }
 
         public struct Scrub: Codable, Sendable, Equatable {
             public var position: UInt64
@@ -62,7 +93,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
 
         enum CodingKeys: String, CodingKey {
             case firstPosition = "first_position", lostEvents = "lost_events", diskFreeBytes = "disk_free_bytes"
-            case diskFullSeconds = "disk_full_seconds", scrub
+            case diskFullSeconds = "disk_full_seconds", scrub, checkpoint
         }
 
         public func encode(to encoder: any Encoder) throws {
@@ -72,6 +103,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             try container.encode(diskFreeBytes, forKey: .diskFreeBytes)
             try container.encode(diskFullSeconds, forKey: .diskFullSeconds)
             try container.encode(scrub, forKey: .scrub)
+            try container.encode(checkpoint, forKey: .checkpoint)
         }
     }
 

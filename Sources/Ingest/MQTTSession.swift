@@ -14,6 +14,21 @@ enum MQTTLibrary {
     static func load() { loaded }
 }
 
+/// Sets a client up for TLS; returns what is wrong with the files.
+func setMosquittoTLS(_ client: OpaquePointer, _ tls: BrokerSettings.TLS) -> String? {
+    let folder = tls.caFile == nil ? String(cString: X509_get_default_cert_dir()) : nil
+    // Without a callback OpenSSL would ask the terminal for the passphrase of a key.
+    let result = mosquitto_tls_set(client, tls.caFile, folder, tls.certFile, tls.keyFile) { _, _, _, _ in 0 }
+    guard result == MOSQ_ERR_SUCCESS.rawValue else {
+        return "TLS: cannot read the certificate files (\(String(cString: mosquitto_strerror(result))))"
+    }
+    if !tls.verify {
+        mosquitto_tls_opts_set(client, SSL_VERIFY_NONE, nil, nil)
+        mosquitto_tls_insecure_set(client, true)
+    }
+    return nil
+}
+
 /// One connection attempt, on a client handle of its own: the next attempt begins with nothing left of this one, and a
 /// certificate that was renewed meanwhile is read again. Belongs to its broker's thread.
 ///
@@ -94,7 +109,7 @@ final class MQTTSession {
         if let username = settings.username {
             mosquitto_username_pw_set(handle, username, settings.password)
         }
-        if let tls = settings.tls, let text = setTLS(tls) { return text }
+        if let tls = settings.tls, let text = setMosquittoTLS(handle, tls) { return text }
         let host = settings.host, port = Int32(settings.port), keepalive = Int32(settings.keepaliveSeconds)
         var list: OpaquePointer?
         defer { mosquitto_property_free_all(&list) }
@@ -114,20 +129,6 @@ final class MQTTSession {
             result = mosquitto_connect_async(handle, host, port, keepalive)
         }
         return result == MOSQ_ERR_SUCCESS.rawValue ? nil : describe(Int(result))
-    }
-
-    private func setTLS(_ tls: BrokerSettings.TLS) -> String? {
-        let folder = tls.caFile == nil ? String(cString: X509_get_default_cert_dir()) : nil
-        // Without a callback OpenSSL would ask the terminal for the passphrase of a key.
-        let result = mosquitto_tls_set(handle, tls.caFile, folder, tls.certFile, tls.keyFile) { _, _, _, _ in 0 }
-        guard result == MOSQ_ERR_SUCCESS.rawValue else {
-            return "TLS: cannot read the certificate files (\(describe(Int(result))))"
-        }
-        if !tls.verify {
-            mosquitto_tls_opts_set(handle, SSL_VERIFY_NONE, nil, nil)
-            mosquitto_tls_insecure_set(handle, true)
-        }
-        return nil
     }
 
     func subscribe(_ filters: [String]) -> String? {

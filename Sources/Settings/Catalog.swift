@@ -47,6 +47,15 @@ public enum SettingsCatalog {
             "scrub.bytes_per_second", .int(0...10_737_418_240), "1048576",
             "how fast the log is read again in the background, to find damage; 0: not at all"),
         Setting(
+            "checkpoint_command", .string, "",
+            "shell command for each signed checkpoint: %p its file, %f a name for it; exit 0: it is kept elsewhere"),
+        Setting(
+            "checkpoint.publish", .bool, "true",
+            "publish each signed checkpoint, retained, on refold/<log id>/checkpoint of every broker"),
+        Setting(
+            "command_timeout_seconds", .int(1...86_400), "300",
+            "archive_command, restore_command and checkpoint_command are killed after so long"),
+        Setting(
             "presence.stale_seconds", .int(1...31_536_000), "90",
             "a device is STALE after so long without a message"),
         Setting("presence.offline_seconds", .int(1...31_536_000), "300", "and OFFLINE after so long"),

@@ -17,6 +17,10 @@ public struct Settings: Sendable {
     public var burst: Int
     public var devicesTrackedMax: Int
     public var segmentBytes: Int
+    public var checkpointCommand: String?
+    public var publishesCheckpoints: Bool
+    /// Of archive, restore and checkpoint commands.
+    public var commandTimeoutSeconds: Int
     /// 0: no scrubbing.
     public var scrubBytesPerSecond: Int
     public var staleSeconds: Int
@@ -68,6 +72,9 @@ public struct Settings: Sendable {
         burst = int("gate.burst")
         devicesTrackedMax = int("gate.devices_tracked_max")
         segmentBytes = int("log.segment_bytes")
+        checkpointCommand = text("checkpoint_command").isEmpty ? nil : text("checkpoint_command")
+        publishesCheckpoints = SettingsSource.parseBool(text("checkpoint.publish")) ?? true
+        commandTimeoutSeconds = int("command_timeout_seconds")
         scrubBytesPerSecond = int("scrub.bytes_per_second")
         staleSeconds = int("presence.stale_seconds")
         offlineSeconds = int("presence.offline_seconds")

@@ -64,6 +64,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         return answer
     }
 
+    func checkpoint() async -> String? { "refold/00\n11\nroot\n\n— refold/00 sig\n" }
     func losses() async -> [LossRow] { [] }
     func acceptLosses(_ request: LossRequest) async throws -> [LossRow] {
         let error = facts.withLock { facts in

@@ -73,7 +73,9 @@ import FoundationNetworking
     }
 
     private func metric(_ name: String, _ world: World) -> Double? {
-        guard let url = URL(string: "http://\(world.http)/metrics"), let body = try? Data(contentsOf: url) else { return nil }
+        guard let url = URL(string: "http://\(world.http)/metrics"), let body = try? Data(contentsOf: url) else {
+            return nil
+        }
         let lines = String(decoding: body, as: UTF8.self).split(separator: "\n")
         return lines.first { $0.hasPrefix(name + " ") }.flatMap { Double($0.dropFirst(name.count + 1)) }
     }

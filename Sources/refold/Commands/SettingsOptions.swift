@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Ingest
 import Postgres
+import PrivateServices
 import Settings
 
 /// The flags that stand for settings. Anything without a flag of its own: `--set key=value`.
@@ -58,6 +59,10 @@ struct SettingsOptions: ParsableArguments {
             } catch {
                 problems.append("database.url: \(error.message)")
             }
+        }
+        for (key, command) in [("checkpoint_command", settings.checkpointCommand)] {
+            guard let problem = command.flatMap({ ShellCommand.problem(with: $0) }) else { continue }
+            problems.append("\(key): \(problem)")
         }
         if !problems.isEmpty { throw SettingsError(problems) }
     }

@@ -35,6 +35,7 @@ final class Daemon: Sendable {
     private let projectors: [Projector]
     private let api: APIServer
     private let care: LogCare
+    private let checkpoints: CheckpointPublisher
     private let background: Task<Void, Never>
     private let logger: Logger
 
@@ -101,8 +102,14 @@ final class Daemon: Sendable {
             onFatal: onFatal)
         let care = LogCare(
             log: log, folder: settings.data, scrubBytesPerSecond: settings.scrubBytesPerSecond, logger: logger)
+        let checkpoints = CheckpointPublisher(
+            log: log, brokers: settings.publishesCheckpoints ? services.brokers : [],
+            command: settings.checkpointCommand.map {
+                ShellCommand($0, timeoutSeconds: settings.commandTimeoutSeconds)
+            }, logger: logger)
         let reporter = StatusReporter(
-            log: log, projectors: projectors, ingest: { ingest.statuses }, database: keeper, care: care)
+            log: log, projectors: projectors, ingest: { ingest.statuses }, database: keeper, care: care,
+            checkpoints: checkpoints)
         let queries = TableQueries(databaseURL: databaseURL)
         let metrics = MetricsCollector(reporter: reporter, queries: queries, startedAt: startedAt,
             limitedDevices: { ingest.mostLimited(20) })
@@ -124,6 +131,7 @@ final class Daemon: Sendable {
         }
         ingest.start()
         care.start()
+        checkpoints.start()
         // Ingest does not wait for it, nor fall with it: only commands need what was decided before.
         Task {
             do {
@@ -136,6 +144,7 @@ final class Daemon: Sendable {
         self.log = log
         self.reporter = reporter
         self.care = care
+        self.checkpoints = checkpoints
         self.queries = queries
         self.ingest = ingest
         self.services = services
@@ -165,6 +174,7 @@ final class Daemon: Sendable {
         if !(await ingest.stop()) { logger.warning("a broker connection did not end in time; nothing is lost by that") }
         await api.stop()
         care.stop()
+        checkpoints.stop()
         background.cancel()
         await withTaskGroup(of: Void.self) { group in
             // One that was never started (no database yet) has nothing to stop.

@@ -11,6 +11,8 @@ struct LogKeeper: LogKeeping {
     let projectors: [Projector]
     let logger: Logger
 
+    func checkpoint() async -> String? { log.checkpoint.map { String(decoding: $0.bytes, as: UTF8.self) } }
+
     func losses() async -> [LossRow] { log.acceptedLosses.map(LossRow.init) }
 
     func acceptLosses(_ request: LossRequest) async throws -> [LossRow] {

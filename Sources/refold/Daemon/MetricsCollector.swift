@@ -42,6 +42,14 @@ struct MetricsCollector: Sendable {
         metrics.add(.logLostEvents, keeping.lostEvents)
         if let free = keeping.diskFreeBytes { metrics.add(.diskFreeBytes, free) }
         if let seconds = keeping.diskFullSeconds { metrics.add(.diskFullSeconds, seconds) }
+        if let tree = log.treeStatus, let size = tree.checkpointSize {
+            metrics.add(.checkpointSize, size)
+            if let at = tree.checkpointAt { metrics.add(.checkpointTime, at.secondsSinceEpoch) }
+        }
+        for place in reporter.checkpoints.destinations {
+            metrics.add(.checkpointsPublished, place.published, ["destination": place.name])
+            metrics.add(.checkpointFailures, place.failures, ["destination": place.name])
+        }
         if let scrub = keeping.scrub {
             metrics.add(.scrubPosition, scrub.position)
             metrics.add(.scrubBytes, reporter.care.scrubber.status.bytes)

@@ -12,6 +12,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let ingest: @Sendable () -> [BrokerStatus]
     let database: DatabaseKeeper
     let care: LogCare
+    let checkpoints: CheckpointPublisher
 
     func status() async -> SystemStatus {
         let durable = log.durableCount, brokers = ingest(), keeper = database.state, statistics = log.statistics
@@ -35,6 +36,8 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         if let damaged = keeping.scrub?.damaged, damaged > 0 {
             reasons.append("the log is damaged in \(damaged) places: refold log verify says where and what to do")
         }
+        if let text = keeping.checkpoint?.problem { reasons.append("the log's tree is not signed: \(text)") }
+        if let text = keeping.checkpoint?.lastError { reasons.append("checkpoints do not leave this machine: \(text)") }
         return SystemStatus(
             state: held ? .held : reasons.isEmpty ? .healthy : .degraded, reasons: reasons,
             log: .init(
@@ -60,6 +63,17 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
             keeping.scrub = .init(
                 position: scrub.position.rawValue, passes: scrub.passes, damaged: scrub.damages.count,
                 lastError: scrub.lastError)
+        }
+        if let tree = log.treeStatus {
+            let problem: String? = switch tree.state {
+            case .refused(let text), .stopped(let text): text
+            case .catchingUp, .current: tree.lastError
+            }
+            let outside = checkpoints.destinations
+            keeping.checkpoint = .init(
+                size: tree.checkpointSize, at: tree.checkpointAt?.description, problem: problem,
+                failures: outside.reduce(0) { $0 + $1.failures },
+                lastError: outside.lazy.compactMap { place in place.lastError.map { "\(place.name): \($0)" } }.first)
         }
         return keeping
     }
