@@ -2,7 +2,7 @@
 PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev liblz4-dev libsimdjson-dev openssl \
            pkg-config postgresql
 # For the tests only: promtool and systemd-analyze check what packaging/ holds, and the naive fold is Python.
-TEST_PACKAGES = prometheus systemd python3
+TEST_PACKAGES = prometheus systemd python3 python3-cryptography
 
 .PHONY: run build test bench fuzz packages install
 

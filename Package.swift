@@ -83,8 +83,8 @@ let package = Package(
 
         // the executable: composition root and command line
         .executableTarget(name: "refold", dependencies: [
-            "EventModel", "Threading", "EventLog", "Ingest", "Projections", "Projecting", "Postgres", "PostgresStore",
-            "Settings", "PrivateServices", "Queries", "Campaigns", "ControlAPI", "FleetSimulator",
+            "EventModel", "Threading", "Evidence", "EventLog", "Ingest", "Projections", "Projecting", "Postgres",
+            "PostgresStore", "Settings", "PrivateServices", "Queries", "Campaigns", "ControlAPI", "FleetSimulator",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "AsyncHTTPClient", package: "async-http-client"),
             .product(name: "Logging", package: "swift-log"),
@@ -101,7 +101,9 @@ let package = Package(
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
         .testTarget(name: "EvidenceTests", dependencies: ["Evidence", "EventModel", "COpenSSL"]),
         .testTarget(name: "EventLogTests", dependencies: ["EventLog", "Evidence", "CChecksum"]),
-        .testTarget(name: "LogCommandTests", dependencies: ["EventLog", "EventModel", "TestSupport", "refold"]),
+        .testTarget(name: "LogCommandTests", dependencies: [
+            "EventLog", "EventModel", "Evidence", "TestSupport", "refold",
+        ]),
         .testTarget(name: "DecodingTests", dependencies: ["Decoding", "Postgres", "TestSupport"]),
         .testTarget(name: "ProjectionsTests", dependencies: ["Projections", "PostgresStore", "TestSupport"]),
         .testTarget(name: "IngestTests", dependencies: ["Ingest", "EventLog", "EventModel", "Threading", "TestSupport"]),

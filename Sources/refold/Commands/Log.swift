@@ -1,13 +1,17 @@
 import ArgumentParser
 import EventLog
 import EventModel
+import Evidence
 import Foundation
 
 /// `refold log`: works on the files alone, with the daemon up or down; shows nothing that is not durable.
 struct LogCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "log", abstract: "The event log: what is in it, and what is coming in.",
-        subcommands: [LogTail.self, LogCat.self, LogInfo.self, LogVerify.self, LogRepair.self])
+        subcommands: [
+            LogTail.self, LogCat.self, LogInfo.self, LogVerify.self, LogRepair.self, LogProve.self, LogCheckProof.self,
+            LogExportTiles.self,
+        ])
 }
 
 struct LogCat: ParsableCommand {
@@ -174,6 +178,12 @@ struct LogInfo: ParsableCommand {
                 "bytes": segments.reduce(0) { $0 + $1.usedBytes },
                 "allocated": segments.reduce(0) { $0 + $1.allocatedBytes },
             ]
+            // Auditors need it; so do we, when this folder is gone.
+            summary["public_key"] = try LogKey.publicKey(dataFolder: data.folder)?.description
+            if let note = try log.storedCheckpoint().flatMap({ try? SignedNote(parsing: $0).checkpoint() }) {
+                summary["checkpoint_size"] = note.size
+                summary["checkpoint_root"] = note.root.base64
+            }
             let losses = log.acceptedLosses
             summary["lost_events"] = losses.reduce(0) { $0 + $1.event.to - $1.event.from + 1 }
             if durable > log.firstPosition.rawValue {
@@ -201,7 +211,7 @@ struct LogInfo: ParsableCommand {
                 print(TextTable.record(summary, order: [
                     "log_id", "writer_up", "head", "durable", "first_position", "last_position", "first_time",
                     "last_time",
-                    "segments", "bytes", "allocated", "lost_events",
+                    "segments", "bytes", "allocated", "lost_events", "public_key", "checkpoint_size", "checkpoint_root",
                 ]))
                 for loss in losses {
                     let who = "\(TextTable.cell(loss.event.operatorName)), \(loss.at)"

@@ -1,6 +1,7 @@
 import Campaigns
 import ControlAPI
 import EventLog
+import Evidence
 import EventModel
 import Foundation
 import Ingest
@@ -54,6 +55,9 @@ final class Daemon: Sendable {
         var options = FileLogOptions()
         options.segmentBytes = settings.segmentBytes
         options.acceptClock = acceptClock
+        options.signer = { (logID) throws(LogError) in
+            try LogKey.open(dataFolder: settings.data, logID: logID)
+        }
         options.onSlowSync = { seconds in
             logger.warning(
                 "an fdatasync of the log took \((seconds * 10).rounded() / 10) s: the disk is slow or failing"
