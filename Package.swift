@@ -93,7 +93,8 @@ let package = Package(
 
         // figures; `bench/` sets them beside peers and limits
         .executableTarget(name: "RefoldBench", dependencies: [
-            "EventLog", "EventModel", "Projections", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            "EventModel", "Evidence", "EventLog", "Ingest", "Projections",
+            .product(name: "ArgumentParser", package: "swift-argument-parser"),
         ]),
 
         // tests, one folder a target

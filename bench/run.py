@@ -219,6 +219,25 @@ def bench_ingest(rounds=int(os.environ.get("ROUNDS", 3)), count=1_000_000):
     record("ingest: publish → durable, projections running / bare C subscriber", full, bare, "msg/s", "reported")
 
 
+# what the tree and its checkpoints cost
+def ingest_only(count, *options):
+    broker = Broker()
+    subscriber = start([REFOLD_BENCH, "ingest", "--port", str(broker.port), "--count", str(count), *options],
+                       stdout=subprocess.PIPE, text=True)
+    assert subscriber.stdout.readline() == "ready\n"
+    publisher = subprocess.Popen(flood(broker.port, count), stdout=subprocess.DEVNULL)
+    answer = json.loads(subscriber.communicate()[0])
+    publisher.wait()
+    broker.stop()
+    return answer
+
+
+def bench_tree_cost(rounds=2 * int(os.environ.get("ROUNDS", 3)), count=2_000_000):
+    pairs = [(ingest_only(count), ingest_only(count, "--no-tree")) for _ in range(rounds)]
+    record("ingest with the tree and signed checkpoints / without", [a["events_per_second"] for a, _ in pairs],
+           [b["events_per_second"] for _, b in pairs], "msg/s", "≥ 0.95")
+
+
 # (b) message → committed row, beside the stack that users have
 def bench_rows(rounds=int(os.environ.get("ROUNDS", 3)), count=1_000_000):
     ours, theirs = [], []
@@ -324,7 +343,7 @@ def machine():
     return f"{os.cpu_count()} × {model}, {memory} GiB, Linux {platform.release()}, {time.strftime('%Y-%m-%d')}, commit {version}"
 
 
-BENCHES = {"ingest": bench_ingest, "rows": bench_rows, "append": bench_append, "decode": bench_decode,
+BENCHES = {"ingest": bench_ingest, "tree-cost": bench_tree_cost, "rows": bench_rows, "append": bench_append, "decode": bench_decode,
            "latency": bench_latency, "memory": bench_memory}
 
 

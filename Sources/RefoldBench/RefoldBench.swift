@@ -5,5 +5,5 @@ import ArgumentParser
 struct RefoldBench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "refold-bench", abstract: "Benchmarks of the parts.",
-        subcommands: [AppendBench.self, DecodeBench.self, FoldBench.self])
+        subcommands: [AppendBench.self, DecodeBench.self, FoldBench.self, IngestBench.self])
 }
