@@ -23,7 +23,7 @@ import Glibc
 import Synchronization
 
 public struct FileLogOptions: Sendable {
-    /// Preallocated size of a segment, header included.
+    /// Size of a segment, header included; space is taken in steps up to it.
     public var segmentBytes = 64 << 20
     /// Records are cut into blocks of about this many bytes before compression; a batch is never cut.
     public var blockBytes = 512 << 10

@@ -73,7 +73,7 @@ struct Packer {
             output.removeAll()
             var header = BlockEncoder.append(
                 raw.bytes, count: block.count, base: block.base, firstTime: block.first, lastTime: block.last,
-                durableCount: block.base.rawValue, to: output)
+                durableCount: block.base.rawValue, effort: .high, to: output)
             header.salt = growing.segment.header.salt
             header.encode(into: output.region(0, BlockHeader.byteCount))
             try growing.file.write(output.bytes, at: growing.offset)

@@ -19,6 +19,7 @@ final class GroupEncoder {
 
     var bytes: UnsafeRawBufferPointer { output.bytes }
     var eventCount: Int { Int(end.rawValue - base.rawValue) }
+    var blockCount: Int { headers.count }
     var lastTime: Timestamp? { headers.last?.header.lastTime }
 
     /// `durableCount` is both where the group begins and what its headers say is durable.
@@ -68,10 +69,18 @@ final class GroupEncoder {
 }
 
 enum BlockEncoder {
+    enum Effort {
+        /// For the writer, whom others wait for: about 500 MB/s.
+        case fast
+        /// For packing: a fifth fewer bytes of telemetry (39 an event, not 49), at 150 MB/s. Higher levels of LZ4 HC
+        /// cost far more and gain a percent or two. Decoding is as fast.
+        case high
+    }
+
     /// Appends a block of these records, with its padding, and room for its header, which lacks the segment's salt.
     static func append(
         _ raw: UnsafeRawBufferPointer, count: Int, base: Position, firstTime: Timestamp, lastTime: Timestamp,
-        durableCount: UInt64, to output: GrowingBuffer
+        durableCount: UInt64, effort: Effort = .fast, to output: GrowingBuffer
     ) -> BlockHeader {
         let start = output.count
         let room = output.grow(by: BlockHeader.byteCount + raw.count + LogFormat.alignment)
@@ -80,9 +89,13 @@ enum BlockEncoder {
         var stored = 0
         // Compression that does not save a page saves nothing.
         if BlockHeader.byteCount + raw.count > LogFormat.alignment {
-            stored = Int(LZ4_compress_fast(
-                raw.assumingMemoryBound(to: CChar.self).baseAddress,
-                body.assumingMemoryBound(to: CChar.self).baseAddress, Int32(raw.count), Int32(raw.count - 1), 1))
+            let from = raw.assumingMemoryBound(to: CChar.self).baseAddress
+            let to = body.assumingMemoryBound(to: CChar.self).baseAddress
+            let (size, room) = (Int32(raw.count), Int32(raw.count - 1))
+            stored = switch effort {
+            case .fast: Int(LZ4_compress_fast(from, to, size, room, 1))
+            case .high: Int(LZ4_compress_HC(from, to, size, room, 4))
+            }
         }
         let codec: BlockCodec = stored > 0 ? .lz4 : .raw
         if codec == .raw {

@@ -2,18 +2,41 @@ import EventModel
 import Glibc
 
 /// The segment that is being written, and the next one, prepared ahead. Belongs to the writer's thread.
+///
+/// Space is taken in steps, ahead of the writer and beside it: 1 MiB, then as much again as there is, at most 16 MiB at
+/// once. A segment ends when it is full; one of small commits, which cost a page each, ends at 4 MiB, so that packing
+/// them does not wait.
 final class SegmentWriter {
+    private struct Active {
+        let segment: Segment
+        /// Bytes that are taken on disk, and how many there may be.
+        var capacity: Int
+        var limit: Int
+        /// What was committed to it, since the log was opened.
+        var rawBytes = 0
+        var blockCount = 0
+
+        var isSparse: Bool { blockCount > 0 && rawBytes / blockCount < SegmentWriter.sparseBlockBytes }
+    }
+
+    private static let firstStepBytes = 1 << 20
+    private static let stepBytesMax = 16 << 20
+    /// Segments whose blocks hold less than this, before compression, end early.
+    private static let sparseBlockBytes = 32 << 10
+    private static let sparseSegmentBytes = 4 << 20
+
     private let catalog: SegmentCatalog
     private let logID: LogID
     private let options: FileLogOptions
     private var fileSystem: any LogFileSystem { options.fileSystem }
-    private var active: (segment: Segment, capacity: Int)?
+    private var active: Active?
     private(set) var offset = 0
     /// Bytes of a failed write may lie up to here, whole blocks among them; they are zeroed before anything else.
     private var dirtyEnd = 0
     /// Told after each roll: the segment before is no longer written.
     var onRoll: (() -> Void)?
     private let next: NextSegment
+    private let growth = SegmentGrowth()
 
     init(
         catalog: SegmentCatalog, logID: LogID, options: FileLogOptions, active: (segment: Segment, offset: Int)?
@@ -22,9 +45,12 @@ final class SegmentWriter {
         self.logID = logID
         self.options = options
         next = NextSegment(
-            path: catalog.directory + "/next.tmp", capacity: options.segmentBytes, fileSystem: options.fileSystem)
+            path: catalog.directory + "/next.tmp", capacity: min(Self.firstStepBytes, options.segmentBytes),
+            fileSystem: options.fileSystem)
         if let active {
-            self.active = (active.segment, try active.segment.file.byteCount())
+            let capacity = try active.segment.file.byteCount()
+            self.active = Active(
+                segment: active.segment, capacity: capacity, limit: max(capacity, options.segmentBytes))
             offset = active.offset
             dirtyEnd = offset
         }
@@ -45,24 +71,75 @@ final class SegmentWriter {
     /// Returns the seconds that the fdatasync took.
     func commit(_ group: GroupEncoder) throws(FileError) -> Double {
         try clearDirty()
-        if active.map({ offset + group.bytes.count > $0.capacity }) ?? true {
-            try roll(to: group.base, room: group.bytes.count)
-        }
-        guard let active else { preconditionFailure("roll left no segment") }
-        group.seal(salt: active.segment.header.salt)
+        if isOver(before: group.bytes.count) { try roll(to: group.base, room: group.bytes.count) }
+        let file = try takeSpace(for: group.bytes.count)
         do {
-            try active.segment.file.write(group.bytes, at: offset)
+            if let salt = active?.segment.header.salt { group.seal(salt: salt) }
+            try file.write(group.bytes, at: offset)
         } catch {
             dirtyEnd = offset + group.bytes.count
             throw error
         }
         let start = options.clock.steadyMicroseconds()
-        try active.segment.file.synchronize()
+        try file.synchronize()
         let seconds = Double(options.clock.steadyMicroseconds() - start) / 1e6
         offset += group.bytes.count
         dirtyEnd = offset
-        if offset > active.capacity / 2 { next.prepare(on: options.threads) }
+        active?.rawBytes += group.rawBytes
+        active?.blockCount += group.blockCount
+        prepare()
         return seconds
+    }
+
+    /// Whether a group of so many bytes begins the next segment.
+    private func isOver(before byteCount: Int) -> Bool {
+        guard let active else { return true }
+        // An empty one takes a group of any size: the next would begin at the same position.
+        guard offset > SegmentHeader.byteCount else { return false }
+        return offset + byteCount > active.limit || isOld(active.segment)
+            || (active.isSparse && offset >= Self.sparseSegmentBytes)
+    }
+
+    private func isOld(_ segment: Segment) -> Bool {
+        guard let seconds = options.sealAfterSeconds else { return false }
+        return options.clock.now().microseconds - segment.header.created.microseconds >= Int64(seconds) * 1_000_000
+    }
+
+    /// Makes sure that the next bytes fit into what is taken on disk.
+    private func takeSpace(for byteCount: Int) throws(FileError) -> any LogFile {
+        guard var active else { preconditionFailure("roll left no segment") }
+        let needed = offset + byteCount
+        active.limit = max(active.limit, needed)
+        if needed > active.capacity, let taken = growth.take() { active.capacity = max(active.capacity, taken) }
+        if needed > active.capacity {
+            let wanted = max(needed, nextCapacity(active))
+            do throws(FileError) {
+                try active.segment.file.allocate(wanted)
+                active.capacity = wanted
+            } catch {
+                // The last of a disk is used, too.
+                guard error.isDiskFull, wanted > needed else { throw error }
+                try active.segment.file.allocate(LogFormat.aligned(needed))
+                active.capacity = LogFormat.aligned(needed)
+            }
+        }
+        self.active = active
+        return active.segment.file
+    }
+
+    private func nextCapacity(_ active: Active) -> Int {
+        let step = min(max(active.capacity, Self.firstStepBytes), Self.stepBytesMax)
+        return min(active.capacity + step, active.limit)
+    }
+
+    /// Has space taken ahead, of this segment and of the next, when what there is comes to its end.
+    private func prepare() {
+        guard let active else { return }
+        let end = active.isSparse ? min(active.limit, Self.sparseSegmentBytes) : active.limit
+        if offset > end - end / 4 { next.prepare(on: options.threads) }
+        if active.capacity < end, offset > active.capacity - active.capacity / 4 {
+            growth.prepare(active.segment.file, capacity: min(nextCapacity(active), end), on: options.threads)
+        }
     }
 
     /// Zeroes what a failed write may have left: it could hold whole blocks, which a later recovery would believe.
@@ -80,11 +157,12 @@ final class SegmentWriter {
     }
 
     private func roll(to base: Position, room: Int) throws(FileError) {
-        let capacity = max(options.segmentBytes, SegmentHeader.byteCount + room)
+        let limit = max(options.segmentBytes, SegmentHeader.byteCount + room)
+        let capacity = max(min(Self.firstStepBytes, options.segmentBytes), SegmentHeader.byteCount + room)
         let file = try next.take(capacity: capacity)
         let header = SegmentHeader(
             logID: logID, salt: max(1, options.random()), base: base, created: options.clock.now(),
-            segmentBytes: UInt64(capacity))
+            segmentBytes: UInt64(limit))
         let page = UnsafeMutableRawBufferPointer.allocate(
             byteCount: SegmentHeader.byteCount, alignment: LogFormat.alignment)
         defer { page.deallocate() }
@@ -97,12 +175,13 @@ final class SegmentWriter {
         try fileSystem.synchronizeDirectory(catalog.directory)
         // What the old segment never used goes back to the disk. When that fails, it is only space.
         if let old = active {
+            _ = growth.take()
             try? old.segment.file.truncate(offset)
             catalog.setUsedBytes(offset, of: old.segment.base)
         }
         let segment = Segment(path: path, name: name, header: header, file: file)
         catalog.add(segment)
-        active = (segment, capacity)
+        active = Active(segment: segment, capacity: capacity, limit: limit)
         offset = SegmentHeader.byteCount
         dirtyEnd = offset
         onRoll?()
@@ -116,7 +195,58 @@ final class SegmentWriter {
     }
 
     /// Gives the space back that was taken ahead.
-    func close() { next.discard() }
+    func close() {
+        _ = growth.take()
+        next.discard()
+    }
+}
+
+/// Takes more space for the segment that is being written, beside the writer: only bytes behind those that it knows of.
+final class SegmentGrowth: LogWork {
+    private enum State {
+        case none, working, failed
+        case requested(any LogFile, Int)
+        case ready(Int)
+    }
+
+    private let state = Monitor(State.none)
+
+    /// Begins, unless it has begun.
+    func prepare(_ file: any LogFile, capacity: Int, on threads: any LogThreads) {
+        let begins = state.withLock { state in
+            guard case .none = state else { return false }
+            state = .requested(file, capacity)
+            return true
+        }
+        if begins { _ = threads.start(name: "log-prepare", niceness: 0, self) }
+    }
+
+    func step() -> LogWorkStep {
+        let wanted: (file: any LogFile, capacity: Int)? = state.withLock { state in
+            guard case .requested(let file, let capacity) = state else { return nil }
+            state = .working
+            return (file, capacity)
+        }
+        guard let wanted else { return .finished }
+        // Not synced here: whoever is told of a failed fsync of this file must be the writer.
+        let isTaken = (try? wanted.file.allocate(wanted.capacity)) != nil
+        state.withLock { $0 = isTaken ? .ready(wanted.capacity) : .failed }
+        state.wakeAll()
+        return .finished
+    }
+
+    func wait() {}
+
+    /// The file's capacity when more was taken. Waits only for work that has begun.
+    func take() -> Int? {
+        state.wait { state -> Int?? in
+            var capacity: Int?
+            if case .working = state { return .none }
+            if case .ready(let taken) = state { capacity = taken }
+            state = .none
+            return .some(capacity)
+        }
+    }
 }
 
 /// Takes the space for the next segment ahead, beside the writer, so that a roll does not wait for it.
