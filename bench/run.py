@@ -293,6 +293,41 @@ def bench_decode(rounds=int(os.environ.get("ROUNDS", 5))):
         record(what, ours, theirs, "events/s", demand)
 
 
+# a long log: verified, started on after a crash, asked for one device
+def bench_history(rounds=int(os.environ.get("ROUNDS", 5))):
+    folder = os.path.join(work, "history")
+    program([REFOLD_BENCH, "history", "--data", folder, "--events", "10000000"])
+    for what, ours, theirs in (
+            ("verify: CRC, structure, continuity / C++", [], f"{BENCH}/build/verify"),):
+        pairs = [(program([REFOLD_BENCH, "verify", "--data", folder, "--json"])["seconds"],
+                  program([theirs, folder + "/log"])["seconds"]) for _ in range(rounds)]
+        record(what, [10e6 / a for a, _ in pairs], [10e6 / b for _, b in pairs], "events/s", "≥ 0.8")
+    shutil.rmtree(folder)
+    program([REFOLD_BENCH, "history", "--data", folder, "--events", "46000000", "--segment-bytes", str(1 << 20)])
+    answers = [program([REFOLD_BENCH, "open", "--data", folder]) for _ in range(rounds)]
+    results.append((f"start after a crash, {answers[0]['segments']:,} segments of 1 MiB: first durable append",
+                    f"{statistics.median(a['first_append_ms'] for a in answers):,.0f} ms", "–", "–", "≤ 1,000 ms"))
+    print(results[-1], flush=True)
+    shutil.rmtree(folder)
+
+
+# everything on disk, after ten minutes at a rate at which a commit holds a handful of events
+def bench_space():
+    seconds = int(os.environ.get("SPACE_SECONDS", "600"))
+    broker, database = Broker(), Database()
+    refold = Refold(broker, database)
+    wait_for("the tables", refold.caught_up)
+    fleet = start([REFOLD, "simulate", "--broker-url", f"mqtt://127.0.0.1:{broker.port}", "--devices", "1000",
+                   "--rate", "1000", "--count", str(1000 * seconds), "--seed", "1"], stdout=subprocess.DEVNULL)
+    wait_for("the fleet", lambda: fleet.poll() is not None, 2 * seconds + 60, every=0.5)
+    used = sum(os.lstat(os.path.join(path, name)).st_blocks * 512
+               for path, _, names in os.walk(refold.data + "/log") for name in names)
+    results.append((f"bytes on disk an event, everything included, {seconds} s live at 1,000 msg/s",
+                    f"{used / refold.durable():.0f} B", "–", "–", "≤ 64"))
+    print(results[-1], f"{refold.durable()} events", flush=True)
+    refold.stop(), database.down(), broker.stop()
+
+
 # latency: publish → visible row, at 1,000 msg/s
 def bench_latency():
     broker, database = Broker(), Database()
@@ -343,8 +378,8 @@ def machine():
     return f"{os.cpu_count()} × {model}, {memory} GiB, Linux {platform.release()}, {time.strftime('%Y-%m-%d')}, commit {version}"
 
 
-BENCHES = {"ingest": bench_ingest, "tree-cost": bench_tree_cost, "rows": bench_rows, "append": bench_append, "decode": bench_decode,
-           "latency": bench_latency, "memory": bench_memory}
+BENCHES = {"ingest": bench_ingest, "tree-cost": bench_tree_cost, "rows": bench_rows, "append": bench_append, "decode": bench_decode, "history": bench_history,
+           "space": bench_space,            "latency": bench_latency, "memory": bench_memory}
 
 
 def main():
