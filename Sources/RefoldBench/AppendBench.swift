@@ -13,6 +13,7 @@ struct AppendBench: ParsableCommand {
     @Option(help: "Devices that they come from.") var devices = 10_000
     @Option(help: "The data folder; a temporary one by default.") var data: String?
     @Flag(help: "Keep the log.") var keep = false
+    @Flag(inversion: .prefixedNo, help: "Grow the Merkle tree and sign it every second.") var tree = true
     @Flag(help: "One JSON object.") var json = false
 
     func validate() throws {
@@ -26,7 +27,12 @@ struct AppendBench: ParsableCommand {
         // Not the system's temporary folder, which may be memory.
         let folder = data ?? "/var/tmp/refold-bench-\(UUID().uuidString)"
         defer { if !keep { try? FileManager.default.removeItem(atPath: folder) } }
-        let log = try FileLog.open(directory: folder + "/log")
+        var options = FileLogOptions()
+        options.keepsTree = tree
+        if tree {
+            options.signer = { (id) throws(LogError) in try LogKey.open(dataFolder: folder, logID: id) }
+        }
+        let log = try FileLog.open(directory: folder + "/log", options: options)
         var telemetry = Telemetry(devices: devices)
         var records = RecordBatch()
         let clock = ContinuousClock()

@@ -5,6 +5,8 @@ import ArgumentParser
 struct RefoldBench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "refold-bench", abstract: "Benchmarks of the parts.",
-        subcommands: [AppendBench.self, DecodeBench.self, FoldBench.self, IngestBench.self, HistoryBench.self,
-            OpenBench.self, VerifyBench.self])
+        subcommands: [
+            AppendBench.self, DecodeBench.self, TreeBench.self, FoldBench.self, IngestBench.self, HistoryBench.self,
+            OpenBench.self, VerifyBench.self,
+        ])
 }

@@ -6,7 +6,8 @@ import TestSupport
 import Testing
 
 /// `refold log prove`, `check-proof` and `export-tiles`, against an independent checker in Python (Tests/audit) that
-/// must agree on every case: honest logs, and edited, dropped, reordered and rolled-back ones that their owner signed anew.
+/// must agree on every case: honest logs, and edited, dropped, reordered and rolled-back ones that their owner signed
+/// anew.
 @Suite struct AuditTests {
     private let folder = FileManager.default.temporaryDirectory
         .appendingPathComponent("refold-audit-\(UUID().uuidString)")

@@ -141,29 +141,11 @@ extension Segment {
     /// What the footer says of the tree; nil when the segment is not sealed, or was sealed without a tree, or when the
     /// footer is damaged: it says nothing that cannot be made again.
     func treeSection() throws(LogError) -> TreeSection? {
-        try system { () throws(FileError) in
-            let size = try file.byteCount()
-            guard size > SegmentHeader.byteCount + SegmentTrailer.byteCount else { return nil }
-            let page = try bytes(at: size - SegmentTrailer.byteCount, count: SegmentTrailer.byteCount)
-            let trailer = page.withUnsafeBytes { SegmentTrailer($0, fileBytes: size) }
-            guard let trailer, trailer.salt == header.salt, trailer.base == base, trailer.tree.byteCount > 0 else {
-                return nil
-            }
-            let section = try bytes(at: trailer.tree.offset, count: trailer.tree.byteCount)
-            return section.withUnsafeBytes { bytes in
-                guard LogFormat.crc(bytes) == trailer.tree.crc, let section = TreeSection(bytes),
-                    section.base == trailer.base, section.end == trailer.end
-                else { return nil }
-                return section
-            }
-        }
-    }
-
-    private func bytes(at offset: Int, count: Int) throws(FileError) -> [UInt8] {
-        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: LogFormat.alignment)
-        defer { room.deallocate() }
-        let read = try file.read(into: room, at: offset)
-        return Array(room[..<read])
+        guard let trailer, let bytes = try system({ () throws(FileError) in try read(trailer.tree) }),
+            let section = bytes.withUnsafeBytes({ TreeSection($0) }),
+            section.base == trailer.base, section.end == trailer.end
+        else { return nil }
+        return section
     }
 }
 

@@ -1,4 +1,5 @@
 import EventModel
+import Evidence
 
 /// Something that is wrong in the log, and all that can be said of it.
 public struct LogDamage: Sendable, Equatable {
@@ -24,6 +25,9 @@ public struct VerifyReport: Sendable {
     public internal(set) var events: UInt64 = 0
     public internal(set) var bytes: UInt64 = 0
     public internal(set) var damages: [LogDamage] = []
+    /// Events whose leaves were derived again (`deep`), and whether the stored checkpoint was compared with them.
+    public internal(set) var treeEvents: UInt64 = 0
+    public internal(set) var hasComparedCheckpoint = false
 
     /// Nothing is wrong but what an operator has signed for.
     public var isSound: Bool { damages.allSatisfy { $0.accepted != nil } }
@@ -37,6 +41,8 @@ public struct VerifyReport: Sendable {
 public struct LogVerifier {
     public struct Options: Sendable {
         public var deep = false
+        /// The log's public key: with it, signatures of checkpoints are checked too.
+        public var key: VerifierKey?
         /// Called every few megabytes with how many of how many bytes were read.
         public var progress: (@Sendable (_ done: UInt64, _ of: UInt64) -> Void)?
         public init() {}
@@ -46,6 +52,9 @@ public struct LogVerifier {
     private let options: Options
     private var report: VerifyReport
     private let durableCount: UInt64
+    private let isLive: Bool
+    /// Derives the Merkle tree again; only when every record is decoded.
+    private var tree: TreeChecker?
     private let block = EventBlock()
     private var lastTime: Timestamp?
     /// Damages from here on still lack the time behind them.
@@ -54,15 +63,21 @@ public struct LogVerifier {
     private var bytesShown: UInt64 = 0
     private static let progressBytes: UInt64 = 8 << 20
 
-    init(catalog: SegmentCatalog, positions: Range<Position>, durableCount: UInt64, options: Options) {
+    init(
+        catalog: SegmentCatalog, positions: Range<Position>, durableCount: UInt64, isLive: Bool, options: Options
+    ) {
         self.catalog = catalog
         self.options = options
         self.durableCount = durableCount
+        self.isLive = isLive
         report = VerifyReport(positions: positions)
     }
 
     mutating func run() throws(LogError) -> VerifyReport {
         bytesTotal = try countBytes()
+        if options.deep {
+            tree = try TreeChecker(catalog: catalog, key: options.key, durableCount: durableCount, isLive: isLive)
+        }
         let walker = LogWalker(catalog: catalog, from: report.positions.lowerBound, to: report.positions.upperBound)
         var current: Segment?
         try walker.run { (step) throws(LogError) in
@@ -79,6 +94,7 @@ public struct LogVerifier {
                 try checkTail(of: segment, from: offset)
             }
         }
+        addTreeFindings()
         for index in report.damages.indices where report.damages[index].lostEvents > 0 {
             report.damages[index].accepted = try catalog.losses.covering(
                 report.damages[index].range.positions, catalog, durableCount: durableCount)
@@ -117,6 +133,7 @@ public struct LogVerifier {
                 positions: header.base..<header.end, reason: "the records cannot be decoded"), segment)
             return
         }
+        tree?.add(block)
         var time = header.firstTime, isOrdered = block.firstTime == header.firstTime
         block.forEach { record, _ in
             if record.receivedAt < time { isOrdered = false }
@@ -124,6 +141,20 @@ public struct LogVerifier {
         }
         if !isOrdered || time != header.lastTime {
             note("the records' times are not those of the block's header, or decrease", header, offset, segment)
+        }
+    }
+
+    private mutating func addTreeFindings() {
+        guard let tree else { return }
+        tree.finish()
+        report.treeEvents = tree.events
+        report.hasComparedCheckpoint = tree.hasComparedCheckpoint
+        for finding in tree.findings {
+            let at = finding.positions
+            add(CorruptRange(
+                segment: finding.file, bytes: 0..<0, positions: at.lowerBound..<at.lowerBound,
+                reason: at.isEmpty ? finding.reason : "positions \(at.lowerBound) to \(at.upperBound.rawValue - 1): "
+                    + finding.reason), nil)
         }
     }
 
@@ -182,7 +213,7 @@ extension FileLog {
     public func verify(
         _ positions: Range<Position>? = nil, options: LogVerifier.Options = .init()
     ) throws(LogError) -> VerifyReport {
-        try catalog.verify(positions, durableCount: durableCount, options: options)
+        try catalog.verify(positions, durableCount: durableCount, isLive: true, options: options)
     }
 
     /// What operators have given up, in the order in which they did.
@@ -195,7 +226,7 @@ extension ReadOnlyLog {
         _ positions: Range<Position>? = nil, options: LogVerifier.Options = .init()
     ) throws(LogError) -> VerifyReport {
         let durable = durableCount
-        return try catalog.verify(positions, durableCount: durable, options: options)
+        return try catalog.verify(positions, durableCount: durable, isLive: isWriterUp, options: options)
     }
 
     /// See `FileLog.acceptedLosses`.
@@ -204,12 +235,13 @@ extension ReadOnlyLog {
 
 extension SegmentCatalog {
     fileprivate func verify(
-        _ positions: Range<Position>?, durableCount: UInt64, options: LogVerifier.Options
+        _ positions: Range<Position>?, durableCount: UInt64, isLive: Bool, options: LogVerifier.Options
     ) throws(LogError) -> VerifyReport {
         try refresh()
         let first = bases.first ?? Position(0), end = Position(durableCount)
         let wanted = positions.map { $0.clamped(to: first..<max(first, end)) } ?? first..<max(first, end)
-        var verifier = LogVerifier(catalog: self, positions: wanted, durableCount: durableCount, options: options)
+        var verifier = LogVerifier(
+            catalog: self, positions: wanted, durableCount: durableCount, isLive: isLive, options: options)
         return try verifier.run()
     }
 }

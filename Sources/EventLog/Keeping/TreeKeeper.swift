@@ -311,24 +311,41 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
     func section(base: Position, end: Position) throws -> Section {
         let (grower, anchors, maySign) = shared.withLock { ($0.grower, $0.anchors, $0.maySign) }
         guard let grower, grower.size >= end.rawValue else { return .notYet }
-        guard let rows = grower.rows(from: base.rawValue, to: end.rawValue) else { return .none }
         let before: CompactRange
         if let known = anchors.first(where: { $0.upper == base.rawValue }) {
             before = known
         } else {
             before = try LogTree(catalog: catalog, durableCount: queue.durableCount).range(0, base.rawValue)
         }
-        // From the newest tree that is known, over whole tiles, and the leaves of the last one.
-        let from = anchors.last { $0.upper > base.rawValue && $0.upper <= end.rawValue } ?? before
-        guard let through = try join(from, rows.first ?? [], firstRow: base.rawValue >> 8, to: end.rawValue) else {
-            return .none
+        var rows = grower.rows(from: base.rawValue, to: end.rawValue)
+        var through: CompactRange?
+        if let rows {
+            // From the newest tree that is known, over whole tiles, and the leaves of the last one.
+            let from = anchors.last { $0.upper > base.rawValue && $0.upper <= end.rawValue } ?? before
+            through = try join(from, rows.first ?? [], firstRow: base.rawValue >> 8, to: end.rawValue)
+        } else {
+            (rows, through) = try derive(behind: before, to: end)
         }
+        guard let rows, let through else { return .none }
         var note: [UInt8] = []
         if maySign, case .success(let key)? = signing {
             note = try Checkpoint(origin: key.verifier.name, size: end.rawValue, root: through.root)
                 .signed(with: key).bytes
         }
         return .ready(TreeSection(before: before, through: through, rows: rows, checkpoint: note))
+    }
+
+    /// The tree of a segment that lies before what is kept here: one whose footer must be made again.
+    private func derive(behind before: CompactRange, to end: Position) throws -> ([[TreeHash]]?, CompactRange?) {
+        var again = TreeGrower(behind: before)
+        let base = Position(before.upper)
+        let leaves = LeafReader(FileLogReader(catalog: catalog, position: base) { end.rawValue }, from: base)
+        while again.size < end.rawValue {
+            let (lost, new) = try leaves.read()
+            guard lost == 0, !new.isEmpty else { return (nil, nil) }
+            for leaf in new where again.size < end.rawValue { again.append(leaf) }
+        }
+        return (again.rows(from: base.rawValue, to: end.rawValue), again.tree)
     }
 
     /// The footer with this section is durable: what it keeps need not be kept here.

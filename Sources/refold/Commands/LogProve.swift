@@ -8,8 +8,8 @@ import Foundation
 
 /// What no proof can show, said with every report.
 let rollbackNote = "A proof shows what was signed with the log's key. Whoever holds that key could sign another "
-    + "history: that a log was rolled back can be shown only against a checkpoint that is held elsewhere, by a witness or by "
-    + "those who were sent it."
+    + "history: that a log was rolled back can be shown only against a checkpoint that is held elsewhere, by a witness "
+    + "or by those who were sent it."
 
 struct LogProve: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,6 +1,7 @@
 import ArgumentParser
 import EventLog
 import EventModel
+import Evidence
 import Foundation
 
 /// A stretch of the log, by positions or by times.
@@ -45,19 +46,22 @@ struct LogVerify: ParsableCommand {
         commandName: "verify", abstract: "Read the log and check every byte of it.",
         discussion: """
             Checks file and block headers, checksums, padding, that positions follow each other and that times never \
-            decrease; with --deep also decodes every record. Works beside a running daemon and changes nothing. \
+            decrease; with --deep also decodes every record, derives the Merkle tree again and compares it with all \
+            that was kept and signed of it. Works beside a running daemon and changes nothing. \
             Exit code 0: sound, but for losses that an operator has accepted; 1: damaged.
             """)
     @OptionGroup var data: DataOption
     @OptionGroup var range: LogRangeOptions
-    @Flag(help: "Also decode every record.") var deep = false
+    @Flag(help: "Also decode every record and derive the Merkle tree.") var deep = false
     @Flag(help: "Print JSON, one object.") var json = false
 
     func run() throws {
         let log = try data.openLog()
         do {
             let began = ContinuousClock.now
-            let report = try Self.verify(log, try range.positions(in: log), deep: deep, quiet: json)
+            let report = try Self.verify(
+                log, try range.positions(in: log), deep: deep, quiet: json,
+                key: deep ? try LogKey.publicKey(dataFolder: data.folder) : nil)
             let seconds = (ContinuousClock.now - began) / .seconds(1)
             if json {
                 print(jsonLine(report.json(logID: log.logID, deep: deep, seconds: seconds)))
@@ -72,10 +76,11 @@ struct LogVerify: ParsableCommand {
 
     /// With a progress bar on a terminal.
     static func verify(
-        _ log: ReadOnlyLog, _ positions: Range<Position>, deep: Bool, quiet: Bool
+        _ log: ReadOnlyLog, _ positions: Range<Position>, deep: Bool, quiet: Bool, key: VerifierKey? = nil
     ) throws -> VerifyReport {
         var options = LogVerifier.Options()
         options.deep = deep
+        options.key = key
         let bar = quiet ? nil : ProgressBar("verifying")
         defer { bar?.clear() }
         if let bar { options.progress = { done, total in bar.show(done, of: total) } }
@@ -90,6 +95,10 @@ extension VerifyReport {
             "log \(logID), \(Self.shown(positions)): \(segments) segments, \(blocks) blocks, \(events) events, "
                 + "\(byteCountText(bytes)) in \(String(format: "%.2f s, %.0f MB/s", seconds, rate))"
         ]
+        if treeEvents > 0 {
+            lines.append("tree derived again from \(treeEvents) events"
+                + (hasComparedCheckpoint ? ", and compared with the signed checkpoint" : ""))
+        }
         let open = damages.filter { $0.accepted == nil }
         let accepted = damages.count - open.count
         if open.isEmpty {
@@ -115,7 +124,7 @@ extension VerifyReport {
         var object: [String: Any] = [
             "log_id": logID.description, "sound": isSound, "deep": deep, "segments": segments, "blocks": blocks,
             "events": events, "bytes": bytes, "seconds": seconds, "first_position": positions.lowerBound.rawValue,
-            "damage": damages.map(\.json),
+            "damage": damages.map(\.json), "tree_events": treeEvents, "checkpoint_compared": hasComparedCheckpoint,
             "lost_events": damages.reduce(0) { $0 + $1.lostEvents },
         ]
         object["last_position"] = positions.isEmpty ? NSNull() : positions.upperBound.rawValue - 1
