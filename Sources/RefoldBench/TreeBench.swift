@@ -20,6 +20,7 @@ struct TreeBench: ParsableCommand {
             let file = try FileHandle(forWritingTo: URL(fileURLWithPath: dump))
             let reader = try log.reader(from: Position(0))
             while try reader.read(into: block, atLeast: 1 << 20) { try file.write(contentsOf: Data(block.bytes)) }
+            if json { print("{}") }
             return
         }
         let clock = ContinuousClock()

@@ -160,6 +160,10 @@ struct SealedTreeTests {
             Issue.record("\(String(describing: again.treeStatus))")
             return
         }
+        guard case .none? = try again.tree?.section(base: Position(0), end: Position(1500)) else {
+            Issue.record("damage must not keep what is behind it from being sealed")
+            return
+        }
         let accepted = try again.acceptLosses(
             in: [Position(0)..<Position(1500)], operatorName: "me", reason: "a test")
         #expect(accepted.count == 1)

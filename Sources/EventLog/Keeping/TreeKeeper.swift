@@ -39,7 +39,7 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
         case ready(TreeSection)
         /// The tree has not come so far.
         case notYet
-        /// Never: its leaves were lost before they were hashed.
+        /// It will not come so far: leaves were lost before they were hashed, or it stands before damage.
         case none
     }
 
@@ -51,6 +51,8 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
         var note: SignedNote?
         /// The stored checkpoint, until the tree has been compared with it.
         var unchecked: Checkpoint?
+        /// It cannot go on until an operator gives up what is damaged.
+        var isBeforeDamage = false
         var isClosing = false
 
         /// Nothing is signed by a tree that disagrees with what was signed, or may.
@@ -157,6 +159,7 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
                 shared.status.lastError = text
             } else {
                 shared.status.state = .stopped(text)
+                shared.isBeforeDamage = (error as? LogError)?.code == .corrupt
             }
             return shared.isClosing
         }
@@ -179,12 +182,13 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
     private func begin() throws {
         if shared.withLock({ $0.grower }) == nil {
             let tree = try sealedTree()
+            // First what was signed: once the tree grows, it is too late to find out that it must not be signed.
+            try readStored(tree)
             shared.withLock {
                 $0.grower = TreeGrower(behind: tree)
                 $0.anchors = [tree]
                 $0.status.size = tree.upper
             }
-            try readStored(tree)
         }
         let next = Position(shared.withLock { $0.grower?.size ?? 0 })
         leaves = LeafReader(
@@ -257,6 +261,8 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
         shared.withLock { shared in
             for leaf in leaves { shared.grower?.append(leaf) }
             shared.status.size = shared.grower?.size ?? 0
+            if case .stopped = shared.status.state { shared.status.state = .catchingUp }
+            shared.isBeforeDamage = false
         }
     }
 
@@ -309,8 +315,14 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
 
     /// What the footer of the segment [base, end) says of the tree. From the sealer's thread.
     func section(base: Position, end: Position) throws -> Section {
-        let (grower, anchors, maySign) = shared.withLock { ($0.grower, $0.anchors, $0.maySign) }
-        guard let grower, grower.size >= end.rawValue else { return .notYet }
+        let (grower, anchors, maySign, unchecked) = shared.withLock {
+            ($0.grower, $0.anchors, $0.maySign, $0.unchecked)
+        }
+        // Nor before the tree is known to be that of the stored checkpoint: a footer is written once, and signed. But
+        // damage must not keep all that comes behind it from being packed.
+        guard let grower, grower.size >= end.rawValue, unchecked == nil else {
+            return shared.withLock { $0.isBeforeDamage } ? .none : .notYet
+        }
         let before: CompactRange
         if let known = anchors.first(where: { $0.upper == base.rawValue }) {
             before = known
