@@ -58,7 +58,7 @@ extension SignedNote {
             throw EvidenceError(.malformed, "the key of \(key.name) is a witness's: the log's own is needed")
         }
         let checkpoint = try checkpoint()
-        guard checkpoint.origin == key.name else {
+        guard checkpoint.origin.hasBytes(of: key.name) else {
             throw EvidenceError(.untrue, "the checkpoint is of \(checkpoint.origin), the key of \(key.name)")
         }
         try verify(key)

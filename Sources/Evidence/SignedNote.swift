@@ -69,7 +69,7 @@ public struct SignedNote: Sendable, Equatable {
 
     /// What the signatures under this key's name and id say; others are ignored (C2SP signed-note, Signatures).
     public func signatures(of key: VerifierKey) -> [Signature] {
-        signatures.filter { $0.name == key.name && $0.keyID == key.id }
+        signatures.filter { $0.name.hasBytes(of: key.name) && $0.keyID == key.id }
     }
 
     /// - Returns: for a cosignature its time, in seconds since 1970; for a signature of the note's text nil.
@@ -78,7 +78,7 @@ public struct SignedNote: Sendable, Equatable {
     public func verify(_ key: VerifierKey) throws(EvidenceError) -> UInt64? {
         let found = signatures(of: key)
         guard !found.isEmpty else {
-            let named = signatures.contains { $0.name == key.name }
+            let named = signatures.contains { $0.name.hasBytes(of: key.name) }
             throw EvidenceError(.untrue, named
                 ? "it is signed under the name \(key.name), but by another key than the one given"
                 : "it is not signed by \(key.name)")
@@ -122,4 +122,9 @@ public struct SignedNote: Sendable, Equatable {
             add(key.verifier, stamp + (try key.signature(of: Self.cosigned(text, at: time))))
         }
     }
+}
+
+extension String {
+    /// Byte for byte. Swift's own comparison takes texts for equal that Unicode calls equivalent; signatures do not.
+    func hasBytes(of other: String) -> Bool { utf8.elementsEqual(other.utf8) }
 }

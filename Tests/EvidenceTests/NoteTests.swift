@@ -79,6 +79,21 @@ struct NoteTests {
         }
     }
 
+    /// Unicode has two ways to write é; for Swift's strings they are equal, for a signed note they are two names.
+    @Test func namesAreComparedByteForByte() throws {
+        let key = try SigningKey.generate(name: "caf\u{E9}")
+        let note = try Checkpoint(origin: "caf\u{E9}", size: 0, root: .emptyRoot).signed(with: key)
+        _ = try note.checkpoint(verifiedBy: key.verifier)
+        let text = String(decoding: note.bytes, as: UTF8.self)
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+        var renamed = lines
+        renamed[4] = lines[4].replacing("caf\u{E9}", with: "cafe\u{301}")
+        let other = try SignedNote(parsing: Array(renamed.joined(separator: "\n").utf8))
+        #expect(throws: EvidenceError.self) { try other.verify(key.verifier) }
+        let elsewhere = try Checkpoint(origin: "cafe\u{301}", size: 0, root: .emptyRoot).signed(with: key)
+        #expect(throws: EvidenceError.self) { try elsewhere.checkpoint(verifiedBy: key.verifier) }
+    }
+
     @Test func cosignaturesAreOfTheirTimeAndText() throws {
         let witness = try SigningKey.generate(name: "witness.example/w1", kind: .cosignature)
         var note = try Checkpoint(origin: "example.com/log", size: 0, root: .emptyRoot).signed(with: key)

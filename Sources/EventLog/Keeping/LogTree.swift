@@ -17,6 +17,7 @@ public final class LogTree {
     private var window: (start: UInt64, leaves: [TreeHash]) = (0, [])
     private var reader: LeafReader?
     private let archive: SegmentArchive?
+    private static let lostAtOnce: UInt64 = 4096
 
     init(catalog: SegmentCatalog, durableCount: UInt64, archive: SegmentArchive? = nil) throws(LogError) {
         self.catalog = catalog
@@ -123,8 +124,9 @@ public final class LogTree {
 
     private func fill(at index: UInt64, _ reader: LeafReader) throws {
         let (lost, leaves) = try reader.read()
-        // At most a stretch between two blocks: bounded by what was lost there.
-        window = (index, (0..<lost).map { LeafHasher.lostLeaf(Position(index + $0)) } + leaves)
+        // However many were lost, few at a time.
+        let gap = min(lost, Self.lostAtOnce)
+        window = (index, (0..<gap).map { LeafHasher.lostLeaf(Position(index + $0)) } + (gap == lost ? leaves : []))
     }
 }
 

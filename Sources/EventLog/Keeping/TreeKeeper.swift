@@ -76,6 +76,7 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
     private static let signEveryMicros: Int64 = 1_000_000
     /// A pause that gathers commits: each wake-up costs the writer.
     private static let pauseMilliseconds = 50
+    private static let lostAtOnce = 4096
     /// Before damage it looks again so often: an operator may have given it up.
     private static let retryMilliseconds = 1000
 
@@ -280,7 +281,9 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
             leaves = nil
             return true
         }
-        add((0..<lost).map { LeafHasher.lostLeaf(Position(size + $0)) })
+        for start in stride(from: size, to: size + lost, by: Self.lostAtOnce) {
+            add((start..<min(start + UInt64(Self.lostAtOnce), size + lost)).map { LeafHasher.lostLeaf(Position($0)) })
+        }
         return false
     }
 
