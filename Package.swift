@@ -6,12 +6,15 @@ import PackageDescription
 /// so these leaf targets are optimised in debug builds too.
 let optimisedC: [CSetting] = [.unsafeFlags(["-O2"], .when(configuration: .debug))]
 let optimisedCXX: [CXXSetting] = [.unsafeFlags(["-O2"], .when(configuration: .debug))]
+/// The simulated disk looks at every byte: without optimisation the tests' share of worlds takes minutes.
+let optimisedSwift: [SwiftSetting] = [.unsafeFlags(["-O"], .when(configuration: .debug))]
 
 let package = Package(
     name: "refold",
     products: [
         .executable(name: "refold", targets: ["refold"]),
         .executable(name: "refold-bench", targets: ["RefoldBench"]),
+        .executable(name: "refold-sim", targets: ["RefoldSim"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -91,6 +94,12 @@ let package = Package(
             .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         ]),
 
+        // a world in which everything fails, by a seed
+        .target(
+            name: "Simulation", dependencies: ["EventModel", "EventLog", "Projections", "Projecting"],
+            swiftSettings: optimisedSwift),
+        .executableTarget(name: "RefoldSim", dependencies: ["Simulation"]),
+
         // figures; `bench/` sets them beside peers and limits
         .executableTarget(name: "RefoldBench", dependencies: [
             "EventModel", "Evidence", "EventLog", "Ingest", "Projections",
@@ -123,6 +132,9 @@ let package = Package(
             "ControlAPI", "Campaigns", "refold", .product(name: "Yams", package: "Yams"),
             .product(name: "HummingbirdTesting", package: "hummingbird"),
         ]),
+        .testTarget(
+            name: "SimulationTests",
+            dependencies: ["Simulation", "EventLog", "EventModel", "Projections", "Projecting"]),
         .testTarget(name: "IntegrationTests", dependencies: ["refold", "TestSupport"]),
         .target(
             name: "FuzzBodies", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"],

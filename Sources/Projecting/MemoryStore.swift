@@ -17,6 +17,17 @@ public final class MemoryTables: Sendable {
 
     public init() {}
 
+    /// All rows and checkpoints at one moment, for a simulation that loses commits.
+    package struct Snapshot: Sendable {
+        fileprivate let contents: Contents
+    }
+    package func snapshot() -> Snapshot { Snapshot(contents: contents.withLock { $0 }) }
+    package func restore(_ snapshot: Snapshot) { contents.withLock { $0 = snapshot.contents } }
+    /// Only the checkpoints, as a bug would that moves them in a transaction of their own.
+    package func restoreCheckpoints(of snapshot: Snapshot) {
+        contents.withLock { $0.checkpoints = snapshot.contents.checkpoints }
+    }
+
     /// The rows of a table in the order of their keys' bytes.
     public func rows(of table: String) -> [Row] {
         contents.withLock { contents in

@@ -4,7 +4,7 @@ import Projections
 
 /// One run of a fold from a checkpoint on, until it is told to yield or something fails. After a failure it
 /// is thrown away: what it remembers is only a cache of the tables.
-struct ProjectionPass {
+package struct ProjectionPass {
     private let source: any LogSource
     private let reader: any LogReader
     private let fold: any ProjectionFold
@@ -26,8 +26,8 @@ struct ProjectionPass {
     private var foldTime: Duration = .zero
     private var oldestChange: ContinuousClock.Instant?
     /// No transaction before this, unless behind.
-    private var notBefore = ContinuousClock.now
-    private var confirmAt = ContinuousClock.now + .seconds(1)
+    private var notBefore: ContinuousClock.Instant
+    private var confirmAt: ContinuousClock.Instant
 
     /// Reads the checkpoint and opens the log behind it.
     init(
@@ -41,6 +41,8 @@ struct ProjectionPass {
         self.options = options
         self.board = board
         rows = fold.descriptor.tables.map { _ in RowBuffer() }
+        notBefore = options.now()
+        confirmAt = notBefore + .seconds(1)
         committed = try store.checkpoint(of: fold.descriptor, partition: partition)
         next = committed?.next ?? Position(0)
         let durableCount = source.durableCount
@@ -52,33 +54,43 @@ struct ProjectionPass {
         board.begins(after: committed)
     }
 
+    /// The same for whoever takes its steps, and nobody asks for its status.
+    package init(
+        source: any LogSource, fold: any ProjectionFold, store: any ProjectionStore, options: ProjectorOptions
+    ) throws {
+        try self.init(
+            source: source, fold: fold, store: store, partition: 0, options: options, board: ProjectorBoard())
+    }
+
     /// The positions that are folded and not committed, for people.
     var uncommitted: String { "positions \(committed?.next ?? Position(0)) to \(next.rawValue &- 1)" }
 
     /// Goes on until the board says that it should yield; then commits what is folded.
     mutating func run() throws {
         while !board.shouldYield {
-            let more: Bool
-            do {
-                more = try reader.read(into: block, atLeast: options.readBytes)
-            } catch let error as LogError {
-                // The log is damaged from here on: what comes before is good and shall be seen.
-                try commit()
-                throw error
-            }
-            if more && block.end > next { try foldBlock() }
-            let atEnd = !more || block.byteCount < options.readBytes
-            try commitIfDue(atEnd: atEnd)
-            if !more {
-                try confirmCheckpoint()
-                wait()
-            }
+            if try !step() { wait() }
         }
         try commit()
     }
 
+    /// Reads and folds once, and commits when that is due. False when the log has no more for now.
+    package mutating func step() throws -> Bool {
+        let more: Bool
+        do {
+            more = try reader.read(into: block, atLeast: options.readBytes)
+        } catch let error as LogError {
+            // The log is damaged from here on: what comes before is good and shall be seen.
+            try commit()
+            throw error
+        }
+        if more && block.end > next { try foldBlock() }
+        try commitIfDue(atEnd: !more || block.byteCount < options.readBytes)
+        if !more { try confirmCheckpoint() }
+        return more
+    }
+
     private mutating func foldBlock() throws {
-        let began = ContinuousClock.now
+        let began = options.now()
         let requests = fold.prepare(block, from: next)
         if !requests.isEmpty {
             try store.load(requests, of: fold.descriptor) { fold.load(table: $0, row: $1) }
@@ -88,7 +100,7 @@ struct ProjectionPass {
         next = block.end
         lastReceivedAt = block.lastTime
         foldedBytes += block.byteCount
-        foldTime += ContinuousClock.now - began
+        foldTime += options.now() - began
         if oldestChange == nil { oldestChange = began }
         board.folded(count)
         // Nothing to be seen of these events: they are as good as in the tables.
@@ -97,7 +109,7 @@ struct ProjectionPass {
 
     private mutating func commitIfDue(atEnd: Bool) throws {
         guard let oldestChange else { return }
-        let now = ContinuousClock.now, dirty = fold.dirtyRowCount
+        let now = options.now(), dirty = fold.dirtyRowCount
         let due =
             if dirty == 0 {
                 now - oldestChange >= options.checkpointDelay
@@ -113,7 +125,7 @@ struct ProjectionPass {
     /// With nothing to do, asks the store once a second whether it still has what was committed: a database that
     /// crashed may have lost its last asynchronous commits, or somebody dropped the tables.
     private mutating func confirmCheckpoint() throws {
-        let now = ContinuousClock.now
+        let now = options.now()
         guard oldestChange == nil, now >= confirmAt else { return }
         confirmAt = now + .seconds(1)
         guard try store.checkpoint(of: fold.descriptor, partition: partition) != committed else { return }
@@ -127,7 +139,7 @@ struct ProjectionPass {
         var wait = Duration.milliseconds(100)
         if let oldestChange {
             let due = fold.dirtyRowCount == 0 ? oldestChange + options.checkpointDelay : notBefore
-            wait = min(wait, due - ContinuousClock.now)
+            wait = min(wait, due - options.now())
         }
         let milliseconds = max(1, Int((wait / .milliseconds(1)).rounded(.up)))
         _ = source.waitForDurable(beyond: next.rawValue, timeoutMilliseconds: milliseconds)
@@ -136,11 +148,11 @@ struct ProjectionPass {
     /// Rows and checkpoint in one transaction; nothing when nothing was folded since the last.
     private mutating func commit() throws {
         guard oldestChange != nil else { return }
-        let began = ContinuousClock.now
+        let began = options.now()
         fold.drain(into: &rows)
         let position = Position(next.rawValue - 1)
         try store.commit(rows, of: fold.descriptor, partition: partition, from: committed, to: position)
-        let ended = ContinuousClock.now
+        let ended = options.now()
         board.committed(rows: rows.reduce(0) { $0 + $1.rowCount }, took: foldTime + (ended - began))
         board.visible(position, receivedAt: lastReceivedAt)
         committed = position

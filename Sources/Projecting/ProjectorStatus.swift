@@ -78,6 +78,8 @@ public struct ProjectorOptions: Sendable {
     public var backoffMax: Duration = .seconds(5)
     /// After so long without an end, `stop` interrupts the store.
     public var stopPatience: Duration = .milliseconds(1500)
+    /// The clock for all of these.
+    public var now: @Sendable () -> ContinuousClock.Instant = { .now }
 
     public init() {}
 }

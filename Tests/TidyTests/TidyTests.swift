@@ -80,6 +80,8 @@ struct LayeringTests {
             "EventModel", "EventLog", "Campaigns", "Queries", "Hummingbird", "HummingbirdCore", "HTTPTypes", "NIOCore",
             "ServiceLifecycle", "Logging",
         ],
+        "Simulation": ["EventModel", "EventLog", "Projections", "Projecting"],
+        "RefoldSim": ["Simulation"],
         "FleetSimulator": ["EventModel", "Threading", "CMosquitto", "COpenSSL", "CPlatform"],
     ]
     static let system: Set<String> = [

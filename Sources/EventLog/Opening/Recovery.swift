@@ -33,6 +33,8 @@ struct TailScan {
     /// Where the next block may be written; nil when the next block needs a new segment.
     var endOffset: Int?
     var lastTime: Timestamp?
+    /// Where the last group commit begins. What lies before it was durable when it was written: it says so.
+    var lastGroup: (offset: Int, base: Position)?
     /// What lies behind, is not all zero and was never acknowledged.
     var torn: Range<Int>?
     var corrupt: [CorruptRange] = []
@@ -51,6 +53,7 @@ struct TailScan {
             var reason = "durable events are missing"
             switch try scanner.next() {
             case .block(let header, _) where header.base == result.end:
+                if header.durableCount == header.base.rawValue { result.lastGroup = (offset, header.base) }
                 result.end = header.end
                 result.endOffset = scanner.offset
                 result.lastTime = header.lastTime
@@ -190,6 +193,7 @@ struct Recovery {
             }
         }
         if let torn = scan.torn { report.torn = try cutOff(torn, of: segment) }
+        try writeAgain(scan, of: segment, provenCount: proven)
         report.durableCount = scan.end.rawValue
         // Commits go on in a live segment only: acknowledgements rely on its pages.
         let offset = segment.state == .live ? scan.endOffset : nil
@@ -246,6 +250,22 @@ struct Recovery {
             signing: signing(for: logID))
     }
 
+    /// Writes the last group again, unless it is known to be durable: see `LogFile.writeAgain`.
+    private func writeAgain(_ scan: TailScan, of segment: Segment, provenCount: UInt64) throws(LogError) {
+        guard segment.state == .live, let group = scan.lastGroup, let end = scan.endOffset, group.offset < end,
+            scan.end.rawValue > max(provenCount, group.base.rawValue), !LogFaults.isPlanted(.unprovenTailKept)
+        else { return }
+        do {
+            try segment.file.writeAgain(group.offset..<end)
+        } catch where error.isDiskFull {
+            // Only where the file system does not write in place.
+            try system { () throws(FileError) in try fileSystem.remove(path(Reserve.name)) }
+            try system { () throws(FileError) in try segment.file.writeAgain(group.offset..<end) }
+        } catch {
+            throw LogError(.system, error.description)
+        }
+    }
+
     private func cutOff(_ range: Range<Int>, of segment: Segment) throws(LogError) -> TornTail {
         let folder = path("torn")
         let name = "\(folder)/\(segment.name.dropLast(4))-\(range.lowerBound).bytes"
@@ -289,6 +309,26 @@ struct Recovery {
     }
 
     private func path(_ name: String) -> String { directory + "/" + name }
+}
+
+extension LogFile {
+    /// Writes a part of the file with the bytes that it has, and syncs it. An fdatasync that failed before this start
+    /// leaves pages that are in memory only and that the kernel calls clean: they read well now, no sync brings them to
+    /// the disk, and the next power failure takes them from under what was built on them (PostgreSQL's "fsyncgate", 2018;
+    /// Rebello and others, "Can Applications Recover from fsync Failures?", 2020).
+    func writeAgain(_ range: Range<Int>) throws(FileError) {
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: LogFormat.alignment)
+        defer { buffer.deallocate() }
+        var offset = range.lowerBound
+        while offset < range.upperBound {
+            let piece = UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(buffer.count, range.upperBound - offset)])
+            let count = try read(into: piece, at: offset)
+            guard count > 0 else { break }
+            try write(UnsafeRawBufferPointer(rebasing: piece[..<count]), at: offset)
+            offset += count
+        }
+        try synchronize()
+    }
 }
 
 /// A file that takes up space for nothing, so that a full disk can still be started on.

@@ -81,7 +81,7 @@ final class SegmentWriter {
             throw error
         }
         let start = options.clock.steadyMicroseconds()
-        try file.synchronize()
+        try synchronize(file)
         let seconds = Double(options.clock.steadyMicroseconds() - start) / 1e6
         offset += group.bytes.count
         dirtyEnd = offset
@@ -89,6 +89,16 @@ final class SegmentWriter {
         active?.blockCount += group.blockCount
         prepare()
         return seconds
+    }
+
+    private func synchronize(_ file: any LogFile) throws(FileError) {
+        if LogFaults.isPlanted(.acknowledgeBeforeSync) { return }
+        do throws(FileError) {
+            try file.synchronize()
+        } catch {
+            guard LogFaults.isPlanted(.syncRetried) else { throw error }
+            try file.synchronize()
+        }
     }
 
     /// Whether a group of so many bytes begins the next segment.
@@ -172,11 +182,12 @@ final class SegmentWriter {
         let name = LogFormat.segmentName(base)
         let path = catalog.directory + "/" + name
         try fileSystem.rename(next.path, to: path)
-        try fileSystem.synchronizeDirectory(catalog.directory)
+        if !LogFaults.isPlanted(.folderNotSynced) { try fileSystem.synchronizeDirectory(catalog.directory) }
         // What the old segment never used goes back to the disk. When that fails, it is only space.
         if let old = active {
             _ = growth.take()
-            try? old.segment.file.truncate(offset)
+            let extra = LogFaults.isPlanted(.rollCutsOnePageTooMuch) ? LogFormat.alignment : 0
+            try? old.segment.file.truncate(offset - extra)
             catalog.setUsedBytes(offset, of: old.segment.base)
         }
         let segment = Segment(path: path, name: name, header: header, file: file)

@@ -1,0 +1,108 @@
+// refold-sim: runs simulated worlds by their seeds. Exit 0: every invariant held. 1: one did not. 2: wrong usage.
+
+import Glibc
+import Simulation
+
+let usage = """
+    usage: refold-sim [--seed N | --seeds A..B] [--steps M] [--plant NAME] [--minutes T] [--quiet]
+
+      --seed N       one world (default 1)
+      --seeds A..B   worlds A to B, B included; stops at the first whose invariants do not hold
+      --steps M      decisions of the scheduler a world (default 2000)
+      --minutes T    goes on with further seeds for so long
+      --plant NAME   puts a bug into the code under test: \(Plant.allCases.map(\.rawValue).joined(separator: ", "))
+      --quiet        prints only what went wrong, and the sum
+    """
+
+func fail(_ text: String) -> Never {
+    let bytes = Array("\(text)\n\(usage)\n".utf8)
+    _ = write(2, bytes, bytes.count)
+    exit(2)
+}
+
+var seeds: ClosedRange<UInt64> = 1...1
+var steps = 2000
+var plant: Plant?
+var minutes = 0.0
+var isQuiet = false
+
+var arguments = CommandLine.arguments.dropFirst()
+@MainActor func value(of name: String) -> String {
+    guard let text = arguments.popFirst() else { fail("\(name) needs a value") }
+    return text
+}
+while let argument = arguments.popFirst() {
+    switch argument {
+    case "--seed":
+        guard let seed = UInt64(value(of: argument)) else { fail("--seed takes a number") }
+        seeds = seed...seed
+    case "--seeds":
+        let ends = value(of: argument).split(separator: ".", omittingEmptySubsequences: true).map { UInt64($0) }
+        guard ends.count == 2, let first = ends[0], let last = ends[1], first <= last else {
+            fail("--seeds takes A..B")
+        }
+        seeds = first...last
+    case "--steps":
+        guard let number = Int(value(of: argument)), number > 0 else { fail("--steps takes a number above 0") }
+        steps = number
+    case "--minutes":
+        guard let number = Double(value(of: argument)), number > 0 else { fail("--minutes takes a number above 0") }
+        minutes = number
+    case "--plant":
+        let name = value(of: argument)
+        guard let known = Plant(rawValue: name) else { fail("there is no plant \(name)") }
+        plant = known
+    case "--quiet": isQuiet = true
+    case "--help", "-h":
+        print(usage)
+        exit(0)
+    default: fail("unknown argument \(argument)")
+    }
+}
+
+func hex(_ number: UInt64) -> String {
+    let digits = String(number, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+}
+
+let clock = ContinuousClock()
+let start = clock.now
+var worlds = 0
+var stepsTaken = 0
+var sum = WorldSummary()
+var failed = false
+var seed = seeds.lowerBound
+while true {
+    let options = WorldOptions(seed: seed, steps: steps, plant: plant)
+    let verdict = World(options).run()
+    worlds += 1
+    stepsTaken += verdict.stepsTaken
+    sum = sum + verdict.summary
+    if let violation = verdict.violation {
+        // The same again, with every line: that is what a seed is for.
+        var again = options
+        again.isRecording = true
+        for line in World(again).run().lines.suffix(60) { print("  \(line)") }
+        print("seed \(seed) steps \(steps) trace \(hex(verdict.traceHash)) FAILED at step \(verdict.stepsTaken): "
+            + violation)
+        failed = true
+        break
+    }
+    if !isQuiet { print("seed \(seed) steps \(steps) trace \(hex(verdict.traceHash)) held") }
+    if seed < seeds.upperBound {
+        seed += 1
+    } else if Double((clock.now - start).components.seconds) < minutes * 60 {
+        seed += 1
+    } else {
+        break
+    }
+}
+let elapsed = (clock.now - start) / .seconds(1)
+print("""
+    \(worlds) worlds, \(stepsTaken) steps, \(Int(Double(stepsTaken) / max(elapsed, 1e-9))) steps/s; \
+    \(sum.published) messages published, \(sum.events) events, \(sum.commits) commits, \(sum.segments) segments, \
+    \(sum.diskOperations) disk operations, \(sum.starts) starts, \(sum.kills) kills and ends, \(sum.powerCuts) power cuts, \
+    \(sum.failures) failures, \(sum.holds) holds, \(sum.tornTails) torn tails, \(sum.refusedWriters) writers refused, \
+    \(sum.rotten) bits flipped, \(sum.databaseCommits) transactions, \(sum.databaseCrashes) database crashes
+    """)
+exit(failed ? 1 : 0)
