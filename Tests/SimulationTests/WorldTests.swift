@@ -28,7 +28,7 @@ import Testing
         // It does not pass by doing nothing.
         #expect(sum.events > 1000 && sum.kills > 10 && sum.powerCuts > 10 && sum.failures > 5 && sum.tornTails > 0)
         #expect(sum.refusedWriters > 10 && sum.databaseCommits > 100 && sum.databaseCrashes > 5 && sum.rotten > 0)
-        #expect(sum.segments > 100 && sum.holds > 5)
+        #expect(sum.segments > 100 && sum.holds > 0)
     }
 
     /// Seeds that found something once.
