@@ -28,6 +28,8 @@ final class TemporaryDirectory {
     }
 
     func patch(_ name: String, at offset: Int, _ bytes: [UInt8]) throws {
+        // A sealed one is read-only.
+        chmod(path + "/" + name, 0o600)
         let file = try #require(FileHandle(forUpdatingAtPath: path + "/" + name))
         try file.seek(toOffset: UInt64(offset))
         try file.write(contentsOf: bytes)

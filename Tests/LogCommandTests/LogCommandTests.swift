@@ -17,6 +17,8 @@ import Testing
         defer { try? FileManager.default.removeItem(at: folder) }
         var options = FileLogOptions()
         options.segmentBytes = 64 << 10
+        // Files stay where the tests look for them.
+        options.isKeeping = false
         let log = try FileLog.open(directory: folder.path + "/log", options: options)
         defer { log.close() }
         try body(log)
@@ -150,6 +152,7 @@ import Testing
             #expect(row["segments"] as? Int == 2)
             #expect(row["bytes"] as? Int == 22 * 4096)
             #expect(try run("info").out.contains("durable         20"))
+            #expect((row["files"] as? [[String: Any]])?.compactMap { $0["state"] as? String } == ["live", "live"])
         }
     }
 

@@ -40,7 +40,7 @@ public final class ReadOnlyLog: LogSource {
         (try? currentCount()) ?? state.withLock { $0.lastKnown }
     }
 
-    private func currentCount() throws(LogError) -> UInt64 {
+    func currentCount() throws(LogError) -> UInt64 {
         let published = try publishedCount()
         let count: UInt64
         if let published, isWriterUp { count = published } else { count = try scan(provenCount: published ?? 0) }

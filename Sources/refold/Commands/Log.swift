@@ -43,8 +43,20 @@ struct LogCat: ParsableCommand {
             guard start.rawValue < end else { return }
             var printer = LogPrinter(json: json, base64: base64)
             defer { printer.flush() }
-            _ = try LogWalk(log: log, filter: filters.filter(), from: start)
-                .run(until: Position(end), limit: limit) { printer.print($0, $1) }
+            let filter = try filters.filter()
+            guard let selection = filters.selection else {
+                _ = try LogWalk(log: log, filter: filter, from: start)
+                    .run(until: Position(end), limit: limit) { printer.print($0, $1) }
+                return
+            }
+            let reader = log.events(selection, in: start..<Position(end))
+            var left = limit ?? .max
+            func show(_ record: RecordView, _ position: Position) {
+                guard left > 0, filter.matches(record) else { return }
+                left -= 1
+                printer.print(record, position)
+            }
+            while left > 0, try reader.read(show) {}
         } catch let error as LogError {
             throw error.exit
         }
@@ -196,11 +208,12 @@ struct LogInfo: ParsableCommand {
             }
             let rows: [[String: Any]] = segments.map { segment in
                 var row: [String: Any] = [
-                    "name": segment.name, "first_position": segment.base.rawValue,
+                    "name": segment.name, "state": segment.state.rawValue, "first_position": segment.base.rawValue,
                     "events": segment.end.rawValue - segment.base.rawValue, "created": segment.created.description,
                     "bytes": segment.usedBytes, "allocated": segment.allocatedBytes,
                 ]
                 row["first_time"] = segment.firstTime?.description
+                row["last_time"] = segment.lastTime?.description
                 return row
             }
             if json {
@@ -220,7 +233,8 @@ struct LogInfo: ParsableCommand {
                 }
                 print("")
                 print(TextTable(columns: [
-                    .init("segment", "name"), .init("first", "first_position"), .init("events", "events"),
+                    .init("segment", "name"), .init("state", "state"), .init("first", "first_position"),
+                    .init("events", "events"),
                     .init("first time", "first_time"), .init("bytes", "bytes"), .init("allocated", "allocated"),
                 ]).text(rows))
             }

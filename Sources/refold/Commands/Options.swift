@@ -40,6 +40,13 @@ struct LogFilterOptions: ParsableArguments {
 
     func validate() throws { _ = try filter() }
 
+    /// The events of one device, where one is named: those that need not be searched for in the whole log.
+    var selection: EventSelection? {
+        device.map { device in
+            tenant.map { .device(tenant: $0, device: device) } ?? .anyTenant(device: device)
+        }
+    }
+
     func filter() throws -> LogFilter {
         var filter = LogFilter()
         filter.tenant = tenant.map { Array($0.utf8) }
