@@ -56,12 +56,12 @@ def answers(port):
         return s.connect_ex(("127.0.0.1", port)) == 0
 
 
-def program(args, timeout=900, prints=True):
+def program(args, timeout=900):
     """Runs a program that prints one JSON object last, and returns it."""
     done = subprocess.run(args, capture_output=True, text=True, timeout=timeout)
     if done.returncode != 0:
         raise SystemExit(f"bench: {' '.join(args)} failed:\n{done.stdout}{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1]) if prints else None
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 class Broker:
@@ -311,12 +311,6 @@ def bench_history(rounds=int(os.environ.get("ROUNDS", 5))):
              for _ in range(rounds)]
     record("log verify: CRC, structure, continuity / C++", [a["events"] / a["seconds"] for a, _ in pairs],
            [b["events"] / b["seconds"] for _, b in pairs], "events/s", "≥ 0.8")
-    program([REFOLD_BENCH, "tree", "--data", folder, "--dump", folder + "/records"], prints=False)
-    pairs = [(program([REFOLD_BENCH, "tree", "--data", folder, "--json"]), program([f"{BENCH}/build/tree", folder + "/records"]))
-             for _ in range(rounds)]
-    assert all(a["root"] == b["root"] for a, b in pairs), "two programs, two trees"
-    record("log verify --deep: the tree from the files / its hashes alone in C", [a["events_per_second"] for a, _ in pairs],
-           [b["events_per_second"] for _, b in pairs], "events/s", "≥ 0.8")
     answers = [program([REFOLD_BENCH, "lookup", "--data", folder]) for _ in range(rounds)]
     results.append(("one device's events out of 10 million of 10 k devices, warm cache, median device",
                     f"{statistics.median(a['median_ms'] for a in answers):.0f} ms", "–", "–", "≤ 100 ms"))
