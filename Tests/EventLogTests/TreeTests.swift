@@ -115,6 +115,37 @@ struct TreeTests {
         #expect(told.allWereStored)
     }
 
+    @Test(arguments: [(FaultyFileSystem.Operation.rename, EIO), (.rename, ENOSPC), (.write, ENOSPC), (.open, EMFILE)])
+    func aCheckpointThatCannotBeKeptIsToldNobodyAndTriedAgain(
+        operation: FaultyFileSystem.Operation, code: Int32
+    ) throws {
+        let told = Told(), disk = FaultyFileSystem(), clock = TestClock()
+        var options = signer.options(segmentBytes: 1 << 20)
+        options.onCheckpoint = { told.add($0.bytes, stored: nil) }
+        (options.fileSystem, options.clock) = (disk, clock)
+        let log = try FileLog.open(directory: directory.path, options: options)
+        try log.add("a")
+        #expect(told.waitFor(1))
+        try log.add("b")
+        clock.advance(seconds: 1.1)
+        disk.set(.init(operation: operation, code: code))
+        for _ in 0..<500 where log.treeStatus?.lastError == nil {
+            usleep(10_000)
+            clock.advance(seconds: 0.01)
+        }
+        #expect(log.treeStatus?.lastError != nil && log.treeStatus?.state == .current)
+        #expect(try signer.checkpoint(of: directory, log.report.logID).size == 1)
+        #expect(told.notes.count == 1)
+        disk.set(nil)
+        try log.add("c")
+        for _ in 0..<500 where log.treeStatus?.checkpointSize != 3 {
+            usleep(10_000)
+            clock.advance(seconds: 0.05)
+        }
+        #expect(log.treeStatus?.lastError == nil && told.sizes == [1, 3])
+        log.close()
+    }
+
     @Test func aTreeThatDisagreesWithTheStoredCheckpointIsNotSigned() throws {
         let log = try FileLog.open(directory: directory.path, options: signer.options())
         try log.addMany(300)

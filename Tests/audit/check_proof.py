@@ -2,9 +2,12 @@
 """Checks a proof of refold's. Exit code 0: it holds; 1: it does not; 2: the question was put wrongly.
 
     check_proof.py FILE --key KEY [--witness KEY]...     KEY: a vkey, or a file that holds one
+    check_proof.py --table TABLE                         TABLE: a JSON list of lists of such arguments; prints a code and
+                                                         a reason for each
 """
 
 import argparse
+import json
 import os
 import sys
 
@@ -74,12 +77,12 @@ def read_key(text):
     return Key(text)
 
 
-def main():
+def answer(arguments):
     parser = argparse.ArgumentParser()
     parser.add_argument("file")
     parser.add_argument("--key", required=True)
     parser.add_argument("--witness", action="append", default=[])
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         key, witnesses = read_key(options.key), [read_key(text) for text in options.witness]
         if key.kind != 1 or any(witness.kind != 4 for witness in witnesses):
@@ -88,13 +91,22 @@ def main():
             data = file.read(RECORD_MAX + (1 << 20))
         check(data, key, witnesses)
     except Untrue as error:
-        print(f"the proof does not hold: {error}")
-        return 1
+        return 1, f"the proof does not hold: {error}"
     except (Usage, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print("the proof holds")
-    return 0
+        return 2, str(error)
+    return 0, "the proof holds"
+
+
+def main():
+    if sys.argv[1:2] == ["--table"]:
+        with open(sys.argv[2], encoding="utf-8") as file:
+            for arguments in json.load(file):
+                code, reason = answer(arguments)
+                print(code, reason)
+        return 0
+    code, reason = answer(sys.argv[1:])
+    print(reason)
+    return code
 
 
 if __name__ == "__main__":
