@@ -102,6 +102,52 @@ struct SealedTreeTests {
         #expect(made.through == sections[0]?.through && made.rows == sections[0]?.rows)
     }
 
+    /// What is kept is proved without what was removed: the first kept footer knows the tree before it.
+    @Test func removedSegmentsAreNotNeededForWhatIsKeptAndAreProvedFromTheArchive() throws {
+        let log = try open()
+        try fill(log, 40_000)
+        let sealed = try log.catalog.bases.filter { try log.catalog.segment(base: $0).state == .sealed }
+        log.close()
+        try #require(sealed.count >= 4)
+        let all = try leaves(try ReadOnlyLog(directory: directory.path))
+        let archive = try directory.copy()
+        let note = try SignedNote(parsing: directory.bytes("checkpoint"))
+        for base in sealed[..<3] {
+            try FileManager.default.removeItem(atPath: directory.path + "/" + LogFormat.segmentName(base))
+        }
+        let horizon = sealed[3].rawValue
+        #expect(horizon % 256 != 0, "an edge in the middle of a tile")
+        let files = try ReadOnlyLog(directory: directory.path)
+        let tree = try files.tree()
+        func leads(_ tree: LogTree, _ position: UInt64, _ size: UInt64) throws -> Bool {
+            let path = try tree.inclusion(of: Position(position), size: size)
+            return TreeProofs.root(leaf: all[Int(position)], index: position, size: size, path: path)
+                == root(all[..<Int(size)])
+        }
+        for position in [horizon, horizon + 1, horizon + 2, horizon + 100, horizon + 255, horizon + 300, 39_999] {
+            #expect(try leads(tree, position, 40_000), "\(position)")
+            #expect(try leads(tree, position, position + 1), "\(position) as the last")
+            #expect(try files.prove(Position(position), in: note).check(signer.key(files.logID).verifier).size == 40_000)
+        }
+        for first in [horizon, horizon + 1, horizon + 77, horizon + 256, 39_000] {
+            let path = try tree.consistency(from: first, to: 40_000)
+            #expect(TreeProofs.isConsistent(
+                first: first, firstRoot: root(all[..<Int(first)]), second: 40_000, secondRoot: root(all), path: path))
+        }
+        #expect(throws: LogError.self) { try tree.inclusion(of: Position(horizon - 1), size: 40_000) }
+        let kept = TestArchive(
+            catalog: SegmentCatalog(directory: archive.path, fileSystem: PosixFileSystem()), size: 40_000)
+        try kept.catalog.refresh()
+        let whole = try LogTree(catalog: files.catalog, durableCount: 40_000, archive: kept)
+        for position in [0, 1, 255, 256, sealed[1].rawValue - 1, sealed[1].rawValue, horizon - 1, horizon, 39_999] {
+            #expect(try leads(whole, position, 40_000), "\(position), with the archive")
+            #expect(try leads(whole, position, position + 1), "\(position) as the last, with the archive")
+        }
+        let path = try whole.consistency(from: 300, to: 40_000)
+        #expect(TreeProofs.isConsistent(
+            first: 300, firstRoot: root(all[..<300]), second: 40_000, secondRoot: root(all), path: path))
+    }
+
     /// Where the key's owner edits a sealed segment and mends every checksum, only the tree tells.
     @Test func deepVerificationFindsWhatChecksumsDoNot() throws {
         let log = try open()
@@ -192,6 +238,23 @@ struct SealedTreeTests {
             scanner.seek(to: scanner.offset + header.bytesOnDisk)
         }
         throw LogError(.outOfRange, "no such block")
+    }
+}
+
+/// Another folder that has what was removed.
+private final class TestArchive: SegmentArchive {
+    let catalog: SegmentCatalog
+    let size: UInt64
+
+    init(catalog: SegmentCatalog, size: UInt64) {
+        self.catalog = catalog
+        self.size = size
+    }
+
+    func base(of position: Position) throws -> Position? { catalog.bases(around: position).containing }
+    func segment(base: Position) throws -> Segment? { try catalog.segment(base: base) }
+    func reader(of base: Position, from position: Position) throws -> LeafReader {
+        LeafReader(FileLogReader(catalog: catalog, position: position) { [size] in size }, from: position)
     }
 }
 

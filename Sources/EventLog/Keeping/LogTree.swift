@@ -65,7 +65,7 @@ public final class LogTree {
         {
             return hash
         }
-        if level <= TreeSection.rowStride, end > horizon || archive != nil {
+        if level <= TreeSection.rowStride, start >= horizon || (end <= horizon && archive != nil) {
             var range = CompactRange(at: start)
             for index in start..<end { range.append(leaf: try leaf(index)) }
             return range.root
