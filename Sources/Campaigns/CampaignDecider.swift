@@ -56,7 +56,7 @@ public actor CampaignDecider {
 
     private func fold(_ positions: Range<Position>, into state: inout CampaignState) throws {
         guard !positions.isEmpty else { return }
-        let reader = try source.reader(from: positions.lowerBound)
+        let reader = try source.decisionReader(from: positions.lowerBound)
         while reader.position < positions.upperBound, try reader.read(into: block, atLeast: 1 << 20) {
             try block.forEach { record, position in
                 guard positions.contains(position), let event = try CampaignEvent(record, at: position) else { return }

@@ -31,8 +31,52 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         public var diskFreeBytes: UInt64?
         /// At the rate of the last minutes; nil when the free space does not shrink.
         public var diskFullSeconds: Double?
+        /// The oldest position whose events can be had, from here or from the archive.
+        public var horizon: UInt64 = 0
         public var scrub: Scrub?
         public var checkpoint: Checkpoint?
+        /// Nil without an `archive_command`.
+        public var archive: Archive?
+        /// Why a segment that the retention rules want gone is still there.
+        public var retentionBlockedBy: String?
+
+        public struct Archive: Codable, Sendable, Equatable {
+            /// Everything below is archived.
+            public var through: UInt64
+            /// Sealed segments that wait, and for how many seconds the first of them does.
+            public var waiting: Int
+            public var waitingSeconds: Double
+            public var failures: UInt64
+            public var isBehind: Bool
+            public var lastError: String?
+
+            public init(
+                through: UInt64, waiting: Int, waitingSeconds: Double, failures: UInt64, isBehind: Bool,
+                lastError: String?
+            ) {
+                self.through = through
+                self.waiting = waiting
+                self.waitingSeconds = waitingSeconds
+                self.failures = failures
+                self.isBehind = isBehind
+                self.lastError = lastError
+            }
+
+            enum CodingKeys: String, CodingKey {
+                case through, waiting, waitingSeconds = "waiting_seconds", failures, isBehind = "behind"
+                case lastError = "last_error"
+            }
+
+            public func encode(to encoder: any Encoder) throws {
+                var container = encoder.container(keyedBy: CodingKeys.self)
+                try container.encode(through, forKey: .through)
+                try container.encode(waiting, forKey: .waiting)
+                try container.encode(waitingSeconds, forKey: .waitingSeconds)
+                try container.encode(failures, forKey: .failures)
+                try container.encode(isBehind, forKey: .isBehind)
+                try container.encode(lastError, forKey: .lastError)
+            }
+        }
 
         public struct Checkpoint: Codable, Sendable, Equatable {
             /// Events that the last signed checkpoint covers; nil before the first.
@@ -93,7 +137,8 @@ public struct SystemStatus: Codable, Sendable, Equatable {
 
         enum CodingKeys: String, CodingKey {
             case firstPosition = "first_position", lostEvents = "lost_events", diskFreeBytes = "disk_free_bytes"
-            case diskFullSeconds = "disk_full_seconds", scrub, checkpoint
+            case diskFullSeconds = "disk_full_seconds", scrub, checkpoint, archive
+            case horizon, retentionBlockedBy = "retention_blocked_by"
         }
 
         public func encode(to encoder: any Encoder) throws {
@@ -104,6 +149,9 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             try container.encode(diskFullSeconds, forKey: .diskFullSeconds)
             try container.encode(scrub, forKey: .scrub)
             try container.encode(checkpoint, forKey: .checkpoint)
+            try container.encode(horizon, forKey: .horizon)
+            try container.encode(archive, forKey: .archive)
+            try container.encode(retentionBlockedBy, forKey: .retentionBlockedBy)
         }
     }
 

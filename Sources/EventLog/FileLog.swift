@@ -159,11 +159,21 @@ public final class FileLog: LogWriter, LogSource {
     }
 
     public func reader(from position: Position) throws -> any LogReader {
+        try reader(from: position, wantsDecisionsOnly: false)
+    }
+
+    public func decisionReader(from position: Position) throws -> any LogReader {
+        try reader(from: position, wantsDecisionsOnly: true)
+    }
+
+    private func reader(from position: Position, wantsDecisionsOnly: Bool) throws -> any LogReader {
         let durable = durableCount
         guard position.rawValue <= durable else {
             throw LogError(.outOfRange, "position \(position) lies beyond the log's end (\(durable) events)")
         }
-        return FileLogReader(catalog: catalog, position: position) { [shared] in shared.durableCount }
+        return FileLogReader(catalog: catalog, position: position, wantsDecisionsOnly: wantsDecisionsOnly) { [shared] in
+            shared.durableCount
+        }
     }
 
     public func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {

@@ -33,11 +33,22 @@ public protocol LogSource: AnyObject, Sendable {
     /// How many events are known to be on disk: the last durable position is this less one.
     var durableCount: UInt64 { get }
 
+    /// The oldest position that need not be fetched from elsewhere.
+    var firstPosition: Position { get }
+
     /// A reader that begins at `position`, which may be the durable end (tailing) but not beyond it.
     func reader(from position: Position) throws -> any LogReader
 
+    /// The same for whoever wants decisions only: it may leave out stretches that hold none.
+    func decisionReader(from position: Position) throws -> any LogReader
+
     /// Blocks the calling thread until `durableCount > count` or the time is over; returns `durableCount`.
     func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64
+}
+
+extension LogSource {
+    public var firstPosition: Position { Position(0) }
+    public func decisionReader(from position: Position) throws -> any LogReader { try reader(from: position) }
 }
 
 /// Reads forward. One consumer's own; not thread-safe.
@@ -60,6 +71,8 @@ public struct LogError: Error, Sendable, CustomStringConvertible {
         case foreign
         /// Bytes that were durable are damaged.
         case corrupt
+        /// The position asked for was removed, and cannot be had back here.
+        case beforeHorizon
         /// The position asked for is beyond the log's end, or before its first event.
         case outOfRange
         /// The log's last time is in the future by more than five minutes.

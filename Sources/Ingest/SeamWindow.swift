@@ -137,7 +137,9 @@ enum LogTail {
     ) throws {
         let name = Array(broker.utf8)
         let end = log.durableCount
-        var back = min(firstStep, end)
+        // What was removed is not fetched for this: not to know a redelivered message only records it twice.
+        let length = end - min(end, log.firstPosition.rawValue)
+        var back = min(firstStep, length)
         while true {
             restart()
             let reader = try log.reader(from: Position(end - back))
@@ -147,8 +149,8 @@ enum LogTail {
                     if record.broker.elementsEqual(name) { try body(record) }
                 }
             }
-            if isEnough() || back == end || back >= eventsMax { return }
-            back = min(back * 4, end)
+            if isEnough() || back == length || back >= eventsMax { return }
+            back = min(back * 4, length)
         }
     }
 

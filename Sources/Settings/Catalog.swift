@@ -47,6 +47,24 @@ public enum SettingsCatalog {
             "scrub.bytes_per_second", .int(0...10_737_418_240), "1048576",
             "how fast the log is read again in the background, to find damage; 0: not at all"),
         Setting(
+            "archive_command", .string, "",
+            "shell command for each sealed segment, in order: %p its path, %f its name; exit 0: it is archived"),
+        Setting(
+            "archive_timeout_seconds", .int(0...31_536_000), "0",
+            "a segment is sealed, to be archived, when it is older than this, full or not; 0: when it is full"),
+        Setting(
+            "restore_command", .string, "",
+            "shell command that fetches an archived segment: %f its name, %p where to put it"),
+        Setting(
+            "retention.bytes", .int(0...1_125_899_906_842_624), "0",
+            "the oldest segments leave the disk while the log uses more; 0: whatever it uses"),
+        Setting(
+            "retention.seconds", .int(0...3_153_600_000), "0",
+            "segments leave the disk when their last event is older; 0: however old"),
+        Setting(
+            "retention.allow_horizon", .bool, "false",
+            "remove without an archive: older events are then lost, and whatever needs them says so"),
+        Setting(
             "checkpoint_command", .string, "",
             "shell command for each signed checkpoint: %p its file, %f a name for it; exit 0: it is kept elsewhere"),
         Setting(

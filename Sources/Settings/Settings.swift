@@ -17,6 +17,14 @@ public struct Settings: Sendable {
     public var burst: Int
     public var devicesTrackedMax: Int
     public var segmentBytes: Int
+    public var archiveCommand: String?
+    /// Nil: segments are sealed when they are full.
+    public var archiveTimeoutSeconds: Int?
+    public var restoreCommand: String?
+    /// Nil: no such rule.
+    public var retentionBytes: Int?
+    public var retentionSeconds: Int?
+    public var retentionAllowsHorizon: Bool
     public var checkpointCommand: String?
     public var publishesCheckpoints: Bool
     /// Of archive, restore and checkpoint commands.
@@ -72,7 +80,15 @@ public struct Settings: Sendable {
         burst = int("gate.burst")
         devicesTrackedMax = int("gate.devices_tracked_max")
         segmentBytes = int("log.segment_bytes")
-        checkpointCommand = text("checkpoint_command").isEmpty ? nil : text("checkpoint_command")
+        func optional(_ key: String) -> String? { text(key).isEmpty ? nil : text(key) }
+        func positive(_ key: String) -> Int? { int(key) > 0 ? int(key) : nil }
+        archiveCommand = optional("archive_command")
+        archiveTimeoutSeconds = positive("archive_timeout_seconds")
+        restoreCommand = optional("restore_command")
+        retentionBytes = positive("retention.bytes")
+        retentionSeconds = positive("retention.seconds")
+        retentionAllowsHorizon = SettingsSource.parseBool(text("retention.allow_horizon")) ?? false
+        checkpointCommand = optional("checkpoint_command")
         publishesCheckpoints = SettingsSource.parseBool(text("checkpoint.publish")) ?? true
         commandTimeoutSeconds = int("command_timeout_seconds")
         scrubBytesPerSecond = int("scrub.bytes_per_second")
@@ -87,6 +103,9 @@ public struct Settings: Sendable {
         httpPort = port ?? 0
         if port == nil {
             problems.append("\(resolved["http"]?.origin ?? ""): http is '\(text("http"))': must be HOST:PORT")
+        }
+        if retentionBytes != nil || retentionSeconds != nil, archiveCommand == nil, !retentionAllowsHorizon {
+            problems.append("retention needs archive_command, or retention.allow_horizon: true to lose what is removed")
         }
         if offlineSeconds <= staleSeconds {
             problems.append(

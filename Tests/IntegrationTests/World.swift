@@ -213,12 +213,13 @@ final class World {
         return counts
     }
 
-    /// The log's events as NDJSON in a file.
+    /// The log's events as NDJSON in a file; from `from` on, also those that only the archive has.
     @discardableResult
-    func writeEvents() throws -> String {
+    func writeEvents(from: Int? = nil) throws -> String {
         let path = folder + "/events.ndjson", errors = folder + "/cat.err"
         try? FileManager.default.removeItem(atPath: path)
-        let command = "exec \"$0\" log cat --data \"$1\" --json --base64 2> \"$2\""
+        let start = from.map { "--from \($0) " } ?? ""
+        let command = "exec \"$0\" log cat \(start)--data \"$1\" --json --base64 2> \"$2\""
         let cat = try ChildProcess(["/bin/sh", "-c", command, Self.program, data, errors], log: path)
         cat.wait()
         guard cat.exitCode == 0 else {
@@ -228,14 +229,14 @@ final class World {
     }
 
     /// The differences that the independent fold finds between the log and the tables; nil when there are none.
-    func naiveFoldDifferences() throws -> String? {
+    func naiveFoldDifferences(from: Int? = nil) throws -> String? {
         let script = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .appending(path: "naive_fold/naive_fold.py")
         let output = folder + "/naive.out"
         try? FileManager.default.removeItem(atPath: output)
         let fold = try ChildProcess(
             [
-                "/usr/bin/env", "python3", script.path, "--events", try writeEvents(), "--database",
+                "/usr/bin/env", "python3", script.path, "--events", try writeEvents(from: from), "--database",
                 databaseURL,
             ], log: output)
         fold.wait()

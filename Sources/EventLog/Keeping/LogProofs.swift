@@ -62,10 +62,6 @@ extension ReadOnlyLog {
 
     /// The record at a position, as stored.
     private func record(at position: Position) throws -> [UInt8] {
-        guard position >= firstPosition else {
-            throw LogError(.outOfRange, "position \(position) lies before the horizon: the log begins at "
-                + "\(firstPosition), restore the segment from the archive")
-        }
         let block = EventBlock()
         guard try reader(from: position).read(into: block, atLeast: 1) else {
             throw LogError(.outOfRange, "there is no event at position \(position)")
@@ -88,9 +84,9 @@ extension ReadOnlyLog {
         write: (_ path: String, _ bytes: [UInt8]) throws -> Void
     ) throws {
         let checkpoint = try checkpoint(note)
-        guard firstPosition.rawValue == 0 else {
-            throw LogError(.outOfRange, "the log begins at position \(firstPosition): the tiles before it can only be "
-                + "made with the removed segments restored from the archive")
+        guard horizon.rawValue == 0 else {
+            throw LogError(.beforeHorizon, "the log begins at position \(horizon): the tiles before it can only be "
+                + "made with the removed segments, which the archive's restore_command brings (--restore-command)")
         }
         let block = EventBlock(), hasher = LeafHasher()
         let reader = try reader(from: Position(0))

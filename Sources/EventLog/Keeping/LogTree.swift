@@ -155,7 +155,9 @@ extension ReadOnlyLog {
     /// The tree of what is durable now, for proofs. Reads the files alone.
     public func tree() throws(LogError) -> LogTree {
         let durable = durableCount
-        return try LogTree(catalog: catalog, durableCount: durable)
+        // Proofs of what was removed are made from the archive, when it can be asked.
+        let archive = catalog.removed.canRestore ? RestoredSegments(catalog: catalog, durableCount: durable) : nil
+        return try LogTree(catalog: catalog, durableCount: durable, archive: archive)
     }
 
     /// The stored checkpoint's bytes, whoever signed them; nil when there is none.

@@ -356,4 +356,7 @@ extension FileError {
     var isDiskFull: Bool {
         operation != "fdatasync" && operation != "fsync" && (code == ENOSPC || code == EDQUOT || code == EFBIG)
     }
+
+    /// There is no file of that name.
+    var isMissing: Bool { code == ENOENT }
 }

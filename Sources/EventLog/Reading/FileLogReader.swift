@@ -15,8 +15,14 @@ final class FileLogReader: LogReader {
     /// How often it was looked for where the log goes on, since the last block.
     private var attempts = 0
     private static let attemptsMax = 3
+    /// Removed segments without decisions are passed over, not fetched.
+    private let wantsDecisionsOnly: Bool
 
-    init(catalog: SegmentCatalog, position: Position, durable: @escaping () throws(LogError) -> UInt64) {
+    init(
+        catalog: SegmentCatalog, position: Position, wantsDecisionsOnly: Bool = false,
+        durable: @escaping () throws(LogError) -> UInt64
+    ) {
+        self.wantsDecisionsOnly = wantsDecisionsOnly
         self.catalog = catalog
         self.durable = durable
         self.position = position
@@ -60,6 +66,7 @@ final class FileLogReader: LogReader {
             if let known = self.scanner {
                 scanner = known
             } else {
+                if try passRemoved(block) { return block.isEmpty ? .passed : .bad }
                 do throws(LogError) {
                     scanner = try openSegment(durableCount: durableCount)
                 } catch {
@@ -132,9 +139,21 @@ final class FileLogReader: LogReader {
         }
     }
 
+    /// Moves behind a removed segment that holds nothing of what is wanted, unless `block` must be handed out first.
+    private func passRemoved(_ block: EventBlock) throws(LogError) -> Bool {
+        guard wantsDecisionsOnly, let first = catalog.first, position < first,
+            let removed = try catalog.removed.holding(position, catalog), removed.decisions == 0
+        else { return false }
+        if block.isEmpty { (position, nextBase) = (Position(removed.end), nil) }
+        return true
+    }
+
     private func openSegment(durableCount: UInt64) throws(LogError) -> BlockScanner {
-        guard let segment = try catalog.segment(holding: position) else {
-            throw LogError(.outOfRange, "the log in \(catalog.directory) begins behind position \(position)")
+        let segment: Segment
+        if let onDisk = try catalog.segment(holding: position) {
+            segment = onDisk
+        } else {
+            segment = try catalog.removed.segment(holding: position, catalog)
         }
         let base = segment.base
         let offset = try system { () throws(FileError) in

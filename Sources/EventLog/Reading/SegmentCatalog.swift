@@ -12,6 +12,9 @@ final class SegmentCatalog: Sendable {
     let fileSystem: any LogFileSystem
     private let state: Mutex<State>
     let losses = LossBook()
+    let removed = RemovedSegments()
+    /// For the names of temporary files that no other process may have.
+    let uniqueSuffix = String(UInt64.random(in: 0...UInt64.max), radix: 36)
 
     private struct Entry {
         let base: Position

@@ -35,7 +35,8 @@ struct LogCat: ParsableCommand {
     func run() throws {
         let log = try data.openLog()
         do {
-            var start = Position(max(from ?? 0, log.firstPosition.rawValue))
+            // Without a wish it begins with what is on this disk; a wish for what was removed is an order to fetch it.
+            var start = from.map { Position($0) } ?? log.firstPosition
             if let since = try time("--since", since) { start = max(start, try log.position(atOrAfter: since)) }
             var end = log.durableCount
             if let to { end = min(end, to == .max ? .max : to + 1) }
@@ -196,6 +197,9 @@ struct LogInfo: ParsableCommand {
                 summary["checkpoint_size"] = note.size
                 summary["checkpoint_root"] = note.root.base64
             }
+            summary["horizon"] = log.horizon.rawValue
+            let removed = try log.removedSegments().filter { $0.base < log.firstPosition.rawValue }
+            summary["removed"] = removed.count
             let losses = log.acceptedLosses
             summary["lost_events"] = losses.reduce(0) { $0 + $1.event.to - $1.event.from + 1 }
             if durable > log.firstPosition.rawValue {
@@ -224,7 +228,8 @@ struct LogInfo: ParsableCommand {
                 print(TextTable.record(summary, order: [
                     "log_id", "writer_up", "head", "durable", "first_position", "last_position", "first_time",
                     "last_time",
-                    "segments", "bytes", "allocated", "lost_events", "public_key", "checkpoint_size", "checkpoint_root",
+                    "segments", "bytes", "allocated", "horizon", "removed", "lost_events", "public_key",
+                    "checkpoint_size", "checkpoint_root",
                 ]))
                 for loss in losses {
                     let who = "\(TextTable.cell(loss.event.operatorName)), \(loss.at)"

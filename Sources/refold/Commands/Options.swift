@@ -2,10 +2,29 @@ import ArgumentParser
 import EventLog
 import EventModel
 import Foundation
+import PrivateServices
 
 /// Where the log is, for verbs that work on the files alone, with the daemon up or down.
 struct DataOption: ParsableArguments {
     @Option(help: "The data folder. Default: REFOLD_DATA, else ./data.") var data: String?
+
+    @Option(name: .customLong("restore-command"), help: """
+        Shell command that fetches a removed segment from the archive: %f its name, %p where to put it. Default: \
+        REFOLD_RESTORE_COMMAND.
+        """)
+    var restoreCommandText: String?
+
+    /// Nil when there is none.
+    var restoreCommand: String? {
+        let text = restoreCommandText ?? ProcessInfo.processInfo.environment["REFOLD_RESTORE_COMMAND"]
+        return text.flatMap { $0.isEmpty ? nil : $0 }
+    }
+
+    func validate() throws {
+        if let problem = restoreCommand.flatMap({ ShellCommand.problem(with: $0) }) {
+            throw ValidationError("--restore-command: \(problem)")
+        }
+    }
 
     var folder: String {
         data ?? ProcessInfo.processInfo.environment["REFOLD_DATA"].flatMap { $0.isEmpty ? nil : $0 } ?? "data"
@@ -14,18 +33,28 @@ struct DataOption: ParsableArguments {
     /// Opens the log to read. Says why not, and ends with the right code, when it cannot.
     func openLog() throws -> ReadOnlyLog {
         do throws(LogError) {
-            return try ReadOnlyLog(directory: folder + "/log")
+            let log = try ReadOnlyLog(directory: folder + "/log")
+            log.setRestorer(restoreCommand.map { SegmentRestorer(command: ShellCommand.restoring($0)) })
+            return log
         } catch {
             throw error.exit
         }
     }
 }
 
+extension ShellCommand {
+    static func restoring(_ template: String, timeoutSeconds: Int = 3600) -> SegmentCommand {
+        let command = ShellCommand(template, timeoutSeconds: timeoutSeconds)
+        return { path, name in try command.run(path: path, file: name) }
+    }
+}
+
 extension LogError {
-    /// Prints the error; the code says what kind it is: 1 for damage, 2 for a wrong folder or position.
+    /// Prints the error; the code says what kind it is: 1 for damage and what was removed, 2 for a wrong folder or
+    /// position.
     var exit: ExitCode {
         printError(description)
-        return ExitCode(code == .corrupt ? 1 : 2)
+        return ExitCode(code == .corrupt || code == .beforeHorizon ? 1 : 2)
     }
 }
 

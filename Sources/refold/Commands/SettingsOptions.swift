@@ -60,7 +60,10 @@ struct SettingsOptions: ParsableArguments {
                 problems.append("database.url: \(error.message)")
             }
         }
-        for (key, command) in [("checkpoint_command", settings.checkpointCommand)] {
+        for (key, command) in [
+            ("archive_command", settings.archiveCommand), ("restore_command", settings.restoreCommand),
+            ("checkpoint_command", settings.checkpointCommand),
+        ] {
             guard let problem = command.flatMap({ ShellCommand.problem(with: $0) }) else { continue }
             problems.append("\(key): \(problem)")
         }

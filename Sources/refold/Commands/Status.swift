@@ -17,6 +17,16 @@ struct StatusCommand: AsyncParsableCommand {
         print(Self.text(try JSONDecoder().decode(SystemStatus.self, from: body)))
     }
 
+    private static func kept(_ keeping: SystemStatus.Keeping) -> String {
+        var text = "position \(keeping.firstPosition)"
+        if keeping.horizon < keeping.firstPosition { text += ", in the archive from \(keeping.horizon)" }
+        if let archive = keeping.archive {
+            text += "; archived below \(archive.through), \(archive.waiting) segments wait"
+        }
+        if let reason = keeping.retentionBlockedBy { text += "; not removed: \(reason)" }
+        return text
+    }
+
     private static func disk(_ keeping: SystemStatus.Keeping) -> String {
         guard let free = keeping.diskFreeBytes else { return "free space is not known" }
         guard let seconds = keeping.diskFullSeconds else { return "\(byteCountText(free)) free" }
@@ -37,6 +47,7 @@ struct StatusCommand: AsyncParsableCommand {
             "",
             "log       \(log.durable) events durable (head \(log.head)), \(log.segments) segments, "
                 + byteCountText(log.bytes),
+            "kept from \(Self.kept(log.keeping))",
             "disk      \(Self.disk(log.keeping))",
             "database  "
                 + (status.database.connected ? "connected" : "not connected: \(status.database.lastError ?? "-")"),

@@ -37,6 +37,7 @@ final class Daemon: Sendable {
     private let api: APIServer
     private let care: LogCare
     private let checkpoints: CheckpointPublisher
+    private let archive: LogArchive
     private let background: Task<Void, Never>
     private let logger: Logger
 
@@ -54,6 +55,7 @@ final class Daemon: Sendable {
         // The log first: its lock says whether the folder, private services included, is ours.
         var options = FileLogOptions()
         options.segmentBytes = settings.segmentBytes
+        options.sealAfterSeconds = settings.archiveTimeoutSeconds
         options.acceptClock = acceptClock
         options.signer = { (logID) throws(LogError) in
             try LogKey.open(dataFolder: settings.data, logID: logID)
@@ -96,6 +98,8 @@ final class Daemon: Sendable {
         let keeper = DatabaseKeeper(url: databaseURL, settings: settings, log: log, logger: logger)
         try await keeper.prepare()
 
+        // Before anybody reads: what was removed can be had from now on.
+        let archive = try LogArchive(settings, log: log, database: keeper, logger: logger)
         let decider = CampaignDecider(writer: log, source: log, clock: { wallClock() })
         let projectors = Self.makeProjectors(settings, log: log, databaseURL: databaseURL, logger: logger)
         let ingest = try IngestService(
@@ -113,7 +117,7 @@ final class Daemon: Sendable {
             }, logger: logger)
         let reporter = StatusReporter(
             log: log, projectors: projectors, ingest: { ingest.statuses }, database: keeper, care: care,
-            checkpoints: checkpoints)
+            checkpoints: checkpoints, archive: archive)
         let queries = TableQueries(databaseURL: databaseURL)
         let metrics = MetricsCollector(reporter: reporter, queries: queries, startedAt: startedAt,
             limitedDevices: { ingest.mostLimited(20) })
@@ -136,6 +140,7 @@ final class Daemon: Sendable {
         ingest.start()
         care.start()
         checkpoints.start()
+        archive.start()
         // Ingest does not wait for it, nor fall with it: only commands need what was decided before.
         Task {
             do {
@@ -149,6 +154,7 @@ final class Daemon: Sendable {
         self.reporter = reporter
         self.care = care
         self.checkpoints = checkpoints
+        self.archive = archive
         self.queries = queries
         self.ingest = ingest
         self.services = services
@@ -179,6 +185,7 @@ final class Daemon: Sendable {
         await api.stop()
         care.stop()
         checkpoints.stop()
+        archive.stop()
         background.cancel()
         await withTaskGroup(of: Void.self) { group in
             // One that was never started (no database yet) has nothing to stop.

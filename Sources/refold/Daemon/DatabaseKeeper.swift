@@ -1,4 +1,5 @@
 import EventLog
+import EventModel
 import Foundation
 import Logging
 import Postgres
@@ -82,6 +83,32 @@ actor DatabaseKeeper {
             returning diverged_at is not null
             """, end, name: "compare the tables with the log")
         if found.bool(0, 0) == true { throw OtherLogError.diverged(ours: logID) }
+    }
+
+    /// The last position of each projection that the database will still have after it crashed; nil when it cannot be
+    /// asked. Projectors commit asynchronously: a checkpoint that can be read may be lost. So the checkpoints are read
+    /// first; then a transaction is committed synchronously, which flushes the write-ahead log up to its own end and
+    /// with it everything that was committed before (PostgreSQL 15, 30.4).
+    func flushedPositions() -> [String: Position]? {
+        do {
+            let open = try connection.flatMap { $0.isUsable ? $0 : nil } ?? Connection(target)
+            connection = open
+            let found = try open.query(
+                "select projection, min(position) from refold.projection_checkpoints group by projection",
+                name: "read the checkpoints")
+            _ = try open.query("set synchronous_commit = on", name: "commit synchronously")
+            _ = try open.query(
+                "update refold.log_identity set log_id = log_id", name: "flush what was committed before")
+            var positions: [String: Position] = [:]
+            for row in 0..<found.rowCount {
+                if let name = found.text(row, 0), let position = found.int8(row, 1) {
+                    positions[name] = Position(UInt64(position))
+                }
+            }
+            return positions
+        } catch {
+            return nil
+        }
     }
 
     /// Prepares until it succeeds, calls `whenPrepared` once, then watches until the task is cancelled.

@@ -42,6 +42,17 @@ struct MetricsCollector: Sendable {
         metrics.add(.logLostEvents, keeping.lostEvents)
         if let free = keeping.diskFreeBytes { metrics.add(.diskFreeBytes, free) }
         if let seconds = keeping.diskFullSeconds { metrics.add(.diskFullSeconds, seconds) }
+        metrics.add(.logHorizon, keeping.horizon)
+        if let status = reporter.archive.archiver?.status {
+            metrics.add(.archiveThrough, status.through.rawValue)
+            metrics.add(.archiveWaiting, UInt64(status.waiting))
+            metrics.add(.archiveWaitingSeconds, status.waitingSeconds)
+            metrics.add(.archiveSegments, status.archived)
+            metrics.add(.archiveFailures, status.failures)
+            metrics.add(.archiveBehind, status.isBehind)
+        }
+        metrics.add(.retentionRemoved, reporter.archive.retention.status.removedSegments)
+        metrics.add(.retentionBlocked, keeping.retentionBlockedBy != nil)
         if let tree = log.treeStatus, let size = tree.checkpointSize {
             metrics.add(.checkpointSize, size)
             if let at = tree.checkpointAt { metrics.add(.checkpointTime, at.secondsSinceEpoch) }

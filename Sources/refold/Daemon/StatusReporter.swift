@@ -13,6 +13,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let database: DatabaseKeeper
     let care: LogCare
     let checkpoints: CheckpointPublisher
+    let archive: LogArchive
 
     func status() async -> SystemStatus {
         let durable = log.durableCount, brokers = ingest(), keeper = database.state, statistics = log.statistics
@@ -35,6 +36,9 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         let keeping = self.keeping
         if let damaged = keeping.scrub?.damaged, damaged > 0 {
             reasons.append("the log is damaged in \(damaged) places: refold log verify says where and what to do")
+        }
+        if let archive = keeping.archive, archive.isBehind {
+            reasons.append("the archive is behind by \(archive.waiting) segments: \(archive.lastError ?? "it is slow")")
         }
         if let text = keeping.checkpoint?.problem { reasons.append("the log's tree is not signed: \(text)") }
         if let text = keeping.checkpoint?.lastError { reasons.append("checkpoints do not leave this machine: \(text)") }
@@ -64,6 +68,14 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
                 position: scrub.position.rawValue, passes: scrub.passes, damaged: scrub.damages.count,
                 lastError: scrub.lastError)
         }
+        keeping.horizon = log.horizon.rawValue
+        if let status = archive.archiver?.status {
+            keeping.archive = .init(
+                through: status.through.rawValue, waiting: status.waiting, waitingSeconds: status.waitingSeconds,
+                failures: status.failures, isBehind: status.isBehind, lastError: status.lastError)
+        }
+        let retention = archive.retention.status
+        keeping.retentionBlockedBy = retention.lastError ?? retention.blockedBy
         if let tree = log.treeStatus {
             let problem: String? = switch tree.state {
             case .refused(let text), .stopped(let text): text

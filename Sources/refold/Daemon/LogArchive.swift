@@ -1,0 +1,102 @@
+import EventLog
+import EventModel
+import Foundation
+import Logging
+import PrivateServices
+import Projections
+import Settings
+import Synchronization
+import Threading
+
+/// Takes sealed segments to the archive and, when they are there and nobody needs them, off this disk. The archive
+/// command runs on a thread of its own, as long as it likes; removal is a task that asks the database first.
+final class LogArchive: Sendable {
+    let archiver: Archiver?
+    let retention: Retention
+    private let log: FileLog
+    private let database: DatabaseKeeper
+    private let logger: Logger
+    private let stopped = Stop()
+    private let task = Mutex<Task<Void, Never>?>(nil)
+
+    /// - Throws: `LogError` when the file that says how far the log was archived cannot be read.
+    init(_ settings: Settings, log: FileLog, database: DatabaseKeeper, logger: Logger) throws(LogError) {
+        self.log = log
+        self.database = database
+        self.logger = logger
+        let (seconds, stopped) = (settings.commandTimeoutSeconds, stopped)
+        if let template = settings.archiveCommand {
+            let command = ShellCommand(template, timeoutSeconds: seconds)
+            archiver = try Archiver(log: log) { path, name in
+                try command.run(path: path, file: name, isStopped: { stopped.isSet })
+            }
+        } else {
+            archiver = nil
+        }
+        if let template = settings.restoreCommand {
+            log.setRestorer(SegmentRestorer(command: ShellCommand.restoring(template, timeoutSeconds: seconds)))
+        }
+        var rules = RetentionRules()
+        rules.bytesMax = settings.retentionBytes.map { UInt64($0) }
+        rules.secondsMax = settings.retentionSeconds
+        rules.allowHorizon = settings.retentionAllowsHorizon
+        rules.canRestore = settings.restoreCommand != nil
+        retention = Retention(log: log, rules: rules, archiver: archiver)
+    }
+
+    func start() {
+        if archiver != nil { startThread(name: "archive") { [self] in archive() } }
+        let task = Task { await removeNowAndThen() }
+        self.task.withLock { $0 = task }
+    }
+
+    func stop() {
+        stopped.set()
+        task.withLock { $0 }?.cancel()
+    }
+
+    private func archive() {
+        lowerPriority(by: 10)
+        var failures: UInt64 = 0
+        while !stopped.isSet {
+            guard let archiver, !archiver.step() else { continue }
+            let status = archiver.status
+            if status.failures > failures, !stopped.isSet {
+                logger.error("archive_command failed, and is tried again: \(status.lastError ?? "")")
+            }
+            failures = status.failures
+            usleep(200_000)
+        }
+    }
+
+    private func removeNowAndThen() async {
+        while !Task.isCancelled {
+            try? await Task.sleep(for: .seconds(1))
+            guard retention.isDue, !Task.isCancelled else { continue }
+            let guards = await guards()
+            let removed = try? await onOwnThread("retention") { [retention] in retention.step(guards: guards) }
+            if let removed, removed > 0 {
+                logger.info("\(removed) segments were removed; on this disk the log begins at \(log.firstPosition)")
+            }
+        }
+    }
+
+    /// Every projection there is, with what it will still need should its database crash now.
+    private func guards() async -> [RetentionGuard] {
+        guard let flushed = await database.flushedPositions() else {
+            return [RetentionGuard(name: "the database, which cannot be asked how far the projections are,",
+                needsFrom: Position(0))]
+        }
+        return Catalog.entries.map { entry in
+            RetentionGuard(
+                name: "the projection \(entry.name)", needsFrom: flushed[entry.name]?.next ?? Position(0))
+        }
+    }
+}
+
+/// A flag that is set once.
+private final class Stop: Sendable {
+    private let state = Mutex(false)
+    var isSet: Bool { state.withLock { $0 } }
+    func set() { state.withLock { $0 = true } }
+}
