@@ -399,7 +399,7 @@ import Testing
         }
         #expect(seen == Position(30))
         let error = #expect(throws: LogError.self) { try payloads(log) }
-        #expect(error?.code == .outOfRange)
+        #expect(error?.code == .beforeHorizon)
         log.close()
     }
 }

@@ -92,7 +92,7 @@ import Testing
         #expect(log.durableCount == 43 && log.firstPosition == Position(42))
         #expect(try payloads(log, from: 42) == [#"{"seq":7}"#])
         let error = #expect(throws: LogError.self) { try payloads(log, from: 41) }
-        #expect(error?.code == .outOfRange)
+        #expect(error?.code == .beforeHorizon)
     }
 
     @Test func claimsBeyondTheLimitsAreRefusedBeforeMemoryIsTaken() throws {
