@@ -321,6 +321,62 @@ import Testing
         again.close()
     }
 
+    @Test(arguments: [8192, 16_384])
+    func whatIsLeftIsSealedWhenTheLossIsAccepted(damagedPage: Int) throws {
+        let folder = TemporaryDirectory()
+        let log = try FileLog.open(directory: folder.path, options: smallOptions())
+        try add(0..<18, to: log)
+        let name = folder.segments[2], lost = 8 + damagedPage / 4096 - 1
+        try folder.patch(name, at: damagedPage + 100, [0xFF])
+        let bytes = try folder.bytes(name)
+        while log.keeper.step() == .worked {}
+        #expect(log.statistics.keeping.damaged == [name])
+        #expect(try log.acceptLosses(
+            in: [Position(0)..<Position(18)], operatorName: "me", reason: "a disk").count == 1)
+        while log.keeper.step() == .worked {}
+        #expect(log.statistics.keeping.damaged == [])
+        #expect(try states(log) == [.sealed, .sealed, .growing, .live])
+        #expect(try folder.bytes(name).starts(with: bytes), "the damage stays, to be looked at")
+        let readable = (0..<18).filter { $0 != lost }.map(String.init)
+        func numbers(_ source: any LogSource) throws -> [String] {
+            let reader = try source.reader(from: Position(0)), block = EventBlock()
+            var found: [String] = []
+            while try reader.read(into: block, atLeast: 1) {
+                block.forEach { record, _ in
+                    if record.kind == .message { found.append(String(decoding: record.payload, as: UTF8.self)) }
+                }
+            }
+            return found
+        }
+        #expect(try numbers(log) == readable)
+        #expect(try numbers(ReadOnlyLog(directory: folder.path)) == readable)
+        let selection = EventSelection.device(tenant: "acme", device: "d1")
+        let reader = log.events(selection, in: Position(0)..<Position(.max))
+        var found: [String] = []
+        while try reader.read({ record, _ in found.append(String(decoding: record.payload, as: UTF8.self)) }) {}
+        #expect(found == readable)
+        #expect(try log.verify().isSound)
+        log.close()
+        let again = try FileLog.open(directory: folder.path, options: smallOptions())
+        #expect(try numbers(again) == readable)
+        again.close()
+    }
+
+    @Test func aLogWhoseLastFileIsSealedGoesOnInANewOne() throws {
+        let folder = TemporaryDirectory()
+        let log = try FileLog.open(directory: folder.path, options: smallOptions())
+        try add(0..<17, to: log)
+        while try log.keeper.keepOne() {}
+        #expect(try states(log) == [.sealed, .live])
+        log.close()
+        try FileManager.default.removeItem(atPath: folder.path + "/" + folder.segments[1])
+        let again = try FileLog.open(directory: folder.path, options: smallOptions())
+        #expect(again.report.corrupt.map(\.positions) == [Position(16)..<Position(17)], "one was durable and is gone")
+        #expect(try again.add("next").lowerBound == Position(17))
+        #expect(try payloads(again, from: 17) == ["next"])
+        again.close()
+    }
+
     @Test func aDamagedGrowingSegmentIsNeverCut() throws {
         let folder = TemporaryDirectory()
         let log = try FileLog.open(directory: folder.path, options: smallOptions())

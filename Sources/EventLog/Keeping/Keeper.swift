@@ -8,7 +8,8 @@
 // step; everything that it knows it can find out again from the files, so that it may be killed at any moment.
 //
 // Nothing that goes wrong here stops ingest, and nothing is deleted that is not whole and synced elsewhere:
-// - Damage in a segment: it is left as it is, said in the statistics, and the next ones are kept.
+// - Damage in a segment: it is left as it is, said in the statistics, and the next ones are kept. When an operator has
+//   given up what is lost, it is sealed where it is, damaged bytes included.
 // - Disk full: later, when there is space. The reserve is given up for it, because packing makes space.
 // - Any other error of the disk: the keeper ends and says why. Live segments then stay.
 
@@ -36,8 +37,8 @@ final class Keeper: LogWork, @unchecked Sendable {
     private let packer: Packer
     private let sealer: Sealer
     private var growing: Packer.Growing?
-    /// Segments that are left as they are.
-    private var damaged: [Position: String] = [:]
+    /// Segments that are left as they are, with the events that they have lost, where that is known.
+    private var damaged: [Position: Range<Position>?] = [:]
     private var outlines: [Position: SegmentOutline] = [:]
     private var problem: String?
     private var hasFailed = false
@@ -58,7 +59,12 @@ final class Keeper: LogWork, @unchecked Sendable {
         self.lock = lock
         packer = Packer(
             directory: catalog.directory, fileSystem: options.fileSystem, clock: options.clock, random: options.random)
-        sealer = Sealer(directory: catalog.directory, fileSystem: options.fileSystem)
+        sealer = Sealer(directory: catalog.directory, fileSystem: options.fileSystem) { [catalog, queue] lost in
+            let losses = catalog.losses.known(catalog, durableCount: queue.durableCount)
+            return losses.contains {
+                $0.positions.lowerBound <= lost.lowerBound && $0.positions.upperBound >= lost.upperBound
+            }
+        }
     }
 
     func step() -> LogWorkStep {
@@ -109,11 +115,19 @@ final class Keeper: LogWork, @unchecked Sendable {
     /// Packs or seals the first segment that wants it. False when none does.
     /// - Throws: `FileError`, `LogError`.
     func keepOne() throws -> Bool {
-        for (base, next, isLast) in catalog.unsealed() where damaged[base] == nil {
-            guard let segment = try open(base), segment.state != .sealed else { continue }
+        for (base, next, isLast) in catalog.unsealed() {
+            let isGivenUp = try damaged[base].map { lost in try lost.map(sealer.isGivenUp) ?? false }
+            guard isGivenUp ?? true, let segment = try open(base), segment.state != .sealed else { continue }
             do {
-                let hasWorked = segment.state == .growing
-                    ? try grow(segment, next: next, isNextActive: isLast) : try keepLive(segment, end: next)
+                let hasWorked: Bool
+                if isGivenUp != nil {
+                    // What is left of it is kept where it is, with the damage.
+                    hasWorked = try seal(segment, end: next)
+                } else if segment.state == .growing {
+                    hasWorked = try grow(segment, next: next, isNextActive: isLast)
+                } else {
+                    hasWorked = try keepLive(segment, end: next)
+                }
                 if hasWorked { return true }
             } catch {
                 guard let damage = error as? SegmentDamage else { throw error }
@@ -182,6 +196,7 @@ final class Keeper: LogWork, @unchecked Sendable {
         let sealed = try withSpace { try sealer.seal(segment, end: end, tree: section?.encoded() ?? []) }
         if let section { tree?.sealed(section) }
         if growing?.segment.base == segment.base { growing = nil }
+        damaged[segment.base] = nil
         catalog.add(sealed, usedBytes: sealed.trailer?.fileBytes ?? 0)
         outlines[segment.base] = nil
         sealedCount += 1
@@ -220,7 +235,7 @@ final class Keeper: LogWork, @unchecked Sendable {
             return try catalog.segmentIfPresent(base: base)
         } catch {
             guard error.code == .corrupt || error.code == .foreign else { throw error }
-            damaged[base] = error.description
+            damaged[base] = .some(nil)
             return nil
         }
     }
@@ -228,7 +243,7 @@ final class Keeper: LogWork, @unchecked Sendable {
     // MARK: what goes wrong
 
     private func note(_ damage: SegmentDamage, of base: Position) {
-        damaged[base] = damage.range.description
+        damaged[base] = damage.range.positions
         if growing?.segment.base == base { growing = nil }
     }
 

@@ -10,28 +10,34 @@ struct SegmentDamage: Error {
 struct WholeSegment {
     let segment: Segment
     let end: Position
+    /// Whether an operator has given these positions up: then they are passed over.
+    var isGivenUp: (Range<Position>) throws -> Bool = { _ in false }
 
     /// Returns where the blocks end.
     /// - Throws: `SegmentDamage`, `FileError`, and what `body` throws.
     func forEachBlock(_ body: (BlockHeader, Int, EventBlock) throws -> Void) throws -> Int {
         let block = EventBlock(capacity: 1 << 20)
         var walk = SegmentWalk(segment, expecting: segment.base, until: end)
+        var damagedEnd = 0
         while true {
             switch try walk.next() {
             case .block(let header, let offset, let stored):
                 block.removeAll(at: header.base)
-                guard FileLogReader.decode(header, stored, into: block) else {
+                if FileLogReader.decode(header, stored, into: block) {
+                    try body(header, offset, block)
+                } else if try !isGivenUp(header.base..<header.end) {
                     throw damage(header.base..<header.end, offset..<walk.offset, "the records cannot be decoded")
                 }
-                try body(header, offset, block)
             case .damage(let range):
-                throw SegmentDamage(range: range)
+                guard try isGivenUp(range.positions) else { throw SegmentDamage(range: range) }
+                damagedEnd = range.bytes.upperBound
             case .end:
                 guard walk.expected == end else {
                     throw damage(end..<end, walk.offset..<walk.offset, "it reaches up to position \(walk.expected), "
                         + "but the next segment begins at \(end)")
                 }
-                return walk.offset
+                // Damaged bytes stay, also behind the last block.
+                return LogFormat.aligned(max(walk.offset, damagedEnd))
             }
         }
     }
@@ -49,6 +55,8 @@ struct WholeSegment {
 struct Sealer {
     let directory: String
     let fileSystem: any LogFileSystem
+    /// See `WholeSegment`.
+    let isGivenUp: (Range<Position>) throws -> Bool
 
     static let temporaryName = "seal.tmp"
 
@@ -59,7 +67,8 @@ struct Sealer {
     /// - Throws: `SegmentDamage`, `FileError`.
     func seal(_ segment: Segment, end: Position, tree: [UInt8]) throws -> Segment {
         let builder = FooterBuilder()
-        let footerOffset = try WholeSegment(segment: segment, end: end).forEachBlock { header, offset, records in
+        let whole = WholeSegment(segment: segment, end: end, isGivenUp: isGivenUp)
+        let footerOffset = try whole.forEachBlock { header, offset, records in
             builder.add(header, at: offset, records: records)
         }
         guard let (footer, trailer) = builder.footer(of: segment.header, footerOffset: footerOffset, tree: tree) else {

@@ -314,8 +314,8 @@ struct Recovery {
 extension LogFile {
     /// Writes a part of the file with the bytes that it has, and syncs it. An fdatasync that failed before this start
     /// leaves pages that are in memory only and that the kernel calls clean: they read well now, no sync brings them to
-    /// the disk, and the next power failure takes them from under what was built on them (PostgreSQL's "fsyncgate", 2018;
-    /// Rebello and others, "Can Applications Recover from fsync Failures?", 2020).
+    /// the disk, and the next power failure takes them from under what was built on them (PostgreSQL's "fsyncgate",
+    /// 2018; Rebello and others, "Can Applications Recover from fsync Failures?", 2020).
     func writeAgain(_ range: Range<Int>) throws(FileError) {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: LogFormat.alignment)
         defer { buffer.deallocate() }
