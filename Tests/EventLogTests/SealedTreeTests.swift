@@ -102,6 +102,38 @@ struct SealedTreeTests {
         #expect(made.through == sections[0]?.through && made.rows == sections[0]?.rows)
     }
 
+    /// The folder as a kill would leave it, at many moments of a life with packing, sealing and signing: every one opens
+    /// again, and what was signed before is the beginning of what is signed after.
+    @Test func whateverMomentItStopsAtTheTreeGoesOn() throws {
+        let clock = TestClock()
+        var options = signer.options(segmentBytes: 128 << 10)
+        options.clock = clock
+        let log = try FileLog.open(directory: directory.path, options: options)
+        let key = signer.key(log.report.logID).verifier
+        for round in 0..<25 {
+            try log.addMany(400, each: 30)
+            clock.advance(seconds: 1.1)
+            if round % 3 > 0 { _ = try log.keeper.keepOne() }
+            // What was signed first: a kill leaves nothing newer than it beside an older log.
+            let killed = TemporaryDirectory()
+            for name in ["checkpoint", "frontier"] + directory.segments + ["durable"] {
+                try? FileManager.default.copyItem(atPath: directory.path + "/" + name, toPath: killed.path + "/" + name)
+            }
+            let before = try FileManager.default.contents(atPath: killed.path + "/checkpoint")
+                .map { try SignedNote(parsing: $0) }
+            let again = try FileLog.open(directory: killed.path, options: options)
+            try again.addMany(30)
+            while try again.keeper.keepOne() {}
+            again.close()
+            #expect(again.treeStatus?.state == .current, "round \(round): \(String(describing: again.treeStatus))")
+            let files = try ReadOnlyLog(directory: killed.path)
+            let after = try SignedNote(parsing: killed.bytes("checkpoint"))
+            #expect(try after.checkpoint(verifiedBy: key).size == files.durableCount)
+            if let before { _ = try files.proveConsistency(from: before, to: after).check(key) }
+        }
+        log.close()
+    }
+
     /// What is kept is proved without what was removed: the first kept footer knows the tree before it.
     @Test func removedSegmentsAreNotNeededForWhatIsKeptAndAreProvedFromTheArchive() throws {
         let log = try open()
@@ -127,7 +159,8 @@ struct SealedTreeTests {
         for position in [horizon, horizon + 1, horizon + 2, horizon + 100, horizon + 255, horizon + 300, 39_999] {
             #expect(try leads(tree, position, 40_000), "\(position)")
             #expect(try leads(tree, position, position + 1), "\(position) as the last")
-            #expect(try files.prove(Position(position), in: note).check(signer.key(files.logID).verifier).size == 40_000)
+            let proof = try files.prove(Position(position), in: note)
+            #expect(try proof.check(signer.key(files.logID).verifier).size == 40_000)
         }
         for first in [horizon, horizon + 1, horizon + 77, horizon + 256, 39_000] {
             let path = try tree.consistency(from: first, to: 40_000)
