@@ -117,7 +117,8 @@ struct SealedTreeTests {
             // What was signed first: a kill leaves nothing newer than it beside an older log.
             let killed = TemporaryDirectory()
             for name in ["checkpoint", "frontier"] + directory.segments + ["durable"] {
-                try? FileManager.default.copyItem(atPath: directory.path + "/" + name, toPath: killed.path + "/" + name)
+                try? FileManager.default.copyItem(
+                    atPath: directory.path + "/" + name, toPath: killed.path + "/" + name)
             }
             let before = try FileManager.default.contents(atPath: killed.path + "/checkpoint")
                 .map { try SignedNote(parsing: $0) }
