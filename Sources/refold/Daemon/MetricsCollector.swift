@@ -37,6 +37,8 @@ struct MetricsCollector: Sendable {
         metrics.add(.logDurableEvents, log.durableCount)
         metrics.add(.logBytes, statistics.usedBytes)
         metrics.add(.logSegments, UInt64(statistics.segments))
+        metrics.add(.logSegmentsWaiting, UInt64(statistics.keeping.waiting))
+        metrics.add(.logSegmentsDamaged, UInt64(statistics.keeping.damaged.count))
         let keeping = reporter.keeping
         metrics.add(.logFirstPosition, keeping.firstPosition)
         metrics.add(.logLostEvents, keeping.lostEvents)

@@ -37,6 +37,13 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         if let damaged = keeping.scrub?.damaged, damaged > 0 {
             reasons.append("the log is damaged in \(damaged) places: refold log verify says where and what to do")
         }
+        if let name = statistics.keeping.damaged.first {
+            reasons.append("\(statistics.keeping.damaged.count) damaged files of the log are kept as they are, the first "
+                + "is \(name): refold log verify says what is lost")
+        }
+        if let problem = statistics.keeping.problem {
+            reasons.append("files of the log are not packed and sealed: \(problem)")
+        }
         if let archive = keeping.archive, archive.isBehind {
             reasons.append("the archive is behind by \(archive.waiting) segments: \(archive.lastError ?? "it is slow")")
         }
