@@ -136,18 +136,20 @@ let package = Package(
             name: "SimulationTests",
             dependencies: ["Simulation", "EventLog", "EventModel", "Projections", "Projecting"]),
         .testTarget(name: "IntegrationTests", dependencies: ["refold", "TestSupport"]),
-        .target(
-            name: "FuzzBodies", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"],
-            path: "Tests/FuzzBodies"),
-        .testTarget(name: "FuzzTests", dependencies: ["FuzzBodies"]),
+        .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"]),
         .testTarget(name: "TidyTests"),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17
 )
 
-// Programs without a main of their own, for libFuzzer: `make fuzz` alone builds them.
+// Programs without a main of their own, for libFuzzer: `make fuzz` alone builds them, with everything testable, which a
+// release build is not otherwise.
 if Context.environment["REFOLD_FUZZING"] != nil {
+    package.targets.removeAll { $0.name == "FuzzTests" }
+    package.targets.append(.target(
+        name: "FuzzBodies", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"],
+        path: "Tests/FuzzTests/Bodies"))
     for name in ["PayloadFuzz", "LogFuzz", "EvidenceFuzz"] {
         package.targets.append(.executableTarget(
             name: name, dependencies: ["FuzzBodies"], path: "Fuzz/\(name)",

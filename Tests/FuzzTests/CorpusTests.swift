@@ -1,5 +1,4 @@
 import Foundation
-import FuzzBodies
 import Testing
 
 /// What the fuzzers once found worth keeping: none of it crashes, whatever has changed since.
