@@ -38,8 +38,9 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
             reasons.append("the log is damaged in \(damaged) places: refold log verify says where and what to do")
         }
         if let name = statistics.keeping.damaged.first {
-            reasons.append("\(statistics.keeping.damaged.count) damaged files of the log are kept as they are, the first "
-                + "is \(name): refold log verify says what is lost")
+            let count = statistics.keeping.damaged.count
+            reasons.append("\(count) damaged files of the log are kept as they are, the first is \(name): "
+                + "refold log verify says what is lost")
         }
         if let problem = statistics.keeping.problem {
             reasons.append("files of the log are not packed and sealed: \(problem)")
