@@ -84,7 +84,10 @@ struct VerifyBench: ParsableCommand {
         guard report.isSound else { throw ValidationError("the log is damaged: \(report.damages)") }
         let rate = Double(report.events) / seconds
         if json {
-            print(#"{"events": \#(report.events), "bytes": \#(report.bytes), "seconds": \#(seconds), "events_per_second": \#(rate)}"#)
+            print("""
+                {"events": \(report.events), "bytes": \(report.bytes), "seconds": \(seconds), \
+                "events_per_second": \(rate)}
+                """)
         } else {
             print("\(report.events) events, \(report.bytes) bytes in \(seconds) s: \(Int(rate)) events a second")
         }

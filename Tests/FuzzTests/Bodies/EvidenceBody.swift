@@ -1,6 +1,6 @@
 import Evidence
 
-/// Takes the input for a proof, a signed note, a checkpoint or a key, as they come from strangers: no input may crash or
+/// Takes the input for a proof, a signed note, a checkpoint or a key, as they come from strangers: none may crash or
 /// hang, and a proof, a note and a checkpoint have one form only: written again, they are the input.
 public func fuzzEvidence(_ input: UnsafeRawBufferPointer) {
     guard let choice = input.first else { return }
