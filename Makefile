@@ -4,7 +4,7 @@ PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev lib
 # For the tests only: promtool and systemd-analyze check what packaging/ holds, and the naive fold is Python.
 TEST_PACKAGES = prometheus systemd python3 python3-cryptography
 
-.PHONY: run build test bench fuzz packages install
+.PHONY: run build test bench fuzz packages install soak
 
 run: build
 	.build/release/refold run --demo
@@ -16,6 +16,14 @@ test: PACKAGES += $(TEST_PACKAGES)
 test: packages
 	swift build --build-tests
 	swift test --no-parallel
+
+# Hours of what `make test` does in a minute: simulated worlds without end, every bit of a segment, every subset of the
+# sectors of a torn tail. SOAK_MINUTES is for the worlds; the rest takes what it takes.
+SOAK_MINUTES ?= 120
+soak: packages
+	swift build -c release --product refold-sim
+	.build/release/refold-sim --seed $$(date +%s)000 --minutes $(SOAK_MINUTES) --steps 5000 --quiet
+	REFOLD_SOAK=1 swift test -c release -Xswiftc -enable-testing --no-parallel --filter SimulationTests
 
 # Of what `make build` made: make build && sudo make install
 install:

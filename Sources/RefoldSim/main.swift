@@ -101,7 +101,8 @@ let elapsed = (clock.now - start) / .seconds(1)
 print("""
     \(worlds) worlds, \(stepsTaken) steps, \(Int(Double(stepsTaken) / max(elapsed, 1e-9))) steps/s; \
     \(sum.published) messages published, \(sum.events) events, \(sum.commits) commits, \(sum.segments) segments, \
-    \(sum.diskOperations) disk operations, \(sum.starts) starts, \(sum.kills) kills and ends, \(sum.powerCuts) power cuts, \
+    \(sum.diskOperations) disk operations, \(sum.starts) starts, \(sum.kills) kills and ends, \
+    \(sum.powerCuts) power cuts, \
     \(sum.failures) failures, \(sum.holds) holds, \(sum.tornTails) torn tails, \(sum.refusedWriters) writers refused, \
     \(sum.rotten) bits flipped, \(sum.databaseCommits) transactions, \(sum.databaseCrashes) database crashes
     """)

@@ -177,6 +177,34 @@ import Testing
         #expect(missing.code == 2 && missing.error.contains("there is no log"))
     }
 
+    /// A log whose beginning is gone, and one whose last segment is nearly empty: never less in silence.
+    @Test func catSaysWhatIsMissing() throws {
+        try withLogFiles { names in
+            try FileManager.default.removeItem(atPath: names[0])
+            let cat = try run("cat")
+            #expect(cat.code == 1 && cat.error.contains("are missing") && !cat.out.isEmpty)
+        }
+        try withLogFiles { names in
+            for length in [0, 10] {
+                truncate(names[names.count - 1], off_t(length))
+                let cat = try run("cat")
+                #expect(cat.code == 1 && cat.error.contains("less than a segment's header"))
+            }
+        }
+    }
+
+    /// A fresh log of several live segments; its files by path.
+    private func withLogFiles(_ body: ([String]) throws -> Void) throws {
+        defer { try? FileManager.default.removeItem(at: folder) }
+        var options = FileLogOptions()
+        (options.segmentBytes, options.isKeeping) = (32 << 10, false)
+        let log = try FileLog.open(directory: folder.path + "/log", options: options)
+        for index in 0..<30 { try add(log, "{\"n\":\(index)}") }
+        log.close()
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder.path + "/log").sorted()
+        try body(names.filter { $0.hasSuffix(".seg") }.map { folder.path + "/log/" + $0 })
+    }
+
     private func runWithoutLog() throws -> (code: Int32, out: String, error: String) {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }

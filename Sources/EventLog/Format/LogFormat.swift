@@ -132,7 +132,12 @@ struct SegmentHeader: Equatable {
 
     static func decode(_ bytes: UnsafeRawBufferPointer) throws(DecodeError) -> SegmentHeader {
         guard bytes.count >= byteCount else { throw .damaged }
-        guard bytes.little(0, as: UInt64.self) == LogFormat.segmentMagic else { throw .notASegment }
+        guard bytes.little(0, as: UInt64.self) == LogFormat.segmentMagic else {
+            // A page of zeroes, or a bit that flipped in the magic of what is a header otherwise, is damage: nobody must be
+            // told to move the file away for that.
+            let looksLikeOurs = bytes.little(12, as: UInt32.self) == UInt32(byteCount)
+            throw looksLikeOurs || LogFormat.isZero(bytes) ? .damaged : .notASegment
+        }
         let crc = LogFormat.crc(UnsafeRawBufferPointer(rebasing: bytes[..<crcOffset]))
         guard crc == bytes.little(crcOffset, as: UInt32.self), bytes.little(12, as: UInt32.self) == UInt32(byteCount)
         else { throw .damaged }
@@ -201,7 +206,8 @@ struct BlockHeader: Equatable {
         guard bytes.count >= Self.byteCount else { return nil }
         let crc = LogFormat.crc(UnsafeRawBufferPointer(rebasing: bytes[8..<Self.byteCount]))
         guard bytes.little(0, as: UInt32.self) == LogFormat.blockMagic, bytes.little(4, as: UInt32.self) == crc,
-            bytes.little(48, as: UInt64.self) == expectedSalt || LogFaults.isPlanted(.saltIgnored), bytes.little(68, as: UInt32.self) == 0,
+            bytes.little(48, as: UInt64.self) == expectedSalt || LogFaults.isPlanted(.saltIgnored),
+            bytes.little(68, as: UInt32.self) == 0,
             let codec = UInt8(exactly: bytes.little(20, as: UInt32.self)).flatMap(BlockCodec.init(rawValue:))
         else { return nil }
         self.codec = codec

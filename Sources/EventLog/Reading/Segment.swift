@@ -62,6 +62,10 @@ final class Segment: Sendable {
             byteCount: SegmentHeader.byteCount, alignment: LogFormat.alignment)
         defer { page.deallocate() }
         let count = try system { () throws(FileError) in try file.read(into: page, at: 0) }
+        guard count == SegmentHeader.byteCount else {
+            throw LogError(.corrupt, "\(path) has \(count) bytes, less than a segment's header: it was cut off, restore "
+                + "it from a backup")
+        }
         let header: SegmentHeader
         do throws(SegmentHeader.DecodeError) {
             header = try SegmentHeader.decode(UnsafeRawBufferPointer(rebasing: page[..<count]))

@@ -17,7 +17,7 @@
 //   cannot be written stops a file system, and no later sync succeeds behind its back.
 // - Capacity: what files hold, named or still open, in units of 4096 bytes; beyond it ENOSPC.
 // - Media: bits flip (`flip`), and sectors read as they were before the last write to them (`makeStale`).
-// Not modelled: a disk that swaps or misdirects sectors, a sync that lies without saying so, a torn sector of 512 bytes.
+// Not modelled: sectors that are swapped or misdirected, a sync that lies without saying so, a torn sector of 512 bytes.
 
 import EventLog
 import Foundation
@@ -139,7 +139,9 @@ public final class SimulatedDisk: @unchecked Sendable {
         alive.subtract(dying)
         root.forEach { node in
             if let owner = node.lockOwner, dying.contains(owner.process) { node.lockOwner = nil }
-            if let page = node.page, dying.contains(page.writer) { frozenPages[ObjectIdentifier(page)] = (page, page.snapshot()) }
+            if let page = node.page, dying.contains(page.writer) {
+                frozenPages[ObjectIdentifier(page)] = (page, page.snapshot())
+            }
         }
         if kind == .powerCut { down = true }
         if let death, dying.contains(death.process) { self.death = nil }

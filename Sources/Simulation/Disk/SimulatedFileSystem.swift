@@ -213,7 +213,9 @@ private final class SimulatedFile: LogFile, @unchecked Sendable {
         }
     }
 
-    func byteCount() throws(FileError) -> Int { try view.run(.status, path) { () throws(FileError) in node.bytes.count } }
+    func byteCount() throws(FileError) -> Int {
+        try view.run(.status, path) { () throws(FileError) in node.bytes.count }
+    }
 
     func allocatedBytes() throws(FileError) -> Int {
         try view.run(.status, path) { () throws(FileError) in DiskNode.allocated(node.bytes.count) }

@@ -115,8 +115,8 @@ struct Truth {
         let sent = fleet.messages[message]
         let next = nextSequence[sent.device, default: 0]
         guard sent.sequence <= next else {
-            throw Violation("device \(sent.device): number \(sent.sequence) stands at position \(index), number \(next) "
-                + "is not there yet: order is lost")
+            throw Violation("device \(sent.device): number \(sent.sequence) stands at position \(index), number "
+                + "\(next) is not there yet: order is lost")
         }
         if sent.sequence == next { nextSequence[sent.device] = next + 1 }
     }

@@ -28,7 +28,8 @@ extension World {
         processes[slot] = process
         summary.starts += 1
         if !isCalm, random.chance(profile.deaths * 10) {
-            disk.plan(random.chance(profile.powerCutsOfDeaths) ? .powerCut : .killed, of: view, after: 1 + random.below(60))
+            let kind = random.chance(profile.powerCutsOfDeaths) ? SimulatedDisk.Death.powerCut : .killed
+            disk.plan(kind, of: view, after: 1 + random.below(60))
         }
         do {
             process.log = try FileLog.open(directory: Self.directory, options: logOptions(view, process.threads))

@@ -173,6 +173,8 @@ extension World {
         auditor = nil
         note { "calm" }
         try untilStill("the log") { self.sessions.allSatisfy(\.isEmpty) }
+        while writer == nil { try startOne() }
+        try audit()
         for message in fleet.messages.indices where !truth.holds(message) {
             throw Violation("message \(message) was published, acknowledged, and is not in the log")
         }

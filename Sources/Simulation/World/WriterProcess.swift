@@ -56,8 +56,8 @@ extension Fleet {
                 message.payload.withUnsafeBytes { payload in
                     batch.append(
                         kind: .message, verdict: .accepted, flags: RecordFlags(qos: 1), receivedAt: time,
-                        packetID: UInt16(truncatingIfNeeded: number), broker: UnsafeRawBufferPointer(start: nil, count: 0),
-                        topic: topic, properties: UnsafeRawBufferPointer(start: nil, count: 0), payload: payload)
+                        packetID: UInt16(truncatingIfNeeded: number),
+                        broker: UnsafeRawBufferPointer(start: nil, count: 0), topic: topic, properties: UnsafeRawBufferPointer(start: nil, count: 0), payload: payload)
                 }
             }
         }

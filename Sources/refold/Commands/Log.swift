@@ -45,19 +45,24 @@ struct LogCat: ParsableCommand {
             var printer = LogPrinter(json: json, base64: base64)
             defer { printer.flush() }
             let filter = try filters.filter()
-            guard let selection = filters.selection else {
+            if let selection = filters.selection {
+                let reader = log.events(selection, in: start..<Position(end))
+                var left = limit ?? .max
+                func show(_ record: RecordView, _ position: Position) {
+                    guard left > 0, filter.matches(record) else { return }
+                    left -= 1
+                    printer.print(record, position)
+                }
+                while left > 0, try reader.read(show) {}
+            } else {
                 _ = try LogWalk(log: log, filter: filter, from: start)
                     .run(until: Position(end), limit: limit) { printer.print($0, $1) }
-                return
             }
-            let reader = log.events(selection, in: start..<Position(end))
-            var left = limit ?? .max
-            func show(_ record: RecordView, _ position: Position) {
-                guard left > 0, filter.matches(record) else { return }
-                left -= 1
-                printer.print(record, position)
+            // Whoever asked for all did not get it, and not because somebody wanted it so.
+            if from == nil, since == nil, let missing = log.missingBeginning {
+                printer.flush()
+                throw ReadOnlyLog.describe(missing: missing, in: log.directory)
             }
-            while left > 0, try reader.read(show) {}
         } catch let error as LogError {
             throw error.exit
         }
