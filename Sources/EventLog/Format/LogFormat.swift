@@ -133,7 +133,7 @@ struct SegmentHeader: Equatable {
     static func decode(_ bytes: UnsafeRawBufferPointer) throws(DecodeError) -> SegmentHeader {
         guard bytes.count >= byteCount else { throw .damaged }
         guard bytes.little(0, as: UInt64.self) == LogFormat.segmentMagic else {
-            // A page of zeroes, or a bit that flipped in the magic of what is a header otherwise, is damage: nobody must be
+            // A page of zeroes, or a flipped bit in the magic of what is a header otherwise, is damage: nobody must be
             // told to move the file away for that.
             let looksLikeOurs = bytes.little(12, as: UInt32.self) == UInt32(byteCount)
             throw looksLikeOurs || LogFormat.isZero(bytes) ? .damaged : .notASegment

@@ -63,8 +63,8 @@ final class Segment: Sendable {
         defer { page.deallocate() }
         let count = try system { () throws(FileError) in try file.read(into: page, at: 0) }
         guard count == SegmentHeader.byteCount else {
-            throw LogError(.corrupt, "\(path) has \(count) bytes, less than a segment's header: it was cut off, restore "
-                + "it from a backup")
+            throw LogError(.corrupt, "\(path) has \(count) bytes, less than a segment's header: it was cut off, "
+                + "restore it from a backup")
         }
         let header: SegmentHeader
         do throws(SegmentHeader.DecodeError) {

@@ -17,7 +17,7 @@
 //   cannot be written stops a file system, and no later sync succeeds behind its back.
 // - Capacity: what files hold, named or still open, in units of 4096 bytes; beyond it ENOSPC.
 // - Media: bits flip (`flip`), and sectors read as they were before the last write to them (`makeStale`).
-// Not modelled: sectors that are swapped or misdirected, a sync that lies without saying so, a torn sector of 512 bytes.
+// Not modelled: sectors that are swapped or misdirected, a sync that lies without saying so, half a sector.
 
 import EventLog
 import Foundation

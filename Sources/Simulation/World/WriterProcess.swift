@@ -57,7 +57,8 @@ extension Fleet {
                     batch.append(
                         kind: .message, verdict: .accepted, flags: RecordFlags(qos: 1), receivedAt: time,
                         packetID: UInt16(truncatingIfNeeded: number),
-                        broker: UnsafeRawBufferPointer(start: nil, count: 0), topic: topic, properties: UnsafeRawBufferPointer(start: nil, count: 0), payload: payload)
+                        broker: UnsafeRawBufferPointer(start: nil, count: 0), topic: topic,
+                        properties: UnsafeRawBufferPointer(start: nil, count: 0), payload: payload)
                 }
             }
         }
