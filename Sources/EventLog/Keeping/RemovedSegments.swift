@@ -87,7 +87,10 @@ final class RemovedSegments: Sendable {
             LogError(.beforeHorizon, "position \(position) lies before the horizon: on this disk the log begins at "
                 + "position \(first)\(why)")
         }
-        guard let removed = try holding(position, catalog) else { throw before("") }
+        guard let removed = try holding(position, catalog) else {
+            throw before(", and nothing says that what held it was removed on purpose: restore the segments before "
+                + "\(LogFormat.segmentName(first)) from a backup")
+        }
         guard removed.archived else { throw before(", and \(removed.name) was removed without an archive") }
         guard let restorer = state.withLock({ $0.restorer }) else {
             throw before("; \(removed.name) is in the archive: set restore_command (--restore-command)")
