@@ -12,6 +12,7 @@ import json, os, platform, re, shutil, signal, socket, statistics, subprocess, s
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BENCH = os.path.join(ROOT, "bench")
 REFOLD = os.path.join(ROOT, ".build/release/refold")
+REFOLD_SIM = os.path.join(ROOT, ".build/release/refold-sim")
 REFOLD_BENCH = os.path.join(ROOT, ".build/release/refold-bench")
 VENV_PYTHON = os.path.join(BENCH, ".venv/bin/python")
 DEVICES = 10_000
@@ -384,6 +385,14 @@ def bench_memory():
     print(results[-1], f"{rate:.0f} msg/s to committed rows", flush=True)
 
 
+# the simulated world
+def bench_simulation():
+    begin = time.time()
+    run = subprocess.run([REFOLD_SIM, "--seeds", "1..100", "--steps", "2000", "--quiet"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+    record("simulated steps, all invariants checked, one core", [200_000 / (time.time() - begin)], None, "steps/s", "–")
+
+
 def machine():
     model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "?")
     memory = int(re.search(r"MemTotal:\s+(\d+)", open("/proc/meminfo").read()).group(1)) // 1024 // 1024
@@ -393,7 +402,7 @@ def machine():
 
 BENCHES = {"ingest": bench_ingest, "tree-cost": bench_tree_cost, "rows": bench_rows, "append": bench_append,
            "decode": bench_decode, "history": bench_history, "space": bench_space, "latency": bench_latency,
-           "memory": bench_memory}
+           "memory": bench_memory, "simulation": bench_simulation}
 
 
 def main():
