@@ -93,3 +93,34 @@ struct VerifyBench: ParsableCommand {
         }
     }
 }
+
+/// One device's events out of a long log.
+struct LookupBench: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "lookup", abstract: "Read all events of some devices, one device after the other.")
+    @Option(help: "The data folder, as `history` made it.") var data: String
+    @Option(help: "Devices that it was made with.") var devices = 10_000
+    @Option(help: "Devices to ask for.") var rounds = 20
+
+    func run() throws {
+        let log = try ReadOnlyLog(directory: data + "/log")
+        let clock = ContinuousClock()
+        var times: [Double] = [], found = 0
+        // The first brings the bytes into memory.
+        for round in 0...rounds {
+            let number = round * 7919 % devices
+            let selection = EventSelection.device(tenant: "tenant-\(number % 4)", device: "dev-\(100_000 + number)")
+            var events = 0
+            let begin = clock.now
+            let reader = log.events(selection, in: Position(0)..<Position(log.durableCount))
+            while try reader.read({ _, _ in events += 1 }) {}
+            if round > 0 { times.append(begin.duration(to: clock.now) / .milliseconds(1)) }
+            guard round == 0 || events == found else { throw ValidationError("\(selection) has \(events) events") }
+            found = events
+        }
+        times.sort()
+        print("""
+            {"events_of_a_device": \(found), "median_ms": \(times[times.count / 2]), "slowest_ms": \(times.last ?? 0)}
+            """)
+    }
+}

@@ -7,6 +7,6 @@ struct RefoldBench: ParsableCommand {
         commandName: "refold-bench", abstract: "Benchmarks of the parts.",
         subcommands: [
             AppendBench.self, DecodeBench.self, TreeBench.self, FoldBench.self, IngestBench.self, HistoryBench.self,
-            OpenBench.self, VerifyBench.self,
+            OpenBench.self, VerifyBench.self, LookupBench.self,
         ])
 }
