@@ -102,8 +102,8 @@ struct SealedTreeTests {
         #expect(made.through == sections[0]?.through && made.rows == sections[0]?.rows)
     }
 
-    /// The folder as a kill would leave it, at many moments of a life with packing, sealing and signing: every one opens
-    /// again, and what was signed before is the beginning of what is signed after.
+    /// The folder as a kill would leave it, at many moments of a life with packing, sealing and signing: every one
+    /// opens again, and what was signed before is the beginning of what is signed after.
     @Test func whateverMomentItStopsAtTheTreeGoesOn() throws {
         let clock = TestClock()
         var options = signer.options(segmentBytes: 128 << 10)

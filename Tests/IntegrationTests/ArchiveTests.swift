@@ -111,8 +111,8 @@ import FoundationNetworking
         #expect(said, "\(String(describing: world.status()))")
         // Commands are still taken: what decides them holds no removed decision.
         let added = try world.run([
-            "firmware", "add", "--tenant", "acme", "--version", "2", "--url", "https://x.example/2", "--http", world.http,
-            "--data", world.data,
+            "firmware", "add", "--tenant", "acme", "--version", "2", "--url", "https://x.example/2",
+            "--http", world.http, "--data", world.data,
         ])
         #expect(added.code == 0, "\(added.error)")
         world.killDaemon()
