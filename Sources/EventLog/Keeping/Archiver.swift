@@ -77,10 +77,12 @@ public final class Archiver: Sendable {
     /// Archives the next segment that waits. False when none does, or it is not time yet to try again.
     public func step() -> Bool {
         let now = log.options.clock.steadyMicroseconds()
-        let waiting = log.catalog.sealed(from: status.through)
+        let through = status.through
+        let next = log.catalog.sealed(from: through, limit: 1).first
+        let waiting = next == nil ? 0 : max(1, log.catalog.sealedCount(from: through))
         let isDue = state.withLock { state in
-            state.status.waiting = waiting.count
-            guard let first = waiting.first else {
+            state.status.waiting = waiting
+            guard let first = next else {
                 state.firstWaitingSince = nil
                 state.status.waitingSeconds = 0
                 return false
@@ -89,7 +91,7 @@ public final class Archiver: Sendable {
             state.status.waitingSeconds = Double(now - (state.firstWaitingSince?.at ?? now)) / 1e6
             return now >= state.retryAt
         }
-        guard isDue, let first = waiting.first, let end = first.trailer?.end else { return false }
+        guard isDue, let first = next, let end = first.trailer?.end else { return false }
         do {
             try command(first.path, first.name)
             let note = Note(through: end.rawValue, segment: first.name, at: log.options.clock.now().description)
@@ -121,12 +123,13 @@ public final class Archiver: Sendable {
 }
 
 extension SegmentCatalog {
-    /// The sealed segments that end behind `position`, up to the first that is not sealed, in order.
-    func sealed(from position: Position) -> [Segment] {
+    /// The sealed segments from the one that holds `position` on, up to the first that is not sealed, in order; at most
+    /// `limit`. Each is opened.
+    func sealed(from position: Position, limit: Int = .max) -> [Segment] {
         var found: [Segment] = []
-        for base in bases {
-            guard let segment = try? segmentIfPresent(base: base), let trailer = segment.trailer else { break }
-            if trailer.end > position { found.append(segment) }
+        for base in bases(from: position).prefix(limit) {
+            guard let segment = try? segmentIfPresent(base: base), segment.trailer != nil else { break }
+            found.append(segment)
         }
         return found
     }

@@ -91,11 +91,14 @@ public final class Retention: Sendable {
     /// What the rules want gone, oldest first, and by which of them the first.
     private func wanted() -> (segments: [Segment], reason: String) {
         guard !rules.isOff else { return ([], "") }
-        let sealed = log.catalog.sealed(from: Position(0)).dropLast()
+        let bases = log.catalog.bases.prefix(Self.segmentsMax + 1)
         var used = log.statistics.usedBytes, found: [Segment] = [], reason = ""
         let oldest = rules.secondsMax.map { log.options.clock.now().adding(microseconds: -Int64($0) * 1_000_000) }
-        for segment in sealed.prefix(Self.segmentsMax) {
-            guard let trailer = segment.trailer else { break }
+        for (base, next) in zip(bases, bases.dropFirst()) {
+            // The newest sealed one stays: the tree begins behind it.
+            guard let segment = try? log.catalog.segmentIfPresent(base: base), let trailer = segment.trailer,
+                (try? log.catalog.segmentIfPresent(base: next))??.trailer != nil
+            else { break }
             let isOverSize = rules.bytesMax.map { used > $0 } ?? false
             let isOverAge = oldest.map { trailer.lastTime < $0 } ?? false
             guard isOverSize || isOverAge else { break }

@@ -43,6 +43,13 @@ final class SegmentCatalog: Sendable {
             return low
         }
 
+        /// The index of the entry that holds a position, or of the first.
+        func start(of position: Position) -> Int {
+            let place = place(position)
+            if place < entries.count, entries[place].base == position { return place }
+            return max(0, place - 1)
+        }
+
         func index(of base: Position) -> Int? {
             let place = place(base)
             return place < entries.count && entries[place].base == base ? place : nil
@@ -173,6 +180,16 @@ final class SegmentCatalog: Sendable {
             let place = state.place(base)
             return place > 0 ? state.entries[place - 1].base : nil
         }
+    }
+
+    /// The bases of the segment that holds `position` and of all behind it.
+    func bases(from position: Position) -> [Position] {
+        state.withLock { state in state.entries[state.start(of: position)...].map(\.base) }
+    }
+
+    /// How many segments from the one that holds `position` on are known to be sealed, up to the first that is not.
+    func sealedCount(from position: Position) -> Int {
+        state.withLock { state in state.entries[state.start(of: position)...].prefix { $0.isSealed }.count }
     }
 
     /// The segments that are not known to be sealed, but for the one being written: for each, the base of the one

@@ -37,8 +37,11 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         if let damaged = keeping.scrub?.damaged, damaged > 0 {
             reasons.append("the log is damaged in \(damaged) places: refold log verify says where and what to do")
         }
-        if let name = statistics.keeping.damaged.first {
-            let count = statistics.keeping.damaged.count
+        // What an operator has signed for stays as it is, and is no news.
+        let signed = Set(log.acceptedLosses.map(\.event.segment))
+        let damaged = statistics.keeping.damaged.filter { !signed.contains($0) }
+        if let name = damaged.first {
+            let count = damaged.count
             reasons.append("\(count) damaged files of the log are kept as they are, the first is \(name): "
                 + "refold log verify says what is lost")
         }
