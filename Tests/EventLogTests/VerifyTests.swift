@@ -285,3 +285,53 @@ struct ScrubberTests {
         #expect(steps > 8, "\(steps)")
     }
 }
+
+/// Sealed segments: every byte counts, the footer's too, and it knows whose events a lost block held.
+struct SealedVerifyTests {
+    private func makeLog(_ folder: TemporaryDirectory) throws -> FileLog {
+        var settings = options(segmentBytes: 64 << 10)
+        settings.isKeeping = true
+        let log = try FileLog.open(directory: folder.path, options: settings)
+        var random = SystemRandomNumberGenerator()
+        for _ in 0..<2000 where log.catalog.sealed(from: Position(0)).count < 3 {
+            let noise = (0..<1500).map { _ in UInt8.random(in: 33...126, using: &random) }
+            try log.add(String(decoding: noise, as: UTF8.self), at: log.options.clock.now())
+            usleep(500)
+        }
+        return log
+    }
+
+    @Test func everyPartOfTheFooterIsChecked() throws {
+        let folder = TemporaryDirectory()
+        let log = try makeLog(folder)
+        let segment = try #require(log.catalog.sealed(from: Position(0)).first), trailer = try #require(segment.trailer)
+        log.close()
+        chmod(segment.path, 0o600)
+        let good = try folder.bytes(segment.name)
+        #expect(try ReadOnlyLog(directory: folder.path).verify().isSound)
+        let footer = trailer.footerOffset, end = trailer.fileBytes
+        var places = [footer + 8, footer + 70, end - 4097, end - 9]
+        places += [trailer.index, trailer.postings, trailer.tree].filter { $0.byteCount > 0 }.map { $0.offset + 5 }
+        for place in places {
+            try folder.patch(segment.name, at: place, [good[place] ^ 0x20])
+            let report = try ReadOnlyLog(directory: folder.path).verify()
+            #expect(!report.isSound && report.unaccepted.isEmpty, "byte \(place)")
+            #expect(report.events == log.durableCount, "no event is lost")
+            try folder.patch(segment.name, at: place, [good[place]])
+        }
+        #expect(try ReadOnlyLog(directory: folder.path).verify().isSound)
+    }
+
+    @Test func theDevicesOfALostBlockAreKnownFromTheFooter() throws {
+        let folder = TemporaryDirectory()
+        let log = try makeLog(folder)
+        let segment = try #require(log.catalog.sealed(from: Position(0)).first)
+        log.close()
+        chmod(segment.path, 0o600)
+        // The whole header of the first block: nothing of it can be made out.
+        try folder.patch(segment.name, at: 4096, [UInt8](repeating: 0xEE, count: 72))
+        let damage = try #require(try ReadOnlyLog(directory: folder.path).verify().damages.first)
+        #expect(damage.devices == ["tenant/acme/device/d1"] && damage.devicesAreComplete)
+        #expect(damage.range.bytes.lowerBound == 4096 && damage.lostEvents > 1)
+    }
+}

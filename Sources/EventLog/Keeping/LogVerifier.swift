@@ -10,6 +10,8 @@ public struct LogDamage: Sendable, Equatable {
     public internal(set) var after: Timestamp?
     /// `tenant/{t}/device/{d}` of lost events, as far as they can be made out.
     public internal(set) var devices: [String] = []
+    /// Those are all that had events there.
+    public internal(set) var devicesAreComplete = false
     /// The operator's signature, when the positions were given up.
     public internal(set) var accepted: AcceptedLoss?
 
@@ -168,7 +170,11 @@ public struct LogVerifier {
     private mutating func add(_ range: CorruptRange, _ segment: Segment?) {
         var damage = LogDamage(range: range)
         damage.before = lastTime
-        if let segment, !range.positions.isEmpty { damage.devices = Salvage.devices(in: range, of: segment) }
+        if let segment, !range.positions.isEmpty {
+            let known = segment.devices(of: range.positions, limit: Salvage.devicesMax)
+            damage.devices = known ?? Salvage.devices(in: range, of: segment)
+            damage.devicesAreComplete = known.map { $0.count < Salvage.devicesMax } ?? false
+        }
         report.damages.append(damage)
     }
 
@@ -183,7 +189,14 @@ public struct LogVerifier {
     private mutating func checkTail(of segment: Segment, from offset: Int) throws(LogError) {
         // Behind what a growing segment is known to hold lies what is still in live ones; behind a sealed one's blocks
         // lies its footer.
-        guard segment.state != .growing, segment.trailer?.footerOffset != offset else { return }
+        let isFooter = try system { () throws(FileError) in try segment.hasFooterFrame(at: offset) }
+        guard segment.state != .growing || isFooter else { return }
+        if segment.trailer?.footerOffset == offset {
+            let problem = try system { () throws(FileError) in try segment.footerProblem() }
+            guard let problem, let end = segment.trailer?.end else { return }
+            return add(CorruptRange(
+                segment: segment.path, bytes: problem.bytes, positions: end..<end, reason: problem.reason), nil)
+        }
         guard let next = catalog.bases(around: segment.base).next, report.positions.upperBound >= next else { return }
         let scanner = BlockScanner(file: segment.file, salt: segment.header.salt, offset: offset)
         let size = try system { () throws(FileError) in try segment.file.byteCount() }
@@ -191,7 +204,7 @@ public struct LogVerifier {
         guard rest > offset else { return }
         add(CorruptRange(
             segment: segment.path, bytes: offset..<min(rest, size), positions: next..<next,
-            reason: "there are bytes behind the last block"), nil)
+            reason: isFooter ? "the footer's last page is damaged" : "there are bytes behind the last block"), nil)
     }
 
     private func countBytes() throws(LogError) -> UInt64 {

@@ -145,7 +145,8 @@ extension LogDamage {
         if !devices.isEmpty {
             let shown = devices.prefix(10).joined(separator: ", ")
             let more = devices.count > 10 ? " and at least \(devices.count - 10) more" : ""
-            lines.append("  of the devices (there may be others): \(shown)\(more)")
+            let others = devicesAreComplete ? "" : " (there may be others)"
+            lines.append("  of the devices\(others): \(shown)\(more)")
         }
         if let accepted {
             lines.append("  accepted at position \(accepted.position), \(accepted.at), by "
@@ -158,6 +159,7 @@ extension LogDamage {
         var object: [String: Any] = [
             "segment": range.segment, "first_byte": range.bytes.lowerBound, "end_byte": range.bytes.upperBound,
             "lost_events": lostEvents, "reason": range.reason, "devices": devices,
+            "devices_complete": devicesAreComplete,
             "before": before?.description ?? NSNull(), "after": after?.description ?? NSNull(),
             "accepted": accepted?.json ?? NSNull(),
         ]
