@@ -76,6 +76,16 @@ struct VerifyTests {
         #expect(report.events == UInt64(events) - 2)
     }
 
+    /// A file that is not sealed is looked at again before its damage is believed: each place is said once all the same.
+    @Test func severalDamagesInOneFileAreSaidOnceEach() throws {
+        let folder = TemporaryDirectory()
+        try makeLog(folder)
+        for position: UInt64 in [2, 5, 6, 9] { try flip(position, byte: 80, in: folder) }
+        let report = try ReadOnlyLog(directory: folder.path).verify()
+        #expect(report.damages.map(\.range.positions.lowerBound.rawValue) == [2, 5, 6, 9])
+        #expect(report.events == UInt64(events) - 4 && report.blocks == events - 4)
+    }
+
     @Test func aMissingFileAndADamagedHeader() throws {
         let folder = TemporaryDirectory()
         try makeLog(folder)

@@ -98,7 +98,7 @@ import FoundationNetworking
         #expect(try world.run(["config", "check", "--set", "retention.bytes=1"]).code == 2)
         try world.startDaemon(rules)
         try await world.untilSubscribed()
-        try await world.untilEnded(try world.startFleet(["--devices", "50", "--rate", "0", "--count", "40000"]))
+        try await world.untilEnded(try world.startFleet(["--devices", "50", "--rate", "0", "--count", "100000"]))
         try await world.untilQuiet()
         #expect(await eventually(within: 60) { (try? info(world)["removed"] as? Int).map { $0 > 0 } ?? false })
         try await world.untilQuiet()

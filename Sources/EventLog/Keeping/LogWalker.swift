@@ -76,7 +76,7 @@ struct LogWalker {
             case .damage(let range):
                 let begin = range.positions.lowerBound
                 if segment.state != .sealed, !(isRetry && begin <= start) { return (max(start, begin), true) }
-                if range.positions.isEmpty || range.positions.upperBound > from { try body(.damage(range, segment)) }
+                if range.positions.isEmpty || range.positions.upperBound > start { try body(.damage(range, segment)) }
             case .end:
                 if !walk.isOver { try body(.segmentEnd(segment, offset: walk.offset)) }
                 return (walk.expected, false)
