@@ -32,7 +32,7 @@ struct HistoryBench: ParsableCommand {
             time = time.adding(microseconds: 1000)
             _ = try log.append(&records)
         }
-        while log.statistics.keeping.waiting > 1 || (log.treeStatus?.size ?? 0) < log.durableCount { usleep(20_000) }
+        while log.statistics.keeping.waiting > 0 || (log.treeStatus?.size ?? 0) < log.durableCount { usleep(20_000) }
         let keeping = log.statistics.keeping
         print(#"{"events": \#(log.durableCount), "sealed": \#(keeping.sealed), "packed": \#(keeping.packed)}"#)
         // As kill -9 would: nothing is closed.
