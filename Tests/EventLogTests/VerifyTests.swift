@@ -76,7 +76,8 @@ struct VerifyTests {
         #expect(report.events == UInt64(events) - 2)
     }
 
-    /// A file that is not sealed is looked at again before its damage is believed: each place is said once all the same.
+    /// A file that is not sealed is looked at again before its damage is believed: each place is said once all
+    /// the same.
     @Test func severalDamagesInOneFileAreSaidOnceEach() throws {
         let folder = TemporaryDirectory()
         try makeLog(folder)

@@ -103,7 +103,7 @@ import Testing
     private func askTheOther() throws {
         let table = folder.appendingPathComponent("table.json")
         try JSONSerialization.data(withJSONObject: cases.all.map(\.arguments)).write(to: table)
-        let result = try run("/usr/bin/env", ["python3", Self.checkers + "/check_proof.py", "--table", table.path])
+        let result = try run("/usr/bin/python3", [Self.checkers + "/check_proof.py", "--table", table.path])
         let answers = result.out.split(separator: "\n")
         try #require(answers.count == cases.all.count, "\(result.out)")
         for (answer, one) in zip(answers, cases.all) {
@@ -201,7 +201,7 @@ import Testing
         for (what, bad) in [("no key", "nonsense"), ("a witness as the log", w)] {
             let file = folder.appendingPathComponent("judged-0").path
             #expect(try refold("check-proof", file, "--key", bad).code == 2, "\(what)")
-            let theirs = try run("/usr/bin/env", ["python3", Self.checkers + "/check_proof.py", file, "--key", bad])
+            let theirs = try run("/usr/bin/python3", [Self.checkers + "/check_proof.py", file, "--key", bad])
             #expect(theirs.code == 2, "\(what)")
         }
         #expect(try refold("check-proof", folder.path + "/absent", "--key", key).code == 2)
@@ -262,8 +262,7 @@ import Testing
         let result = try refold("export-tiles", tiles.path, "--data", data.path)
         #expect(result.code == 0, "\(result.out)")
         func judge() throws -> (code: Int32, out: String) {
-            try run("/usr/bin/env", [
-                "python3", Self.checkers + "/check_tiles.py", tiles.path, "--key", data.path + "/log.pub",
+            try run("/usr/bin/python3", [Self.checkers + "/check_tiles.py", tiles.path, "--key", data.path + "/log.pub",
             ])
         }
         let first = try judge()
