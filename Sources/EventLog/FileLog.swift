@@ -48,6 +48,9 @@ public struct FileLogOptions: Sendable {
     public var onCheckpoint: (@Sendable (SignedNote) -> Void)?
     /// Called on the writer's thread, with seconds, when an fdatasync took more than one.
     public var onSlowSync: (@Sendable (Double) -> Void)?
+    /// Called once, on the writer's thread, when the log can be written no more, before any append is told so, whoever
+    /// appended: the process must end now, acknowledging nothing. What the text says is for the operator.
+    public var onFailure: (@Sendable (String) -> Void)?
 
     public init() {}
 }

@@ -126,6 +126,26 @@ import Testing
         }
     }
 
+    /// Whoever appended: the daemon ends although no message comes in.
+    @Test(arguments: [FaultyFileSystem.Operation.write, .fdatasync])
+    func aFailureIsSaidOnceBeforeAnybodyIsTold(operation: FaultyFileSystem.Operation) throws {
+        let folder = TemporaryDirectory(), disk = FaultyFileSystem()
+        let said = Mutex<[String]>([])
+        var options = options()
+        options.fileSystem = disk
+        options.onFailure = { text in said.withLock { $0.append(text) } }
+        let log = try FileLog.open(directory: folder.path, options: options)
+        try log.add("a")
+        disk.set(.init(operation: operation, code: EIO, after: 0, times: 1))
+        #expect(throws: AppendError.self) { try log.add("b") }
+        #expect(said.withLock { $0.count } == 1)
+        #expect(said.withLock { $0[0].contains("restart to recover") })
+        disk.set(nil)
+        #expect(throws: AppendError.self) { try log.add("c") }
+        #expect(said.withLock { $0.count } == 1)
+        log.close()
+    }
+
     /// A real file system of 4 MiB. Only root can mount one; the process's own file size limit would hit other tests.
     @Test(.enabled(if: geteuid() == 0)) func aRealFullDisk() throws {
         let folder = TemporaryDirectory()

@@ -162,6 +162,7 @@ final class CommitLoop: LogWork, @unchecked Sendable {
                 let message = "the log cannot be written and stops: \(error); what is on disk beyond position "
                     + "\(end) is unknown, restart to recover"
                 queue.fail(message)
+                options.onFailure?(message)
                 complete(.failed(message))
             }
         }

@@ -60,6 +60,7 @@ final class Daemon: Sendable {
         options.signer = { (logID) throws(LogError) in
             try LogKey.open(dataFolder: settings.data, logID: logID)
         }
+        options.onFailure = onFatal
         options.onSlowSync = { seconds in
             logger.warning(
                 "an fdatasync of the log took \((seconds * 10).rounded() / 10) s: the disk is slow or failing"
