@@ -34,9 +34,6 @@ final class DiskNode {
     var sizes: [Int] = []
     /// What lay in this space before, by offset; nil while the file has no space.
     var oldSpace: [UInt8]?
-    /// What a sector held before its last sync.
-    var before: [Int: [UInt8]] = [:]
-    var keepsBefore = false
     var modified: Int64 = 0
     var isReadOnly = false
     var isLockFile = false
@@ -102,7 +99,6 @@ final class DiskNode {
     func persist(_ sector: Int) {
         let start = sector * SimulatedDisk.sectorBytes, end = start + SimulatedDisk.sectorBytes
         if stable.count < end { stable.append(contentsOf: repeatElement(0, count: end - stable.count)) }
-        if keepsBefore { before[sector] = Array(stable[start..<end]) }
         let available = max(0, min(end, bytes.count) - start)
         stable.withUnsafeMutableBytes { target in
             bytes.withUnsafeBytes { source in

@@ -88,19 +88,30 @@ extension SimulatedDisk {
         return flip
     }
 
-    /// Makes a sector read as before its last sync, or as nothing.
-    public func makeStale(_ path: String, sector: Int) {
-        locked {
-            guard let node = node(path) else { return }
-            let old = node.before[sector] ?? [UInt8](repeating: 0, count: Self.sectorBytes)
-            let start = sector * Self.sectorBytes
-            for index in 0..<Self.sectorBytes where start + index < node.bytes.count {
-                node.bytes[start + index] = old[index]
-                if start + index < node.stable.count { node.stable[start + index] = old[index] }
+    /// Makes sectors read as before they were last written: in files that are only ever appended to, as what lay in
+    /// their space before, zeroes or another file's. Returns what mends them.
+    @discardableResult
+    public func makeStale(_ path: String, sectors: Range<Int>, was old: [UInt8] = []) -> () -> Void {
+        let node: DiskNode? = locked { self.node(path) }
+        let start = sectors.lowerBound * Self.sectorBytes
+        func put(_ bytes: [UInt8]) {
+            locked {
+                guard let node else { return }
+                let end = min(sectors.upperBound * Self.sectorBytes, node.bytes.count)
+                for index in start..<max(start, end) {
+                    let byte = index - start < bytes.count ? bytes[index - start] : 0
+                    node.bytes[index] = byte
+                    if index < node.stable.count { node.stable[index] = byte }
+                }
+                clock += 1
+                node.modified = clock
+                trace.mix(start)
             }
-            clock += 1
-            node.modified = clock
         }
+        let byteCount = sectors.count * Self.sectorBytes
+        let now = locked { node.map { Array($0.bytes.dropFirst(start).prefix(byteCount)) } ?? [] }
+        put(old)
+        return { put(now) }
     }
 
     /// The dirty sectors of a file: what a power cut may lose.
@@ -161,7 +172,6 @@ extension DiskNode {
         other.syncedSize = syncedSize
         other.sizes = sizes
         other.oldSpace = oldSpace
-        other.before = before
         other.modified = modified
         other.isReadOnly = isReadOnly
         other.links = links
