@@ -116,7 +116,7 @@ public final class FileLog: LogWriter, LogSource {
         loop.onRoll = { keeper.wake() }
         writer = options.threads.start(name: "log-writer", niceness: 0, loop)
         self.tree = tree
-        treeThread = tree.map { options.threads.start(name: "log-tree", niceness: 5, $0) }
+        treeThread = tree.map { options.threads.start(name: "log-tree", niceness: 10, $0) }
         keeperThread = options.isKeeping ? options.threads.start(name: "log-keeper", niceness: 10, keeper) : nil
     }
 

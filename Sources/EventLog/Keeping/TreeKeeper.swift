@@ -75,7 +75,7 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
 
     private static let signEveryMicros: Int64 = 1_000_000
     /// A pause that gathers commits: each wake-up costs the writer.
-    private static let pauseMilliseconds = 50
+    private static let pauseMilliseconds = 200
     private static let lostAtOnce = 4096
     /// Before damage it looks again so often: an operator may have given it up.
     private static let retryMilliseconds = 1000
