@@ -194,6 +194,26 @@ struct VerifyTests {
         #expect(try ReadOnlyLog(directory: folder.path).acceptedLosses.isEmpty)
     }
 
+    /// The hint leads to a block that is damaged itself: it is met as damage, and asks nobody for acceptances again.
+    @Test func anAcceptanceThatIsDamagedItselfIsDamageLikeAnyOther() throws {
+        let folder = TemporaryDirectory()
+        try makeLog(folder)
+        try flip(7, byte: 80, in: folder)
+        let log = try FileLog.open(directory: folder.path, options: options(segmentBytes: 48 << 10))
+        let accepted = try log.acceptLosses(in: [Position(7)..<Position(8)], operatorName: "kim", reason: "gone")
+        let position = try #require(accepted.first).position
+        try log.add("behind it")
+        log.close()
+        try flip(position.rawValue, byte: 80, in: folder)
+        let other = try ReadOnlyLog(directory: folder.path)
+        #expect(other.acceptedLosses.isEmpty)
+        let report = try other.verify()
+        #expect(report.unaccepted.map(\.range.positions) == [
+            Position(7)..<Position(8), position..<position.next,
+        ])
+        #expect(throws: LogError.self) { try other.reader(from: Position(7)).read(into: EventBlock(), atLeast: 1) }
+    }
+
     @Test func aMissingFileADamagedHeaderAndTheLogsEndCanBeSignedForToo() throws {
         let folder = TemporaryDirectory()
         try makeLog(folder)

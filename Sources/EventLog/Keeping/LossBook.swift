@@ -91,24 +91,11 @@ final class LossBook: Sendable {
         guard let count = try? file.read(into: room, at: 0), count == size else { return }
         for line in room.split(separator: UInt8(ascii: "\n")) {
             let digits = line.drop { $0 < 0x30 || $0 > 0x39 }.prefix { $0 >= 0x30 && $0 <= 0x39 }
-            if let position = UInt64(String(decoding: digits, as: UTF8.self)), position < durableCount,
-                let loss = Self.read(at: Position(position), catalog, durableCount)
-            {
-                add(loss)
-            }
+            guard let position = UInt64(String(decoding: digits, as: UTF8.self)), position < durableCount else { continue }
+            // What cannot be read there is met again, and said, by whoever searches the log for it.
+            try? search(position..<(position + 1), catalog)
         }
         state.withLock { $0.hintBytes = size }
-    }
-
-    private static func read(
-        at position: Position, _ catalog: SegmentCatalog, _ durableCount: UInt64
-    ) -> AcceptedLoss? {
-        let reader = FileLogReader(catalog: catalog, position: position) { durableCount }
-        let block = EventBlock()
-        guard (try? reader.read(into: block, atLeast: 1)) == true else { return nil }
-        var found: AcceptedLoss?
-        block.forEach { record, at in if at == position { found = AcceptedLoss(record, at: at) } }
-        return found
     }
 
     /// Searches what was not searched yet between `start` and the durable end.

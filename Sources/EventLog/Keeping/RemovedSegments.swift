@@ -42,19 +42,17 @@ final class RemovedSegments: Sendable {
     /// In the order of the log.
     func all(_ catalog: SegmentCatalog) throws(LogError) -> [RemovedSegment] {
         let file = KeptFile(Self.fileName, catalog)
-        let size = (try? catalog.fileSystem.byteCount(file.path)) ?? 0
+        let size = try system { () throws(FileError) in try catalog.fileSystem.status(file.path)?.byteCount ?? 0 }
         if let known = state.withLock({ $0.byteCount == size ? $0.segments : nil }) { return known }
         let lines = size == 0 ? [] : try system { () throws(FileError) in try file.lines() }
-        var segments: [RemovedSegment] = []
+        var segments: [RemovedSegment] = [], names: Set<String> = []
         for line in lines {
             guard let segment = try? JSONDecoder().decode(RemovedSegment.self, from: Data(line)) else {
                 throw LogError(.corrupt, "\(file.path) cannot be read: restore it from a backup, or delete it: what "
                     + "was removed is then not fetched from the archive any more")
             }
             // Noted twice when the power failed before the file was deleted.
-            if segments.last?.name != segment.name, !segments.contains(where: { $0.name == segment.name }) {
-                segments.append(segment)
-            }
+            if names.insert(segment.name).inserted { segments.append(segment) }
         }
         segments.sort { $0.base < $1.base }
         state.withLock { state in (state.segments, state.byteCount) = (segments, size) }

@@ -4,10 +4,10 @@ extension ReadOnlyLog {
     /// Positions before the first that is here, of which nothing says that they were removed on purpose: the file
     /// `removed` names each segment that retention took away. Nil when the log begins where it
     /// should.
-    public var missingBeginning: Range<Position>? {
+    public func missingBeginning() throws(LogError) -> Range<Position>? {
         let first = firstPosition
         guard first > Position(0) else { return nil }
-        let removed = ((try? catalog.removed.all(catalog)) ?? []).map(\.end).filter { $0 <= first.rawValue }.max() ?? 0
+        let removed = try removedSegments().map(\.end).filter { $0 <= first.rawValue }.max() ?? 0
         return removed < first.rawValue ? Position(removed)..<first : nil
     }
 

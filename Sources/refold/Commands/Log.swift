@@ -59,7 +59,7 @@ struct LogCat: ParsableCommand {
                     .run(until: Position(end), limit: limit) { printer.print($0, $1) }
             }
             // Whoever asked for all did not get it, and not because somebody wanted it so.
-            if from == nil, since == nil, let missing = log.missingBeginning {
+            if from == nil, since == nil, let missing = try log.missingBeginning() {
                 printer.flush()
                 throw ReadOnlyLog.describe(missing: missing, in: log.directory)
             }
