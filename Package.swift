@@ -52,6 +52,10 @@ let package = Package(
         .target(name: "Decoding", dependencies: ["EventModel", "CSIMDJSON"]),
         .target(name: "Projections", dependencies: ["EventModel", "Decoding"]),
         .target(name: "Projecting", dependencies: ["EventModel", "EventLog", "Projections", "Threading"]),
+        // rows on files, beside the log: where folding need not begin at the first event
+        .target(name: "Snapshots", dependencies: [
+            "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "Threading", "CLZ4", "CChecksum",
+        ]),
         .target(name: "Postgres", dependencies: ["CPostgres", "COpenSSL"]),
         .target(
             name: "PostgresStore", dependencies: ["EventModel", "Projecting", "Projections", "Postgres"],
@@ -123,6 +127,9 @@ let package = Package(
             name: "ProjectionTestSupport", dependencies: ["EventModel", "EventLog", "Projecting", "Projections"],
             path: "Tests/ProjectionTestSupport"),
         .testTarget(name: "ProjectingTests", dependencies: ["Projecting", "ProjectionTestSupport", "TestSupport"]),
+        .testTarget(name: "SnapshotsTests", dependencies: [
+            "Snapshots", "Evidence", "ProjectionTestSupport", "TestSupport",
+        ]),
         .testTarget(
             name: "PostgresStoreTests", dependencies: ["PostgresStore", "Postgres", "ProjectionTestSupport", "TestSupport"]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),

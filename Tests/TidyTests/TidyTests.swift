@@ -70,6 +70,9 @@ struct LayeringTests {
         "Decoding": ["EventModel", "CSIMDJSON"],
         "Projections": ["EventModel", "Decoding"],
         "Projecting": ["EventModel", "EventLog", "Projections", "Threading", "Logging"],
+        "Snapshots": [
+            "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "Threading", "CLZ4", "CChecksum",
+        ],
         "Postgres": ["CPostgres", "COpenSSL", "Threading"],
         "PostgresStore": ["EventModel", "Projecting", "Projections", "Postgres", "Threading", "Logging"],
         "Queries": ["Postgres", "Threading"],
