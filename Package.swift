@@ -51,7 +51,8 @@ let package = Package(
         // log → facts → rows → PostgreSQL
         .target(name: "Decoding", dependencies: ["EventModel", "CSIMDJSON"]),
         .target(name: "Projections", dependencies: ["EventModel", "Decoding"]),
-        .target(name: "Projecting", dependencies: ["EventModel", "EventLog", "Projections", "Threading"]),
+        .target(
+            name: "Projecting", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Threading"]),
         // rows on files, beside the log: where folding need not begin at the first event
         .target(name: "Snapshots", dependencies: [
             "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "Threading", "CLZ4", "CChecksum",
@@ -119,7 +120,9 @@ let package = Package(
             "EventLog", "EventModel", "Evidence", "TestSupport", "refold",
         ]),
         .testTarget(name: "DecodingTests", dependencies: ["Decoding", "Postgres", "TestSupport"]),
-        .testTarget(name: "ProjectionsTests", dependencies: ["Projections", "PostgresStore", "TestSupport"]),
+        .testTarget(
+            name: "ProjectionsTests",
+            dependencies: ["EventLog", "Projections", "Projecting", "PostgresStore", "Postgres", "TestSupport"]),
         .testTarget(name: "IngestTests", dependencies: ["Ingest", "EventLog", "EventModel", "Threading", "TestSupport"]),
         .testTarget(name: "FleetSimulatorTests", dependencies: ["FleetSimulator", "TestSupport"]),
         .testTarget(name: "PostgresTests", dependencies: ["Postgres", "TestSupport"]),

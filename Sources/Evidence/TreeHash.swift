@@ -66,6 +66,26 @@ public enum SHA256 {
         Array(bytes).withUnsafeBytes { digest($0) }
     }
 
+    /// What comes in pieces.
+    public struct Stream {
+        private var context = SHA256_CTX()
+
+        public init() { SHA256_Init(&context) }
+
+        public mutating func update(_ bytes: UnsafeRawBufferPointer) {
+            if let start = bytes.baseAddress { SHA256_Update(&context, start, bytes.count) }
+        }
+
+        /// Nothing is added afterwards.
+        public mutating func finish() -> TreeHash {
+            var result = TreeHash()
+            withUnsafeMutableBytes(of: &result.words) {
+                _ = SHA256_Final($0.baseAddress?.assumingMemoryBound(to: UInt8.self), &context)
+            }
+            return result
+        }
+    }
+
     /// An inner node (RFC 6962, 2.1): SHA-256(0x01 ‖ left ‖ right). 65 bytes are two blocks.
     public static func node(_ left: TreeHash, _ right: TreeHash) -> TreeHash {
         var context = SHA256_CTX()

@@ -91,12 +91,12 @@ package struct ProjectionPass {
 
     private mutating func foldBlock() throws {
         let began = options.now()
-        let requests = fold.prepare(block, from: next)
+        let requests = fold.prepare(block, in: next..<block.end)
         if !requests.isEmpty {
             try store.load(requests, of: fold.descriptor) { fold.load(table: $0, row: $1) }
         }
         let count = Int(block.end.rawValue - next.rawValue)
-        fold.fold(block, from: next)
+        fold.fold(block, in: next..<block.end)
         next = block.end
         lastReceivedAt = block.lastTime
         foldedBytes += block.byteCount

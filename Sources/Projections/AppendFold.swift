@@ -5,26 +5,45 @@ import EventModel
 protocol AppendProjection {
     static var descriptor: ProjectionDescriptor { get }
     init()
+    /// What the record concerns, when it gives a row at all.
+    static func key(of record: RecordView) -> UnsafeRawBufferPointer
     /// Appends the row of a record, or none.
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer)
 }
 
+extension AppendProjection {
+    /// The device's address, where the topic has one; else nothing.
+    static func key(of record: RecordView) -> UnsafeRawBufferPointer {
+        let hasTopic = record.kind == .message || record.kind == .rejection
+        guard hasTopic, let topic = DeviceTopic(record.topic)
+        else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+        return UnsafeRawBufferPointer(rebasing: record.topic[topic.address])
+    }
+}
+
 final class AppendFold<Projection: AppendProjection>: FoldEngine {
+    private let scope: FoldScope
     private let projection = Projection()
-    private let decoder = FactDecoder()
+    private let decoder: FactDecoder
     private var pending = RowBuffer()
 
-    init() {}
+    init(_ scope: FoldScope, _ decoder: FactDecoder) {
+        self.scope = scope
+        self.decoder = decoder
+    }
 
     static var descriptor: ProjectionDescriptor { Projection.descriptor }
     var dirtyRowCount: Int { pending.rowCount }
+    var pendingByteCount: Int { pending.bytes.count }
+    var stateByteCount: Int { 0 }
 
-    func prepare(_ block: EventBlock, from: Position) -> [LoadRequest] { [] }
+    func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] { [] }
     func load(table: Int, row: RowReader) {}
 
-    func fold(_ block: EventBlock, from: Position) {
+    func fold(_ block: EventBlock, in range: Range<Position>) {
         block.forEach { record, position in
-            if position >= from { projection.append(record, position, decoder: decoder, into: &pending) }
+            guard range.contains(position), scope.isAll || scope.includes(Projection.key(of: record)) else { return }
+            projection.append(record, position, decoder: decoder, into: &pending)
         }
     }
 

@@ -103,6 +103,9 @@ struct CampaignDeviceState: RowState {
 
 /// Keys in memory: a campaign's id in eight bytes, and for a device its own id behind it.
 enum CampaignKey {
+    /// The campaign's `FoldKey`.
+    static func name(_ campaign: Int64) -> String { "campaign/\(campaign)" }
+
     static func make(_ campaign: Int64, _ device: some Collection<UInt8>, into key: inout [UInt8]) {
         key.removeAll(keepingCapacity: true)
         withUnsafeBytes(of: campaign.bigEndian) { key.append(contentsOf: $0) }

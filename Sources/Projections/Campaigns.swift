@@ -13,7 +13,8 @@ final class CampaignFold: ProjectionFold {
         var succeeded: Int64 = 0, failed: Int64 = 0, skipped: Int64 = 0
     }
 
-    private let decoder = FactDecoder()
+    private let scope: FoldScope
+    private let decoder: FactDecoder
     private var campaigns = KeyedTable<CampaignState>()
     private var devices = KeyedTable<CampaignDeviceState>()
     private var firmware = RowBuffer()
@@ -21,20 +22,28 @@ final class CampaignFold: ProjectionFold {
     private var deltas: [Int64: Counts] = [:]
     private var keyBytes: [UInt8] = []
 
-    init() {}
+    init(_ scope: FoldScope, _ decoder: FactDecoder) {
+        self.scope = scope
+        self.decoder = decoder
+    }
 
     var descriptor: ProjectionDescriptor { CampaignTables.descriptor }
     var dirtyRowCount: Int {
         campaigns.dirty.count + devices.dirty.count + firmware.rowCount + unmatched.rowCount + deltas.count
     }
 
+    var pendingByteCount: Int {
+        campaigns.dirtyByteCount + devices.dirtyByteCount + firmware.bytes.count + unmatched.bytes.count
+    }
+    var stateByteCount: Int { campaigns.byteCount + devices.byteCount }
+
     // MARK: rows that must be known
 
-    func prepare(_ block: EventBlock, from: Position) -> [LoadRequest] {
-        campaigns.beginRound(isStart: from == Position(0))
-        devices.beginRound(isStart: from == Position(0))
+    func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] {
+        campaigns.beginRound(isStart: range.lowerBound == Position(0))
+        devices.beginRound(isStart: range.lowerBound == Position(0))
         block.forEach { record, position in
-            guard position >= from else { return }
+            guard range.contains(position) else { return }
             if let (topic, report) = report(in: record) {
                 _ = touchCampaign(report.campaignID)
                 _ = touchDevice(report.campaignID, record.topic[topic.device])
@@ -43,7 +52,9 @@ final class CampaignFold: ProjectionFold {
                 case .campaignCreated(let event): _ = touchCampaign(event.id)
                 case .campaignStatusChanged(_, let event): _ = touchCampaign(event.campaignID)
                 case .campaignTargets(let event):
-                    for device in event.devices { _ = touchDevice(event.campaignID, device.utf8) }
+                    for device in event.devices where owns(event, device) {
+                        _ = touchDevice(event.campaignID, device.utf8)
+                    }
                 default: break
                 }
             }
@@ -79,10 +90,10 @@ final class CampaignFold: ProjectionFold {
 
     // MARK: folding
 
-    func fold(_ block: EventBlock, from: Position) {
+    func fold(_ block: EventBlock, in range: Range<Position>) {
         defer { precondition(!campaigns.hasUnknown && !devices.hasUnknown, "a block is prepared before it is folded") }
         block.forEach { record, position in
-            guard position >= from else { return }
+            guard range.contains(position) else { return }
             if let (topic, report) = report(in: record) {
                 apply(report, record, topic, position)
             } else if record.kind == .decision {
@@ -91,11 +102,13 @@ final class CampaignFold: ProjectionFold {
         }
     }
 
-    /// What counts as a device's report: accepted and not replayed by the broker.
+    /// What counts as a device's report: accepted, not replayed by the broker, and of this fold's keys.
     private func report(in record: RecordView) -> (DeviceTopic, OTAReport)? {
         guard record.kind == .message, record.verdict == .accepted, !record.flags.contains(.retained),
             let topic = DeviceTopic(record.topic), topic.topicClass == .otaStatus,
-            case .otaStatus(let report) = decoder.decode(record, topic: topic)
+            scope.includes(UnsafeRawBufferPointer(rebasing: record.topic[topic.address])),
+            case .otaStatus(let report) = decoder.decode(record, topic: topic),
+            !scope.defersOthers || scope.includes(CampaignKey.name(report.campaignID))
         else { return nil }
         return (topic, report)
     }
@@ -161,8 +174,9 @@ final class CampaignFold: ProjectionFold {
 
     private func apply(_ fact: OwnFact, _ at: Timestamp, _ position: Position) {
         switch fact {
-        case .firmwareAdded(let event): append(event, at)
+        case .firmwareAdded(let event): if scope.includes("firmware/\(event.id)") { append(event, at) }
         case .campaignCreated(let event):
+            guard takesIn(event.id) else { return }
             let id = touchCampaign(event.id)
             guard campaigns.states[Int(id)].created == nil else { return }
             var state = CampaignState()
@@ -171,9 +185,10 @@ final class CampaignFold: ProjectionFold {
             state.createdAt = Moment(at)
             state.lastPosition = position
             campaigns.states[Int(id)] = state
-            campaigns.markDirty(id)
+            if writes(event.id) { campaigns.markDirty(id) }
         case .campaignTargets(let event): add(event, at, position)
         case .campaignStatusChanged(let schema, let event):
+            guard takesIn(event.campaignID) else { return }
             let id = touchCampaign(event.campaignID)
             guard campaigns.states[Int(id)].created != nil else { return }
             campaigns.states[Int(id)].status = event.after
@@ -182,14 +197,14 @@ final class CampaignFold: ProjectionFold {
                 campaigns.states[Int(id)].startedAt = Moment(at)
             }
             if schema == .campaignAborted { campaigns.states[Int(id)].completedAt = Moment(at) }
-            campaigns.markDirty(id)
+            if writes(event.campaignID) { campaigns.markDirty(id) }
         case .commandRejected, .lossAccepted, .segmentsRemoved, .broker, .none, .undecodable: break
         }
     }
 
     private func add(_ event: CampaignTargets, _ at: Timestamp, _ position: Position) {
         let tenant = Array(event.tenantID.utf8)
-        for (offset, device) in event.devices.enumerated() {
+        for (offset, device) in event.devices.enumerated() where owns(event, device) {
             let id = touchDevice(event.campaignID, device.utf8)
             guard !devices.states[Int(id)].isTarget else { continue }
             var state = CampaignDeviceState()
@@ -201,6 +216,14 @@ final class CampaignFold: ProjectionFold {
             devices.states[Int(id)] = state
             devices.markDirty(id)
         }
+    }
+
+    /// Whether this fold writes a campaign's own row.
+    private func writes(_ campaign: Int64) -> Bool { scope.includes(CampaignKey.name(campaign)) }
+    private func takesIn(_ campaign: Int64) -> Bool { !scope.defersOthers || writes(campaign) }
+    private func owns(_ targets: CampaignTargets, _ device: String) -> Bool {
+        scope.isAll || (takesIn(targets.campaignID)
+            && scope.includes("tenant/\(targets.tenantID)/device/\(device)"))
     }
 
     private func append(_ event: FirmwareAdded, _ at: Timestamp) {

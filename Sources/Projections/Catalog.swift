@@ -1,20 +1,37 @@
+import Decoding
+
 /// Every projection that there is: its name, and how one begins. Adding a projection adds a line here, a file beside
 /// this one, a migration and a recorded case.
 public struct Catalog: Sendable {
     public struct Entry: Sendable {
         public let descriptor: ProjectionDescriptor
-        public let makeFold: @Sendable () -> any ProjectionFold
+        private let make: @Sendable (FoldScope, FactDecoder) -> any ProjectionFold
+
+        public init(
+            descriptor: ProjectionDescriptor, make: @escaping @Sendable (FoldScope, FactDecoder) -> any ProjectionFold
+        ) {
+            self.descriptor = descriptor
+            self.make = make
+        }
 
         public var name: String { descriptor.name }
+
+        /// A new fold, without memory, over the keys of a scope. Folds of one thread that fold the same blocks in turn
+        /// may share a decoder: what one found sound another need not look at again.
+        public func makeFold(_ scope: FoldScope, decoder: FactDecoder = FactDecoder()) -> any ProjectionFold {
+            make(scope, decoder)
+        }
     }
 
     public static let entries: [Entry] = [
-        Entry(descriptor: DeviceStatus.descriptor) { FoldBox(KeyedFold<DeviceStatus>.self) },
-        Entry(descriptor: DeviceConnectionEvents.descriptor) { FoldBox(AppendFold<DeviceConnectionEvents>.self) },
-        Entry(descriptor: CampaignTables.descriptor) { CampaignFold() },
-        Entry(descriptor: MQTTConnectionStatus.descriptor) { FoldBox(KeyedFold<MQTTConnectionStatus>.self) },
-        Entry(descriptor: DeadLetters.descriptor) { FoldBox(AppendFold<DeadLetters>.self) },
-        Entry(descriptor: AuditLogs.descriptor) { FoldBox(AppendFold<AuditLogs>.self) },
+        Entry(descriptor: DeviceStatus.descriptor) { FoldBox(KeyedFold<DeviceStatus>.self, $0, $1) },
+        Entry(descriptor: DeviceConnectionEvents.descriptor) {
+            FoldBox(AppendFold<DeviceConnectionEvents>.self, $0, $1)
+        },
+        Entry(descriptor: CampaignTables.descriptor) { CampaignFold($0, $1) },
+        Entry(descriptor: MQTTConnectionStatus.descriptor) { FoldBox(KeyedFold<MQTTConnectionStatus>.self, $0, $1) },
+        Entry(descriptor: DeadLetters.descriptor) { FoldBox(AppendFold<DeadLetters>.self, $0, $1) },
+        Entry(descriptor: AuditLogs.descriptor) { FoldBox(AppendFold<AuditLogs>.self, $0, $1) },
     ]
 
     public static func entry(named name: String) -> Entry? { entries.first { $0.name == name } }

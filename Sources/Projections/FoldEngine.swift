@@ -1,13 +1,16 @@
+import Decoding
 import EventModel
 
 /// What `KeyedFold` and `AppendFold` are to a `FoldBox`: `ProjectionFold`, less being called through it.
 protocol FoldEngine: AnyObject {
-    init()
+    init(_ scope: FoldScope, _ decoder: FactDecoder)
     static var descriptor: ProjectionDescriptor { get }
     var dirtyRowCount: Int { get }
-    func prepare(_ block: EventBlock, from: Position) -> [LoadRequest]
+    var pendingByteCount: Int { get }
+    var stateByteCount: Int { get }
+    func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest]
     func load(table: Int, row: RowReader)
-    func fold(_ block: EventBlock, from: Position)
+    func fold(_ block: EventBlock, in range: Range<Position>)
     func drain(into rows: inout [RowBuffer])
     func shrink(toBytes byteCount: Int)
 }
@@ -18,28 +21,32 @@ protocol FoldEngine: AnyObject {
 final class FoldBox: ProjectionFold {
     let descriptor: ProjectionDescriptor
     private let dirtyRows: () -> Int
-    private let prepareBlock: (EventBlock, Position) -> [LoadRequest]
+    private let byteCounts: () -> (pending: Int, state: Int)
+    private let prepareBlock: (EventBlock, Range<Position>) -> [LoadRequest]
     private let loadRow: (Int, RowReader) -> Void
-    private let foldBlock: (EventBlock, Position) -> Void
+    private let foldBlock: (EventBlock, Range<Position>) -> Void
     private let drainRows: (inout [RowBuffer]) -> Void
     private let shrinkState: (Int) -> Void
 
     @inline(__always)
-    init<Engine: FoldEngine>(_ type: Engine.Type) {
-        let engine = Engine()
+    init<Engine: FoldEngine>(_ type: Engine.Type, _ scope: FoldScope, _ decoder: FactDecoder) {
+        let engine = Engine(scope, decoder)
         descriptor = Engine.descriptor
         dirtyRows = { engine.dirtyRowCount }
-        prepareBlock = { engine.prepare($0, from: $1) }
+        byteCounts = { (engine.pendingByteCount, engine.stateByteCount) }
+        prepareBlock = { engine.prepare($0, in: $1) }
         loadRow = { engine.load(table: $0, row: $1) }
-        foldBlock = { engine.fold($0, from: $1) }
+        foldBlock = { engine.fold($0, in: $1) }
         drainRows = { engine.drain(into: &$0) }
         shrinkState = { engine.shrink(toBytes: $0) }
     }
 
     var dirtyRowCount: Int { dirtyRows() }
-    func prepare(_ block: EventBlock, from: Position) -> [LoadRequest] { prepareBlock(block, from) }
+    var pendingByteCount: Int { byteCounts().pending }
+    var stateByteCount: Int { byteCounts().state }
+    func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] { prepareBlock(block, range) }
     func load(table: Int, row: RowReader) { loadRow(table, row) }
-    func fold(_ block: EventBlock, from: Position) { foldBlock(block, from) }
+    func fold(_ block: EventBlock, in range: Range<Position>) { foldBlock(block, range) }
     func drain(into rows: inout [RowBuffer]) { drainRows(&rows) }
     func shrink(toBytes byteCount: Int) { shrinkState(byteCount) }
 }

@@ -40,40 +40,46 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
         var hint: Hint
     }
 
+    private let scope: FoldScope
     private let projection = Projection()
-    private let decoder = FactDecoder()
+    private let decoder: FactDecoder
     private var table = KeyedTable<Projection.State>()
     /// The row of each record of the block that was prepared.
     private var touches: ContiguousArray<Touch> = []
-    private var prepared: (base: Position, count: Int, from: Position)?
+    private var prepared: (base: Position, count: Int, range: Range<Position>)?
     private var keyBytes: [UInt8] = []
 
-    init() {}
+    init(_ scope: FoldScope, _ decoder: FactDecoder) {
+        self.scope = scope
+        self.decoder = decoder
+    }
 
     static var descriptor: ProjectionDescriptor { Projection.descriptor }
     var dirtyRowCount: Int { table.dirty.count }
+    var pendingByteCount: Int { table.dirtyByteCount }
+    var stateByteCount: Int { table.byteCount }
 
-    func prepare(_ block: EventBlock, from: Position) -> [LoadRequest] {
-        find(block, from)
+    func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] {
+        find(block, range)
         let request = table.takeUnknown(table: 0) { projection.encodeKey($0, into: &$1) }
         return request.map { [$0] } ?? []
     }
 
-    private func find(_ block: EventBlock, _ from: Position) {
-        Self.find(block, from, projection, &table, &touches)
-        prepared = (block.base, block.count, from)
+    private func find(_ block: EventBlock, _ range: Range<Position>) {
+        Self.find(block, range, scope, projection, &table, &touches)
+        prepared = (block.base, block.count, range)
     }
 
     /// Static and by `inout`: no exclusivity check and no reference count in the loop.
     private static func find(
-        _ block: EventBlock, _ from: Position, _ projection: Projection, _ table: inout KeyedTable<Projection.State>,
-        _ touches: inout ContiguousArray<Touch>
+        _ block: EventBlock, _ range: Range<Position>, _ scope: FoldScope, _ projection: Projection,
+        _ table: inout KeyedTable<Projection.State>, _ touches: inout ContiguousArray<Touch>
     ) {
         touches.removeAll(keepingCapacity: true)
         touches.reserveCapacity(block.count)
-        table.beginRound(isStart: from == Position(0))
+        table.beginRound(isStart: range.lowerBound == Position(0))
         block.forEach { record, position in
-            guard position >= from, let (key, hint) = projection.key(of: record) else {
+            guard range.contains(position), let (key, hint) = projection.key(of: record), scope.includes(key) else {
                 touches.append(.none)
                 return
             }
@@ -88,9 +94,9 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
         table.update(id) { projection.decode(row, into: &$0, in: &$1) }
     }
 
-    func fold(_ block: EventBlock, from: Position) {
-        if prepared?.base != block.base || prepared?.count != block.count || prepared?.from != from {
-            find(block, from)
+    func fold(_ block: EventBlock, in range: Range<Position>) {
+        if prepared?.base != block.base || prepared?.count != block.count || prepared?.range != range {
+            find(block, range)
         }
         prepared = nil
         precondition(!table.hasUnknown, "a block is prepared, and its rows loaded, before it is folded")

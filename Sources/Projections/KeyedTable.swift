@@ -47,6 +47,9 @@ struct KeyedTable<State: RowState>: ~Copyable {
         arena.allocatedBytes + slots.count * 8 + rows.count * (MemoryLayout<Row>.stride + MemoryLayout<State>.stride)
     }
 
+    /// About what the changed rows take, in bytes.
+    var dirtyByteCount: Int { rows.isEmpty ? 0 : byteCount / rows.count * dirty.count }
+
     func key(_ id: UInt32) -> UnsafeRawBufferPointer { arena.bytes(rows[Int(id)].key) }
 
     // MARK: looking up

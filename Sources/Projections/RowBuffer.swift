@@ -30,6 +30,9 @@ public struct RowBuffer: Sendable {
         put(Int16(fieldCount))
     }
 
+    /// Fields in their tuple form, length prefixes included.
+    public mutating func appendFields(_ fields: some Collection<UInt8>) { bytes.append(contentsOf: fields) }
+
     public mutating func null() { put(Int32(-1)) }
 
     public mutating func int8(_ value: Int64) {

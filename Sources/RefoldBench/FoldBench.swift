@@ -18,12 +18,12 @@ struct FoldBench: ParsableCommand {
         }
         let log = try ReadOnlyLog(directory: data + "/log")
         let reader = try log.reader(from: log.firstPosition)
-        let fold = entry.makeFold(), block = EventBlock(capacity: 4 << 20)
+        let fold = entry.makeFold(.all), block = EventBlock(capacity: 4 << 20)
         let clock = ContinuousClock(), begin = clock.now
         var next = log.firstPosition, loads = 0
         while try reader.read(into: block, atLeast: 256 << 10) {
-            loads += fold.prepare(block, from: next).count
-            fold.fold(block, from: next)
+            loads += fold.prepare(block, in: next..<block.end).count
+            fold.fold(block, in: next..<block.end)
             next = block.end
         }
         let folded = begin.duration(to: clock.now) / .seconds(1)

@@ -28,15 +28,19 @@ public final class CountingFold: ProjectionFold {
     }
 
     public let descriptor: ProjectionDescriptor
+    private let scope: FoldScope
     private var states: [String: State] = [:]
     private var dirty = 0
     private var newEvents: [(position: Int64, topic: String)] = []
 
-    public init(version: Int = 1) { descriptor = Self.descriptor(version: version) }
+    public init(version: Int = 1, scope: FoldScope = .all) {
+        descriptor = Self.descriptor(version: version)
+        self.scope = scope
+    }
 
-    public func prepare(_ block: EventBlock, from: Position) -> [LoadRequest] {
+    public func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] {
         var missing: Set<String> = []
-        each(block, from) { topic, _ in if states[topic] == nil { missing.insert(topic) } }
+        each(block, range) { topic, _ in if states[topic] == nil { missing.insert(topic) } }
         var keys = RowBuffer()
         for topic in missing.sorted() {
             keys.beginRow(fieldCount: 1)
@@ -50,8 +54,8 @@ public final class CountingFold: ProjectionFold {
         states[row.text(0)!] = State(messages: row.int8(1)!, lastPosition: row.int8(2)!)
     }
 
-    public func fold(_ block: EventBlock, from: Position) {
-        each(block, from) { topic, position in
+    public func fold(_ block: EventBlock, in range: Range<Position>) {
+        each(block, range) { topic, position in
             var state = states[topic]!
             state.messages += 1
             state.lastPosition = position
@@ -80,14 +84,17 @@ public final class CountingFold: ProjectionFold {
     }
 
     public var dirtyRowCount: Int { dirty + newEvents.count }
+    public var pendingByteCount: Int { dirtyRowCount * 32 }
+    public var stateByteCount: Int { states.count * 64 }
 
     public func shrink(toBytes byteCount: Int) { states = states.filter { $0.value.dirty } }
 
-    /// Topics that begin with `quiet` change nothing.
-    private func each(_ block: EventBlock, _ from: Position, _ body: (String, Int64) -> Void) {
+    /// Topics that begin with `quiet` change nothing. A topic is a key of its own.
+    private func each(_ block: EventBlock, _ range: Range<Position>, _ body: (String, Int64) -> Void) {
         block.forEach { record, position in
             let topic = record.topicString
-            if position >= from, !topic.hasPrefix("quiet") { body(topic, Int64(position.rawValue)) }
+            guard range.contains(position), !topic.hasPrefix("quiet"), scope.includes(FoldKey(topic)) else { return }
+            body(topic, Int64(position.rawValue))
         }
     }
 }

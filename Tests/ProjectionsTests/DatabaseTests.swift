@@ -22,19 +22,20 @@ import Testing
     private static func fold(
         _ history: History, _ entry: Catalog.Entry, into store: PostgresStore, seed: UInt64
     ) throws {
-        var random = Seeded(state: seed), fold = entry.makeFold(), start = 0, last: Position?
+        var random = Seeded(state: seed), fold = entry.makeFold(.all), start = 0, last: Position?
         while start < history.batches.count {
             let end = min(history.batches.count, start + Int.random(in: 1...120, using: &random))
             let block = history.block(start..<end), from = Position(UInt64(start))
-            try store.load(fold.prepare(block, from: from), of: entry.descriptor) { fold.load(table: $0, row: $1) }
-            fold.fold(block, from: from)
+            let range = from..<block.end
+            try store.load(fold.prepare(block, in: range), of: entry.descriptor) { fold.load(table: $0, row: $1) }
+            fold.fold(block, in: range)
             var rows = [RowBuffer](repeating: RowBuffer(), count: entry.descriptor.tables.count)
             fold.drain(into: &rows)
             let new = Position(UInt64(end - 1))
             try store.commit(rows, of: entry.descriptor, partition: 0, from: last, to: new)
             last = new
             start = end
-            if Int.random(in: 0..<3, using: &random) == 0 { fold = entry.makeFold() }
+            if Int.random(in: 0..<3, using: &random) == 0 { fold = entry.makeFold(.all) }
         }
     }
 

@@ -201,19 +201,19 @@ extension History {
         _ entry: Catalog.Entry, cuts: [Int] = [], drains: Set<Int> = [], restarts: Set<Int> = [], shrinks: Set<Int> = []
     ) -> MemoryTables {
         let tables = MemoryTables(entry.descriptor)
-        var fold = entry.makeFold()
+        var fold = entry.makeFold(.all)
         var start = 0
         for end in (cuts.filter { $0 > 0 && $0 < batches.count } + [batches.count]) where end > start {
             let block = block(start..<end), from = Position(UInt64(start))
-            tables.load(fold.prepare(block, from: from), into: fold)
-            fold.fold(block, from: from)
+            tables.load(fold.prepare(block, in: from..<block.end), into: fold)
+            fold.fold(block, in: from..<block.end)
             if drains.contains(end) || restarts.contains(end) || end == batches.count {
                 var rows = [RowBuffer](repeating: RowBuffer(), count: entry.descriptor.tables.count)
                 fold.drain(into: &rows)
                 precondition(fold.dirtyRowCount == 0)
                 tables.write(rows)
             }
-            if restarts.contains(end) { fold = entry.makeFold() }
+            if restarts.contains(end) { fold = entry.makeFold(.all) }
             if shrinks.contains(end) { fold.shrink(toBytes: 0) }
             start = end
         }

@@ -95,7 +95,7 @@ import Testing
                 #expect(table.columns.contains { $0.role == .key }, "\(table.name) has no key")
                 #expect(Set(table.columns.map(\.name)).count == table.columns.count)
             }
-            #expect(entry.makeFold().descriptor.name == entry.name)
+            #expect(entry.makeFold(.all).descriptor.name == entry.name)
         }
     }
 }

@@ -163,7 +163,7 @@ import Testing
         let database = ModelDatabase(random: SeededRandom(seed: 1))
         let entry = try #require(Catalog.entry(named: "dead_letters"))
         var pass = try ProjectionPass(
-            source: bench.log, fold: entry.makeFold(), store: ModelStore(database), options: ProjectorOptions())
+            source: bench.log, fold: entry.makeFold(.all), store: ModelStore(database), options: ProjectorOptions())
         while try pass.step() {}
         #expect(database.checkpoint(of: entry.descriptor) == Position(11))
         // The log comes back from a backup that is older than the tables.
@@ -171,7 +171,7 @@ import Testing
         older.append(["event 0"])
         let error = #expect(throws: ProjectorError.self) {
             _ = try ProjectionPass(
-                source: older.log, fold: entry.makeFold(), store: ModelStore(database), options: ProjectorOptions())
+                source: older.log, fold: entry.makeFold(.all), store: ModelStore(database), options: ProjectorOptions())
         }
         #expect(error.map { "\($0)" }?.contains("past the log's end") == true)
         #expect(database.checkpoint(of: entry.descriptor) == Position(11), "nothing was changed")

@@ -69,7 +69,7 @@ struct LayeringTests {
         "Ingest": ["EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform", "Logging"],
         "Decoding": ["EventModel", "CSIMDJSON"],
         "Projections": ["EventModel", "Decoding"],
-        "Projecting": ["EventModel", "EventLog", "Projections", "Threading", "Logging"],
+        "Projecting": ["EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Threading", "Logging"],
         "Snapshots": [
             "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "Threading", "CLZ4", "CChecksum",
         ],

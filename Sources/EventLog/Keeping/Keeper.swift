@@ -15,6 +15,7 @@
 
 import EventModel
 import Glibc
+import Threading
 
 /// Packs and seals segments, one a step, beside the writer.
 /// `@unchecked Sendable`: only whoever steps it touches anything here but `monitor`.

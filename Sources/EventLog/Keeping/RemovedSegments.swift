@@ -1,6 +1,7 @@
 import EventModel
 import FoundationEssentials
 import Synchronization
+import Threading
 
 /// A segment that the retention rules took off this disk.
 public struct RemovedSegment: Codable, Sendable, Equatable {

@@ -1,6 +1,7 @@
 import EventModel
 import Evidence
 import Synchronization
+import Threading
 
 /// How the log's tree stands, for the operator.
 public struct TreeStatus: Sendable {

@@ -1,4 +1,5 @@
 import EventModel
+import Threading
 import Synchronization
 
 /// What submitters, readers and the writer's thread share: the queue, the durable count, the counters.

@@ -1,5 +1,6 @@
 import EventModel
 import Glibc
+import Threading
 
 /// The segment that is being written, and the next one, prepared ahead. Belongs to the writer's thread.
 ///

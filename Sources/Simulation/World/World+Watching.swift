@@ -127,7 +127,8 @@ extension World {
         options.readBytes = 1 + random.below(8000)
         options.dirtyRowsMax = 1 + random.below(20)
         options.stateBytesMax = random.pick([0, 1 << 20])
-        return try ProjectionPass(source: log, fold: entry.makeFold(), store: ModelStore(database), options: options)
+        return try ProjectionPass(
+            source: log, fold: entry.makeFold(.all), store: ModelStore(database), options: options)
     }
 
     private func judge(_ error: any Error, _ process: WriterProcess, _ name: String) throws {

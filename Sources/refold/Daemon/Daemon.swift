@@ -174,7 +174,7 @@ final class Daemon: Sendable {
             options.minimumCommitInterval = entry.descriptor.minimumCommitInterval
             let name = entry.descriptor.name
             return Projector(
-                entry.descriptor, source: log, options: options, makeFold: entry.makeFold,
+                entry.descriptor, source: log, options: options, makeFold: { entry.makeFold(.all) },
                 makeStore: { PostgresStore(Target(databaseURL, applicationName: "refold \(name)")) },
                 note: { logger.warning("\($0)", metadata: ["projection": "\(name)"]) })
         }

@@ -10,7 +10,7 @@ import Projections
 /// Rows of one table as they are at the log's durable end, as JSON objects with the columns' names.
 func foldedRows(projection name: String, table tableIndex: Int, log: any LogSource) throws -> [[String: Any]] {
     guard let entry = Catalog.entry(named: name) else { preconditionFailure("no projection \(name)") }
-    let fold = entry.makeFold(), tables = MemoryTables(), store = MemoryStore(tables)
+    let fold = entry.makeFold(.all), tables = MemoryTables(), store = MemoryStore(tables)
     let descriptor = entry.descriptor
     var rows = [RowBuffer](repeating: RowBuffer(), count: descriptor.tables.count), committed: Position?
 
@@ -22,9 +22,9 @@ func foldedRows(projection name: String, table tableIndex: Int, log: any LogSour
     }
     let reader = try log.reader(from: Position(0)), block = EventBlock(capacity: 1 << 20)
     while try reader.read(into: block, atLeast: 1 << 20) {
-        let requests = fold.prepare(block, from: block.base)
+        let requests = fold.prepare(block, in: block.base..<block.end)
         try store.load(requests, of: descriptor) { fold.load(table: $0, row: $1) }
-        fold.fold(block, from: block.base)
+        fold.fold(block, in: block.base..<block.end)
         if fold.dirtyRowCount > 10_000 { try commit(to: Position(block.end.rawValue - 1)) }
     }
     if block.end.rawValue > 0 || reader.position.rawValue > 0 {

@@ -1,13 +1,17 @@
+#if canImport(Glibc)
 import Glibc
+#else
+import Musl
+#endif
 
 /// A mutex with one condition variable: what `Synchronization.Mutex` lacks is waiting.
 /// `@unchecked Sendable`: `value` is touched only under the mutex.
-final class Monitor<Value>: @unchecked Sendable {
+package final class Monitor<Value>: @unchecked Sendable {
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let condition: UnsafeMutablePointer<pthread_cond_t>
     private var value: Value
 
-    init(_ value: Value) {
+    package init(_ value: Value) {
         self.value = value
         mutex = .allocate(capacity: 1)
         condition = .allocate(capacity: 1)
@@ -27,14 +31,14 @@ final class Monitor<Value>: @unchecked Sendable {
         mutex.deallocate()
     }
 
-    func withLock<R, E: Error>(_ body: (inout Value) throws(E) -> R) throws(E) -> R {
+    package func withLock<R, E: Error>(_ body: (inout Value) throws(E) -> R) throws(E) -> R {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }
         return try body(&value)
     }
 
     /// Waits until `body` gives a result; it is asked again after every `wakeAll` or `wakeOne`.
-    func wait<R>(_ body: (inout Value) -> R?) -> R {
+    package func wait<R>(_ body: (inout Value) -> R?) -> R {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }
         while true {
@@ -44,7 +48,7 @@ final class Monitor<Value>: @unchecked Sendable {
     }
 
     /// The same with a limit; nil when it is over.
-    func wait<R>(atMostMilliseconds limit: Int, _ body: (inout Value) -> R?) -> R? {
+    package func wait<R>(atMostMilliseconds limit: Int, _ body: (inout Value) -> R?) -> R? {
         var deadline = timespec()
         clock_gettime(CLOCK_MONOTONIC, &deadline)
         let nanoseconds = deadline.tv_nsec + limit % 1000 * 1_000_000
@@ -58,6 +62,6 @@ final class Monitor<Value>: @unchecked Sendable {
         }
     }
 
-    func wakeOne() { pthread_cond_signal(condition) }
-    func wakeAll() { pthread_cond_broadcast(condition) }
+    package func wakeOne() { pthread_cond_signal(condition) }
+    package func wakeAll() { pthread_cond_broadcast(condition) }
 }
