@@ -10,25 +10,36 @@ public actor CampaignDecider {
     private let clock: @Sendable () -> Timestamp
     private let executor = ThreadExecutor(name: "campaigns")
     private let block = EventBlock()
+    private let beginning: @Sendable () -> CampaignBeginning?
     private var folded: CampaignState?
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
-    /// `clock` gives the time that decisions are stamped with; the log raises it where it must.
-    public init(writer: any LogWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp) {
+    /// - Parameters:
+    ///   - clock: gives the time that decisions are stamped with; the log raises it where it must.
+    ///   - beginning: a state of before, from a snapshot; nil where there is none.
+    public init(
+        writer: any LogWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
+        beginning: @escaping @Sendable () -> CampaignBeginning? = { nil }
+    ) {
         self.writer = writer
         self.source = source
         self.clock = clock
+        self.beginning = beginning
     }
 
-    /// The state, refolded from the whole log the first time it is asked for. Device messages are passed over
-    /// undecoded. Called once at start-up, so that the first command need not wait.
+    /// The state, refolded the first time it is asked for: from a snapshot on where there is one, else from the whole
+    /// log. Device messages are passed over undecoded. Called once at start-up, so that the first command need not
+    /// wait.
     /// - Throws: `LogError`, `CampaignLogError`.
     @discardableResult
     public func recover() throws -> CampaignState {
         if let folded { return folded }
-        var state = CampaignState()
-        try fold(Position(0)..<Position(source.durableCount), into: &state)
+        let durable = Position(source.durableCount)
+        // A snapshot beyond the log's end belongs to a log that was longer once.
+        let start = beginning().flatMap { $0.end <= durable ? $0 : nil }
+        var state = start?.state ?? CampaignState()
+        try state.fold((start?.end ?? Position(0))..<durable, of: source, block)
         folded = state
         return state
     }
@@ -48,19 +59,39 @@ public actor CampaignDecider {
             // What counts is what the log holds, its times included: it is read back, not remembered. Should that
             // fail, the state is refolded at the next command, since the decision stands.
             folded = nil
-            try fold(positions, into: &state)
+            try state.fold(positions, of: source, block)
             folded = state
             return answer(to: events, at: positions)
         }
     }
+}
 
-    private func fold(_ positions: Range<Position>, into state: inout CampaignState) throws {
+/// A state of before, to go on from.
+public struct CampaignBeginning: Sendable {
+    public let state: CampaignState
+    /// So many events are folded in it.
+    public let end: Position
+
+    public init(state: CampaignState, end: Position) {
+        self.state = state
+        self.end = end
+    }
+}
+
+extension CampaignState {
+    /// Folds the decisions in `positions`, which must be durable.
+    /// - Throws: `LogError`, `CampaignLogError`.
+    public mutating func fold(_ positions: Range<Position>, of source: any LogSource) throws {
+        try fold(positions, of: source, EventBlock())
+    }
+
+    mutating func fold(_ positions: Range<Position>, of source: any LogSource, _ block: EventBlock) throws {
         guard !positions.isEmpty else { return }
         let reader = try source.decisionReader(from: positions.lowerBound)
         while reader.position < positions.upperBound, try reader.read(into: block, atLeast: 1 << 20) {
             try block.forEach { record, position in
                 guard positions.contains(position), let event = try CampaignEvent(record, at: position) else { return }
-                state.apply(event, at: position, time: record.receivedAt)
+                apply(event, at: position, time: record.receivedAt)
             }
         }
         guard reader.position >= positions.upperBound else {

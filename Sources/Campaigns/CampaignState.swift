@@ -37,19 +37,19 @@ public struct CampaignState: Sendable, Equatable {
         var answer: CommandAnswer
     }
 
-    private struct Expiry: Sendable, Equatable {
+    struct Expiry: Sendable, Equatable {
         let at: Timestamp
         let key: AnswerKey
     }
 
-    public private(set) var firmware: [Int64: Firmware] = [:]
-    public private(set) var campaigns: [Int64: Campaign] = [:]
-    public private(set) var nextFirmwareID: Int64 = 1
-    public private(set) var nextCampaignID: Int64 = 1
+    public internal(set) var firmware: [Int64: Firmware] = [:]
+    public internal(set) var campaigns: [Int64: Campaign] = [:]
+    public internal(set) var nextFirmwareID: Int64 = 1
+    public internal(set) var nextCampaignID: Int64 = 1
     /// The next row id of `ota_device_status`.
-    public private(set) var nextTargetID: Int64 = 1
-    private var answers: [AnswerKey: StoredAnswer] = [:]
-    private var expiries: [Expiry] = []
+    public internal(set) var nextTargetID: Int64 = 1
+    var answers: [AnswerKey: StoredAnswer] = [:]
+    var expiries: [Expiry] = []
 
     /// How long a key keeps its answer, in event time.
     public static let answerMicroseconds: Int64 = 24 * 3600 * 1_000_000

@@ -97,7 +97,7 @@ public final class FactDecoder {
                 switch LogSchema(rawValue: schema) {
                 case .lossAccepted: return .lossAccepted(try Self.own(record))
                 case .segmentsRemoved: return .segmentsRemoved(try Self.own(record))
-                case .clockStepped, nil: return .none
+                case .clockStepped, .snapshotCreated, nil: return .none
                 }
             }
             guard let known = CampaignSchema(rawValue: schema) else { return .none }

@@ -7,6 +7,7 @@ public enum LogSchema: String, Sendable, CaseIterable {
     case clockStepped = "log.clock_stepped/1"
     case lossAccepted = "log.loss_accepted/1"
     case segmentsRemoved = "log.segments_removed/1"
+    case snapshotCreated = "snapshot.created/1"
 }
 
 /// An operator signed for events that cannot be read any more: from here on readers and projectors go on behind them.
@@ -61,5 +62,56 @@ public struct SegmentsRemoved: Codable, Sendable, Equatable {
         self.segments = segments
         self.archived = archived
         self.reason = reason
+    }
+}
+
+/// A snapshot was written and is durable: what its bytes must be from now on.
+public struct SnapshotCreated: Codable, Sendable, Equatable {
+    /// Its name in the folder of snapshots.
+    public var file: String
+    /// So many events are folded in it.
+    public var end: UInt64
+    public var bytes: Int
+    /// Of the file, in hex, as `sha256sum` gives it.
+    public var sha256: String
+    public var tables: [Table]
+    public var deciders: [Decider]
+
+    public struct Table: Codable, Sendable, Equatable {
+        public var projection: String
+        public var version: Int
+        public var table: String
+        public var rows: Int
+        /// SHA-256 of the rows in the order of their keys, in hex (`schemas/snapshot-format.md`).
+        public var digest: String
+
+        public init(projection: String, version: Int, table: String, rows: Int, digest: String) {
+            self.projection = projection
+            self.version = version
+            self.table = table
+            self.rows = rows
+            self.digest = digest
+        }
+    }
+
+    public struct Decider: Codable, Sendable, Equatable {
+        public var name: String
+        public var version: Int
+        public var sha256: String
+
+        public init(name: String, version: Int, sha256: String) {
+            self.name = name
+            self.version = version
+            self.sha256 = sha256
+        }
+    }
+
+    public init(file: String, end: UInt64, bytes: Int, sha256: String, tables: [Table], deciders: [Decider]) {
+        self.file = file
+        self.end = end
+        self.bytes = bytes
+        self.sha256 = sha256
+        self.tables = tables
+        self.deciders = deciders
     }
 }

@@ -33,7 +33,9 @@ public struct RetentionGuard: Sendable, Equatable {
 /// Removes what the rules no longer want and nobody needs: only sealed segments, oldest first, never the newest sealed
 /// one, and only when they were archived or the operator has allowed a horizon.
 ///
-/// A segment that holds decisions goes only when it can be had back: the deciders read all decisions at each start.
+/// What cannot be had back goes only when a snapshot covers it (`coveredThrough`), so that rows and deciders' folds can
+/// still be made: from that snapshot on. Nobody making snapshots, it goes all the same, but for segments that hold
+/// decisions: the deciders then read all decisions at each start.
 ///
 /// The order of a removal: line in `removed`, synced; event `log.segments_removed/1`, durable; file deleted. After a
 /// crash in between, the file is still there and still read; it is removed again, and said again.
@@ -65,11 +67,12 @@ public final class Retention: Sendable {
     public var isDue: Bool { wanted().segments.isEmpty == false }
 
     /// Removes what may go now; returns how many segments went. Blocks on the disk and on an append.
-    public func step(guards: [RetentionGuard]) -> Int {
+    /// - Parameter coveredThrough: where the newest whole snapshot ends; nil: nobody makes snapshots.
+    public func step(guards: [RetentionGuard], coveredThrough: Position? = nil) -> Int {
         let (segments, reason) = wanted()
         var removable: [Segment] = [], blockedBy: String?
         for segment in segments {
-            blockedBy = obstacle(to: segment, guards)
+            blockedBy = obstacle(to: segment, guards, coveredThrough)
             if blockedBy != nil { break }
             removable.append(segment)
         }
@@ -109,7 +112,16 @@ public final class Retention: Sendable {
         return (found, reason)
     }
 
-    private func obstacle(to segment: Segment, _ guards: [RetentionGuard]) -> String? {
+    /// The end of the newest segment that the rules want gone and that only a snapshot can replace; nil when there is
+    /// none: whoever makes snapshots asks for it.
+    public var needsCoverThrough: Position? {
+        guard archiver == nil || !rules.canRestore else { return nil }
+        return wanted().segments.last?.trailer?.end
+    }
+
+    private func obstacle(
+        to segment: Segment, _ guards: [RetentionGuard], _ coveredThrough: Position?
+    ) -> String? {
         guard let trailer = segment.trailer else { return "\(segment.name) is not sealed" }
         if let who = guards.first(where: { $0.needsFrom < trailer.end }) {
             return "\(segment.name) is still needed: \(who.name) is at position \(who.needsFrom)"
@@ -120,8 +132,13 @@ public final class Retention: Sendable {
             return "\(segment.name) is not archived: set archive_command, or retention.allow_horizon: true to lose "
                 + "what is removed"
         }
+        guard archiver == nil || !rules.canRestore else { return nil }
+        if let coveredThrough {
+            return coveredThrough >= trailer.end ? nil : "\(segment.name) is in no snapshot yet (the newest ends at "
+                + "position \(coveredThrough)): one is made by itself, or by refold snapshot create"
+        }
         let decisions = trailer.kindCounts[Int(EventKind.decision.rawValue)]
-        if decisions > 0, archiver == nil || !rules.canRestore {
+        if decisions > 0 {
             return "\(segment.name) holds \(decisions) decisions (campaigns, firmware), which are read again at each "
                 + "start: it goes only when it is archived and restore_command can bring it back"
         }

@@ -1,0 +1,59 @@
+import EventLog
+import EventModel
+import Testing
+@testable import Campaigns
+
+/// A decider that goes on from a snapshot is where one is that read everything.
+@Suite struct StoredStateTests {
+    let log = MemoryLog()
+    let clock = TestClock()
+
+    /// Commands that are accepted, refused, repeated and expired.
+    private func history() async throws {
+        let decider = CampaignDecider(writer: log, source: log, clock: { [clock] in clock.now })
+        func run(_ command: CampaignCommand, _ key: String?, tenant: String = "t1") async throws {
+            _ = try await decider.execute(
+                CommandRequest(tenantID: tenant, actor: "admin", idempotencyKey: key, command: command))
+            clock.advance(microseconds: 3_600_000_000 * 5)
+        }
+        try await run(.addFirmware(FirmwareSpec(version: "1", fileURL: "https://h/f")), "a")
+        try await run(.createCampaign(CampaignSpec(name: "n", firmwareVersionID: 1, devices: ["d1", "d2"])), "b")
+        try await run(.start(campaign: 1), "c")
+        try await run(.start(campaign: 1), "d")
+        try await run(.pause(campaign: 1, reason: "lunch"), nil)
+        try await run(.start(campaign: 9), "a", tenant: "t2")
+        try await run(.addFirmware(FirmwareSpec(version: "2", fileURL: "https://h/f")), "a")
+        try await run(.abort(campaign: 1, reason: nil), "e")
+    }
+
+    @Test func theStateComesBackAtEveryPosition() async throws {
+        try await history()
+        let end = Position(log.durableCount)
+        var whole = CampaignState()
+        try whole.fold(Position(0)..<end, of: log)
+        for cut in 0...end.rawValue {
+            var before = CampaignState()
+            try before.fold(Position(0)..<Position(cut), of: log)
+            let bytes = try before.stored()
+            let restored = try CampaignState(stored: bytes)
+            #expect(restored == before)
+            #expect(try restored.stored() == bytes, "one state, one spelling")
+            let decider = CampaignDecider(writer: log, source: log, clock: { [clock] in clock.now }) {
+                CampaignBeginning(state: restored, end: Position(cut))
+            }
+            #expect(try await decider.recover() == whole)
+        }
+    }
+
+    @Test func aSnapshotOfALongerLogIsNotGoneOnFrom() async throws {
+        try await history()
+        let decider = CampaignDecider(writer: log, source: log, clock: { [clock] in clock.now }) { [log] in
+            CampaignBeginning(state: CampaignState(), end: Position(log.durableCount + 1))
+        }
+        #expect(try await decider.recover().campaigns.count == 1)
+    }
+
+    @Test func nonsenseIsRefused() {
+        #expect(throws: CampaignLogError.self) { try CampaignState(stored: Array("{}".utf8)) }
+    }
+}
