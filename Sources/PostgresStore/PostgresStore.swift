@@ -11,21 +11,35 @@ import Projections
 /// statement a table. Few rows go as binary arrays in one pipeline, which is one round trip; many go by
 /// binary COPY into a temporary table that is merged (measured: arrays win up to about 1,000 rows, COPY
 /// beyond).
+///
+/// When other tables take the place of those that were read (a rebuild, a rollback), their checkpoint has another
+/// generation: the next `checkpoint` or `commit` throws `.checkpointMoved`, even if the position is the same.
 public final class PostgresStore: ProjectionStore {
     private let target: Target
     private let prepare: @Sendable (Connection) throws -> Void
     private let interrupt = Interrupt()
     private var session: Session?
+    private let place: TablePlace
+    private let isFilling: Bool
+    /// Of each projection and partition whose checkpoint was read.
+    private var generations: [String: Int64] = [:]
 
     /// Beyond this many rows, or bytes, a table's rows go by COPY.
     static let arrayRowsMax = 1000
     static let arrayBytesMax = 1 << 20
 
-    /// - Parameter prepare: called with each new connection before its first use; migrations may run here.
+    /// - Parameters:
+    ///   - filling: the tables are those that `TableExchange.begin` made and nobody reads yet: many rows whose keys are
+    ///     new go straight into them.
+    ///   - prepare: called with each new connection before its first use; migrations may run here.
     public init(
-        _ target: Target, prepare: @escaping @Sendable (Connection) throws -> Void = { _ in }
+        _ target: Target, place: TablePlace = .live, filling: Bool = false,
+        prepare: @escaping @Sendable (Connection) throws -> Void = { _ in }
     ) {
+        precondition(!filling || place == .next, "only the tables of a rebuild are filled")
         self.target = target
+        self.place = place
+        isFilling = filling
         self.prepare = prepare
     }
 
@@ -36,19 +50,30 @@ public final class PostgresStore: ProjectionStore {
 
     public func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position?
     {
-        try withSession { (session) throws(PostgresError) -> Result<Position?, StoreError> in
+        let id = "\(projection.name)/\(partition)", known = generations[id]
+        return try withSession { (session) throws(PostgresError) -> Result<Position?, StoreError> in
             var key = Parameters()
             key.text(projection.name)
             key.int4(Int32(partition))
             let found = try session.connection.query(
-                "SELECT version, position FROM refold.projection_checkpoints WHERE projection = $1 AND partition = $2",
-                key, name: "read the checkpoint of \(projection.name)")
+                """
+                SELECT version, position, generation, held_version, held_reason FROM \(self.place.rawValue).projection_checkpoints \
+                WHERE projection = $1 AND partition = $2
+                """, key, name: "read the checkpoint of \(projection.name)")
             guard found.rowCount == 1, let version = found.int4(0, 0), let position = found.int8(0, 1) else {
                 return .success(nil)
             }
             guard Int(version) == projection.version else {
-                return .failure(.otherVersion(projection, found: Int(version)))
+                let isHeld = found.int4(0, 3).map(Int.init) == projection.version
+                return .failure(isHeld
+                    ? .refused(found.text(0, 4) ?? "held") : .otherVersion(projection, found: Int(version)))
             }
+            let generation = found.int8(0, 2)
+            if let known, generation != known {
+                self.generations[id] = nil
+                return .failure(.checkpointMoved("other tables stand in the place of these: going on with them"))
+            }
+            self.generations[id] = generation
             return .success(Position(UInt64(position)))
         }.get()
     }
@@ -84,29 +109,32 @@ public final class PostgresStore: ProjectionStore {
         checkpoint.text(projection.name)
         checkpoint.int4(Int32(partition))
         checkpoint.int4(Int32(projection.version))
+        let id = "\(projection.name)/\(partition)"
+        checkpoint.int8(old == nil ? nil : generations[id])
         checkpoint.int8(old.map { Int64($0.rawValue) })
         checkpoint.int8(Int64(new.rawValue))
-        try withSession { (session) throws(PostgresError) in
+        let moved: Int64? = try withSession { (session) throws(PostgresError) in
             try session.prepareOnce(
-                Self.moveCheckpoint, "SELECT refold.move_checkpoint($1, $2, $3, $4, $5)",
+                Self.moveCheckpoint, "SELECT \(self.place.rawValue).move_checkpoint($1, $2, $3, $4, $5, $6)",
                 types: checkpoint.types)
             let large = rows.indices.filter {
                 rows[$0].rowCount > Self.arrayRowsMax || rows[$0].bytes.count > Self.arrayBytesMax
             }
-            if large.isEmpty {
+            return if large.isEmpty {
                 try self.commitArrays(rows, projection, checkpoint, session)
             } else {
-                try self.commitCopies(rows, large, projection, checkpoint, session)
+                try self.commitCopies(rows, large, projection, checkpoint, isFirst: old == nil, session)
             }
         }
+        generations[id] = moved
     }
 
     private static let moveCheckpoint = "move_checkpoint"
 
-    /// The whole transaction in one round trip: a pipeline is one.
+    /// The whole transaction in one round trip: a pipeline is one. Returns the checkpoint's generation, as the next one does.
     private func commitArrays(
         _ rows: [RowBuffer], _ projection: ProjectionDescriptor, _ checkpoint: Parameters, _ session: Session
-    ) throws(PostgresError) {
+    ) throws(PostgresError) -> Int64? {
         var pipeline = Pipeline()
         for index in rows.indices where !rows[index].isEmpty {
             try prepareMerge(session.sql(projection, index), session)
@@ -115,40 +143,53 @@ public final class PostgresStore: ProjectionStore {
         for index in rows.indices where !rows[index].isEmpty {
             addMerge(rows[index], session.sql(projection, index), to: &pipeline)
         }
-        _ = try session.connection.run(pipeline)
+        return try session.connection.run(pipeline).first?.int8(0, 0)
     }
 
     private func commitCopies(
         _ rows: [RowBuffer], _ large: [Int], _ projection: ProjectionDescriptor, _ checkpoint: Parameters,
-        _ session: Session
-    ) throws(PostgresError) {
+        isFirst: Bool, _ session: Session
+    ) throws(PostgresError) -> Int64? {
         let connection = session.connection
+        /// Every key is new: none stands there before the first commit, and an insert's never does.
+        func goesStraight(_ index: Int) -> Bool {
+            switch projection.tables[index].write {
+            case .insert: isFilling
+            case .upsert: isFilling && isFirst
+            case .addDeltas: false
+            }
+        }
         for index in rows.indices where !rows[index].isEmpty {
             let sql = session.sql(projection, index)
-            if large.contains(index) { try session.stageOnce(sql) } else { try prepareMerge(sql, session) }
+            if large.contains(index) {
+                if !goesStraight(index) { try session.stageOnce(sql) }
+            } else {
+                try prepareMerge(sql, session)
+            }
         }
         do {
             var pipeline = Pipeline()
             pipeline.execute(sql: "BEGIN")
             pipeline.execute(Self.moveCheckpoint, checkpoint)
-            _ = try connection.run(pipeline)
+            let moved = try connection.run(pipeline).last?.int8(0, 0)
             for index in large {
                 let sql = session.sql(projection, index)
                 try connection.copyIn(
-                    sql.copyToStage, chunks: [Self.copyHeader, rows[index].bytes, Self.copyTrailer],
+                    goesStraight(index) ? sql.copyToTable : sql.copyToStage, chunks: [Self.copyHeader, rows[index].bytes, Self.copyTrailer],
                     name: "copy to \(sql.table.name)")
             }
             pipeline = Pipeline()
             for index in rows.indices where !rows[index].isEmpty {
                 let sql = session.sql(projection, index)
                 if large.contains(index) {
-                    pipeline.execute("stage_\(sql.name)", Parameters())
+                    if !goesStraight(index) { pipeline.execute("stage_\(sql.name)", Parameters()) }
                 } else {
                     addMerge(rows[index], sql, to: &pipeline)
                 }
             }
             pipeline.execute(sql: "COMMIT")
             _ = try connection.run(pipeline)
+            return moved
         } catch {
             if connection.isUsable { try? connection.exec("ROLLBACK") }
             throw error
@@ -189,7 +230,7 @@ public final class PostgresStore: ProjectionStore {
     private func open() throws -> Session {
         let connection = try Connection(target, interrupt: interrupt)
         try prepare(connection)
-        return try Session(connection)
+        return try Session(connection, place)
     }
 
     static func storeError(_ error: PostgresError) -> StoreError {
@@ -205,10 +246,12 @@ public final class PostgresStore: ProjectionStore {
 private final class Session {
     let connection: Connection
     private var prepared: Set<String> = []
+    private let place: TablePlace
     private var tables: [String: TableSQL] = [:]
 
-    init(_ connection: Connection) throws(PostgresError) {
+    init(_ connection: Connection, _ place: TablePlace) throws(PostgresError) {
         self.connection = connection
+        self.place = place
         // Rows and checkpoint fall back together, so a commit need not wait for the disk. Plans must not
         // depend on when the table was last analyzed: keys are looked up by index, always. The timeouts turn
         // a lock that somebody keeps into an error that people see, and free our locks when this process is
@@ -226,7 +269,7 @@ private final class Session {
     func sql(_ projection: ProjectionDescriptor, _ index: Int) -> TableSQL {
         let name = "\(projection.name)_\(projection.version)_\(index)"
         if let known = tables[name] { return known }
-        let sql = TableSQL(table: projection.tables[index], name: name)
+        let sql = TableSQL(table: projection.tables[index], place: place, name: name)
         tables[name] = sql
         return sql
     }

@@ -25,3 +25,13 @@ public enum RefoldSchema {
         try Migrator(migrations, schema: name).run(on: connection).map(\.name)
     }
 }
+
+/// The schemas that hold a projection's tables.
+public enum TablePlace: String, Sendable, CaseIterable {
+    /// What everybody reads.
+    case live = "refold"
+    /// What a rebuild folds into.
+    case next = "refold_next"
+    /// What a rebuild replaced, or a rollback took back.
+    case previous = "refold_previous"
+}

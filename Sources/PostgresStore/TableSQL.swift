@@ -5,11 +5,12 @@ import Postgres
 /// Identifiers are quoted; they come from the code, never from data.
 struct TableSQL {
     let table: Table
+    let place: TablePlace
     /// Unique among the statements and temporary tables of a connection.
     let name: String
 
     var stage: String { "refold_stage_\(name)" }
-    private var target: String { "\(RefoldSchema.name).\(quote(table.name))" }
+    private var target: String { "\(place.rawValue).\(quote(table.name))" }
     private var keys: [Column] { table.columns.filter { $0.role == .key } }
 
     /// Writes rows given as one array a column.
@@ -29,6 +30,10 @@ struct TableSQL {
     }
 
     var copyToStage: String { "COPY pg_temp.\(quote(stage)) FROM STDIN BINARY" }
+
+    /// Straight into the table: for rows whose keys are new to it, and a table without row-level security (PostgreSQL 15,
+    /// COPY, "Notes": COPY FROM is refused otherwise).
+    var copyToTable: String { "COPY \(target) (\(list(table.columns, of: nil))) FROM STDIN BINARY" }
 
     /// Reads rows by key, given as one array a key column.
     var load: String {

@@ -7,6 +7,35 @@ BEGIN
     IF to_regnamespace('refold') IS NULL THEN
         CREATE SCHEMA refold;
     END IF;
+    -- A rebuild folds into refold_next; what it replaced is kept in refold_previous, for a rollback.
+    IF to_regnamespace('refold_next') IS NULL THEN
+        CREATE SCHEMA refold_next;
+    END IF;
+    IF to_regnamespace('refold_previous') IS NULL THEN
+        CREATE SCHEMA refold_previous;
+    END IF;
+END $$;
+
+-- Whoever dropped the schema refold left those two behind: their rows belong to nothing any more.
+DO $$
+DECLARE
+    relation record;
+    routine regprocedure;
+BEGIN
+    FOR relation IN
+        SELECT oid, relkind FROM pg_class WHERE relkind IN ('r', 'v')
+            AND relnamespace IN (to_regnamespace('refold_next'), to_regnamespace('refold_previous'))
+    LOOP
+        IF EXISTS (SELECT FROM pg_class WHERE oid = relation.oid) THEN
+            EXECUTE format('DROP %s %s CASCADE', CASE relation.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
+                relation.oid::regclass);
+        END IF;
+    END LOOP;
+    FOR routine IN
+        SELECT oid FROM pg_proc WHERE pronamespace IN (to_regnamespace('refold_next'), to_regnamespace('refold_previous'))
+    LOOP
+        EXECUTE format('DROP FUNCTION %s CASCADE', routine);
+    END LOOP;
 END $$;
 
 -- Whoever reads for a tenant connects as refold_app (or as a member of it) and sets app.tenant_id. The role
@@ -38,15 +67,23 @@ CREATE TABLE refold.schema_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
--- How far each projection has come. `position` is the last event whose rows are committed.
+-- How far each projection has come. `position` is the last event whose rows are committed. `generation` is new whenever
+-- other tables take the place of these, so that nobody goes on with what it remembers of the old ones.
+CREATE SEQUENCE refold.generations;
 CREATE TABLE refold.projection_checkpoints (
-    projection text NOT NULL,
-    partition  integer NOT NULL,
-    version    integer NOT NULL,
-    position   bigint NOT NULL CHECK (position >= 0),
-    updated_at timestamptz NOT NULL,
+    projection   text NOT NULL,
+    partition    integer NOT NULL,
+    version      integer NOT NULL,
+    position     bigint NOT NULL CHECK (position >= 0),
+    updated_at   timestamptz NOT NULL,
+    generation   bigint NOT NULL DEFAULT nextval('refold.generations'),
+    -- These rows were rolled back to from that version, which must not replace them again by itself.
+    held_version integer,
+    held_reason  text,
     PRIMARY KEY (projection, partition)
 );
+CREATE TABLE refold_next.projection_checkpoints (LIKE refold.projection_checkpoints INCLUDING ALL);
+CREATE TABLE refold_previous.projection_checkpoints (LIKE refold.projection_checkpoints INCLUDING ALL);
 
 -- Positions mean something in one log only. A program with another log, or with an older copy of this one, must not
 -- go on from these checkpoints: events would be left out or mixed in silence.
@@ -57,27 +94,42 @@ CREATE TABLE refold.log_identity (
     diverged_at timestamptz
 );
 
--- Moves a checkpoint from old_position (null: none yet) to new_position, or raises RF001 when it stands
--- elsewhere, so that the transaction which holds the rows fails with it. Called first in that transaction: of
--- two projectors one waits here for the other's row lock, and then finds that it was too late.
-CREATE FUNCTION refold.move_checkpoint(
-    of_projection text, of_partition integer, of_version integer, old_position bigint, new_position bigint
-) RETURNS void LANGUAGE plpgsql AS $$
+-- Moves a checkpoint from old_position (null: none yet) to new_position and returns its generation, or raises RF001 when
+-- it stands elsewhere, so that the transaction which holds the rows fails with it. Called first in that transaction: of
+-- two projectors one waits here for the other's row lock, and then finds that it was too late. The generation is not
+-- compared when it is null: by who never asked for it.
+DO $$
+DECLARE
+    place text;
 BEGIN
-    IF old_position IS NULL THEN
-        INSERT INTO refold.projection_checkpoints (projection, partition, version, position, updated_at)
-        VALUES (of_projection, of_partition, of_version, new_position, now())
-        ON CONFLICT DO NOTHING;
-    ELSE
-        UPDATE refold.projection_checkpoints SET position = new_position, updated_at = now()
-        WHERE projection = of_projection AND partition = of_partition AND version = of_version
-          AND position = old_position;
-    END IF;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the checkpoint of % (partition %, version %) is not at % any more',
-            of_projection, of_partition, of_version, coalesce(old_position::text, 'the beginning')
-            USING ERRCODE = 'RF001';
-    END IF;
+    FOREACH place IN ARRAY ARRAY['refold', 'refold_next'] LOOP
+        EXECUTE format($definition$
+            CREATE FUNCTION %1$I.move_checkpoint(
+                of_projection text, of_partition integer, of_version integer, of_generation bigint,
+                old_position bigint, new_position bigint
+            ) RETURNS bigint LANGUAGE plpgsql AS $function$
+            DECLARE
+                moved bigint;
+            BEGIN
+                IF old_position IS NULL THEN
+                    INSERT INTO %1$I.projection_checkpoints (projection, partition, version, position, updated_at)
+                    VALUES (of_projection, of_partition, of_version, new_position, now())
+                    ON CONFLICT DO NOTHING RETURNING generation INTO moved;
+                ELSE
+                    UPDATE %1$I.projection_checkpoints SET position = new_position, updated_at = now()
+                    WHERE projection = of_projection AND partition = of_partition AND version = of_version
+                      AND generation = coalesce(of_generation, generation) AND position = old_position
+                    RETURNING generation INTO moved;
+                END IF;
+                IF moved IS NULL THEN
+                    RAISE EXCEPTION 'the checkpoint of %% (partition %%, version %%) is not at %% any more',
+                        of_projection, of_partition, of_version, coalesce(old_position::text, 'the beginning')
+                        USING ERRCODE = 'RF001';
+                END IF;
+                RETURN moved;
+            END $function$
+        $definition$, place);
+    END LOOP;
 END $$;
 
 -- Deltas are added to rows that exist. When one does not, the transaction must fail rather than lose the
