@@ -57,8 +57,8 @@ public final class PostgresStore: ProjectionStore {
             key.int4(Int32(partition))
             let found = try session.connection.query(
                 """
-                SELECT version, position, generation, held_version, held_reason FROM \(self.place.rawValue).projection_checkpoints \
-                WHERE projection = $1 AND partition = $2
+                SELECT version, position, generation, held_version, held_reason \
+                FROM \(self.place.rawValue).projection_checkpoints WHERE projection = $1 AND partition = $2
                 """, key, name: "read the checkpoint of \(projection.name)")
             guard found.rowCount == 1, let version = found.int4(0, 0), let position = found.int8(0, 1) else {
                 return .success(nil)
@@ -131,7 +131,7 @@ public final class PostgresStore: ProjectionStore {
 
     private static let moveCheckpoint = "move_checkpoint"
 
-    /// The whole transaction in one round trip: a pipeline is one. Returns the checkpoint's generation, as the next one does.
+    /// The whole transaction in one round trip: a pipeline is one. Returns the checkpoint's generation.
     private func commitArrays(
         _ rows: [RowBuffer], _ projection: ProjectionDescriptor, _ checkpoint: Parameters, _ session: Session
     ) throws(PostgresError) -> Int64? {
@@ -175,7 +175,8 @@ public final class PostgresStore: ProjectionStore {
             for index in large {
                 let sql = session.sql(projection, index)
                 try connection.copyIn(
-                    goesStraight(index) ? sql.copyToTable : sql.copyToStage, chunks: [Self.copyHeader, rows[index].bytes, Self.copyTrailer],
+                    goesStraight(index) ? sql.copyToTable : sql.copyToStage,
+                    chunks: [Self.copyHeader, rows[index].bytes, Self.copyTrailer],
                     name: "copy to \(sql.table.name)")
             }
             pipeline = Pipeline()

@@ -31,8 +31,8 @@ struct TableSQL {
 
     var copyToStage: String { "COPY pg_temp.\(quote(stage)) FROM STDIN BINARY" }
 
-    /// Straight into the table: for rows whose keys are new to it, and a table without row-level security (PostgreSQL 15,
-    /// COPY, "Notes": COPY FROM is refused otherwise).
+    /// Straight into the table: for rows whose keys are new to it, and a table without row-level security
+    /// (PostgreSQL 15, COPY, "Notes": COPY FROM is refused otherwise).
     var copyToTable: String { "COPY \(target) (\(list(table.columns, of: nil))) FROM STDIN BINARY" }
 
     /// Reads rows by key, given as one array a key column.
