@@ -4,7 +4,7 @@ PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev lib
 # For the tests only: promtool and systemd-analyze check what packaging/ holds, and the naive fold is Python.
 TEST_PACKAGES = prometheus systemd python3 python3-cryptography
 
-.PHONY: run build test bench fuzz packages install soak
+.PHONY: run build test bench fuzz packages install soak rewrite-cases
 
 run: build
 	.build/release/refold run --demo
@@ -16,6 +16,11 @@ test: PACKAGES += $(TEST_PACKAGES)
 test: packages
 	swift build --build-tests
 	swift test --no-parallel
+
+# The rows that today's folds make of replay/'s cases become what is expected of tomorrow's. Read the difference.
+rewrite-cases:
+	REFOLD_REWRITE_CASES=1 swift test --filter ReplayTests
+	git diff --stat replay
 
 # Hours of what `make test` does in a minute: simulated worlds without end, every bit of a segment, every subset of the
 # sectors of a torn tail. SOAK_MINUTES is for the worlds; the rest takes what it takes.

@@ -63,6 +63,9 @@ let package = Package(
             plugins: ["EmbedMigrations"]),
         .plugin(name: "EmbedMigrations", capability: .buildTool()),
 
+        // history, told again
+        .target(name: "Replay", dependencies: ["EventModel", "EventLog", "Decoding", "Campaigns"]),
+
         // the tables, read
         .target(name: "Queries", dependencies: ["Postgres", "Threading"]),
 
@@ -92,7 +95,8 @@ let package = Package(
         // the executable: composition root and command line
         .executableTarget(name: "refold", dependencies: [
             "EventModel", "Threading", "Evidence", "EventLog", "Ingest", "Projections", "Projecting", "Postgres",
-            "PostgresStore", "Settings", "PrivateServices", "Queries", "Campaigns", "ControlAPI", "FleetSimulator",
+            "PostgresStore", "Replay", "Settings", "PrivateServices", "Queries", "Campaigns", "ControlAPI",
+            "FleetSimulator",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "AsyncHTTPClient", package: "async-http-client"),
             .product(name: "Logging", package: "swift-log"),
@@ -145,6 +149,10 @@ let package = Package(
         .testTarget(
             name: "SimulationTests",
             dependencies: ["Simulation", "EventLog", "EventModel", "Projections", "Projecting"]),
+        .testTarget(name: "ReplayTests", dependencies: [
+            "Campaigns", "EventLog", "EventModel", "Postgres", "PostgresStore", "Projecting", "Projections", "Replay",
+            "TestSupport",
+        ]),
         .testTarget(name: "IntegrationTests", dependencies: ["refold", "TestSupport"]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"]),
         .testTarget(name: "TidyTests"),

@@ -75,6 +75,7 @@ struct LayeringTests {
         ],
         "Postgres": ["CPostgres", "COpenSSL", "Threading"],
         "PostgresStore": ["EventModel", "Projecting", "Projections", "Postgres", "Threading", "Logging"],
+        "Replay": ["EventModel", "EventLog", "Decoding", "Campaigns"],
         "Queries": ["Postgres", "Threading"],
         "Settings": ["Configuration", "SystemPackage", "Yams"],
         "PrivateServices": ["Threading", "CPlatform"],

@@ -207,11 +207,17 @@ def fold(tables, event):
         broker["last_message_at"] = event["received_at"]
         broker["messages_received"] += rejected(payload) if kind == "rejection" else 1
         fold_message(tables, event, payload)
-    elif kind == "connection":
-        tables.mqtt_connection_status.setdefault(
-            event["broker"], {"broker_name": event["broker"], "messages_received": 0, "last_message_at": None})
-    elif kind == "decision":
-        fold_decision(tables, event, json.loads(payload))
+    elif kind in ("connection", "decision"):
+        try:
+            fields = own_fields(event["topic"], payload)
+        except Bad as bad:
+            tables.dead_letter(event, "decoding", str(bad), payload)
+            return
+        if fields is not None and kind == "decision":
+            fold_decision(tables, event, fields)
+        elif fields is not None:
+            tables.mqtt_connection_status.setdefault(
+                event["broker"], {"broker_name": event["broker"], "messages_received": 0, "last_message_at": None})
     elif kind == "system":
         schema, fields = event["topic"].split("/")[0], json.loads(payload)
         if schema in ("log.loss_accepted", "log.segments_removed"):
@@ -219,6 +225,33 @@ def fold(tables, event):
                 "position": event["position"], "at": event["received_at"], "actor": fields.get("operator", "retention"),
                 "action": schema, "subject": "log:%d-%d" % (fields["from"], fields["to"]),
             }
+
+
+CAMPAIGN_CHANGED = {"campaign_id": int, "tenant_id": str, "before": str, "after": str, "actor": str}
+OWN = {
+    "firmware.added/1": {"id": int, "tenant_id": str, "version": str, "file_url": str, "actor": str},
+    "campaign.created/1": {"id": int, "tenant_id": str, "name": str, "firmware_version_id": int, "rollout_strategy": str,
+                           "total_devices": int, "actor": str},
+    "campaign.targets/1": {"campaign_id": int, "tenant_id": str, "first_id": int, "devices": list},
+    "command.rejected/1": {"command": str, "subject": str, "tenant_id": str, "actor": str, "reason": str},
+    **{"campaign.%s/1" % verb: CAMPAIGN_CHANGED for verb in ("started", "paused", "resumed", "aborted")},
+    **{"broker.%s/1" % what: {"client_id": str} for what in (
+        "connected", "disconnected", "session_lost", "subscribed", "subscription_refused")},
+}
+
+
+def own_fields(schema, payload):
+    """The payload of an event of our own, or Bad; None when its schema is not known."""
+    try:
+        fields = json.loads(payload.decode("utf-8"))
+    except (UnicodeDecodeError, ValueError):
+        raise Bad("INVALID_JSON")
+    for name, kind in OWN.get(schema, {}).items():
+        if fields.get(name) is None:
+            raise Bad("MISSING_FIELD")
+        if not isinstance(fields[name], kind):
+            raise Bad("INVALID_TYPE")
+    return fields if schema in OWN else None
 
 
 def rejected(payload):

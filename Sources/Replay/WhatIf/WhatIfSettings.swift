@@ -1,0 +1,111 @@
+// What if: the rules of deciders and projections, over recorded history, under other settings. Nothing is written.
+//
+// Only what a rule decides is decided again. What people decided, and what devices reported, are facts: they stay as
+// they are on record. Where another decision would have led to facts that history does not have (a device that would
+// have been sent its update later, or never was), the report says that it cannot know.
+import Campaigns
+
+/// Settings other than those that were in force: `campaign.7.abort_threshold=0.05`.
+public struct WhatIfSettings: Sendable, Equatable {
+    /// Of every campaign, beneath those of single ones.
+    var everyCampaign = CampaignSettings()
+    var campaigns: [Int64: CampaignSettings] = [:]
+    var presence: PresenceRule?
+
+    struct CampaignSettings: Sendable, Equatable {
+        /// `.some(nil)`: never abort.
+        var threshold: Double??
+        var resultsMin: Int64?
+
+        var isEmpty: Bool { threshold == nil && resultsMin == nil }
+    }
+
+    public static let names = [
+        "campaign.ID.abort_threshold", "campaign.ID.abort_results_min", "presence.stale_seconds",
+        "presence.offline_seconds",
+    ]
+
+    public init() {}
+
+    /// Whether anything about campaigns is asked.
+    public var asksForCampaigns: Bool { !everyCampaign.isEmpty || !campaigns.isEmpty }
+    public var presenceRule: PresenceRule? { presence }
+    public var isEmpty: Bool { !asksForCampaigns && presence == nil }
+
+    /// Takes in one `NAME=VALUE`. - Throws: `WhatIfError`, which says what would be right.
+    public mutating func set(_ text: String) throws(WhatIfError) {
+        let parts = text.split(separator: "=", maxSplits: 1).map(String.init)
+        guard parts.count == 2 else { throw WhatIfError("\(text): must be NAME=VALUE") }
+        let name = parts[0].split(separator: ".", omittingEmptySubsequences: false).map(String.init)
+        switch (name.first, name.count) {
+        case ("campaign", 3): try setCampaign(name[1], name[2], parts[1], text)
+        case ("presence", 2): try setPresence(name[1], parts[1], text)
+        default: throw Self.unknown(parts[0])
+        }
+    }
+
+    private static func unknown(_ name: String) -> WhatIfError {
+        WhatIfError(
+            "\(name) is nothing that history can be asked about; there are: \(names.joined(separator: ", ")) "
+                + "(ID may be * for every campaign)")
+    }
+
+    private mutating func setCampaign(
+        _ id: String, _ name: String, _ value: String, _ text: String
+    ) throws(WhatIfError) {
+        guard id == "*" || Int64(id) != nil else { throw WhatIfError("\(text): a campaign is a number, or *") }
+        var settings = Int64(id).map { campaigns[$0] ?? CampaignSettings() } ?? everyCampaign
+        switch name {
+        case "abort_threshold":
+            if value == "none" {
+                settings.threshold = .some(nil)
+            } else if let share = Double(value), (0...1).contains(share) {
+                settings.threshold = .some(share)
+            } else {
+                throw WhatIfError("\(text): a threshold is a share from 0 to 1, or none")
+            }
+        case "abort_results_min":
+            guard let count = Int64(value), count >= 1 else { throw WhatIfError("\(text): must be 1 or more") }
+            settings.resultsMin = count
+        default: throw Self.unknown("campaign.\(id).\(name)")
+        }
+        if let id = Int64(id) { campaigns[id] = settings } else { everyCampaign = settings }
+    }
+
+    private mutating func setPresence(_ name: String, _ value: String, _ text: String) throws(WhatIfError) {
+        guard let seconds = Double(value), seconds > 0, seconds <= 31_536_000 else {
+            throw WhatIfError("\(text): must be seconds, more than 0 and at most a year")
+        }
+        var rule = presence ?? PresenceRule()
+        switch name {
+        case "stale_seconds": rule.staleSeconds = seconds
+        case "offline_seconds": rule.offlineSeconds = seconds
+        default: throw Self.unknown("presence.\(name)")
+        }
+        presence = rule
+    }
+
+    /// What only the settings together can be wrong in.
+    public func check() throws(WhatIfError) {
+        if let presence, presence.offlineSeconds < presence.staleSeconds {
+            throw WhatIfError(
+                "presence.offline_seconds (\(presence.offlineSeconds)) must not be less than presence.stale_seconds "
+                    + "(\(presence.staleSeconds))")
+        }
+    }
+
+    /// The rule for a campaign whose recorded threshold is `recorded`; nil when nothing was asked about it.
+    func rule(campaign: Int64, recorded: Double?) -> AbortRule? {
+        let own = campaigns[campaign] ?? CampaignSettings()
+        guard !own.isEmpty || !everyCampaign.isEmpty else { return nil }
+        return AbortRule(
+            threshold: (own.threshold ?? everyCampaign.threshold) ?? recorded,
+            resultsMin: own.resultsMin ?? everyCampaign.resultsMin ?? 1)
+    }
+}
+
+/// A question that makes no sense. The text says what would.
+public struct WhatIfError: Error, Sendable, CustomStringConvertible {
+    public let description: String
+    public init(_ description: String) { self.description = description }
+}

@@ -1,0 +1,8 @@
+import ArgumentParser
+
+/// `refold replay`: history, refolded, compared, asked and told again.
+struct ReplayCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "replay", abstract: "History, refolded, compared, asked and told again.",
+        subcommands: [ReplayWhatIf.self])
+}
