@@ -63,8 +63,11 @@ let package = Package(
             plugins: ["EmbedMigrations"]),
         .plugin(name: "EmbedMigrations", capability: .buildTool()),
 
-        // history, told again
-        .target(name: "Replay", dependencies: ["EventModel", "EventLog", "Decoding", "Campaigns"]),
+        // history, told again: rebuilt, checked, looked at, published, explained
+        .target(name: "Replay", dependencies: [
+            "EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Projecting", "Snapshots", "Postgres",
+            "PostgresStore", "Threading", "Campaigns",
+        ]),
 
         // the tables, read
         .target(name: "Queries", dependencies: ["Postgres", "Threading"]),
@@ -95,7 +98,7 @@ let package = Package(
         // the executable: composition root and command line
         .executableTarget(name: "refold", dependencies: [
             "EventModel", "Threading", "Evidence", "EventLog", "Ingest", "Projections", "Projecting", "Postgres",
-            "PostgresStore", "Replay", "Settings", "PrivateServices", "Queries", "Campaigns", "ControlAPI",
+            "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices", "Queries", "Campaigns", "ControlAPI",
             "FleetSimulator",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "AsyncHTTPClient", package: "async-http-client"),
@@ -135,10 +138,13 @@ let package = Package(
             path: "Tests/ProjectionTestSupport"),
         .testTarget(name: "ProjectingTests", dependencies: ["Projecting", "ProjectionTestSupport", "TestSupport"]),
         .testTarget(name: "SnapshotsTests", dependencies: [
-            "Snapshots", "Evidence", "ProjectionTestSupport", "TestSupport",
+            "Snapshots", "Evidence", "Campaigns", "ProjectionTestSupport", "TestSupport",
         ]),
         .testTarget(
             name: "PostgresStoreTests", dependencies: ["PostgresStore", "Postgres", "ProjectionTestSupport", "TestSupport"]),
+        .testTarget(name: "ReplayAsOfTests", dependencies: [
+            "Replay", "Snapshots", "Campaigns", "ProjectionTestSupport", "TestSupport",
+        ]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
         .testTarget(name: "CampaignsTests", dependencies: ["Campaigns", "EventLog", "EventModel"]),

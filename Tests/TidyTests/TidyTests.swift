@@ -75,7 +75,10 @@ struct LayeringTests {
         ],
         "Postgres": ["CPostgres", "COpenSSL", "Threading"],
         "PostgresStore": ["EventModel", "Projecting", "Projections", "Postgres", "Threading", "Logging"],
-        "Replay": ["EventModel", "EventLog", "Decoding", "Campaigns"],
+        "Replay": [
+            "EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Projecting", "Snapshots", "Postgres",
+            "PostgresStore", "Threading", "Campaigns",
+        ],
         "Queries": ["Postgres", "Threading"],
         "Settings": ["Configuration", "SystemPackage", "Yams"],
         "PrivateServices": ["Threading", "CPlatform"],

@@ -2,6 +2,7 @@ import EventLog
 import EventModel
 import Evidence
 import FoundationEssentials
+import Projecting
 import Projections
 
 /// A snapshot that can be read: rows of every projection and the folds of the deciders at one position.
@@ -108,13 +109,13 @@ public final class SnapshotFile: Sendable {
     public func check() throws -> TreeHash {
         for table in description.tables {
             guard let columns = table.stored, let rows = rows(of: columns) else { continue }
-            var digest = RowDigest(columns), count = 0
+            var digest = TableDigest(columns.table), count = 0
             let cursor = BlockCursor(rows)
             while try cursor.next() {
                 cursor.withRow { digest.add($0) }
                 count += 1
             }
-            guard count == table.rows, digest.finish() == table.digest else {
+            guard count == table.rows, digest.finish().description == table.digest else {
                 throw SnapshotError(.damaged, "\(path): the rows of \(table.name) are not those that were written")
             }
         }
@@ -124,7 +125,7 @@ public final class SnapshotFile: Sendable {
 
     /// The SHA-256 of the file, as `sha256sum` says it.
     public func digest() throws -> TreeHash {
-        var running = RunningSHA256(), offset = 0
+        var running = SHA256.Stream(), offset = 0
         var room = [UInt8](repeating: 0, count: 1 << 20)
         while offset < byteCount {
             let count = try room.withUnsafeMutableBytes { try file.read(into: $0, at: offset) }
@@ -132,6 +133,6 @@ public final class SnapshotFile: Sendable {
             room.withUnsafeBytes { running.update(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
             offset += count
         }
-        return running.digest()
+        return running.finish()
     }
 }

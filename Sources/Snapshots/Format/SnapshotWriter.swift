@@ -2,6 +2,7 @@ import EventLog
 import EventModel
 import Evidence
 import FoundationEssentials
+import Projecting
 import Projections
 
 /// What goes into a snapshot.
@@ -96,14 +97,14 @@ enum SnapshotWriter {
         }
         try end(contents.end, sections, description, writer)
         try file.synchronize()
-        return (writer.offset, hash.running.digest(), description)
+        return (writer.offset, hash.running.finish(), description)
     }
 
     private static func write(
         _ table: SnapshotContents.Table, _ section: UInt32, _ writer: BlockWriter
     ) throws -> (places: [BlockPlace], digest: String) {
         let blocks = TableWriter(writer, section: section)
-        var digest = RowDigest(table.columns)
+        var digest = TableDigest(table.columns.table)
         let cursor = try table.cursor()
         while try cursor.next() {
             try cursor.withRow { row in
@@ -111,7 +112,7 @@ enum SnapshotWriter {
                 try blocks.append(row, key: cursor.key)
             }
         }
-        return (try blocks.finish(), digest.finish())
+        return (try blocks.finish(), digest.finish().description)
     }
 
     private static func write(
@@ -142,16 +143,5 @@ enum SnapshotWriter {
 
 /// So that a closure and its maker share it.
 private final class HashBox {
-    var running = RunningSHA256()
-}
-
-/// The digest of a table's rows.
-struct RowDigest {
-    private var running = RunningSHA256()
-
-    init(_ columns: StoredColumns) {}
-
-    mutating func add(_ row: UnsafeRawBufferPointer) { running.update(row) }
-
-    func finish() -> String { running.digest().description }
+    var running = SHA256.Stream()
 }

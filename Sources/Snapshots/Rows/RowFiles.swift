@@ -104,6 +104,13 @@ public final class RowFiles: ProjectionStore {
         return found.cursor(from: key)
     }
 
+    /// Calls `body` with the row of a key (`SortKey`); false when there is none.
+    @discardableResult
+    public func find(_ key: [UInt8], in table: String, _ body: (UnsafeRawBufferPointer) throws -> Void) throws -> Bool {
+        guard let found = stored.first(where: { $0.columns.name == table }) else { return false }
+        return try found.find(key, body)
+    }
+
     // MARK: writing
 
     /// Throws when a row is refused, before anything is written.

@@ -17,20 +17,23 @@ public struct StoredColumns: Sendable, Equatable {
 
     var keyTypes: [ColumnType] { Array(types.prefix(keyCount)) }
 
+    /// The same table as its digest knows it: what a column is for does not matter there, but for the key.
+    var table: StoredTable {
+        let columns = zip(columns, types).enumerated().map { index, column in
+            index < keyCount ? Column.key(column.0, column.1) : Column.value(column.0, column.1)
+        }
+        return ProjectionDescriptor(name: name, version: 1, tables: [Table(name, write: .upsert, columns)])
+            .storedTables[0]
+    }
+
+    init(_ table: StoredTable) {
+        self.init(
+            name: table.name, columns: table.columns.map(\.name), types: table.columns.map(\.type),
+            keyCount: table.keyCount)
+    }
+
     /// The tables of a projection, in the order in which they are first named.
     public static func tables(of projection: ProjectionDescriptor) -> [StoredColumns] {
-        var names: [String] = []
-        for table in projection.tables where !names.contains(table.name) { names.append(table.name) }
-        return names.map { name in
-            var columns: [Column] = []
-            for column in projection.tables.filter({ $0.name == name }).flatMap(\.columns)
-            where !columns.contains(where: { $0.name == column.name }) {
-                columns.append(column)
-            }
-            let sorted = columns.filter { $0.role == .key } + columns.filter { $0.role != .key }
-            return StoredColumns(
-                name: name, columns: sorted.map(\.name), types: sorted.map(\.type),
-                keyCount: columns.count { $0.role == .key })
-        }
+        projection.storedTables.map(StoredColumns.init)
     }
 }

@@ -1,0 +1,86 @@
+import EventModel
+import Foundation
+import Projections
+import Snapshots
+
+/// A row as it stood at a moment: fields by the names that the table's view has, values as JSON.
+public struct PastRow: Sendable, Equatable {
+    public struct Field: Sendable, Equatable {
+        public let name: String
+        public let json: String
+    }
+    public var fields: [Field]
+
+    /// One object.
+    public var json: String { "{" + fields.map { "\"\($0.name)\":\($0.json)" }.joined(separator: ",") + "}" }
+
+    public subscript(name: String) -> String? { fields.first { $0.name == name }?.json }
+
+    mutating func insert(_ name: String, _ json: String, after other: String) {
+        let index = fields.firstIndex { $0.name == other }.map { $0 + 1 } ?? fields.count
+        fields.insert(Field(name: name, json: json), at: index)
+    }
+
+    /// The fields that differ from `later`'s, in its order; nil stands for a row that was not there.
+    public static func changes(
+        from earlier: PastRow?, to later: PastRow?
+    ) -> [(name: String, from: String, to: String)] {
+        let names = (later ?? earlier)?.fields.map(\.name) ?? []
+        return names.compactMap { name in
+            let before = earlier?[name] ?? "null", after = later?[name] ?? "null"
+            return before == after ? nil : (name, before, after)
+        }
+    }
+
+    /// Fields as PostgreSQL's `row_to_json` has them; jsonb as it was folded.
+    init(_ tuple: UnsafeRawBufferPointer, _ table: StoredColumns) {
+        var ranges: [Range<Int>?] = []
+        let tuple = Tuple(tuple)
+        tuple.fields(into: &ranges)
+        let row = tuple.reader(ranges, order: Array(table.columns.indices))
+        fields = table.columns.enumerated().map { index, name in
+            Field(name: name, json: Self.value(row, index, table.types[index]) ?? "null")
+        }
+    }
+
+    private static func value(_ row: RowReader, _ column: Int, _ type: ColumnType) -> String? {
+        switch type {
+        case .text: row.text(column).map(quote)
+        case .int8: row.int8(column).map { String($0) }
+        case .bool: row.bool(column).map { $0 ? "true" : "false" }
+        case .float8:
+            row.float8(column).map { value in
+                guard value.isFinite else { return "\"\(value)\"" }
+                return value == value.rounded() && abs(value) < 1e15 ? String(Int64(value)) : "\(value)"
+            }
+        case .timestamptz: row.timestamptz(column).map { "\"\($0)\"" }
+        case .jsonb: row.jsonb(column).map { String(decoding: $0, as: UTF8.self) }
+        case .bytea: row.bytes(column).map { quote(Data($0).base64EncodedString()) }
+        }
+    }
+
+    /// RFC 8259, section 7.
+    static func quote(_ text: String) -> String {
+        var json = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": json += "\\\""
+            case "\\": json += "\\\\"
+            case _ where scalar.value < 0x20:
+                json += "\\u00" + (scalar.value < 0x10 ? "0" : "") + String(scalar.value, radix: 16)
+            default: json.unicodeScalars.append(scalar)
+            }
+        }
+        return json + "\""
+    }
+
+    /// A member of a JSON object as text, as `->>` gives it; `null` when there is none.
+    static func member(_ name: String, of json: String?) -> String {
+        guard let json, let object = try? JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any],
+            let value = object[name], !(value is NSNull)
+        else { return "null" }
+        if let text = value as? String { return quote(text) }
+        let data = try? JSONSerialization.data(withJSONObject: value, options: [.fragmentsAllowed, .sortedKeys])
+        return data.map { quote(String(decoding: $0, as: UTF8.self)) } ?? "null"
+    }
+}
