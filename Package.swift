@@ -31,6 +31,7 @@ let package = Package(
         .systemLibrary(name: "CMosquitto", pkgConfig: "libmosquitto", providers: [.apt(["libmosquitto-dev"])]),
         .systemLibrary(name: "CPostgres", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .target(name: "CPlatform"),
         .target(name: "CChecksum", cSettings: optimisedC),
@@ -65,8 +66,8 @@ let package = Package(
 
         // history, told again: rebuilt, checked, looked at, published, explained
         .target(name: "Replay", dependencies: [
-            "EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Projecting", "Snapshots", "Postgres",
-            "PostgresStore", "Threading", "Campaigns",
+            "EventModel", "Evidence", "EventLog", "Ingest", "Decoding", "Projections", "Projecting", "Snapshots",
+            "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib",
         ]),
 
         // the tables, read
@@ -156,8 +157,8 @@ let package = Package(
             name: "SimulationTests",
             dependencies: ["Simulation", "EventLog", "EventModel", "Projections", "Projecting"]),
         .testTarget(name: "ReplayTests", dependencies: [
-            "Campaigns", "EventLog", "EventModel", "Postgres", "PostgresStore", "Projecting", "Projections", "Replay",
-            "TestSupport",
+            "Campaigns", "CZlib", "EventLog", "EventModel", "Evidence", "Ingest", "Postgres", "PostgresStore",
+            "Projecting", "Projections", "Replay", "TestSupport", "refold",
         ]),
         .testTarget(name: "IntegrationTests", dependencies: ["refold", "TestSupport"]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"]),

@@ -14,8 +14,10 @@ extension BrokerConnection {
         guard !session.inbox.isEmpty else { return nil }
         if session.hasDuplicates, seam == nil { readSeam() }
         let messages = session.takeReceived()
-        let tally = gate.examine(session.inbox, seam: seam, hasher: hasher, into: &outgoing)
+        let replays = session.hasReplays ? findReplays(session.inbox) : []
+        let tally = gate.examine(session.inbox, seam: seam, replays: replays, hasher: hasher, into: &outgoing)
         session.hasDuplicates = false
+        session.hasReplays = false
         if !session.isAtSeam { seam = nil }
         let result = tally.untouched ? append(&session.inbox) : append(&outgoing)
         rate.record(messages.messages, at: monotonicMicros())
@@ -25,6 +27,7 @@ extension BrokerConnection {
             status.bytesReceived += UInt64(messages.bytes)
             status.duplicatesSuppressed += UInt64(tally.duplicates)
             status.echoes += UInt64(tally.echoes)
+            status.replays += UInt64(tally.replays)
             for index in tally.verdicts.indices { status.verdicts[index] += tally.verdicts[index] }
             if let at = session.lastMessageAt { status.lastMessageAt = at }
             if result == nil { status.note(appended: count) }
@@ -57,6 +60,22 @@ extension BrokerConnection {
             // Recording twice loses nothing; stopping would.
             status.withLock { $0.raise(.seamUnreadable) }
             say(.error, "cannot read the log back (\(error)): redelivered messages are recorded again")
+        }
+    }
+
+    private func findReplays(_ inbox: borrowing RecordBatch) -> Set<Int> {
+        guard let replayEcho else { return [] }
+        do {
+            let found = try replayEcho.find(in: inbox)
+            saysReplaysUnreadable = false
+            return found
+        } catch {
+            // Recording twice loses nothing; stopping would.
+            if !saysReplaysUnreadable {
+                say(.error, "cannot read the log back (\(error)): what was published out of it is recorded again")
+            }
+            saysReplaysUnreadable = true
+            return []
         }
     }
 

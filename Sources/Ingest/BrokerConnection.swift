@@ -35,6 +35,9 @@ final class BrokerConnection: @unchecked Sendable {
     var outgoing = RecordBatch()
     let hasher = SHA256()
     var seam: SeamWindow?
+    let replayEcho: ReplayEcho?
+    /// It was said that the log cannot be read back for them.
+    var saysReplaysUnreadable = false
     var backoff: Backoff
     var usesV5: Bool
     /// The broker has said that it does not speak MQTT 5: no need to ask again.
@@ -56,13 +59,14 @@ final class BrokerConnection: @unchecked Sendable {
     private var triesAllAddresses = false
 
     init(
-        _ settings: BrokerSettings, gate: Gate, log: any LogWriter, history: (any LogSource)?,
+        _ settings: BrokerSettings, gate: Gate, log: any LogWriter, history: (any LogSource)?, logID: String?,
         notify: @escaping @Sendable (IngestNotice) -> Void, onFatal: @escaping @Sendable (String) -> Void
     ) {
         self.settings = settings
         self.gate = gate
         self.log = log
         self.history = history
+        if let history, let logID { replayEcho = ReplayEcho(history: history, logID: logID) } else { replayEcho = nil }
         self.notify = notify
         self.onFatal = onFatal
         status = Mutex(BrokerStatus(settings))

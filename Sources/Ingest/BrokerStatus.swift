@@ -44,6 +44,8 @@ public struct BrokerStatus: Sendable, Equatable {
     public var duplicatesSuppressed: UInt64 = 0
     /// Our own commands that came back to us; not recorded again.
     public var echoes: UInt64 = 0
+    /// Messages that `refold replay publish` took out of our log and that came back; not recorded again.
+    public var replays: UInt64 = 0
     /// By raw value of `Verdict`.
     public var verdicts = [UInt64](repeating: 0, count: Verdict.allCases.count)
     public var reconnects: UInt64 = 0

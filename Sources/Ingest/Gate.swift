@@ -39,6 +39,7 @@ struct GateTally {
     var verdicts = [UInt64](repeating: 0, count: Verdict.allCases.count)
     var duplicates = 0
     var echoes = 0
+    var replays = 0
     /// Nothing had to change: the batch that came in is the one to append.
     var untouched = true
 }
@@ -77,9 +78,11 @@ final class Gate: Sendable {
     }
 
     /// Examines what arrived. Fills `outgoing` unless the tally says `untouched`, which is the ordinary case.
-    /// `seam` is there only while redelivered messages may arrive.
+    /// `seam` is there only while redelivered messages may arrive; `replays` says where in `incoming` messages lie that
+    /// are in the log already.
     func examine(
-        _ incoming: borrowing RecordBatch, seam: SeamWindow?, hasher: SHA256, into outgoing: inout RecordBatch
+        _ incoming: borrowing RecordBatch, seam: SeamWindow?, replays: Set<Int> = [], hasher: SHA256,
+        into outgoing: inout RecordBatch
     ) -> GateTally {
         outgoing.removeAll()
         var tally = GateTally()
@@ -89,7 +92,8 @@ final class Gate: Sendable {
                 var offset = 0
                 while offset < bytes.count {
                     let record = RecordView(unchecked: bytes.baseAddress! + offset)
-                    let fate = fate(of: record, seam, hasher, &limiter)
+                    let fate = !replays.isEmpty && replays.contains(offset)
+                        ? .replay : fate(of: record, seam, hasher, &limiter)
                     if tally.untouched, fate != .keep(.accepted) {
                         tally.untouched = false
                         Self.copy(bytes, upTo: offset, to: &outgoing)
@@ -103,6 +107,7 @@ final class Gate: Sendable {
                         rejections.add(record, device: device)
                     case .duplicate: tally.duplicates += 1
                     case .echo: tally.echoes += 1
+                    case .replay: tally.replays += 1
                     }
                     offset += record.length
                 }
@@ -116,7 +121,7 @@ final class Gate: Sendable {
         case keep(Verdict)
         /// The range of the topic that names the device.
         case reject(Range<Int>)
-        case duplicate, echo
+        case duplicate, echo, replay
     }
 
     private func fate(

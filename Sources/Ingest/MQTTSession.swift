@@ -8,14 +8,14 @@ import Glibc
 import Musl
 #endif
 
-enum MQTTLibrary {
+package enum MQTTLibrary {
     private static let loaded: Void = { _ = mosquitto_lib_init() }()
     /// Before the first client; any number of times.
-    static func load() { loaded }
+    package static func load() { loaded }
 }
 
 /// Sets a client up for TLS; returns what is wrong with the files.
-func setMosquittoTLS(_ client: OpaquePointer, _ tls: BrokerSettings.TLS) -> String? {
+package func setMosquittoTLS(_ client: OpaquePointer, _ tls: BrokerSettings.TLS) -> String? {
     let folder = tls.caFile == nil ? String(cString: X509_get_default_cert_dir()) : nil
     // Without a callback OpenSSL would ask the terminal for the passphrase of a key.
     let result = mosquitto_tls_set(client, tls.caFile, folder, tls.certFile, tls.keyFile) { _, _, _, _ in 0 }
@@ -61,6 +61,8 @@ final class MQTTSession {
     private(set) var droppedByBroker: UInt64?
     /// A message with DUP is in the inbox.
     var hasDuplicates = false
+    /// A message that claims to be out of a log is in the inbox.
+    var hasReplays = false
 
     private(set) var connack: (reason: Int, sessionPresent: Bool)?
     private(set) var suback: (granted: [Int], isNew: Bool)?
@@ -307,6 +309,7 @@ final class MQTTSession {
         if length > payloadBytesMax { flags.insert(.truncated) }
         if watched != nil, watch(message) { flags.insert(.duplicate) }
         encodeProperties(list, into: &properties)
+        if !properties.isEmpty, !hasReplays { hasReplays = properties.withUnsafeBytes { ReplayEcho.isMarked($0) } }
         let now = wallClock()
         broker.withUnsafeBytes { broker in
             properties.withUnsafeBytes { properties in

@@ -76,8 +76,8 @@ struct LayeringTests {
         "Postgres": ["CPostgres", "COpenSSL", "Threading"],
         "PostgresStore": ["EventModel", "Projecting", "Projections", "Postgres", "Threading", "Logging"],
         "Replay": [
-            "EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Projecting", "Snapshots", "Postgres",
-            "PostgresStore", "Threading", "Campaigns",
+            "EventModel", "Evidence", "EventLog", "Ingest", "Decoding", "Projections", "Projecting", "Snapshots",
+            "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib",
         ],
         "Queries": ["Postgres", "Threading"],
         "Settings": ["Configuration", "SystemPackage", "Yams"],

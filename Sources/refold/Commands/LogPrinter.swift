@@ -1,5 +1,6 @@
 import EventModel
 import Foundation
+import Replay
 
 /// Events as lines on standard output: columns for people, JSON for programs. Lines gather in a buffer; `flush` when
 /// nothing more comes for now.
@@ -23,7 +24,11 @@ struct LogPrinter {
     }
 
     mutating func print(_ record: RecordView, _ position: Position) {
-        if json { appendJSON(record, position) } else { appendColumns(record, position) }
+        if json {
+            EventJSON.append(record, position, base64: base64, to: &buffer)
+        } else {
+            appendColumns(record, position)
+        }
         buffer.append(0x0A)
         if buffer.count >= Self.bufferBytes { flush() }
     }
@@ -41,62 +46,7 @@ struct LogPrinter {
         buffer.removeAll(keepingCapacity: true)
     }
 
-    // MARK: JSON
-
-    private mutating func appendJSON(_ record: RecordView, _ position: Position) {
-        put("{\"position\":\(position),\"received_at\":\"\(record.receivedAt)\",\"kind\":\"\(record.kind.name)\"")
-        put(",\"broker\":")
-        Self.appendString(record.broker, to: &buffer)
-        put(",\"topic\":")
-        Self.appendString(record.topic, to: &buffer)
-        put(",\"qos\":\(record.flags.qos),\"retain\":\(record.flags.contains(.retained))")
-        if record.kind == .message { put(",\"packet_id\":\(record.packetID)") }
-        if record.flags.contains(.duplicate) { put(",\"duplicate\":true") }
-        if !record.properties.isEmpty {
-            put(",\"properties_base64\":\"\(Data(record.properties).base64EncodedString())\"")
-        }
-        if record.flags.contains(.truncated) { put(",\"payload_bytes\":\(record.originalPayloadLength)") }
-        let beforePayload = buffer.count
-        if base64 {
-            put(",\"payload_base64\":\"\(Data(record.payload).base64EncodedString())\"")
-            put(",\"verdict\":\"\(record.verdict.name)\"}")
-            return
-        }
-        put(",\"payload\":")
-        if !CompactJSON.append(record.payload, to: &buffer) {
-            if CompactJSON.isUTF8(record.payload) {
-                Self.appendString(record.payload, to: &buffer)
-                // Otherwise the text abc and the JSON string "abc" would look alike.
-                put(",\"payload_is_json\":false")
-            } else {
-                buffer.removeSubrange(beforePayload...)
-                put(",\"payload_base64\":\"\(Data(record.payload).base64EncodedString())\"")
-            }
-        }
-        put(",\"verdict\":\"\(record.verdict.name)\"}")
-    }
-
     private mutating func put(_ text: String) { buffer.append(contentsOf: text.utf8) }
-
-    /// A JSON string (RFC 8259, 7). Bytes that are not UTF-8 become U+FFFD.
-    static func appendString(_ bytes: UnsafeRawBufferPointer, to output: inout [UInt8]) {
-        output.append(UInt8(ascii: "\""))
-        for byte in String(decoding: bytes, as: UTF8.self).utf8 {
-            switch byte {
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
-                output.append(UInt8(ascii: "\\"))
-                output.append(byte)
-            case UInt8(ascii: "\n"): output.append(contentsOf: "\\n".utf8)
-            case UInt8(ascii: "\r"): output.append(contentsOf: "\\r".utf8)
-            case UInt8(ascii: "\t"): output.append(contentsOf: "\\t".utf8)
-            case 0..<0x20, 0x7F:
-                let digits = String(byte, radix: 16)
-                output.append(contentsOf: "\\u00\(digits.count < 2 ? "0" : "")\(digits)".utf8)
-            default: output.append(byte)
-            }
-        }
-        output.append(UInt8(ascii: "\""))
-    }
 
     // MARK: columns
 

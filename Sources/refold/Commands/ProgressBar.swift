@@ -13,7 +13,8 @@ final class ProgressBar: Sendable {
         self.title = title
     }
 
-    func show(_ done: UInt64, of total: UInt64) {
+    /// - Parameter unit: of the numbers; nil: they are bytes.
+    func show(_ done: UInt64, of total: UInt64, unit: String? = nil) {
         let now = ContinuousClock.now
         let isDue = lastDrawn.withLock { last in
             guard last.map({ now - $0 >= .milliseconds(100) }) ?? true else { return false }
@@ -25,7 +26,8 @@ final class ProgressBar: Sendable {
         let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
         let passed = (now - began) / .seconds(1)
         let left = share > 0.01 ? String(format: ", %.0f s left", passed / share - passed) : ""
-        let text = "\r\(title) \(bar) \(Int(share * 100)) % of \(byteCountText(total))\(left)\u{1B}[K"
+        let amount = unit.map { "\(total) \($0)" } ?? byteCountText(total)
+        let text = "\r\(title) \(bar) \(Int(share * 100)) % of \(amount)\(left)\u{1B}[K"
         FileHandle.standardError.write(Data(text.utf8))
     }
 

@@ -105,6 +105,7 @@ final class Daemon: Sendable {
         let projectors = Self.makeProjectors(settings, log: log, databaseURL: databaseURL, logger: logger)
         let ingest = try IngestService(
             brokers: services.brokers, gate: GateSettings(settings), log: log, history: log,
+            logID: log.report.logID.description,
             notify: { notice in
                 logger.log(level: notice.logLevel, "\(notice.text)", metadata: ["broker": "\(notice.broker)"])
             },

@@ -77,6 +77,7 @@ struct MetricsCollector: Sendable {
             metrics.add(.messagesReceived, broker.received, ["broker": broker.name])
             metrics.add(.messagesAcknowledged, broker.acknowledged, ["broker": broker.name])
             metrics.add(.duplicatesSuppressed, broker.duplicatesSuppressed, ["broker": broker.name])
+            metrics.add(.replaysRecognised, broker.replays, ["broker": broker.name])
             metrics.add(.brokerConnected, broker.connected && broker.subscribed, ["broker": broker.name])
             metrics.add(.brokerSessionLost, broker.sessionsLost, ["broker": broker.name])
             metrics.add(.brokerTakenOver, broker.alarms.contains(.takenOver), ["broker": broker.name])

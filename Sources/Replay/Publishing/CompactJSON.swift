@@ -1,12 +1,12 @@
 /// Checks that bytes are JSON (RFC 8259), all of them, and copies them without the white space between tokens: one
 /// line, every digit as it was. Nesting is limited to 512, as in decoding.
-struct CompactJSON {
+public struct CompactJSON {
     private let bytes: UnsafeRawBufferPointer
     private var index = 0
     private static let depthMax = 512
 
     /// Appends the compact form to `output`; false, with `output` as it was, when `bytes` are not JSON.
-    static func append(_ bytes: UnsafeRawBufferPointer, to output: inout [UInt8]) -> Bool {
+    public static func append(_ bytes: UnsafeRawBufferPointer, to output: inout [UInt8]) -> Bool {
         let before = output.count
         var scanner = CompactJSON(bytes: bytes)
         if scanner.value(&output, depth: 0), scanner.skipSpace() == nil, isUTF8(bytes) { return true }
@@ -14,7 +14,7 @@ struct CompactJSON {
         return false
     }
 
-    static func isUTF8(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    public static func isUTF8(_ bytes: UnsafeRawBufferPointer) -> Bool {
         bytes.allSatisfy { $0 < 0x80 } || String(validating: bytes, as: UTF8.self) != nil
     }
 

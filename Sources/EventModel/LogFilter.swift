@@ -1,15 +1,15 @@
-import EventModel
-
 /// Says of a record whether it is to be shown. All that is set must hold.
-struct LogFilter {
-    var tenant: [UInt8]?
-    var device: [UInt8]?
-    var broker: [UInt8]?
-    var topic: TopicFilter?
-    var kind: EventKind?
-    var verdict: Verdict?
+public struct LogFilter: Sendable {
+    public var tenant: [UInt8]?
+    public var device: [UInt8]?
+    public var broker: [UInt8]?
+    public var topic: TopicFilter?
+    public var kind: EventKind?
+    public var verdict: Verdict?
 
-    func matches(_ record: RecordView) -> Bool {
+    public init() {}
+
+    public func matches(_ record: RecordView) -> Bool {
         if let kind, record.kind != kind { return false }
         if let verdict, record.verdict != verdict { return false }
         if let broker, !broker.elementsEqual(record.broker) { return false }

@@ -1,0 +1,61 @@
+import ArgumentParser
+import EventLog
+import EventModel
+import Foundation
+import Replay
+
+/// A moment in the log: a position, or a time.
+enum LogMoment {
+    case position(Position)
+    case time(Timestamp)
+
+    /// - Throws: `ValidationError` naming `flag`.
+    init(_ text: String, flag: String) throws {
+        if let number = UInt64(text) {
+            self = .position(Position(number))
+        } else if let time = Timestamp(rfc3339: text) {
+            self = .time(time)
+        } else {
+            throw ValidationError("\(flag) \(text): must be a position or a time such as 2026-11-21T08:00:00Z")
+        }
+    }
+
+    /// As a beginning: the position itself, or the first event received at or after the time.
+    func begin(in log: ReadOnlyLog) throws -> Position {
+        switch self {
+        case .position(let position): position
+        case .time(let time): try log.position(atOrAfter: time)
+        }
+    }
+
+    /// As an end, exclusive: behind the position, or the first event received at or after the time.
+    func end(in log: ReadOnlyLog) throws -> Position {
+        switch self {
+        case .position(let position): position.rawValue == .max ? position : position.next
+        case .time(let time): try log.position(atOrAfter: time)
+        }
+    }
+}
+
+extension ReplayError {
+    /// Prints the error; the code says what kind it is.
+    var exit: ExitCode {
+        printError(description)
+        switch code {
+        case .usage: return ExitCode(2)
+        case .no: return ExitCode(1)
+        case .unreachable: return ExitCode(3)
+        }
+    }
+}
+
+/// Errors of a replay become exit codes.
+func replaying(_ body: () throws -> Void) throws {
+    do {
+        try body()
+    } catch let error as LogError {
+        throw error.exit
+    } catch let error as ReplayError {
+        throw error.exit
+    }
+}
