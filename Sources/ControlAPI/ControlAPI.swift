@@ -31,7 +31,8 @@ public struct ControlAPI: Sendable {
 
     /// Every route, in the order in which `schemas/openapi.yaml` lists them.
     var routes: [Route] {
-        probeRoutes + systemRoutes + logRoutes + firmwareRoutes + campaignRoutes + deviceRoutes + deadLetterRoutes
+        probeRoutes + systemRoutes + logRoutes + snapshotRoutes + firmwareRoutes + campaignRoutes + deviceRoutes
+            + deadLetterRoutes
     }
 
     public func router() -> Router<APIContext> {

@@ -89,6 +89,10 @@ struct ProblemMiddleware: RouterMiddleware {
         case AppendError.failed(let text):
             context.logger.error("append failed", metadata: ["error": "\(text)"])
             return .unavailable("log_failed", "the log failed and the daemon stops", retryAfterSeconds: 30)
+        case let error as LogError where error.code == .outOfRange:
+            return Problem(.notFound, "no_such_event", error.description)
+        case let error as LogError where error.code == .beforeHorizon:
+            return Problem(.gone, "before_horizon", error.description)
         case let error as LogError:
             context.logger.error("the log cannot be read", metadata: ["error": "\(error)"])
             return Problem(.internalServerError, "log_unreadable", error.description)

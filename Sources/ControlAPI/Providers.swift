@@ -10,13 +10,16 @@ public struct SystemAccess: Sendable {
     public var campaigns: any CampaignCommanding
     public var queries: any ReadQueries
     public var keeping: any LogKeeping
+    public var snapshots: any SnapshotKeeping
+    public var past: any PastReading
     public var metrics: @Sendable () async -> MetricsSnapshot
     /// What the gate counted of a device; nil when it has seen none of its messages since the start.
     public var gate: @Sendable (_ tenant: String, _ device: String) async -> GateStatistics?
 
     public init(
         status: any StatusProviding, projections: any ProjectionControlling, campaigns: any CampaignCommanding,
-        queries: any ReadQueries, keeping: any LogKeeping, metrics: @escaping @Sendable () async -> MetricsSnapshot,
+        queries: any ReadQueries, keeping: any LogKeeping, snapshots: any SnapshotKeeping, past: any PastReading,
+        metrics: @escaping @Sendable () async -> MetricsSnapshot,
         gate: @escaping @Sendable (_ tenant: String, _ device: String) async -> GateStatistics? = { _, _ in nil }
     ) {
         self.status = status
@@ -24,6 +27,8 @@ public struct SystemAccess: Sendable {
         self.campaigns = campaigns
         self.queries = queries
         self.keeping = keeping
+        self.snapshots = snapshots
+        self.past = past
         self.metrics = metrics
         self.gate = gate
     }

@@ -105,8 +105,11 @@ extension ControlAPI {
                 return try await execute(.createCampaign(body.spec), request, context, createdAt: "campaigns")
             },
             .get("/api/v1/tenants/{tenant}/campaigns/{id}") { request, context in
-                try request.allowQuery("min_position")
+                try request.allowQuery("min_position", "at")
                 let tenant = try context.id("tenant"), id = try context.number("id", Int64.self)
+                if let moment = try request.moment() {
+                    return try .past(try await system.past.campaign(tenant: tenant, id: id, at: moment), field: nil)
+                }
                 try await waitForPosition(request, ProjectionName.campaigns)
                 guard let row = try await system.queries.campaign(tenant: tenant, id: id) else {
                     throw Problem(.notFound, "not_found", "there is no campaign \(id) in this tenant")
@@ -133,8 +136,12 @@ extension ControlAPI {
     var deviceRoutes: [Route] {
         [
             .get("/api/v1/tenants/{tenant}/devices/{device}") { request, context in
-                try request.allowQuery("min_position")
+                try request.allowQuery("min_position", "at")
                 let tenant = try context.id("tenant"), device = try context.id("device")
+                if let moment = try request.moment() {
+                    return try .past(
+                        try await system.past.device(tenant: tenant, device: device, at: moment), field: "device")
+                }
                 try await waitForPosition(request, ProjectionName.deviceStatus)
                 guard let row = try await system.queries.device(tenant: tenant, device: device) else {
                     throw Problem(.notFound, "not_found", "no message of this device has been folded")

@@ -65,6 +65,9 @@ public enum SettingsCatalog {
             "retention.allow_horizon", .bool, "false",
             "remove without an archive: older events are then lost, and whatever needs them says so"),
         Setting(
+            "snapshot.log_bytes", .int(0...1_125_899_906_842_624), "67108864",
+            "a snapshot is made when the log has grown by 10 times the last one's size, and by so much; 0: by command"),
+        Setting(
             "checkpoint_command", .string, "",
             "shell command for each signed checkpoint: %p its file, %f a name for it; exit 0: it is kept elsewhere"),
         Setting(

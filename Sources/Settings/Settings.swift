@@ -25,6 +25,8 @@ public struct Settings: Sendable {
     public var retentionBytes: Int?
     public var retentionSeconds: Int?
     public var retentionAllowsHorizon: Bool
+    /// Nil: no snapshot is made but by command.
+    public var snapshotLogBytes: Int?
     public var checkpointCommand: String?
     public var publishesCheckpoints: Bool
     /// Of archive, restore and checkpoint commands.
@@ -88,6 +90,7 @@ public struct Settings: Sendable {
         retentionBytes = positive("retention.bytes")
         retentionSeconds = positive("retention.seconds")
         retentionAllowsHorizon = SettingsSource.parseBool(text("retention.allow_horizon")) ?? false
+        snapshotLogBytes = positive("snapshot.log_bytes")
         checkpointCommand = optional("checkpoint_command")
         publishesCheckpoints = SettingsSource.parseBool(text("checkpoint.publish")) ?? true
         commandTimeoutSeconds = int("command_timeout_seconds")

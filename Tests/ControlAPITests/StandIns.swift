@@ -111,6 +111,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         ControlAPI(
             system: SystemAccess(
                 status: self, projections: self, campaigns: self, queries: self, keeping: self,
+                snapshots: PastStandIn(), past: PastStandIn(),
                 metrics: {
                     var snapshot = MetricsSnapshot()
                     snapshot.add(.logDurableEvents, 11 as UInt64)

@@ -39,7 +39,9 @@ struct DaemonClient: Sendable {
         return try await send(.GET, pairs.isEmpty ? path : "\(path)?\(pairs.joined(separator: "&"))", nil, nil)
     }
 
-    func post(_ path: String, _ body: [String: Any]? = nil, key: String? = nil) async throws(APIError) -> Answer {
+    func post(
+        _ path: String, _ body: [String: Any]? = nil, key: String? = nil, timeout: TimeAmount = .seconds(60)
+    ) async throws(APIError) -> Answer {
         guard case .success = token else { throw .noToken(token) }
         let bytes: Data?
         do {
@@ -48,11 +50,11 @@ struct DaemonClient: Sendable {
             throw .unreachable(address, "\(error)")
         }
         if let bytes, bytes.count > ControlAPI.bodyBytesMax { throw .tooLarge(bytes.count) }
-        return try await send(.POST, path, bytes, key)
+        return try await send(.POST, path, bytes, key, timeout)
     }
 
     private func send(
-        _ method: HTTPMethod, _ target: String, _ body: Data?, _ key: String?
+        _ method: HTTPMethod, _ target: String, _ body: Data?, _ key: String?, _ timeout: TimeAmount = .seconds(60)
     ) async throws(APIError) -> Answer {
         var request = HTTPClientRequest(url: "http://\(address)\(target)")
         request.method = method
@@ -65,7 +67,7 @@ struct DaemonClient: Sendable {
         }
         let answer: Answer
         do {
-            let response = try await Self.http.execute(request, timeout: .seconds(60))
+            let response = try await Self.http.execute(request, timeout: timeout)
             let bytes = try await response.body.collect(upTo: Self.answerBytesMax)
             answer = Answer(status: Int(response.status.code), body: Data(bytes.readableBytesView))
         } catch {

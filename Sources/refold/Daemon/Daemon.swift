@@ -12,7 +12,9 @@ import Projections
 import Postgres
 import PostgresStore
 import Queries
+import Replay
 import Settings
+import Snapshots
 import Threading
 
 // The composition root: what `refold run` is made of, the order in which it starts, and the order in which it stops.
@@ -38,6 +40,7 @@ final class Daemon: Sendable {
     private let care: LogCare
     private let checkpoints: CheckpointPublisher
     private let archive: LogArchive
+    private let snapshots: SnapshotKeeper
     private let background: Task<Void, Never>
     private let logger: Logger
 
@@ -101,7 +104,10 @@ final class Daemon: Sendable {
 
         // Before anybody reads: what was removed can be had from now on.
         let archive = try LogArchive(settings, log: log, database: keeper, logger: logger)
-        let decider = CampaignDecider(writer: log, source: log, clock: { wallClock() })
+        let snapshots = SnapshotKeeper(settings, log: log, logger: logger)
+        let decider = CampaignDecider(writer: log, source: log, clock: { wallClock() }) {
+            snapshots.folder.campaigns { logger.error("a damaged snapshot is passed over: \($0)") }
+        }
         let projectors = Self.makeProjectors(settings, log: log, databaseURL: databaseURL, logger: logger)
         let ingest = try IngestService(
             brokers: services.brokers, gate: GateSettings(settings), log: log, history: log,
@@ -123,9 +129,12 @@ final class Daemon: Sendable {
         let queries = TableQueries(databaseURL: databaseURL)
         let metrics = MetricsCollector(reporter: reporter, queries: queries, startedAt: startedAt,
             limitedDevices: { ingest.mostLimited(20) })
+        let asOf = AsOf(log: log, snapshots: snapshots.folder, thresholds: PresenceThresholds(
+            staleSeconds: Double(settings.staleSeconds), offlineSeconds: Double(settings.offlineSeconds)))
         let access = SystemAccess(
             status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(tables: queries),
             keeping: LogKeeper(log: log, projectors: projectors, logger: logger),
+            snapshots: snapshots, past: PastAccess(asOf: asOf),
             metrics: { await metrics.collect() },
             gate: { tenant, device in
                 ingest.deviceStatistics(tenant: tenant, device: device).map(GateStatistics.init)
@@ -142,7 +151,8 @@ final class Daemon: Sendable {
         ingest.start()
         care.start()
         checkpoints.start()
-        archive.start()
+        archive.start(snapshots)
+        snapshots.start(for: archive.retention)
         // Ingest does not wait for it, nor fall with it: only commands need what was decided before.
         Task {
             do {
@@ -157,6 +167,7 @@ final class Daemon: Sendable {
         self.care = care
         self.checkpoints = checkpoints
         self.archive = archive
+        self.snapshots = snapshots
         self.queries = queries
         self.ingest = ingest
         self.services = services
@@ -188,6 +199,7 @@ final class Daemon: Sendable {
         care.stop()
         checkpoints.stop()
         archive.stop()
+        snapshots.stop()
         background.cancel()
         await withTaskGroup(of: Void.self) { group in
             // One that was never started (no database yet) has nothing to stop.

@@ -44,9 +44,10 @@ final class LogArchive: Sendable {
         retention = Retention(log: log, rules: rules, archiver: archiver)
     }
 
-    func start() {
+    /// - Parameter snapshots: what cannot be had back goes only when it is in one.
+    func start(_ snapshots: SnapshotKeeper) {
         if archiver != nil { startThread(name: "archive") { [self] in archive() } }
-        let task = Task { await removeNowAndThen() }
+        let task = Task { await removeNowAndThen(snapshots) }
         self.task.withLock { $0 = task }
     }
 
@@ -69,12 +70,14 @@ final class LogArchive: Sendable {
         }
     }
 
-    private func removeNowAndThen() async {
+    private func removeNowAndThen(_ snapshots: SnapshotKeeper) async {
         while !Task.isCancelled {
             try? await Task.sleep(for: .seconds(1))
             guard retention.isDue, !Task.isCancelled else { continue }
             let guards = await guards()
-            let removed = try? await onOwnThread("retention") { [retention] in retention.step(guards: guards) }
+            let removed = try? await onOwnThread("retention") { [retention] in
+                retention.step(guards: guards, coveredThrough: snapshots.coveredThrough)
+            }
             if let removed, removed > 0 {
                 logger.info("\(removed) segments were removed; on this disk the log begins at \(log.firstPosition)")
             }

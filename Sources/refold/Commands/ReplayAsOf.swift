@@ -1,0 +1,188 @@
+import ArgumentParser
+import EventLog
+import EventModel
+import Foundation
+import Replay
+import Snapshots
+
+/// `refold replay as-of`: works on the files alone, daemon and PostgreSQL up or down.
+struct ReplayAsOf: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "as-of", abstract: "Rows as they stood at a moment.",
+        discussion: """
+            From the log and the nearest snapshot before the moment. --position P is the state behind event P; \
+            --at TIME the state behind all events received at or before it. --diff shows what changed between the two \
+            moments. Presence is that of the moment, by the thresholds given. Exit code 1: there was no such thing \
+            then, or the events that it needs are damaged or gone.
+            """,
+        subcommands: [Device.self, Campaign.self, Fleet.self, Broker.self])
+
+    /// When, and how it is shown.
+    struct Options: ParsableArguments {
+        @Option(help: "The moment as a time (RFC 3339).") var at: String?
+        @Option(help: "The moment as a position.") var position: UInt64?
+        @Option(help: "Another moment, a time or a position: show what changed between the two.") var diff: String?
+        @Option(name: .customLong("stale-seconds"), help: "A device was STALE after so long.") var staleSeconds = 90.0
+        @Option(name: .customLong("offline-seconds"), help: "And OFFLINE after so long.") var offlineSeconds = 300.0
+        @OptionGroup var data: DataOption
+        @Flag(help: "Print JSON, one object a line.") var json = false
+
+        func validate() throws {
+            guard (at == nil) != (position == nil) else {
+                throw ValidationError("name the moment: --at TIME or --position P")
+            }
+            _ = try (moment(), other())
+            guard staleSeconds >= 0, offlineSeconds >= staleSeconds else {
+                throw ValidationError("--offline-seconds must not be less than --stale-seconds")
+            }
+        }
+
+        func moment() throws -> MomentName {
+            if let position { return .position(position) }
+            guard let at, let time = Timestamp(rfc3339: at) else {
+                throw ValidationError("--at \(at ?? ""): must be RFC 3339, such as 2026-11-21T08:00:00Z")
+            }
+            return .time(time)
+        }
+
+        func other() throws -> MomentName? {
+            guard let diff else { return nil }
+            guard let name = MomentName(diff) else {
+                throw ValidationError("--diff \(diff): must be a position, or a time in RFC 3339")
+            }
+            return name
+        }
+
+        /// Asks at one moment, or at two, the earlier first, and prints.
+        func run(_ ask: (AsOf, Moment) throws -> [PastRow], key: [String], nothing: String) throws {
+            let log = try data.openLog()
+            var asOf = AsOf(
+                log: log, snapshots: .of(dataFolder: data.folder, logID: log.logID),
+                thresholds: PresenceThresholds(staleSeconds: staleSeconds, offlineSeconds: offlineSeconds))
+            asOf.note = { printError("a damaged snapshot is passed over: \($0)") }
+            try reporting {
+                let moment = try asOf.moment(try self.moment())
+                guard let other = try other() else {
+                    let rows = try ask(asOf, moment)
+                    guard !rows.isEmpty else { return try none(nothing, moment) }
+                    return show(rows, moment)
+                }
+                let moments = [moment, try asOf.moment(other)].sorted { ($0.end, $0.time) < ($1.end, $1.time) }
+                let rows = try moments.map { try ask(asOf, $0) }
+                guard !rows[0].isEmpty || !rows[1].isEmpty else { return try none(nothing, moments[1]) }
+                difference(rows[0], rows[1], moments, key)
+            }
+        }
+
+        private func none(_ nothing: String, _ moment: Moment) throws {
+            printError("\(nothing) at \(moment.text)")
+            throw ExitCode(1)
+        }
+
+        private func show(_ rows: [PastRow], _ moment: Moment) {
+            if !json { print("as of \(moment.text)") }
+            for row in rows {
+                if json {
+                    print(row.json.dropLast() + ",\"as_of\":\(moment.json)}")
+                } else {
+                    let width = row.fields.map(\.name.count).max() ?? 0
+                    print("")
+                    for field in row.fields {
+                        print(field.name.padding(toLength: width, withPad: " ", startingAt: 0) + "  "
+                            + TextTable.cell(field.json))
+                    }
+                }
+            }
+        }
+
+        private func difference(_ before: [PastRow], _ after: [PastRow], _ moments: [Moment], _ key: [String]) {
+            func name(_ row: PastRow) -> String { key.map { row[$0] ?? "null" }.joined(separator: " ") }
+            let old = Dictionary(before.map { (name($0), $0) }) { first, _ in first }
+            let new = Dictionary(after.map { (name($0), $0) }) { first, _ in first }
+            if !json { print("from \(moments[0].text) to \(moments[1].text)") }
+            for subject in Set(old.keys).union(new.keys).sorted() {
+                let changes = PastRow.changes(from: old[subject], to: new[subject])
+                guard !changes.isEmpty else { continue }
+                if json {
+                    let members = changes.map { "\"\($0.name)\":[\($0.from),\($0.to)]" }.joined(separator: ",")
+                    let names = key.map { "\"\($0)\":\((new[subject] ?? old[subject])?[$0] ?? "null")" }
+                    print("{\(names.joined(separator: ",")),\"from\":\(moments[0].json),\"to\":\(moments[1].json),"
+                        + "\"changes\":{\(members)}}")
+                } else {
+                    print("\n\(TextTable.cell(subject))" + (old[subject] == nil ? " (new)" : ""))
+                    for change in changes {
+                        print("  \(change.name): \(TextTable.cell(change.from)) → \(TextTable.cell(change.to))")
+                    }
+                }
+            }
+        }
+    }
+
+    struct Device: ParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "One device (a row of device_status).")
+        @Argument(help: "Its tenant.") var tenant: String
+        @Argument(help: "Its id.") var device: String
+        @OptionGroup var options: Options
+
+        func run() throws {
+            try options.run(
+                { try $0.device(tenant: tenant, device: device, at: $1).map { [$0] } ?? [] },
+                key: ["tenant_id", "device_id"], nothing: "nothing had been heard of the device")
+        }
+    }
+
+    struct Fleet: ParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Every device of a tenant.")
+        @Option(help: "The tenant.") var tenant: String
+        @OptionGroup var options: Options
+
+        func run() throws {
+            try options.run(
+                { asOf, moment in
+                    var rows: [PastRow] = []
+                    try asOf.fleet(tenant: tenant, at: moment) { rows.append($0) }
+                    return rows
+                }, key: ["tenant_id", "device_id"], nothing: "nothing had been heard of any device")
+        }
+    }
+
+    struct Campaign: ParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "A campaign (a row of ota_campaigns).")
+        @Argument(help: "Its id.") var id: Int64
+        @Option(help: "Only when it is this tenant's.") var tenant: String?
+        @Flag(help: "Its devices' parts in it too (rows of ota_device_status).") var devices = false
+        @OptionGroup var options: Options
+
+        func run() throws {
+            try options.run(
+                { asOf, moment in
+                    guard let found = try asOf.campaign(id, tenant: tenant, at: moment) else { return [] }
+                    return [found.campaign] + (devices ? found.devices : [])
+                }, key: ["campaign_id", "device_id", "id"], nothing: "there was no such campaign")
+        }
+    }
+
+    struct Broker: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "A broker connection (a row of mqtt_connection_status).")
+        @Argument(help: "Its name.") var name: String
+        @OptionGroup var options: Options
+
+        func run() throws {
+            try options.run(
+                { try $0.broker(name, at: $1).map { [$0] } ?? [] }, key: ["broker_name"],
+                nothing: "there had been no connection of this name")
+        }
+    }
+}
+
+extension Moment {
+    var text: String {
+        end == Position(0) ? "\(time), before the first event" : "position \(end.rawValue - 1), \(time)"
+    }
+
+    var json: String {
+        let position = end == Position(0) ? "null" : String(end.rawValue - 1)
+        return "{\"position\":\(position),\"time\":\"\(time)\"}"
+    }
+}

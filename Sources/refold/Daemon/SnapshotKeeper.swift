@@ -1,0 +1,201 @@
+import Campaigns
+import ControlAPI
+import EventLog
+import EventModel
+import Foundation
+import Logging
+import Replay
+import Settings
+import Snapshots
+import Synchronization
+import Threading
+
+extension DeciderFold {
+    /// The campaigns' decider, as snapshots keep it.
+    static let campaigns = DeciderFold(name: CampaignState.storedName, version: CampaignState.storedVersion) {
+        var state = try $0.map { try CampaignState(stored: $0) } ?? CampaignState()
+        try state.fold($1, of: $2)
+        return try state.stored()
+    }
+}
+
+extension SnapshotFolder {
+    /// The snapshots of a data folder.
+    static func of(dataFolder: String, logID: LogID?) -> SnapshotFolder {
+        SnapshotFolder(dataFolder + "/snapshots", logID: logID)
+    }
+
+    /// The campaigns' state in the newest snapshot that has it whole.
+    func campaigns(report: (SnapshotError) -> Void) -> CampaignBeginning? {
+        try? withNewest(
+            atOrBefore: Position(.max),
+            where: { file in
+                file.description.deciders.contains {
+                    $0.name == CampaignState.storedName && $0.version == CampaignState.storedVersion
+                }
+            }, report: report
+        ) { file in
+            guard let file, let state = try file.state(ofDecider: CampaignState.storedName) else { return nil }
+            return CampaignBeginning(state: try CampaignState(stored: state.bytes), end: file.end)
+        }
+    }
+}
+
+extension SnapshotMaker {
+    init(log: any LogSource, logID: LogID, folder: SnapshotFolder) {
+        self.init(source: log, logID: logID, folder: folder, deciders: [.campaigns], now: { wallClock() })
+    }
+}
+
+/// Makes snapshots while the daemon runs: when the log has grown enough, when retention waits for one, and when it is
+/// told to; and removes those that are of no use any more. One at a time, at low priority.
+final class SnapshotKeeper: Sendable {
+    let folder: SnapshotFolder
+    private let log: FileLog
+    private let logBytes: Int?
+    private let logger: Logger
+    private let isBusy = Mutex(false)
+    private let stopped = Mutex(false)
+    private let cancel = Mutex<(@Sendable () -> Void)?>(nil)
+
+    /// The log must have grown by so many times the last snapshot's size.
+    static let growthFactor = 10
+    private static let lookSeconds = 5.0
+    /// After a failure.
+    private static let pauseSeconds = 60.0
+
+    init(_ settings: Settings, log: FileLog, logger: Logger) {
+        self.log = log
+        self.logger = logger
+        logBytes = settings.snapshotLogBytes
+        folder = .of(dataFolder: settings.data, logID: log.logID)
+    }
+
+    /// Where the newest one ends that can be used; 0 when there is none.
+    var coveredThrough: Position { ((try? folder.usable())?.last?.end) ?? Position(0) }
+
+    /// - Parameter retention: what waits for snapshots, too.
+    func start(for retention: Retention) {
+        startThread(name: "snapshots") { [self] in
+            lowerPriority(by: 10)
+            run(retention)
+        }
+    }
+
+    /// One that is being made is given up.
+    func stop() {
+        stopped.withLock { $0 = true }
+        cancel.withLock { $0 }?()
+    }
+
+    private func run(_ retention: Retention) {
+        var wait = Self.lookSeconds
+        while !stopped.withLock({ $0 }) {
+            usleep(100_000)
+            wait -= 0.1
+            guard wait <= 0 else { continue }
+            wait = Self.lookSeconds
+            do {
+                guard try isDue(retention) else { continue }
+                _ = try makeNow()
+            } catch is CancellationError {
+                return
+            } catch {
+                logger.error("no snapshot could be made, it is tried again: \(error)")
+                wait = Self.pauseSeconds
+            }
+        }
+    }
+
+    private func isDue(_ retention: Retention) throws -> Bool {
+        let newest = try folder.usable().last
+        if let needed = retention.needsCoverThrough, newest?.end ?? Position(0) < needed { return true }
+        guard let logBytes else { return false }
+        let grown = try log.usedBytes(from: newest?.end ?? Position(0))
+        return grown >= UInt64(max(logBytes, Self.growthFactor * (newest?.byteCount ?? 0)))
+    }
+
+    /// Nil when one is being made. Blocks.
+    func makeNow() throws -> MadeSnapshot? {
+        guard isBusy.withLock({ busy in defer { busy = true }; return !busy }) else { return nil }
+        defer { isBusy.withLock { $0 = false } }
+        let began = ContinuousClock.now
+        var maker = SnapshotMaker(log: log, logID: log.logID, folder: folder)
+        maker.options.threads = 1
+        maker.note = { [logger] in logger.error("a damaged snapshot is passed over: \($0)") }
+        let made = try maker.make { fold in
+            cancel.withLock { $0 = fold.cancel }
+            // It may have been told before there was anything to cancel.
+            if stopped.withLock({ $0 }) { fold.cancel() }
+        }
+        cancel.withLock { $0 = nil }
+        if let event = made.event {
+            var batch = try event.batch(at: wallClock())
+            _ = try log.append(&batch)
+            let seconds = (ContinuousClock.now - began) / .seconds(1)
+            logger.info("""
+                a snapshot up to position \(made.file.end): \(made.file.byteCount) bytes, from \(made.from), in \
+                \((seconds * 10).rounded() / 10) s
+                """)
+        }
+        for name in try folder.prune(horizon: log.horizon) {
+            logger.info("\(name) was removed: the log begins at position \(log.horizon)")
+        }
+        return made
+    }
+}
+
+extension SnapshotKeeper: SnapshotKeeping {
+    func snapshots() async throws -> [SnapshotRow] {
+        try await onOwnThread("snapshots") { [folder] in try folder.items().map(SnapshotRow.init) }
+    }
+
+    func createSnapshot() async throws -> SnapshotRow? {
+        try await onOwnThread("snapshot") { [self] in try makeNow().map { SnapshotRow(.whole($0.file)) } }
+    }
+}
+
+extension SnapshotRow {
+    init(_ item: SnapshotFolder.Item) {
+        switch item {
+        case .whole(let file):
+            self.init(file: String(file.path.split(separator: "/").last ?? ""), end: file.end.rawValue)
+            bytes = file.byteCount
+            created = file.created.description
+            lastTime = file.description.lastTime
+            rows = file.description.tables.reduce(0) { $0 + $1.rows }
+        case .unusable(let name, let end, let why):
+            self.init(file: name, end: end.rawValue)
+            error = why.description
+        }
+    }
+}
+
+/// The API's questions of the past.
+struct PastAccess: PastReading {
+    let asOf: AsOf
+
+    func device(tenant: String, device: String, at moment: PastMoment) async throws -> PastAnswer? {
+        try await answer(moment) { try $0.device(tenant: tenant, device: device, at: $1) }
+    }
+
+    func campaign(tenant: String, id: Int64, at moment: PastMoment) async throws -> PastAnswer? {
+        try await answer(moment) { try $0.campaign(id, tenant: tenant, at: $1)?.campaign }
+    }
+
+    private func answer(
+        _ name: PastMoment, _ ask: @escaping @Sendable (AsOf, Moment) throws -> PastRow?
+    ) async throws -> PastAnswer? {
+        try await onOwnThread("as-of") { [asOf] in
+            let moment = switch name {
+            case .position(let position): try asOf.moment(.position(position))
+            case .time(let time): try asOf.moment(.time(time))
+            }
+            return try ask(asOf, moment).map { row in
+                PastAnswer(
+                    row: JSONRow(row.json), position: moment.end == Position(0) ? nil : moment.end.rawValue - 1,
+                    time: moment.time.description)
+            }
+        }
+    }
+}
