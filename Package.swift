@@ -146,6 +146,10 @@ let package = Package(
         .testTarget(name: "ReplayAsOfTests", dependencies: [
             "Replay", "Snapshots", "Campaigns", "ProjectionTestSupport", "TestSupport",
         ]),
+        .testTarget(name: "RebuildTests", dependencies: [
+            "Replay", "PostgresStore", "Postgres", "EventLog", "EventModel", "Projecting", "Projections", "Threading",
+            "ProjectionTestSupport", "TestSupport", "refold",
+        ]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
         .testTarget(name: "CampaignsTests", dependencies: ["Campaigns", "EventLog", "EventModel"]),

@@ -20,7 +20,7 @@ public final class PostgresStore: ProjectionStore {
     private let interrupt = Interrupt()
     private var session: Session?
     private let place: TablePlace
-    private let isFilling: Bool
+    private var isFilling: Bool
     /// Of each projection and partition whose checkpoint was read.
     private var generations: [String: Int64] = [:]
 
@@ -42,6 +42,9 @@ public final class PostgresStore: ProjectionStore {
         isFilling = filling
         self.prepare = prepare
     }
+
+    /// The tables have row-level security from now on, and all their rows up to here.
+    public func endFilling() { isFilling = false }
 
     public var interrupter: @Sendable () -> Void {
         let interrupt = interrupt

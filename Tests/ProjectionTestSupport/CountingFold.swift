@@ -21,6 +21,28 @@ public final class CountingFold: ProjectionFold {
         ProjectionDescriptor(name: "test_counting", version: version, tables: [counts, events])
     }
 
+    /// The same with tables that are named by their version, as every projection's are that can be rebuilt.
+    public static func versioned(_ version: Int = 1) -> ProjectionDescriptor {
+        ProjectionDescriptor(name: "test_counting", version: version, tables: [counts, events].map {
+            Table("\($0.name)_v\(version)", write: $0.write, $0.columns)
+        })
+    }
+
+    /// What PostgreSQL needs for a version, with the views that are live: version 2 shows one column more.
+    public static func sql(version: Int) -> String {
+        let view = version == 1 ? "test_counts" : "test_counts_v\(version)_view"
+        let events = "CREATE VIEW refold.test_events AS SELECT position, topic FROM refold.test_events_v1;"
+        let columns = version == 1 ? "" : ", \(version) AS version"
+        return """
+            CREATE TABLE refold.test_counts_v\(version) (topic text PRIMARY KEY, messages bigint, last_position bigint);
+            CREATE TABLE refold.test_events_v\(version) (position bigint PRIMARY KEY,
+                topic text CONSTRAINT no_poison CHECK (topic <> 'poison'));
+            CREATE VIEW refold.\(view) WITH (security_invoker = true)
+                AS SELECT topic, messages, last_position\(columns) FROM refold.test_counts_v\(version);
+            \(version == 1 ? events : "")
+            """
+    }
+
     private struct State {
         var messages: Int64 = 0
         var lastPosition: Int64 = 0
@@ -29,6 +51,7 @@ public final class CountingFold: ProjectionFold {
 
     public let descriptor: ProjectionDescriptor
     private let scope: FoldScope
+    private var weight: Int64 = 1
     private var states: [String: State] = [:]
     private var dirty = 0
     private var newEvents: [(position: Int64, topic: String)] = []
@@ -36,6 +59,13 @@ public final class CountingFold: ProjectionFold {
     public init(version: Int = 1, scope: FoldScope = .all) {
         descriptor = Self.descriptor(version: version)
         self.scope = scope
+    }
+
+    /// One of `versioned`. In version 2 every message counts twice.
+    public init(versioned version: Int, scope: FoldScope = .all) {
+        descriptor = Self.versioned(version)
+        self.scope = scope
+        weight = Int64(version)
     }
 
     public func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] {
@@ -57,7 +87,7 @@ public final class CountingFold: ProjectionFold {
     public func fold(_ block: EventBlock, in range: Range<Position>) {
         each(block, range) { topic, position in
             var state = states[topic]!
-            state.messages += 1
+            state.messages += weight
             state.lastPosition = position
             if !state.dirty { dirty += 1 }
             state.dirty = true

@@ -83,6 +83,12 @@ public final class BulkFold {
 
     public var progress: BulkProgress { shared.progress }
 
+    /// The same for another thread, however long this lives.
+    public var progressReader: @Sendable () -> BulkProgress {
+        let shared = shared
+        return { shared.progress }
+    }
+
     /// Ends `run` at the next block; what is folded by then is written. For any thread.
     public var cancel: @Sendable () -> Void {
         let shared = shared
