@@ -125,7 +125,7 @@ let package = Package(
         .testTarget(name: "EvidenceTests", dependencies: ["Evidence", "EventModel", "COpenSSL"]),
         .testTarget(name: "EventLogTests", dependencies: ["EventLog", "Evidence", "CChecksum"]),
         .testTarget(name: "LogCommandTests", dependencies: [
-            "EventLog", "EventModel", "Evidence", "TestSupport", "refold",
+            "EventLog", "EventModel", "Evidence", "ProjectionTestSupport", "TestSupport", "refold",
         ]),
         .testTarget(name: "DecodingTests", dependencies: ["Decoding", "Postgres", "TestSupport"]),
         .testTarget(

@@ -143,6 +143,57 @@ import Testing
     }
 }
 
+/// What was removed for good is in a snapshot: everybody goes on from there.
+@Suite struct HorizonTests {
+    @Test func whatASnapshotCoversMayGo() async throws {
+        let folder = Folder()
+        var options = FileLogOptions()
+        options.segmentBytes = 64 << 10
+        let log = try FileLog.open(directory: folder.path + "/log", options: options)
+        defer { log.close() }
+        var history = FleetHistory(seed: 9)
+        while log.firstPosition == Position(0), log.statistics.keeping.sealed < 5 { try history.append(500, to: log) }
+        var rules = RetentionRules()
+        (rules.bytesMax, rules.allowHorizon) = (1, true)
+        let retention = Retention(log: log, rules: rules, archiver: nil)
+        let guards = [RetentionGuard(name: "p", needsFrom: Position(log.durableCount))]
+        let needed = try #require(retention.needsCoverThrough)
+        #expect(retention.step(guards: guards, coveredThrough: Position(0)) == 0)
+        #expect(retention.status.blockedBy?.contains("in no snapshot yet") == true)
+
+        let campaigns = DeciderFold(name: "campaigns", version: 1) { old, range, source in
+            var state = try old.map { try CampaignState(stored: $0) } ?? CampaignState()
+            try state.fold(range, of: source)
+            return try state.stored()
+        }
+        let snapshots = SnapshotFolder(folder.path + "/snapshots", logID: log.logID)
+        let maker = SnapshotMaker(
+            source: log, logID: log.logID, folder: snapshots, deciders: [campaigns], now: { Timestamp(microseconds: 0) })
+        var whole = CampaignState()
+        try whole.fold(Position(0)..<Position(log.durableCount), of: log)
+        let first = try maker.make()
+        #expect(first.file.end >= needed)
+        #expect(retention.step(guards: guards, coveredThrough: first.file.end) > 2)
+        #expect(log.firstPosition > Position(0) && log.firstPosition <= first.file.end)
+        #expect(try snapshots.prune(horizon: log.horizon).isEmpty)
+
+        try history.append(200, to: log)
+        let second = try maker.make(end: Position(log.durableCount))
+        #expect(second.from == first.file.end, "it goes on from the first")
+        let stored = try #require(try second.file.state(ofDecider: "campaigns"))
+        let decider = CampaignDecider(writer: log, source: log, clock: { Timestamp(microseconds: 0) }) {
+            (try? CampaignState(stored: stored.bytes)).map { CampaignBeginning(state: $0, end: second.file.end) }
+        }
+        #expect(try await decider.recover().campaigns.count == whole.campaigns.count)
+        // From nothing, nobody can.
+        #expect(throws: LogError.self) {
+            try SnapshotMaker(
+                source: log, logID: log.logID, folder: SnapshotFolder(folder.path + "/none", logID: nil), deciders: [],
+                now: { Timestamp(microseconds: 0) }).make()
+        }
+    }
+}
+
 /// The real disk, which fails every operation that changes something after so many.
 private final class FailingFileSystem: LogFileSystem {
     private let real = PosixFileSystem()

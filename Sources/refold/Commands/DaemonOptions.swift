@@ -36,7 +36,7 @@ struct DaemonOptions: ParsableArguments {
 
     var client: DaemonClient { DaemonClient(address: address, token: token()) }
 
-    private static func environment(_ name: String) -> String? {
+    static func environment(_ name: String) -> String? {
         ProcessInfo.processInfo.environment[name].flatMap { $0.isEmpty ? nil : $0 }
     }
 }

@@ -14,8 +14,60 @@ struct ReplayAsOf: ParsableCommand {
             --at TIME the state behind all events received at or before it. --diff shows what changed between the two \
             moments. Presence is that of the moment, by the thresholds given. Exit code 1: there was no such thing \
             then, or the events that it needs are damaged or gone.
-            """,
-        subcommands: [Device.self, Campaign.self, Fleet.self, Broker.self])
+            """)
+    @Argument(help: ArgumentHelp(
+        "device TENANT DEVICE, fleet --tenant TENANT, campaign ID, or broker NAME.", valueName: "subject"))
+    var subject: [String]
+    @Option(help: "The tenant of a fleet; of a campaign: only when it is this tenant's.") var tenant: String?
+    @Flag(help: "With a campaign: its devices' parts in it too (rows of ota_device_status).") var devices = false
+    @OptionGroup var options: Options
+
+    private enum Subject {
+        case device(String, String), fleet(String), campaign(Int64), broker(String)
+    }
+
+    private func parsed() throws -> Subject {
+        switch (subject.first, subject.count) {
+        case ("device", 3): return .device(subject[1], subject[2])
+        case ("fleet", 1):
+            guard let tenant else { throw ValidationError("fleet needs --tenant") }
+            return .fleet(tenant)
+        case ("campaign", 2):
+            guard let id = Int64(subject[1]) else { throw ValidationError("campaign \(subject[1]): must be a number") }
+            return .campaign(id)
+        case ("broker", 2): return .broker(subject[1])
+        default:
+            throw ValidationError("say of what: device TENANT DEVICE, fleet --tenant TENANT, campaign ID, broker NAME")
+        }
+    }
+
+    func validate() throws { _ = try parsed() }
+
+    func run() throws {
+        switch try parsed() {
+        case .device(let tenant, let device):
+            try options.run(
+                { try $0.device(tenant: tenant, device: device, at: $1).map { [$0] } ?? [] },
+                key: ["tenant_id", "device_id"], nothing: "nothing had been heard of the device")
+        case .fleet(let tenant):
+            try options.run(
+                { asOf, moment in
+                    var rows: [PastRow] = []
+                    try asOf.fleet(tenant: tenant, at: moment) { rows.append($0) }
+                    return rows
+                }, key: ["tenant_id", "device_id"], nothing: "nothing had been heard of any device")
+        case .campaign(let id):
+            try options.run(
+                { asOf, moment in
+                    guard let found = try asOf.campaign(id, tenant: tenant, at: moment) else { return [] }
+                    return [found.campaign] + (devices ? found.devices : [])
+                }, key: ["campaign_id", "device_id", "id"], nothing: "there was no such campaign")
+        case .broker(let name):
+            try options.run(
+                { try $0.broker(name, at: $1).map { [$0] } ?? [] }, key: ["broker_name"],
+                nothing: "there had been no connection of this name")
+        }
+    }
 
     /// When, and how it is shown.
     struct Options: ParsableArguments {
@@ -115,63 +167,6 @@ struct ReplayAsOf: ParsableCommand {
                     }
                 }
             }
-        }
-    }
-
-    struct Device: ParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "One device (a row of device_status).")
-        @Argument(help: "Its tenant.") var tenant: String
-        @Argument(help: "Its id.") var device: String
-        @OptionGroup var options: Options
-
-        func run() throws {
-            try options.run(
-                { try $0.device(tenant: tenant, device: device, at: $1).map { [$0] } ?? [] },
-                key: ["tenant_id", "device_id"], nothing: "nothing had been heard of the device")
-        }
-    }
-
-    struct Fleet: ParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Every device of a tenant.")
-        @Option(help: "The tenant.") var tenant: String
-        @OptionGroup var options: Options
-
-        func run() throws {
-            try options.run(
-                { asOf, moment in
-                    var rows: [PastRow] = []
-                    try asOf.fleet(tenant: tenant, at: moment) { rows.append($0) }
-                    return rows
-                }, key: ["tenant_id", "device_id"], nothing: "nothing had been heard of any device")
-        }
-    }
-
-    struct Campaign: ParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "A campaign (a row of ota_campaigns).")
-        @Argument(help: "Its id.") var id: Int64
-        @Option(help: "Only when it is this tenant's.") var tenant: String?
-        @Flag(help: "Its devices' parts in it too (rows of ota_device_status).") var devices = false
-        @OptionGroup var options: Options
-
-        func run() throws {
-            try options.run(
-                { asOf, moment in
-                    guard let found = try asOf.campaign(id, tenant: tenant, at: moment) else { return [] }
-                    return [found.campaign] + (devices ? found.devices : [])
-                }, key: ["campaign_id", "device_id", "id"], nothing: "there was no such campaign")
-        }
-    }
-
-    struct Broker: ParsableCommand {
-        static let configuration = CommandConfiguration(
-            abstract: "A broker connection (a row of mqtt_connection_status).")
-        @Argument(help: "Its name.") var name: String
-        @OptionGroup var options: Options
-
-        func run() throws {
-            try options.run(
-                { try $0.broker(name, at: $1).map { [$0] } ?? [] }, key: ["broker_name"],
-                nothing: "there had been no connection of this name")
         }
     }
 }
