@@ -51,7 +51,7 @@ public enum TreeProofs {
     }
 
     /// The largest power of two below `count`, which is at least 2.
-    private static func split(_ count: UInt64) -> UInt64 { 1 << UInt64(63 - (count - 1).leadingZeroBitCount) }
+    static func split(_ count: UInt64) -> UInt64 { 1 << UInt64(63 - (count - 1).leadingZeroBitCount) }
 
     /// The root that a path leads to (RFC 9162, 2.1.3.2), or nil when it has the wrong length.
     public static func root(leaf: TreeHash, index: UInt64, size: UInt64, path: [TreeHash]) -> TreeHash? {

@@ -12,9 +12,12 @@ final class DataFolder {
     deinit { try? FileManager.default.removeItem(atPath: path) }
 
     /// Appends what `fill` puts into a batch, as one commit.
-    func append(_ fill: (inout RecordBatch) -> Void) throws {
+    /// - Parameter isSigned: with a key in the folder, and a checkpoint in the end.
+    func append(isSigned: Bool = false, _ fill: (inout RecordBatch) -> Void) throws {
         var options = FileLogOptions()
         options.isKeeping = false
+        let path = path
+        if isSigned { options.signer = { (id) throws(LogError) in try LogKey.open(dataFolder: path, logID: id) } }
         let log = try FileLog.open(directory: logPath, options: options)
         var batch = RecordBatch()
         fill(&batch)

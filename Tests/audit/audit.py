@@ -158,7 +158,9 @@ class Key:
         return time
 
 
-class Note:
+class SignedText:
+    """Text and the signatures under it, nothing said about who."""
+
     def __init__(self, raw):
         need(len(raw) <= NOTE_MAX, "the note is too long")
         try:
@@ -177,6 +179,13 @@ class Note:
             need(space and name_ok(name) and len(signature) > 4, "a signature line of another form")
             self.signatures.append((name, signature[:4], signature[4:]))
         need(len(self.signatures) <= 64, "too many signatures")
+
+
+class Note(SignedText):
+    """A checkpoint."""
+
+    def __init__(self, raw):
+        super().__init__(raw)
         lines = self.text[:-1].decode().split("\n")
         need(len(lines) >= 3 and all(lines), "the note is no checkpoint")
         self.origin, self.size, self.root = lines[0], decimal(lines[1]), unbase64(lines[2])

@@ -43,7 +43,7 @@ public struct PastRow: Sendable, Equatable {
         }
     }
 
-    private static func value(_ row: RowReader, _ column: Int, _ type: ColumnType) -> String? {
+    static func value(_ row: RowReader, _ column: Int, _ type: ColumnType) -> String? {
         switch type {
         case .text: row.text(column).map(quote)
         case .int8: row.int8(column).map { String($0) }

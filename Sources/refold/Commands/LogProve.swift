@@ -256,7 +256,7 @@ private func answering(_ body: () throws -> Void) throws {
 }
 
 /// A key, or a file that holds one. Keys hold a plus in their third part at the earliest; files may, too.
-private func readKey(_ text: String) throws -> VerifierKey {
+func readKey(_ text: String) throws -> VerifierKey {
     if FileManager.default.fileExists(atPath: text) {
         let line = try readFile(text, bytesMax: 4096).prefix { $0 != 0x0A }
         return try VerifierKey(String(decoding: line, as: UTF8.self))

@@ -1,0 +1,399 @@
+import Decoding
+import EventLog
+import EventModel
+import Evidence
+import Foundation
+import Projections
+
+// Audit: what happened to a device, to a campaign, or in a stretch of the log; what each event changed; and the proof
+// that these events are in the log that its checkpoint says. Everything is folded from the log's first event, by
+// the folds that fill the tables: no database takes part. A device's events are found by posting lists.
+
+/// Makes a report. Blocks the thread; one report.
+public final class Audit {
+    private let log: ReadOnlyLog
+    private let subject: AuditSubject
+    private let range: Range<Position>
+    private let eventsMax: Int
+    private let decoder = FactDecoder()
+    private var folds: [WatchedFold]
+    /// Stretches that cannot be read.
+    private var lost: [Range<Position>] = []
+    private var report: AuditReport
+
+    /// - Parameters:
+    ///   - range: events behind the log's checkpoint are left out, since nobody could check them.
+    ///   - eventsMax: more are refused: a report is for people.
+    ///   - key: the log's public key; with it the checkpoint is checked first.
+    /// - Throws: `LogError`, `ReplayError`, `EvidenceError`.
+    public static func run(
+        _ subject: AuditSubject, in range: Range<Position>, of log: ReadOnlyLog, eventsMax: Int = 100_000,
+        key: VerifierKey?, madeAt: Timestamp
+    ) throws -> AuditReport {
+        guard let bytes = try log.storedCheckpoint() else {
+            throw ReplayError(.usage, "nothing of this log was signed yet: a running refold signs every second")
+        }
+        let note = try SignedNote(parsing: bytes)
+        let checkpoint = try key.map { try note.checkpoint(verifiedBy: $0) } ?? note.checkpoint()
+        guard checkpoint.origin == log.origin else {
+            throw ReplayError(.no, "the stored checkpoint is of \(checkpoint.origin), this log is \(log.origin)")
+        }
+        let end = min(range.upperBound, Position(checkpoint.size))
+        var report = AuditReport(
+            subject: subject, range: range.lowerBound..<max(range.lowerBound, end), origin: log.origin, madeAt: madeAt,
+            checkpoint: note)
+        report.size = checkpoint.size
+        report.isCutToCheckpoint = end < range.upperBound
+        let audit = Audit(log: log, subject: subject, range: report.range, eventsMax: eventsMax, report: report)
+        return try audit.run()
+    }
+
+    private init(
+        log: ReadOnlyLog, subject: AuditSubject, range: Range<Position>, eventsMax: Int, report: AuditReport
+    ) {
+        self.log = log
+        self.subject = subject
+        self.range = range
+        self.eventsMax = eventsMax
+        self.report = report
+        folds = subject.projections.map { WatchedFold($0) }
+    }
+
+    private func run() throws -> AuditReport {
+        guard log.horizon == Position(0) else {
+            throw LogError(.beforeHorizon, "the log begins at position \(log.horizon): what happened before it is not "
+                + "known, and states cannot be told. The archive has the rest (--restore-command)")
+        }
+        try findGaps()
+        switch subject {
+        case .device(let tenant, let device): try auditDevice(tenant, device)
+        case .campaign(let id): try auditCampaign(id)
+        case .range: try auditRange()
+        }
+        for fold in folds {
+            report.start += fold.start.map { table, row in
+                guard !subject.shows(row, of: table) else { return (table, row) }
+                // Sums that others have a share in: not what they were, and of no account here.
+                var row = row
+                for (index, column) in table.columns.enumerated() where column.role == .delta {
+                    row.values[index] = [UInt8](repeating: 0, count: 8)
+                }
+                return (table, row)
+            }
+        }
+        try prove()
+        return report
+    }
+
+    // MARK: what is missing
+
+    private func findGaps() throws {
+        for damage in try log.verify(Position(0)..<range.upperBound).damages where damage.lostEvents > 0 {
+            let positions = damage.range.positions
+            lost.append(positions)
+            guard positions.lowerBound < range.upperBound else { continue }
+            let accepted = damage.accepted.map {
+                "given up by operator \($0.event.operatorName) at position \($0.position): \($0.event.reason)"
+            }
+            let devices = damage.devices.isEmpty ? "" : "; of devices "
+                + damage.devices.prefix(20).joined(separator: ", ")
+                + (damage.devicesAreComplete ? "" : " and perhaps others")
+            report.gaps.append(AuditReport.Gap(
+                kind: accepted == nil ? .damage : .accepted, from: positions.lowerBound.rawValue,
+                to: positions.upperBound.rawValue - 1,
+                text: (accepted ?? "\(damage.range.segment): \(damage.range.reason)") + devices))
+        }
+    }
+
+    /// What is left of a stretch.
+    private func readable(_ range: Range<Position>) -> [Range<Position>] {
+        var pieces: [Range<Position>] = [], next = range.lowerBound
+        for gap in lost where gap.upperBound > next && gap.lowerBound < range.upperBound {
+            if gap.lowerBound > next { pieces.append(next..<gap.lowerBound) }
+            next = max(next, gap.upperBound)
+        }
+        if next < range.upperBound { pieces.append(next..<range.upperBound) }
+        return pieces
+    }
+
+    // MARK: reading
+
+    private func readSelected(
+        _ selection: EventSelection, in range: Range<Position>, _ body: (RecordView, Position) throws -> Void
+    ) throws {
+        // What is not on this disk has no posting lists here: all of it is fetched.
+        let kept = min(max(log.firstPosition, range.lowerBound), range.upperBound)
+        if range.lowerBound < kept {
+            try readAll(range.lowerBound..<kept) { block, range in
+                try block.forEach { record, position in
+                    if range.contains(position), Self.isSelected(record, selection) { try body(record, position) }
+                }
+            }
+        }
+        for piece in readable(kept..<range.upperBound) {
+            let reader = log.events(selection, in: piece)
+            var failure: (any Error)?
+            while try reader.read({ record, position in
+                guard failure == nil else { return }
+                do { try body(record, position) } catch { failure = error }
+            }) {
+                if let failure { throw failure }
+            }
+            if let failure { throw failure }
+        }
+    }
+
+    private static func isSelected(_ record: RecordView, _ selection: EventSelection) -> Bool {
+        switch selection {
+        case .device(let tenant, let device):
+            guard record.kind == .message || record.kind == .rejection, let topic = DeviceTopic(record.topic)
+            else { return false }
+            return record.topic[topic.tenant].elementsEqual(tenant.utf8)
+                && record.topic[topic.device].elementsEqual(device.utf8)
+        case .schema(let name):
+            return record.kind != .message && record.kind != .rejection && record.topic.elementsEqual(name.utf8)
+        case .anyTenant: return false
+        }
+    }
+
+    private func readAll(
+        _ range: Range<Position>, _ body: (EventBlock, Range<Position>) throws -> Void
+    ) throws {
+        for piece in readable(range) {
+            let reader = try log.reader(from: piece.lowerBound), block = EventBlock()
+            var next = piece.lowerBound
+            while next < piece.upperBound, try reader.read(into: block, atLeast: 1) {
+                try body(block, max(next, block.base)..<min(block.end, piece.upperBound))
+                next = block.end
+            }
+        }
+    }
+
+    private struct Kept {
+        let position: Position
+        let record: [UInt8]
+        var isContext = false
+    }
+
+    /// Copies of the events of some schemas that are wanted, in order.
+    private func keep(
+        _ schemas: [String], in range: Range<Position>, isContext: Bool = false,
+        where isWanted: (RecordView) -> Bool = { _ in true }
+    ) throws -> [Kept] {
+        var kept: [Kept] = []
+        for schema in schemas {
+            try readSelected(.schema(schema), in: range) { record, position in
+                guard isWanted(record) else { return }
+                kept.append(Kept(position: position, record: Array(record.bytes), isContext: isContext))
+            }
+        }
+        return kept.sorted { $0.position < $1.position }
+    }
+
+    /// What says something about the record itself: sessions that a broker lost, losses, steps of the clock.
+    private func context() throws -> [Kept] {
+        try keep(
+            [BrokerEvent.Schema.sessionLost.rawValue, LogSchema.lossAccepted.rawValue, LogSchema.clockStepped.rawValue],
+            in: range, isContext: true)
+    }
+
+    // MARK: the subjects
+
+    private func auditDevice(_ tenant: String, _ device: String) throws {
+        let everything = Position(0)..<range.upperBound
+        let selection = EventSelection.device(tenant: tenant, device: device)
+        // The campaigns that it was a target of, or reported for.
+        var targeted: Set<Int64> = [], reported: Set<Int64> = []
+        try readSelected(selection, in: everything) { record, _ in
+            guard let topic = DeviceTopic(record.topic), topic.topicClass == .otaStatus, record.kind == .message,
+                case .otaStatus(let report) = decoder.decode(record, topic: topic)
+            else { return }
+            reported.insert(report.campaignID)
+        }
+        try readSelected(.schema(CampaignSchema.campaignTargets.rawValue), in: everything) { record, _ in
+            guard case .campaignTargets(let event) = decoder.decodeOwn(record), event.tenantID == tenant,
+                event.devices.contains(device)
+            else { return }
+            targeted.insert(event.campaignID)
+        }
+        var firmware: Set<Int64> = []
+        var others = try keep(CampaignSchema.allCases.map(\.rawValue), in: everything) { record in
+            switch decoder.decodeOwn(record) {
+            case .campaignCreated(let event):
+                // Of another tenant's it is enough to know that it is another's.
+                guard targeted.contains(event.id) || reported.contains(event.id) else { return false }
+                if event.tenantID == tenant { firmware.insert(event.firmwareVersionID) }
+                return true
+            case .campaignTargets(let event):
+                return event.tenantID == tenant && targeted.contains(event.campaignID) && event.devices.contains(device)
+            case .campaignStatusChanged(_, let event):
+                return event.tenantID == tenant
+                    && (targeted.contains(event.campaignID) || reported.contains(event.campaignID))
+            case .commandRejected(let event):
+                return event.tenantID == tenant && targeted.contains { event.subject == "campaign:\($0)" }
+            default: return false
+            }
+        }
+        others += try keep([CampaignSchema.firmwareAdded.rawValue], in: everything) { record in
+            guard case .firmwareAdded(let event) = decoder.decodeOwn(record) else { return false }
+            return firmware.contains(event.id) && event.tenantID == tenant
+        }
+        others += try context()
+        others.sort { $0.position < $1.position }
+        try follow(others) { body in try readSelected(selection, in: everything, body) }
+    }
+
+    private func auditCampaign(_ id: Int64) throws {
+        let everything = Position(0)..<range.upperBound
+        var created: (position: Position, event: CampaignCreated)?
+        var others = try keep(CampaignSchema.allCases.map(\.rawValue), in: everything) { record in
+            switch decoder.decodeOwn(record) {
+            case .campaignCreated(let event): return event.id == id
+            case .campaignTargets(let event): return event.campaignID == id
+            case .campaignStatusChanged(_, let event): return event.campaignID == id
+            case .commandRejected(let event): return event.subject == "campaign:\(id)"
+            default: return false
+            }
+        }
+        for kept in others where created == nil {
+            kept.record.withUnsafeBytes { bytes in
+                if case .campaignCreated(let event) = decoder.decodeOwn(RecordView(unchecked: bytes.baseAddress!)) {
+                    created = (kept.position, event)
+                }
+            }
+        }
+        guard let created else {
+            throw ReplayError(.usage, "there is no campaign \(id) in the log before position \(range.upperBound)")
+        }
+        others += try keep([CampaignSchema.firmwareAdded.rawValue], in: everything) { record in
+            guard case .firmwareAdded(let event) = decoder.decodeOwn(record) else { return false }
+            return event.id == created.event.firmwareVersionID
+        }
+        others += try context()
+        others.sort { $0.position < $1.position }
+        // Reports may come from any device, targets or not: every event since its creation is looked at.
+        try follow(others) { body in
+            try readAll(created.position..<max(created.position, range.upperBound)) { block, range in
+                try block.forEach { record, position in
+                    guard range.contains(position), record.kind == .message, record.verdict == .accepted,
+                        !record.flags.contains(.retained), let topic = DeviceTopic(record.topic),
+                        topic.topicClass == .otaStatus,
+                        case .otaStatus(let report) = decoder.decode(record, topic: topic),
+                        report.campaignID == id
+                    else { return }
+                    try body(record, position)
+                }
+            }
+        }
+    }
+
+    /// Feeds the subject's events and the kept others to the folds, in the order of the log; what lies in the range is
+    /// reported.
+    private func follow(
+        _ others: [Kept], _ read: ((RecordView, Position) throws -> Void) throws -> Void
+    ) throws {
+        var next = 0, isWatching = false
+        func feed(_ record: RecordView, _ position: Position, isContext: Bool) throws {
+            guard position >= range.lowerBound else {
+                for fold in folds { fold.pass(record, position) }
+                return
+            }
+            if !isWatching {
+                for fold in folds { fold.beginWatching() }
+                isWatching = true
+            }
+            try add(record, position, isContext: isContext, with: folds)
+        }
+        func feedOthers(before position: Position) throws {
+            while next < others.count, others[next].position < position {
+                let kept = others[next]
+                next += 1
+                try kept.record.withUnsafeBytes {
+                    try feed(RecordView(unchecked: $0.baseAddress!), kept.position, isContext: kept.isContext)
+                }
+            }
+        }
+        try read { record, position in
+            try feedOthers(before: position)
+            try feed(record, position, isContext: false)
+        }
+        try feedOthers(before: range.upperBound)
+    }
+
+    private func auditRange() throws {
+        if range.lowerBound > Position(0) {
+            // Only what the range touches need be known before it.
+            var keys: Set<FoldKey> = []
+            try readAll(range) { block, range in
+                block.forEach { record, position in
+                    guard range.contains(position) else { return }
+                    if let topic = DeviceTopic(record.topic) { keys.insert(FoldKey(record.topic[topic.address])) }
+                    if !record.broker.isEmpty { keys.insert(FoldKey(record.broker)) }
+                }
+            }
+            let scoped = subject.projections.map {
+                WatchedFold($0, scope: $0.name == "campaigns" ? .all : .only(keys))
+            }
+            try readAll(Position(0)..<range.lowerBound) { block, range in
+                for fold in scoped { fold.pass(block, in: range) }
+            }
+            folds = scoped
+        }
+        for fold in folds { fold.beginWatching() }
+        try readAll(range) { block, range in
+            try block.forEach { record, position in
+                guard range.contains(position) else { return }
+                try add(record, position, isContext: false, with: folds)
+            }
+        }
+    }
+
+    private func add(
+        _ record: RecordView, _ position: Position, isContext: Bool, with folds: [WatchedFold]
+    ) throws {
+        guard report.events.count < eventsMax else {
+            throw ReplayError(.usage, "there are more than \(eventsMax) events: ask for less by --from and --until, or "
+                + "raise --limit")
+        }
+        let changes = Self.changes(record, position, folds, subject)
+        let words = EventWords(record, decoder: decoder)
+        report.events.append(AuditReport.Event(
+            position: position, receivedAt: record.receivedAt, who: words.who, what: words.what, isContext: isContext,
+            record: Array(record.bytes), changes: changes))
+    }
+
+    /// What an event changes in the subject's rows.
+    static func changes(
+        _ record: RecordView, _ position: Position, _ folds: [WatchedFold], _ subject: AuditSubject
+    ) -> [RowChange] {
+        folds.flatMap { $0.watch(record, position) }.filter { subject.shows($0.after, of: $0.table) }
+    }
+
+    // MARK: the proof
+
+    private func prove() throws {
+        let tree = try log.tree()
+        let positions = report.events.map(\.position.rawValue)
+        do {
+            report.proof = try TreeProofs.several(positions, size: report.size) { try tree.range($0, $1) }
+        } catch {
+            guard (error as? LogError)?.code == .corrupt, report.gaps.contains(where: { $0.kind == .damage }) else {
+                throw error
+            }
+            // Leaves that nobody kept are lost with their events. What is left can still be told.
+            report.proofProblem = "the log is damaged, and the hashes of what is lost are lost with it (\(error))"
+            return
+        }
+        // As an outsider will: a proof that does not hold is never handed out.
+        let leaves = report.events.map { event in
+            (position: event.position.rawValue, leaf: event.record.withUnsafeBytes {
+                LeafHasher().leaf(RecordView(unchecked: $0.baseAddress!))
+            })
+        }
+        let root = try report.checkpoint.checkpoint().root
+        guard TreeProofs.root(of: leaves, size: report.size, hashes: report.proof) == root else {
+            throw LogError(.corrupt, "the log does not hold what its checkpoint of \(report.size) events was signed "
+                + "for: it was changed since. refold log verify --deep says where")
+        }
+    }
+}

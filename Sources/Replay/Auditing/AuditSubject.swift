@@ -1,0 +1,121 @@
+import Decoding
+import EventModel
+import Projections
+
+/// What an audit is about.
+public enum AuditSubject: Sendable, Equatable, CustomStringConvertible {
+    case device(tenant: String, device: String)
+    case campaign(Int64)
+    /// Everything in a stretch of the log.
+    case range
+
+    public var description: String {
+        switch self {
+        case .device(let tenant, let device): "device \(device) of tenant \(tenant)"
+        case .campaign(let id): "campaign \(id)"
+        case .range: "everything"
+        }
+    }
+
+    /// The projections whose rows tell of it.
+    var projections: [Catalog.Entry] {
+        let names: Set<String> = switch self {
+        case .device: ["device_status", "device_connection_events", "dead_letters", "campaigns"]
+        case .campaign: ["campaigns"]
+        case .range: Set(Catalog.entries.map(\.name))
+        }
+        return Catalog.entries.filter { names.contains($0.name) }
+    }
+
+    /// Whether a row is the subject's own. Others take part in folding and are not shown.
+    func shows(_ row: AuditRow, of table: StoredTable) -> Bool {
+        switch self {
+        case .device(let tenant, let device):
+            row.text("device_id", table) == device && row.text("tenant_id", table) == tenant
+        case .campaign(let id):
+            table.name.hasPrefix("firmware_versions")
+                || (row.int8("campaign_id", table)
+                    ?? (table.name.hasPrefix("ota_campaigns") ? row.int8("id", table) : nil)) == id
+        case .range: true
+        }
+    }
+
+    var json: String {
+        switch self {
+        case .device(let tenant, let device):
+            #"{"kind":"device","tenant":\#(PastRow.quote(tenant)),"device":\#(PastRow.quote(device))}"#
+        case .campaign(let id): #"{"kind":"campaign","id":\#(id)}"#
+        case .range: #"{"kind":"range"}"#
+        }
+    }
+
+    init?(json: Any?) {
+        guard let object = json as? [String: Any] else { return nil }
+        switch object["kind"] as? String {
+        case "device":
+            guard let tenant = object["tenant"] as? String, let device = object["device"] as? String else { return nil }
+            self = .device(tenant: tenant, device: device)
+        case "campaign":
+            guard let id = object["id"] as? Int64 else { return nil }
+            self = .campaign(id)
+        case "range": self = .range
+        default: return nil
+        }
+    }
+}
+
+/// Who or what an event comes from, and what it says, for people.
+struct EventWords {
+    let who: String
+    let what: String
+
+    init(_ record: RecordView, decoder: FactDecoder) {
+        let topic = DeviceTopic(record.topic)
+        func part(_ range: Range<Int>?) -> String {
+            range.map { String(decoding: record.topic[$0], as: UTF8.self) } ?? ""
+        }
+        switch record.kind {
+        case .message:
+            let device = topic.map { "device \(part($0.device)) of \(part($0.tenant))" } ?? "somebody"
+            who = "\(device), over broker \(record.brokerString)"
+            let rest = topic.map { String(decoding: record.topic[($0.device.upperBound + 1)...], as: UTF8.self) }
+            var text = "sent \(rest ?? record.topicString)"
+            if record.flags.contains(.retained) { text = "broker replayed the retained \(rest ?? record.topicString)" }
+            what = text + (record.verdict == .accepted ? "" : "; the gate decided \(record.verdict.name)")
+        case .rejection:
+            who = "the gate, on broker \(record.brokerString)"
+            let count = decoder.rejectedCount(record) ?? 1
+            what = "refused \(count) messages of device \(part(topic?.device)) beyond its rate (\(record.verdict.name))"
+        case .connection:
+            who = "our connection to broker \(record.brokerString)"
+            what = record.topicString
+        case .decision:
+            (who, what) = Self.decision(record, decoder)
+        case .system:
+            if case .lossAccepted(let loss) = decoder.decodeOwn(record) {
+                who = "operator \(loss.operatorName)"
+                what = "gave up positions \(loss.from) to \(loss.to): \(loss.reason)"
+            } else {
+                who = "the log"
+                what = record.topicString
+            }
+        }
+    }
+
+    private static func decision(_ record: RecordView, _ decoder: FactDecoder) -> (String, String) {
+        switch decoder.decodeOwn(record) {
+        case .firmwareAdded(let event): (event.actor, "added firmware \(event.id), version \(event.version)")
+        case .campaignCreated(let event):
+            (event.actor, "created campaign \(event.id) \"\(event.name)\" with firmware \(event.firmwareVersionID) for "
+                + "\(event.totalDevices) devices")
+        case .campaignTargets(let event):
+            ("the campaign decider", "campaign \(event.campaignID) targets \(event.devices.count) devices")
+        case .campaignStatusChanged(_, let event):
+            (event.actor, "campaign \(event.campaignID): \(event.before) → \(event.after)"
+                + (event.reason.map { ": \($0)" } ?? ""))
+        case .commandRejected(let event):
+            ("the campaign decider", "refused \(event.command) \(event.subject) of \(event.actor): \(event.reason)")
+        default: ("a decider", record.topicString)
+        }
+    }
+}
