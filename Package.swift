@@ -115,7 +115,8 @@ let package = Package(
 
         // figures; `bench/` sets them beside peers and limits
         .executableTarget(name: "RefoldBench", dependencies: [
-            "EventModel", "Evidence", "EventLog", "Ingest", "Projections",
+            "EventModel", "Evidence", "EventLog", "Ingest", "Projections", "Projecting", "PostgresStore", "Postgres",
+            "FleetSimulator",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
         ]),
 
@@ -162,7 +163,7 @@ let package = Package(
             dependencies: ["Simulation", "EventLog", "EventModel", "Projections", "Projecting"]),
         .testTarget(name: "ReplayTests", dependencies: [
             "Campaigns", "CZlib", "EventLog", "EventModel", "Evidence", "Ingest", "Postgres", "PostgresStore",
-            "Projecting", "Projections", "Replay", "TestSupport", "refold",
+            "Projecting", "Projections", "ProjectionTestSupport", "Replay", "Snapshots", "TestSupport", "refold",
         ]),
         .testTarget(name: "IntegrationTests", dependencies: ["refold", "TestSupport"]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"]),

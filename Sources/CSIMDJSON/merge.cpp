@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdint>
 #include <string_view>
 #include <unordered_set>
 
@@ -41,15 +42,19 @@ bool read_members(
     return true;
 }
 
-refold_bytes merge(refold_parser &parser, refold_bytes older, refold_bytes newer, size_t limit, int &only_newer) {
+refold_bytes merge(refold_parser &parser, refold_bytes older, refold_bytes newer, size_t limit, int &only_newer, size_t &weight) {
     std::vector<std::unique_ptr<uint8_t[]>> names;
     std::vector<member> before, after;
     size_t plain_digits = 0;
     only_newer = 1;
-    if (!read_members(parser, older, names, before, plain_digits)
+    size_t older_digits = 0;
+    weight = SIZE_MAX;
+    if (!read_members(parser, older, names, before, older_digits)
         || !read_members(parser, newer, names, after, plain_digits)) {
         return newer;
     }
+    weight = newer.count + plain_digits;
+    plain_digits += older_digits;
     std::unordered_set<std::string_view> renewed;
     if (after.size() > 16) {
         for (const member &m : after) renewed.insert(m.name);
@@ -73,15 +78,16 @@ refold_bytes merge(refold_parser &parser, refold_bytes older, refold_bytes newer
     out.push_back('}');
     if (out.size() + plain_digits > limit) return newer;
     only_newer = 0;
+    weight = out.size() + plain_digits;
     return {out.data(), out.size()};
 }
 
 }  // namespace
 
 extern "C" refold_bytes refold_merge_objects(
-    refold_parser *parser, refold_bytes older, refold_bytes newer, size_t limit, int *only_newer) {
+    refold_parser *parser, refold_bytes older, refold_bytes newer, size_t limit, int *only_newer, size_t *weight) {
     try {
-        return merge(*parser, older, newer, limit, *only_newer);
+        return merge(*parser, older, newer, limit, *only_newer, *weight);
     } catch (...) {
         std::abort();
     }

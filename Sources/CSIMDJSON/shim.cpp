@@ -100,7 +100,8 @@ bool metrics(walker &w, found &out, uint64_t &shape) {
     }
     out.kind = flat ? type::object : type::array;
     out.place = {begin, static_cast<uint32_t>(w.bytes + w.at[w.next - 1] + 1 - begin)};
-    shape = w.escapes ? 0 : (hash == 0 ? 1 : hash);
+    // Names that are spelled in several ways, and numbers that grow when they are written out, are for the long way.
+    shape = w.escapes || w.plain_digits != 0 ? 0 : (hash == 0 ? 1 : hash);
     return true;
 }
 

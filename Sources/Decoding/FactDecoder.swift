@@ -2,10 +2,12 @@ import CSIMDJSON
 import EventModel
 import Foundation
 
-/// Turns records into facts. Belongs to one fold: it holds the parser's working memory, and nothing else.
+/// Turns records into facts. Belongs to one thread: it holds the parser's working memory, and what is known of the
+/// block in hand.
 public final class FactDecoder {
     /// `refold_parser *`, owned.
     private let parser: OpaquePointer
+    private let blockScan = BlockScan()
 
     public init() {
         guard let parser = refold_parser_create() else { preconditionFailure("no memory for a JSON parser") }
@@ -13,6 +15,18 @@ public final class FactDecoder {
     }
 
     deinit { refold_parser_destroy(parser) }
+
+    // MARK: what is known of a block
+
+    /// What the records of a block are; done once a block, whoever asks.
+    public func scan(_ block: EventBlock) -> BlockScan {
+        blockScan.update(block)
+        return blockScan
+    }
+
+    /// The record at `position` of the block that was scanned last was decoded here, and is sound.
+    @inline(__always)
+    public func noteSound(_ position: Position) { blockScan.noteSound(position) }
 
     // MARK: what devices say
 
@@ -125,11 +139,12 @@ public final class FactDecoder {
     /// Merges two metrics objects by name, `newer` winning. The result is valid until the next call on this decoder.
     /// `isOnlyNewer`: it is `newer` unchanged, because nothing else remains or because the merged object would be
     /// larger than `metricsBytesMax` (then the older metrics are forgotten: everything is bounded).
-    public func merge(metrics older: Bytes, with newer: Bytes) -> (merged: Bytes, isOnlyNewer: Bool) {
-        var isOnlyNewer: Int32 = 0
+    /// `weight`: what the result takes in bytes, the digits included that its numbers grow by when written out.
+    public func merge(metrics older: Bytes, with newer: Bytes) -> (merged: Bytes, isOnlyNewer: Bool, weight: Int) {
+        var isOnlyNewer: Int32 = 0, weight = 0
         let merged = refold_merge_objects(
-            parser, Self.c(older), Self.c(newer), Self.metricsBytesMax, &isOnlyNewer)
-        return (Self.certain(merged), isOnlyNewer != 0)
+            parser, Self.c(older), Self.c(newer), Self.metricsBytesMax, &isOnlyNewer, &weight)
+        return (Self.certain(merged), isOnlyNewer != 0, Int(clamping: weight))
     }
 
     public static let metricsBytesMax = 1 << 20

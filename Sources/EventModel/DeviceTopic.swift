@@ -8,6 +8,30 @@ public enum TopicClass: UInt8, Sendable, CaseIterable {
     case other
 }
 
+/// The parts of a `DeviceTopic` in one word, for whoever keeps many: the lengths of its ids and its class.
+@frozen
+public struct TopicParts: Sendable, Equatable {
+    @usableFromInline var bits: UInt32
+
+    public static let none = TopicParts(bits: 0)
+
+    @inlinable
+    init(bits: UInt32) { self.bits = bits }
+
+    @inlinable
+    public init(_ topic: DeviceTopic) {
+        bits = UInt32(topic.tenant.count) | UInt32(topic.device.count) << 8 | UInt32(topic.topicClass.rawValue) << 16
+    }
+
+    @inlinable
+    public var topic: DeviceTopic? {
+        guard bits != 0 else { return nil }
+        return DeviceTopic(
+            tenantCount: Int(bits & 0xFF), deviceCount: Int(bits >> 8 & 0xFF),
+            topicClass: TopicClass(rawValue: UInt8(truncatingIfNeeded: bits >> 16)).unsafelyUnwrapped)
+    }
+}
+
 /// The parts of `tenant/{t}/device/{d}/{rest}`, as byte ranges of the topic.
 /// Tenant and device ids are 1 to 128 characters of `A-Z a-z 0-9 . _ : -`.
 @frozen
@@ -53,8 +77,30 @@ public struct DeviceTopic: Sendable {
     @inlinable
     static func idEnd(_ topic: UnsafeRawBufferPointer, from start: Int) -> Int {
         var index = start
+        // Eight bytes at a time as far as that goes.
+        while index + 8 <= topic.count {
+            let others = otherBytes(UInt64(littleEndian: topic.loadUnaligned(fromByteOffset: index, as: UInt64.self)))
+            if others != 0 { return index + others.trailingZeroBitCount / 8 }
+            index += 8
+        }
         while index < topic.count, isIdByte(topic[index]) { index += 1 }
         return index
+    }
+
+    /// The upper bit of each byte that may not stand in an id, the first byte lowest. A byte below 0x80 plus
+    /// 0x80 − `low` carries into its upper bit when it is `low` or more; so a range is what one sum says and another
+    /// does not.
+    @inlinable @inline(__always)
+    static func otherBytes(_ bytes: UInt64) -> UInt64 {
+        let every: UInt64 = 0x0101_0101_0101_0101
+        let plain = bytes & (every &* 0x7F), lower = plain | (every &* 0x20)
+        // From `low` to `high`, which are below 0x80.
+        func within(_ bytes: UInt64, _ low: UInt64, _ high: UInt64) -> UInt64 {
+            (bytes &+ every &* (0x80 - low)) & ~(bytes &+ every &* (0x7F - high))
+        }
+        let letters = within(lower, 0x61, 0x7A), digits = within(plain, 0x30, 0x3A)  // and :
+        let signs = within(plain, 0x2D, 0x2E) | within(plain, 0x5F, 0x5F)  // - . _
+        return ~((letters | digits | signs) & ~bytes) & (every &* 0x80)
     }
 
     /// Bit i of the table is set when ASCII character i may stand in an id.

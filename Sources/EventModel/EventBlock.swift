@@ -68,6 +68,13 @@ public final class EventBlock {
         }
     }
 
+    /// The record that begins `offset` bytes behind the first: as `forEach` would give it.
+    @inlinable
+    public func record(atOffset offset: Int) -> RecordView {
+        precondition(offset < byteCount)
+        return RecordView(unchecked: UnsafeRawPointer(storage.baseAddress.unsafelyUnwrapped) + offset)
+    }
+
     public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: storage[..<byteCount]) }
 
     /// How many well-formed records fill `bytes` exactly and where the last begins, or nil.

@@ -196,7 +196,7 @@ public final class Connection {
         return last
     }
 
-    private func wait(for events: Int32, _ name: String) throws(PostgresError) {
+    func wait(for events: Int32, _ name: String) throws(PostgresError) {
         if tlsPendingBytes > 0 { return }
         do {
             try poll(events, name, deadline: monotonicMilliseconds() + target.responseTimeoutSeconds * 1000)

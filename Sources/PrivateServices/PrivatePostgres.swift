@@ -10,6 +10,12 @@ public final class PrivatePostgres: Sendable {
 
     private static let user = "refold", database = "refold"
 
+    /// Where the one of this folder is reached, should it run.
+    public static func url(folder: String) -> String {
+        let socket = socketFolder(in: URL(fileURLWithPath: folder).standardizedFileURL.path)
+        return "postgresql:///\(database)?host=\(socket)&user=\(user)"
+    }
+
     /// Makes the cluster when there is none, starts it, waits until it answers. Blocks for seconds.
     public init(folder: String, onExit: @escaping @Sendable (String) -> Void) throws(ServiceError) {
         let folder = URL(fileURLWithPath: folder).standardizedFileURL.path
@@ -22,7 +28,7 @@ public final class PrivatePostgres: Sendable {
         }
         let cluster = folder + "/cluster", output = folder + "/postgres.log"
         let socket = Self.socketFolder(in: folder)
-        url = "postgresql:///\(Self.database)?host=\(socket)&user=\(Self.user)"
+        url = Self.url(folder: folder)
         psqlCommand = "psql -h \(socket) -U \(Self.user) \(Self.database)"
         for path in [folder, socket] { try Self.makeFolder(path, owner: runAs) }
 

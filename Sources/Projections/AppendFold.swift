@@ -5,6 +5,8 @@ import EventModel
 protocol AppendProjection {
     static var descriptor: ProjectionDescriptor { get }
     init()
+    /// Whether a record so marked may give a row.
+    static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool
     /// What the record concerns, when it gives a row at all.
     static func key(of record: RecordView) -> UnsafeRawBufferPointer
     /// Appends the row of a record, or none.
@@ -41,9 +43,13 @@ final class AppendFold<Projection: AppendProjection>: FoldEngine {
     func load(table: Int, row: RowReader) {}
 
     func fold(_ block: EventBlock, in range: Range<Position>) {
-        block.forEach { record, position in
-            guard range.contains(position), scope.isAll || scope.includes(Projection.key(of: record)) else { return }
-            projection.append(record, position, decoder: decoder, into: &pending)
+        let scan = decoder.scan(block), base = block.base.rawValue
+        let first = Int(max(range.lowerBound.rawValue, base) - base)
+        let end = Int(min(range.upperBound.rawValue, block.end.rawValue) - base)
+        for index in first..<max(first, end) where Projection.mayGiveRow(scan.marks[index]) {
+            let record = block.record(atOffset: Int(scan.offsets[index]))
+            guard scope.isAll || scope.includes(Projection.key(of: record)) else { continue }
+            projection.append(record, block.base.advanced(by: index), decoder: decoder, into: &pending)
         }
     }
 

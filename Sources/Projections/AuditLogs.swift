@@ -12,6 +12,8 @@ struct AuditLogs: AppendProjection {
         ]),
     ])
 
+    static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool { mark.kind == .decision || mark.kind == .system }
+
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {
         guard record.kind == .decision || record.kind == .system else { return }
         let tenant: String, actor: String, subject: String

@@ -42,8 +42,7 @@ final class CampaignFold: ProjectionFold {
     func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] {
         campaigns.beginRound(isStart: range.lowerBound == Position(0))
         devices.beginRound(isStart: range.lowerBound == Position(0))
-        block.forEach { record, position in
-            guard range.contains(position) else { return }
+        forEachOfOurs(block, in: range) { record, _ in
             if let (topic, report) = report(in: record) {
                 _ = touchCampaign(report.campaignID)
                 _ = touchDevice(report.campaignID, record.topic[topic.device])
@@ -64,6 +63,17 @@ final class CampaignFold: ProjectionFold {
             devices.takeUnknown(table: CampaignTables.devices, encodeKey: CampaignKey.encodeDevice),
         ]
         return requests.compactMap { $0 }
+    }
+
+    private func forEachOfOurs(
+        _ block: EventBlock, in range: Range<Position>, _ body: (RecordView, Position) -> Void
+    ) {
+        let scan = decoder.scan(block)
+        for (index, mark) in scan.marks.enumerated()
+        where mark.kind == .message(.otaStatus) || mark.kind == .decision {
+            let position = block.base.advanced(by: index)
+            if range.contains(position) { body(block.record(atOffset: Int(scan.offsets[index])), position) }
+        }
     }
 
     private func touchCampaign(_ id: Int64) -> UInt32 {
@@ -92,8 +102,7 @@ final class CampaignFold: ProjectionFold {
 
     func fold(_ block: EventBlock, in range: Range<Position>) {
         defer { precondition(!campaigns.hasUnknown && !devices.hasUnknown, "a block is prepared before it is folded") }
-        block.forEach { record, position in
-            guard range.contains(position) else { return }
+        forEachOfOurs(block, in: range) { record, position in
             if let (topic, report) = report(in: record) {
                 apply(report, record, topic, position)
             } else if record.kind == .decision {

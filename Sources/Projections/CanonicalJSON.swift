@@ -1,7 +1,7 @@
 /// One spelling for each JSON value, so that rows that we folded and rows that PostgreSQL's jsonb gave back have one
 /// digest: no white space, object members sorted by the bytes of their names (of several with one name the last
 /// stands, as jsonb has it), the shortest escapes (RFC 8259, section 7: only `"`, `\` and U+0000 to U+001F), numbers
-/// as `-`? digits, or digits `e` exponent, without zeros that change nothing (`1.50` and `15e-1` are `15e-1`; `-0` is `0`).
+/// as digits, or digits and exponent, without zeros that change nothing (`1.50` and `15e-1` are `15e-1`; `-0` is `0`).
 public enum CanonicalJSON {
     /// Appends the canonical spelling of `json`, which must be valid.
     public static func append(_ json: UnsafeRawBufferPointer, to output: inout [UInt8]) {

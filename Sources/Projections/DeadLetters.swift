@@ -12,6 +12,11 @@ struct DeadLetters: AppendProjection {
         ]),
     ])
 
+    /// All but what was found sound already, and what nobody decodes.
+    static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool {
+        !mark.isSound && mark.kind != .message(.other) && mark.kind != .message(.otaCommand)
+    }
+
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {
         switch record.kind {
         case .message:

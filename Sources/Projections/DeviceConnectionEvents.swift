@@ -10,6 +10,8 @@ struct DeviceConnectionEvents: AppendProjection {
         ]),
     ])
 
+    static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool { mark.kind == .message(.connection) }
+
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {
         guard record.kind == .message, record.verdict == .accepted, !record.flags.contains(.retained),
             let topic = DeviceTopic(record.topic), topic.topicClass == .connection,

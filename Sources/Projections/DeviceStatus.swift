@@ -28,8 +28,7 @@ struct DeviceStatus: KeyedProjection {
         var telemetryCount: Int64 = 0
         var lastTelemetry = Moment()
         var lastSequence: Int64 = 0
-        var metricsShape: UInt64 = 0
-        var metrics = ByteRef()
+        var metrics = DeviceMetrics()
         var site = ByteRef()
         var hasSequence = false
         var hasVersion = false
@@ -50,7 +49,7 @@ struct DeviceStatus: KeyedProjection {
         var lastDisconnected = Moment()
 
         mutating func move(from old: borrowing ByteArena, to new: inout ByteArena) {
-            old.move(&metrics, to: &new)
+            metrics.move(from: old, to: &new)
             old.move(&site, to: &new)
             old.move(&reported, to: &new)
             old.move(&commandID, to: &new)
@@ -58,25 +57,25 @@ struct DeviceStatus: KeyedProjection {
         }
     }
 
-    func key(of record: RecordView) -> (key: UnsafeRawBufferPointer, hint: Hint)? {
-        guard record.kind == .message || record.kind == .rejection, let topic = DeviceTopic(record.topic)
-        else { return nil }
+    func key(of record: RecordView, topic: TopicParts) -> UnsafeRawBufferPointer? {
+        guard let topic = topic.topic else { return nil }
         if record.flags.contains(.retained) && (topic.topicClass != .shadowReported || record.verdict != .accepted) {
             return nil
         }
-        return (UnsafeRawBufferPointer(rebasing: record.topic[topic.address]), Hint(topic))
+        return UnsafeRawBufferPointer(rebasing: record.topic[topic.address])
     }
 
     func apply(
-        _ record: RecordView, _ position: Position, _ hint: Hint, to state: inout State, in arena: inout ByteArena,
-        decoder: FactDecoder
+        _ record: RecordView, _ position: Position, _ topic: TopicParts, to state: inout State,
+        in arena: inout ByteArena, decoder: FactDecoder
     ) -> Bool {
         if record.kind == .rejection {
             state.rejectedCount += decoder.rejectedCount(record) ?? 1
         } else if record.verdict != .accepted {
             state.rejectedCount += 1
-        } else {
-            let fact = decoder.decode(record, topic: hint.topic)
+        } else if let topic = topic.topic {
+            let fact = decoder.decode(record, topic: topic)
+            if case .undecodable = fact {} else { decoder.noteSound(position) }
             if record.flags.contains(.retained) {
                 guard case .shadow(let shadow) = fact else { return false }
                 apply(shadow, position, to: &state, in: &arena)
@@ -100,7 +99,7 @@ struct DeviceStatus: KeyedProjection {
             state.telemetryCount += 1
             state.lastTelemetry = Moment(at)
             note(telemetry.siteID, telemetry.sequence, in: &state, &arena)
-            merge(telemetry, into: &state, &arena, decoder)
+            state.metrics.add(telemetry, in: &arena, decoder)
         case .heartbeat(let heartbeat):
             state.heartbeatCount += 1
             state.lastHeartbeat = Moment(at)
@@ -133,21 +132,6 @@ struct DeviceStatus: KeyedProjection {
         }
     }
 
-    /// The usual message has the same metrics as the one before: then it replaces them all, without a look inside.
-    @inline(__always)
-    private func merge(
-        _ telemetry: Telemetry, into state: inout State, _ arena: inout ByteArena, _ decoder: FactDecoder
-    ) {
-        if state.metrics.isNone || (telemetry.shape != 0 && telemetry.shape == state.metricsShape) {
-            arena.put(telemetry.metrics, in: &state.metrics)
-            state.metricsShape = telemetry.shape
-        } else {
-            let (merged, isOnlyNewer) = decoder.merge(metrics: arena.bytes(state.metrics), with: telemetry.metrics)
-            arena.put(merged, in: &state.metrics)
-            state.metricsShape = isOnlyNewer ? telemetry.shape : 0
-        }
-    }
-
     private func apply(_ shadow: Shadow, _ position: Position, to state: inout State, in arena: inout ByteArena) {
         if state.hasVersion && shadow.version <= state.reportedVersion {
             state.reportedRejectedPosition = Int64(position.rawValue)
@@ -165,6 +149,10 @@ struct DeviceStatus: KeyedProjection {
         rows.beginRow(fieldCount: 2)
         rows.text(tenant)
         rows.text(device)
+    }
+
+    func settle(_ state: inout State, in arena: inout ByteArena, decoder: FactDecoder) {
+        state.metrics.settle(in: &arena, decoder)
     }
 
     func encode(
@@ -185,7 +173,7 @@ struct DeviceStatus: KeyedProjection {
         rows.int8(state.ackCount)
         rows.int8(state.rejectedCount)
         rows.optional(state.hasSequence ? state.lastSequence : nil) { $0.int8($1) }
-        rows.jsonb(state.metrics, in: arena)
+        rows.jsonb(state.metrics.merged, in: arena)
         rows.jsonb(state.reported, in: arena)
         rows.optional(state.hasVersion ? state.reportedVersion : nil) { $0.int8($1) }
         rows.optional(state.reportedRejectedPosition < 0 ? nil : state.reportedRejectedPosition) { $0.int8($1) }
@@ -216,7 +204,7 @@ struct DeviceStatus: KeyedProjection {
         state.rejectedCount = row.int8(11) ?? 0
         state.hasSequence = !row.isNull(12)
         state.lastSequence = row.int8(12) ?? 0
-        row.jsonb(13, into: &state.metrics, in: &arena)
+        state.metrics.load(row, 13, in: &arena)
         row.jsonb(14, into: &state.reported, in: &arena)
         state.hasVersion = !row.isNull(15)
         state.reportedVersion = row.int8(15) ?? 0

@@ -76,18 +76,6 @@ enum DeviceAddress {
     }
 }
 
-extension Hint {
-    init(_ topic: DeviceTopic) {
-        bits = UInt32(topic.tenant.count) | UInt32(topic.device.count) << 8 | UInt32(topic.topicClass.rawValue) << 16
-    }
-
-    var topic: DeviceTopic {
-        DeviceTopic(
-            tenantCount: Int(bits & 0xFF), deviceCount: Int(bits >> 8 & 0xFF),
-            topicClass: TopicClass(rawValue: UInt8(truncatingIfNeeded: bits >> 16)).unsafelyUnwrapped)
-    }
-}
-
 /// A string as JSON (RFC 8259, section 7).
 func jsonString(_ text: String) -> String {
     var json = "\""

@@ -10,13 +10,17 @@ protocol KeyedProjection {
 
     init()
 
-    /// The key that a record concerns, and what `apply` wants to know again; nil when it concerns none.
-    func key(of record: RecordView) -> (key: UnsafeRawBufferPointer, hint: Hint)?
+    /// The key that a record concerns; nil when it concerns none. `topic`: where the parts of its topic are, for a
+    /// message or rejection of a device.
+    func key(of record: RecordView, topic: TopicParts) -> UnsafeRawBufferPointer?
 
     /// Folds one record. Says whether the row changed.
     func apply(
-        _ record: RecordView, _ position: Position, _ hint: Hint, to state: inout State, in arena: inout ByteArena,
-        decoder: FactDecoder) -> Bool
+        _ record: RecordView, _ position: Position, _ topic: TopicParts, to state: inout State,
+        in arena: inout ByteArena, decoder: FactDecoder) -> Bool
+
+    /// Finishes what was put off, before the row is written.
+    func settle(_ state: inout State, in arena: inout ByteArena, decoder: FactDecoder)
 
     /// Appends the tuple of the key columns.
     func encodeKey(_ key: UnsafeRawBufferPointer, into rows: inout RowBuffer)
@@ -28,24 +32,18 @@ protocol KeyedProjection {
     func decode(_ row: RowReader, into state: inout State, in arena: inout ByteArena)
 }
 
-/// What finding a record's key has learned, so that folding need not learn it again.
-struct Hint {
-    var bits: UInt32 = 0
+extension KeyedProjection {
+    func settle(_ state: inout State, in arena: inout ByteArena, decoder: FactDecoder) {}
 }
 
 final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
-    private struct Touch {
-        static var none: Touch { Touch(id: .max, hint: Hint()) }
-        var id: UInt32
-        var hint: Hint
-    }
-
     private let scope: FoldScope
     private let projection = Projection()
     private let decoder: FactDecoder
     private var table = KeyedTable<Projection.State>()
     /// The row of each record of the block that was prepared.
-    private var touches: ContiguousArray<Touch> = []
+    private var touches: ContiguousArray<UInt32> = []
+    private static var untouched: UInt32 { .max }
     private var prepared: (base: Position, count: Int, range: Range<Position>)?
     private var keyBytes: [UInt8] = []
 
@@ -66,24 +64,29 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
     }
 
     private func find(_ block: EventBlock, _ range: Range<Position>) {
-        Self.find(block, range, scope, projection, &table, &touches)
+        Self.find(block, range, scope, projection, decoder.scan(block).topics, &table, &touches)
         prepared = (block.base, block.count, range)
     }
 
     /// Static and by `inout`: no exclusivity check and no reference count in the loop.
     private static func find(
         _ block: EventBlock, _ range: Range<Position>, _ scope: FoldScope, _ projection: Projection,
-        _ table: inout KeyedTable<Projection.State>, _ touches: inout ContiguousArray<Touch>
+        _ topics: ContiguousArray<TopicParts>, _ table: inout KeyedTable<Projection.State>,
+        _ touches: inout ContiguousArray<UInt32>
     ) {
         touches.removeAll(keepingCapacity: true)
         touches.reserveCapacity(block.count)
         table.beginRound(isStart: range.lowerBound == Position(0))
+        var index = 0
         block.forEach { record, position in
-            guard range.contains(position), let (key, hint) = projection.key(of: record), scope.includes(key) else {
-                touches.append(.none)
+            let topic = topics[index]
+            index += 1
+            guard range.contains(position), let key = projection.key(of: record, topic: topic), scope.includes(key)
+            else {
+                touches.append(untouched)
                 return
             }
-            touches.append(Touch(id: table.touch(key), hint: hint))
+            touches.append(table.touch(key))
         }
     }
 
@@ -100,26 +103,28 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
         }
         prepared = nil
         precondition(!table.hasUnknown, "a block is prepared, and its rows loaded, before it is folded")
-        Self.fold(block, projection, decoder, touches, &table)
+        Self.fold(block, projection, decoder, decoder.scan(block).topics, touches, &table)
     }
 
     private static func fold(
-        _ block: EventBlock, _ projection: Projection, _ decoder: FactDecoder, _ touches: ContiguousArray<Touch>,
+        _ block: EventBlock, _ projection: Projection, _ decoder: FactDecoder,
+        _ topics: ContiguousArray<TopicParts>, _ touches: ContiguousArray<UInt32>,
         _ table: inout KeyedTable<Projection.State>
     ) {
         var index = 0
         block.forEach { record, position in
-            let touch = touches[index]
+            let id = touches[index], topic = topics[index]
             index += 1
-            guard touch.id != .max else { return }
-            let changed = table.update(touch.id) { state, arena in
-                projection.apply(record, position, touch.hint, to: &state, in: &arena, decoder: decoder)
+            guard id != untouched else { return }
+            let changed = table.update(id) { state, arena in
+                projection.apply(record, position, topic, to: &state, in: &arena, decoder: decoder)
             }
-            if changed { table.markDirty(touch.id) }
+            if changed { table.markDirty(id) }
         }
     }
 
     func drain(into rows: inout [RowBuffer]) {
+        for id in table.dirty { table.update(id) { projection.settle(&$0, in: &$1, decoder: decoder) } }
         table.drain { id, table in
             projection.encode(table.states[Int(id)], key: table.key(id), in: table.arena, into: &rows[0])
         }

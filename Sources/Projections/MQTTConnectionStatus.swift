@@ -37,16 +37,16 @@ struct MQTTConnectionStatus: KeyedProjection {
         }
     }
 
-    func key(of record: RecordView) -> (key: UnsafeRawBufferPointer, hint: Hint)? {
+    func key(of record: RecordView, topic: TopicParts) -> UnsafeRawBufferPointer? {
         switch record.kind {
-        case .message, .rejection, .connection: (record.broker, Hint())
+        case .message, .rejection, .connection: record.broker
         case .decision, .system: nil
         }
     }
 
     func apply(
-        _ record: RecordView, _ position: Position, _ hint: Hint, to state: inout State, in arena: inout ByteArena,
-        decoder: FactDecoder
+        _ record: RecordView, _ position: Position, _ topic: TopicParts, to state: inout State,
+        in arena: inout ByteArena, decoder: FactDecoder
     ) -> Bool {
         if record.kind == .connection {
             guard case .broker(let schema, let event) = decoder.decodeOwn(record) else { return false }

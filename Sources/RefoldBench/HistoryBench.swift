@@ -4,7 +4,7 @@ import EventModel
 import Evidence
 import Foundation
 
-/// A long log to measure on: telemetry of many devices, packed, sealed and signed, and left as a crash leaves it.
+/// A long log to measure on: messages of many devices, packed, sealed and signed, and left as a crash leaves it.
 struct HistoryBench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "history", abstract: "Write a long log, wait until it is sealed, and end without closing it.")
@@ -12,6 +12,7 @@ struct HistoryBench: ParsableCommand {
     @Option(help: "Events in all.") var events = 10_000_000
     @Option(help: "Devices that they come from.") var devices = 10_000
     @Option(help: "Bytes of a segment.") var segmentBytes = 64 << 20
+    @Flag(help: "Messages of every kind instead of telemetry alone, and three campaigns.") var mixed = false
 
     func run() throws {
         var options = FileLogOptions()
@@ -24,11 +25,19 @@ struct HistoryBench: ParsableCommand {
             }
         }
         let log = try FileLog.open(directory: data + "/log", options: options)
-        var telemetry = Telemetry(devices: devices)
+        var telemetry = Telemetry(devices: devices), fleet = MixedFleet(devices: devices)
         var records = RecordBatch()
         var time = SystemClock().now().adding(microseconds: -Int64(events))
+        if mixed {
+            records = try fleet.decisions(at: time)
+            _ = try log.append(&records)
+        }
         for _ in 0..<(events / 1000) {
-            telemetry.fill(&records, count: 1000, from: time)
+            if mixed {
+                fleet.fill(&records, count: 1000, from: time)
+            } else {
+                telemetry.fill(&records, count: 1000, from: time)
+            }
             time = time.adding(microseconds: 1000)
             _ = try log.append(&records)
         }

@@ -6,7 +6,8 @@ struct RefoldBench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "refold-bench", abstract: "Benchmarks of the parts.",
         subcommands: [
-            AppendBench.self, DecodeBench.self, TreeBench.self, FoldBench.self, IngestBench.self, HistoryBench.self,
+            AppendBench.self, DecodeBench.self, TreeBench.self, FoldBench.self, BulkBench.self, IngestBench.self,
+            HistoryBench.self,
             OpenBench.self, VerifyBench.self, LookupBench.self,
         ])
 }

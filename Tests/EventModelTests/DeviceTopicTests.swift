@@ -47,3 +47,17 @@ private func parse(_ text: String) -> (tenant: String, device: String, TopicClas
         for byte in UInt8.min...UInt8.max { #expect(DeviceTopic.isIdByte(byte) == allowed.contains(byte), "\(byte)") }
     }
 }
+
+/// The fast way over ids gives what the byte-wise one does, wherever the first other byte stands.
+struct TopicIDTests {
+    @Test func everyByteAtEveryPlace() {
+        for byte in UInt8.min...UInt8.max {
+            for place in 0..<40 {
+                var topic = [UInt8](repeating: UInt8(ascii: "a"), count: 48)
+                topic[place] = byte
+                let end = topic.withUnsafeBytes { DeviceTopic.idEnd($0, from: 0) }
+                #expect(end == (DeviceTopic.isIdByte(byte) ? 48 : place), "byte \(byte) at \(place)")
+            }
+        }
+    }
+}

@@ -51,7 +51,8 @@ import Testing
 
     @Test(arguments: ["device_status", "device_connection_events", "dead_letters"], [1, 2, 3])
     func whatOneScopeLeavesOutTheOtherMakes(name: String, seed: UInt64) throws {
-        let history = try History.random(seed: seed &+ 900, count: 400), entry = try #require(Catalog.entry(named: name))
+        let history = try History.random(seed: seed &+ 900, count: 400)
+        let entry = try #require(Catalog.entry(named: name))
         let keys: Set = [FoldKey.device(tenant: "acme", device: "d1"), FoldKey.device(tenant: "b.corp", device: "d4")]
         let tables = MemoryTables(entry.descriptor)
         tables.write(Self.fold(history, entry, .except(keys)))

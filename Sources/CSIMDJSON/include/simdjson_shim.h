@@ -109,9 +109,11 @@ int refold_check_json(refold_parser *parser, const uint8_t *payload, size_t coun
 
 /// Objects merge by name, `newer` winning. Both must have been accepted before. The result lies in the parser's memory
 /// until its next call, or is `newer` itself when nothing of `older` remains (then `*only_newer` is 1), which is also
-/// the answer when the merged object would be larger than `limit` bytes, in JSON or as PostgreSQL writes it.
+/// the answer when the merged object would be larger than `limit` bytes, in JSON or as PostgreSQL writes it. `*weight`:
+/// what the result takes, its numbers written out.
 refold_bytes refold_merge_objects(
-    refold_parser *parser, refold_bytes older, refold_bytes newer, size_t limit, int *only_newer);
+    refold_parser *parser, refold_bytes older, refold_bytes newer, size_t limit, int *only_newer,
+    size_t *weight);
 
 #ifdef __cplusplus
 }

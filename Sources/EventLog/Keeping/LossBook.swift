@@ -91,7 +91,8 @@ final class LossBook: Sendable {
         guard let count = try? file.read(into: room, at: 0), count == size else { return }
         for line in room.split(separator: UInt8(ascii: "\n")) {
             let digits = line.drop { $0 < 0x30 || $0 > 0x39 }.prefix { $0 >= 0x30 && $0 <= 0x39 }
-            guard let position = UInt64(String(decoding: digits, as: UTF8.self)), position < durableCount else { continue }
+            guard let position = UInt64(String(decoding: digits, as: UTF8.self)), position < durableCount
+            else { continue }
             // What cannot be read there is met again, and said, by whoever searches the log for it.
             try? search(position..<(position + 1), catalog)
         }

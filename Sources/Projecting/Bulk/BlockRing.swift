@@ -117,8 +117,8 @@ final class BlockRing: @unchecked Sendable {
             items[sequence % Self.capacity] = Item(block: block, range: from..<to, endsEpoch: endsEpoch)
             state.produced += 1
             state.end = to
-            shared.folded(to)
         }
         state.wakeAll()
+        shared.folded(end)
     }
 }

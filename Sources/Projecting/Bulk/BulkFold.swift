@@ -50,6 +50,11 @@ public final class BulkFold {
     private var checkpoints: [Position?]
     private let shared: BulkShared
     public private(set) var position: Position
+    /// Called now and then, by one of the workers, with how far folding has come.
+    public var onBlock: (@Sendable (Position) -> Void)? {
+        get { shared.onBlock }
+        set { shared.onBlock = newValue }
+    }
 
     /// - Parameter stores: one for each entry; each is called by one thread at a time, not always the same. Folding
     ///   begins behind the checkpoint of each.

@@ -9,6 +9,8 @@ import Threading
 final class BulkWorker: @unchecked Sendable {
     let index: Int
     private let folds: [any ProjectionFold]
+    /// Shared by the folds: what one found sound no other looks at.
+    private let decoder = FactDecoder()
     private let stores: [LockedStore]
     /// Where each projection's folding begins.
     private let starts: [Position]
@@ -16,7 +18,7 @@ final class BulkWorker: @unchecked Sendable {
 
     init(_ index: Int, entries: [Catalog.Entry], stores: [LockedStore], starts: [Position], options: BulkOptions) {
         self.index = index
-        let decoder = FactDecoder()
+        let decoder = decoder
         folds = entries.map { $0.makeFold(.partition(index, of: options.threads), decoder: decoder) }
         self.stores = stores
         self.starts = starts
@@ -47,6 +49,7 @@ final class BulkWorker: @unchecked Sendable {
     }
 
     private func fold(_ item: BlockRing.Item) throws {
+        _ = decoder.scan(item.block)
         for (index, fold) in folds.enumerated() where item.range.upperBound > starts[index] {
             let range = max(item.range.lowerBound, starts[index])..<item.range.upperBound
             let requests = fold.prepare(item.block, in: range)
@@ -90,14 +93,30 @@ final class LockedStore: @unchecked Sendable {
 
 /// What others see of a bulk fold while it works.
 final class BulkShared: Sendable {
-    private let state: Mutex<(progress: BulkProgress, isCancelled: Bool)>
+    private struct State {
+        var progress: BulkProgress
+        var isCancelled = false
+        var onBlock: (@Sendable (Position) -> Void)?
+    }
+    private let state: Mutex<State>
 
-    init(_ progress: BulkProgress) { state = Mutex((progress, false)) }
+    init(_ progress: BulkProgress) { state = Mutex(State(progress: progress)) }
 
     var progress: BulkProgress { state.withLock { $0.progress } }
     var isCancelled: Bool { state.withLock { $0.isCancelled } }
     func cancel() { state.withLock { $0.isCancelled = true } }
-    func folded(_ end: Position) { state.withLock { $0.progress.folded = end } }
+    var onBlock: (@Sendable (Position) -> Void)? {
+        get { state.withLock { $0.onBlock } }
+        set { state.withLock { $0.onBlock = newValue } }
+    }
+
+    func folded(_ end: Position) {
+        let tell = state.withLock { state in
+            state.progress.folded = end
+            return state.onBlock
+        }
+        tell?(end)
+    }
 
     func committed(_ end: Position, rows: Int) {
         state.withLock { state in

@@ -16,6 +16,11 @@ public struct PastRow: Sendable, Equatable {
 
     public subscript(name: String) -> String? { fields.first { $0.name == name }?.json }
 
+    /// A text column's value; nil when it is null or there is none.
+    public func text(_ name: String) -> String? {
+        self[name].flatMap { try? JSONDecoder().decode(String?.self, from: Data($0.utf8)) }
+    }
+
     mutating func insert(_ name: String, _ json: String, after other: String) {
         let index = fields.firstIndex { $0.name == other }.map { $0 + 1 } ?? fields.count
         fields.insert(Field(name: name, json: json), at: index)

@@ -26,7 +26,7 @@ public struct StoredColumns: Sendable, Equatable {
             .storedTables[0]
     }
 
-    init(_ table: StoredTable) {
+    public init(_ table: StoredTable) {
         self.init(
             name: table.name, columns: table.columns.map(\.name), types: table.columns.map(\.type),
             keyCount: table.keyCount)

@@ -4,5 +4,5 @@ import ArgumentParser
 struct ReplayCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "replay", abstract: "History, refolded, compared, asked and told again.",
-        subcommands: [ReplayAsOf.self, ReplayPublish.self, ReplayWhatIf.self])
+        subcommands: [ReplayVerify.self, ReplayAsOf.self, ReplayWhatIf.self, ReplayPublish.self])
 }

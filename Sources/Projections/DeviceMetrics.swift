@@ -1,0 +1,109 @@
+import Decoding
+
+/// A device's metrics, merged by name as telemetry comes, the later value standing. Merging reads both objects, so it
+/// is put off while it can be: an object with the same names as an earlier one replaces it unread, and the few that
+/// differ in their names wait behind each other until the row is written. The outcome is that of merging each at once,
+/// because nothing waits that could reach `FactDecoder.metricsBytesMax`.
+struct DeviceMetrics {
+    /// What was merged.
+    private(set) var merged = ByteRef()
+    /// `shape(u64) count(u32) object` of each object that waits, the oldest first; no two of one shape.
+    private var waiting = ByteRef()
+    /// The names of `merged`, when it is one message's object as it came; 0 otherwise.
+    private var shape: UInt64 = 0
+    /// `merged` is known to be small, its numbers written out included.
+    private var isLight = false
+
+    private static let headBytes = 12
+    private static let lightBytesMax = 64 << 10
+    private static let waitingObjectBytesMax = 1 << 10
+    private static let waitingBytesMax = 4 << 10
+
+    @inline(__always)
+    mutating func add(_ telemetry: Telemetry, in arena: inout ByteArena, _ decoder: FactDecoder) {
+        if waiting.isNone, merged.isNone || (telemetry.shape != 0 && telemetry.shape == shape) {
+            arena.put(telemetry.metrics, in: &merged)
+            shape = telemetry.shape
+            isLight = shape != 0 && telemetry.metrics.count <= Self.lightBytesMax
+        } else {
+            addOther(telemetry, in: &arena, decoder)
+        }
+    }
+
+    @inline(never)
+    private mutating func addOther(_ telemetry: Telemetry, in arena: inout ByteArena, _ decoder: FactDecoder) {
+        let count = telemetry.metrics.count
+        guard telemetry.shape != 0, isLight, count <= Self.waitingObjectBytesMax else {
+            settle(in: &arena, decoder)
+            return merge(telemetry.metrics, telemetry.shape, in: &arena, decoder)
+        }
+        if !waiting.isNone, Int(waiting.count) + Self.headBytes + count > Self.waitingBytesMax {
+            settle(in: &arena, decoder)
+            guard isLight else { return merge(telemetry.metrics, telemetry.shape, in: &arena, decoder) }
+        }
+        withUnsafeTemporaryAllocation(byteCount: Self.waitingBytesMax, alignment: 8) { room in
+            var used = 0
+            if !waiting.isNone {
+                Self.forEach(arena.bytes(waiting)) { shape, whole in
+                    guard shape != telemetry.shape else { return }
+                    UnsafeMutableRawBufferPointer(rebasing: room[used...]).copyMemory(from: whole)
+                    used += whole.count
+                }
+            }
+            room.storeBytes(of: telemetry.shape, toByteOffset: used, as: UInt64.self)
+            room.storeBytes(of: UInt32(count), toByteOffset: used + 8, as: UInt32.self)
+            let place = UnsafeMutableRawBufferPointer(rebasing: room[(used + Self.headBytes)...])
+            place.copyMemory(from: telemetry.metrics)
+            used += Self.headBytes + count
+            arena.put(UnsafeRawBufferPointer(rebasing: room[..<used]), in: &waiting)
+        }
+    }
+
+    /// Merges what waits. To be called before the row is written.
+    @inline(__always)
+    mutating func settle(in arena: inout ByteArena, _ decoder: FactDecoder) {
+        if !waiting.isNone { settleNow(in: &arena, decoder) }
+    }
+
+    @inline(never)
+    private mutating func settleNow(in arena: inout ByteArena, _ decoder: FactDecoder) {
+        let all = Array(arena.bytes(waiting))
+        arena.free(&waiting)
+        all.withUnsafeBytes { all in
+            Self.forEach(all) { shape, whole in
+                merge(UnsafeRawBufferPointer(rebasing: whole[Self.headBytes...]), shape, in: &arena, decoder)
+            }
+        }
+    }
+
+    private mutating func merge(
+        _ object: UnsafeRawBufferPointer, _ objectShape: UInt64, in arena: inout ByteArena, _ decoder: FactDecoder
+    ) {
+        let (result, isOnlyNewer, weight) = decoder.merge(metrics: arena.bytes(merged), with: object)
+        arena.put(result, in: &merged)
+        shape = isOnlyNewer ? objectShape : 0
+        isLight = weight <= Self.lightBytesMax
+    }
+
+    private static func forEach(
+        _ bytes: UnsafeRawBufferPointer, _ body: (UInt64, UnsafeRawBufferPointer) -> Void
+    ) {
+        var at = 0
+        while at < bytes.count {
+            let shape = bytes.loadUnaligned(fromByteOffset: at, as: UInt64.self)
+            let end = at + headBytes + Int(bytes.loadUnaligned(fromByteOffset: at + 8, as: UInt32.self))
+            body(shape, UnsafeRawBufferPointer(rebasing: bytes[at..<end]))
+            at = end
+        }
+    }
+
+    /// As a row that was loaded has it.
+    mutating func load(_ row: RowReader, _ column: Int, in arena: inout ByteArena) {
+        row.jsonb(column, into: &merged, in: &arena)
+    }
+
+    mutating func move(from old: borrowing ByteArena, to new: inout ByteArena) {
+        old.move(&merged, to: &new)
+        old.move(&waiting, to: &new)
+    }
+}
