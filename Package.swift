@@ -148,8 +148,8 @@ let package = Package(
             "Replay", "Snapshots", "Campaigns", "ProjectionTestSupport", "TestSupport",
         ]),
         .testTarget(name: "RebuildTests", dependencies: [
-            "Replay", "PostgresStore", "Postgres", "EventLog", "EventModel", "Projecting", "Projections", "Threading",
-            "ProjectionTestSupport", "TestSupport", "refold",
+            "Replay", "PostgresStore", "Postgres", "EventLog", "EventModel", "Projecting", "Projections", "Snapshots",
+            "Threading", "ProjectionTestSupport", "TestSupport", "refold",
         ]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),

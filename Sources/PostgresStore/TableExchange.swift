@@ -93,6 +93,15 @@ public final class TableExchange {
             "SELECT refold.begin_rebuild($1, $2, $3, $4)", parameters, name: "make tables for \(projection.name)")
     }
 
+    /// From now on this program may go on with what is in `.next`.
+    public func adopt(_ projection: ProjectionDescriptor, program: String) throws(PostgresError) {
+        var parameters = Parameters()
+        parameters.text(projection.name)
+        parameters.text(program)
+        _ = try connection.query(
+            "UPDATE refold.rebuilds SET program = $2 WHERE projection = $1", parameters, name: "adopt tables")
+    }
+
     /// What the live tables have besides rows; afterwards statistics, so that the first question is answered well.
     public func finish(_ projection: ProjectionDescriptor) throws(PostgresError) {
         var parameters = Parameters()

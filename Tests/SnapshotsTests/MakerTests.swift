@@ -168,7 +168,8 @@ import Testing
         }
         let snapshots = SnapshotFolder(folder.path + "/snapshots", logID: log.logID)
         let maker = SnapshotMaker(
-            source: log, logID: log.logID, folder: snapshots, deciders: [campaigns], now: { Timestamp(microseconds: 0) })
+            source: log, logID: log.logID, folder: snapshots, deciders: [campaigns],
+            now: { Timestamp(microseconds: 0) })
         var whole = CampaignState()
         try whole.fold(Position(0)..<Position(log.durableCount), of: log)
         let first = try maker.make()

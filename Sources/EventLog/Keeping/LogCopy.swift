@@ -66,8 +66,8 @@ extension ReadOnlyLog {
         try fileSystem.makeDirectory(target)
         var files: [CopiedFile] = []
         func keep(_ name: String) throws {
-            guard let file = try copier.copy("\(directory)/\(name)", to: "\(target)/\(name)", name: name) else { return }
-            files.append(file)
+            let copied = try copier.copy("\(directory)/\(name)", to: "\(target)/\(name)", name: name)
+            if let copied { files.append(copied) }
         }
         // First: what it signs for is then in what is copied behind it.
         try keep(CheckpointFile.name)

@@ -4,6 +4,7 @@ import Postgres
 import PostgresStore
 import Projecting
 import Projections
+import Snapshots
 import Synchronization
 #if canImport(Glibc)
     import Glibc
@@ -61,6 +62,9 @@ public struct RebuildOptions: Sendable {
     public var startsOver = false
     /// Who folds: rows of another program are not gone on with, even if it calls its version the same.
     public var program = RebuildOptions.thisProgram
+    /// The snapshot whose rows a rebuild of this projection begins with, of the same version; nil: it begins at the
+    /// log's first event. For those whose log begins later, and for those in a hurry who trust the rows.
+    public var beginning: @Sendable (ProjectionDescriptor) throws -> SnapshotFile? = { _ in nil }
     /// The longest that readers wait behind one attempt at the exchange.
     public var patienceMax: Duration = .milliseconds(500)
     /// How long those who write are held up at most; more only after ten attempts that took longer.
@@ -151,7 +155,15 @@ public final class Rebuild: Sendable {
             let isOurs = unfinished.contains {
                 $0.projection == entry.name && $0.version == entry.descriptor.version && $0.program == options.program
             }
-            if !isOurs { try exchange.begin(entry.descriptor, program: options.program) }
+            guard !isOurs else { continue }
+            let snapshot = try options.beginning(entry.descriptor)
+            // Rows of a snapshot that are not all there yet are nobody's.
+            try exchange.begin(entry.descriptor, program: snapshot == nil ? options.program : "filling")
+            guard let snapshot else { continue }
+            let store = PostgresStore(named("rebuild"), place: .next, filling: true)
+            board.onCancel(store.interrupter)
+            try snapshot.fill(store, of: entry.descriptor)
+            try exchange.adopt(entry.descriptor, program: options.program)
         }
         let stores = entries.map { _ in PostgresStore(named("rebuild"), place: .next, filling: true) }
         for store in stores { board.onCancel(store.interrupter) }

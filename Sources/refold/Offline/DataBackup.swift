@@ -94,8 +94,8 @@ enum DataBackup {
     static func restore(_ folder: String, to dataFolder: String) throws -> BackupManifest {
         let path = folder + "/" + BackupManifest.name
         guard let data = FileManager.default.contents(atPath: path) else {
-            throw BackupError("\(folder) is no backup, or one that was never finished: it has no \(BackupManifest.name)",
-                code: 2)
+            throw BackupError(
+                "\(folder) is no backup, or one that was never finished: it has no \(BackupManifest.name)", code: 2)
         }
         guard let manifest = try? JSONDecoder().decode(BackupManifest.self, from: data) else {
             throw BackupError("\(path) cannot be read", code: 1)
