@@ -89,8 +89,8 @@ import FoundationNetworking
         world.killDaemon()
     }
 
-    /// Without an archive only what nobody asks for may go, and whatever asks for it is told.
-    @Test func aHorizonIsSaidToWhoeverNeedsWhatLiesBeforeIt() async throws {
+    /// Without an archive what goes is in a snapshot: tables, commands and looks into the past go on from there.
+    @Test func whatLiesBeforeTheHorizonIsInASnapshot() async throws {
         let world = try World(postgres: try PostgresServer.shared.get())
         let rules = [
             "--set", "log.segment_bytes=1048576", "--set", "retention.bytes=1", "--set", "retention.allow_horizon=true",
@@ -98,23 +98,54 @@ import FoundationNetworking
         #expect(try world.run(["config", "check", "--set", "retention.bytes=1"]).code == 2)
         try world.startDaemon(rules)
         try await world.untilSubscribed()
-        try await world.untilEnded(try world.startFleet(["--devices", "50", "--rate", "0", "--count", "100000"]))
-        try await world.untilQuiet()
-        #expect(await eventually(within: 60) { (try? info(world)["removed"] as? Int).map { $0 > 0 } ?? false })
-        try await world.untilQuiet()
-        _ = try world.postgres.psql("drop schema refold cascade", database: world.database)
-        let said = await eventually(within: 60) {
-            world.status()?.projections.allSatisfy {
-                $0.state == "failed" && ($0.last_error ?? "").contains("before the horizon")
-            } ?? false
-        }
-        #expect(said, "\(String(describing: world.status()))")
-        // Commands are still taken: what decides them holds no removed decision.
         let added = try world.run([
             "firmware", "add", "--tenant", "acme", "--version", "2", "--url", "https://x.example/2",
             "--http", world.http, "--data", world.data,
         ])
         #expect(added.code == 0, "\(added.error)")
+        try await world.untilEnded(try world.startFleet(["--devices", "50", "--rate", "0", "--count", "100000"]))
+        try await world.untilQuiet()
+        #expect(await eventually(within: 90) { (try? info(world)["removed"] as? Int).map { $0 > 0 } ?? false })
+        try await world.untilQuiet()
+        let first = try #require(try info(world)["first_position"] as? Int)
+        let snapshots = try world.run(["snapshot", "list", "--json", "--data", world.data])
+        #expect(snapshots.code == 0 && snapshots.out.contains("\"recorded\":true"), "\(snapshots)")
+        let reading = try world.run(["log", "cat", "--from", "0", "--limit", "1", "--data", world.data])
+        #expect(reading.code == 1 && reading.error.contains("before the horizon"), "\(reading.error)")
+
+        // The tables come back.
+        let sums = "select count(*), sum(message_count), max(last_position) from refold.device_status"
+        let before = try world.postgres.psql(sums, database: world.database)
+        _ = try world.postgres.psql("drop schema refold cascade", database: world.database)
+        let areBack = await eventually(within: 90) {
+            (try? world.postgres.psql(sums, database: world.database)) == before
+        }
+        #expect(areBack, "\(before) \(String(describing: world.status())) \(world.daemonLog.suffix(2000))")
+
+        // The past, over HTTP and from the files; and one more snapshot by command.
+        let device = try world.postgres.psql(
+            "select tenant_id || '/devices/' || device_id from refold.device_status limit 1",
+            database: world.database).trimmingCharacters(in: .whitespacesAndNewlines)
+        let url = try #require(URL(string: "http://\(world.http)/api/v1/tenants/\(device)?at=\(first + 100_000)"))
+        let missing = try #require(URL(string: "http://\(world.http)/api/v1/tenants/\(device)?at=1"))
+        let made = try world.run(["snapshot", "create", "--json", "--http", world.http, "--data", world.data])
+        #expect(made.code == 0, "\(made.error)")
+        let end = try #require(try made.object()["end"] as? Int)
+        let now = try #require(URL(string: "http://\(world.http)/api/v1/tenants/\(device)?at=\(end - 1)"))
+        let answer = try String(decoding: Data(contentsOf: now), as: UTF8.self)
+        #expect(answer.contains("\"as_of\":{\"position\":\(end - 1)"), "\(answer)")
+        for other in [url, missing] { #expect((try? Data(contentsOf: other)) == nil, "\(other)") }
+
+        // The decider goes on from a snapshot: its own decision is not in the log any more.
+        #expect(world.stopDaemon().exitCode == 0)
+        try world.startDaemon(rules)
+        try await world.untilSubscribed()
+        let second = try world.run([
+            "firmware", "add", "--tenant", "acme", "--version", "3", "--url", "https://x.example/3",
+            "--http", world.http, "--data", world.data, "--json",
+        ])
+        let id = try second.object()["id"] as? Int
+        #expect(second.code == 0 && id == 2, "\(second)")
         world.killDaemon()
     }
 

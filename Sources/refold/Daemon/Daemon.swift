@@ -108,7 +108,8 @@ final class Daemon: Sendable {
         let decider = CampaignDecider(writer: log, source: log, clock: { wallClock() }) {
             snapshots.folder.campaigns { logger.error("a damaged snapshot is passed over: \($0)") }
         }
-        let projectors = Self.makeProjectors(settings, log: log, databaseURL: databaseURL, logger: logger)
+        let projectors = Self.makeProjectors(
+            settings, log: log, databaseURL: databaseURL, snapshots: snapshots, logger: logger)
         let ingest = try IngestService(
             brokers: services.brokers, gate: GateSettings(settings), log: log, history: log,
             logID: log.report.logID.description,
@@ -178,7 +179,7 @@ final class Daemon: Sendable {
     }
 
     private static func makeProjectors(
-        _ settings: Settings, log: FileLog, databaseURL: String, logger: Logger
+        _ settings: Settings, log: FileLog, databaseURL: String, snapshots: SnapshotKeeper, logger: Logger
     ) -> [Projector] {
         Catalog.entries.map { entry in
             var options = ProjectorOptions()
@@ -187,7 +188,12 @@ final class Daemon: Sendable {
             let name = entry.descriptor.name
             return Projector(
                 entry.descriptor, source: log, options: options, makeFold: { entry.makeFold(.all) },
-                makeStore: { PostgresStore(Target(databaseURL, applicationName: "refold \(name)")) },
+                makeStore: {
+                    SeededStore(
+                        PostgresStore(Target(databaseURL, applicationName: "refold \(name)")),
+                        snapshots: snapshots.folder, horizon: { log.horizon },
+                        note: { logger.warning("\($0)", metadata: ["projection": "\(name)"]) })
+                },
                 note: { logger.warning("\($0)", metadata: ["projection": "\(name)"]) })
         }
     }
