@@ -2,6 +2,7 @@ import EventLog
 import EventModel
 import Evidence
 import Foundation
+import Snapshots
 import TestSupport
 import Testing
 @testable import Replay
@@ -118,6 +119,27 @@ struct AuditTests {
         }
     }
 
+    /// Where the beginning was removed, a snapshot stands for it: events and rows are the same.
+    @Test(arguments: [5, 9, 12, 40]) func aSnapshotStandsForWhatCameBefore(_ end: Int) throws {
+        let history = try History()
+        let snapshots = SnapshotFolder(history.folder.path + "/snapshots", logID: history.log.logID)
+        _ = try SnapshotMaker(
+            source: history.log, logID: history.log.logID, folder: snapshots, deciders: [], now: { moment(50) }
+        ).make(end: Position(UInt64(end)))
+        let file = try #require(try snapshots.usable().last)
+        for subject in [device, .campaign(7), .range] {
+            for from in end..<min(end + 8, 64) {
+                let plain = try history.audit(subject, UInt64(from)..<64)
+                let range = Position(UInt64(from))..<Position(64)
+                let based = try Audit(
+                    log: history.log, subject: subject, range: range, eventsMax: 100, report: plain.empty,
+                    snapshot: file
+                ).run()
+                #expect(try based.bundle(signedWith: nil) == plain.bundle(signedWith: nil), "\(subject) from \(from)")
+            }
+        }
+    }
+
     @Test func thePageIsSafeAndSelfContained() throws {
         let history = try History()
         for report in [try history.audit(device), try history.audit(.campaign(7)), try history.audit(.range, 0..<64)] {
@@ -170,6 +192,15 @@ struct AuditTests {
         #expect(report.proofProblem != nil)
         #expect(throws: ReplayError.self) { try report.bundle(signedWith: history.signer) }
         #expect(report.html.contains("Missing") && report.text.contains("positions 0 to 63"))
+    }
+}
+
+extension AuditReport {
+    /// As it was before anything was found.
+    fileprivate var empty: AuditReport {
+        var copy = self
+        (copy.events, copy.start, copy.gaps, copy.proof) = ([], [], [], [])
+        return copy
     }
 }
 

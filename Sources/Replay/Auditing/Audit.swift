@@ -4,10 +4,12 @@ import EventModel
 import Evidence
 import Foundation
 import Projections
+import Snapshots
 
 // Audit: what happened to a device, to a campaign, or in a stretch of the log; what each event changed; and the proof
 // that these events are in the log that its checkpoint says. Everything is folded from the log's first event, by
-// the folds that fill the tables: no database takes part. A device's events are found by posting lists.
+// the folds that fill the tables: no database takes part. A device's events are found by posting lists. Where the log's
+// beginning was removed, and before a range, the rows of the nearest snapshot stand for what came before.
 
 /// Makes a report. Blocks the thread; one report.
 public final class Audit {
@@ -17,6 +19,9 @@ public final class Audit {
     private let eventsMax: Int
     private let decoder = FactDecoder()
     private var folds: [WatchedFold]
+    /// Rows that stand for everything before `begin`, by projection.
+    private let base: [String: RowFiles]
+    private let begin: Position
     /// Stretches that cannot be read.
     private var lost: [Range<Position>] = []
     private var report: AuditReport
@@ -24,11 +29,12 @@ public final class Audit {
     /// - Parameters:
     ///   - range: events behind the log's checkpoint are left out, since nobody could check them.
     ///   - eventsMax: more are refused: a report is for people.
+    ///   - snapshots: where to begin when the log's beginning was removed.
     ///   - key: the log's public key; with it the checkpoint is checked first.
     /// - Throws: `LogError`, `ReplayError`, `EvidenceError`.
     public static func run(
         _ subject: AuditSubject, in range: Range<Position>, of log: ReadOnlyLog, eventsMax: Int = 100_000,
-        key: VerifierKey?, madeAt: Timestamp
+        snapshots: SnapshotFolder? = nil, key: VerifierKey?, madeAt: Timestamp
     ) throws -> AuditReport {
         guard let bytes = try log.storedCheckpoint() else {
             throw ReplayError(.usage, "nothing of this log was signed yet: a running refold signs every second")
@@ -44,26 +50,44 @@ public final class Audit {
             checkpoint: note)
         report.size = checkpoint.size
         report.isCutToCheckpoint = end < range.upperBound
-        let audit = Audit(log: log, subject: subject, range: report.range, eventsMax: eventsMax, report: report)
-        return try audit.run()
+        func run(_ file: SnapshotFile?) throws -> AuditReport {
+            guard file != nil || log.horizon == Position(0) else {
+                throw LogError(.beforeHorizon, "the log begins at position \(log.horizon), and no snapshot from before "
+                    + "position \(range.lowerBound) says what was then: ask for what came later by --from, or name the "
+                    + "archive (--restore-command)")
+            }
+            return try Audit(
+                log: log, subject: subject, range: report.range, eventsMax: eventsMax, report: report, snapshot: file
+            ).run()
+        }
+        guard let snapshots, log.horizon > Position(0) || subject == .range && range.lowerBound > Position(0) else {
+            return try run(nil)
+        }
+        let entries = subject.projections
+        return try snapshots.withNewest(
+            atOrBefore: range.lowerBound, where: { file in entries.allSatisfy { file.holds($0.descriptor) } }, run)
     }
 
-    private init(
-        log: ReadOnlyLog, subject: AuditSubject, range: Range<Position>, eventsMax: Int, report: AuditReport
+    init(
+        log: ReadOnlyLog, subject: AuditSubject, range: Range<Position>, eventsMax: Int, report: AuditReport,
+        snapshot: SnapshotFile?
     ) {
         self.log = log
         self.subject = subject
         self.range = range
         self.eventsMax = eventsMax
         self.report = report
-        folds = subject.projections.map { WatchedFold($0) }
+        begin = snapshot?.end ?? Position(0)
+        var base: [String: RowFiles] = [:]
+        for entry in subject.projections where snapshot != nil {
+            base[entry.name] = RowFiles(
+                entry.descriptor, folder: NSTemporaryDirectory() + "refold-audit", base: snapshot)
+        }
+        self.base = base
+        folds = subject.projections.map { WatchedFold($0, base: base[$0.name]) }
     }
 
-    private func run() throws -> AuditReport {
-        guard log.horizon == Position(0) else {
-            throw LogError(.beforeHorizon, "the log begins at position \(log.horizon): what happened before it is not "
-                + "known, and states cannot be told. The archive has the rest (--restore-command)")
-        }
+    func run() throws -> AuditReport {
         try findGaps()
         switch subject {
         case .device(let tenant, let device): try auditDevice(tenant, device)
@@ -71,6 +95,7 @@ public final class Audit {
         case .range: try auditRange()
         }
         for fold in folds {
+            if let failure = fold.failure { throw failure }
             report.start += fold.start.map { table, row in
                 guard !subject.shows(row, of: table) else { return (table, row) }
                 // Sums that others have a share in: not what they were, and of no account here.
@@ -200,10 +225,10 @@ public final class Audit {
     // MARK: the subjects
 
     private func auditDevice(_ tenant: String, _ device: String) throws {
-        let everything = Position(0)..<range.upperBound
+        let everything = begin..<max(begin, range.upperBound)
         let selection = EventSelection.device(tenant: tenant, device: device)
         // The campaigns that it was a target of, or reported for.
-        var targeted: Set<Int64> = [], reported: Set<Int64> = []
+        var targeted = try targetedBefore(tenant, device), reported: Set<Int64> = []
         try readSelected(selection, in: everything) { record, _ in
             guard let topic = DeviceTopic(record.topic), topic.topicClass == .otaStatus, record.kind == .message,
                 case .otaStatus(let report) = decoder.decode(record, topic: topic)
@@ -243,9 +268,37 @@ public final class Audit {
         try follow(others) { body in try readSelected(selection, in: everything, body) }
     }
 
+    /// The campaigns that a device was a target of before the beginning.
+    private func targetedBefore(_ tenant: String, _ device: String) throws -> Set<Int64> {
+        var found: Set<Int64> = []
+        try forEachBaseRow(of: "ota_device_status") { row, table in
+            guard row.text("tenant_id", table) == tenant, row.text("device_id", table) == device,
+                let campaign = row.int8("campaign_id", table)
+            else { return }
+            found.insert(campaign)
+        }
+        return found
+    }
+
+    private func forEachBaseRow(of prefix: String, _ body: (AuditRow, StoredTable) -> Void) throws {
+        guard let rows = base["campaigns"],
+            let table = rows.projection.storedTables.first(where: { $0.name.hasPrefix(prefix) })
+        else { return }
+        let cursor = try rows.cursor(of: table.name)
+        while try cursor.next() {
+            try cursor.withRow { tuple in
+                if let row = AuditRow(tuple: Array(tuple), of: table) { body(row, table) }
+            }
+        }
+    }
+
     private func auditCampaign(_ id: Int64) throws {
-        let everything = Position(0)..<range.upperBound
-        var created: (position: Position, event: CampaignCreated)?
+        let everything = begin..<max(begin, range.upperBound)
+        var created: (position: Position, firmware: Int64)?
+        try forEachBaseRow(of: "ota_campaigns") { row, table in
+            guard row.int8("id", table) == id else { return }
+            created = (begin, row.int8("firmware_version_id", table) ?? -1)
+        }
         var others = try keep(CampaignSchema.allCases.map(\.rawValue), in: everything) { record in
             switch decoder.decodeOwn(record) {
             case .campaignCreated(let event): return event.id == id
@@ -258,7 +311,7 @@ public final class Audit {
         for kept in others where created == nil {
             kept.record.withUnsafeBytes { bytes in
                 if case .campaignCreated(let event) = decoder.decodeOwn(RecordView(unchecked: bytes.baseAddress!)) {
-                    created = (kept.position, event)
+                    created = (kept.position, event.firmwareVersionID)
                 }
             }
         }
@@ -267,7 +320,7 @@ public final class Audit {
         }
         others += try keep([CampaignSchema.firmwareAdded.rawValue], in: everything) { record in
             guard case .firmwareAdded(let event) = decoder.decodeOwn(record) else { return false }
-            return event.id == created.event.firmwareVersionID
+            return event.id == created.firmware
         }
         others += try context()
         others.sort { $0.position < $1.position }
@@ -321,7 +374,7 @@ public final class Audit {
     }
 
     private func auditRange() throws {
-        if range.lowerBound > Position(0) {
+        if range.lowerBound > begin {
             // Only what the range touches need be known before it.
             var keys: Set<FoldKey> = []
             try readAll(range) { block, range in
@@ -332,9 +385,9 @@ public final class Audit {
                 }
             }
             let scoped = subject.projections.map {
-                WatchedFold($0, scope: $0.name == "campaigns" ? .all : .only(keys))
+                WatchedFold($0, scope: $0.name == "campaigns" ? .all : .only(keys), base: base[$0.name])
             }
-            try readAll(Position(0)..<range.lowerBound) { block, range in
+            try readAll(begin..<range.lowerBound) { block, range in
                 for fold in scoped { fold.pass(block, in: range) }
             }
             folds = scoped

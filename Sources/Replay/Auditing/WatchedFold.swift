@@ -1,6 +1,7 @@
 import EventModel
 import Foundation
 import Projections
+import Snapshots
 
 /// One row as values in the order of its stored table's columns, each as PostgreSQL's binary form has it.
 struct AuditRow: Equatable, Sendable {
@@ -130,8 +131,14 @@ final class WatchedFold {
     private var known: [Set<[UInt8]>]?
     private(set) var start: [(table: StoredTable, row: AuditRow)] = []
 
-    init(_ entry: Catalog.Entry, scope: FoldScope = .all) {
+    /// Rows of a snapshot, which are there where `rows` has none.
+    private let base: RowFiles?
+    /// The snapshot could not be read: what was told since is wrong.
+    private(set) var failure: (any Error)?
+
+    init(_ entry: Catalog.Entry, scope: FoldScope = .all, base: RowFiles? = nil) {
         self.entry = entry
+        self.base = base
         descriptor = entry.descriptor
         let tables = descriptor.storedTables
         self.tables = tables
@@ -189,13 +196,31 @@ final class WatchedFold {
         for request in fold.prepare(block, in: range) {
             let place = places[request.table]
             for index in 0..<request.keys.rowCount {
-                let key = Self.key(request.keys.fields(ofRow: index).map { $0.map { Array(request.keys.bytes[$0]) } })
-                guard let row = rows[place.table][key] else { continue }
+                let fields = request.keys.fields(ofRow: index).map { $0.map { Array(request.keys.bytes[$0]) } }
+                let key = Self.key(fields)
+                guard let row = find(place.table, key, fields) else { continue }
                 note(place.table, key, row)
                 row.withReader(place.columns) { fold.load(table: request.table, row: $0) }
             }
         }
         fold.fold(block, in: range)
+    }
+
+    /// The row of a key, whose fields these begin with.
+    private func find(_ table: Int, _ key: [UInt8], _ fields: [[UInt8]?]) -> AuditRow? {
+        if let row = rows[table][key] { return row }
+        guard let base, failure == nil else { return nil }
+        var sortKey: [UInt8] = [], found: AuditRow?
+        for (column, field) in zip(tables[table].columns.prefix(tables[table].keyCount), fields) {
+            (field ?? []).withUnsafeBytes { SortKey.append($0, column.type, to: &sortKey) }
+        }
+        do {
+            try base.find(sortKey, in: tables[table].name) { found = AuditRow(tuple: Array($0), of: tables[table]) }
+        } catch {
+            failure = error
+        }
+        rows[table][key] = found
+        return found
     }
 
     private func note(_ table: Int, _ key: [UInt8], _ row: AuditRow?) {
@@ -225,7 +250,7 @@ final class WatchedFold {
             let fields = buffer.fields(ofRow: index).map { $0.map { Array(buffer.bytes[$0]) } }
             if !keepsInserts, case .insert = rule { continue }
             let key = Self.key(fields.prefix(table.keyCount))
-            let before = rows[place.table][key]
+            let before: AuditRow? = if case .insert = rule { nil } else { find(place.table, key, fields) }
             // A share of a row that belongs to others.
             if before == nil, case .addDeltas = rule { continue }
             note(place.table, key, before)

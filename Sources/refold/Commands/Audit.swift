@@ -4,6 +4,7 @@ import EventModel
 import Evidence
 import Foundation
 import Replay
+import Snapshots
 
 /// `refold audit`: what happened, why, and how others can check it. Works on the files alone.
 struct AuditCommand: ParsableCommand {
@@ -39,7 +40,8 @@ struct AuditOptions: ParsableArguments {
             }
             let key = try LogKey.publicKey(dataFolder: data.folder)
             let report = try Audit.run(
-                subject, in: begin..<max(begin, end), of: log, eventsMax: limit, key: key,
+                subject, in: begin..<max(begin, end), of: log, eventsMax: limit,
+                snapshots: SnapshotFolder(data.folder + "/snapshots", logID: log.logID), key: key,
                 madeAt: Timestamp(microseconds: Int64(Date().timeIntervalSince1970 * 1_000_000)))
             if let html { try write(Array(report.html.utf8), to: html) }
             var bytes: [UInt8]?
