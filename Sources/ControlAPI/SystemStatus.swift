@@ -39,6 +39,8 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         public var archive: Archive?
         /// Why a segment that the retention rules want gone is still there.
         public var retentionBlockedBy: String?
+        /// Nil when the tables are not compared with the log by themselves, or were not yet.
+        public var selfCheck: SelfCheck?
 
         public struct Archive: Codable, Sendable, Equatable {
             /// Everything below is archived.
@@ -138,7 +140,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         enum CodingKeys: String, CodingKey {
             case firstPosition = "first_position", lostEvents = "lost_events", diskFreeBytes = "disk_free_bytes"
             case diskFullSeconds = "disk_full_seconds", scrub, checkpoint, archive
-            case horizon, retentionBlockedBy = "retention_blocked_by"
+            case horizon, retentionBlockedBy = "retention_blocked_by", selfCheck = "self_check"
         }
 
         public func encode(to encoder: any Encoder) throws {
@@ -152,6 +154,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             try container.encode(horizon, forKey: .horizon)
             try container.encode(archive, forKey: .archive)
             try container.encode(retentionBlockedBy, forKey: .retentionBlockedBy)
+            try container.encode(selfCheck, forKey: .selfCheck)
         }
     }
 

@@ -68,6 +68,9 @@ public enum SettingsCatalog {
             "snapshot.log_bytes", .int(0...1_125_899_906_842_624), "67108864",
             "a snapshot is made when the log has grown by 10 times the last one's size, and by so much; 0: by command"),
         Setting(
+            "verify.every_seconds", .int(0...31_536_000), "0",
+            "the live tables are compared with the log (replay verify) so often; 0: by command"),
+        Setting(
             "checkpoint_command", .string, "",
             "shell command for each signed checkpoint: %p its file, %f a name for it; exit 0: it is kept elsewhere"),
         Setting(

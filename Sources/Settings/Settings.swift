@@ -27,6 +27,8 @@ public struct Settings: Sendable {
     public var retentionAllowsHorizon: Bool
     /// Nil: no snapshot is made but by command.
     public var snapshotLogBytes: Int?
+    /// Nil: only when asked.
+    public var verifySeconds: Int?
     public var checkpointCommand: String?
     public var publishesCheckpoints: Bool
     /// Of archive, restore and checkpoint commands.
@@ -91,6 +93,7 @@ public struct Settings: Sendable {
         retentionSeconds = positive("retention.seconds")
         retentionAllowsHorizon = SettingsSource.parseBool(text("retention.allow_horizon")) ?? false
         snapshotLogBytes = positive("snapshot.log_bytes")
+        verifySeconds = positive("verify.every_seconds")
         checkpointCommand = optional("checkpoint_command")
         publishesCheckpoints = SettingsSource.parseBool(text("checkpoint.publish")) ?? true
         commandTimeoutSeconds = int("command_timeout_seconds")

@@ -124,9 +124,10 @@ final class Daemon: Sendable {
             command: settings.checkpointCommand.map {
                 ShellCommand($0, timeoutSeconds: settings.commandTimeoutSeconds)
             }, logger: logger)
+        let selfCheck = SelfCheck(settings, log: log, databaseURL: databaseURL, logger: logger)
         let reporter = StatusReporter(
             log: log, projectors: projectors, ingest: { ingest.statuses }, database: keeper, care: care,
-            checkpoints: checkpoints, archive: archive)
+            checkpoints: checkpoints, archive: archive, selfCheck: selfCheck)
         let queries = TableQueries(databaseURL: databaseURL)
         let metrics = MetricsCollector(reporter: reporter, queries: queries, startedAt: startedAt,
             limitedDevices: { ingest.mostLimited(20) })
@@ -151,6 +152,7 @@ final class Daemon: Sendable {
         }
         ingest.start()
         care.start()
+        selfCheck.start()
         checkpoints.start()
         archive.start(snapshots)
         snapshots.start(for: archive.retention)
@@ -203,6 +205,7 @@ final class Daemon: Sendable {
         if !(await ingest.stop()) { logger.warning("a broker connection did not end in time; nothing is lost by that") }
         await api.stop()
         care.stop()
+        reporter.selfCheck.stop()
         checkpoints.stop()
         archive.stop()
         snapshots.stop()

@@ -63,6 +63,10 @@ struct MetricsCollector: Sendable {
             metrics.add(.checkpointsPublished, place.published, ["destination": place.name])
             metrics.add(.checkpointFailures, place.failures, ["destination": place.name])
         }
+        if let check = reporter.selfCheck.last, let at = check.at.flatMap({ Timestamp(rfc3339: $0) }) {
+            metrics.add(.selfCheckDifferences, UInt64(check.differences))
+            metrics.add(.selfCheckTime, at.secondsSinceEpoch)
+        }
         if let scrub = keeping.scrub {
             metrics.add(.scrubPosition, scrub.position)
             metrics.add(.scrubBytes, reporter.care.scrubber.status.bytes)

@@ -14,6 +14,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let care: LogCare
     let checkpoints: CheckpointPublisher
     let archive: LogArchive
+    let selfCheck: SelfCheck
 
     func status() async -> SystemStatus {
         let durable = log.durableCount, brokers = ingest(), keeper = database.state, statistics = log.statistics
@@ -44,6 +45,10 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
             let count = damaged.count
             reasons.append("\(count) damaged files of the log are kept as they are, the first is \(name): "
                 + "refold log verify says what is lost")
+        }
+        if let check = selfCheck.last, check.agrees == false {
+            reasons.append(
+                "the tables are not what the log says (\(check.differences) rows): refold replay verify shows them")
         }
         if let problem = statistics.keeping.problem {
             reasons.append("files of the log are not packed and sealed: \(problem)")
@@ -80,6 +85,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
                 lastError: scrub.lastError)
         }
         keeping.horizon = log.horizon.rawValue
+        keeping.selfCheck = selfCheck.last
         if let status = archive.archiver?.status {
             keeping.archive = .init(
                 through: status.through.rawValue, waiting: status.waiting, waitingSeconds: status.waitingSeconds,
