@@ -288,6 +288,33 @@ struct BundleTests {
         for answer in others { #expect(answer.hasPrefix("1 "), "\(answer)") }
     }
 
+    /// Where nobody has signed the whole, anything may stand in it: it is refused or believed, and ends no program.
+    @Test func nonsenseIsRefused() throws {
+        let history = try History()
+        var random = SystemRandomNumberGenerator(), refused = 0, tried = 0
+        for (subject, range) in subjects {
+            let bundle = try history.audit(subject, range).bundle(signedWith: nil), whole = lines(bundle)
+            for round in 0..<150 {
+                var copy = bundle
+                if round % 3 == 0 {
+                    var some = whole
+                    some.swapAt(Int.random(in: 0..<some.count, using: &random), Int.random(in: 0..<some.count))
+                    some.remove(at: Int.random(in: 0..<some.count, using: &random))
+                    copy = join(some)
+                } else {
+                    for _ in 0..<round % 5 + 1 {
+                        let place = Int.random(in: 0..<copy.count, using: &random)
+                        copy[place] = UInt8.random(in: 32...126, using: &random)
+                    }
+                }
+                tried += 1
+                if !holds(copy, history, unsigned: true) { refused += 1 }
+            }
+        }
+        // A digit of the header's time, or of a gap's text, is nobody's to prove.
+        #expect(refused > tried * 9 / 10)
+    }
+
     /// What the owner of the key signs anew: events, their order and the proof are found by both, rows by folding.
     @Test func evenTheOwnerCannotChangeHistory() throws {
         let history = try History()

@@ -194,6 +194,10 @@ struct PublishTests {
         let old = refusal { ($0.prefix, $0.isLive, $0.protocolPreference) = ("", true, .v311) }
         #expect(old?.contains("3.1.1") == true)
         #expect(refusal { ($0.prefix, $0.isLive) = ("", true) } == nil)
+        var live = PublishOptions()
+        (live.prefix, live.isLive) = ("", true)
+        let commands = try PublishOrder(range: Position(0)..<Position(3), verdict: .foreignCommand)
+        #expect(throws: ReplayError.self) { try Publication(log, commands, to: settings(server.port), live) }
         // The log's own connection is 3.1.1: what comes back could not be recognised.
         try folder.append { batch in
             batch.append(

@@ -44,6 +44,10 @@ public final class Audit {
         guard checkpoint.origin == log.origin else {
             throw ReplayError(.no, "the stored checkpoint is of \(checkpoint.origin), this log is \(log.origin)")
         }
+        guard range.lowerBound.rawValue <= checkpoint.size else {
+            throw ReplayError(.usage, "only the positions below \(checkpoint.size) are signed so far: nothing from "
+                + "\(range.lowerBound) on can be proved yet")
+        }
         let end = min(range.upperBound, Position(checkpoint.size))
         var report = AuditReport(
             subject: subject, range: range.lowerBound..<max(range.lowerBound, end), origin: log.origin, madeAt: madeAt,

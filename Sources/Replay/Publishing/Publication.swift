@@ -140,6 +140,10 @@ public final class Publication {
             throw ReplayError(.usage, "without a prefix, messages go onto the topics that devices and their systems "
                 + "use now: say --live if that is what you want")
         }
+        guard order.verdict == .accepted else {
+            throw ReplayError(.usage, "--live publishes accepted messages only: what the gate refused, commands of "
+                + "strangers among it, belongs on no device's topic")
+        }
         guard options.protocolPreference != .v311 else {
             throw ReplayError(.usage, "--live needs MQTT 5: over 3.1.1 nothing tells what is published from what "
                 + "devices send, and we would record it again")
