@@ -3,8 +3,8 @@ import EventModel
 import Projecting
 import Projections
 
-/// A store whose empty tables begin with a snapshot's rows, where the log's first events cannot be had any more: without
-/// them nobody could ever make those tables again. In one transaction, so that there are all rows or none.
+/// A store whose empty tables begin with a snapshot's rows, where the log's first events cannot be had any more:
+/// without them nobody could ever make those tables again. In one transaction, so that there are all rows or none.
 public final class SeededStore: ProjectionStore {
     private let store: any ProjectionStore
     private let snapshots: SnapshotFolder

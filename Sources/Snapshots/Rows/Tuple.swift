@@ -47,8 +47,8 @@ public struct Tuple {
 
 /// The order of a table's rows: by its key columns, text by bytes, int8 by value.
 public enum SortKey {
-    /// Appends bytes whose order is that of the keys: an int8 big-endian with its sign flipped; text with `00` behind it,
-    /// so that a shorter text comes before a longer one that begins with it, and 0 and 1 in it as `01 01` and `01 02`.
+    /// Appends bytes whose order is that of the keys: an int8 big-endian with its sign flipped; text with `00` behind
+    /// it, so that a shorter text comes before a longer one that begins with it, and 0 and 1 in it as `01 01`, `01 02`.
     public static func append(_ field: UnsafeRawBufferPointer?, _ type: ColumnType, to key: inout [UInt8]) {
         guard let field else { preconditionFailure("a key column is null") }
         if type == .int8 {
