@@ -2,7 +2,7 @@
 """make bench: Refold beside its peers and its limits, in one run on one machine. Writes bench/RESULTS.md.
 
     bench/run.py                 everything (about 15 minutes)
-    bench/run.py ingest decode   some of it: ingest rows append decode fold latency memory
+    bench/run.py ingest decode   some of it: ingest rows append decode replay latency memory
     MEMORY_SECONDS=1800 bench/run.py memory     the long form of the memory figure
 
 Rates on a shared machine drift, so every ratio is of runs that alternate, and medians are quoted.
@@ -325,6 +325,56 @@ def bench_history(rounds=int(os.environ.get("ROUNDS", 5))):
     shutil.rmtree(folder)
 
 
+def timed(args):
+    """Seconds, peak resident bytes and output of a whole process."""
+    begin = time.time()
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, text=True)
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, f"{args}: {output[-500:]}"
+    return time.time() - begin, usage.ru_maxrss * 1024, output
+
+
+# history told again: ten million mixed events of ten thousand devices
+def bench_replay(rounds=int(os.environ.get("ROUNDS", 3))):
+    folder, count = os.path.join(work, "replay"), 10_000_000
+    program([REFOLD_BENCH, "history", "--mixed", "--data", folder, "--events", str(count)])
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(program([REFOLD_BENCH, "bulk", "--threads", "1", "--data", folder])["events_per_second"])
+        theirs.append(program([f"{BENCH}/build/fold", folder + "/log", "all"])["events_per_second"])
+    record("fold, all projections together, mixed events, one core / C++", ours, theirs, "events/s", "≥ 0.8")
+    both = [program([REFOLD_BENCH, "bulk", "--threads", "2", "--data", folder])["events_per_second"] for _ in range(rounds)]
+    record("the same on two cores", both, None, "events/s", "reported")
+    rates, peaks = [], []
+    for _ in range(rounds):
+        database = Database()
+        seconds, peak, _ = timed([REFOLD, "replay", "rebuild", "--all", "--data", folder, "--database-url", database.url, "--json"])
+        rates.append(count / seconds), peaks.append(peak)
+        if len(rates) == rounds:
+            verify, _, _ = timed([REFOLD, "replay", "verify", "--data", folder, "--database-url", database.url, "--json"])
+        database.down()
+    record("replay rebuild --all into an empty PostgreSQL, whole process", rates, None, "events/s", "≥ 3,000,000")
+    results.append(("its memory", f"{max(peaks) / 1e6:.0f} MB", "–", "–", "≤ 500 MB"))
+    results.append(("replay verify: whole and in parts, all tables", f"{verify:.1f} s", "–", "–", "reported"))
+    seconds, _, _ = timed([REFOLD, "snapshot", "create", "--data", folder, "--json"])
+    results.append(("snapshot create, from nothing", f"{seconds:.1f} s", "–", "–", "reported"))
+
+    def as_of(what, subject, position, demand):
+        times = [timed([REFOLD, "replay", "as-of", "--data", folder, "--position", str(position), "--json", *subject])[0]
+                 for _ in range(2 * rounds + 1)]
+        results.append((what, f"{statistics.median(times[1:]) * 1000:.0f} ms", "–", "–", demand))
+        print(results[-1], flush=True)
+
+    device = json.loads(timed([REFOLD, "log", "cat", "--data", folder, "--from", "5000000", "--limit", "1", "--json"])[2])
+    subject = ["device", device["tenant_id"], device["device_id"]]
+    as_of("one device as it was, 10 M events, no snapshot before it, whole process", subject, count // 2, "reported")
+    as_of("one device as it was, from the nearest snapshot, whole process", subject, count + 5, "≤ 50 ms")
+    as_of("10 k devices as they were, from the nearest snapshot, whole process", ["fleet", "--tenant", device["tenant_id"]],
+          count + 5, "≤ 300 ms")
+    shutil.rmtree(folder)
+
+
 # everything on disk, after ten minutes at a rate at which a commit holds a handful of events
 def bench_space():
     seconds = int(os.environ.get("SPACE_SECONDS", "600"))
@@ -401,7 +451,7 @@ def machine():
 
 
 BENCHES = {"ingest": bench_ingest, "tree-cost": bench_tree_cost, "rows": bench_rows, "append": bench_append,
-           "decode": bench_decode, "history": bench_history, "space": bench_space, "latency": bench_latency,
+           "decode": bench_decode, "history": bench_history, "replay": bench_replay, "space": bench_space, "latency": bench_latency,
            "memory": bench_memory, "simulation": bench_simulation}
 
 
