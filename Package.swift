@@ -165,7 +165,7 @@ let package = Package(
             "Campaigns", "CZlib", "EventLog", "EventModel", "Evidence", "Ingest", "Postgres", "PostgresStore",
             "Projecting", "Projections", "ProjectionTestSupport", "Replay", "Snapshots", "TestSupport", "refold",
         ]),
-        .testTarget(name: "IntegrationTests", dependencies: ["refold", "TestSupport"]),
+        .testTarget(name: "IntegrationTests", dependencies: ["refold", "Postgres", "TestSupport"]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"]),
         .testTarget(name: "TidyTests"),
     ],

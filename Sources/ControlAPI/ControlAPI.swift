@@ -33,6 +33,7 @@ public struct ControlAPI: Sendable {
     var routes: [Route] {
         probeRoutes + systemRoutes + logRoutes + snapshotRoutes + firmwareRoutes + campaignRoutes + deviceRoutes
             + deadLetterRoutes
+            + parkedRoutes
     }
 
     public func router() -> Router<APIContext> {

@@ -45,6 +45,10 @@ public protocol ProjectionControlling: Sendable {
     /// Stops folding after the block in hand. Nil when there is no projection of that name.
     func pause(_ name: String) async -> SystemStatus.Projection?
     func resume(_ name: String) async -> SystemStatus.Projection?
+    /// Keys whose events wait, by projection and position.
+    func parkedKeys() async -> [ParkedKeyRow]
+    /// Takes parked keys up again. Nil when that takes longer than `timeout`; it goes on.
+    func retryParked(_ request: ParkedRetryRequest, timeout: Duration) async -> ParkedRetryAnswer?
     /// Waits until the projection has applied `position`; false when it has not within `timeout`.
     func wait(for position: UInt64, in projection: String, timeout: Duration) async -> Bool
 }

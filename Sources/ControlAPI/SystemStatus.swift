@@ -169,11 +169,16 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         /// `running`, `paused`, `waiting` (for the database), `failed`, …
         public var state: String
         public var lastError: String?
+        /// Keys whose events wait because their rows were refused, and the first position that waits.
+        public var parkedKeys: Int
+        public var parkedPosition: UInt64?
 
         public init(
             name: String, version: Int, partition: Int, position: UInt64?, lagEvents: UInt64, lagSeconds: Double,
-            state: String, lastError: String? = nil
+            state: String, lastError: String? = nil, parkedKeys: Int = 0, parkedPosition: UInt64? = nil
         ) {
+            self.parkedKeys = parkedKeys
+            self.parkedPosition = parkedPosition
             self.name = name
             self.version = version
             self.partition = partition
@@ -186,7 +191,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
 
         enum CodingKeys: String, CodingKey {
             case name, version, partition, position, lagEvents = "lag_events", lagSeconds = "lag_seconds", state
-            case lastError = "last_error"
+            case lastError = "last_error", parkedKeys = "parked_keys", parkedPosition = "parked_position"
         }
 
         /// Absent values are null, not left out: programs find every key.
@@ -200,6 +205,8 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             try container.encode(lagSeconds, forKey: .lagSeconds)
             try container.encode(state, forKey: .state)
             try container.encode(lastError, forKey: .lastError)
+            try container.encode(parkedKeys, forKey: .parkedKeys)
+            try container.encode(parkedPosition, forKey: .parkedPosition)
         }
     }
 

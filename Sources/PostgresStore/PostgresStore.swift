@@ -19,7 +19,7 @@ public final class PostgresStore: ProjectionStore {
     private let prepare: @Sendable (Connection) throws -> Void
     private let interrupt = Interrupt()
     private var session: Session?
-    private let place: TablePlace
+    let place: TablePlace
     private var isFilling: Bool
     /// Of each projection and partition whose checkpoint was read.
     private var generations: [String: Int64] = [:]
@@ -107,6 +107,22 @@ public final class PostgresStore: ProjectionStore {
         _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?,
         to new: Position
     ) throws(StoreError) {
+        try transact(rows, of: projection, partition: partition, from: old, to: new)
+    }
+
+    /// What else than a plain commit is done.
+    enum Variant {
+        case plain
+        /// Parks and unparks keys too.
+        case parking(ParkingChange)
+        /// And everything is undone.
+        case rehearsal
+    }
+
+    func transact(
+        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?,
+        to new: Position, _ variant: Variant = .plain
+    ) throws(StoreError) {
         precondition(rows.count == projection.tables.count, "one row buffer a table")
         var checkpoint = Parameters()
         checkpoint.text(projection.name)
@@ -123,13 +139,14 @@ public final class PostgresStore: ProjectionStore {
             let large = rows.indices.filter {
                 rows[$0].rowCount > Self.arrayRowsMax || rows[$0].bytes.count > Self.arrayBytesMax
             }
-            return if large.isEmpty {
-                try self.commitArrays(rows, projection, checkpoint, session)
-            } else {
-                try self.commitCopies(rows, large, projection, checkpoint, isFirst: old == nil, session)
+            if large.isEmpty, case .plain = variant {
+                return try self.commitArrays(rows, projection, checkpoint, session)
             }
+            return try self.commitCopies(
+                rows, large, projection, checkpoint, isFirst: old == nil, session,
+                ending: self.ending(variant, of: projection, partition: partition))
         }
-        generations[id] = moved
+        if case .rehearsal = variant {} else { generations[id] = moved }
     }
 
     private static let moveCheckpoint = "move_checkpoint"
@@ -151,7 +168,7 @@ public final class PostgresStore: ProjectionStore {
 
     private func commitCopies(
         _ rows: [RowBuffer], _ large: [Int], _ projection: ProjectionDescriptor, _ checkpoint: Parameters,
-        isFirst: Bool, _ session: Session
+        isFirst: Bool, _ session: Session, ending: Ending
     ) throws(PostgresError) -> Int64? {
         let connection = session.connection
         /// Every key is new: none stands there before the first commit, and an insert's never does.
@@ -191,9 +208,10 @@ public final class PostgresStore: ProjectionStore {
                     addMerge(rows[index], sql, to: &pipeline)
                 }
             }
-            pipeline.execute(sql: "COMMIT")
-            _ = try connection.run(pipeline)
-            return moved
+            ending.add(&pipeline)
+            let answers = try connection.run(pipeline)
+            // A change among the parked keys gives another generation, in the last statement but one.
+            return ending.changesGeneration ? answers.dropLast().last?.int8(0, 0) : moved
         } catch {
             if connection.isUsable { try? connection.exec("ROLLBACK") }
             throw error
@@ -216,7 +234,7 @@ public final class PostgresStore: ProjectionStore {
 
     // MARK: Sessions and errors
 
-    private func withSession<R>(_ body: (Session) throws(PostgresError) -> R) throws(StoreError) -> R {
+    func withSession<R>(_ body: (Session) throws(PostgresError) -> R) throws(StoreError) -> R {
         do {
             let session = try session ?? open()
             self.session = session
@@ -241,13 +259,13 @@ public final class PostgresStore: ProjectionStore {
         if error.sqlState == "RF001" { return .checkpointMoved(error.message) }
         return switch error.kind {
         case .unavailable, .serialization: .unavailable("\(error)")
-        case .refused: .refused("\(error)")
+        case .refused: isAboutRows(error) ? .refusedRows("\(error)") : .refused("\(error)")
         }
     }
 }
 
 /// A connection and what was prepared on it.
-private final class Session {
+final class Session {
     let connection: Connection
     private var prepared: Set<String> = []
     private let place: TablePlace

@@ -10,7 +10,17 @@ public final class MemoryTables: Sendable {
 
     fileprivate struct Contents {
         var tables: [String: [[UInt8]: Row]] = [:]
-        var checkpoints: [String: (version: Int, position: Position)] = [:]
+        var checkpoints: [String: Checkpoint] = [:]
+        /// By projection and partition.
+        var parked: [String: [FoldKey: ParkedKey]] = [:]
+        var refusal: (@Sendable (_ table: String, _ row: Row) -> String?)?
+    }
+
+    fileprivate struct Checkpoint {
+        var version: Int
+        var position: Position
+        /// Another one whenever something else than the position changed.
+        var generation = 0
     }
 
     fileprivate let contents = Mutex(Contents())
@@ -26,6 +36,11 @@ public final class MemoryTables: Sendable {
     /// Only the checkpoints, as a bug would that moves them in a transaction of their own.
     package func restoreCheckpoints(of snapshot: Snapshot) {
         contents.withLock { $0.checkpoints = snapshot.contents.checkpoints }
+    }
+
+    /// Rows that are refused from now on, as by a constraint: says why, or nil.
+    public func refuse(_ refusal: (@Sendable (_ table: String, _ row: Row) -> String?)?) {
+        contents.withLock { $0.refusal = refusal }
     }
 
     /// The rows of a table in the order of their keys' bytes.
@@ -68,8 +83,10 @@ private func withReader<R>(
 }
 
 /// A store over tables in memory. See `MemoryTables`.
-public final class MemoryStore: ProjectionStore {
+public final class MemoryStore: ParkingStore {
     private let memory: MemoryTables
+    /// Of the checkpoints that were read.
+    private var generations: [String: Int] = [:]
 
     public init(_ memory: MemoryTables) { self.memory = memory }
 
@@ -77,7 +94,13 @@ public final class MemoryStore: ProjectionStore {
 
     public func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position?
     {
-        let found = memory.contents.withLock { $0.checkpoints["\(projection.name)/\(partition)"] }
+        let name = "\(projection.name)/\(partition)"
+        let found = memory.contents.withLock { $0.checkpoints[name] }
+        if let known = generations[name], known != found?.generation {
+            generations[name] = nil
+            throw .checkpointMoved("what is parked has changed")
+        }
+        generations[name] = found?.generation
         guard let found else { return nil }
         guard found.version == projection.version else { throw .otherVersion(projection, found: found.version) }
         return found.position
@@ -101,19 +124,51 @@ public final class MemoryStore: ProjectionStore {
         _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?,
         to new: Position
     ) throws(StoreError) {
-        try memory.contents.withLock { (contents) throws(StoreError) in
-            let name = "\(projection.name)/\(partition)"
+        try commit(rows, of: projection, partition: partition, from: old, to: new, parking: ParkingChange())
+    }
+
+    public func parked(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> [ParkedKey] {
+        let found = memory.contents.withLock { $0.parked["\(projection.name)/\(partition)"] ?? [:] }
+        return Array(found.values).inOrder()
+    }
+
+    public func commit(
+        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?,
+        to new: Position, parking: ParkingChange
+    ) throws(StoreError) {
+        try write(rows, of: projection, partition: partition, from: old, to: new, parking: parking)
+    }
+
+    public func rehearse(
+        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?,
+        to new: Position
+    ) throws(StoreError) {
+        try write(rows, of: projection, partition: partition, from: old, to: new, isRehearsal: true)
+    }
+
+    private func write(
+        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?,
+        to new: Position, parking: ParkingChange = ParkingChange(), isRehearsal: Bool = false
+    ) throws(StoreError) {
+        let name = "\(projection.name)/\(partition)", known = old == nil ? nil : generations[name]
+        generations[name] = try memory.contents.withLock { (contents) throws(StoreError) in
             let found = contents.checkpoints[name]
-            guard found?.position == old, found == nil || found?.version == projection.version else {
-                throw .checkpointMoved("the checkpoint of \(name) is not where it was")
-            }
+            guard found?.position == old, found == nil || found?.version == projection.version,
+                known == nil || known == found?.generation
+            else { throw .checkpointMoved("the checkpoint of \(name) is not where it was") }
             // Changed in a copy, so that a refused row leaves nothing behind.
             var copy = contents
             for (table, rows) in zip(projection.tables, rows) {
                 for row in 0..<rows.rowCount { try copy.write(row, of: rows, to: table) }
             }
-            copy.checkpoints[name] = (projection.version, new)
-            contents = copy
+            var checkpoint = found ?? .init(version: projection.version, position: new)
+            checkpoint.position = new
+            if !parking.isEmpty { checkpoint.generation += 1 }
+            for parked in parking.park { copy.parked[name, default: [:]][parked.key] = parked }
+            for key in parking.unpark { copy.parked[name]?[key] = nil }
+            copy.checkpoints[name] = checkpoint
+            if !isRehearsal { contents = copy }
+            return isRehearsal ? found?.generation : checkpoint.generation
         }
     }
 }
@@ -127,9 +182,9 @@ extension MemoryTables.Contents {
         let key = MemoryTables.key(columns.filter { $0.0.role == .key }.map(\.1))
         var target = tables[table.name]?[key]
         switch table.write {
-        case .insert where target != nil: throw .refused("\(table.name) has a row of this key already")
+        case .insert where target != nil: throw .refusedRows("\(table.name) has a row of this key already")
         case .addDeltas where target == nil:
-            throw .refused("deltas for a row of \(table.name) that does not exist")
+            throw .refusedRows("deltas for a row of \(table.name) that does not exist")
         default: break
         }
         let exists = target != nil
@@ -144,6 +199,7 @@ extension MemoryTables.Contents {
                 target?[column.name] = field.map(Array.init)
             }
         }
+        if let refusal, let target, let why = refusal(table.name, target) { throw .refusedRows(why) }
         tables[table.name, default: [:]][key] = target
     }
 

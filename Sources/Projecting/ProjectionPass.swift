@@ -7,7 +7,9 @@ import Projections
 package struct ProjectionPass {
     private let source: any LogSource
     private let reader: any LogReader
-    private let fold: any ProjectionFold
+    private let descriptor: ProjectionDescriptor
+    private let makeFold: (FoldScope) -> any ProjectionFold
+    private var fold: any ProjectionFold
     private let store: any ProjectionStore
     private let partition: Int
     private let options: ProjectorOptions
@@ -31,24 +33,30 @@ package struct ProjectionPass {
 
     /// Reads the checkpoint and opens the log behind it.
     init(
-        source: any LogSource, fold: any ProjectionFold, store: any ProjectionStore, partition: Int,
+        source: any LogSource, descriptor: ProjectionDescriptor,
+        makeFold: @escaping (FoldScope) -> any ProjectionFold, store: any ProjectionStore, partition: Int,
         options: ProjectorOptions, board: ProjectorBoard
     ) throws {
         self.source = source
-        self.fold = fold
+        self.descriptor = descriptor
+        self.makeFold = makeFold
         self.store = store
         self.partition = partition
         self.options = options
         self.board = board
-        rows = fold.descriptor.tables.map { _ in RowBuffer() }
+        rows = descriptor.tables.map { _ in RowBuffer() }
         notBefore = options.now()
         confirmAt = notBefore + .seconds(1)
-        committed = try store.checkpoint(of: fold.descriptor, partition: partition)
+        committed = try store.checkpoint(of: descriptor, partition: partition)
+        // Behind the checkpoint: what changes in between, the next commit notices.
+        let parked = try (store as? any ParkingStore)?.parked(of: descriptor, partition: partition) ?? []
+        fold = makeFold(.deferring(Dictionary(uniqueKeysWithValues: parked.map { ($0.key, $0.position) })))
+        board.parked(parked)
         next = committed?.next ?? Position(0)
         let durableCount = source.durableCount
         if let committed, next.rawValue > durableCount {
             throw ProjectorError.pastTheEnd(
-                projection: fold.descriptor.name, checkpoint: committed, durableCount: durableCount)
+                projection: descriptor.name, checkpoint: committed, durableCount: durableCount)
         }
         reader = try source.reader(from: next)
         board.begins(after: committed)
@@ -59,8 +67,12 @@ package struct ProjectionPass {
         source: any LogSource, fold: any ProjectionFold, store: any ProjectionStore, options: ProjectorOptions
     ) throws {
         try self.init(
-            source: source, fold: fold, store: store, partition: 0, options: options, board: ProjectorBoard())
+            source: source, descriptor: fold.descriptor, makeFold: { _ in fold }, store: store, partition: 0,
+            options: options, board: ProjectorBoard())
     }
+
+    /// Behind the last event folded.
+    var end: Position { next }
 
     /// The positions that are folded and not committed, for people.
     var uncommitted: String { "positions \(committed?.next ?? Position(0)) to \(next.rawValue &- 1)" }
@@ -71,6 +83,31 @@ package struct ProjectionPass {
             if try !step() { wait() }
         }
         try commit()
+    }
+
+    /// Goes on piece by piece as far as a pass before this one came, whose rows were refused: keys that they belong to
+    /// are parked, and the rest is committed. To be called before `run`.
+    mutating func sift(until end: Position) throws {
+        guard let store = store as? any ParkingStore, end > next else { return }
+        let parked = try store.parked(of: descriptor, partition: partition)
+        var sieve = PoisonSieve(
+            store: store, descriptor: descriptor, partition: partition, makeFold: makeFold, checkpoint: committed,
+            waiting: parked, parkedKeysMax: options.parkedKeysMax)
+        defer {
+            fold = makeFold(.deferring(sieve.waiting.positions))
+            committed = sieve.checkpoint
+            next = committed?.next ?? Position(0)
+            board.parked(sieve.parked)
+        }
+        while next < end, !board.shouldYield {
+            guard try reader.read(into: block, atLeast: options.readBytes) else { return }
+            guard block.end > next else { continue }
+            try sieve.sift(block, in: max(next, block.base)..<block.end)
+            next = block.end
+            lastReceivedAt = block.lastTime
+            board.parked(sieve.parked)
+            board.visible(sieve.checkpoint, receivedAt: lastReceivedAt)
+        }
     }
 
     /// Reads and folds once, and commits when that is due. False when the log has no more for now.
@@ -93,7 +130,7 @@ package struct ProjectionPass {
         let began = options.now()
         let requests = fold.prepare(block, in: next..<block.end)
         if !requests.isEmpty {
-            try store.load(requests, of: fold.descriptor) { fold.load(table: $0, row: $1) }
+            try store.load(requests, of: descriptor) { fold.load(table: $0, row: $1) }
         }
         let count = Int(block.end.rawValue - next.rawValue)
         fold.fold(block, in: next..<block.end)
@@ -128,7 +165,7 @@ package struct ProjectionPass {
         let now = options.now()
         guard oldestChange == nil, now >= confirmAt else { return }
         confirmAt = now + .seconds(1)
-        guard try store.checkpoint(of: fold.descriptor, partition: partition) != committed else { return }
+        guard try store.checkpoint(of: descriptor, partition: partition) != committed else { return }
         throw StoreError.checkpointMoved(
             "the checkpoint is not at \(committed?.description ?? "the beginning") any more: going on from there")
     }
@@ -151,7 +188,7 @@ package struct ProjectionPass {
         let began = options.now()
         fold.drain(into: &rows)
         let position = Position(next.rawValue - 1)
-        try store.commit(rows, of: fold.descriptor, partition: partition, from: committed, to: position)
+        try store.commit(rows, of: descriptor, partition: partition, from: committed, to: position)
         let ended = options.now()
         board.committed(rows: rows.reduce(0) { $0 + $1.rowCount }, took: foldTime + (ended - began))
         board.visible(position, receivedAt: lastReceivedAt)

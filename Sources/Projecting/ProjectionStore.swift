@@ -14,7 +14,7 @@ public protocol ProjectionStore: AnyObject {
 
     /// Writes the rows and moves the checkpoint from `old` to `new`, in one transaction, by compare-and-set.
     /// `rows[i]` belongs to `projection.tables[i]`; all may be empty.
-    /// After an error other than `.checkpointMoved` and `.refused` it is not known whether it was done.
+    /// After an error other than `.checkpointMoved`, `.refused` and `.refusedRows` it is not known whether it was done.
     func commit(
         _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?,
         to new: Position
@@ -29,12 +29,14 @@ public enum StoreError: Error, Sendable, CustomStringConvertible {
     case unavailable(String)
     /// Somebody else moved this checkpoint: forget the state, read the checkpoint, go on from there.
     case checkpointMoved(String)
-    /// The database refuses these rows and always will.
+    /// The database refuses this and always will, whatever the rows are: a table is missing, a right.
     case refused(String)
+    /// It refuses what these rows hold; others it might take.
+    case refusedRows(String)
 
     public var description: String {
         switch self {
-        case .unavailable(let text), .checkpointMoved(let text), .refused(let text): text
+        case .unavailable(let text), .checkpointMoved(let text), .refused(let text), .refusedRows(let text): text
         }
     }
 

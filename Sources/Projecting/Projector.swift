@@ -10,7 +10,9 @@ import Threading
 // from the checkpoint again:
 // - store unavailable: after 0.1 to 5 s, doubling, with jitter, for ever;
 // - checkpoint moved by somebody else: soon, and it is counted;
-// - rows refused, log damaged, rows of another version, checkpoint past the log's end: FAILED, and every 30 s
+// - rows refused: at once, and piece by piece, until it is known whose they are. Those keys are parked (see
+//   Parking/ParkedKeys.swift), and the rest goes on;
+// - tables refused, log damaged, rows of another version, checkpoint past the log's end: FAILED, and every 30 s
 //   again.
 //
 // Invariants: rows and checkpoint move in one transaction; a position is reported as applied only when its
@@ -24,20 +26,22 @@ public actor Projector {
     private nonisolated let board = ProjectorBoard()
     private nonisolated let source: any LogSource
     private nonisolated let options: ProjectorOptions
-    private let makeFold: @Sendable () -> any ProjectionFold
+    private let makeFold: @Sendable (FoldScope) -> any ProjectionFold
+    /// The rows up to there were refused together: the next pass finds out whose they are.
+    private var siftUntil: Position?
     private let makeStore: @Sendable () -> any ProjectionStore
     private let note: @Sendable (String) -> Void
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
     /// - Parameters:
-    ///   - makeFold: a new fold without memory; called at the beginning of each pass.
+    ///   - makeFold: a new fold without memory, over the keys of a scope.
     ///   - makeStore: called once, on the projector's thread, to which the store belongs.
     ///   - note: gets one line whenever something worth a log line happens. For any thread.
     public init(
         _ descriptor: ProjectionDescriptor, partition: Int = 0, source: any LogSource,
         options: ProjectorOptions = .init(),
-        makeFold: @escaping @Sendable () -> any ProjectionFold,
+        makeFold: @escaping @Sendable (FoldScope) -> any ProjectionFold,
         makeStore: @escaping @Sendable () -> any ProjectionStore,
         note: @escaping @Sendable (String) -> Void = { _ in }
     ) {
@@ -77,6 +81,12 @@ public actor Projector {
     /// Ends the pause after a failure: what caused it was mended. Does nothing to a projector that runs.
     public nonisolated func retryNow() { board.requestRetry() }
 
+    /// Folds what waits for these parked keys (nil: for all), and unparks those whose rows are now taken. The projector
+    /// goes on when that is done. Nil when it does not run.
+    public nonisolated func retryParked(_ keys: Set<FoldKey>? = nil) async -> ParkedRetryResult? {
+        await board.takeUp(keys)
+    }
+
     public nonisolated var status: ProjectorStatus {
         board.status(
             name: descriptor.name, version: descriptor.version, partition: partition,
@@ -101,9 +111,13 @@ public actor Projector {
     private func runPasses(_ store: any ProjectionStore) async {
         var backoff = Backoff(max: options.backoffMax)
         while !board.stopRequested {
+            if let takeUp = board.nextTakeUp() {
+                takeUp.continuation.resume(returning: retry(takeUp.keys, store))
+                continue
+            }
             if board.pauseRequested {
                 board.paused()
-                await rest(.milliseconds(50)) { true }
+                await rest(.milliseconds(50)) { !self.board.takesUp }
                 continue
             }
             let transactions = status.transactions
@@ -112,7 +126,9 @@ public actor Projector {
             guard let problem, !board.stopRequested else { continue }
             let delay = report(problem, &backoff)
             // `pause` then `resume` is how a person says "try now".
-            await rest(delay) { !self.board.pauseRequested && !self.board.takeRetry() }
+            await rest(delay) {
+                !self.board.pauseRequested && !self.board.takeRetry() && !self.board.takesUp
+            }
         }
     }
 
@@ -122,22 +138,59 @@ public actor Projector {
 
     /// Nil when it yielded.
     private func runPass(_ store: any ProjectionStore) -> Problem? {
-        var folded: String?
+        var folded: String?, end: Position?
         do {
             var pass = try ProjectionPass(
-                source: source, fold: makeFold(), store: store, partition: partition, options: options,
-                board: board)
-            defer { folded = pass.uncommitted }
+                source: source, descriptor: descriptor, makeFold: makeFold, store: store, partition: partition,
+                options: options, board: board)
+            defer { (folded, end) = (pass.uncommitted, pass.end) }
+            if let until = siftUntil {
+                siftUntil = nil
+                try sift(&pass, until)
+            }
             try pass.run()
             return nil
         } catch StoreError.unavailable(let text) {
             return .unavailable(text)
         } catch StoreError.checkpointMoved(let text) {
             return .moved(text)
+        } catch StoreError.refusedRows(let text) {
+            guard store is any ParkingStore, let end else { return .failed(text) }
+            siftUntil = end
+            return nil
         } catch StoreError.refused(let text) {
             return .failed(folded.map { "\($0): \(text)" } ?? text)
         } catch {
             return .failed("\(error)")
+        }
+    }
+
+    private func sift(_ pass: inout ProjectionPass, _ end: Position) throws {
+        let before = status.parked
+        try pass.sift(until: end)
+        for parked in status.parked where !before.contains(parked) {
+            note(
+                "projection \(descriptor.name): \(parked.key) is parked from position \(parked.position) on, since its "
+                    + "rows were refused: \(parked.reason)")
+        }
+    }
+
+    private func retry(_ keys: Set<FoldKey>?, _ store: any ProjectionStore) -> ParkedRetryResult {
+        guard let store = store as? any ParkingStore else { return ParkedRetryResult() }
+        do {
+            let result = try ParkedRetry(
+                source: source, store: store, descriptor: descriptor, partition: partition, makeFold: makeFold,
+                options: options
+            ).run(keys) { !board.stopRequested }
+            board.parked(try store.parked(of: descriptor, partition: partition))
+            if !result.unparked.isEmpty {
+                note("projection \(descriptor.name): nothing waits any more for \(result.unparked.count) parked keys")
+            }
+            return result
+        } catch {
+            var result = ParkedRetryResult()
+            result.error = "\(error)"
+            return result
         }
     }
 

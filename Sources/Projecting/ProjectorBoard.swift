@@ -1,5 +1,6 @@
 import EventModel
 import EventLog
+import Projections
 import Synchronization
 #if canImport(Glibc)
     import Glibc
@@ -15,12 +16,22 @@ final class ProjectorBoard: Sendable {
         var continuation: CheckedContinuation<Bool, Never>
     }
 
+    /// A wish, and who waits for what comes of it.
+    struct TakeUp {
+        /// Nil: all.
+        var keys: Set<FoldKey>?
+        var continuation: CheckedContinuation<ParkedRetryResult?, Never>
+    }
+
     private struct State {
         var phase = Phase.waiting
         var pauseRequested = false
         var stopRequested = false
         /// Something was repaired: whoever rests after a failure tries again.
         var retryRequested = false
+        /// Parked keys that somebody wants taken up again, the first first.
+        var takeUps: [TakeUp] = []
+        var parked: [ParkedKey] = []
         var begun = false
         var begunAt: Timestamp?
         var ended = false
@@ -47,7 +58,9 @@ final class ProjectorBoard: Sendable {
 
     var stopRequested: Bool { state.withLock { $0.stopRequested } }
     var pauseRequested: Bool { state.withLock { $0.pauseRequested } }
-    var shouldYield: Bool { state.withLock { $0.stopRequested || $0.pauseRequested } }
+    var shouldYield: Bool {
+        state.withLock { $0.stopRequested || $0.pauseRequested || !$0.takeUps.isEmpty }
+    }
     var hasEnded: Bool { state.withLock { $0.ended } }
 
     func requestPause(_ on: Bool) { state.withLock { $0.pauseRequested = on } }
@@ -59,6 +72,19 @@ final class ProjectorBoard: Sendable {
             return state.retryRequested
         }
     }
+    /// Suspends until the keys were taken up, as far as that goes; nil when the projector does not run.
+    func takeUp(_ keys: Set<FoldKey>?) async -> ParkedRetryResult? {
+        await withCheckedContinuation { continuation in
+            let isRunning = state.withLock { state in
+                guard state.begun, !state.ended else { return false }
+                state.takeUps.append(TakeUp(keys: keys, continuation: continuation))
+                return true
+            }
+            if !isRunning { continuation.resume(returning: nil) }
+        }
+    }
+    func nextTakeUp() -> TakeUp? { state.withLock { $0.takeUps.isEmpty ? nil : $0.takeUps.removeFirst() } }
+    var takesUp: Bool { state.withLock { !$0.takeUps.isEmpty } }
     func requestStop() { state.withLock { $0.stopRequested = true } }
     func interruptStore() { state.withLock { $0.interrupter }?() }
 
@@ -87,18 +113,23 @@ final class ProjectorBoard: Sendable {
     }
 
     func end() {
-        let (ends, waiters) = state.withLock { state in
+        let (ends, waiters, takeUps) = state.withLock { state in
             state.ended = true
             state.interrupter = nil
             defer {
                 state.endWaiters = []
                 state.waiters = [:]
+                state.takeUps = []
             }
-            return (state.endWaiters, Array(state.waiters.values))
+            return (state.endWaiters, Array(state.waiters.values), state.takeUps)
         }
         for waiter in ends { waiter.resume() }
         for waiter in waiters { waiter.continuation.resume(returning: false) }
+        for takeUp in takeUps { takeUp.continuation.resume(returning: nil) }
     }
+
+    /// These keys' events wait.
+    func parked(_ keys: [ParkedKey]) { state.withLock { $0.parked = keys } }
 
     func paused() {
         state.withLock {
@@ -211,7 +242,7 @@ final class ProjectorBoard: Sendable {
                 name: name, version: version, partition: partition, state: phase, position: state.visible,
                 lagEvents: lag, lagSeconds: lag == 0 ? 0 : seconds,
                 eventsPerSecond: state.rate.perSecond(at: now.microseconds / 1_000_000),
-                lastError: state.lastError,
+                lastError: state.lastError, parked: state.parked,
                 transactions: state.transactions, rowsWritten: state.rowsWritten,
                 checkpointConflicts: state.conflicts, applyTime: state.applyTime)
         }

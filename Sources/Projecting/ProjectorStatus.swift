@@ -32,6 +32,8 @@ public struct ProjectorStatus: Sendable, Equatable {
     public var eventsPerSecond: Double
     /// Why it failed, waits or started again; nil once it has gone on.
     public var lastError: String?
+    /// Keys whose events wait since their rows were refused, by position. The position and the lag do not count them.
+    public var parked: [ParkedKey] = []
     public var transactions: UInt64
     public var rowsWritten: UInt64
     /// How often somebody else had moved our checkpoint.
@@ -72,6 +74,8 @@ public struct ProjectorOptions: Sendable {
     public var readBytes = 512 << 10
     /// What the fold may remember between transactions.
     public var stateBytesMax = 128 << 20
+    /// Beyond so many parked keys the projector fails: what is refused is hardly these keys' fault.
+    public var parkedKeysMax = 1000
     /// How often a failed projector tries again.
     public var failedRetry: Duration = .seconds(30)
     /// The longest pause between two attempts to reach the store.

@@ -40,6 +40,7 @@ final class AppendFold<Projection: AppendProjection>: FoldEngine {
     var stateByteCount: Int { 0 }
 
     func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] { [] }
+    func keys(of record: RecordView) -> [FoldKey] { [FoldKey(Projection.key(of: record))] }
     func load(table: Int, row: RowReader) {}
 
     func fold(_ block: EventBlock, in range: Range<Position>) {
@@ -48,8 +49,9 @@ final class AppendFold<Projection: AppendProjection>: FoldEngine {
         let end = Int(min(range.upperBound.rawValue, block.end.rawValue) - base)
         for index in first..<max(first, end) where Projection.mayGiveRow(scan.marks[index]) {
             let record = block.record(atOffset: Int(scan.offsets[index]))
-            guard scope.isAll || scope.includes(Projection.key(of: record)) else { continue }
-            projection.append(record, block.base.advanced(by: index), decoder: decoder, into: &pending)
+            let position = block.base.advanced(by: index)
+            guard scope.isAll || scope.includes(Projection.key(of: record), at: position) else { continue }
+            projection.append(record, position, decoder: decoder, into: &pending)
         }
     }
 

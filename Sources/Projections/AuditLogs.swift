@@ -14,6 +14,9 @@ struct AuditLogs: AppendProjection {
 
     static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool { mark.kind == .decision || mark.kind == .system }
 
+    /// By schema: rows are independent of each other, and one that cannot be written need not hold back the others.
+    static func key(of record: RecordView) -> UnsafeRawBufferPointer { record.topic }
+
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {
         guard record.kind == .decision || record.kind == .system else { return }
         let tenant: String, actor: String, subject: String

@@ -19,7 +19,7 @@ enum CampaignTables {
             .value("abort_threshold", .float8), .value("status", .text), .value("total_devices", .int8),
                     .value("started_at", .timestamptz), .value("completed_at", .timestamptz),
                     .value("created_at", .timestamptz),
-            .value("created_by", .text), .value("last_position", .int8),
+            .value("created_by", .text), .value("last_position", .int8), .value("created_position", .int8),
         ]),
         // The same table again: devices add to the counts of a campaign, whoever folds it.
         Table("ota_campaigns_v1", write: .addDeltas, [
@@ -49,6 +49,8 @@ struct CampaignState: RowState {
     var startedAt = Moment()
     var completedAt = Moment()
     var lastPosition = Position(0)
+    /// Of its creation. A row may be newer than the event that is being judged by it: what came before is unmatched.
+    var createdPosition = Position(0)
 
     mutating func move(from old: borrowing ByteArena, to new: inout ByteArena) {}
 }
@@ -129,7 +131,7 @@ enum CampaignKey {
 extension CampaignState {
     func encode(into rows: inout RowBuffer) {
         guard let created else { return }
-        rows.beginRow(fieldCount: 15)
+        rows.beginRow(fieldCount: 16)
         rows.int8(created.id)
         rows.text(created.tenantID)
         rows.text(created.name)
@@ -145,6 +147,7 @@ extension CampaignState {
         rows.moment(createdAt)
         rows.text(created.actor)
         rows.position(lastPosition)
+        rows.position(createdPosition)
     }
 
     mutating func decode(_ row: RowReader) {
@@ -161,6 +164,7 @@ extension CampaignState {
         completedAt = row.moment(11)
         createdAt = row.moment(12)
         lastPosition = Position(UInt64(row.int8(14) ?? 0))
+        createdPosition = Position(UInt64(row.int8(15) ?? 0))
     }
 }
 

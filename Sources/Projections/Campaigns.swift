@@ -42,8 +42,8 @@ final class CampaignFold: ProjectionFold {
     func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] {
         campaigns.beginRound(isStart: range.lowerBound == Position(0))
         devices.beginRound(isStart: range.lowerBound == Position(0))
-        forEachOfOurs(block, in: range) { record, _ in
-            if let (topic, report) = report(in: record) {
+        forEachOfOurs(block, in: range) { record, position in
+            if let (topic, report) = report(in: record, at: position) {
                 _ = touchCampaign(report.campaignID)
                 _ = touchDevice(report.campaignID, record.topic[topic.device])
             } else if record.kind == .decision {
@@ -51,7 +51,7 @@ final class CampaignFold: ProjectionFold {
                 case .campaignCreated(let event): _ = touchCampaign(event.id)
                 case .campaignStatusChanged(_, let event): _ = touchCampaign(event.campaignID)
                 case .campaignTargets(let event):
-                    for device in event.devices where owns(event, device) {
+                    for device in event.devices where owns(event, device, position) {
                         _ = touchDevice(event.campaignID, device.utf8)
                     }
                 default: break
@@ -103,7 +103,7 @@ final class CampaignFold: ProjectionFold {
     func fold(_ block: EventBlock, in range: Range<Position>) {
         defer { precondition(!campaigns.hasUnknown && !devices.hasUnknown, "a block is prepared before it is folded") }
         forEachOfOurs(block, in: range) { record, position in
-            if let (topic, report) = report(in: record) {
+            if let (topic, report) = report(in: record, at: position) {
                 apply(report, record, topic, position)
             } else if record.kind == .decision {
                 apply(decoder.decodeOwn(record), record.receivedAt, position)
@@ -112,19 +112,44 @@ final class CampaignFold: ProjectionFold {
     }
 
     /// What counts as a device's report: accepted, not replayed by the broker, and of this fold's keys.
-    private func report(in record: RecordView) -> (DeviceTopic, OTAReport)? {
-        guard record.kind == .message, record.verdict == .accepted, !record.flags.contains(.retained),
-            let topic = DeviceTopic(record.topic), topic.topicClass == .otaStatus,
-            scope.includes(UnsafeRawBufferPointer(rebasing: record.topic[topic.address])),
+    private func report(in record: RecordView, at position: Position) -> (DeviceTopic, OTAReport)? {
+        guard let topic = Self.reportTopic(of: record) else { return nil }
+        let device = UnsafeRawBufferPointer(rebasing: record.topic[topic.address])
+        guard scope.mayInclude(device: device, at: position),
             case .otaStatus(let report) = decoder.decode(record, topic: topic),
-            !scope.defersOthers || scope.includes(CampaignKey.name(report.campaignID))
+            scope.includes(device: device, campaign: CampaignKey.name(report.campaignID), at: position)
         else { return nil }
         return (topic, report)
     }
 
+    private static func reportTopic(of record: RecordView) -> DeviceTopic? {
+        guard record.kind == .message, record.verdict == .accepted, !record.flags.contains(.retained),
+            let topic = DeviceTopic(record.topic), topic.topicClass == .otaStatus
+        else { return nil }
+        return topic
+    }
+
+    func keys(of record: RecordView) -> [FoldKey] {
+        if let topic = Self.reportTopic(of: record) {
+            guard case .otaStatus(let report) = decoder.decode(record, topic: topic) else { return [] }
+            return [FoldKey(CampaignKey.name(report.campaignID)), FoldKey(record.topic[topic.address])]
+        }
+        guard record.kind == .decision else { return [] }
+        switch decoder.decodeOwn(record) {
+        case .firmwareAdded(let event): return [FoldKey(Self.name(ofFirmware: event.id))]
+        case .campaignCreated(let event): return [FoldKey(CampaignKey.name(event.id))]
+        case .campaignStatusChanged(_, let event): return [FoldKey(CampaignKey.name(event.campaignID))]
+        case .campaignTargets(let event):
+            let devices = Set(event.devices.map { FoldKey.device(tenant: event.tenantID, device: $0) })
+            return [FoldKey(CampaignKey.name(event.campaignID))] + devices.sorted()
+        default: return []
+        }
+    }
+
     private func apply(_ report: OTAReport, _ record: RecordView, _ topic: DeviceTopic, _ position: Position) {
         let tenant = record.topic[topic.tenant]
-        let campaign = campaigns.states[Int(touchCampaign(report.campaignID))].created
+        let known = campaigns.states[Int(touchCampaign(report.campaignID))]
+        let campaign = known.createdPosition < position ? known.created : nil
         let id = touchDevice(report.campaignID, record.topic[topic.device])
         let reason: String? =
             if let campaign {
@@ -183,9 +208,10 @@ final class CampaignFold: ProjectionFold {
 
     private func apply(_ fact: OwnFact, _ at: Timestamp, _ position: Position) {
         switch fact {
-        case .firmwareAdded(let event): if scope.includes("firmware/\(event.id)") { append(event, at) }
+        case .firmwareAdded(let event):
+            if scope.includes(Self.name(ofFirmware: event.id), at: position) { append(event, at) }
         case .campaignCreated(let event):
-            guard takesIn(event.id) else { return }
+            guard takesIn(event.id, position) else { return }
             let id = touchCampaign(event.id)
             guard campaigns.states[Int(id)].created == nil else { return }
             var state = CampaignState()
@@ -193,11 +219,12 @@ final class CampaignFold: ProjectionFold {
             state.status = "CREATED"
             state.createdAt = Moment(at)
             state.lastPosition = position
+            state.createdPosition = position
             campaigns.states[Int(id)] = state
-            if writes(event.id) { campaigns.markDirty(id) }
+            if writes(event.id, position) { campaigns.markDirty(id) }
         case .campaignTargets(let event): add(event, at, position)
         case .campaignStatusChanged(let schema, let event):
-            guard takesIn(event.campaignID) else { return }
+            guard takesIn(event.campaignID, position) else { return }
             let id = touchCampaign(event.campaignID)
             guard campaigns.states[Int(id)].created != nil else { return }
             campaigns.states[Int(id)].status = event.after
@@ -206,14 +233,14 @@ final class CampaignFold: ProjectionFold {
                 campaigns.states[Int(id)].startedAt = Moment(at)
             }
             if schema == .campaignAborted { campaigns.states[Int(id)].completedAt = Moment(at) }
-            if writes(event.campaignID) { campaigns.markDirty(id) }
+            if writes(event.campaignID, position) { campaigns.markDirty(id) }
         case .commandRejected, .lossAccepted, .segmentsRemoved, .broker, .none, .undecodable: break
         }
     }
 
     private func add(_ event: CampaignTargets, _ at: Timestamp, _ position: Position) {
         let tenant = Array(event.tenantID.utf8)
-        for (offset, device) in event.devices.enumerated() where owns(event, device) {
+        for (offset, device) in event.devices.enumerated() where owns(event, device, position) {
             let id = touchDevice(event.campaignID, device.utf8)
             guard !devices.states[Int(id)].isTarget else { continue }
             var state = CampaignDeviceState()
@@ -228,12 +255,19 @@ final class CampaignFold: ProjectionFold {
     }
 
     /// Whether this fold writes a campaign's own row.
-    private func writes(_ campaign: Int64) -> Bool { scope.includes(CampaignKey.name(campaign)) }
-    private func takesIn(_ campaign: Int64) -> Bool { !scope.defersOthers || writes(campaign) }
-    private func owns(_ targets: CampaignTargets, _ device: String) -> Bool {
-        scope.isAll || (takesIn(targets.campaignID)
-            && scope.includes("tenant/\(targets.tenantID)/device/\(device)"))
+    private func writes(_ campaign: Int64, _ position: Position) -> Bool {
+        scope.includes(CampaignKey.name(campaign), at: position)
     }
+    private func takesIn(_ campaign: Int64, _ position: Position) -> Bool {
+        scope.takesIn(campaign: CampaignKey.name(campaign), at: position)
+    }
+    private func owns(_ targets: CampaignTargets, _ device: String, _ position: Position) -> Bool {
+        if scope.isAll { return true }
+        return FoldKey.device(tenant: targets.tenantID, device: device).bytes.withUnsafeBytes {
+            scope.includes(device: $0, campaign: CampaignKey.name(targets.campaignID), at: position)
+        }
+    }
+    private static func name(ofFirmware id: Int64) -> String { "firmware/\(id)" }
 
     private func append(_ event: FirmwareAdded, _ at: Timestamp) {
         firmware.beginRow(fieldCount: 10)

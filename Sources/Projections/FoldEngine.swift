@@ -9,6 +9,7 @@ protocol FoldEngine: AnyObject {
     var pendingByteCount: Int { get }
     var stateByteCount: Int { get }
     func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest]
+    func keys(of record: RecordView) -> [FoldKey]
     func load(table: Int, row: RowReader)
     func fold(_ block: EventBlock, in range: Range<Position>)
     func drain(into rows: inout [RowBuffer])
@@ -23,6 +24,7 @@ final class FoldBox: ProjectionFold {
     private let dirtyRows: () -> Int
     private let byteCounts: () -> (pending: Int, state: Int)
     private let prepareBlock: (EventBlock, Range<Position>) -> [LoadRequest]
+    private let findKeys: (RecordView) -> [FoldKey]
     private let loadRow: (Int, RowReader) -> Void
     private let foldBlock: (EventBlock, Range<Position>) -> Void
     private let drainRows: (inout [RowBuffer]) -> Void
@@ -35,6 +37,7 @@ final class FoldBox: ProjectionFold {
         dirtyRows = { engine.dirtyRowCount }
         byteCounts = { (engine.pendingByteCount, engine.stateByteCount) }
         prepareBlock = { engine.prepare($0, in: $1) }
+        findKeys = { engine.keys(of: $0) }
         loadRow = { engine.load(table: $0, row: $1) }
         foldBlock = { engine.fold($0, in: $1) }
         drainRows = { engine.drain(into: &$0) }
@@ -45,6 +48,7 @@ final class FoldBox: ProjectionFold {
     var pendingByteCount: Int { byteCounts().pending }
     var stateByteCount: Int { byteCounts().state }
     func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] { prepareBlock(block, range) }
+    func keys(of record: RecordView) -> [FoldKey] { findKeys(record) }
     func load(table: Int, row: RowReader) { loadRow(table, row) }
     func fold(_ block: EventBlock, in range: Range<Position>) { foldBlock(block, range) }
     func drain(into rows: inout [RowBuffer]) { drainRows(&rows) }

@@ -81,13 +81,20 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
         block.forEach { record, position in
             let topic = topics[index]
             index += 1
-            guard range.contains(position), let key = projection.key(of: record, topic: topic), scope.includes(key)
+            guard range.contains(position), let key = projection.key(of: record, topic: topic),
+                scope.includes(key, at: position)
             else {
                 touches.append(untouched)
                 return
             }
             touches.append(table.touch(key))
         }
+    }
+
+    func keys(of record: RecordView) -> [FoldKey] {
+        let hasTopic = record.kind == .message || record.kind == .rejection
+        let topic = (hasTopic ? DeviceTopic(record.topic) : nil).map { TopicParts($0) } ?? .none
+        return projection.key(of: record, topic: topic).map { [FoldKey($0)] } ?? []
     }
 
     func load(table index: Int, row: RowReader) {

@@ -18,6 +18,10 @@ public protocol ProjectionFold: AnyObject {
     /// request a table.
     func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest]
 
+    /// What an event concerns: the keys whose rows it may change, each once, in their order. None when it is none of
+    /// this projection's.
+    func keys(of record: RecordView) -> [FoldKey]
+
     /// A row that was asked for and exists. Called once a row, before `fold`.
     func load(table: Int, row: RowReader)
 

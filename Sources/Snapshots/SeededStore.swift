@@ -5,8 +5,8 @@ import Projections
 
 /// A store whose empty tables begin with a snapshot's rows, where the log's first events cannot be had any more:
 /// without them nobody could ever make those tables again. In one transaction, so that there are all rows or none.
-public final class SeededStore: ProjectionStore {
-    private let store: any ProjectionStore
+public final class SeededStore: ParkingStore {
+    private let store: any ParkingStore
     private let snapshots: SnapshotFolder
     private let horizon: @Sendable () -> Position
     private let note: @Sendable (String) -> Void
@@ -15,7 +15,7 @@ public final class SeededStore: ProjectionStore {
     ///   - horizon: the oldest position whose events can be had.
     ///   - note: is told when rows came from a snapshot, and of damaged ones.
     public init(
-        _ store: any ProjectionStore, snapshots: SnapshotFolder, horizon: @escaping @Sendable () -> Position,
+        _ store: any ParkingStore, snapshots: SnapshotFolder, horizon: @escaping @Sendable () -> Position,
         note: @escaping @Sendable (String) -> Void
     ) {
         self.store = store
@@ -54,6 +54,23 @@ public final class SeededStore: ProjectionStore {
         _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?, to new: Position
     ) throws(StoreError) {
         try store.commit(rows, of: projection, partition: partition, from: old, to: new)
+    }
+
+    public func parked(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> [ParkedKey] {
+        try store.parked(of: projection, partition: partition)
+    }
+
+    public func commit(
+        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?, to new: Position,
+        parking: ParkingChange
+    ) throws(StoreError) {
+        try store.commit(rows, of: projection, partition: partition, from: old, to: new, parking: parking)
+    }
+
+    public func rehearse(
+        _ rows: [RowBuffer], of projection: ProjectionDescriptor, partition: Int, from old: Position?, to new: Position
+    ) throws(StoreError) {
+        try store.rehearse(rows, of: projection, partition: partition, from: old, to: new)
     }
 
     public var interrupter: @Sendable () -> Void { store.interrupter }

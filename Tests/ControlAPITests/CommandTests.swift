@@ -123,6 +123,8 @@ import Testing
                 ["campaign", "show", "1", "--tenant", "t1"],
                 ["dead-letters", "list", "--reason", "INVALID_JSON", "--limit", "2"],
                 ["dead-letters", "show", "5"],
+                ["dead-letters", "parked"],
+                ["dead-letters", "retry", "--tenant", "acme", "--device", "d1"],
             ]
             for verb in verbs {
                 let people = try await refold(verb)

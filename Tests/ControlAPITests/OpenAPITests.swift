@@ -57,6 +57,7 @@ import Yams
         func fields(_ name: String) -> Set<String> { Set((schemas[name]?["properties"] as? [String: Any] ?? [:]).keys) }
         #expect(fields("FirmwareRequest") == Set(FirmwareBody.fields))
         #expect(fields("LossRequest") == Set(LossBody.fields))
+        #expect(fields("ParkedRetryRequest") == Set(ParkedRetryBody.fields))
         #expect(fields("CampaignRequest") == Set(CampaignBody.fields))
     }
 

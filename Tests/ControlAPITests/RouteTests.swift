@@ -28,6 +28,26 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
         }
     }
 
+    @Test func parkedKeysAreShownAndTakenUp() async throws {
+        let shown = try json(try await send(.get, "/api/v1/parked-keys?projection=device_status"))
+        #expect((shown["items"] as? [[String: Any]])?.first?["key"] as? String == "tenant/acme/device/d1")
+        let none = try json(try await send(.get, "/api/v1/parked-keys?projection=campaigns"))
+        #expect((none["items"] as? [Any])?.isEmpty == true)
+        let all = try await send(.post, "/api/v1/parked-keys/retry")
+        let unparked = try json(all)["unparked"] as? [Any]
+        #expect(all.status == .ok && unparked?.count == 1)
+        _ = try await send(.post, "/api/v1/parked-keys/retry", #"{"projection":"device_status","key":"k"}"#)
+        let slow = try await send(.post, "/api/v1/parked-keys/retry", #"{"key":"slow"}"#)
+        let code = try json(slow)["code"] as? String
+        #expect(slow.status == .serviceUnavailable && code == "retry_in_progress")
+        let unknown = try await send(.post, "/api/v1/parked-keys/retry", #"{"projection":"none"}"#)
+        #expect(unknown.status == .notFound)
+        #expect(system.facts.withLock { $0.retries } == [
+            ParkedRetryRequest(projection: nil, key: nil),
+            ParkedRetryRequest(projection: "device_status", key: "k"), ParkedRetryRequest(projection: nil, key: "slow"),
+        ])
+    }
+
     /// A request that must fail, and how.
     struct Failure: Sendable, CustomTestStringConvertible {
         let name: String
@@ -241,6 +261,7 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
         let projection = try #require((status["projections"] as? [[String: Any]])?.first)
         #expect(Set(projection.keys) == [
             "name", "version", "partition", "position", "lag_events", "lag_seconds", "state", "last_error",
+            "parked_keys", "parked_position",
         ])
         #expect(projection["position"] is NSNull && projection["last_error"] is NSNull)
         #expect(Set(try #require((status["brokers"] as? [[String: Any]])?.first).keys)

@@ -18,6 +18,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         var answer = CommandAnswer.accepted(position: Position(41), id: 7, status: .created)
         var requests: [CommandRequest] = []
         var losses: [LossRequest] = []
+        var retries: [ParkedRetryRequest] = []
         var pages: [PageRequest] = []
         var waits: [(UInt64, String)] = []
     }
@@ -47,6 +48,13 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         guard name == "device_status" else { return nil }
         set { $0.paused = paused }
         return projection()
+    }
+    static let parked = ParkedKeyRow(
+        projection: "device_status", partition: 0, key: "tenant/acme/device/d1", position: 7, reason: "CHECK")
+    func parkedKeys() async -> [ParkedKeyRow] { [Self.parked] }
+    func retryParked(_ request: ParkedRetryRequest, timeout: Duration) async -> ParkedRetryAnswer? {
+        set { $0.retries.append(request) }
+        return request.key == "slow" ? nil : ParkedRetryAnswer(unparked: [Self.parked])
     }
     func wait(for position: UInt64, in projection: String, timeout: Duration) async -> Bool {
         facts.withLock {

@@ -32,10 +32,11 @@ private let template = Result {
 @Suite struct PostgresStoreTests {
     @Test(arguments: StoreCase.allCases)
     func obeysTheRulesOfStores(_ store: StoreCase) throws {
-        #expect(try store.problem(PostgresStore(try makeTarget())) == nil)
+        let target = try makeTarget()
+        #expect(try store.problem(PostgresStore(target), other: PostgresStore(target)) == nil)
     }
 
-    /// What folds must never let through; a database refuses it for ever, so it must be `.refused`, not
+    /// What folds must never let through; a database refuses it for ever, so it must be `.refusedRows`, not
     /// `.unavailable`.
     @Test func whatPostgresCannotHoldIsRefused() throws {
         let store = PostgresStore(try makeTarget())
@@ -53,7 +54,7 @@ private let template = Result {
                         rows.int8(0)
                     })
             } catch { problem = error as? StoreError }
-            if case .refused? = problem {
+            if case .refusedRows? = problem {
                 #expect(text == "\0")
             } else {
                 #expect(problem == nil && text == "ok")

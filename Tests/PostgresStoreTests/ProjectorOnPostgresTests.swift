@@ -1,6 +1,7 @@
 import EventModel
 import Postgres
 import Projecting
+import Projections
 import ProjectionTestSupport
 import Synchronization
 import TestSupport
@@ -16,7 +17,7 @@ private func makeProjector(
     options.failedRetry = .milliseconds(100)
     change(&options)
     return Projector(
-        CountingFold.descriptor(), source: log, options: options, makeFold: { CountingFold() },
+        CountingFold.descriptor(), source: log, options: options, makeFold: { CountingFold(scope: $0) },
         makeStore: { PostgresStore(target) { _ = try RefoldSchema.migrate(on: $0) } })
 }
 
@@ -125,17 +126,39 @@ private func difference(_ target: Target, events: Int64, topics: Int64) throws -
         #expect(one.status.checkpointConflicts + other.status.checkpointConflicts > 0)
     }
 
-    @Test func aRowThatPostgresRefusesStopsThisProjectorOnly() async throws {
+    @Test func aRowThatPostgresRefusesParksItsKeyUntilItIsMended() async throws {
         let target = try makeTarget()
         let log = MemoryLog(), projector = makeProjector(log, target)
         let run = Task { await projector.run() }
         log.append(["a"])
         #expect(await projector.waitUntilApplied(Position(0), timeout: .seconds(20)))
-        log.append(["poison"])
-        #expect(await eventually { projector.status.state == .failed })
-        #expect(projector.status.lastError?.contains("positions 1 to 1") == true)
-        #expect(projector.status.lastError?.contains("23514") == true)
+        log.append(["poison", "b", "poison", "a"])
+        #expect(await projector.waitUntilApplied(Position(4), timeout: .seconds(20)))
+        let parked = projector.status.parked
+        #expect(parked.map(\.key) == [FoldKey("poison")] && parked[0].position == Position(1))
+        #expect(parked[0].reason.contains("23514") && projector.status.state == .running)
+        // Too early: it stays.
+        #expect(await projector.retryParked()?.parked == parked)
         try Connection(target).exec("ALTER TABLE refold.test_events DROP CONSTRAINT test_events_topic_check")
+        #expect(await projector.retryParked()?.unparked == [FoldKey("poison")])
+        log.append(["poison"])
+        #expect(await projector.waitUntilApplied(Position(5), timeout: .seconds(20)))
+        #expect(projector.status.parked.isEmpty)
+        await projector.stop()
+        await run.value
+        #expect(try difference(target, events: 6, topics: 3) == nil)
+    }
+
+    /// What no row would change is nobody's poison.
+    @Test func aTableThatIsMissingParksNobody() async throws {
+        let target = try makeTarget()
+        try Connection(target).exec("ALTER TABLE refold.test_events RENAME TO elsewhere")
+        let log = MemoryLog(), projector = makeProjector(log, target)
+        let run = Task { await projector.run() }
+        log.append(["a", "b"])
+        #expect(await eventually { projector.status.state == .failed })
+        #expect(projector.status.parked.isEmpty && projector.status.lastError?.contains("42P01") == true)
+        try Connection(target).exec("ALTER TABLE refold.elsewhere RENAME TO test_events")
         #expect(await projector.waitUntilApplied(Position(1), timeout: .seconds(20)))
         await projector.stop()
         await run.value

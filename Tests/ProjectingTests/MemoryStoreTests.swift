@@ -5,6 +5,7 @@ import Testing
 @Suite struct MemoryStoreTests {
     @Test(arguments: StoreCase.allCases)
     func obeysTheRulesOfStores(_ store: StoreCase) throws {
-        #expect(try store.problem(MemoryStore(MemoryTables())) == nil)
+        let tables = MemoryTables()
+        #expect(try store.problem(MemoryStore(tables), other: MemoryStore(tables)) == nil)
     }
 }

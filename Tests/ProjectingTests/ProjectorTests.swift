@@ -21,7 +21,7 @@ final class ProjectorBench: Sendable {
         change(&options)
         return Projector(
             CountingFold.descriptor(version: version), source: log, options: options,
-            makeFold: { CountingFold(version: version) },
+            makeFold: { CountingFold(version: version, scope: $0) },
             makeStore: { [tables, faults] in FaultyStore(MemoryStore(tables), faults) },
             note: { note in self.notes.withLock { $0.append(note) } })
     }

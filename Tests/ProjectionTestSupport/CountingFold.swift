@@ -80,6 +80,10 @@ public final class CountingFold: ProjectionFold {
         return missing.isEmpty ? [] : [LoadRequest(table: 0, keys: keys)]
     }
 
+    public func keys(of record: RecordView) -> [FoldKey] {
+        record.topicString.hasPrefix("quiet") ? [] : [FoldKey(record.topicString)]
+    }
+
     public func load(table: Int, row: RowReader) {
         states[row.text(0)!] = State(messages: row.int8(1)!, lastPosition: row.int8(2)!)
     }
@@ -123,7 +127,9 @@ public final class CountingFold: ProjectionFold {
     private func each(_ block: EventBlock, _ range: Range<Position>, _ body: (String, Int64) -> Void) {
         block.forEach { record, position in
             let topic = record.topicString
-            guard range.contains(position), !topic.hasPrefix("quiet"), scope.includes(FoldKey(topic)) else { return }
+            guard range.contains(position), !topic.hasPrefix("quiet"),
+                scope.includes(FoldKey(topic), at: position)
+            else { return }
             body(topic, Int64(position.rawValue))
         }
     }

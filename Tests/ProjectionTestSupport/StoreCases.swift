@@ -8,6 +8,7 @@ public enum StoreCase: String, CaseIterable, Sendable {
     case deltasOfUpsertsAdd, deltasNeedTheirRow, onlyRowsThatExistAreFound, theCheckpointMoves
     case aCheckpointThatMovedIsNoticed, aSecondBeginningIsNoticed, anotherVersionIsRefused
     case refusedRowsLeaveNothing, manyRows, checkpointAlone
+    case keysAreParkedWithTheRows, aRehearsalLeavesNothing, whoHasOtherParkedKeysInMindCannotCommit
 
     public static let all = Table(
         "test_all", write: .upsert,
@@ -30,8 +31,9 @@ public enum StoreCase: String, CaseIterable, Sendable {
     }
 
     /// Nil when the store did right, else what was wrong.
-    public func problem(_ store: any ProjectionStore) throws -> String? {
-        let bench = StoreBench(store)
+    /// `other`: a second store over the same tables.
+    public func problem(_ store: any ProjectionStore, other: (any ProjectionStore)? = nil) throws -> String? {
+        let bench = StoreBench(store, other: other)
         switch self {
         case .everyTypeComesBack:
             try bench.commit(nil, 0, all: { $0.full("a", 1, delta: 5) })
@@ -124,6 +126,60 @@ public enum StoreCase: String, CaseIterable, Sendable {
                 try bench.commit(position == 0 ? nil : position - 1, position)
             }
             return unchanged(bench, 19)
+        default: return try parkingProblem(bench)
+        }
+    }
+
+    private func parkingProblem(_ bench: StoreBench) throws -> String? {
+        guard let store = bench.store as? any ParkingStore else { return nil }
+        let projection = Self.projection(), empty = [RowBuffer(), RowBuffer(), RowBuffer()]
+        func parked() throws -> [ParkedKey] { try store.parked(of: projection, partition: 0) }
+        func change(_ from: UInt64?, _ to: UInt64, park: [ParkedKey] = [], unpark: [FoldKey] = []) throws {
+            var change = ParkingChange()
+            change.park = park
+            change.unpark = unpark
+            try store.commit(
+                empty, of: projection, partition: 0, from: from.map { Position($0) }, to: Position(to),
+                parking: change)
+        }
+        let a = ParkedKey(key: FoldKey("tenant/t/device/a"), position: Position(3), reason: "é\"")
+        let none = ParkedKey(key: .none, position: Position(0), reason: "")
+        switch self {
+        case .keysAreParkedWithTheRows:
+            try change(nil, 3, park: [a])
+            let first = try parked()
+            // From another position on, and one more; the checkpoint stands.
+            let later = ParkedKey(key: a.key, position: Position(5), reason: "again")
+            try change(3, 3, park: [later, none])
+            let second = try parked()
+            try change(3, 4, unpark: [a.key])
+            try bench.commit(4, 5)
+            // Of a transaction that is refused nothing stays.
+            let moved = try moved { try change(4, 6, park: [a]) }, third = try parked()
+            return moved ?? differ([first, second, third], [[a], [none, later], [none]])
+                ?? unchanged(bench, 5)
+        case .aRehearsalLeavesNothing:
+            try bench.commit(nil, 0, inserts: [1])
+            func rehearse(_ position: Int64) throws {
+                var rows = empty
+                rows[2].beginRow(fieldCount: 2)
+                rows[2].int8(position)
+                rows[2].null()
+                try store.rehearse(rows, of: projection, partition: 0, from: Position(0), to: Position(1))
+            }
+            try rehearse(2)
+            try rehearse(2)
+            return try refused { try rehearse(1) } ?? unchanged(bench, 0)
+        case .whoHasOtherParkedKeysInMindCannotCommit:
+            try change(nil, 3, park: [a])
+            guard let other = bench.other else { return nil }
+            _ = try other.checkpoint(of: projection, partition: 0)
+            try change(3, 3, unpark: [a.key])
+            let committed = try moved {
+                try other.commit(empty, of: projection, partition: 0, from: Position(3), to: Position(4))
+            }
+            let read = try moved { _ = try other.checkpoint(of: projection, partition: 0) }
+            return committed ?? read ?? unchanged(bench, 3)
         default: preconditionFailure("a case without a check")
         }
     }
@@ -137,7 +193,7 @@ public enum StoreCase: String, CaseIterable, Sendable {
     }
 
     private func refused(_ body: () throws -> Void) throws -> String? {
-        do { try body() } catch StoreError.refused { return nil }
+        do { try body() } catch StoreError.refused { return nil } catch StoreError.refusedRows { return nil }
         return "not refused"
     }
 
@@ -150,9 +206,13 @@ public enum StoreCase: String, CaseIterable, Sendable {
 /// Commits and loads of `StoreCase.projection` in few words.
 public final class StoreBench {
     let store: any ProjectionStore
+    let other: (any ProjectionStore)?
     var projection = StoreCase.projection()
 
-    public init(_ store: any ProjectionStore) { self.store = store }
+    public init(_ store: any ProjectionStore, other: (any ProjectionStore)? = nil) {
+        self.store = store
+        self.other = other
+    }
 
     func checkpoint() throws -> Int64? {
         try store.checkpoint(of: projection, partition: 0).map { Int64($0.rawValue) }

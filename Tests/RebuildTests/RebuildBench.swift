@@ -40,7 +40,7 @@ final class RebuildBench: Sendable {
         let target = target
         return Projector(
             CountingFold.versioned(version), source: log, options: options,
-            makeFold: { CountingFold(versioned: version) }, makeStore: { PostgresStore(target) })
+            makeFold: { CountingFold(versioned: version, scope: $0) }, makeStore: { PostgresStore(target) })
     }
 
     /// Projects all there is with a projector of its own.

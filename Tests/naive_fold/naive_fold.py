@@ -363,7 +363,7 @@ def fold_decision(tables, event, fields):
             "rollout_strategy": fields["rollout_strategy"], "rollout_rate": fields.get("rollout_rate"),
             "abort_threshold": fields.get("abort_threshold"), "status": "CREATED",
             "total_devices": fields["total_devices"], "succeeded": 0, "failed": 0, "skipped": 0, "started_at": None,
-            "completed_at": None, "created_at": at, "created_by": fields["actor"],
+            "completed_at": None, "created_at": at, "created_by": fields["actor"], "created_position": event["position"],
         }
     elif schema == "campaign.targets":
         for index, device in enumerate(fields["devices"]):

@@ -85,6 +85,20 @@ CREATE TABLE refold.projection_checkpoints (
 CREATE TABLE refold_next.projection_checkpoints (LIKE refold.projection_checkpoints INCLUDING ALL);
 CREATE TABLE refold_previous.projection_checkpoints (LIKE refold.projection_checkpoints INCLUDING ALL);
 
+-- Keys (devices, brokers, campaigns) whose rows were refused: from `position` on their events wait, and the checkpoint
+-- has moved on past them. Written in the transaction that moves the checkpoint.
+CREATE TABLE refold.parked_keys (
+    projection text NOT NULL,
+    partition  integer NOT NULL,
+    key        text COLLATE "C" NOT NULL, -- tenant/T/device/D, campaign/N, firmware/N, a broker's name, a schema
+    position   bigint NOT NULL CHECK (position >= 0),
+    reason     text NOT NULL,
+    parked_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (projection, partition, key)
+);
+CREATE TABLE refold_next.parked_keys (LIKE refold.parked_keys INCLUDING ALL);
+CREATE TABLE refold_previous.parked_keys (LIKE refold.parked_keys INCLUDING ALL);
+
 -- Positions mean something in one log only. A program with another log, or with an older copy of this one, must not
 -- go on from these checkpoints: events would be left out or mixed in silence.
 CREATE TABLE refold.log_identity (

@@ -33,7 +33,8 @@ CREATE TABLE refold.ota_campaigns_v1 (
     completed_at        timestamptz,
     created_at          timestamptz NOT NULL,
     created_by          text NOT NULL,
-    last_position       bigint NOT NULL
+    last_position       bigint NOT NULL,
+    created_position    bigint NOT NULL
 );
 CREATE INDEX ota_campaigns_v1_tenant ON refold.ota_campaigns_v1 (tenant_id, id);
 SELECT refold.protect_tenant_rows('refold.ota_campaigns_v1');
@@ -44,6 +45,8 @@ COMMENT ON COLUMN refold.ota_campaigns_v1.succeeded IS
     'Devices whose first terminal report was SUCCESS; a sum over devices, written as deltas';
 COMMENT ON COLUMN refold.ota_campaigns_v1.failed IS 'Devices whose first terminal report was FAILED';
 COMMENT ON COLUMN refold.ota_campaigns_v1.completed_at IS 'When it was completed or aborted';
+COMMENT ON COLUMN refold.ota_campaigns_v1.created_position IS
+    'The decision that created it: reports before it are unmatched';
 COMMENT ON COLUMN refold.ota_campaigns_v1.last_position IS
     'The last decision about this campaign; device reports move the counts only';
 
@@ -100,7 +103,7 @@ SELECT refold.grant_read('refold.firmware_versions');
 CREATE VIEW refold.ota_campaigns WITH (security_invoker = true) AS
 SELECT id, tenant_id, name, firmware_version_id, target_group_id, rollout_strategy, rollout_rate, abort_threshold, status,
        total_devices, succeeded, failed, skipped, total_devices - succeeded - failed - skipped AS open,
-       started_at, completed_at, created_at, created_by, last_position
+       started_at, completed_at, created_at, created_by, last_position, created_position
 FROM refold.ota_campaigns_v1;
 SELECT refold.grant_read('refold.ota_campaigns');
 

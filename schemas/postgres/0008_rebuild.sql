@@ -96,6 +96,7 @@ BEGIN
         EXECUTE format('DROP TABLE %I.%I', place, relation.relname);
     END LOOP;
     EXECUTE format('DELETE FROM %I.projection_checkpoints WHERE projection = ANY ($1)', place) USING projections;
+    EXECUTE format('DELETE FROM %I.parked_keys WHERE projection = ANY ($1)', place) USING projections;
     IF place = 'refold_next' THEN
         DELETE FROM refold.rebuilds WHERE projection = ANY (projections);
     END IF;
@@ -325,6 +326,15 @@ BEGIN
             CASE WHEN $2 IS NOT NULL AND o.version <> f.version THEN $2 END
         FROM found AS f LEFT JOIN %2$I.projection_checkpoints AS o USING (projection, partition)
     $move$, incoming, outgoing) USING projections, held_because;
+    -- What is parked belongs to the rows that it is missing from.
+    EXECUTE format($move$
+        WITH gone AS (DELETE FROM refold.parked_keys WHERE projection = ANY ($1) RETURNING *)
+        INSERT INTO %I.parked_keys SELECT * FROM gone
+    $move$, outgoing) USING projections;
+    EXECUTE format($move$
+        WITH found AS (DELETE FROM %I.parked_keys WHERE projection = ANY ($1) RETURNING *)
+        INSERT INTO refold.parked_keys SELECT * FROM found
+    $move$, incoming) USING projections;
     DELETE FROM refold.rebuilds WHERE projection = ANY (projections);
     RETURN remarks;
 END $$;

@@ -3,8 +3,8 @@ import Foundation
 
 struct DeadLettersCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "dead-letters", abstract: "Messages that were refused or not understood.",
-        subcommands: [List.self, Show.self])
+        commandName: "dead-letters", abstract: "Messages that were refused or not understood, and keys that wait.",
+        subcommands: [List.self, Show.self, ParkedList.self, ParkedRetryVerb.self])
 
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Dead letters, by position.")

@@ -189,7 +189,7 @@ final class Daemon: Sendable {
             options.minimumCommitInterval = entry.descriptor.minimumCommitInterval
             let name = entry.descriptor.name
             return Projector(
-                entry.descriptor, source: log, options: options, makeFold: { entry.makeFold(.all) },
+                entry.descriptor, source: log, options: options, makeFold: { entry.makeFold($0) },
                 makeStore: {
                     SeededStore(
                         PostgresStore(Target(databaseURL, applicationName: "refold \(name)")),

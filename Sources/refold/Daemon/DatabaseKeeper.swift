@@ -94,14 +94,20 @@ actor DatabaseKeeper {
             let open = try connection.flatMap { $0.isUsable ? $0 : nil } ?? Connection(target)
             connection = open
             let found = try open.query(
-                "select projection, min(position) from refold.projection_checkpoints group by projection",
+                // Whoever is taken up again needs the log from where it was parked.
+                """
+                select projection, min(least(c.position, (select min(p.position) - 1 from refold.parked_keys as p
+                    where p.projection = c.projection and p.partition = c.partition)))
+                from refold.projection_checkpoints as c group by projection
+                """,
                 name: "read the checkpoints")
             _ = try open.query("set synchronous_commit = on", name: "commit synchronously")
             _ = try open.query(
                 "update refold.log_identity set log_id = log_id", name: "flush what was committed before")
             var positions: [String: Position] = [:]
             for row in 0..<found.rowCount {
-                if let name = found.text(row, 0), let position = found.int8(row, 1) {
+                // Below 0: a key waits from the log's first event on.
+                if let name = found.text(row, 0), let position = found.int8(row, 1), position >= 0 {
                     positions[name] = Position(UInt64(position))
                 }
             }

@@ -108,6 +108,10 @@ struct MetricsCollector: Sendable {
             metrics.add(.projectionLagEvents, status.lagEvents, ["projection": name])
             metrics.add(.projectionLagSeconds, status.lagSeconds, ["projection": name])
             metrics.add(.projectionApplySeconds, HistogramSnapshot(status.applyTime), ["projection": name])
+            metrics.add(.projectionParkedKeys, UInt64(status.parked.count), ["projection": name])
+            if let first = status.parked.first {
+                metrics.add(.projectionParkedPosition, first.position.rawValue, ["projection": name])
+            }
             for state in ProjectorStatus.State.allCases {
                 metrics.add(
                     .projectionState, state == status.state,

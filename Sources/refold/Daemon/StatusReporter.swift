@@ -34,6 +34,13 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         for projection in projections where projection.state == "failed" {
             reasons.append("projection \(projection.name) has failed: \(projection.lastError ?? "")")
         }
+        for status in projectors.map(\.status) {
+            guard let first = status.parked.first else { continue }
+            let keys = status.parked.count == 1 ? "1 key is" : "\(status.parked.count) keys are"
+            reasons.append(
+                "\(status.name): \(keys) parked, the first \(first.key), whose events wait from position "
+                    + "\(first.position) on: \(first.reason). When that is mended: refold dead-letters retry")
+        }
         let keeping = self.keeping
         if let damaged = keeping.scrub?.damaged, damaged > 0 {
             reasons.append("the log is damaged in \(damaged) places: refold log verify says where and what to do")
@@ -150,6 +157,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
             name: status.name, version: status.version, partition: status.partition,
             position: status.position?.rawValue,
             lagEvents: status.lagEvents, lagSeconds: status.lagSeconds, state: status.state.rawValue.lowercased(),
-            lastError: status.lastError)
+            lastError: status.lastError, parkedKeys: status.parked.count,
+            parkedPosition: status.parked.first?.position.rawValue)
     }
 }

@@ -60,7 +60,7 @@ import Testing
         defer { (source as? FileLog)?.close() }
         let projectors = Catalog.entries.map { entry in
             Projector(
-                entry.descriptor, source: source, makeFold: { entry.makeFold(.all) },
+                entry.descriptor, source: source, makeFold: { entry.makeFold($0) },
                 makeStore: { PostgresStore(target) })
         }
         await withTaskGroup(of: Void.self) { group in
