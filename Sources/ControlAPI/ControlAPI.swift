@@ -31,9 +31,8 @@ public struct ControlAPI: Sendable {
 
     /// Every route, in the order in which `schemas/openapi.yaml` lists them.
     var routes: [Route] {
-        probeRoutes + systemRoutes + logRoutes + snapshotRoutes + firmwareRoutes + campaignRoutes + deviceRoutes
-            + deadLetterRoutes
-            + parkedRoutes
+        probeRoutes + systemRoutes + logRoutes + snapshotRoutes + rebuildRoutes + firmwareRoutes
+            + campaignRoutes + deviceRoutes + deadLetterRoutes + parkedRoutes
     }
 
     public func router() -> Router<APIContext> {

@@ -172,6 +172,20 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         /// Keys whose events wait because their rows were refused, and the first position that waits.
         public var parkedKeys: Int
         public var parkedPosition: UInt64?
+        /// How far its rebuild is; nil while none is going on.
+        public var rebuild: Rebuild?
+
+        public struct Rebuild: Codable, Sendable, Equatable {
+            public var stage: String
+            public var folded: UInt64
+            public var end: UInt64
+
+            public init(stage: String, folded: UInt64, end: UInt64) {
+                self.stage = stage
+                self.folded = folded
+                self.end = end
+            }
+        }
 
         public init(
             name: String, version: Int, partition: Int, position: UInt64?, lagEvents: UInt64, lagSeconds: Double,
@@ -192,6 +206,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         enum CodingKeys: String, CodingKey {
             case name, version, partition, position, lagEvents = "lag_events", lagSeconds = "lag_seconds", state
             case lastError = "last_error", parkedKeys = "parked_keys", parkedPosition = "parked_position"
+            case rebuild
         }
 
         /// Absent values are null, not left out: programs find every key.
@@ -207,6 +222,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             try container.encode(lastError, forKey: .lastError)
             try container.encode(parkedKeys, forKey: .parkedKeys)
             try container.encode(parkedPosition, forKey: .parkedPosition)
+            try container.encode(rebuild, forKey: .rebuild)
         }
     }
 

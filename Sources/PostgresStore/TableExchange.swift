@@ -71,6 +71,38 @@ public final class TableExchange {
         try kept("SELECT projection, version, position, '' FROM refold.projection_checkpoints ORDER BY projection")
     }
 
+    /// How the live rows of a projection stand to this program.
+    public enum Condition: Sendable, Equatable {
+        /// A projector goes on with them.
+        case current
+        /// There are none yet.
+        case empty
+        /// They are of another version, or the views still show another version's.
+        case otherVersion
+        /// They were rolled back to; the text says so.
+        case held(String)
+    }
+
+    public func condition(of projection: ProjectionDescriptor) throws(PostgresError) -> Condition {
+        var parameters = Parameters()
+        parameters.text(projection.name)
+        parameters.textArray(Self.tables([projection]))
+        let found = try connection.query(
+            """
+            SELECT c.version, c.held_version, c.held_reason, EXISTS (
+                SELECT FROM refold.own_views('refold', $2) AS v
+                JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass
+                JOIN pg_rewrite AS r ON r.oid = d.objid AND r.ev_class = v.oid
+                JOIN refold.family('refold', $2) AS t ON t.oid = d.refobjid WHERE t.relname <> ALL ($2))
+            FROM (SELECT $1) AS p (projection) LEFT JOIN refold.projection_checkpoints AS c USING (projection)
+            """, parameters, name: "compare the versions of \(projection.name)")
+        let showsOthers = found.bool(0, 3) == true
+        guard let version = found.int4(0, 0).map(Int.init) else { return showsOthers ? .otherVersion : .empty }
+        if version == projection.version, !showsOthers { return .current }
+        if let held = found.int4(0, 1), Int(held) == projection.version { return .held(found.text(0, 2) ?? "held") }
+        return version == projection.version && showsOthers ? .current : .otherVersion
+    }
+
     private func kept(_ sql: String) throws(PostgresError) -> [Kept] {
         let found = try connection.query(sql, name: "read what is kept")
         return (0..<found.rowCount).map { row in

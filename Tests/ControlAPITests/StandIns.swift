@@ -119,7 +119,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         ControlAPI(
             system: SystemAccess(
                 status: self, projections: self, campaigns: self, queries: self, keeping: self,
-                snapshots: PastStandIn(), past: PastStandIn(),
+                snapshots: PastStandIn(), past: PastStandIn(), rebuilds: RebuildStandIn(),
                 metrics: {
                     var snapshot = MetricsSnapshot()
                     snapshot.add(.logDurableEvents, 11 as UInt64)

@@ -255,12 +255,20 @@ final class RebuildBoard: Sendable {
     var attempts: Int { state.withLock { $0.progress.attempts } }
     var isCancelled: Bool { state.withLock { $0.isCancelled } }
 
-    func onCancel(_ body: @escaping @Sendable () -> Void) { state.withLock { $0.atCancel.append(body) } }
+    func onCancel(_ body: @escaping @Sendable () -> Void) {
+        let isCancelled = state.withLock { state in
+            state.atCancel.append(body)
+            return state.isCancelled
+        }
+        if isCancelled { body() }
+    }
 
     func cancel() {
         let bodies = state.withLock { state -> [@Sendable () -> Void] in
             guard !state.progress.stage.isOver else { return [] }
             state.isCancelled = true
+            // Indexes may take long. An exchange that was begun is not cut off: it must be known whether it was done.
+            if state.progress.stage == .finishing { interrupt.signal() }
             return state.atCancel
         }
         for body in bodies { body() }

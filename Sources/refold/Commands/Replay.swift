@@ -4,5 +4,8 @@ import ArgumentParser
 struct ReplayCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "replay", abstract: "History, refolded, compared, asked and told again.",
-        subcommands: [ReplayVerify.self, ReplayAsOf.self, ReplayWhatIf.self, ReplayPublish.self])
+        subcommands: [
+            ReplayRebuild.self, ReplayRollback.self, ReplayRebuilds.self, ReplayDrop.self, ReplayVerify.self,
+            ReplayAsOf.self, ReplayWhatIf.self, ReplayPublish.self,
+        ])
 }

@@ -41,6 +41,7 @@ final class Daemon: Sendable {
     private let checkpoints: CheckpointPublisher
     private let archive: LogArchive
     private let snapshots: SnapshotKeeper
+    private let rebuilds: RebuildKeeper
     private let background: Task<Void, Never>
     private let logger: Logger
 
@@ -110,6 +111,8 @@ final class Daemon: Sendable {
         }
         let projectors = Self.makeProjectors(
             settings, log: log, databaseURL: databaseURL, snapshots: snapshots, logger: logger)
+        let rebuilds = RebuildKeeper(
+            log: log, databaseURL: databaseURL, projectors: projectors, snapshots: snapshots, logger: logger)
         let ingest = try IngestService(
             brokers: services.brokers, gate: GateSettings(settings), log: log, history: log,
             logID: log.report.logID.description,
@@ -127,7 +130,7 @@ final class Daemon: Sendable {
         let selfCheck = SelfCheck(settings, log: log, databaseURL: databaseURL, logger: logger)
         let reporter = StatusReporter(
             log: log, projectors: projectors, ingest: { ingest.statuses }, database: keeper, care: care,
-            checkpoints: checkpoints, archive: archive, selfCheck: selfCheck)
+            checkpoints: checkpoints, archive: archive, selfCheck: selfCheck, rebuilds: rebuilds)
         let queries = TableQueries(databaseURL: databaseURL)
         let metrics = MetricsCollector(reporter: reporter, queries: queries, startedAt: startedAt,
             limitedDevices: { ingest.mostLimited(20) })
@@ -136,7 +139,7 @@ final class Daemon: Sendable {
         let access = SystemAccess(
             status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(tables: queries),
             keeping: LogKeeper(log: log, projectors: projectors, logger: logger),
-            snapshots: snapshots, past: PastAccess(asOf: asOf),
+            snapshots: snapshots, past: PastAccess(asOf: asOf), rebuilds: rebuilds,
             metrics: { await metrics.collect() },
             gate: { tenant, device in
                 ingest.deviceStatistics(tenant: tenant, device: device).map(GateStatistics.init)
@@ -146,6 +149,7 @@ final class Daemon: Sendable {
         let server = try await APIServer.start(api, host: settings.httpHost, port: settings.httpPort, logger: logger)
         background = Task {
             await keeper.watch {
+                await rebuilds.begin()
                 for projector in projectors { Task { await projector.run() } }
                 logger.info("projecting into the database")
             }
@@ -171,6 +175,7 @@ final class Daemon: Sendable {
         self.checkpoints = checkpoints
         self.archive = archive
         self.snapshots = snapshots
+        self.rebuilds = rebuilds
         self.queries = queries
         self.ingest = ingest
         self.services = services
@@ -209,6 +214,7 @@ final class Daemon: Sendable {
         checkpoints.stop()
         archive.stop()
         snapshots.stop()
+        rebuilds.stop()
         background.cancel()
         await withTaskGroup(of: Void.self) { group in
             // One that was never started (no database yet) has nothing to stop.

@@ -66,24 +66,7 @@ actor DatabaseKeeper {
         }
     }
 
-    /// Ties the tables to our log the first time, and refuses those of another log, or of a longer one than ours.
-    private func bind(_ open: Connection) throws {
-        var ours = Parameters()
-        ours.text(logID)
-        _ = try open.query(
-            "insert into refold.log_identity (log_id) values ($1) on conflict do nothing", ours, name: "bind the log")
-        let bound = try open.query("select log_id from refold.log_identity", name: "compare the logs").text(0, 0) ?? ""
-        if bound != logID { throw OtherLogError.another(theirs: bound, ours: logID) }
-        var end = Parameters()
-        end.int8(Int64(durableCount()))
-        let found = try open.query(
-            """
-            update refold.log_identity set diverged_at = coalesce(diverged_at,
-                (select now() where exists (select from refold.projection_checkpoints where position >= $1)))
-            returning diverged_at is not null
-            """, end, name: "compare the tables with the log")
-        if found.bool(0, 0) == true { throw OtherLogError.diverged(ours: logID) }
-    }
+    private func bind(_ open: Connection) throws { try bindLog(open, logID: logID, durableCount: durableCount()) }
 
     /// The last position of each projection that the database will still have after it crashed; nil when it cannot be
     /// asked. Projectors commit asynchronously: a checkpoint that can be read may be lost. So the checkpoints are read
@@ -193,4 +176,24 @@ enum OtherLogError: Error, CustomStringConvertible {
                 + "must be an older copy: \(advice)"
         }
     }
+}
+
+/// Ties the tables to a log the first time, and refuses those of another log, or of a longer one.
+/// - Throws: `OtherLogError`, `PostgresError`.
+func bindLog(_ open: Connection, logID: String, durableCount: UInt64) throws {
+    var ours = Parameters()
+    ours.text(logID)
+    _ = try open.query(
+        "insert into refold.log_identity (log_id) values ($1) on conflict do nothing", ours, name: "bind the log")
+    let bound = try open.query("select log_id from refold.log_identity", name: "compare the logs").text(0, 0) ?? ""
+    if bound != logID { throw OtherLogError.another(theirs: bound, ours: logID) }
+    var end = Parameters()
+    end.int8(Int64(durableCount))
+    let found = try open.query(
+        """
+        update refold.log_identity set diverged_at = coalesce(diverged_at,
+            (select now() where exists (select from refold.projection_checkpoints where position >= $1)))
+        returning diverged_at is not null
+        """, end, name: "compare the tables with the log")
+    if found.bool(0, 0) == true { throw OtherLogError.diverged(ours: logID) }
 }

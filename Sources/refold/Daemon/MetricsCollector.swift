@@ -24,6 +24,7 @@ struct MetricsCollector: Sendable {
         for (reason, count) in (try? await queries.deadLetterReasons()) ?? [] {
             metrics.add(.deadLetters, UInt64(clamping: count), ["reason": reason])
         }
+        reporter.rebuilds.add(to: &metrics)
         addProcess(to: &metrics)
         return metrics
     }

@@ -15,10 +15,11 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let checkpoints: CheckpointPublisher
     let archive: LogArchive
     let selfCheck: SelfCheck
+    let rebuilds: RebuildKeeper
 
     func status() async -> SystemStatus {
         let durable = log.durableCount, brokers = ingest(), keeper = database.state, statistics = log.statistics
-        let projections = projectors.map { Self.report($0.status) }
+        let projections = projectors.map { report($0.status) }
         let held = brokers.contains { $0.state == .held }
         var reasons: [String] = []
         for broker in brokers {
@@ -40,6 +41,9 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
             reasons.append(
                 "\(status.name): \(keys) parked, the first \(first.key), whose events wait from position "
                     + "\(first.position) on: \(first.reason). When that is mended: refold dead-letters retry")
+        }
+        for projection in projections where projection.state == "paused" && projection.lastError != nil {
+            reasons.append("projection \(projection.name) is paused: \(projection.lastError ?? "")")
         }
         let keeping = self.keeping
         if let damaged = keeping.scrub?.damaged, damaged > 0 {
@@ -124,7 +128,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         }
     }
 
-    func projections() async -> [SystemStatus.Projection] { projectors.map { Self.report($0.status) } }
+    func projections() async -> [SystemStatus.Projection] { projectors.map { report($0.status) } }
 
     func pause(_ name: String) async -> SystemStatus.Projection? {
         await command(name, { $0.pause() }, until: { $0 == .paused })
@@ -144,7 +148,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         while !done(projector.status.state), ContinuousClock.now < deadline {
             try? await Task.sleep(for: .milliseconds(10))
         }
-        return Self.report(projector.status)
+        return report(projector.status)
     }
 
     func wait(for position: UInt64, in projection: String, timeout: Duration) async -> Bool {
@@ -152,12 +156,16 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         return await projector.waitUntilApplied(Position(position), timeout: timeout)
     }
 
-    private static func report(_ status: ProjectorStatus) -> SystemStatus.Projection {
-        .init(
+    private func report(_ status: ProjectorStatus) -> SystemStatus.Projection {
+        let (rebuild, paused) = rebuilds.note(on: status.name)
+        var projection = SystemStatus.Projection(
             name: status.name, version: status.version, partition: status.partition,
             position: status.position?.rawValue,
             lagEvents: status.lagEvents, lagSeconds: status.lagSeconds, state: status.state.rawValue.lowercased(),
             lastError: status.lastError, parkedKeys: status.parked.count,
             parkedPosition: status.parked.first?.position.rawValue)
+        projection.rebuild = rebuild
+        if status.state == .paused, let paused { projection.lastError = paused }
+        return projection
     }
 }
