@@ -8,7 +8,7 @@ public protocol TableRebuilding: Sendable {
     func rebuilds() async -> [RebuildRow]
     /// Begins one and returns at once. No names: every projection.
     /// - Throws: `RebuildRefusal`.
-    func beginRebuild(_ projections: [String], startOver: Bool) async throws -> RebuildRow
+    func beginRebuild(_ projections: [String], startOver: Bool, fromSnapshot: Bool) async throws -> RebuildRow
     /// Nil when none is going on. What was folded is gone on with by the next.
     func cancelRebuild() async -> RebuildRow?
     /// - Throws: `RebuildRefusal`, and nothing was changed.
@@ -115,10 +115,13 @@ public struct RollbackRow: Codable, Sendable, Equatable {
 
 struct RebuildBody: BodyFields {
     static let fields = CodingKeys.allCases.map(\.rawValue)
-    static var whenEmpty: RebuildBody? { RebuildBody(projections: nil, startOver: nil) }
+    static var whenEmpty: RebuildBody? { RebuildBody(projections: nil, startOver: nil, fromSnapshot: nil) }
     let projections: [String]?
     let startOver: Bool?
-    enum CodingKeys: String, CodingKey, CaseIterable { case projections, startOver = "start_over" }
+    let fromSnapshot: Bool?
+    enum CodingKeys: String, CodingKey, CaseIterable {
+        case projections, startOver = "start_over", fromSnapshot = "from_snapshot"
+    }
 }
 
 struct ProjectionsBody: BodyFields {
@@ -137,7 +140,8 @@ extension ControlAPI {
                 return .json(
                     try await refusing {
                         try await system.rebuilds.beginRebuild(
-                            body.projections ?? [], startOver: body.startOver ?? false)
+                            body.projections ?? [], startOver: body.startOver ?? false,
+                            fromSnapshot: body.fromSnapshot ?? false)
                     }, status: .accepted)
             },
             .post("/api/v1/rebuilds/cancel") { _, _ in

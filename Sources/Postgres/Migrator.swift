@@ -7,6 +7,12 @@ public struct Migrator: Sendable {
         public let number: Int
         public let name: String
         public let sql: String
+        /// Programs that know the migrations up to this number may go on with the schema that this one made: it adds,
+        /// and changes nothing that was. By a line `-- suffices: NNNN` of its own. Nil: they may not.
+        public var suffices: Int? {
+            let line = sql.split(separator: "\n").first { $0.hasPrefix("-- suffices: ") }
+            return line.flatMap { Int($0.dropFirst("-- suffices: ".count)) }
+        }
 
         public init(number: Int, name: String, sql: String) {
             self.number = number
@@ -29,7 +35,7 @@ public struct Migrator: Sendable {
     private let migrations: [Migration]
     private let schema: String
 
-    /// The first migration must create `schema_migrations(number, name, checksum, applied_at)` in `schema`, a
+    /// The first migration must create `schema_migrations(number, name, checksum, applied_at, suffices)` in `schema`, a
     /// plain lower-case identifier.
     public init(_ migrations: [Migration], schema: String) {
         precondition(
@@ -67,10 +73,12 @@ public struct Migrator: Sendable {
             "SELECT to_regclass('\(schema).schema_migrations') IS NOT NULL", name: "find schema")
         guard known.bool(0, 0) == true else { return migrations }
         let applied = try connection.query(
-            "SELECT number, name, checksum FROM \(schema).schema_migrations ORDER BY number",
+            "SELECT number, name, checksum, suffices FROM \(schema).schema_migrations ORDER BY number",
             name: "read schema version")
         for row in 0..<applied.rowCount {
             let number = Int(applied.int4(row, 0) ?? 0), name = applied.text(row, 1) ?? ""
+            // Made by a newer program, that said we may go on with it: after a rollback of what it folded.
+            if row >= migrations.count, let known = applied.int4(row, 3), Int(known) <= migrations.count { continue }
             guard row < migrations.count else {
                 throw MigrationError.newer(
                     database: Int(applied.int4(applied.rowCount - 1, 0) ?? 0), known: migrations.count)
@@ -82,7 +90,7 @@ public struct Migrator: Sendable {
                 throw MigrationError.altered(number: ours.number, name: ours.name, applied: "\(number)_\(name)")
             }
         }
-        return Array(migrations.dropFirst(applied.rowCount))
+        return Array(migrations.dropFirst(min(applied.rowCount, migrations.count)))
     }
 
     private func apply(_ migration: Migration, on connection: Connection) throws {
@@ -94,8 +102,10 @@ public struct Migrator: Sendable {
             row.int4(Int32(migration.number))
             row.text(migration.name)
             row.text(sum)
+            if let known = migration.suffices { row.int4(Int32(known)) } else { row.null(TypeID.int4) }
             _ = try connection.query(
-                "INSERT INTO \(schema).schema_migrations (number, name, checksum) VALUES ($1, $2, $3)", row,
+                "INSERT INTO \(schema).schema_migrations (number, name, checksum, suffices) VALUES ($1, $2, $3, $4)",
+                row,
                 name: name)
         }
     }

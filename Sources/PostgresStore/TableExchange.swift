@@ -20,10 +20,12 @@ public final class TableExchange {
 
     /// - Throws: `PostgresError`.
     public init(_ target: Target, interrupt: Interrupt? = nil) throws(PostgresError) {
+        var target = target
+        target.responseTimeoutSeconds = 12 * 3600  // an index over much takes what it takes
         connection = try Connection(target, interrupt: interrupt)
         try connection.exec(
             """
-            SET client_min_messages = warning; SET jit = off; SET lock_timeout = '10s';
+            SET client_min_messages = warning; SET jit = off; SET lock_timeout = '10s'; SET statement_timeout = 0;
             SET idle_in_transaction_session_timeout = '60s'
             """, name: "set up the session")
         try? connection.exec("SET client_connection_check_interval = '1s'")

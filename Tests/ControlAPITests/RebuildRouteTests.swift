@@ -7,7 +7,7 @@ import Testing
 /// Takes everything but what it does not know.
 struct RebuildStandIn: TableRebuilding {
     func rebuilds() async -> [RebuildRow] { [row(["device_status"])] }
-    func beginRebuild(_ projections: [String], startOver: Bool) async throws -> RebuildRow {
+    func beginRebuild(_ projections: [String], startOver: Bool, fromSnapshot: Bool) async throws -> RebuildRow {
         if projections == ["nothing"] { throw RebuildRefusal(.unknownProjection, "there is no projection nothing") }
         if startOver { throw RebuildRefusal(.busy, "another one is going on") }
         return row(projections)

@@ -37,13 +37,52 @@ import Testing
         try await world.untilQuiet()
         #expect(try world.naiveFoldDifferences() == nil)
         print("blocked writes in ms, all projections of a daemon under load: \(blocked)")
+        #expect(try world.run(["snapshot", "create"] + flags).code == 0)
+        let fromSnapshot = try world.run(["replay", "rebuild", "--all", "--from-snapshot"] + flags)
+        #expect(fromSnapshot.code == 0, "\(fromSnapshot.error)")
+        #expect(try lines(fromSnapshot).last?["from"] as? Int ?? 0 >= 6000)
+        try await world.untilQuiet()
+        #expect(try world.naiveFoldDifferences() == nil)
+        #expect(try world.run(["replay", "drop", "device_status"] + flags).code == 0)
         let again = try world.run(["replay", "rollback", "device_status"] + flags)
         #expect(again.code == 1 && again.error.contains("no way back"), "\(again.error)")
         let none = try world.run(["replay", "rebuild"] + flags)
         #expect(none.code == 2)
         let listed = try world.run(["replay", "rebuilds"] + flags)
-        #expect(try lines(listed).count == 2)
+        #expect(try lines(listed).count == 3)
         #expect(try world.run(["replay", "drop", "--all"] + flags).code == 0)
+        _ = world.stopDaemon()
+    }
+
+    /// Rows of another version are rebuilt at the start; rows that were rolled back to are not.
+    @Test func theDaemonRebuildsWhatIsOfAnotherVersion() async throws {
+        let world = try await makeWorld()
+        try await world.untilEnded(try world.startFleet(["--devices", "100", "--rate", "2000", "--count", "3000"]))
+        try await world.untilQuiet()
+        _ = world.stopDaemon()
+        try world.postgres.psql(
+            """
+            UPDATE refold.projection_checkpoints SET version = 0, position = 7
+                WHERE projection IN ('device_status', 'dead_letters');
+            UPDATE refold.device_status_v1 SET message_count = 0;
+            UPDATE refold.projection_checkpoints SET held_version = 1, held_reason = 'paused: by hand'
+                WHERE projection = 'dead_letters'
+            """, database: world.database)
+        try world.startDaemon()
+        try await world.untilSubscribed()
+        func projection(_ name: String) -> World.Status.Projection? {
+            world.status()?.projections.first { $0.name == name }
+        }
+        let end = try #require(world.status()).log.durable
+        #expect(await eventually(within: 60) { projection("device_status")?.position ?? 0 >= end - 1 })
+        #expect(await eventually { projection("dead_letters")?.state == "paused" })
+        #expect(projection("dead_letters")?.last_error == "paused: by hand")
+        #expect(world.status()?.state == "degraded")
+        let flags = ["--http", world.http, "--data", world.data]
+        let rebuilt = try world.run(["replay", "rebuild", "dead_letters"] + flags)
+        #expect(rebuilt.code == 0, "\(rebuilt.error)")
+        try await world.untilQuiet()
+        #expect(try world.naiveFoldDifferences() == nil)
         _ = world.stopDaemon()
     }
 

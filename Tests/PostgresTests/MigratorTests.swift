@@ -8,7 +8,8 @@ import Testing
         sql: """
             CREATE SCHEMA s;
             CREATE TABLE s.schema_migrations (
-                number int, name text, checksum text, applied_at timestamptz DEFAULT now());
+                number int, name text, checksum text, applied_at timestamptz DEFAULT now(),
+                suffices int);
             """)
     private let second = Migrator.Migration(number: 2, name: "two", sql: "CREATE TABLE s.two (a int)")
 
@@ -41,6 +42,17 @@ import Testing
             try Migrator([first], schema: "s").run(on: connection)
         }
         #expect(error.map { "\($0)" }?.contains("version 2, this program knows 1") == true)
+    }
+
+    @Test func aNewerSchemaThatSaysSoIsGoneOnWith() throws {
+        let connection = try connection()
+        let adds = Migrator.Migration(number: 2, name: "two", sql: "-- suffices: 0001\nCREATE TABLE s.two (a int)")
+        let third = Migrator.Migration(number: 3, name: "three", sql: "-- suffices: 0002\nCREATE TABLE s.three (a int)")
+        _ = try Migrator([first, adds], schema: "s").run(on: connection)
+        #expect(try Migrator([first], schema: "s").run(on: connection) == [])
+        _ = try Migrator([first, adds, third], schema: "s").run(on: connection)
+        #expect(try Migrator([first, adds], schema: "s").run(on: connection) == [])
+        #expect(throws: MigrationError.self) { try Migrator([first], schema: "s").run(on: connection) }
     }
 
     @Test func anAlteredMigrationIsRefused() throws {

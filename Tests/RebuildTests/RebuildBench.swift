@@ -14,10 +14,18 @@ final class RebuildBench: Sendable {
     let log = MemoryLog()
     let target: Target
 
-    /// - Parameter versions: the tables that there are.
-    init(versions: [Int] = [1], on server: PostgresServer? = nil) throws {
+    /// - Parameters:
+    ///   - versions: the tables that there are.
+    ///   - owner: whose everything is, without a superuser's privileges; made here.
+    init(versions: [Int] = [1], on server: PostgresServer? = nil, owner: String? = nil) throws {
         let server = try server ?? PostgresServer.shared.get()
-        target = Target(server.url(database: try server.makeDatabase()))
+        let database = try server.makeDatabase()
+        if let owner {
+            let output = try server.psql(
+                "CREATE ROLE \(owner) LOGIN; ALTER DATABASE \(database) OWNER TO \(owner)", database: database)
+            guard output.isEmpty else { throw SystemError(output) }
+        }
+        target = Target(server.url(database: database, user: owner ?? "postgres"))
         _ = try RefoldSchema.migrate(target)
         let connection = try Connection(target)
         for version in versions { try connection.exec(CountingFold.sql(version: version)) }

@@ -73,6 +73,27 @@ import Testing
 
     private struct StoreProblem: Error { let text: String }
 
+    /// What is parked belongs to the rows that lack it: it leaves with them, and comes back with them.
+    @Test func parkedKeysGoWithTheirRows() async throws {
+        let bench = try RebuildBench()
+        bench.append(100)
+        try await bench.project()
+        let parked = "SELECT count(*)::text FROM refold.parked_keys WHERE projection = 'test_counting'"
+        try Connection(bench.target).exec(
+            """
+            INSERT INTO refold.parked_keys (projection, partition, key, position, reason)
+            VALUES ('test_counting', 0, 'k', 0, 'x')
+            """)
+        try bench.rebuild().run()
+        #expect(try bench.ask(parked) == ["0"])
+        _ = try bench.rollback()
+        #expect(try bench.ask(parked) == ["1"])
+        try bench.rebuild().run()
+        try bench.rebuild().run()
+        #expect(throws: RebuildError.self) { _ = try bench.rollback(); _ = try bench.rollback() }
+        #expect(try bench.ask(parked) == ["0"])
+    }
+
     @Test func thereIsNoWayBackTwice() async throws {
         let bench = try RebuildBench()
         bench.append(100)
@@ -152,6 +173,34 @@ import Testing
         try owner.exec("SET ROLE \(role)")
         let seen = try owner.query("SELECT count(*) FROM refold.test_counts").int8(0, 0)
         #expect(seen == 45, "a policy of the user's: t0 to t4, t10 to t49, and no other")
+        #expect(try bench.difference() == nil)
+    }
+
+    /// COPY is refused where row-level security is forced, and other users' sessions cannot be looked at.
+    @Test func anOwnerWithoutPrivilegesRebuilds() async throws {
+        let bench = try RebuildBench(owner: "owner_\(UInt32.random(in: 0 ... .max))")
+        try Connection(bench.target).exec("""
+            ALTER TABLE refold.test_events_v1 ENABLE ROW LEVEL SECURITY;
+            ALTER TABLE refold.test_events_v1 FORCE ROW LEVEL SECURITY;
+            CREATE POLICY owner_folds ON refold.test_events_v1 TO CURRENT_USER USING (true) WITH CHECK (true);
+            """)
+        bench.append(5000)
+        try await bench.project()
+        let user = try Connection(bench.target)
+        try user.exec("BEGIN; SELECT count(*) FROM refold.test_counts")
+        let first = bench.rebuild(), task = bench.start(first)
+        #expect(await eventually { first.progress.attempts > 0 })
+        first.cancel()
+        _ = await task.result
+        try user.exec("COMMIT")
+        bench.append(5000)  // into tables that have it already
+        try bench.rebuild().run()
+        #expect(try bench.difference() == nil)
+        bench.append(10)
+        try await bench.project()
+        #expect(try bench.difference() == nil)
+        _ = try bench.rollback()
+        try await bench.project()
         #expect(try bench.difference() == nil)
     }
 }

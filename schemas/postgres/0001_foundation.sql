@@ -64,7 +64,8 @@ CREATE TABLE refold.schema_migrations (
     number     integer PRIMARY KEY,
     name       text NOT NULL,
     checksum   text NOT NULL, -- SHA-256 of the file, hexadecimal
-    applied_at timestamptz NOT NULL DEFAULT now()
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    suffices   integer -- programs that know the files up to this one may go on with what this file made
 );
 
 -- How far each projection has come. `position` is the last event whose rows are committed. `generation` is new whenever

@@ -7,7 +7,8 @@
 -- another means the table of that name there (PostgreSQL 15, 9.26 and 5.9.3).
 --
 -- A migration that brings version 2 of a table makes device_status_v2, empty, and the view device_status_v2_view, which is
--- what device_status becomes when the rows of that version stand. Columns may only be added, at the end.
+-- what device_status becomes when the rows of that version stand. Columns may only be added, at the end. With the line
+-- `-- suffices: NNNN` in it (the last file that an older program knows) that program runs on after a rollback.
 
 -- Rebuilds that were begun and not finished. `program` is who folds: another program starts over.
 CREATE TABLE refold.rebuilds (

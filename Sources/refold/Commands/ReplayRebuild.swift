@@ -7,16 +7,14 @@ import Postgres
 import PostgresStore
 import Projections
 import Replay
+import Snapshots
 import Threading
 
 /// `refold replay rebuild` and what belongs to it: by the daemon when it runs, else on the log's files and a database.
 struct RebuildOptionsGroup: ParsableArguments {
     @Argument(help: "Projections by name, such as device_status.") var projections: [String] = []
     @Flag(help: "Every projection.") var all = false
-    @Option(
-        name: .customLong("database-url"),
-        help: "For when no daemon runs. Default: REFOLD_DATABASE_URL, else DATABASE_URL.")
-    var databaseURL: String?
+    @OptionGroup var database: DatabaseOption
     @OptionGroup var daemon: DaemonOptions
 
     func validate() throws {
@@ -39,13 +37,8 @@ struct RebuildOptionsGroup: ParsableArguments {
 
     /// The database, its schema up to date and bound to this log.
     func target(for log: ReadOnlyLog) throws -> Target {
-        let environment = ProcessInfo.processInfo.environment
-        let named = databaseURL ?? environment["REFOLD_DATABASE_URL"] ?? environment["DATABASE_URL"]
-        guard let url = named, !url.isEmpty else {
-            printError("no daemon runs on \(daemon.dataFolder); to do it without one, give --database-url")
-            throw ExitCode(2)
-        }
-        let target = Target(url, applicationName: "refold rebuild")
+        var target = try database.target(dataFolder: daemon.dataFolder)
+        target.applicationName = "refold rebuild"
         do {
             let open = try Connection(target)
             _ = try RefoldSchema.migrate(on: open)
@@ -79,12 +72,20 @@ struct ReplayRebuild: AsyncParsableCommand {
             an empty database gets all its tables back. Exit code 1 when it failed or another one is going on.
             """)
     @Flag(name: .customLong("start-over"), help: "Forget what an unfinished rebuild left behind.") var startOver = false
+    @Flag(
+        name: .customLong("from-snapshot"),
+        help: "Begin with the newest snapshot's rows, as they are. Done anyway where the log's first events are gone.")
+    var fromSnapshot = false
     @OptionGroup var options: RebuildOptionsGroup
 
     func run() async throws {
         guard let log = try options.ownLog() else { return try await byDaemon() }
         var settings = RebuildOptions()
         settings.startsOver = startOver
+        if fromSnapshot || log.firstPosition > Position(0) {
+            settings.beginning = SnapshotFolder.of(
+                dataFolder: options.daemon.dataFolder, logID: log.logID).beginning(of: log)
+        }
         let rebuild = Rebuild(options.entries, source: log, target: try options.target(for: log), options: settings)
         let begun = wallClock().description
         let screen = RebuildScreen(json: options.daemon.json)
@@ -103,7 +104,9 @@ struct ReplayRebuild: AsyncParsableCommand {
         let client = options.daemon
         var row = try await client.asking {
             try await $0.post(
-                "/api/v1/rebuilds", ["projections": options.names, "start_over": startOver]).rebuild()
+                "/api/v1/rebuilds", [
+                    "projections": options.names, "start_over": startOver, "from_snapshot": fromSnapshot,
+                ]).rebuild()
         }
         let begun = row.begun, screen = RebuildScreen(json: client.json)
         while !row.isOver {
@@ -178,8 +181,8 @@ struct ReplayRollback: AsyncParsableCommand {
         commandName: "rollback", abstract: "Back to the tables that the last rebuild replaced.",
         discussion: """
             One transaction. Within a version the projection catches up from there. Rows of another version stay as \
-            they are, and the projection paused, until the program that folded them runs, or somebody rebuilds. Exit code 1 \
-            when nothing is kept, or somebody reads the tables for too long; then nothing was changed.
+            they are, and the projection paused, until the program that folded them runs, or somebody rebuilds. Exit code \
+            1 when nothing is kept, or somebody reads the tables for too long; then nothing was changed.
             """)
     @OptionGroup var options: RebuildOptionsGroup
 

@@ -8,6 +8,7 @@ import PostgresStore
 import Projecting
 import Projections
 import Replay
+import Snapshots
 import Synchronization
 import Threading
 
@@ -34,6 +35,7 @@ final class RebuildKeeper: Sendable, TableRebuilding {
     private let log: FileLog
     private let target: Target
     private let projectors: [Projector]
+    private let snapshots: SnapshotKeeper
     private let logger: Logger
     private let state = Mutex(State())
 
@@ -42,10 +44,13 @@ final class RebuildKeeper: Sendable, TableRebuilding {
     private static let kept = 20
     private static let retry: Duration = .seconds(30)
 
-    init(log: FileLog, databaseURL: String, projectors: [Projector], logger: Logger) {
+    init(
+        log: FileLog, databaseURL: String, projectors: [Projector], snapshots: SnapshotKeeper, logger: Logger
+    ) {
         self.log = log
         target = Target(databaseURL, applicationName: "refold rebuild")
         self.projectors = projectors
+        self.snapshots = snapshots
         self.logger = logger
     }
 
@@ -125,9 +130,13 @@ final class RebuildKeeper: Sendable, TableRebuilding {
 
     // MARK: Running one
 
-    private func begin(_ entries: [Catalog.Entry], startOver: Bool, trigger: String) throws(RebuildError) -> Rebuild {
+    private func begin(
+        _ entries: [Catalog.Entry], startOver: Bool, fromSnapshot: Bool = false, trigger: String
+    ) throws(RebuildError) -> Rebuild {
         var options = RebuildOptions()
         options.startsOver = startOver
+        // What is behind the horizon can be had from a snapshot only.
+        if fromSnapshot || log.horizon > Position(0) { options.beginning = snapshots.folder.beginning(of: log) }
         let rebuild = Rebuild(entries, source: log, target: target, options: options)
         let isFree = state.withLock { state in
             guard state.entries.last.map({ $0.rebuild.progress.stage.isOver }) ?? true else { return false }
@@ -173,10 +182,13 @@ final class RebuildKeeper: Sendable, TableRebuilding {
 
     func rebuilds() async -> [RebuildRow] { state.withLock { $0.entries }.reversed().map(row) }
 
-    func beginRebuild(_ projections: [String], startOver: Bool) async throws -> RebuildRow {
+    func beginRebuild(
+        _ projections: [String], startOver: Bool, fromSnapshot: Bool
+    ) async throws -> RebuildRow {
         let rebuild: Rebuild
         do {
-            rebuild = try begin(try entries(projections), startOver: startOver, trigger: "operator")
+            rebuild = try begin(
+                try entries(projections), startOver: startOver, fromSnapshot: fromSnapshot, trigger: "operator")
         } catch {
             throw RebuildRefusal.make(error)
         }
@@ -256,6 +268,15 @@ final class RebuildKeeper: Sendable, TableRebuilding {
         if let last { metrics.add(.rebuildFolded, last.rebuild.progress.folded) }
         if let blocked { metrics.add(.rebuildBlocked, blocked) }
         metrics.add(.rebuildFailures, failures)
+    }
+}
+
+extension SnapshotFolder {
+    /// For each projection the newest snapshot that has it.
+    func beginning(of log: any LogSource) -> @Sendable (ProjectionDescriptor) throws -> SnapshotFile? {
+        { [self] projection in
+            try newest(atOrBefore: Position(log.durableCount)) { $0.end > Position(0) && $0.holds(projection) }
+        }
     }
 }
 
