@@ -172,7 +172,7 @@ public final class TableExchange {
     /// One attempt. The tables in `incoming` become the live ones, those go to `outgoing`, where there must be none.
     /// - Parameters:
     ///   - patience: how long to wait for who reads the views. New readers wait behind us for as long.
-    ///   - budget: how long those who write may be held up, the commit's flush aside: what takes longer is given up.
+    ///   - budget: how long those who write may be held up: what takes longer is given up.
     ///   - heldBecause: see `refold.exchange` in the migration.
     ///   - catchUp: called with the highest live position once it cannot move any more; brings the incoming tables
     ///     there, on connections of its own.
@@ -183,8 +183,11 @@ public final class TableExchange {
         if let reader = try oldSnapshot() { return .inTheWay(reader) }
         do {
             // What the others wrote asynchronously is on disk before, so that the commit need not wait for it.
-            try connection.exec("SET synchronous_commit = on; UPDATE refold.log_identity SET log_id = log_id")
-            return try attempt(projections, incoming, outgoing, patience, budget, heldBecause, catchUp)
+            let flush = "SET synchronous_commit = on; UPDATE refold.log_identity SET log_id = log_id"
+            try connection.exec(flush)
+            let outcome = try attempt(projections, incoming, outgoing, patience, budget, heldBecause, catchUp)
+            try connection.exec(flush)
+            return outcome
         } catch let error as PostgresError where ["55P03", "40P01", "57014"].contains(error.sqlState) {
             try? connection.exec("ROLLBACK")
             return .inTheWay(try blocker(projections) ?? "the machine is busy, or a lock is held (\(error.message))")
@@ -215,7 +218,9 @@ public final class TableExchange {
         if let heldBecause { parameters.text(heldBecause) } else { parameters.null(TypeID.text) }
         let remarks = try connection.query(
             "SELECT unnest(refold.exchange($1, $2, $3, $4, $5))", parameters, name: "exchange the tables")
-        try connection.exec("COMMIT")
+        // Asynchronous: nobody waits for the disk meanwhile. All that is behind it in the write-ahead log comes or goes
+        // with it, so nobody can lose it alone; it is flushed before anybody is told.
+        try connection.exec("SET LOCAL synchronous_commit = off; COMMIT")
         let blocked = ContinuousClock.now - began
         return .done(blocked: blocked, remarks: (0..<remarks.rowCount).compactMap { remarks.text($0, 0) })
     }

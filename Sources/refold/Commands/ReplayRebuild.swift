@@ -181,8 +181,8 @@ struct ReplayRollback: AsyncParsableCommand {
         commandName: "rollback", abstract: "Back to the tables that the last rebuild replaced.",
         discussion: """
             One transaction. Within a version the projection catches up from there. Rows of another version stay as \
-            they are, and the projection paused, until the program that folded them runs, or somebody rebuilds. Exit code \
-            1 when nothing is kept, or somebody reads the tables for too long; then nothing was changed.
+            they are, and the projection paused, until the program that folded them runs, or somebody rebuilds. Exit \
+            code 1 when nothing is kept, or somebody reads the tables for too long; then nothing was changed.
             """)
     @OptionGroup var options: RebuildOptionsGroup
 
