@@ -2,14 +2,21 @@ import EventModel
 
 extension SegmentCatalog {
     /// About how many bytes of the files hold events at and behind a position: whole files, and of the one that holds
-    /// the position its share by events.
+    /// the position its share by events. Looks only at those files.
     func usedBytes(from position: Position, durableCount: UInt64) throws(LogError) -> UInt64 {
-        try summaries(durableCount: durableCount).reduce(0) { sum, segment in
-            guard segment.end > position, segment.end > segment.base else { return sum }
-            let events = Double(segment.end.rawValue - segment.base.rawValue)
-            let behind = Double(segment.end.rawValue - max(segment.base, position).rawValue)
-            return sum + UInt64(Double(segment.usedBytes) * behind / events)
+        var sum: UInt64 = 0
+        for base in bases(from: position) {
+            guard let segment = try segmentIfPresent(base: base) else { continue }
+            let used = UInt64(try system { () throws(FileError) in try segment.usedBytes() })
+            let end = segment.trailer?.end ?? bases(around: base).next ?? Position(max(durableCount, base.rawValue))
+            if base >= position {
+                sum += used
+            } else if end > position {
+                let share = Double(end.rawValue - position.rawValue) / Double(end.rawValue - base.rawValue)
+                sum += UInt64(Double(used) * share)
+            }
         }
+        return sum
     }
 }
 
