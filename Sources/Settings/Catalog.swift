@@ -65,7 +65,7 @@ public enum SettingsCatalog {
             "retention.allow_horizon", .bool, "false",
             "remove without an archive: older events are then lost, and whatever needs them says so"),
         Setting(
-            "snapshot.log_bytes", .int(0...1_125_899_906_842_624), "67108864",
+            "snapshot.log_bytes", .int(0...1_125_899_906_842_624), "16777216",
             "a snapshot is made when the log has grown by 10 times the last one's size, and by so much; 0: by command"),
         Setting(
             "verify.every_seconds", .int(0...31_536_000), "0",

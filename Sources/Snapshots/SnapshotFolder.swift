@@ -38,8 +38,9 @@ public final class SnapshotFolder: Sendable {
     /// Of which log; nil: of any.
     public let logID: LogID?
     private let fileSystem: any LogFileSystem
-    /// Open files by name, so that each is looked at once.
+    /// A few open files by name: those that are asked for again and again.
     private let known = Mutex<[String: SnapshotFile]>([:])
+    private static let knownMax = 16
     /// Those whose blocks turned out damaged in use.
     private let distrusted = Mutex<[String: SnapshotError]>([:])
 
@@ -50,12 +51,20 @@ public final class SnapshotFolder: Sendable {
     }
 
     /// All of them, the oldest first; none when there is no such folder.
-    public func items() throws -> [Item] {
-        let ends = try names().compactMap { name in SnapshotFormat.end(name: name).map { (name, $0) } }
-        let names = Set(ends.map(\.0))
+    public func items() throws -> [Item] { try ends().map { open($0.name, $0.end) } }
+
+    /// Calls `body` with each of them, the oldest first; one is open at a time.
+    public func forEach(_ body: (Item) throws -> Void) throws {
+        for (name, end) in try ends() { try body(open(name, end)) }
+    }
+
+    /// By their names alone.
+    private func ends() throws -> [(name: String, end: Position)] {
+        let ends = try names().compactMap { name in SnapshotFormat.end(name: name).map { (name: name, end: $0) } }
+        let names = Set(ends.map(\.name))
         known.withLock { $0 = $0.filter { names.contains($0.key) } }
         distrusted.withLock { $0 = $0.filter { names.contains($0.key) } }
-        return ends.sorted { $0.1 < $1.1 }.map { name, end in open(name, end) }
+        return ends.sorted { $0.end < $1.end }
     }
 
     private func names() throws -> [String] {
@@ -78,7 +87,10 @@ public final class SnapshotFolder: Sendable {
             if let logID, file.logID != logID {
                 throw SnapshotError(.foreign, "\(file.path) belongs to the log \(file.logID), not to \(logID)")
             }
-            known.withLock { $0[name] = file }
+            known.withLock { known in
+                if known.count >= Self.knownMax { known.removeAll() }
+                known[name] = file
+            }
             return .whole(file)
         } catch {
             return .unusable(
@@ -95,7 +107,19 @@ public final class SnapshotFolder: Sendable {
     public func newest(
         atOrBefore end: Position, where fits: (SnapshotFile) -> Bool = { _ in true }
     ) throws -> SnapshotFile? {
-        try usable().last { $0.end <= end && fits($0) }
+        try newest(atOrBefore: end, where: fits) { _, _ in }
+    }
+
+    private func newest(
+        atOrBefore end: Position, where fits: (SnapshotFile) -> Bool, unusable: (String, SnapshotError) -> Void
+    ) throws -> SnapshotFile? {
+        for (name, found) in try ends().reversed() where found <= end {
+            switch open(name, found) {
+            case .whole(let file): if fits(file) { return file }
+            case .unusable(let name, _, let why): unusable(name, why)
+            }
+        }
+        return nil
     }
 
     /// Calls `body` with the newest snapshot that fits, or nil where there is none; should that one turn out damaged,
@@ -104,13 +128,16 @@ public final class SnapshotFolder: Sendable {
         atOrBefore end: Position, where fits: (SnapshotFile) -> Bool = { _ in true },
         report: (SnapshotError) -> Void = { _ in }, _ body: (SnapshotFile?) throws -> R
     ) throws -> R {
+        var reported: Set<String> = []
         while true {
-            guard let file = try newest(atOrBefore: end, where: fits) else { return try body(nil) }
+            let file = try newest(atOrBefore: end, where: fits) { name, why in
+                if reported.insert(name).inserted { report(why) }
+            }
             do {
                 return try body(file)
             } catch {
-                guard let damage = damage(of: file) else { throw error }
-                report(damage)
+                // The damage is reported when it is met again, as one that cannot be used.
+                guard let file, damage(of: file) != nil else { throw error }
             }
         }
     }
@@ -135,11 +162,12 @@ public final class SnapshotFolder: Sendable {
         for name in try names() where name.hasSuffix(SnapshotFormat.suffix + SnapshotFormat.temporarySuffix) {
             try fileSystem.remove(path + "/" + name)
         }
-        let older = try usable().filter { $0.end < horizon }
-        let kept = try usable().contains { $0.end == horizon } ? nil : older.last
-        for file in older where file !== kept {
-            try fileSystem.remove(file.path)
-            removed.append(String(file.path.dropFirst(path.count + 1)))
+        // What is damaged stays, for whoever wants to know why.
+        let kept = try newest(atOrBefore: horizon)?.end
+        for (name, end) in try ends() where end < horizon && end != kept {
+            guard case .whole = open(name, end) else { continue }
+            try fileSystem.remove(path + "/" + name)
+            removed.append(name)
         }
         if !removed.isEmpty { try fileSystem.synchronizeDirectory(path) }
         return removed

@@ -61,7 +61,7 @@ public struct Moment: Sendable, Equatable {
             (end, time) = (found, wanted)
             // What was removed may have been received later than that.
             guard found == first, first > Position(0) else { return }
-            let snapshot = try snapshots.usable().last { $0.end == first }
+            let snapshot = try snapshots.newest(atOrBefore: first, where: { $0.end == first })
             guard let last = snapshot?.description.lastTime.flatMap({ Timestamp(rfc3339: $0) }), last <= wanted else {
                 throw LogError(.beforeHorizon, "\(wanted) lies before the horizon: on this disk the log begins at "
                     + "position \(first). Name the moment by --position, where a snapshot or the archive has it")
@@ -71,7 +71,7 @@ public struct Moment: Sendable, Equatable {
 
     private static func time(of end: Position, _ log: any PastLog, _ snapshots: SnapshotFolder) throws -> Timestamp {
         let last = Position(end.rawValue - 1)
-        if last < log.firstPosition, let snapshot = try snapshots.usable().last(where: { $0.end == end }),
+        if last < log.firstPosition, let snapshot = try snapshots.newest(atOrBefore: end, where: { $0.end == end }),
             let time = snapshot.description.lastTime.flatMap({ Timestamp(rfc3339: $0) }) {
             return time
         }

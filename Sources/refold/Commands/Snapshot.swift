@@ -71,12 +71,14 @@ struct SnapshotCommand: AsyncParsableCommand {
 
         func run() async throws {
             let log = try data.openLog()
-            let items = try reporting { try SnapshotCommand.folder(data.folder, log).items() }
             let recorded = try SnapshotCommand.recorded(log)
-            let rows = items.map { item in
-                var row = SnapshotCommand.row(item)
-                row["recorded"] = recorded[row["file"] as? String ?? ""] != nil
-                return row
+            var rows: [[String: Any]] = []
+            try reporting {
+                try SnapshotCommand.folder(data.folder, log).forEach { item in
+                    var row = SnapshotCommand.row(item)
+                    row["recorded"] = recorded[row["file"] as? String ?? ""] != nil
+                    rows.append(row)
+                }
             }
             printRows(rows, json: json, columns: SnapshotCommand.columns, none: "there are no snapshots")
             if rows.contains(where: { $0["error"] != nil }) { throw ExitCode(1) }

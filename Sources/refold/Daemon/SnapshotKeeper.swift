@@ -72,7 +72,7 @@ final class SnapshotKeeper: Sendable {
     }
 
     /// Where the newest one ends that can be used; 0 when there is none.
-    var coveredThrough: Position { ((try? folder.usable())?.last?.end) ?? Position(0) }
+    var coveredThrough: Position { (try? folder.newest(atOrBefore: Position(.max)))??.end ?? Position(0) }
 
     /// - Parameter retention: what waits for snapshots, too.
     func start(for retention: Retention) {
@@ -108,7 +108,7 @@ final class SnapshotKeeper: Sendable {
     }
 
     private func isDue(_ retention: Retention) throws -> Bool {
-        let newest = try folder.usable().last
+        let newest = try folder.newest(atOrBefore: Position(.max))
         if let needed = retention.needsCoverThrough, newest?.end ?? Position(0) < needed { return true }
         guard let logBytes else { return false }
         let grown = try log.usedBytes(from: newest?.end ?? Position(0))
@@ -147,7 +147,11 @@ final class SnapshotKeeper: Sendable {
 
 extension SnapshotKeeper: SnapshotKeeping {
     func snapshots() async throws -> [SnapshotRow] {
-        try await onOwnThread("snapshots") { [folder] in try folder.items().map(SnapshotRow.init) }
+        try await onOwnThread("snapshots") { [folder] in
+            var rows: [SnapshotRow] = []
+            try folder.forEach { rows.append(SnapshotRow($0)) }
+            return rows
+        }
     }
 
     func createSnapshot() async throws -> SnapshotRow? {
