@@ -56,7 +56,7 @@ public struct FileCopier: Sendable {
 extension ReadOnlyLog {
     /// Copies the log into a folder that has no segments yet: every event that is durable when it is called, and the
     /// signed checkpoint of before, while a writer may go on appending, packing and removing. What is behind the end is
-    /// left out; files that a writer makes anew are, too.
+    /// left out, but for the rest of a segment that is sealed meanwhile; files that a writer makes anew are, too.
     /// - Parameter progress: is given the position up to which was copied.
     /// - Throws: `LogError`, `FileError`.
     public func copy(
@@ -75,13 +75,14 @@ extension ReadOnlyLog {
         let end = Position(durableCount)
         try catalog.refresh()
         let first = firstPosition
-        var position = first
+        var position = first, reached = first
         repeat {
             try catalog.refresh()
             guard let segment = try catalog.segment(holding: position) else { break }
             let copied = try copy(segment, until: end, to: target, copier)
             files.removeAll { $0.name == segment.name }
             files.append(copied.file)
+            reached = max(reached, copied.end)
             // Behind damage: what is left of the file was copied whole.
             let next = catalog.bases(around: segment.base).next ?? end
             position = copied.end > position ? copied.end : next
@@ -90,7 +91,8 @@ extension ReadOnlyLog {
         // Last: whatever was removed meanwhile stands in it.
         for name in [RemovedSegments.fileName, Archiver.fileName, LossBook.fileName] { try keep(name) }
         try fileSystem.synchronizeDirectory(target)
-        return (files, first, end)
+        // A segment that was sealed meanwhile is copied whole, and may end later.
+        return (files, first, max(end, reached))
     }
 
     private func copy(
