@@ -69,11 +69,11 @@ public enum Rollback {
             """
         try exchange.discard(entries.map(\.descriptor), in: .next)
         let deadline = ContinuousClock.now + patience
-        var wait = Duration.milliseconds(20)
+        var wait = Duration.milliseconds(20), budget = RebuildOptions().budget, attempts = 0
         while true {
             let outcome = try exchange.exchange(
                 entries.map(\.descriptor), incoming: .previous, outgoing: .next, patience: wait,
-                budget: .milliseconds(wait < .milliseconds(400) ? 35 : 2000), heldBecause: reason)
+                budget: budget, heldBecause: reason)
             switch outcome {
             case .done(let blocked, let remarks):
                 return Report(
@@ -84,6 +84,9 @@ public enum Rollback {
                 }
                 usleep(UInt32.random(in: 25_000...100_000))
                 wait = min(wait * 2, .milliseconds(500))
+                // As a rebuild does: rather late than never.
+                attempts += 1
+                if attempts > 10 { budget = min(budget * 1.25, .seconds(2)) }
             }
         }
     }
