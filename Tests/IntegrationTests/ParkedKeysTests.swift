@@ -32,6 +32,11 @@ import Testing
         let differences = try world.naiveFoldDifferences() ?? ""
         #expect(differences.contains(id), "\(differences.prefix(500))")
 
+        let verify = try world.run([
+            "replay", "verify", "device_status", "--data", world.data, "--database-url", world.databaseURL,
+        ])
+        #expect(verify.code == 1 && verify.out.contains("1 keys of device_status are parked"), "\(verify)")
+
         world.killDaemon()
         try world.startDaemon()
         try await world.untilSubscribed()

@@ -16,6 +16,8 @@ final class LiveTables {
     private let connection: Connection
     /// By projection; none for one that was never folded there.
     let checkpoints: [String: Checkpoint]
+    /// Keys whose events are not in the rows, because the rows were refused: how many, and the first, by projection.
+    let parked: [(projection: String, count: Int64, first: Int64)]
 
     init(_ target: Target) throws(PostgresError) {
         connection = try Connection(target)
@@ -34,6 +36,13 @@ final class LiveTables {
             checkpoints[name] = Checkpoint(version: Int(version), end: Position(UInt64(position) + 1))
         }
         self.checkpoints = checkpoints
+        let waiting = try connection.query(
+            """
+            SELECT projection, count(*), min(position) FROM \(RefoldSchema.name).parked_keys GROUP BY 1 ORDER BY 1
+            """, name: "read the parked keys")
+        parked = (0..<waiting.rowCount).map { row in
+            (waiting.text(row, 0) ?? "", waiting.int8(row, 1) ?? 0, waiting.int8(row, 2) ?? 0)
+        }
     }
 
     /// The rows of a table in the order of their keys.

@@ -44,6 +44,11 @@ public struct ReplayVerifier {
         let live = try LiveTables(database)
         defer { live.close() }
         let work = try plan(live, options, &report)
+        for (name, count, first) in live.parked where work.contains(where: { $0.entry.name == name }) {
+            report.notes.append(
+                "\(count) keys of \(name) are parked, the first from position \(first) on: their rows are behind until "
+                    + "they are taken up (refold dead-letters parked, retry)")
+        }
         for (entry, end) in work {
             for table in entry.descriptor.storedTables {
                 report.tables.append(.init(
