@@ -77,7 +77,7 @@ enum DeviceAddress {
 }
 
 /// A string as JSON (RFC 8259, section 7).
-func jsonString(_ text: String) -> String {
+public func jsonString(_ text: String) -> String {
     var json = "\""
     for scalar in text.unicodeScalars {
         switch scalar {

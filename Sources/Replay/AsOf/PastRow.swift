@@ -50,7 +50,7 @@ public struct PastRow: Sendable, Equatable {
 
     static func value(_ row: RowReader, _ column: Int, _ type: ColumnType) -> String? {
         switch type {
-        case .text: row.text(column).map(quote)
+        case .text: row.text(column).map(jsonString)
         case .int8: row.int8(column).map { String($0) }
         case .bool: row.bool(column).map { $0 ? "true" : "false" }
         case .float8:
@@ -60,23 +60,8 @@ public struct PastRow: Sendable, Equatable {
             }
         case .timestamptz: row.timestamptz(column).map { "\"\($0)\"" }
         case .jsonb: row.jsonb(column).map { String(decoding: $0, as: UTF8.self) }
-        case .bytea: row.bytes(column).map { quote(Data($0).base64EncodedString()) }
+        case .bytea: row.bytes(column).map { jsonString(Data($0).base64EncodedString()) }
         }
-    }
-
-    /// RFC 8259, section 7.
-    static func quote(_ text: String) -> String {
-        var json = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": json += "\\\""
-            case "\\": json += "\\\\"
-            case _ where scalar.value < 0x20:
-                json += "\\u00" + (scalar.value < 0x10 ? "0" : "") + String(scalar.value, radix: 16)
-            default: json.unicodeScalars.append(scalar)
-            }
-        }
-        return json + "\""
     }
 
     /// A member of a JSON object as text, as `->>` gives it; `null` when there is none.
@@ -84,8 +69,8 @@ public struct PastRow: Sendable, Equatable {
         guard let json, let object = try? JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any],
             let value = object[name], !(value is NSNull)
         else { return "null" }
-        if let text = value as? String { return quote(text) }
+        if let text = value as? String { return jsonString(text) }
         let data = try? JSONSerialization.data(withJSONObject: value, options: [.fragmentsAllowed, .sortedKeys])
-        return data.map { quote(String(decoding: $0, as: UTF8.self)) } ?? "null"
+        return data.map { jsonString(String(decoding: $0, as: UTF8.self)) } ?? "null"
     }
 }

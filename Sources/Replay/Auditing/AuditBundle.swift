@@ -24,7 +24,7 @@ enum AuditBundle {
         let versions = report.subject.projections.map { "\"\($0.name)\":\($0.descriptor.version)" }
         // How many of a row's first columns are its key.
         let keys = report.subject.projections.flatMap(\.descriptor.storedTables).map { "\"\($0.name)\":\($0.keyCount)" }
-        return #"{"format":"\#(format)","log":\#(PastRow.quote(report.origin)),"subject":\#(report.subject.json)"#
+        return #"{"format":"\#(format)","log":\#(jsonString(report.origin)),"subject":\#(report.subject.json)"#
             + #","from":\#(report.range.lowerBound),"end":\#(report.range.upperBound),"made_at":"\#(report.madeAt)""#
             + #","projections":{\#(versions.joined(separator: ","))}"#
             + #","keys":{\#(keys.joined(separator: ","))}}"#
@@ -46,7 +46,7 @@ enum AuditBundle {
 
     static func gap(_ gap: AuditReport.Gap) -> String {
         #"{"gap":{"kind":"\#(gap.kind.rawValue)","from":\#(gap.from),"to":\#(gap.to)"#
-            + #","text":\#(PastRow.quote(gap.text))}}"#
+            + #","text":\#(jsonString(gap.text))}}"#
     }
 
     static func proof(_ hashes: [TreeHash], size: UInt64) -> String {
@@ -54,7 +54,7 @@ enum AuditBundle {
     }
 
     static func note(_ name: String, _ note: SignedNote) -> String {
-        #"{"\#(name)":\#(PastRow.quote(String(decoding: note.bytes, as: UTF8.self)))}"#
+        #"{"\#(name)":\#(jsonString(String(decoding: note.bytes, as: UTF8.self)))}"#
     }
 }
 

@@ -43,7 +43,7 @@ public enum AuditSubject: Sendable, Equatable, CustomStringConvertible {
     var json: String {
         switch self {
         case .device(let tenant, let device):
-            #"{"kind":"device","tenant":\#(PastRow.quote(tenant)),"device":\#(PastRow.quote(device))}"#
+            #"{"kind":"device","tenant":\#(jsonString(tenant)),"device":\#(jsonString(device))}"#
         case .campaign(let id): #"{"kind":"campaign","id":\#(id)}"#
         case .range: #"{"kind":"range"}"#
         }
