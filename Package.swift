@@ -51,7 +51,7 @@ let package = Package(
 
         // log → facts → rows → PostgreSQL
         .target(name: "Decoding", dependencies: ["EventModel", "CSIMDJSON"]),
-        .target(name: "Projections", dependencies: ["EventModel", "Decoding"]),
+        .target(name: "Projections", dependencies: ["EventModel", "Decoding", "CPlatform"]),
         .target(
             name: "Projecting", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Threading"]),
         // rows on files, beside the log: where folding need not begin at the first event

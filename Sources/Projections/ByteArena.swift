@@ -51,6 +51,31 @@ struct ByteArena: ~Copyable {
         if let from = source.baseAddress { memmove(address(ref.place), from, source.count) }
     }
 
+    /// Takes `removed` out of a byte string and appends `count` bytes that `fill` writes; in place when that fits.
+    mutating func splice(
+        _ ref: inout ByteRef, removing removed: Range<Int>, appending count: Int,
+        _ fill: (UnsafeMutableRawBufferPointer) -> Void
+    ) {
+        let old = Int(ref.count), kept = old - removed.count
+        precondition(removed.upperBound <= old && kept + count <= Int(UInt32.max))
+        let source = ref.isNone ? nil : address(ref.place)
+        if let source, Self.isSameSpace(old, kept + count) {
+            memmove(source + removed.lowerBound, source + removed.upperBound, old - removed.upperBound)
+        } else {
+            var moved = ByteRef()
+            moved.place = allocate(kept + count)
+            if let source {
+                let target = address(moved.place)
+                memcpy(target, source, removed.lowerBound)
+                memcpy(target + removed.lowerBound, source + removed.upperBound, old - removed.upperBound)
+                free(&ref)
+            }
+            ref.place = moved.place
+        }
+        ref.count = UInt32(truncatingIfNeeded: kept + count)
+        fill(UnsafeMutableRawBufferPointer(start: address(ref.place) + kept, count: count))
+    }
+
     mutating func free(_ ref: inout ByteRef) {
         defer { ref = ByteRef() }
         guard !ref.isNone else { return }

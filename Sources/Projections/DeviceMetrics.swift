@@ -41,21 +41,18 @@ struct DeviceMetrics {
             settle(in: &arena, decoder)
             guard isLight else { return merge(telemetry.metrics, telemetry.shape, in: &arena, decoder) }
         }
-        withUnsafeTemporaryAllocation(byteCount: Self.waitingBytesMax, alignment: 8) { room in
-            var used = 0
-            if !waiting.isNone {
-                Self.forEach(arena.bytes(waiting)) { shape, whole in
-                    guard shape != telemetry.shape else { return }
-                    UnsafeMutableRawBufferPointer(rebasing: room[used...]).copyMemory(from: whole)
-                    used += whole.count
-                }
+        var same = 0..<0
+        if !waiting.isNone {
+            var at = 0
+            Self.forEach(arena.bytes(waiting)) { shape, whole in
+                if shape == telemetry.shape { same = at..<(at + whole.count) }
+                at += whole.count
             }
-            room.storeBytes(of: telemetry.shape, toByteOffset: used, as: UInt64.self)
-            room.storeBytes(of: UInt32(count), toByteOffset: used + 8, as: UInt32.self)
-            let place = UnsafeMutableRawBufferPointer(rebasing: room[(used + Self.headBytes)...])
-            place.copyMemory(from: telemetry.metrics)
-            used += Self.headBytes + count
-            arena.put(UnsafeRawBufferPointer(rebasing: room[..<used]), in: &waiting)
+        }
+        arena.splice(&waiting, removing: same, appending: Self.headBytes + count) { room in
+            room.storeBytes(of: telemetry.shape, as: UInt64.self)
+            room.storeBytes(of: UInt32(count), toByteOffset: 8, as: UInt32.self)
+            UnsafeMutableRawBufferPointer(rebasing: room[Self.headBytes...]).copyMemory(from: telemetry.metrics)
         }
     }
 

@@ -7,6 +7,8 @@ protocol KeyedProjection {
     associatedtype State: RowState
 
     static var descriptor: ProjectionDescriptor { get }
+    /// Most records have the key of the record before them.
+    static var keysRepeat: Bool { get }
 
     init()
 
@@ -33,6 +35,8 @@ protocol KeyedProjection {
 }
 
 extension KeyedProjection {
+    static var keysRepeat: Bool { false }
+
     func settle(_ state: inout State, in arena: inout ByteArena, decoder: FactDecoder) {}
 }
 
@@ -44,6 +48,8 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
     /// The row of each record of the block that was prepared.
     private var touches: ContiguousArray<UInt32> = []
     private static var untouched: UInt32 { .max }
+    /// So many records ahead the state is fetched: of many devices' states few are in the caches.
+    private static var lookahead: Int { 4 }
     private var prepared: (base: Position, count: Int, range: Range<Position>)?
     private var keyBytes: [UInt8] = []
 
@@ -87,7 +93,7 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
                 touches.append(untouched)
                 return
             }
-            touches.append(table.touch(key))
+            touches.append(Projection.keysRepeat ? table.touchAgain(key) : table.touch(key))
         }
     }
 
@@ -121,6 +127,10 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
         var index = 0
         block.forEach { record, position in
             let id = touches[index], topic = topics[index]
+            if index + Self.lookahead < touches.count {
+                let next = touches[index + Self.lookahead]
+                if next != untouched { table.prefetch(next) }
+            }
             index += 1
             guard id != untouched else { return }
             let changed = table.update(id) { state, arena in

@@ -1,3 +1,4 @@
+import CPlatform
 #if canImport(Glibc)
 import Glibc
 #else
@@ -35,6 +36,7 @@ struct KeyedTable<State: RowState>: ~Copyable {
     /// The tables hold every row that there is.
     private var isComplete = false
     private var round: UInt32 = 0
+    private var last: UInt32?
     private let seed = UInt64.random(in: .min ... .max)
 
     init() { slots = ContiguousArray(repeating: 0, count: 1024) }
@@ -66,6 +68,23 @@ struct KeyedTable<State: RowState>: ~Copyable {
         let id = intern(key)
         rows[Int(id)].round = round
         return id
+    }
+
+    /// The same, looking first at the key of the last touch.
+    @inline(__always)
+    mutating func touchAgain(_ key: UnsafeRawBufferPointer) -> UInt32 {
+        if let last, rows[Int(last)].round == round, isSame(arena.bytes(rows[Int(last)].key), key) { return last }
+        let id = touch(key)
+        last = id
+        return id
+    }
+
+    /// Brings a state nearer, for a fold that will soon come to it.
+    @inline(__always)
+    func prefetch(_ id: UInt32) {
+        states.withUnsafeBufferPointer { states in
+            refold_prefetch(states.baseAddress.unsafelyUnwrapped + Int(id), MemoryLayout<State>.stride)
+        }
     }
 
     /// The id of a key, new or old.

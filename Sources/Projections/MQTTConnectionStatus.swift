@@ -16,6 +16,8 @@ struct MQTTConnectionStatus: KeyedProjection {
         ]),
     ], minimumCommitInterval: .milliseconds(200))
 
+    static let keysRepeat = true
+
     struct State: RowState {
         var messagesReceived: Int64 = 0
         var lastMessage = Moment()

@@ -68,7 +68,7 @@ struct LayeringTests {
         "EventLog": ["EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform"],
         "Ingest": ["EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform", "Logging"],
         "Decoding": ["EventModel", "CSIMDJSON"],
-        "Projections": ["EventModel", "Decoding"],
+        "Projections": ["EventModel", "Decoding", "CPlatform"],
         "Projecting": ["EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Threading", "Logging"],
         "Snapshots": [
             "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "Threading", "CLZ4", "CChecksum",
