@@ -1,5 +1,9 @@
-// Replay: history, told again. Reads the log (and, for some, the tables), and writes nothing into it.
+// Replay: history, told again. All of it reads the log; only a rebuild writes, and only into tables.
 //
+//     Rebuild      tables folded beside the live ones, exchanged in one transaction, and the way back
+//     Verifying    whether the live tables are what the log says
+//     AsOf         rows as they stood at a moment, from the nearest snapshot and the events behind it
+//     WhatIf       what a rule would have decided under another setting
 //     Publishing   recorded messages for systems that missed them: to a broker, or into files
 //     Auditing     what happened to a device or a campaign, why, and how others can check it
 
