@@ -261,7 +261,7 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
         let projection = try #require((status["projections"] as? [[String: Any]])?.first)
         #expect(Set(projection.keys) == [
             "name", "version", "partition", "position", "lag_events", "lag_seconds", "state", "last_error",
-            "parked_keys", "parked_position",
+            "parked_keys", "parked_position", "rebuild",
         ])
         #expect(projection["position"] is NSNull && projection["last_error"] is NSNull)
         #expect(Set(try #require((status["brokers"] as? [[String: Any]])?.first).keys)
