@@ -41,14 +41,17 @@ public final class ChildProcess: Sendable {
     }
 
     /// Its direct children.
-    public var children: [pid_t] {
-        let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
-        return entries.compactMap { pid_t($0) }.filter { child in
-            guard let stat = try? String(contentsOfFile: "/proc/\(child)/stat", encoding: .utf8),
-                let end = stat.lastIndex(of: ")")
-            else { return false }
-            return stat[end...].split(separator: " ").dropFirst(2).first.flatMap { pid_t($0) } == pid
-        }
+    public var children: [pid_t] { childProcesses(of: pid) }
+}
+
+/// proc(5): the fourth field of stat is the parent.
+private func childProcesses(of parent: pid_t) -> [pid_t] {
+    let entries = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+    return entries.compactMap { pid_t($0) }.filter { child in
+        guard let stat = try? String(contentsOfFile: "/proc/\(child)/stat", encoding: .utf8),
+            let end = stat.lastIndex(of: ")")
+        else { return false }
+        return stat[end...].split(separator: " ").dropFirst(2).first.flatMap { pid_t($0) } == parent
     }
 }
 
@@ -122,7 +125,8 @@ private func spawn(_ arguments: [String], log: String) throws(SystemError) -> pi
     return pid
 }
 
-/// Folders to be removed when the test process ends in order.
+/// What is to be gone when the test process has ended in order: servers first, then their folders. A PostgreSQL whose
+/// folder goes before its own processes do leaves a background writer behind that never notices its postmaster's end.
 enum Leftovers {
     private static let folders: Mutex<[String]> = {
         atexit { Leftovers.remove() }
@@ -131,6 +135,11 @@ enum Leftovers {
 
     static func add(_ folder: String) { folders.withLock { $0.append(folder) } }
     private static func remove() {
+        for server in childProcesses(of: getpid()) {
+            kill(server, SIGSTOP)
+            for child in childProcesses(of: server) { kill(child, SIGKILL) }
+            kill(server, SIGKILL)
+        }
         for folder in folders.withLock({ $0 }) { try? FileManager.default.removeItem(atPath: folder) }
     }
 }
