@@ -154,7 +154,10 @@ struct AuditCheckCommand: ParsableCommand {
             guard keys.witnesses.allSatisfy({ $0.kind == .cosignature }) else {
                 throw EvidenceError(.malformed, "--witness is no key of a witness: its type must be 4, cosignature/v1")
             }
-            bytes = Array(try Data(contentsOf: URL(fileURLWithPath: file)))
+            guard let data = FileManager.default.contents(atPath: file) else {
+                throw EvidenceError(.malformed, "\(file) cannot be read: is it there, and may you read it?")
+            }
+            bytes = Array(data)
         } catch {
             printError("\(error)")
             throw ExitCode(2)

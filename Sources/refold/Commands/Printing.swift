@@ -48,6 +48,7 @@ struct TextTable {
         case nil, is NSNull: text = "-"
         case let string as String: text = string
         case let number as NSNumber: text = number.stringValueOfJSON
+        case let list as [String]: text = list.joined(separator: ", ")
         case let other?: text = jsonLine(other)
         }
         return String(String.UnicodeScalarView(text.unicodeScalars.map { scalar in
