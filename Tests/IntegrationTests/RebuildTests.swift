@@ -20,7 +20,8 @@ import Testing
     @Test func rebuiltAndRolledBackUnderLoad() async throws {
         let world = try await makeWorld()
         let fleet = try world.startFleet(["--devices", "200", "--rate", "800", "--count", "6000"])
-        try await Task.sleep(for: .seconds(1))
+        let before = world.status()?.log.durable ?? 0
+        #expect(await eventually { (world.status()?.log.durable ?? 0) >= before + 200 })
         let flags = ["--http", world.http, "--data", world.data, "--json"]
         var blocked: [Double] = []
         for _ in 0..<2 {

@@ -59,7 +59,7 @@ import Threading
         defer { watch.stop() }
         let appender = Task { try await watch.append() }
         let readers = (0..<3).map { kind in Task { try await onOwnThread("reader") { try watch.read(kind) } } }
-        try await Task.sleep(for: .milliseconds(300))
+        #expect(await eventually { watch.reads >= 10 })
         var blocked: [Double] = []
         for round in 0..<10 {
             let rebuild = bench.rebuild()

@@ -87,9 +87,8 @@ struct PublishTests {
         options.window = 100
         let publication = try Publication(log, everything(log), to: settings(server.port), options)
         let disturbance = Task.detached {
-            try await Task.sleep(for: .milliseconds(400))
+            #expect(await eventually { witness.arrivals.count >= 200 })
             server.stop()
-            try await Task.sleep(for: .milliseconds(300))
             try server.start()
         }
         let result = try publication.run()

@@ -188,7 +188,11 @@ public final class Publication {
         do {
             try work(isStopping, note, progress)
         } catch {
-            try? save()
+            do {
+                try save()
+            } catch {
+                note("how far it got cannot be remembered, the next run repeats more: \(error)")
+            }
             throw error
         }
         result.isFinished = isAtEnd && pendingCount == 0

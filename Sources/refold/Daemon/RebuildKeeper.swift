@@ -58,8 +58,23 @@ final class RebuildKeeper: Sendable, TableRebuilding {
 
     /// Pauses what cannot be gone on with, and begins what is necessary. To be called before projectors run.
     func begin() async {
-        let needed = await judge()
-        if !needed.isEmpty { Task { await rebuildUntilDone(needed) } }
+        await settle { [self] needed in
+            if !needed.isEmpty { Task { await rebuildUntilDone(needed) } }
+        }
+    }
+
+    /// Judges, and acts on what must be rebuilt; where the database cannot be asked, again in the background until it
+    /// can.
+    private func settle(_ act: @escaping @Sendable ([Catalog.Entry]) -> Void = { _ in }) async {
+        do {
+            act(try await judge())
+        } catch {
+            logger.warning("whether tables must be rebuilt cannot be asked, it is asked again: \(error)")
+            Task {
+                try? await Task.sleep(for: Self.retry)
+                if !isStopped { await settle(act) }
+            }
+        }
     }
 
     func stop() {
@@ -73,14 +88,14 @@ final class RebuildKeeper: Sendable, TableRebuilding {
     private var isStopped: Bool { state.withLock { $0.isStopped } }
 
     /// What must be rebuilt; pauses it, and what is held.
-    private func judge() async -> [Catalog.Entry] {
+    private func judge() async throws -> [Catalog.Entry] {
         let (target, isLong) = (target, log.durableCount >= Self.longLogEvents)
-        let found = try? await onOwnThread("rebuilds") {
+        let found = try await onOwnThread("rebuilds") {
             let exchange = try TableExchange(target)
             return try Catalog.entries.map { ($0, try exchange.condition(of: $0.descriptor)) }
         }
         var needed: [Catalog.Entry] = []
-        for (entry, condition) in found ?? [] {
+        for (entry, condition) in found {
             switch condition {
             case .current: release(entry)
             case .empty:
@@ -107,8 +122,11 @@ final class RebuildKeeper: Sendable, TableRebuilding {
             } catch RebuildError.failed(let text) {
                 // Where there were no rows, folding event by event is slower and gets as far as it can.
                 logger.error("the rebuild of \(names) failed: \(text)")
-                let empty = await judge().count
-                if empty == 0 { return }
+                do {
+                    if try await judge().isEmpty { return }
+                } catch {
+                    logger.warning("whether tables must be rebuilt cannot be asked, it is asked again: \(error)")
+                }
             } catch {
                 logger.warning("the rebuild of \(names) is tried again: \(error)")
             }
@@ -160,7 +178,7 @@ final class RebuildKeeper: Sendable, TableRebuilding {
         state.withLock { $0.lastBlockedSeconds = blocked / 1000 }
         logger.info("\(names): rebuilt from \(progress.folded) events; writes waited \(Int(blocked.rounded(.up))) ms")
         for remark in progress.remarks { logger.warning("rebuild: \(remark)") }
-        _ = await judge()
+        await settle()
         for entry in rebuild.entries { projector(entry.name)?.retryNow() }
     }
 
@@ -227,7 +245,7 @@ final class RebuildKeeper: Sendable, TableRebuilding {
                 "version": "\(result.version)", "paused": "\(result.isHeld)",
             ])
         }
-        _ = await judge()
+        await settle()
         for entry in chosen { projector(entry.name)?.retryNow() }
         return RollbackRow(report)
     }

@@ -27,16 +27,21 @@ extension SnapshotFolder {
 
     /// The campaigns' state in the newest snapshot that has it whole.
     func campaigns(report: (SnapshotError) -> Void) -> CampaignBeginning? {
-        try? withNewest(
-            atOrBefore: Position(.max),
-            where: { file in
-                file.description.deciders.contains {
-                    $0.name == CampaignState.storedName && $0.version == CampaignState.storedVersion
-                }
-            }, report: report
-        ) { file in
-            guard let file, let state = try file.state(ofDecider: CampaignState.storedName) else { return nil }
-            return CampaignBeginning(state: try CampaignState(stored: state.bytes), end: file.end)
+        do {
+            return try withNewest(
+                atOrBefore: Position(.max),
+                where: { file in
+                    file.description.deciders.contains {
+                        $0.name == CampaignState.storedName && $0.version == CampaignState.storedVersion
+                    }
+                }, report: report
+            ) { file in
+                guard let file, let state = try file.state(ofDecider: CampaignState.storedName) else { return nil }
+                return CampaignBeginning(state: try CampaignState(stored: state.bytes), end: file.end)
+            }
+        } catch {
+            report((error as? SnapshotError) ?? SnapshotError(.system, "\(error)"))
+            return nil
         }
     }
 }
