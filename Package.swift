@@ -20,6 +20,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0", traits: [.defaults, "YAML"]),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.11.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
@@ -44,6 +45,9 @@ let package = Package(
         // what lets an outsider check the log: Merkle tree, signed checkpoints, proofs
         .target(name: "Evidence", dependencies: ["EventModel", "COpenSSL"]),
 
+        // what those who decide about campaigns and those who count them must agree on
+        .target(name: "CampaignRules", dependencies: ["EventModel"]),
+
         // MQTT → durable log
         .target(
             name: "EventLog", dependencies: ["EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform"]),
@@ -51,7 +55,7 @@ let package = Package(
 
         // log → facts → rows → PostgreSQL
         .target(name: "Decoding", dependencies: ["EventModel", "CSIMDJSON"]),
-        .target(name: "Projections", dependencies: ["EventModel", "Decoding", "CPlatform"]),
+        .target(name: "Projections", dependencies: ["EventModel", "CampaignRules", "Decoding", "CPlatform"]),
         .target(
             name: "Projecting", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Threading"]),
         // rows on files, beside the log: where folding need not begin at the first event
@@ -86,7 +90,10 @@ let package = Package(
         .target(name: "PrivateServices", dependencies: ["Threading", "CPlatform"]),
 
         // what operators decide, and how they say it
-        .target(name: "Campaigns", dependencies: ["EventModel", "EventLog", "Threading", "COpenSSL"]),
+        .target(name: "Campaigns", dependencies: [
+            "EventModel", "CampaignRules", "EventLog", "Decoding", "Threading", "COpenSSL",
+            .product(name: "HeapModule", package: "swift-collections"),
+        ]),
         .target(name: "ControlAPI", dependencies: [
             "EventModel", "EventLog", "Campaigns",
             .product(name: "Hummingbird", package: "hummingbird"),

@@ -8,18 +8,34 @@ import Foundation
 /// The events of this decider, typed. What each is called in the log: `CampaignSchema`.
 public enum CampaignEvent: Sendable, Equatable {
     case firmwareAdded(FirmwareAdded)
+    case groupCreated(GroupCreated)
+    case groupMembers(GroupMembers)
+    case groupDeleted(GroupDeleted)
+    case tenantConfigured(TenantConfigured)
     case campaignCreated(CampaignCreated)
     case campaignTargets(CampaignTargets)
-    /// `schema` is one of started, paused, resumed, aborted.
+    /// `schema` is one that changes a status.
     case statusChanged(CampaignSchema, CampaignStatusChanged)
+    case stageBegun(CampaignStageBegun)
+    case dispatched(CampaignDispatched)
+    case published(CampaignPublished)
+    case devicesEnded(CampaignDevicesEnded)
     case rejected(CommandRejected)
 
     public var schema: CampaignSchema {
         switch self {
         case .firmwareAdded: .firmwareAdded
+        case .groupCreated: .groupCreated
+        case .groupMembers: .groupMembers
+        case .groupDeleted: .groupDeleted
+        case .tenantConfigured: .tenantConfigured
         case .campaignCreated: .campaignCreated
         case .campaignTargets: .campaignTargets
         case .statusChanged(let schema, _): schema
+        case .stageBegun: .campaignStageBegun
+        case .dispatched: .campaignDispatched
+        case .published: .campaignPublished
+        case .devicesEnded: .campaignDevicesEnded
         case .rejected: .commandRejected
         }
     }
@@ -29,19 +45,34 @@ public enum CampaignEvent: Sendable, Equatable {
     public init?(_ record: RecordView, at position: Position) throws(CampaignLogError) {
         guard record.kind == .decision, let schema = CampaignSchema(rawValue: record.topicString) else { return nil }
         do {
-            let payload = Data(record.payload), decoder = JSONDecoder()
-            switch schema {
-            case .firmwareAdded: self = .firmwareAdded(try decoder.decode(FirmwareAdded.self, from: payload))
-            case .campaignCreated: self = .campaignCreated(try decoder.decode(CampaignCreated.self, from: payload))
-            case .campaignTargets: self = .campaignTargets(try decoder.decode(CampaignTargets.self, from: payload))
-            case .campaignStarted, .campaignPaused, .campaignResumed, .campaignAborted:
-                self = .statusChanged(schema, try decoder.decode(CampaignStatusChanged.self, from: payload))
-            case .commandRejected: self = .rejected(try decoder.decode(CommandRejected.self, from: payload))
-            }
+            self = try Self.decode(schema, Data(record.payload))
         } catch {
             throw CampaignLogError(
                 "the event \(schema.rawValue) at position \(position) cannot be understood (\(error)); "
                     + "was it written by a newer version?")
+        }
+    }
+
+    private static func decode(_ schema: CampaignSchema, _ json: Data) throws -> CampaignEvent {
+        func read<T: Decodable>(_ make: (T) -> CampaignEvent) throws -> CampaignEvent {
+            make(try JSONDecoder().decode(T.self, from: json))
+        }
+        return switch schema {
+        case .firmwareAdded: try read(CampaignEvent.firmwareAdded)
+        case .groupCreated: try read(CampaignEvent.groupCreated)
+        case .groupMembers: try read(CampaignEvent.groupMembers)
+        case .groupDeleted: try read(CampaignEvent.groupDeleted)
+        case .tenantConfigured: try read(CampaignEvent.tenantConfigured)
+        case .campaignCreated: try read(CampaignEvent.campaignCreated)
+        case .campaignTargets: try read(CampaignEvent.campaignTargets)
+        case .campaignStarted, .campaignPaused, .campaignResumed, .campaignAborted, .campaignCompleted,
+            .campaignDeleted, .campaignRetried:
+            try read { .statusChanged(schema, $0) }
+        case .campaignStageBegun: try read(CampaignEvent.stageBegun)
+        case .campaignDispatched: try read(CampaignEvent.dispatched)
+        case .campaignPublished: try read(CampaignEvent.published)
+        case .campaignDevicesEnded: try read(CampaignEvent.devicesEnded)
+        case .commandRejected: try read(CampaignEvent.rejected)
         }
     }
 
@@ -50,9 +81,17 @@ public enum CampaignEvent: Sendable, Equatable {
         let json: [UInt8] =
             switch self {
             case .firmwareAdded(let event): Self.json(event)
+            case .groupCreated(let event): Self.json(event)
+            case .groupMembers(let event): Self.json(event)
+            case .groupDeleted(let event): Self.json(event)
+            case .tenantConfigured(let event): Self.json(event)
             case .campaignCreated(let event): Self.json(event)
             case .campaignTargets(let event): Self.json(event)
             case .statusChanged(_, let event): Self.json(event)
+            case .stageBegun(let event): Self.json(event)
+            case .dispatched(let event): Self.json(event)
+            case .published(let event): Self.json(event)
+            case .devicesEnded(let event): Self.json(event)
             case .rejected(let event): Self.json(event)
             }
         batch.append(kind: .decision, schema: schema.rawValue, receivedAt: time, json: json)

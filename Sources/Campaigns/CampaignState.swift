@@ -97,6 +97,8 @@ public struct CampaignState: Sendable, Equatable {
             if let status { campaigns[event.campaignID]?.status = status }
             remember(event.tenantID, event.idempotencyKey, event.requestDigest, time,
                      .accepted(position: position, id: event.campaignID, status: status))
+        case .groupCreated, .groupMembers, .groupDeleted, .tenantConfigured, .stageBegun, .dispatched, .published,
+            .devicesEnded: break
         case .rejected(let event):
             remember(event.tenantID, event.idempotencyKey, event.requestDigest, time, .rejected(
                 position: position, code: event.code.flatMap(RejectionCode.init) ?? .invalidValue,

@@ -40,7 +40,7 @@ public func answer(to events: [CampaignEvent], at positions: Range<Position>) ->
     case .rejected(let event):
         return .rejected(
             position: last, code: event.code.flatMap(RejectionCode.init) ?? .invalidValue, reason: event.reason)
-    case .campaignTargets: preconditionFailure("targets follow a campaign's creation")
+    default: preconditionFailure("\(events[0].schema.rawValue) is no answer to a command")
     }
 }
 

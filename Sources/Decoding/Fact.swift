@@ -58,6 +58,8 @@ public struct OTAReport {
         public var isTerminal: Bool { self == .success || self == .failed }
     }
     public let campaignID: Int64
+    /// The command that the device answers to, where it says so in a way that can be understood.
+    public let commandID: UInt64?
     public let status: Status
     /// 0 to 100.
     public let progress: Double?
@@ -139,6 +141,14 @@ public enum OwnFact {
     case campaignCreated(CampaignCreated)
     case campaignTargets(CampaignTargets)
     case campaignStatusChanged(CampaignSchema, CampaignStatusChanged)
+    case campaignStageBegun(CampaignStageBegun)
+    case campaignDispatched(CampaignDispatched)
+    case campaignPublished(CampaignPublished)
+    case campaignDevicesEnded(CampaignDevicesEnded)
+    case groupCreated(GroupCreated)
+    case groupMembers(GroupMembers)
+    case groupDeleted(GroupDeleted)
+    case tenantConfigured(TenantConfigured)
     case commandRejected(CommandRejected)
     case lossAccepted(LossAccepted)
     case segmentsRemoved(SegmentsRemoved)

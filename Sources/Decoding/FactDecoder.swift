@@ -68,7 +68,7 @@ public final class FactDecoder {
             return .undecodable(Undecodable(.invalidValue, field: .status))
         }
         return .otaStatus(OTAReport(
-            campaignID: message.integer, status: status, progress: message.has_progress != 0 ? message.progress : nil,
+            campaignID: message.integer, commandID: nil, status: status, progress: message.has_progress != 0 ? message.progress : nil,
             error: Self.bytes(message.error_text)))
     }
 
@@ -119,8 +119,17 @@ public final class FactDecoder {
             case .firmwareAdded: return .firmwareAdded(try Self.own(record))
             case .campaignCreated: return .campaignCreated(try Self.own(record))
             case .campaignTargets: return .campaignTargets(try Self.own(record))
-            case .campaignStarted, .campaignPaused, .campaignResumed, .campaignAborted:
+            case .campaignStarted, .campaignPaused, .campaignResumed, .campaignAborted, .campaignCompleted,
+                .campaignDeleted, .campaignRetried:
                 return .campaignStatusChanged(known, try Self.own(record))
+            case .groupCreated: return .groupCreated(try Self.own(record))
+            case .groupMembers: return .groupMembers(try Self.own(record))
+            case .groupDeleted: return .groupDeleted(try Self.own(record))
+            case .tenantConfigured: return .tenantConfigured(try Self.own(record))
+            case .campaignStageBegun: return .campaignStageBegun(try Self.own(record))
+            case .campaignDispatched: return .campaignDispatched(try Self.own(record))
+            case .campaignPublished: return .campaignPublished(try Self.own(record))
+            case .campaignDevicesEnded: return .campaignDevicesEnded(try Self.own(record))
             case .commandRejected: return .commandRejected(try Self.own(record))
             }
         } catch DecodingError.keyNotFound, DecodingError.valueNotFound {

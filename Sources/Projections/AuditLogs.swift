@@ -29,14 +29,24 @@ struct AuditLogs: AppendProjection {
         case .campaignStatusChanged(_, let event):
             (tenant, actor, subject) = (event.tenantID, event.actor, "campaign:\(event.campaignID)")
             before = event.before
+        case .groupCreated(let event):
+            (tenant, actor, subject) = (event.tenantID, event.actor, "group:\(event.id)")
+        case .groupMembers(let event):
+            (tenant, actor, subject) = (event.tenantID, event.actor, "group:\(event.groupID)")
+        case .groupDeleted(let event):
+            (tenant, actor, subject) = (event.tenantID, event.actor, "group:\(event.groupID)")
+        case .tenantConfigured(let event):
+            (tenant, actor, subject) = (event.tenantID, event.actor, "tenant:\(event.tenantID)")
+        case .campaignStageBegun(let event):
+            (tenant, actor, subject) = (event.tenantID, event.actor, "campaign:\(event.campaignID)")
         case .commandRejected(let event):
             (tenant, actor, subject) = (event.tenantID, event.actor, event.subject)
         case .lossAccepted(let event):
             (tenant, actor, subject) = (Self.everyTenant, event.operatorName, "log:\(event.from)-\(event.to)")
         case .segmentsRemoved(let event):
             (tenant, actor, subject) = (Self.everyTenant, "retention", "log:\(event.from)-\(event.to)")
-        // The targets belong to the decision before them.
-        case .campaignTargets, .broker, .none, .undecodable: return
+        // The targets belong to the decision before them; what was decided of devices stands in their own rows.
+        case .campaignTargets, .campaignDispatched, .campaignPublished, .campaignDevicesEnded, .broker, .none, .undecodable: return
         }
         rows.beginRow(fieldCount: 8)
         rows.position(position)

@@ -234,7 +234,7 @@ final class CampaignFold: ProjectionFold {
             }
             if schema == .campaignAborted { campaigns.states[Int(id)].completedAt = Moment(at) }
             if writes(event.campaignID, position) { campaigns.markDirty(id) }
-        case .commandRejected, .lossAccepted, .segmentsRemoved, .broker, .none, .undecodable: break
+        default: break
         }
     }
 

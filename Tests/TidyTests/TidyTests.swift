@@ -64,11 +64,12 @@ struct LayeringTests {
     static let allowed: [String: Set<String>] = [
         "EventModel": [],
         "Threading": ["CPlatform"],
+        "CampaignRules": ["EventModel"],
         "Evidence": ["EventModel", "COpenSSL"],
         "EventLog": ["EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform"],
         "Ingest": ["EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform", "Logging"],
         "Decoding": ["EventModel", "CSIMDJSON"],
-        "Projections": ["EventModel", "Decoding", "CPlatform"],
+        "Projections": ["EventModel", "CampaignRules", "Decoding", "CPlatform"],
         "Projecting": ["EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Threading", "Logging"],
         "Snapshots": [
             "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "Threading", "CLZ4", "CChecksum",
@@ -82,7 +83,9 @@ struct LayeringTests {
         "Queries": ["Postgres", "Threading"],
         "Settings": ["Configuration", "SystemPackage", "Yams"],
         "PrivateServices": ["Threading", "CPlatform"],
-        "Campaigns": ["EventModel", "EventLog", "Threading", "COpenSSL", "Logging"],
+        "Campaigns": [
+            "EventModel", "CampaignRules", "EventLog", "Decoding", "Threading", "COpenSSL", "HeapModule", "Logging",
+        ],
         "ControlAPI": [
             "EventModel", "EventLog", "Campaigns", "Queries", "Hummingbird", "HummingbirdCore", "HTTPTypes", "NIOCore",
             "ServiceLifecycle", "Logging",
