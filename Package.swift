@@ -160,6 +160,7 @@ let package = Package(
         ]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
+        .testTarget(name: "CampaignRulesTests", dependencies: ["CampaignRules", "EventModel"]),
         .testTarget(name: "CampaignsTests", dependencies: ["Campaigns", "EventLog", "EventModel"]),
         .testTarget(name: "ControlAPITests", dependencies: [
             "ControlAPI", "Campaigns", "refold", .product(name: "Yams", package: "Yams"),
