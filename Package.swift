@@ -75,7 +75,7 @@ let package = Package(
         ]),
 
         // the tables, read
-        .target(name: "Queries", dependencies: ["Postgres", "Threading"]),
+        .target(name: "Queries", dependencies: ["EventModel", "Postgres", "Threading"]),
 
         // what an operator says
         .target(

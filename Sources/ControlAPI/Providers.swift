@@ -116,72 +116,13 @@ public protocol CampaignCommanding: Sendable {
 
 extension CampaignDecider: CampaignCommanding {}
 
-/// One JSON object as text, in UTF-8, as the database made it: rows pass through undecoded.
-public struct JSONRow: Sendable, Equatable {
-    public let text: String
-    public init(_ text: String) { self.text = text }
-}
-
-public struct JSONPage: Sendable, Equatable {
-    public var rows: [JSONRow]
-    /// Where the next page begins (`after`); nil when this is the last.
-    public var next: Int64?
-
-    public init(rows: [JSONRow], next: Int64? = nil) {
-        self.rows = rows
-        self.next = next
-    }
-}
-
-/// A page of rows in the order of their id or position: at most `limit` of those beyond `after`.
-public struct PageRequest: Sendable, Equatable {
-    public var limit: Int
-    public var after: Int64?
-
-    public static let limitDefault = 100
-    public static let limitMax = 1_000
-
-    public init(limit: Int = Self.limitDefault, after: Int64? = nil) {
-        self.limit = limit
-        self.after = after
-    }
-}
-
-public struct DeadLetterFilter: Sendable, Equatable {
-    public var tenantID: String?
-    public var deviceID: String?
-    public var reason: String?
-
-    public init(tenantID: String? = nil, deviceID: String? = nil, reason: String? = nil) {
-        self.tenantID = tenantID
-        self.deviceID = deviceID
-        self.reason = reason
-    }
-}
-
-/// Rows of the tables. Objects have the tables' column names; times are RFC 3339; a dead letter's payload is
-/// `payload_base64`.
-public protocol ReadQueries: Sendable {
-    func device(tenant: String, device: String) async throws(QueryError) -> JSONRow?
-    func firmware(tenant: String, page: PageRequest) async throws(QueryError) -> JSONPage
-    func firmware(tenant: String, id: Int64) async throws(QueryError) -> JSONRow?
-    func campaigns(tenant: String, status: String?, page: PageRequest) async throws(QueryError) -> JSONPage
-    func campaign(tenant: String, id: Int64) async throws(QueryError) -> JSONRow?
-    func deadLetters(_ filter: DeadLetterFilter, page: PageRequest) async throws(QueryError) -> JSONPage
-    /// All that was found wrong with the event at `position`.
-    func deadLetters(at position: UInt64) async throws(QueryError) -> [JSONRow]
-}
-
-public enum QueryError: Error, Sendable {
-    /// The database cannot be reached at the moment.
-    case unavailable(String)
-    /// The query failed; the text is for the daemon's log, not for the caller.
-    case failed(String)
-}
-
 /// The projections whose rows the read routes show: what `min_position` waits for.
 enum ProjectionName {
     static let deviceStatus = "device_status"
     static let campaigns = "campaigns"
     static let deadLetters = "dead_letters"
+    static let campaignEvents = "campaign_events"
+    static let deviceGroups = "device_groups"
+    static let deviceConnectionEvents = "device_connection_events"
+    static let auditLogs = "audit_logs"
 }

@@ -1,5 +1,9 @@
 // What the API and the live screen read from the tables. All SQL of reading stands here; rows leave as JSON text that
 // PostgreSQL made, with the tables' column names and times in RFC 3339, UTC.
+//
+// Whoever asks for a tenant reads in a transaction as the role refold_app with the tenant in `app.tenant_id`, so that
+// row-level security holds, and names the tenant in the query besides. Where the database's administrator does not let
+// us be refold_app, the query's own condition is all there is; `isIsolated` says so.
 
 import Postgres
 import Threading
@@ -10,6 +14,8 @@ public actor TableQueries {
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
     private let target: Target
     private var connection: Connection?
+    /// Row-level security holds for what is asked for a tenant. Known once something was asked.
+    public private(set) var isIsolated = true
 
     /// Questions must not hang behind a database that does: five seconds.
     public init(databaseURL: String) {
@@ -24,120 +30,138 @@ public actor TableQueries {
         public let next: Int64?
     }
 
-    public func device(tenant: String, device: String) throws(PostgresError) -> String? {
-        var parameters = Parameters()
-        parameters.text(tenant)
-        parameters.text(device)
-        return try first(
-            "select row_to_json(t)::text from refold.device_status t where tenant_id = $1 and device_id = $2",
-            parameters)
+    /// In the order of device ids.
+    public struct TextPage: Sendable {
+        public let rows: [String]
+        public let next: String?
     }
 
-    public func firmware(tenant: String, id: Int64) throws(PostgresError) -> String? {
-        try byID("refold.firmware_versions", tenant: tenant, id: id)
+    /// Which rows of a sequence: `limit` of those beyond `after`, towards the newer or the older.
+    public struct Slice: Sendable {
+        public var limit: Int
+        public var after: Int64?
+        public var newestFirst: Bool
+
+        public init(limit: Int, after: Int64? = nil, newestFirst: Bool = false) {
+            self.limit = limit
+            self.after = after
+            self.newestFirst = newestFirst
+        }
     }
 
-    public func firmware(tenant: String, limit: Int, after: Int64?) throws(PostgresError) -> Page {
-        try page("refold.firmware_versions", key: "id", limit: limit, after: after, where: [("tenant_id", tenant)])
+    // MARK: parts of questions
+
+    /// A condition and its value; left out when the value is nil.
+    struct Condition {
+        var sql: String
+        var value: String?
+
+        /// `sql` has `?` where the value goes.
+        init(_ sql: String, _ value: String?) {
+            self.sql = sql
+            self.value = value
+        }
     }
 
-    public func campaign(tenant: String, id: Int64) throws(PostgresError) -> String? {
-        try byID("refold.ota_campaigns", tenant: tenant, id: id)
+    /// The end of the ids that begin like `prefix`: ids are of characters below DEL. A range, since LIKE may not look
+    /// at rows before row-level security has.
+    static func end(ofPrefix prefix: String) -> String { prefix + "\u{7F}" }
+
+    static func conditions(search: String?) -> [Condition] {
+        [Condition("device_id >= ?", search), Condition("device_id < ?", search.map(end))]
     }
 
-    public func campaigns(tenant: String, status: String?, limit: Int, after: Int64?) throws(PostgresError) -> Page {
-        try page(
-            "refold.ota_campaigns", key: "id", limit: limit, after: after,
-            where: [("tenant_id", tenant), ("status", status)])
-    }
-
-    public func deadLetters(
-        tenant: String?, device: String?, reason: String?, limit: Int, after: Int64?
-    ) throws(PostgresError) -> Page {
-        try page(
-            Self.deadLetterRows, key: "position", limit: limit, after: after,
-            where: [("tenant_id", tenant), ("device_id", device), ("reason", reason)])
-    }
-
-    public func deadLetters(at position: Int64) throws(PostgresError) -> [String] {
-        var parameters = Parameters()
-        parameters.int8(position)
-        return try all(
-            "select row_to_json(t)::text from \(Self.deadLetterRows) t where position = $1 order by projection",
-            parameters)
-    }
-
-    public struct FleetCounts: Sendable {
-        public let online: Int, stale: Int, offline: Int, deadLetters: Int
-    }
-
-    public func fleetCounts() throws(PostgresError) -> FleetCounts {
-        let sql = """
-            select count(*) filter (where status = 'ONLINE'), count(*) filter (where status = 'STALE'),
-                   count(*) filter (where status = 'OFFLINE'), (select count(*) from refold.dead_letters)
-            from refold.device_status
-            """
-        let result = try ask(sql, Parameters())
-        func count(_ column: Int) -> Int { Int(result.int8(0, column) ?? 0) }
-        return FleetCounts(online: count(0), stale: count(1), offline: count(2), deadLetters: count(3))
-    }
-
-    /// Dead letters by reason.
-    public func deadLetterReasons() throws(PostgresError) -> [(reason: String, count: Int64)] {
-        let result = try ask(
-            "select reason, count(*) from refold.dead_letters group by reason order by reason", Parameters())
-        return (0..<result.rowCount).map { (result.text($0, 0) ?? "", result.int8($0, 1) ?? 0) }
-    }
-
-    private static let deadLetterRows = """
-        (select position, projection, tenant_id, device_id, topic, reason, details, at, status,
-                replace(encode(payload, 'base64'), E'\\n', '') as payload_base64 from refold.dead_letters)
-        """
-
-    private func byID(_ table: String, tenant: String, id: Int64) throws(PostgresError) -> String? {
+    func byID(_ rows: String, tenant: String, id: Int64) throws(PostgresError) -> String? {
         var parameters = Parameters()
         parameters.text(tenant)
         parameters.int8(id)
-        return try first("select row_to_json(t)::text from \(table) t where tenant_id = $1 and id = $2", parameters)
+        return try all(
+            "select row_to_json(t)::text from \(rows) t where tenant_id = $1 and id = $2", parameters, tenant: tenant
+        ).first
     }
 
-    private func page(
-        _ rows: String, key: String, limit: Int, after: Int64?, where conditions: [(column: String, value: String?)]
+    func page(
+        _ rows: String, key: String, _ slice: Slice, tenant: String?, where conditions: [Condition]
     ) throws(PostgresError) -> Page {
         var parameters = Parameters()
-        parameters.int8(after ?? -1)
-        var sql = "select \(key)::int8, row_to_json(t)::text from \(rows) t where \(key) > $1"
-        for (column, value) in conditions {
-            guard let value else { continue }
-            parameters.text(value)
-            sql += " and \(column) = $\(parameters.types.count)"
+        parameters.int8(slice.after ?? (slice.newestFirst ? .max : -1))
+        var sql = "select \(key)::int8, row_to_json(t)::text from \(rows) t"
+        sql += " where \(key) \(slice.newestFirst ? "<" : ">") $1"
+        sql += Self.and([Condition("tenant_id = ?", tenant)] + conditions, &parameters)
+        parameters.int8(Int64(slice.limit) + 1)
+        sql += " order by \(key) \(slice.newestFirst ? "desc" : "asc") limit $\(parameters.types.count)"
+        let result = try ask(sql, parameters, tenant: tenant)
+        let shown = min(result.rowCount, slice.limit)
+        let texts = (0..<shown).map { result.text($0, 1) ?? "{}" }
+        return Page(rows: texts, next: result.rowCount > slice.limit ? result.int8(shown - 1, 0) : nil)
+    }
+
+    /// `fixed`: a condition on an integer, which finds the rows.
+    func textPage(
+        _ rows: String, tenant: String, fixed: (column: String, value: Int64)? = nil, limit: Int, after: String?,
+        where conditions: [Condition]
+    ) throws(PostgresError) -> TextPage {
+        var parameters = Parameters()
+        parameters.text(after ?? "")
+        var sql = "select device_id, row_to_json(t)::text from \(rows) t where device_id > $1"
+        if let fixed {
+            parameters.int8(fixed.value)
+            sql += " and \(fixed.column) = $2"
         }
+        sql += Self.and([Condition("tenant_id = ?", tenant)] + conditions, &parameters)
         parameters.int8(Int64(limit) + 1)
-        sql += " order by \(key) limit $\(parameters.types.count)"
-        let result = try ask(sql, parameters)
+        sql += " order by device_id limit $\(parameters.types.count)"
+        let result = try ask(sql, parameters, tenant: tenant)
         let shown = min(result.rowCount, limit)
         let texts = (0..<shown).map { result.text($0, 1) ?? "{}" }
-        return Page(rows: texts, next: result.rowCount > limit ? result.int8(shown - 1, 0) : nil)
+        return TextPage(rows: texts, next: result.rowCount > limit ? result.text(shown - 1, 0) : nil)
     }
 
-    private func first(_ sql: String, _ parameters: Parameters) throws(PostgresError) -> String? {
-        try all(sql, parameters).first
+    static func and(_ conditions: [Condition], _ parameters: inout Parameters) -> String {
+        var sql = ""
+        for condition in conditions {
+            guard let value = condition.value else { continue }
+            parameters.text(value)
+            sql += " and " + condition.sql.replacing("?", with: "$\(parameters.types.count)")
+        }
+        return sql
     }
 
-    private func all(_ sql: String, _ parameters: Parameters) throws(PostgresError) -> [String] {
-        let result = try ask(sql, parameters)
+    func all(_ sql: String, _ parameters: Parameters, tenant: String?) throws(PostgresError) -> [String] {
+        let result = try ask(sql, parameters, tenant: tenant)
         return (0..<result.rowCount).map { result.text($0, 0) ?? "{}" }
     }
 
-    private func ask(_ sql: String, _ parameters: Parameters) throws(PostgresError) -> QueryResult {
-        let open: Connection
-        if let connection, connection.isUsable {
-            open = connection
-        } else {
-            open = try Connection(target)
-            try open.exec("set time zone 'UTC'; set statement_timeout = '5s'")
-            connection = open
+    // MARK: asking
+
+    /// `tenant`: nil asks for all of them, as the tables' owner.
+    func ask(_ sql: String, _ parameters: Parameters, tenant: String?) throws(PostgresError) -> QueryResult {
+        let connection = try open()
+        guard let tenant else { return try connection.query(sql, parameters) }
+        var whose = Parameters()
+        whose.text(isIsolated ? "refold_app" : "none")
+        whose.text(tenant)
+        var pipeline = Pipeline()
+        pipeline.execute(sql: "BEGIN READ ONLY")
+        pipeline.execute(sql: "SELECT set_config('role', $1, true), set_config('app.tenant_id', $2, true)", whose)
+        pipeline.execute(sql: sql, parameters)
+        pipeline.execute(sql: "COMMIT")
+        do {
+            return try connection.run(pipeline)[2]
+        } catch {
+            if connection.isUsable { try? connection.exec("ROLLBACK") }
+            throw error
         }
-        return try open.query(sql, parameters)
+    }
+
+    private func open() throws(PostgresError) -> Connection {
+        if let connection, connection.isUsable { return connection }
+        let open = try Connection(target)
+        try open.exec("set time zone 'UTC'; set statement_timeout = '5s'; set jit = off")
+        let role = try open.query(
+            "select coalesce(pg_has_role(current_user, to_regrole('refold_app'), 'MEMBER'), false)")
+        isIsolated = role.bool(0, 0) == true
+        connection = open
+        return open
     }
 }

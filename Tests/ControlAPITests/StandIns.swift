@@ -105,6 +105,49 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
     func campaign(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
         try row(id == 1 ? #"{"id":1}"# : nil)
     }
+    private func textPage(_ page: TextPageRequest) throws(QueryError) -> JSONTextPage {
+        guard page.after == nil else { return JSONTextPage(rows: [try row(#"{"device_id":"d3"}"#)!]) }
+        return JSONTextPage(
+            rows: [try row(#"{"device_id":"d1"}"#)!, try row(#"{"device_id":"d2"}"#)!], next: "d2")
+    }
+    func devices(tenant: String, filter: DeviceFilter, page: TextPageRequest) async throws(QueryError) -> JSONTextPage {
+        try textPage(page)
+    }
+    func fleet(tenant: String) async throws(QueryError) -> JSONRow {
+        try row(#"{"online":2,"stale":1,"offline":0}"#)!
+    }
+    func deviceHistory(tenant: String, device: String, page: PageRequest) async throws(QueryError) -> JSONPage {
+        try self.page(page)
+    }
+    func resolve(tenant: String, query: GroupQuery) async throws(QueryError) -> [String] {
+        _ = try row(nil)
+        return ["d1", "d2"]
+    }
+    func groups(tenant: String, page: PageRequest) async throws(QueryError) -> JSONPage { try self.page(page) }
+    func group(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
+        try row(id == 1 ? #"{"id":1}"# : nil)
+    }
+    func groupMembers(tenant: String, id: Int64, page: TextPageRequest) async throws(QueryError) -> JSONTextPage {
+        try textPage(page)
+    }
+    func tenantSettings(tenant: String) async throws(QueryError) -> JSONRow? {
+        try row(#"{"tenant_id":"\#(tenant)","time_zone":"UTC"}"#)
+    }
+    func campaignDevices(
+        tenant: String, id: Int64, filter: CampaignDeviceFilter, page: TextPageRequest
+    ) async throws(QueryError) -> JSONTextPage { try textPage(page) }
+    func campaignEvents(tenant: String, id: Int64, page: PageRequest) async throws(QueryError) -> JSONPage {
+        try self.page(page)
+    }
+    func campaignProgress(tenant: String, id: Int64) async throws(QueryError) -> [JSONRow] {
+        [try row(#"{"at":"2026-11-21T22:00:00+00:00","dispatched":2,"succeeded":1,"failed":0,"skipped":0}"#)!]
+    }
+    func campaignFailures(tenant: String, id: Int64) async throws(QueryError) -> [JSONRow] {
+        [try row(#"{"status":"FAILED","failure_kind":"DOWNLOAD","error":null,"devices":1,"examples":["d1"]}"#)!]
+    }
+    func auditLogs(tenant: String, subject: String?, page: PageRequest) async throws(QueryError) -> JSONPage {
+        try self.page(page)
+    }
     func deadLetters(_ filter: DeadLetterFilter, page: PageRequest) async throws(QueryError) -> JSONPage {
         try self.page(page)
     }

@@ -80,7 +80,7 @@ struct LayeringTests {
             "EventModel", "Evidence", "EventLog", "Ingest", "Decoding", "Projections", "Projecting", "Snapshots",
             "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib",
         ],
-        "Queries": ["Postgres", "Threading"],
+        "Queries": ["EventModel", "Postgres", "Threading"],
         "Settings": ["Configuration", "SystemPackage", "Yams"],
         "PrivateServices": ["Threading", "CPlatform"],
         "Campaigns": [

@@ -1,4 +1,5 @@
 import ControlAPI
+import EventModel
 import Postgres
 import Queries
 
@@ -6,15 +7,43 @@ import Queries
 struct TableAccess: ReadQueries {
     let tables: TableQueries
 
+    // MARK: devices
+
     func device(tenant: String, device: String) async throws(QueryError) -> JSONRow? {
         try await ask { () async throws(PostgresError) in
             try await tables.device(tenant: tenant, device: device)
         }.map(JSONRow.init)
     }
 
+    func devices(
+        tenant: String, filter: DeviceFilter, page: TextPageRequest
+    ) async throws(QueryError) -> JSONTextPage {
+        JSONTextPage(try await ask { () async throws(PostgresError) in
+            try await tables.devices(
+                tenant: tenant, status: filter.status, site: filter.siteID, firmwareVersion: filter.firmwareVersion,
+                search: filter.search, limit: page.limit, after: page.after)
+        })
+    }
+
+    func fleet(tenant: String) async throws(QueryError) -> JSONRow {
+        JSONRow(try await ask { () async throws(PostgresError) in try await tables.fleet(tenant: tenant) })
+    }
+
+    func deviceHistory(tenant: String, device: String, page: PageRequest) async throws(QueryError) -> JSONPage {
+        JSONPage(try await ask { () async throws(PostgresError) in
+            try await tables.deviceHistory(tenant: tenant, device: device, page.slice)
+        })
+    }
+
+    func resolve(tenant: String, query: GroupQuery) async throws(QueryError) -> [String] {
+        try await ask { () async throws(PostgresError) in try await tables.resolve(tenant: tenant, query: query) }
+    }
+
+    // MARK: firmware and groups
+
     func firmware(tenant: String, page: PageRequest) async throws(QueryError) -> JSONPage {
         JSONPage(try await ask { () async throws(PostgresError) in
-            try await tables.firmware(tenant: tenant, limit: page.limit, after: page.after)
+            try await tables.firmware(tenant: tenant, page.slice)
         })
     }
 
@@ -23,9 +52,33 @@ struct TableAccess: ReadQueries {
             .map(JSONRow.init)
     }
 
+    func groups(tenant: String, page: PageRequest) async throws(QueryError) -> JSONPage {
+        JSONPage(try await ask { () async throws(PostgresError) in
+            try await tables.groups(tenant: tenant, page.slice)
+        })
+    }
+
+    func group(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
+        try await ask { () async throws(PostgresError) in try await tables.group(tenant: tenant, id: id) }
+            .map(JSONRow.init)
+    }
+
+    func groupMembers(tenant: String, id: Int64, page: TextPageRequest) async throws(QueryError) -> JSONTextPage {
+        JSONTextPage(try await ask { () async throws(PostgresError) in
+            try await tables.groupMembers(tenant: tenant, id: id, limit: page.limit, after: page.after)
+        })
+    }
+
+    func tenantSettings(tenant: String) async throws(QueryError) -> JSONRow? {
+        try await ask { () async throws(PostgresError) in try await tables.tenantSettings(tenant: tenant) }
+            .map(JSONRow.init)
+    }
+
+    // MARK: campaigns
+
     func campaigns(tenant: String, status: String?, page: PageRequest) async throws(QueryError) -> JSONPage {
         JSONPage(try await ask { () async throws(PostgresError) in
-            try await tables.campaigns(tenant: tenant, status: status, limit: page.limit, after: page.after)
+            try await tables.campaigns(tenant: tenant, status: status, page.slice)
         })
     }
 
@@ -34,11 +87,44 @@ struct TableAccess: ReadQueries {
             .map(JSONRow.init)
     }
 
+    func campaignDevices(
+        tenant: String, id: Int64, filter: CampaignDeviceFilter, page: TextPageRequest
+    ) async throws(QueryError) -> JSONTextPage {
+        JSONTextPage(try await ask { () async throws(PostgresError) in
+            try await tables.campaignDevices(
+                tenant: tenant, id: id, status: filter.status, failureKind: filter.failureKind, search: filter.search,
+                limit: page.limit, after: page.after)
+        })
+    }
+
+    func campaignEvents(tenant: String, id: Int64, page: PageRequest) async throws(QueryError) -> JSONPage {
+        JSONPage(try await ask { () async throws(PostgresError) in
+            try await tables.campaignEvents(tenant: tenant, id: id, page.slice)
+        })
+    }
+
+    func campaignProgress(tenant: String, id: Int64) async throws(QueryError) -> [JSONRow] {
+        try await ask { () async throws(PostgresError) in try await tables.campaignProgress(tenant: tenant, id: id) }
+            .map(JSONRow.init)
+    }
+
+    func campaignFailures(tenant: String, id: Int64) async throws(QueryError) -> [JSONRow] {
+        try await ask { () async throws(PostgresError) in try await tables.campaignFailures(tenant: tenant, id: id) }
+            .map(JSONRow.init)
+    }
+
+    // MARK: records
+
+    func auditLogs(tenant: String, subject: String?, page: PageRequest) async throws(QueryError) -> JSONPage {
+        JSONPage(try await ask { () async throws(PostgresError) in
+            try await tables.auditLogs(tenant: tenant, subject: subject, page.slice)
+        })
+    }
+
     func deadLetters(_ filter: DeadLetterFilter, page: PageRequest) async throws(QueryError) -> JSONPage {
         JSONPage(try await ask { () async throws(PostgresError) in
             try await tables.deadLetters(
-                    tenant: filter.tenantID, device: filter.deviceID, reason: filter.reason,
-                    limit: page.limit, after: page.after)
+                tenant: filter.tenantID, device: filter.deviceID, reason: filter.reason, page.slice)
         })
     }
 
@@ -57,6 +143,16 @@ struct TableAccess: ReadQueries {
     }
 }
 
+extension PageRequest {
+    fileprivate var slice: TableQueries.Slice {
+        TableQueries.Slice(limit: limit, after: after, newestFirst: newestFirst)
+    }
+}
+
 extension JSONPage {
     init(_ page: TableQueries.Page) { self.init(rows: page.rows.map(JSONRow.init), next: page.next) }
+}
+
+extension JSONTextPage {
+    init(_ page: TableQueries.TextPage) { self.init(rows: page.rows.map(JSONRow.init), next: page.next) }
 }
