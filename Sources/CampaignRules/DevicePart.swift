@@ -1,5 +1,5 @@
-// CampaignRules: what the engine that decides and the projection that counts must agree on, in one place. Pure: no clock,
-// no I/O, no log.
+// CampaignRules: what the engine that decides and the projection that counts must agree on, in one place. Pure: no
+// clock, no I/O, no log.
 //
 // A device's part in a campaign changes by its own reports and by the engine's decisions about it, in the order of the
 // log and by nothing else. Invariants. The first result that a device reports in an attempt stands. What the engine

@@ -49,7 +49,7 @@ public struct FailureTest: Sendable {
     }
 
     /// A device is sent for: its sample is the next, number `count`. A device that is tried again has a new sample for
-    /// each attempt, or keeps its old one; it is then the attempts, or the devices, whose failures the threshold allows.
+    /// each attempt, or keeps its old one: it is then attempts, or devices, whose failures the threshold allows.
     public mutating func append() {
         if count & 63 == 0 {
             if masks.count == width { widen() }
@@ -227,9 +227,9 @@ private struct Alternative: Sendable, Equatable {
 
     func walk(failures: Int64, samples: Int64) -> Int64 { failures * failure - (samples - failures) * other }
 
-    /// Twice the threshold has half of the error rate: there the test shall be as quick as one made for it. Half as much
-    /// again has an eighth, for large campaigns that are somewhat too bad; what is left is shared by multiples up to
-    /// 0.95, which catch a build that breaks every device after two or three.
+    /// Twice the threshold has half of the error rate: there the test shall be as quick as one made for it. Half as
+    /// much again has an eighth, for large campaigns that are somewhat too bad; what is left is shared by multiples up
+    /// to 0.95, which catch a build that breaks every device after two or three.
     static func all(above threshold: Double, errorRate: Double) -> [Alternative] {
         guard threshold > 0, threshold < 1 else { return [] }
         let top = max(0.95, (1 + threshold) / 2)
