@@ -58,7 +58,7 @@ public enum OTAFailureKind: String, Sendable, CaseIterable, Codable {
     case unreachable = "UNREACHABLE"
 }
 
-public struct DevicePart: Sendable, Equatable {
+public struct DevicePart: Sendable, Equatable, Codable {
     public var status = OTADeviceStatus.pending
     /// Of FAILED, TIMED_OUT and UNREACHABLE.
     public var kind: OTAFailureKind?
@@ -132,11 +132,13 @@ public struct DevicePart: Sendable, Equatable {
         return .changed(from: before)
     }
 
-    /// The engine decides how the attempt ended.
+    /// The engine decides how the attempt ended. A success that was verified ends once more when the device is seen to
+    /// have rolled back.
     public mutating func end(
         as status: OTADeviceStatus, kind: OTAFailureKind?, seen: Position, at position: Position
     ) -> Effect {
-        guard seen == last, status.hasEnded, !self.status.hasEnded else { return .none }
+        let isRollback = self.status == .success && status == .failed && kind == .rolledBack
+        guard seen == last, status.hasEnded, !self.status.hasEnded || isRollback else { return .none }
         let before = self.status
         self.status = status
         self.kind =

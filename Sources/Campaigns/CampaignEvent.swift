@@ -80,32 +80,32 @@ public enum CampaignEvent: Sendable, Equatable {
     public func append(to batch: inout RecordBatch, at time: Timestamp) {
         let json: [UInt8] =
             switch self {
-            case .firmwareAdded(let event): Self.json(event)
-            case .groupCreated(let event): Self.json(event)
-            case .groupMembers(let event): Self.json(event)
-            case .groupDeleted(let event): Self.json(event)
-            case .tenantConfigured(let event): Self.json(event)
-            case .campaignCreated(let event): Self.json(event)
-            case .campaignTargets(let event): Self.json(event)
-            case .statusChanged(_, let event): Self.json(event)
-            case .stageBegun(let event): Self.json(event)
-            case .dispatched(let event): Self.json(event)
-            case .published(let event): Self.json(event)
-            case .devicesEnded(let event): Self.json(event)
-            case .rejected(let event): Self.json(event)
+            case .firmwareAdded(let event): ownJSON(event)
+            case .groupCreated(let event): ownJSON(event)
+            case .groupMembers(let event): ownJSON(event)
+            case .groupDeleted(let event): ownJSON(event)
+            case .tenantConfigured(let event): ownJSON(event)
+            case .campaignCreated(let event): ownJSON(event)
+            case .campaignTargets(let event): ownJSON(event)
+            case .statusChanged(_, let event): ownJSON(event)
+            case .stageBegun(let event): ownJSON(event)
+            case .dispatched(let event): ownJSON(event)
+            case .published(let event): ownJSON(event)
+            case .devicesEnded(let event): ownJSON(event)
+            case .rejected(let event): ownJSON(event)
             }
         batch.append(kind: .decision, schema: schema.rawValue, receivedAt: time, json: json)
     }
+}
 
-    private static func json(_ value: some Encodable) -> [UInt8] {
-        let encoder = JSONEncoder()
-        // One event has one spelling: digests and recorded cases rely on it.
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        do {
-            return Array(try encoder.encode(value))
-        } catch {
-            preconditionFailure("an event of strings and finite numbers did not encode: \(error)")
-        }
+/// One event has one spelling: digests and recorded cases rely on it.
+func ownJSON(_ value: some Encodable) -> [UInt8] {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    do {
+        return Array(try encoder.encode(value))
+    } catch {
+        preconditionFailure("an event of strings and finite numbers did not encode: \(error)")
     }
 }
 

@@ -68,7 +68,8 @@ public final class FactDecoder {
             return .undecodable(Undecodable(.invalidValue, field: .status))
         }
         return .otaStatus(OTAReport(
-            campaignID: message.integer, commandID: nil, status: status, progress: message.has_progress != 0 ? message.progress : nil,
+            campaignID: message.integer, commandID: nil, status: status,
+            progress: message.has_progress != 0 ? message.progress : nil,
             error: Self.bytes(message.error_text)))
     }
 

@@ -72,7 +72,8 @@ public struct CampaignCreated: Codable, Sendable, Equatable {
     enum CodingKeys: String, CodingKey {
         case id, tenantID = "tenant_id", name, firmwareVersionID = "firmware_version_id", targetGroupID =
             "target_group_id"
-        case rolloutStrategy = "rollout_strategy", rolloutRate = "rollout_rate", abortThreshold = "abort_threshold", plan
+        case rolloutStrategy = "rollout_strategy", rolloutRate = "rollout_rate"
+        case abortThreshold = "abort_threshold", plan
         case totalDevices = "total_devices", actor, idempotencyKey = "idempotency_key"
         case requestDigest = "request_sha256"
     }

@@ -24,20 +24,25 @@ public struct CampaignPlan: Codable, Sendable, Equatable {
     public struct Stage: Codable, Sendable, Equatable {
         /// Of the campaign's devices, those of earlier stages included: over 0, at most 100.
         public var percent: Double
-        /// After the last of the stage's devices has ended.
+        /// Counted from when enough of the stage's devices have ended.
         public var soakSeconds: Double
+        /// So large a share of the devices sent for is enough: one that never answers need not hold up all others.
+        public var endedMin: Double
         /// Share of successes among the devices that have ended, 0 to 1. Nil: one less the abort threshold; without
         /// one, any.
         public var successMin: Double?
 
-        public init(percent: Double, soakSeconds: Double = 0, successMin: Double? = nil) {
+        public init(
+            percent: Double, soakSeconds: Double = 0, successMin: Double? = nil, endedMin: Double = 0.95
+        ) {
             self.percent = percent
             self.soakSeconds = soakSeconds
+            self.endedMin = endedMin
             self.successMin = successMin
         }
 
         enum CodingKeys: String, CodingKey {
-            case percent, soakSeconds = "soak_seconds", successMin = "success_min"
+            case percent, soakSeconds = "soak_seconds", successMin = "success_min", endedMin = "ended_min"
         }
 
         public static let defaults = [
@@ -183,6 +188,7 @@ extension CampaignPlan.Stage {
         let fields = try decoder.container(keyedBy: CodingKeys.self)
         self.init(percent: try fields.decode(Double.self, forKey: .percent))
         try fields.read(.soakSeconds, into: &soakSeconds)
+        try fields.read(.endedMin, into: &endedMin)
         successMin = try fields.decodeIfPresent(Double.self, forKey: .successMin)
     }
 }

@@ -1,5 +1,5 @@
-// What operators told the deciders to do, other than with campaigns: firmware, groups of devices, tenants' settings, and
-// what was refused.
+// What operators told the deciders to do, other than with campaigns: firmware, groups of devices, tenants' settings,
+// and what was refused.
 
 /// Who decides when no person does.
 public enum EngineActor {

@@ -46,7 +46,8 @@ struct AuditLogs: AppendProjection {
         case .segmentsRemoved(let event):
             (tenant, actor, subject) = (Self.everyTenant, "retention", "log:\(event.from)-\(event.to)")
         // The targets belong to the decision before them; what was decided of devices stands in their own rows.
-        case .campaignTargets, .campaignDispatched, .campaignPublished, .campaignDevicesEnded, .broker, .none, .undecodable: return
+        case .campaignTargets, .campaignDispatched, .campaignPublished, .campaignDevicesEnded, .broker, .none,
+            .undecodable: return
         }
         rows.beginRow(fieldCount: 8)
         rows.position(position)

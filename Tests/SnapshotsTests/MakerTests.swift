@@ -185,7 +185,7 @@ import Testing
         let decider = CampaignDecider(writer: log, source: log, clock: { Timestamp(microseconds: 0) }) {
             (try? CampaignState(stored: stored.bytes)).map { CampaignBeginning(state: $0, end: second.file.end) }
         }
-        #expect(try await decider.recover().campaigns.count == whole.campaigns.count)
+        #expect(try await decider.recover().campaignCount == whole.campaignCount)
         // From nothing, nobody can.
         #expect(throws: LogError.self) {
             try SnapshotMaker(

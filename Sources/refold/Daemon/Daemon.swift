@@ -43,6 +43,7 @@ final class Daemon: Sendable {
     private let snapshots: SnapshotKeeper
     private let rebuilds: RebuildKeeper
     private let background: Task<Void, Never>
+    private let engine: Task<Void, Never>
     private let logger: Logger
 
     /// - Parameter onFatal: the log can no longer be written; the process must end, acknowledging nothing.
@@ -161,11 +162,9 @@ final class Daemon: Sendable {
         archive.start(snapshots)
         snapshots.start(for: archive.retention)
         // Ingest does not wait for it, nor fall with it: only commands need what was decided before.
-        Task {
-            do {
-                try await decider.recover()
-            } catch {
-                logger.error("the campaigns cannot be read back, and no command can be taken: \(error)")
+        engine = Task {
+            await decider.run { error in
+                logger.error("the campaigns stand still, and it is tried again: \(error)")
             }
         }
         self.settings = settings
@@ -216,6 +215,8 @@ final class Daemon: Sendable {
         snapshots.stop()
         rebuilds.stop()
         background.cancel()
+        engine.cancel()
+        await engine.value
         await withTaskGroup(of: Void.self) { group in
             // One that was never started (no database yet) has nothing to stop.
             for projector in projectors where reporter.database.state.prepared {

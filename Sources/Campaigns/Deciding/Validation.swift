@@ -1,4 +1,5 @@
 import COpenSSL
+import CampaignRules
 import EventModel
 
 /// Tenant and device ids: 1 to 128 characters of `A-Z a-z 0-9 . _ : -`, as in topics (`DeviceTopic`).
@@ -45,28 +46,65 @@ func validate(_ spec: CampaignSpec) throws(Refusal) {
         throw Refusal(
             .invalidValue, "rollout_strategy must be one of: \(CampaignSpec.strategies.joined(separator: ", "))")
     }
-    if let rate = spec.rolloutRate, rate < 1 {
-        throw Refusal(.invalidValue, "rollout_rate must be 1 or more devices a tick")
+    if let rate = spec.rolloutRate, !(1...1_000_000).contains(rate) {
+        throw Refusal(.invalidValue, "rollout_rate must be 1 to 1,000,000 devices a tick")
     }
     if let threshold = spec.abortThreshold, !(0...1).contains(threshold) {
         throw Refusal(.invalidValue, "abort_threshold is a share of the devices: 0 to 1")
     }
-    guard !spec.devices.isEmpty else { throw Refusal(.invalidValue, "devices must name at least one device") }
-    guard spec.devices.count <= campaignDevicesMax else {
-        throw Refusal(.invalidValue, "devices names \(spec.devices.count); at most \(campaignDevicesMax) are allowed")
+    try checkTimeZone(spec.plan.timeZone)
+    let problems = spec.plan.problems()
+    guard problems.isEmpty else {
+        throw Refusal(.invalidValue, problems.map { "plan.\($0)" }.joined(separator: "; "))
     }
-    var seen = Set<String>(minimumCapacity: spec.devices.count)
+    guard !spec.devices.isEmpty else { throw Refusal(.invalidValue, "devices must name at least one device") }
+    try checkDevices(spec.devices, "devices")
+}
+
+func validate(_ spec: GroupSpec) throws(Refusal) {
+    try checkText(spec.name, "name", max: 200)
+    if let description = spec.description {
+        try checkText(description, "description", max: 4_000, mayBeEmpty: true, lines: true)
+    }
+    switch (spec.devices, spec.query) {
+    case (nil, nil), (.some, .some):
+        throw Refusal(.invalidValue, "a group has either devices or a query")
+    case (let devices?, nil): try checkDevices(devices, "devices")
+    case (nil, let query?):
+        for text in (query.sites ?? []) + (query.firmwareVersions ?? []) + (query.firmwareVersionsNot ?? []) {
+            try checkText(text, "query", max: 200)
+        }
+        if let seconds = query.seenWithinSeconds, !(0...1e10).contains(seconds) {
+            throw Refusal(.invalidValue, "query.seen_within_seconds must not be negative")
+        }
+    }
+}
+
+func checkTimeZone(_ name: String) throws(Refusal) {
+    do {
+        _ = try MaintenanceWindows([], timeZone: name)
+    } catch {
+        throw Refusal(.invalidValue, "time_zone must be a name of the IANA database, such as Europe/Berlin")
+    }
+}
+
+/// Device ids, each once, and not too many of them.
+func checkDevices(_ devices: [String], _ field: String) throws(Refusal) {
+    guard devices.count <= campaignDevicesMax else {
+        throw Refusal(.invalidValue, "\(field) names \(devices.count); at most \(campaignDevicesMax) are allowed")
+    }
+    var seen = Set<String>(minimumCapacity: devices.count)
     var repeated: [String] = []
-    for (index, device) in spec.devices.enumerated() {
+    for (index, device) in devices.enumerated() {
         guard isID(device) else {
             throw Refusal(
                 .invalidValue,
-                "devices[\(index)] is no device id: 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+                "\(field)[\(index)] is no device id: 1 to 128 characters of A-Z a-z 0-9 . _ : -")
         }
         if !seen.insert(device).inserted, repeated.count < 5 { repeated.append(device) }
     }
     guard repeated.isEmpty else {
-        throw Refusal(.invalidValue, "devices names these more than once: \(repeated.joined(separator: ", "))")
+        throw Refusal(.invalidValue, "\(field) names these more than once: \(repeated.joined(separator: ", "))")
     }
 }
 
@@ -105,10 +143,22 @@ extension CommandRequest {
                           spec.checksumSHA256, spec.deviceType] { add(field) }
         case .createCampaign(let spec):
             for field in [spec.name, String(spec.firmwareVersionID), spec.rolloutStrategy,
-                          spec.rolloutRate.map { String($0) }, spec.abortThreshold.map { String($0) }] { add(field) }
-            for device in spec.devices { add(device) }
+                          spec.rolloutRate.map { String($0) }, spec.abortThreshold.map { String($0) },
+                          spec.targetGroupID.map { String($0) }, spec.timeZone] { add(field) }
+            add(String(decoding: ownJSON(spec.plan), as: UTF8.self))
+            // A query may find others the next time; the command is the same.
+            if spec.targetGroupID == nil { for device in spec.devices { add(device) } }
+        case .createGroup(let spec):
+            for field in [spec.name, spec.description] { add(field) }
+            add(spec.query.map { String(decoding: ownJSON($0), as: UTF8.self) })
+            for device in spec.devices ?? [] { add(device) }
+        case .changeMembers(_, let added, let removed):
+            add(String(added.count))
+            for device in added + removed { add(device) }
+        case .configureTenant(let timeZone): add(timeZone)
+        case .retryFailed(_, let kinds): for kind in kinds ?? [] { add(kind.rawValue) }
         case .pause(_, let reason), .abort(_, let reason): add(reason)
-        case .start, .resume: break
+        case .start, .resume, .delete, .deleteGroup: break
         }
         return sha256Hex(bytes)
     }

@@ -1,0 +1,50 @@
+import EventModel
+
+/// What the broker has acknowledged and the log does not say yet. A whole batch is said in a word; of one that is not
+/// complete after a while the devices are named.
+struct Acknowledgements {
+    private struct Batch {
+        let campaign: Int64
+        var devices: Set<String> = []
+        let since: Timestamp
+    }
+    private var batches: [Position: Batch] = [:]
+    private var arrived: [DeviceCommand] = []
+    private static let patienceMicroseconds: Int64 = 2_000_000
+
+    mutating func add(_ command: DeviceCommand) { arrived.append(command) }
+
+    /// The events to append now. They are forgotten here: should the append fail, the commands are sent once more after
+    /// the next start, with the same ids.
+    mutating func take(_ now: Timestamp, _ state: CampaignState) -> [CampaignEvent] {
+        for command in arrived {
+            batches[command.command, default: Batch(campaign: command.campaignID, since: now)]
+                .devices.insert(command.deviceID)
+        }
+        arrived.removeAll(keepingCapacity: true)
+        guard !batches.isEmpty else { return [] }
+        var said: [Int64: [CampaignPublished.Batch]] = [:]
+        for (command, batch) in batches.sorted(by: { $0.key < $1.key }) {
+            let waiting = state.unpublished(batch.campaign, command)
+            let isWhole = waiting.allSatisfy { batch.devices.contains($0) }
+            guard isWhole || now.microseconds - batch.since.microseconds >= Self.patienceMicroseconds else { continue }
+            batches[command] = nil
+            // Answered, ended or forgotten in the meantime: there is nothing to say.
+            guard !waiting.isEmpty else { continue }
+            said[batch.campaign, default: []].append(CampaignPublished.Batch(
+                command: command.rawValue, devices: isWhole ? nil : waiting.filter { batch.devices.contains($0) }))
+        }
+        return said.sorted { $0.key < $1.key }.compactMap { campaign, batches in
+            guard let tenant = state.campaigns[campaign]?.tenantID else { return nil }
+            return .published(CampaignPublished(campaignID: campaign, tenantID: tenant, batches: batches))
+        }
+    }
+}
+
+extension CampaignState {
+    /// Devices whose command of this decision the broker has not acknowledged, as far as the log says.
+    fileprivate func unpublished(_ campaign: Int64, _ command: Position) -> [String] {
+        let indexes = campaigns[campaign]?.unpublished[command] ?? []
+        return indexes.compactMap { campaigns[campaign]?.targets[Int($0)].id }
+    }
+}

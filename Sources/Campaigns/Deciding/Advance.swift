@@ -1,0 +1,256 @@
+import CampaignRules
+import EventModel
+
+// What the engine decides by itself. Pure: the state and the time give the decisions; they take effect when they are
+// folded back from the log.
+
+extension CampaignState {
+    /// At most so many devices are sent for at a time, of one campaign.
+    static let dispatchedAtOnceMax = 5_000
+
+    /// What is to be decided at `now`. Append it, fold it, and ask again until there is nothing: one decision may lead
+    /// to the next.
+    public mutating func advance(_ now: Timestamp) -> [CampaignEvent] {
+        var events: [CampaignEvent] = []
+        // Devices that were given to a campaign in this round.
+        var taken: Set<String> = []
+        for id in campaignIDs {
+            guard let at = campaigns.index(forKey: id) else { continue }
+            events += campaigns.values[at].advance(now) { [busy] address in
+                if let other = busy[address], other != id { return .busy }
+                return taken.insert(address).inserted ? .given : .later
+            }
+        }
+        return events
+    }
+
+    /// When something may be to be decided next, if nothing happens until then; nil: never.
+    public mutating func nextWake(after now: Timestamp) -> Timestamp? {
+        var next: Timestamp?
+        for id in campaignIDs {
+            guard let at = campaigns.index(forKey: id), let wake = campaigns.values[at].nextWake(after: now) else {
+                continue
+            }
+            next = min(next ?? wake, wake)
+        }
+        return next
+    }
+}
+
+extension Campaign {
+    /// Whether a campaign may send for a device.
+    enum Claim {
+        case given
+        /// In flight for another campaign: it queues again when it is free.
+        case busy
+        /// Given to another campaign in this round.
+        case later
+    }
+
+    /// - Parameter take: claims a device, by its address, for this campaign.
+    mutating func advance(_ now: Timestamp, take: (String) -> Claim) -> [CampaignEvent] {
+        guard status != .created else { return [] }
+        let ended = endsByEvidence() + endsByTime(now)
+        if !ended.isEmpty { return ended }
+        if hasEnded { return status == .aborted ? endsOfTheRest("ABORTED") : [] }
+        if let event = judge() { return [event] }
+        if let (code, reason) = closing(now) {
+            let ended = endsOfTheRest(code) + endsInFlight()
+            return ended.isEmpty ? [complete(code, reason)] : ended
+        }
+        guard status == .running else { return [] }
+        if let event = judgeStage(now) { return [event] }
+        if counts.open == 0, retryCount == 0 {
+            return [complete("ALL_ENDED", "every device has ended")]
+        }
+        return dispatch(now, take: take)
+    }
+
+    // MARK: devices
+
+    /// Refusals, versions that were seen.
+    private mutating func endsByEvidence() -> [CampaignEvent] {
+        var ends = Ends(self)
+        verdicts = verdicts.filter { targets[Int($0)].verdict != nil }
+        for index in Set(verdicts).sorted() {
+            guard let verdict = targets[Int(index)].verdict else { continue }
+            ends.add(index, verdict.status, verdict.kind?.rawValue, cause: verdict.cause)
+        }
+        return ends.events
+    }
+
+    /// Devices whose time is over.
+    private mutating func endsByTime(_ now: Timestamp) -> [CampaignEvent] {
+        var ends = Ends(self), due: [Due] = []
+        while let first = timers.min, first.at <= now.microseconds {
+            timers.removeMin()
+            if targets[Int(first.index)].timer == first.at { due.append(first) }
+        }
+        for item in due {
+            // It stands until the decision is folded: an append may fail.
+            timers.insert(item)
+            end(item.index, &ends)
+        }
+        return ends.events
+    }
+
+    /// As what a device in flight ends that gives no result.
+    private func end(_ index: Int32, _ ends: inout Ends) {
+        let target = targets[Int(index)]
+        switch target.part.status {
+        case .verifying:
+            if let shown = target.shown, !shown.isCampaigns {
+                ends.add(index, .failed, OTAFailureKind.rolledBack.rawValue, cause: shown.at)
+            } else {
+                ends.add(index, .failed, OTAFailureKind.notVerified.rawValue)
+            }
+        case .downloading, .installing:
+            if target.hasAnswered { ends.add(index, .timedOut, nil) }
+            else if target.isPublished { ends.add(index, .unreachable, nil) }
+            // That we could not send is no failure of the device's.
+            else { ends.add(index, .skipped, "NOT_SENT") }
+        default: break
+        }
+    }
+
+    /// Devices that were never sent for, or whose command did not get as far as the broker.
+    private mutating func endsOfTheRest(_ code: String) -> [CampaignEvent] {
+        var ends = Ends(self)
+        if counts.pending > 0 {
+            for index in targets.indices where targets[index].part.status == .pending {
+                let neverSeen = plan.delivery == .onConnect && !targets[index].isAwake && code != "ABORTED"
+                ends.add(Int32(index), neverSeen ? .unreachable : .skipped, neverSeen ? nil : code)
+            }
+        }
+        for index in unpublished.values.joined().sorted() { ends.add(index, .skipped, "NOT_SENT") }
+        return ends.events
+    }
+
+    private func endsInFlight() -> [CampaignEvent] {
+        guard counts.inFlight > 0 else { return [] }
+        var ends = Ends(self)
+        let waiting = Set(unpublished.values.joined())
+        for index in targets.indices where targets[index].part.status.isInFlight && !waiting.contains(Int32(index)) {
+            end(Int32(index), &ends)
+        }
+        return ends.events
+    }
+
+    // MARK: the campaign
+
+    /// Whether the results are bad enough to stop.
+    private mutating func judge() -> CampaignEvent? {
+        let action = plan.abort.action
+        guard status == .running || action == .abort else { return nil }
+        if let limit = plan.abort.consecutiveFailuresMax, consecutiveFailures >= limit {
+            return stop("CONSECUTIVE_FAILURES", "\(consecutiveFailures) devices failed one after the other")
+        }
+        guard successes + failures >= plan.abort.resultsMin else { return nil }
+        switch plan.abort.method {
+        case .none: return nil
+        case .ratio:
+            guard AbortRule(threshold: threshold).aborts(succeeded: successes, failed: failures) else { return nil }
+            return stop("ABORT_THRESHOLD", "\(failures) of \(successes + failures) devices failed")
+        case .sequential:
+            guard let test, test.exceeds else { return nil }
+            return stop("ABORT_THRESHOLD", "\(test.explanation)")
+        }
+    }
+
+    /// Success of a stage that is over and has soaked; the next stage, or a stop.
+    private mutating func judgeStage(_ now: Timestamp) -> CampaignEvent? {
+        guard !isLastStage, let since = stageEndedAt, plan.stages.indices.contains(stage),
+            now.microseconds >= since.microseconds + Int64(plan.stages[stage].soakSeconds * 1_000_000)
+        else { return nil }
+        let wanted = plan.stages[stage].successMin ?? threshold.map { 1 - $0 } ?? 0
+        let share = successes + failures == 0 ? 0 : Double(successes) / Double(successes + failures)
+        guard waivedStage == stage || share >= wanted else {
+            return stop(
+                "STAGE_FAILED", "stage \(stage + 1): \(successes) of \(successes + failures) results are successes, "
+                    + "and \(wanted) of them are wanted")
+        }
+        var next = stage + 1
+        while next < plan.stages.count - 1, devicesMax(stage: next) <= begun { next += 1 }
+        var event = CampaignStageBegun(
+            campaignID: id, tenantID: tenantID, stage: next, devicesMax: devicesMax(stage: next), counts: counts)
+        event.cause = lastResult?.rawValue
+        return .stageBegun(event)
+    }
+
+    /// Why the campaign is to end now, finished or not.
+    private func closing(_ now: Timestamp) -> (code: String, reason: String)? {
+        guard let startedAt else { return nil }
+        let elapsed = Double(now.microseconds - startedAt.microseconds) / 1_000_000
+        if elapsed >= plan.timeouts.campaignSeconds {
+            return ("DEADLINE", "\(Int(plan.timeouts.campaignSeconds)) s have passed since its start")
+        }
+        let ended = Double(counts.total - counts.open - retryCount)
+        if plan.completion.share < 1, elapsed >= plan.completion.seconds,
+            ended >= plan.completion.share * Double(counts.total) {
+            return ("SHARE_REACHED", "\(Int(ended)) of \(counts.total) devices have ended")
+        }
+        return nil
+    }
+
+    private func stop(_ code: String, _ reason: String) -> CampaignEvent {
+        let pauses = plan.abort.action == .pause
+        return statusChange(
+            pauses ? .campaignPaused : .campaignAborted, to: pauses ? .paused : .aborted, code, reason)
+    }
+
+    private func complete(_ code: String, _ reason: String) -> CampaignEvent {
+        statusChange(.campaignCompleted, to: .completed, code, reason)
+    }
+
+    private func statusChange(
+        _ schema: CampaignSchema, to status: CampaignStatus, _ code: String, _ reason: String
+    ) -> CampaignEvent {
+        var event = CampaignStatusChanged(
+            campaignID: id, tenantID: tenantID, before: self.status.rawValue, after: status.rawValue,
+            actor: EngineActor.name)
+        event.code = code
+        event.reason = reason
+        event.cause = lastResult?.rawValue
+        event.evidence = evidence.isEmpty ? nil : evidence
+        event.counts = counts
+        return .statusChanged(schema, event)
+    }
+}
+
+/// Collects devices that end, by how they end; a record names at most `targetsPerRecordMax`.
+private struct Ends {
+    private struct Manner: Hashable {
+        let status: OTADeviceStatus
+        let kind: String?
+    }
+    private let campaign: Campaign
+    private var manners: [Manner] = []
+    private var found: [Manner: [(index: Int32, cause: Position?)]] = [:]
+
+    init(_ campaign: Campaign) { self.campaign = campaign }
+
+    mutating func add(_ index: Int32, _ status: OTADeviceStatus, _ kind: String?, cause: Position? = nil) {
+        let manner = Manner(status: status, kind: kind)
+        if found[manner] == nil { manners.append(manner) }
+        found[manner, default: []].append((index, cause))
+    }
+
+    var events: [CampaignEvent] {
+        manners.flatMap { manner -> [CampaignEvent] in
+            let all = found[manner] ?? []
+            return stride(from: 0, to: all.count, by: targetsPerRecordMax).map { start in
+                let part = all[start..<min(start + targetsPerRecordMax, all.count)]
+                var event = CampaignDevicesEnded(
+                    campaignID: campaign.id, tenantID: campaign.tenantID, status: manner.status.rawValue,
+                    kind: manner.kind, devices: part.map { campaign.targets[Int($0.index)].id },
+                    seen: part.map { campaign.targets[Int($0.index)].part.last.rawValue })
+                if part.contains(where: { $0.cause != nil }) {
+                    event.causes = part.map {
+                        ($0.cause ?? campaign.targets[Int($0.index)].part.last).rawValue
+                    }
+                }
+                return CampaignEvent.devicesEnded(event)
+            }
+        }
+    }
+}
