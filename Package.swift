@@ -46,7 +46,7 @@ let package = Package(
         .target(name: "Evidence", dependencies: ["EventModel", "COpenSSL"]),
 
         // what those who decide about campaigns and those who count them must agree on
-        .target(name: "CampaignRules", dependencies: ["EventModel"]),
+        .target(name: "CampaignRules", dependencies: ["EventModel"], swiftSettings: optimisedSwift),
 
         // MQTT → durable log
         .target(
@@ -116,7 +116,8 @@ let package = Package(
 
         // a world in which everything fails, by a seed
         .target(
-            name: "Simulation", dependencies: ["EventModel", "EventLog", "Projections", "Projecting"],
+            name: "Simulation",
+            dependencies: ["EventModel", "CampaignRules", "EventLog", "Projections", "Projecting"],
             swiftSettings: optimisedSwift),
         .executableTarget(name: "RefoldSim", dependencies: ["Simulation"]),
 

@@ -48,6 +48,15 @@ public struct FailureTest: Sendable {
         highest = [Int64](repeating: Self.none, count: 2 * alternatives.count)
     }
 
+    /// Against one rate alone: what it would be if the true rate were known. To measure the price of not knowing it.
+    package init(threshold: Double, errorRate: Double, onlyAgainst rate: Double) {
+        precondition(threshold > 0 && rate > threshold && rate < 1)
+        self.threshold = threshold
+        self.errorRate = errorRate
+        alternatives = [Alternative(rate: rate, threshold: threshold, errorRate: errorRate)]
+        highest = [Self.none, Self.none]
+    }
+
     /// A device is sent for: its sample is the next, number `count`. A device that is tried again has a new sample for
     /// each attempt, or keeps its old one: it is then attempts, or devices, whose failures the threshold allows.
     public mutating func append() {

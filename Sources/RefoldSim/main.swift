@@ -1,4 +1,5 @@
 // refold-sim: runs simulated worlds by their seeds. Exit 0: every invariant held. 1: one did not. 2: wrong usage.
+// refold-sim abort-quality: how good the rule is that ends campaigns, as tables.
 
 import Glibc
 import Simulation
@@ -12,6 +13,10 @@ let usage = """
       --minutes T    goes on with further seeds for so long
       --plant NAME   puts a bug into the code under test: \(Plant.allCases.map(\.rawValue).joined(separator: ", "))
       --quiet        prints only what went wrong, and the sum
+
+    usage: refold-sim abort-quality [--seed N] [--effort SHARE]
+
+      --effort SHARE   of the campaigns that are let go for the record (default 1)
     """
 
 func fail(_ text: String) -> Never {
@@ -30,6 +35,26 @@ var arguments = CommandLine.arguments.dropFirst()
 @MainActor func value(of name: String) -> String {
     guard let text = arguments.popFirst() else { fail("\(name) needs a value") }
     return text
+}
+if arguments.first == "abort-quality" {
+    arguments.removeFirst()
+    var report = AbortQualityReport()
+    while let argument = arguments.popFirst() {
+        switch argument {
+        case "--seed":
+            guard let seed = UInt64(value(of: argument)) else { fail("--seed takes a number") }
+            report.seed = seed
+        case "--effort":
+            guard let share = Double(value(of: argument)), share > 0 else { fail("--effort takes a number above 0") }
+            report.effort = share
+        default: fail("unknown argument \(argument)")
+        }
+    }
+    report.write { line in
+        print(line)
+        fflush(nil)
+    }
+    exit(0)
 }
 while let argument = arguments.popFirst() {
     switch argument {

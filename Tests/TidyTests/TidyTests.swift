@@ -90,7 +90,7 @@ struct LayeringTests {
             "EventModel", "EventLog", "Campaigns", "Queries", "Hummingbird", "HummingbirdCore", "HTTPTypes", "NIOCore",
             "ServiceLifecycle", "Logging",
         ],
-        "Simulation": ["EventModel", "EventLog", "Projections", "Projecting"],
+        "Simulation": ["EventModel", "CampaignRules", "EventLog", "Projections", "Projecting"],
         "RefoldSim": ["Simulation"],
         "FleetSimulator": ["EventModel", "Threading", "CMosquitto", "COpenSSL", "CPlatform"],
     ]
