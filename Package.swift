@@ -94,8 +94,10 @@ let package = Package(
             "EventModel", "CampaignRules", "EventLog", "Decoding", "Threading", "COpenSSL",
             .product(name: "HeapModule", package: "swift-collections"),
         ]),
+        // who may use the API
+        .target(name: "Access", dependencies: ["EventModel", "EventLog", "Threading", "COpenSSL"]),
         .target(name: "ControlAPI", dependencies: [
-            "EventModel", "EventLog", "Campaigns",
+            "EventModel", "EventLog", "Access", "Campaigns",
             .product(name: "Hummingbird", package: "hummingbird"),
         ]),
 
@@ -106,8 +108,8 @@ let package = Package(
         // the executable: composition root and command line
         .executableTarget(name: "refold", dependencies: [
             "EventModel", "Threading", "Evidence", "EventLog", "Ingest", "Projections", "Projecting", "Postgres",
-            "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices", "Queries", "Campaigns", "ControlAPI",
-            "FleetSimulator",
+            "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices", "Queries", "Campaigns", "Access",
+            "ControlAPI", "FleetSimulator",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "AsyncHTTPClient", package: "async-http-client"),
             .product(name: "Logging", package: "swift-log"),
@@ -163,8 +165,9 @@ let package = Package(
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
         .testTarget(name: "CampaignRulesTests", dependencies: ["CampaignRules", "EventModel"]),
         .testTarget(name: "CampaignsTests", dependencies: ["Campaigns", "EventLog", "EventModel"]),
+        .testTarget(name: "AccessTests", dependencies: ["Access", "EventLog", "EventModel"]),
         .testTarget(name: "ControlAPITests", dependencies: [
-            "ControlAPI", "Campaigns", "refold", .product(name: "Yams", package: "Yams"),
+            "ControlAPI", "Access", "Campaigns", "refold", .product(name: "Yams", package: "Yams"),
             .product(name: "HummingbirdTesting", package: "hummingbird"),
         ]),
         .testTarget(

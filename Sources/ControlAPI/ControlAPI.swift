@@ -7,6 +7,7 @@
 // an RFC 9457 problem, 404 and 405 included. A read that names `min_position` is never older than that position.
 // Reads that need PostgreSQL answer 503 while it is away; writes go on. `schemas/openapi.yaml` describes all of it,
 // and a test compares the two.
+import Access
 import Hummingbird
 import HummingbirdCore
 import Logging
@@ -32,7 +33,7 @@ public struct ControlAPI: Sendable {
     /// Every route, in the order in which `schemas/openapi.yaml` lists them.
     var routes: [Route] {
         probeRoutes + systemRoutes + logRoutes + snapshotRoutes + rebuildRoutes + firmwareRoutes
-            + campaignRoutes + deviceRoutes + deadLetterRoutes + parkedRoutes
+            + campaignRoutes + deviceRoutes + deadLetterRoutes + parkedRoutes + sessionRoutes + tokenRoutes
     }
 
     public func router() -> Router<APIContext> {
@@ -42,7 +43,8 @@ public struct ControlAPI: Sendable {
         router.add(middleware: HostMiddleware(policy: policy))
         for route in routes {
             router.on(RouterPath(route.path), method: route.method) { [policy] request, context in
-                try policy.check(route.access, request)
+                var context = context
+                context.principal = try policy.authorize(route, request, context)
                 return try await route.handle(request, context)
             }
         }
@@ -67,32 +69,59 @@ public struct ControlAPI: Sendable {
 
 /// One route: what it is called, who may use it, and what it does.
 struct Route: Sendable {
-    enum Access: Sendable {
+    enum Access: Sendable, Equatable {
         /// Everybody who can reach the port.
         case open
-        /// Open on loopback, else with the token.
-        case read
-        /// Always with the token.
-        case write
+        /// With a token of this role at least; a viewer's reads are open on loopback while there are no tokens.
+        case read(Role)
+        /// Always with a token, of this role at least.
+        case write(Role)
+
+        var isWrite: Bool {
+            if case .write = self { true } else { false }
+        }
+    }
+
+    enum Scope: Sendable {
+        /// The tenant in the path, which must be the token's.
+        case tenant
+        /// All tenants: a token of one is not enough.
+        case system
+        /// Whatever the token is for; the handler keeps to it.
+        case own
     }
 
     let method: HTTPRequest.Method
     /// As in the OpenAPI document: `/api/v1/tenants/{tenant}/firmware`.
     let path: String
     let access: Access
+    let scope: Scope
     let handle: @Sendable (Request, APIContext) async throws -> Response
 
-    static func get(
-        _ path: String, _ access: Access = .read,
+    init(
+        _ method: HTTPRequest.Method, _ path: String, _ access: Access, _ scope: Scope?,
         _ handle: @escaping @Sendable (Request, APIContext) async throws -> Response
-    ) -> Route {
-        Route(method: .get, path: path, access: access, handle: handle)
+    ) {
+        self.method = method
+        self.path = path
+        self.access = access
+        self.scope = scope ?? (path.contains("/{tenant}/") ? .tenant : .system)
+        self.handle = handle
     }
 
-    static func post(
-        _ path: String, _ handle: @escaping @Sendable (Request, APIContext) async throws -> Response
+    static func get(
+        _ path: String, _ access: Access = .read(.viewer), scope: Scope? = nil,
+        _ handle: @escaping @Sendable (Request, APIContext) async throws -> Response
     ) -> Route {
-        Route(method: .post, path: path, access: .write, handle: handle)
+        Route(.get, path, access, scope, handle)
+    }
+
+    /// What concerns one tenant is the operators'; what concerns the system, its admins'.
+    static func post(
+        _ path: String, _ access: Access? = nil, scope: Scope? = nil,
+        _ handle: @escaping @Sendable (Request, APIContext) async throws -> Response
+    ) -> Route {
+        Route(.post, path, access ?? .write(path.contains("/{tenant}/") ? .operator : .admin), scope, handle)
     }
 
     /// Whether a request's path is this route's, whatever its method.
@@ -104,5 +133,8 @@ struct Route: Sendable {
 
 public struct APIContext: RequestContext {
     public var coreContext: CoreRequestContextStorage
+    /// Who asks. Set before a handler runs.
+    var principal = Principal.anonymous
+
     public init(source: Source) { coreContext = .init(source: source) }
 }

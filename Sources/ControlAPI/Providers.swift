@@ -12,6 +12,7 @@ public struct SystemAccess: Sendable {
     public var keeping: any LogKeeping
     public var snapshots: any SnapshotKeeping
     public var rebuilds: any TableRebuilding
+    public var tokens: any TokenKeeping
     public var past: any PastReading
     public var metrics: @Sendable () async -> MetricsSnapshot
     /// What the gate counted of a device; nil when it has seen none of its messages since the start.
@@ -20,7 +21,7 @@ public struct SystemAccess: Sendable {
     public init(
         status: any StatusProviding, projections: any ProjectionControlling, campaigns: any CampaignCommanding,
         queries: any ReadQueries, keeping: any LogKeeping, snapshots: any SnapshotKeeping, past: any PastReading,
-        rebuilds: any TableRebuilding,
+        rebuilds: any TableRebuilding, tokens: any TokenKeeping,
         metrics: @escaping @Sendable () async -> MetricsSnapshot,
         gate: @escaping @Sendable (_ tenant: String, _ device: String) async -> GateStatistics? = { _, _ in nil }
     ) {
@@ -31,6 +32,7 @@ public struct SystemAccess: Sendable {
         self.keeping = keeping
         self.snapshots = snapshots
         self.rebuilds = rebuilds
+        self.tokens = tokens
         self.past = past
         self.metrics = metrics
         self.gate = gate

@@ -192,7 +192,8 @@ extension ControlAPI {
     ) async throws -> Response {
         let tenant = try context.id("tenant")
         let answer = try await system.campaigns.execute(CommandRequest(
-            tenantID: tenant, actor: Self.actor, idempotencyKey: try request.idempotencyKey(), command: command))
+            tenantID: tenant, actor: context.principal.name, idempotencyKey: try request.idempotencyKey(),
+            command: command))
         switch answer {
         case .accepted(let position, let id, let status):
             var response = Response.json(
@@ -206,7 +207,4 @@ extension ControlAPI {
             throw Problem.rejected(code, reason, position: position.rawValue)
         }
     }
-
-    /// There is one token, and this is whose it is.
-    static let actor = "admin"
 }

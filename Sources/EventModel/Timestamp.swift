@@ -103,3 +103,15 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
         return (year, month, dayOfYear - (153 * shifted + 2) / 5 + 1)
     }
 }
+
+/// In JSON: its microseconds.
+extension Timestamp: Codable {
+    public init(from decoder: any Decoder) throws {
+        self.init(microseconds: try decoder.singleValueContainer().decode(Int64.self))
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        try container.encode(microseconds)
+    }
+}

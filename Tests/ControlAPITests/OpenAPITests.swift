@@ -34,8 +34,9 @@ import Yams
             let named = security.map { $0.keys.sorted() }
             switch route.access {
             case .open: #expect(named == [[]], "\(route.path)")
-            case .read: #expect(named == [[], ["token"]], "\(route.path)")
-            case .write: #expect(named == [["token"]], "\(route.path)")
+            case .read(.viewer): #expect(named == [[], ["token"], ["session"]], "\(route.path)")
+            case .read: #expect(named == [["token"], ["session"]], "\(route.path)")
+            case .write: #expect(named == [["token"], ["csrf", "session"]], "\(route.path)")
             }
         }
     }
@@ -58,6 +59,8 @@ import Yams
         #expect(fields("FirmwareRequest") == Set(FirmwareBody.fields))
         #expect(fields("LossRequest") == Set(LossBody.fields))
         #expect(fields("ParkedRetryRequest") == Set(ParkedRetryBody.fields))
+        #expect(fields("LoginRequest") == Set(LoginBody.fields))
+        #expect(fields("TokenRequest") == Set(TokenBody.fields))
         #expect(fields("CampaignRequest") == Set(CampaignBody.fields))
     }
 

@@ -1,3 +1,4 @@
+import Access
 import Campaigns
 import EventLog
 import EventModel
@@ -23,6 +24,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         var waits: [(UInt64, String)] = []
     }
     let facts = Mutex(Facts())
+    let tokens = TokenStandIn()
 
     var requests: [CommandRequest] { facts.withLock { $0.requests } }
     func set(_ change: (inout Facts) -> Void) { facts.withLock { change(&$0) } }
@@ -162,7 +164,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         ControlAPI(
             system: SystemAccess(
                 status: self, projections: self, campaigns: self, queries: self, keeping: self,
-                snapshots: PastStandIn(), past: PastStandIn(), rebuilds: RebuildStandIn(),
+                snapshots: PastStandIn(), past: PastStandIn(), rebuilds: RebuildStandIn(), tokens: tokens,
                 metrics: {
                     var snapshot = MetricsSnapshot()
                     snapshot.add(.logDurableEvents, 11 as UInt64)
@@ -171,7 +173,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
                 gate: { _, device in
                     device == "quiet" ? nil : GateStatistics(accepted: 3, rateLimited: 1, tokens: 9.5)
                 }),
-            policy: AccessPolicy(token: Self.token, bindHost: bindHost, hosts: hosts))
+            policy: AccessPolicy(token: Self.token, bindHost: bindHost, hosts: hosts, book: tokens.book))
     }
 
     func client<T: Sendable>(
@@ -180,5 +182,49 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         var logger = Logger(label: "test")
         logger.logLevel = .critical
         return try await Application(router: api(bindHost: bindHost).router(), logger: logger).test(.router, body)
+    }
+}
+
+/// Tokens without a log.
+final class TokenStandIn: TokenKeeping {
+    let book = AccessBook(clock: { Timestamp(microseconds: 0) })
+    let state = Mutex(AccessState())
+    let requests = Mutex<[AccessRequest]>([])
+
+    init() { book.replace(AccessState()) }
+
+    /// - Returns: its secret.
+    @discardableResult
+    func add(_ name: String, _ role: Role, tenant: String? = nil, revoked: Bool = false) -> String {
+        let secret = "refold_secret_of_\(name)"
+        state.withLock { state in
+            let id = state.nextID, tenant = tenant ?? TokenSpec.allTenants
+            state.apply(.created(TokenCreated(
+                id: id, name: name, role: role.rawValue, tenantID: tenant, secretSHA256: Secrets.sha256(secret),
+                actor: "test")), at: Position(UInt64(id)), time: Timestamp(microseconds: 0))
+            if revoked {
+                state.apply(
+                    .revoked(TokenRevoked(id: id, name: name, tenantID: tenant, actor: "test")),
+                    at: Position(UInt64(id)), time: Timestamp(microseconds: 0))
+            }
+            book.replace(state)
+        }
+        return secret
+    }
+
+    func tokens() async -> [AccessState.Token]? { book.tokens }
+
+    func execute(_ request: AccessRequest) async throws -> AccessAnswer {
+        requests.withLock { $0.append(request) }
+        switch request.command {
+        case .create(let spec):
+            let secret = add(spec.name, spec.role, tenant: spec.tenantID)
+            return .created(position: Position(9), token: book.tokens!.last!, secret: secret)
+        case .revoke(let id):
+            guard let token = book.tokens?.first(where: { $0.id == id }) else {
+                return .rejected(position: Position(9), code: .notFound, reason: "there is no token \(id)")
+            }
+            return .revoked(position: Position(9), token: token)
+        }
     }
 }

@@ -86,8 +86,9 @@ struct LayeringTests {
         "Campaigns": [
             "EventModel", "CampaignRules", "EventLog", "Decoding", "Threading", "COpenSSL", "HeapModule", "Logging",
         ],
+        "Access": ["EventModel", "EventLog", "Threading", "COpenSSL"],
         "ControlAPI": [
-            "EventModel", "EventLog", "Campaigns", "Queries", "Hummingbird", "HummingbirdCore", "HTTPTypes", "NIOCore",
+            "EventModel", "EventLog", "Access", "Campaigns", "Queries", "Hummingbird", "HummingbirdCore", "HTTPTypes", "NIOCore",
             "ServiceLifecycle", "Logging",
         ],
         "Simulation": ["EventModel", "CampaignRules", "EventLog", "Projections", "Projecting"],

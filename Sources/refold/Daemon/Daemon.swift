@@ -1,3 +1,4 @@
+import Access
 import Campaigns
 import ControlAPI
 import EventLog
@@ -43,6 +44,7 @@ final class Daemon: Sendable {
     private let snapshots: SnapshotKeeper
     private let rebuilds: RebuildKeeper
     private let background: Task<Void, Never>
+    private let access: Task<Void, Never>
     private let engine: Task<Void, Never>
     private let logger: Logger
 
@@ -110,6 +112,9 @@ final class Daemon: Sendable {
         let decider = CampaignDecider(writer: log, source: log, clock: { wallClock() }) {
             snapshots.folder.campaigns { logger.error("a damaged snapshot is passed over: \($0)") }
         }
+        let tokens = AccessDecider(writer: log, source: log, clock: { wallClock() }) {
+            snapshots.folder.access(horizon: log.horizon) { logger.error("a damaged snapshot is passed over: \($0)") }
+        }
         let projectors = Self.makeProjectors(
             settings, log: log, databaseURL: databaseURL, snapshots: snapshots, logger: logger)
         let rebuilds = RebuildKeeper(
@@ -137,16 +142,17 @@ final class Daemon: Sendable {
             limitedDevices: { ingest.mostLimited(20) })
         let asOf = AsOf(log: log, snapshots: snapshots.folder, thresholds: PresenceThresholds(
             staleSeconds: Double(settings.staleSeconds), offlineSeconds: Double(settings.offlineSeconds)))
-        let access = SystemAccess(
+        let system = SystemAccess(
             status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(tables: queries),
             keeping: LogKeeper(log: log, projectors: projectors, logger: logger),
-            snapshots: snapshots, past: PastAccess(asOf: asOf), rebuilds: rebuilds,
+            snapshots: snapshots, past: PastAccess(asOf: asOf), rebuilds: rebuilds, tokens: tokens,
             metrics: { await metrics.collect() },
             gate: { tenant, device in
                 ingest.deviceStatistics(tenant: tenant, device: device).map(GateStatistics.init)
             })
 
-        let api = ControlAPI(system: access, policy: AccessPolicy(token: token, bindHost: settings.httpHost))
+        let policy = AccessPolicy(token: token, bindHost: settings.httpHost, book: tokens.book)
+        let api = ControlAPI(system: system, policy: policy)
         let server = try await APIServer.start(api, host: settings.httpHost, port: settings.httpPort, logger: logger)
         background = Task {
             await keeper.watch {
@@ -161,7 +167,9 @@ final class Daemon: Sendable {
         checkpoints.start()
         archive.start(snapshots)
         snapshots.start(for: archive.retention)
-        // Ingest does not wait for it, nor fall with it: only commands need what was decided before.
+        // Ingest does not wait for them, nor fall with them: only commands need what was decided before, and whoever
+        // has no other token than one of the log.
+        self.access = Task { await Self.recover(tokens, logger) }
         engine = Task {
             await decider.run { error in
                 logger.error("the campaigns stand still, and it is tried again: \(error)")
@@ -182,6 +190,21 @@ final class Daemon: Sendable {
         self.logger = logger
         self.api = server
         apiAddress = server.address
+    }
+
+    /// A damaged log may be repaired while the daemon runs: it is tried until it is done.
+    private static func recover(_ tokens: AccessDecider, _ logger: Logger) async {
+        var isTold = false
+        while !Task.isCancelled {
+            do {
+                try await tokens.recover()
+                return
+            } catch {
+                if !isTold { logger.error("tokens cannot be read back; only the data folder's is taken: \(error)") }
+                isTold = true
+            }
+            try? await Task.sleep(for: .seconds(2))
+        }
     }
 
     private static func makeProjectors(
@@ -215,6 +238,7 @@ final class Daemon: Sendable {
         snapshots.stop()
         rebuilds.stop()
         background.cancel()
+        access.cancel()
         engine.cancel()
         await engine.value
         await withTaskGroup(of: Void.self) { group in

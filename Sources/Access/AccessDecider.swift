@@ -1,0 +1,167 @@
+import EventLog
+import EventModel
+import Synchronization
+import Threading
+
+/// Who has which token, for whoever has to know at once: every request does. Written by the decider alone.
+public final class AccessBook: Sendable {
+    private let state = Mutex<AccessState?>(nil)
+    private let clock: @Sendable () -> Timestamp
+
+    /// - Parameter clock: what tells whether a token has expired.
+    public init(clock: @escaping @Sendable () -> Timestamp) { self.clock = clock }
+
+    public enum Finding: Sendable, Equatable {
+        case found(Principal)
+        case unknown
+        /// The log's decisions are not read back yet.
+        case notReady
+    }
+
+    public func find(secret: String) -> Finding {
+        let digest = Secrets.sha256(secret), now = clock()
+        return state.withLock { state in
+            guard let state else { return .notReady }
+            return state.principal(secretSHA256: digest, now: now).map(Finding.found) ?? .unknown
+        }
+    }
+
+    public func find(id: Int64) -> Finding {
+        let now = clock()
+        return state.withLock { state in
+            guard let state else { return .notReady }
+            return state.principal(id: id, now: now).map(Finding.found) ?? .unknown
+        }
+    }
+
+    /// A token exists that opens something, or nobody knows yet: then nothing is open to those who have none.
+    public var hasTokens: Bool {
+        let now = clock()
+        return state.withLock { $0?.tokens.values.contains { $0.isLive(at: now) } ?? true }
+    }
+
+    /// In the order of their ids. Nil until the log's decisions are read back.
+    public var tokens: [AccessState.Token]? {
+        state.withLock { $0?.tokens.values.sorted { $0.id < $1.id } }
+    }
+
+    public func replace(_ new: AccessState) { state.withLock { $0 = new } }
+}
+
+/// A state of before, to go on from.
+public struct AccessBeginning: Sendable {
+    public let state: AccessState
+    /// So many events are folded in it.
+    public let end: Position
+
+    public init(state: AccessState, end: Position) {
+        self.state = state
+        self.end = end
+    }
+}
+
+/// The thin actor around `decide`: one command at a time, each durable before it is answered. On a thread of its own,
+/// because appending and reading block.
+public actor AccessDecider {
+    public nonisolated let book: AccessBook
+    private let writer: any LogWriter
+    private let source: any LogSource
+    private let clock: @Sendable () -> Timestamp
+    private let beginning: @Sendable () -> AccessBeginning?
+    private let executor = ThreadExecutor(name: "access")
+    private var folded: AccessState?
+
+    public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    /// - Parameters:
+    ///   - clock: gives the time that decisions are stamped with; the log raises it where it must.
+    ///   - beginning: a state of before, from a snapshot; nil where there is none.
+    public init(
+        writer: any LogWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
+        beginning: @escaping @Sendable () -> AccessBeginning? = { nil }
+    ) {
+        self.writer = writer
+        self.source = source
+        self.clock = clock
+        self.beginning = beginning
+        book = AccessBook(clock: clock)
+    }
+
+    /// The state, refolded the first time it is asked for; from then on the book knows every token.
+    /// - Throws: `LogError`, `AccessLogError`.
+    @discardableResult
+    public func recover() throws -> AccessState {
+        if let folded { return folded }
+        let durable = Position(source.durableCount)
+        // A snapshot beyond the log's end belongs to a log that was longer once.
+        let start = beginning().flatMap { $0.end <= durable ? $0 : nil }
+        var state = start?.state ?? AccessState()
+        try state.fold((start?.end ?? Position(0))..<durable, of: source)
+        keep(state)
+        return state
+    }
+
+    private func keep(_ state: AccessState) {
+        folded = state
+        book.replace(state)
+    }
+
+    /// Decides, appends, and answers when the decision is durable. A refusal is an answer, not an error.
+    /// - Throws: `AppendError` (nothing was decided, or the log has failed for good), `LogError`, `AccessLogError`.
+    public func execute(_ request: AccessRequest) throws -> AccessAnswer {
+        var state = try recover()
+        let now = clock(), secret = Secrets.token()
+        switch decide(request, state, now: now, secretSHA256: Secrets.sha256(secret)) {
+        case .repeated(let position, let id):
+            guard let token = state.tokens[id] else { preconditionFailure("an answer names no token") }
+            if case .revoke = request.command { return .revoked(position: position, token: token) }
+            return .created(position: position, token: token, secret: nil)
+        case .reject(let event, let refusal):
+            let position = try append(CampaignSchema.commandRejected.rawValue, event, now).lowerBound
+            return .rejected(position: position, code: refusal.code, reason: refusal.reason)
+        case .append(let event):
+            let positions = switch event {
+            case .created(let event): try append(AccessSchema.tokenCreated.rawValue, event, now)
+            case .revoked(let event): try append(AccessSchema.tokenRevoked.rawValue, event, now)
+            }
+            // What counts is what the log holds, its times included. Should that fail, it is refolded at the next
+            // command, since the decision stands.
+            folded = nil
+            try state.fold(positions, of: source)
+            keep(state)
+            switch event {
+            case .created(let event):
+                guard let token = state.tokens[event.id] else { preconditionFailure("a token that was not folded") }
+                return .created(position: positions.lowerBound, token: token, secret: secret)
+            case .revoked(let event):
+                guard let token = state.tokens[event.id] else { preconditionFailure("a token that was not folded") }
+                return .revoked(position: positions.lowerBound, token: token)
+            }
+        }
+    }
+
+    private func append(_ schema: String, _ event: some Encodable, _ now: Timestamp) throws -> Range<Position> {
+        var batch = RecordBatch()
+        batch.append(kind: .decision, schema: schema, receivedAt: now, json: try AccessEvent.json(event))
+        return try writer.append(&batch)
+    }
+}
+
+extension AccessState {
+    /// Folds the decisions in `positions`, which must be durable.
+    /// - Throws: `LogError`, `AccessLogError`.
+    public mutating func fold(_ positions: Range<Position>, of source: any LogSource) throws {
+        guard !positions.isEmpty else { return }
+        let reader = try source.decisionReader(from: positions.lowerBound), block = EventBlock()
+        while reader.position < positions.upperBound, try reader.read(into: block, atLeast: 1 << 20) {
+            try block.forEach { record, position in
+                guard positions.contains(position), let event = try AccessEvent(record, at: position) else { return }
+                apply(event, at: position, time: record.receivedAt)
+            }
+        }
+        guard reader.position >= positions.upperBound else {
+            throw LogError(
+                .outOfRange, "the log ends at \(reader.position), before its durable end \(positions.upperBound)")
+        }
+    }
+}

@@ -1,0 +1,198 @@
+import EventModel
+
+/// A token as whoever wants it describes it.
+public struct TokenSpec: Sendable, Equatable {
+    public var name: String
+    public var role: Role
+    /// Nil: all tenants.
+    public var tenantID: String?
+    /// From its creation; nil: until it is revoked.
+    public var lifetimeSeconds: Double?
+
+    public init(name: String, role: Role, tenantID: String? = nil, lifetimeSeconds: Double? = nil) {
+        self.name = name
+        self.role = role
+        self.tenantID = tenantID
+        self.lifetimeSeconds = lifetimeSeconds
+    }
+
+    /// On the record, in place of a tenant.
+    public static let allTenants = "*"
+    public static let lifetimeSecondsMax = 100.0 * 365 * 24 * 3600
+}
+
+public enum AccessCommand: Sendable, Equatable {
+    case create(TokenSpec)
+    case revoke(Int64)
+
+    /// The name on the record (`command.rejected/1`).
+    public var name: String {
+        switch self {
+        case .create: "token.create"
+        case .revoke: "token.revoke"
+        }
+    }
+}
+
+/// A command with who gives it and under which idempotency key.
+public struct AccessRequest: Sendable, Equatable {
+    public var principal: Principal
+    /// At most 255 characters; the same key gets the same answer for 24 hours.
+    public var idempotencyKey: String?
+    public var command: AccessCommand
+
+    public init(principal: Principal, idempotencyKey: String? = nil, command: AccessCommand) {
+        self.principal = principal
+        self.idempotencyKey = idempotencyKey
+        self.command = command
+    }
+
+    var digest: String {
+        switch command {
+        case .create(let spec):
+            // No field may hold a line break: names and tenants keep to the grammar of ids.
+            let fields = [
+                "create", spec.name, spec.role.rawValue, spec.tenantID ?? TokenSpec.allTenants,
+                spec.lifetimeSeconds.map { String($0) } ?? "",
+            ]
+            return Secrets.sha256(fields.joined(separator: "\n"))
+        case .revoke(let id): return Secrets.sha256("revoke\n\(id)")
+        }
+    }
+}
+
+/// What whoever asked is told, once it is durable.
+public enum AccessAnswer: Sendable, Equatable {
+    /// `secret` is nil where the token had been created before, under the same idempotency key: it is told once.
+    case created(position: Position, token: AccessState.Token, secret: String?)
+    case revoked(position: Position, token: AccessState.Token)
+    case rejected(position: Position, code: AccessRefusal.Code, reason: String)
+}
+
+public struct AccessRefusal: Error, Sendable, Equatable {
+    public enum Code: String, Sendable {
+        case notFound = "not_found", invalidValue = "invalid_value", nameTaken = "name_taken"
+        case illegalTransition = "illegal_transition", keyReused = "idempotency_key_reused"
+    }
+    public let code: Code
+    public let reason: String
+
+    init(_ code: Code, _ reason: String) {
+        self.code = code
+        self.reason = reason
+    }
+}
+
+enum AccessDecision: Sendable, Equatable {
+    case append(AccessEvent)
+    case reject(CommandRejected, AccessRefusal)
+    /// The same command under the same key was answered before: nothing is appended.
+    case repeated(position: Position, id: Int64)
+}
+
+/// Tokens that open something, at once.
+public let tokensMax = 10_000
+
+/// The rule. Pure: the same request, state, time and secret give the same decision.
+func decide(
+    _ request: AccessRequest, _ state: AccessState, now: Timestamp, secretSHA256: String
+) -> AccessDecision {
+    let digest = request.idempotencyKey.map { _ in request.digest }
+    if let key = request.idempotencyKey,
+        let stored = state.answer(actor: request.principal.name, key: key, now: now) {
+        if stored.digest == digest { return .repeated(position: Position(stored.position), id: stored.id) }
+        return reject(request, AccessRefusal(
+            .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))
+    }
+    do {
+        return .append(try accept(request, state, now, digest, secretSHA256))
+    } catch {
+        return reject(request, error)
+    }
+}
+
+private func accept(
+    _ request: AccessRequest, _ state: AccessState, _ now: Timestamp, _ digest: String?, _ secretSHA256: String
+) throws(AccessRefusal) -> AccessEvent {
+    switch request.command {
+    case .create(let spec):
+        try check(spec, request.principal, state, now)
+        var event = TokenCreated(
+            id: state.nextID, name: spec.name, role: spec.role.rawValue,
+            tenantID: spec.tenantID ?? TokenSpec.allTenants, secretSHA256: secretSHA256,
+            actor: request.principal.name)
+        event.expiresAt = spec.lifetimeSeconds.map { now.microseconds + Int64($0 * 1_000_000) }
+        event.idempotencyKey = request.idempotencyKey
+        event.requestDigest = digest
+        return .created(event)
+    case .revoke(let id):
+        guard let token = state.tokens[id], request.principal.mayGovern(token) else {
+            throw AccessRefusal(.notFound, "there is no token \(id)")
+        }
+        guard token.revokedAt == nil else {
+            throw AccessRefusal(.illegalTransition, "the token \(id) has been revoked already")
+        }
+        var event = TokenRevoked(
+            id: id, name: token.name, tenantID: token.tenantID ?? TokenSpec.allTenants,
+            actor: request.principal.name)
+        event.idempotencyKey = request.idempotencyKey
+        event.requestDigest = digest
+        return .revoked(event)
+    }
+}
+
+extension Principal {
+    /// Of a tenant's tokens the tenant's admins decide; of all, those of all tenants.
+    public func mayGovern(_ token: AccessState.Token) -> Bool { tenantID == nil || tenantID == token.tenantID }
+}
+
+private func check(
+    _ spec: TokenSpec, _ principal: Principal, _ state: AccessState, _ now: Timestamp
+) throws(AccessRefusal) {
+    func refuse(_ reason: String) -> AccessRefusal { AccessRefusal(.invalidValue, reason) }
+    let grammar = "1 to 128 characters of A-Z a-z 0-9 . _ : -"
+    guard isName(spec.name) else { throw refuse("name must be \(grammar)") }
+    guard !Principal.reservedNames.contains(spec.name.lowercased()) else {
+        throw refuse("the name \(spec.name) stands for somebody else on the record; take another")
+    }
+    if let tenant = spec.tenantID, !isName(tenant) { throw refuse("tenant must be \(grammar)") }
+    guard principal.tenantID == nil || principal.tenantID == spec.tenantID else {
+        throw refuse("a token of one tenant creates tokens of that tenant only: tenant must be \(principal.tenantID!)")
+    }
+    if let lifetime = spec.lifetimeSeconds, !(1...TokenSpec.lifetimeSecondsMax).contains(lifetime) {
+        throw refuse("lifetime_seconds must be 1 to \(Int64(TokenSpec.lifetimeSecondsMax))")
+    }
+    let live = state.tokens.values.filter { $0.isLive(at: now) }
+    // A name is who it was, on the record: two of one name in one tenant's record could not be told apart. What names
+    // other tenants have is told to nobody.
+    let isTaken = live.contains { other in
+        other.name == spec.name
+            && (other.tenantID == spec.tenantID || other.tenantID == nil || spec.tenantID == nil)
+    }
+    guard !isTaken else {
+        throw AccessRefusal(.nameTaken, "there is a token \(spec.name) already; revoke it, or take another name")
+    }
+    guard live.count < tokensMax else { throw refuse("there are \(tokensMax) tokens already; revoke some") }
+}
+
+private func reject(_ request: AccessRequest, _ refusal: AccessRefusal) -> AccessDecision {
+    let subject = if case .revoke(let id) = request.command { "token:\(id)" } else { "" }
+    // Without the key: an idempotency key's answer is kept for what was done.
+    var event = CommandRejected(
+        command: request.command.name, subject: subject,
+        tenantID: request.principal.tenantID ?? TokenSpec.allTenants, actor: request.principal.name,
+        reason: refusal.reason)
+    event.code = refusal.code.rawValue
+    return .reject(event, refusal)
+}
+
+/// The grammar of ids, as in topics.
+func isName(_ text: String) -> Bool {
+    let bytes = text.utf8
+    return (1...DeviceTopic.idBytesMax).contains(bytes.count) && bytes.allSatisfy { byte in
+        switch byte {
+        case 0x30...0x3A, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
+        default: false
+        }
+    }
+}

@@ -1,0 +1,62 @@
+// Who may use the API, on the record. Secrets are not: their SHA-256 is, which is enough to know one again.
+
+/// What was decided about access (`EventKind.decision`).
+public enum AccessSchema: String, Sendable, CaseIterable {
+    case tokenCreated = "token.created/1"
+    case tokenRevoked = "token.revoked/1"
+}
+
+public struct TokenCreated: Codable, Sendable, Equatable {
+    public var id: Int64
+    /// Who acts with it: the `actor` of what is done with it.
+    public var name: String
+    /// `admin`, `operator` or `viewer`.
+    public var role: String
+    /// The one tenant that it is for; `*`: all of them, and the system itself.
+    public var tenantID: String
+    /// SHA-256 of the secret, in hex.
+    public var secretSHA256: String
+    /// Microseconds since 1970; nil: until it is revoked.
+    public var expiresAt: Int64?
+    public var actor: String
+    public var idempotencyKey: String?
+    /// SHA-256 of the command, in hex: the same key with another command is refused.
+    public var requestDigest: String?
+
+    public init(id: Int64, name: String, role: String, tenantID: String, secretSHA256: String, actor: String) {
+        self.id = id
+        self.name = name
+        self.role = role
+        self.tenantID = tenantID
+        self.secretSHA256 = secretSHA256
+        self.actor = actor
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case id, name, role, tenantID = "tenant_id", secretSHA256 = "secret_sha256", expiresAt = "expires_at", actor
+        case idempotencyKey = "idempotency_key", requestDigest = "request_sha256"
+    }
+}
+
+/// From here on it opens nothing.
+public struct TokenRevoked: Codable, Sendable, Equatable {
+    public var id: Int64
+    public var name: String
+    public var tenantID: String
+    public var actor: String
+    public var idempotencyKey: String?
+    /// SHA-256 of the command, in hex: the same key with another command is refused.
+    public var requestDigest: String?
+
+    public init(id: Int64, name: String, tenantID: String, actor: String) {
+        self.id = id
+        self.name = name
+        self.tenantID = tenantID
+        self.actor = actor
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case id, name, tenantID = "tenant_id", actor, idempotencyKey = "idempotency_key"
+        case requestDigest = "request_sha256"
+    }
+}
