@@ -88,8 +88,8 @@ struct LayeringTests {
         ],
         "Access": ["EventModel", "EventLog", "Threading", "COpenSSL"],
         "ControlAPI": [
-            "EventModel", "EventLog", "Access", "Campaigns", "Queries", "Hummingbird", "HummingbirdCore", "HTTPTypes", "NIOCore",
-            "ServiceLifecycle", "Logging",
+            "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "Queries", "Hummingbird",
+            "HummingbirdCore", "HTTPTypes", "NIOCore", "ServiceLifecycle", "Logging",
         ],
         "Simulation": ["EventModel", "CampaignRules", "EventLog", "Projections", "Projecting"],
         "RefoldSim": ["Simulation"],
