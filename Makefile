@@ -1,8 +1,9 @@
 # make run: from a clone to a running demo. make test: everything, from nothing.
 PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev liblz4-dev zlib1g-dev libsimdjson-dev \
            openssl pkg-config postgresql
-# For the tests only: promtool and systemd-analyze check what packaging/ holds, and the naive fold is Python.
-TEST_PACKAGES = prometheus systemd python3 python3-cryptography
+# For the tests only: promtool and systemd-analyze check what packaging/ holds, the naive fold is Python, and the pages
+# are used in a real browser.
+TEST_PACKAGES = prometheus systemd python3 python3-cryptography chromium chromium-driver
 
 .PHONY: run build test bench fuzz packages install soak rewrite-cases
 

@@ -96,8 +96,11 @@ let package = Package(
         ]),
         // who may use the API
         .target(name: "Access", dependencies: ["EventModel", "EventLog", "Threading", "COpenSSL"]),
+        // pages for people, and the API beneath them
+        .target(name: "WebPages", exclude: ["Files"], plugins: ["EmbedPages"]),
+        .plugin(name: "EmbedPages", capability: .buildTool()),
         .target(name: "ControlAPI", dependencies: [
-            "EventModel", "EventLog", "Access", "Campaigns",
+            "EventModel", "EventLog", "Access", "Campaigns", "WebPages",
             .product(name: "Hummingbird", package: "hummingbird"),
         ]),
 

@@ -34,10 +34,11 @@ public struct ControlAPI: Sendable {
     var routes: [Route] {
         probeRoutes + systemRoutes + logRoutes + snapshotRoutes + rebuildRoutes + firmwareRoutes
             + campaignRoutes + deviceRoutes + deadLetterRoutes + parkedRoutes + sessionRoutes + tokenRoutes
+            + eventRoutes
     }
 
     public func router() -> Router<APIContext> {
-        let routes = self.routes
+        let routes = self.routes + pageRoutes
         let router = Router(context: APIContext.self, options: [.autoGenerateHeadEndpoints])
         router.add(middleware: ProblemMiddleware(routes: routes))
         router.add(middleware: HostMiddleware(policy: policy))

@@ -17,13 +17,16 @@ public struct SystemAccess: Sendable {
     public var metrics: @Sendable () async -> MetricsSnapshot
     /// What the gate counted of a device; nil when it has seen none of its messages since the start.
     public var gate: @Sendable (_ tenant: String, _ device: String) async -> GateStatistics?
+    /// The event at a position; nil when there is none yet. Throws `LogError`.
+    public var event: @Sendable (_ position: UInt64) async throws -> RecordedEvent?
 
     public init(
         status: any StatusProviding, projections: any ProjectionControlling, campaigns: any CampaignCommanding,
         queries: any ReadQueries, keeping: any LogKeeping, snapshots: any SnapshotKeeping, past: any PastReading,
         rebuilds: any TableRebuilding, tokens: any TokenKeeping,
         metrics: @escaping @Sendable () async -> MetricsSnapshot,
-        gate: @escaping @Sendable (_ tenant: String, _ device: String) async -> GateStatistics? = { _, _ in nil }
+        gate: @escaping @Sendable (_ tenant: String, _ device: String) async -> GateStatistics? = { _, _ in nil },
+        event: @escaping @Sendable (_ position: UInt64) async throws -> RecordedEvent? = { _ in nil }
     ) {
         self.status = status
         self.projections = projections
@@ -36,6 +39,7 @@ public struct SystemAccess: Sendable {
         self.past = past
         self.metrics = metrics
         self.gate = gate
+        self.event = event
     }
 }
 

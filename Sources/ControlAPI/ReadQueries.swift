@@ -107,6 +107,8 @@ public struct CampaignDeviceFilter: Sendable, Equatable {
 /// Rows of the tables. Objects have the tables' column names; times are RFC 3339; a dead letter's payload is
 /// `payload_base64`. Where a tenant is named, row-level security holds: rows of another are not there.
 public protocol ReadQueries: Sendable {
+    /// `{"tenant_id", "devices", "online", "stale", "offline"}`, by name; of one tenant, or of all.
+    func tenants(only tenant: String?) async throws(QueryError) -> [JSONRow]
     func device(tenant: String, device: String) async throws(QueryError) -> JSONRow?
     func devices(tenant: String, filter: DeviceFilter, page: TextPageRequest) async throws(QueryError) -> JSONTextPage
     /// `{"online", "stale", "offline"}`: how many of the tenant's devices.

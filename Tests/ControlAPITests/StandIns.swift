@@ -94,6 +94,9 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         guard page.after == nil || page.after == 9 else { return JSONPage(rows: [try row(#"{"id":3}"#)!]) }
         return JSONPage(rows: [try row(#"{"id":1}"#)!, try row(#"{"id":2}"#)!], next: 2)
     }
+    func tenants(only tenant: String?) async throws(QueryError) -> [JSONRow] {
+        [try row(#"{"tenant_id":"\#(tenant ?? "acme")","devices":1,"online":1,"stale":0,"offline":0}"#)!]
+    }
     func device(tenant: String, device: String) async throws(QueryError) -> JSONRow? {
         try row(device == "gone" ? nil : #"{"tenant_id":"\#(tenant)","device_id":"\#(device)"}"#)
     }

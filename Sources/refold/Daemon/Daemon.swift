@@ -149,7 +149,8 @@ final class Daemon: Sendable {
             metrics: { await metrics.collect() },
             gate: { tenant, device in
                 ingest.deviceStatistics(tenant: tenant, device: device).map(GateStatistics.init)
-            })
+            },
+            event: { [lookup = EventLookup(log: log)] in try await lookup.event(at: $0) })
 
         let policy = AccessPolicy(token: token, bindHost: settings.httpHost, book: tokens.book)
         let api = ControlAPI(system: system, policy: policy)

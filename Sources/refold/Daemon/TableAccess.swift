@@ -7,6 +7,10 @@ import Queries
 struct TableAccess: ReadQueries {
     let tables: TableQueries
 
+    func tenants(only tenant: String?) async throws(QueryError) -> [JSONRow] {
+        try await ask { () async throws(PostgresError) in try await tables.tenants(only: tenant) }.map(JSONRow.init)
+    }
+
     // MARK: devices
 
     func device(tenant: String, device: String) async throws(QueryError) -> JSONRow? {

@@ -1,0 +1,29 @@
+import Postgres
+
+// Who there is.
+
+extension TableQueries {
+    /// Tenants that have a device, firmware or a campaign, and how their devices are.
+    /// - Parameter tenant: only this one; nil: all.
+    public func tenants(only tenant: String?) throws(PostgresError) -> [String] {
+        var parameters = Parameters()
+        parameters.text(tenant ?? "")
+        let sql = """
+            with devices as (
+                select tenant_id, count(*) as devices,
+                       count(*) filter (where status = 'ONLINE') as online,
+                       count(*) filter (where status = 'STALE') as stale,
+                       count(*) filter (where status = 'OFFLINE') as offline
+                from refold.device_status where $1 = '' or tenant_id = $1 group by tenant_id),
+            names as (
+                select tenant_id from devices union
+                select tenant_id from refold.firmware_versions where $1 = '' or tenant_id = $1 union
+                select tenant_id from refold.ota_campaigns where $1 = '' or tenant_id = $1)
+            select row_to_json(t)::text from (
+                select tenant_id, coalesce(devices, 0) as devices, coalesce(online, 0) as online,
+                       coalesce(stale, 0) as stale, coalesce(offline, 0) as offline
+                from names left join devices using (tenant_id) order by tenant_id) as t
+            """
+        return try all(sql, parameters, tenant: tenant)
+    }
+}

@@ -1,0 +1,7 @@
+// Where the pages are.
+import { tenantPath } from './api.js';
+
+export const campaignPage = (tenant, id) => tenantPath(tenant, 'campaigns', String(id));
+export const devicePage = (tenant, device) => tenantPath(tenant, 'devices', device);
+/** /campaigns, /campaigns/new or /devices of a tenant. */
+export const listPage = (path, tenant) => `${path}?tenant=${encodeURIComponent(tenant)}`;
