@@ -50,11 +50,12 @@ struct SendingTests {
         throw Timeout(what: what)
     }
     private struct Timeout: Error { var what: String }
+    private struct Refused: Error { var answer: CommandAnswer }
 
     private func begin(_ decider: CampaignDecider, devices: Int, _ plan: CampaignPlan = CampaignPlan()) async throws {
         func run(_ command: CampaignCommand) async throws {
             let answer = try await decider.execute(CommandRequest(tenantID: "t", actor: "op", command: command))
-            guard case .accepted = answer else { return Issue.record("\(answer)") }
+            guard case .accepted = answer else { throw Refused(answer: answer) }
         }
         try await run(.addFirmware(FirmwareSpec(version: "2.0", fileURL: "https://x/2.0")))
         try await run(.createCampaign(CampaignSpec(
