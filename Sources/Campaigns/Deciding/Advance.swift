@@ -70,18 +70,18 @@ extension Campaign {
 
     /// Refusals, versions that were seen.
     private mutating func endsByEvidence() -> [CampaignEvent] {
-        var ends = Ends(self)
+        var ends = Ends()
         verdicts = verdicts.filter { targets[Int($0)].verdict != nil }
         for index in Set(verdicts).sorted() {
             guard let verdict = targets[Int(index)].verdict else { continue }
             ends.add(index, verdict.status, verdict.kind?.rawValue, cause: verdict.cause)
         }
-        return ends.events
+        return ends.events(of: self)
     }
 
     /// Devices whose time is over.
     private mutating func endsByTime(_ now: Timestamp) -> [CampaignEvent] {
-        var ends = Ends(self), due: [Due] = []
+        var ends = Ends(), due: [Due] = []
         while let first = timers.min, first.at <= now.microseconds {
             timers.removeMin()
             if targets[Int(first.index)].timer == first.at { due.append(first) }
@@ -91,7 +91,7 @@ extension Campaign {
             timers.insert(item)
             end(item.index, &ends)
         }
-        return ends.events
+        return ends.events(of: self)
     }
 
     /// As what a device in flight ends that gives no result.
@@ -115,7 +115,7 @@ extension Campaign {
 
     /// Devices that were never sent for, or whose command did not get as far as the broker.
     private mutating func endsOfTheRest(_ code: String) -> [CampaignEvent] {
-        var ends = Ends(self)
+        var ends = Ends()
         if counts.pending > 0 {
             for index in targets.indices where targets[index].part.status == .pending {
                 let neverSeen = plan.delivery == .onConnect && !targets[index].isAwake && code != "ABORTED"
@@ -123,17 +123,17 @@ extension Campaign {
             }
         }
         for index in unpublished.values.joined().sorted() { ends.add(index, .skipped, "NOT_SENT") }
-        return ends.events
+        return ends.events(of: self)
     }
 
     private func endsInFlight() -> [CampaignEvent] {
         guard counts.inFlight > 0 else { return [] }
-        var ends = Ends(self)
+        var ends = Ends()
         let waiting = Set(unpublished.values.joined())
         for index in targets.indices where targets[index].part.status.isInFlight && !waiting.contains(Int32(index)) {
             end(Int32(index), &ends)
         }
-        return ends.events
+        return ends.events(of: self)
     }
 
     // MARK: the campaign
@@ -223,11 +223,9 @@ private struct Ends {
         let status: OTADeviceStatus
         let kind: String?
     }
-    private let campaign: Campaign
+    // It holds nothing of the campaign: a second reference would have its queues copied at their next change.
     private var manners: [Manner] = []
     private var found: [Manner: [(index: Int32, cause: Position?)]] = [:]
-
-    init(_ campaign: Campaign) { self.campaign = campaign }
 
     mutating func add(_ index: Int32, _ status: OTADeviceStatus, _ kind: String?, cause: Position? = nil) {
         let manner = Manner(status: status, kind: kind)
@@ -235,7 +233,7 @@ private struct Ends {
         found[manner, default: []].append((index, cause))
     }
 
-    var events: [CampaignEvent] {
+    func events(of campaign: Campaign) -> [CampaignEvent] {
         manners.flatMap { manner -> [CampaignEvent] in
             let all = found[manner] ?? []
             return stride(from: 0, to: all.count, by: targetsPerRecordMax).map { start in
