@@ -3,7 +3,7 @@
 import { h, s, render } from '../core/dom.js';
 import { compact, count, moment } from '../core/format.js';
 
-const HEIGHT = 220, LEFT = 46, RIGHT = 10, TOP = 18, BOTTOM = 24;
+const HEIGHT = 220, LEFT = 46, RIGHT = 18, TOP = 18, BOTTOM = 24;
 const BANDS = [['succeeded', 'Succeeded', 'good'], ['failed', 'Failed', 'bad'], ['skipped', 'Skipped', 'skip'],
   ['in_flight', 'In flight', 'busy']];
 
@@ -45,7 +45,7 @@ export function progressChart() {
         s('line', { x1: LEFT, x2: width - RIGHT, y1: y(top * share), y2: y(top * share) }),
         s('text', { x: LEFT - 6, y: y(top * share) + 4, 'text-anchor': 'end' }, compact(top * share)))),
       bands,
-      timeTicks(from, to, Math.max(2, Math.floor(width / 130))).map((time) =>
+      timeTicks(from, to, Math.max(2, Math.floor(width / 130))).filter((time) => x(time) < width - 22).map((time) =>
         s('text', { class: 'tick', x: x(time), y: HEIGHT - 7, 'text-anchor': 'middle' }, tickText(time, to - from))),
       marks.map((mark) => s('g', { class: `mark-at ${mark.kind}` },
         s('line', { x1: x(mark.time), x2: x(mark.time), y1: TOP - 4, y2: HEIGHT - BOTTOM }),
