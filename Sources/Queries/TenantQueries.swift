@@ -9,12 +9,15 @@ extension TableQueries {
         var parameters = Parameters()
         parameters.text(tenant ?? "")
         let sql = """
-            with devices as (
-                select tenant_id, count(*) as devices,
-                       count(*) filter (where status = 'ONLINE') as online,
-                       count(*) filter (where status = 'STALE') as stale,
-                       count(*) filter (where status = 'OFFLINE') as offline
-                from refold.device_status where $1 = '' or tenant_id = $1 group by tenant_id),
+            with moments as materialized (
+                select now() - make_interval(secs => stale_after_seconds) as stale_before,
+                       now() - make_interval(secs => offline_after_seconds) as offline_before
+                from refold.presence_thresholds),
+            devices as (
+                select tenant_id, count(*) as devices, count(*) filter (where last_seen_at >= stale_before) as online,
+                       count(*) filter (where last_seen_at < stale_before and last_seen_at >= offline_before) as stale,
+                       count(*) filter (where last_seen_at is null or last_seen_at < offline_before) as offline
+                from refold.device_status, moments where $1 = '' or tenant_id = $1 group by tenant_id),
             names as (
                 select tenant_id from devices union
                 select tenant_id from refold.firmware_versions where $1 = '' or tenant_id = $1 union
