@@ -170,7 +170,7 @@ let package = Package(
         .testTarget(name: "CampaignsTests", dependencies: ["Campaigns", "EventLog", "EventModel"]),
         .testTarget(name: "AccessTests", dependencies: ["Access", "EventLog", "EventModel"]),
         .testTarget(name: "ControlAPITests", dependencies: [
-            "ControlAPI", "Access", "Campaigns", "refold", .product(name: "Yams", package: "Yams"),
+            "ControlAPI", "Access", "Campaigns", "WebPages", "refold", .product(name: "Yams", package: "Yams"),
             .product(name: "HummingbirdTesting", package: "hummingbird"),
         ]),
         .testTarget(
