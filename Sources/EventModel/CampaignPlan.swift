@@ -28,8 +28,8 @@ public struct CampaignPlan: Codable, Sendable, Equatable {
         public var soakSeconds: Double
         /// So large a share of the devices sent for is enough: one that never answers need not hold up all others.
         public var endedMin: Double
-        /// Share of successes among the devices that have ended, 0 to 1. Nil: one less the abort threshold; without
-        /// one, any.
+        /// Share of successes among the results, 0 to 1; without it one success is enough. A small stage says little
+        /// about a share: whether it fails too often is for the abort rule to judge.
         public var successMin: Double?
 
         public init(

@@ -91,6 +91,28 @@ struct RolloutTests {
         #expect(trace.status == .running && trace.campaign().stage == 1 && trace.sent().count == 200)
     }
 
+    @Test func aStageOfWhichNobodyAnswersIsNoSuccess() {
+        var trace = EngineTrace(devices: 200, strategy: "canary") {
+            $0.stages = [.init(percent: 1), .init(percent: 100)]
+            $0.timeouts.acknowledgeSeconds = 60
+        }
+        trace.advance()
+        trace.publish()
+        trace.pass(seconds: 60)
+        #expect(trace.status == .aborted && trace.lastStatusChange?.code == "STAGE_FAILED")
+        #expect(trace.campaign().counts.skipped == 198)
+    }
+
+    @Test func oneFailureInASmallStageIsNoReasonToStop() {
+        var trace = EngineTrace(devices: 200, threshold: 0.05, strategy: "canary") {
+            $0.stages = [.init(percent: 2), .init(percent: 100)]
+        }
+        trace.advance()
+        for device in ["d1", "d2", "d3"] { trace.report(device, .downloading, .installing, .success) }
+        trace.report("d4", .downloading, .installing, .failed)
+        #expect(trace.status == .running && trace.campaign().stage == 1)
+    }
+
     @Test func aDeviceRunsOneCampaignAtATime() {
         var trace = EngineTrace(devices: 2)
         trace.create(devices: ["d2", "d3"])

@@ -162,12 +162,13 @@ extension Campaign {
         guard !isLastStage, let since = stageEndedAt, plan.stages.indices.contains(stage),
             now.microseconds >= since.microseconds + Int64(plan.stages[stage].soakSeconds * 1_000_000)
         else { return nil }
-        let wanted = plan.stages[stage].successMin ?? threshold.map { 1 - $0 } ?? 0
-        let share = successes + failures == 0 ? 0 : Double(successes) / Double(successes + failures)
-        guard waivedStage == stage || share >= wanted else {
+        let results = successes + failures, wanted = plan.stages[stage].successMin
+        // Whether it fails too often is the abort rule's to judge: few results say little. But none must say nothing.
+        let isEnough = successes > 0 && Double(successes) >= (wanted ?? 0) * Double(results)
+        guard waivedStage == stage || wanted == 0 || isEnough else {
+            let condition = wanted.map { "a share of \($0) is wanted" } ?? "one at least is wanted"
             return stop(
-                "STAGE_FAILED", "stage \(stage + 1): \(successes) of \(successes + failures) results are successes, "
-                    + "and \(wanted) of them are wanted")
+                "STAGE_FAILED", "stage \(stage + 1): \(successes) of \(results) results are successes; \(condition)")
         }
         var next = stage + 1
         while next < plan.stages.count - 1, devicesMax(stage: next) <= begun { next += 1 }
