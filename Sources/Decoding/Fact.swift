@@ -150,6 +150,8 @@ public enum OwnFact {
     case groupDeleted(GroupDeleted)
     case tenantConfigured(TenantConfigured)
     case commandRejected(CommandRejected)
+    case tokenCreated(TokenCreated)
+    case tokenRevoked(TokenRevoked)
     case lossAccepted(LossAccepted)
     case segmentsRemoved(SegmentsRemoved)
     /// A schema that this version does not know, or a kind of record that holds no such event.

@@ -115,6 +115,12 @@ public final class FactDecoder {
                 case .clockStepped, .snapshotCreated, nil: return .none
                 }
             }
+            if let known = AccessSchema(rawValue: schema) {
+                return switch known {
+                case .tokenCreated: .tokenCreated(try Self.own(record))
+                case .tokenRevoked: .tokenRevoked(try Self.own(record))
+                }
+            }
             guard let known = CampaignSchema(rawValue: schema) else { return .none }
             switch known {
             case .firmwareAdded: return .firmwareAdded(try Self.own(record))

@@ -41,6 +41,10 @@ struct AuditLogs: AppendProjection {
             (tenant, actor, subject) = (event.tenantID, event.actor, "campaign:\(event.campaignID)")
         case .commandRejected(let event):
             (tenant, actor, subject) = (event.tenantID, event.actor, event.subject)
+        case .tokenCreated(let event):
+            (tenant, actor, subject) = (event.tenantID, event.actor, "token:\(event.id)")
+        case .tokenRevoked(let event):
+            (tenant, actor, subject) = (event.tenantID, event.actor, "token:\(event.id)")
         case .lossAccepted(let event):
             (tenant, actor, subject) = (Self.everyTenant, event.operatorName, "log:\(event.from)-\(event.to)")
         case .segmentsRemoved(let event):

@@ -48,6 +48,17 @@ struct History {
         add(schema.rawValue, String(decoding: try JSONEncoder().encode(event), as: UTF8.self), name, .connection)
     }
 
+    /// A token is created or revoked.
+    mutating func token(_ id: Int64, tenant: String, isRevoked: Bool) throws {
+        let secret = String(repeating: "a", count: 64)
+        let json = isRevoked
+            ? try JSONEncoder().encode(TokenRevoked(id: id, name: "n", tenantID: tenant, actor: "ann"))
+            : try JSONEncoder().encode(TokenCreated(
+                id: id, name: "n", role: "viewer", tenantID: tenant, secretSHA256: secret, actor: "ann"))
+        let schema = isRevoked ? AccessSchema.tokenRevoked : .tokenCreated
+        add(schema.rawValue, String(decoding: json, as: UTF8.self), "", .decision)
+    }
+
     /// A campaign with its targets, in two decisions.
     mutating func campaign(_ id: Int64, tenant: String = "acme", devices: [String]) throws {
         try decision(.campaignCreated, CampaignCreated(

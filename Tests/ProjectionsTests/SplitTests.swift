@@ -62,6 +62,7 @@ extension History {
                 history.message(
                     "rejected", "{\"count\":\(number(1..<9))}", device: device, kind: .rejection, verdict: .rateLimited)
             case 22:
+                try history.token(Int64(number(1..<4)), tenant: tenant, isRevoked: Bool.random(using: &random))
                 if campaign < 4 {
                     campaign += 1
                     try history.campaign(campaign, tenant: tenant, devices: (0..<number(1..<6)).map { "d\($0)" })

@@ -178,6 +178,7 @@ class Tables:
         self.mqtt_connection_status = {}
         self.dead_letters = {}
         self.audit_logs = {}
+        self.api_token_events = {}
 
     def device(self, tenant, device):
         return self.device_status.setdefault((tenant, device), {
@@ -233,6 +234,8 @@ OWN = {
     "campaign.created/1": {"id": int, "tenant_id": str, "name": str, "firmware_version_id": int, "rollout_strategy": str,
                            "total_devices": int, "actor": str},
     "campaign.targets/1": {"campaign_id": int, "tenant_id": str, "first_id": int, "devices": list},
+    "token.created/1": {"id": int, "name": str, "role": str, "tenant_id": str, "secret_sha256": str, "actor": str},
+    "token.revoked/1": {"id": int, "name": str, "tenant_id": str, "actor": str},
     "command.rejected/1": {"command": str, "subject": str, "tenant_id": str, "actor": str, "reason": str},
     **{"campaign.%s/1" % verb: CAMPAIGN_CHANGED for verb in ("started", "paused", "resumed", "aborted")},
     **{"broker.%s/1" % what: {"client_id": str} for what in (
@@ -392,6 +395,25 @@ def fold_decision(tables, event, fields):
         tables.audit_logs[event["position"]] = {
             "position": event["position"], "at": at, "actor": fields["actor"], "action": schema, "subject": subject,
         }
+    if schema in ("token.created", "token.revoked"):
+        fold_token(tables, event, fields, schema)
+
+
+def fold_token(tables, event, fields, schema):
+    at = event["received_at"]
+    tables.audit_logs[event["position"]] = {
+        "position": event["position"], "at": at, "actor": fields["actor"], "action": schema,
+        "subject": "token:%d" % fields["id"],
+    }
+    expires = fields.get("expires_at")
+    if expires is not None:
+        moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=int(expires))
+        expires = moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    tables.api_token_events[event["position"]] = {
+        "position": event["position"], "token_id": fields["id"], "event_type": schema.split(".")[1], "name": fields["name"],
+        "role": fields.get("role"), "tenant_id": fields["tenant_id"], "secret_sha256": fields.get("secret_sha256"),
+        "expires_at": expires, "actor": fields["actor"], "at": at,
+    }
 
 
 # --- events in, tables out ----------------------------------------------------------------------------------------
@@ -484,6 +506,7 @@ KEYS = {
     "firmware_versions": ("id",), "ota_campaigns": ("id",), "ota_device_status": ("campaign_id", "device_id"),
     "ota_unmatched_reports": ("position",), "mqtt_connection_status": ("broker_name",),
     "dead_letters": ("position", "projection"), "audit_logs": ("position",),
+    "api_token_events": ("position",),
 }
 
 

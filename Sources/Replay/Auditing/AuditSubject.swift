@@ -115,6 +115,9 @@ struct EventWords {
                 + (event.reason.map { ": \($0)" } ?? ""))
         case .commandRejected(let event):
             ("the campaign decider", "refused \(event.command) \(event.subject) of \(event.actor): \(event.reason)")
+        case .tokenCreated(let event):
+            (event.actor, "created the token \(event.id) \"\(event.name)\", \(event.role) of \(event.tenantID)")
+        case .tokenRevoked(let event): (event.actor, "revoked the token \(event.id) \"\(event.name)\"")
         default: ("a decider", record.topicString)
         }
     }
