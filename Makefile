@@ -3,7 +3,7 @@ PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev lib
            openssl pkg-config postgresql
 # For the tests only: promtool and systemd-analyze check what packaging/ holds, the naive fold is Python, and the pages
 # are used in a real browser.
-TEST_PACKAGES = prometheus systemd python3 python3-cryptography chromium chromium-driver
+TEST_PACKAGES = prometheus systemd python3 python3-cryptography python3-venv chromium chromium-driver
 
 .PHONY: run build test bench fuzz packages install soak rewrite-cases
 
@@ -15,8 +15,14 @@ build: packages
 
 test: PACKAGES += $(TEST_PACKAGES)
 test: packages
+	$(MAKE) -s .build/schemathesis/bin/schemathesis
 	swift build --build-tests
 	swift test --no-parallel
+
+# Makes up requests by schemas/openapi.yaml, and looks whether the answers are as it says.
+.build/schemathesis/bin/schemathesis:
+	python3 -m venv .build/schemathesis
+	.build/schemathesis/bin/pip install -q --disable-pip-version-check schemathesis==4.32.5 hypothesis==6.170.15
 
 # The rows that today's folds make of replay/'s cases become what is expected of tomorrow's. Read the difference.
 rewrite-cases:

@@ -100,7 +100,7 @@ let package = Package(
         .target(name: "WebPages", exclude: ["Files"], plugins: ["EmbedPages"]),
         .plugin(name: "EmbedPages", capability: .buildTool()),
         .target(name: "ControlAPI", dependencies: [
-            "EventModel", "EventLog", "Access", "Campaigns", "WebPages",
+            "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "WebPages",
             .product(name: "Hummingbird", package: "hummingbird"),
         ]),
 

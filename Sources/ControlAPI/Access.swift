@@ -72,6 +72,14 @@ public struct AccessPolicy: Sendable {
         return principal
     }
 
+    /// Whether whoever asked then might still: for answers that go on and on.
+    func isStill(_ principal: Principal, _ request: Request) -> Bool {
+        guard let known = try? identify(request, isWrite: false) else {
+            return principal == .anonymous && (readsAreOpen || book.map { $0.tokens == nil } ?? false)
+        }
+        return known == principal
+    }
+
     /// The same for every tenant but one's own, whether it exists or not.
     static var foreignTenant: Problem {
         Problem(.forbidden, "foreign_tenant", "the token is not for this tenant")

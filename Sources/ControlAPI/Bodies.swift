@@ -24,27 +24,6 @@ struct FirmwareBody: BodyFields {
     }
 }
 
-struct CampaignBody: BodyFields {
-    static let fields = CodingKeys.allCases.map(\.rawValue)
-    let name: String
-    let firmwareVersionID: Int64
-    let devices: [String]
-    let rolloutStrategy: String?
-    let rolloutRate: Int64?
-    let abortThreshold: Double?
-
-    enum CodingKeys: String, CodingKey, CaseIterable {
-        case name, firmwareVersionID = "firmware_version_id", devices, rolloutStrategy = "rollout_strategy"
-        case rolloutRate = "rollout_rate", abortThreshold = "abort_threshold"
-    }
-
-    var spec: CampaignSpec {
-        CampaignSpec(
-            name: name, firmwareVersionID: firmwareVersionID, devices: devices,
-            rolloutStrategy: rolloutStrategy ?? "linear", rolloutRate: rolloutRate, abortThreshold: abortThreshold)
-    }
-}
-
 struct LossBody: BodyFields {
     static let fields = CodingKeys.allCases.map(\.rawValue)
     static let rangesMax = 10_000

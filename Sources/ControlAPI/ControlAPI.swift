@@ -17,6 +17,7 @@ import ServiceLifecycle
 public struct ControlAPI: Sendable {
     let system: SystemAccess
     let policy: AccessPolicy
+    let streams = StreamPlaces()
 
     /// A request's body may have at most so many bytes: about 60,000 device ids of full length, or 500,000 short ones.
     public static let bodyBytesMax = 8 << 20
@@ -32,9 +33,9 @@ public struct ControlAPI: Sendable {
 
     /// Every route, in the order in which `schemas/openapi.yaml` lists them.
     var routes: [Route] {
-        probeRoutes + systemRoutes + logRoutes + snapshotRoutes + rebuildRoutes + firmwareRoutes
-            + campaignRoutes + deviceRoutes + deadLetterRoutes + parkedRoutes + sessionRoutes + tokenRoutes
-            + eventRoutes
+        probeRoutes + systemRoutes + logRoutes + snapshotRoutes + rebuildRoutes + firmwareRoutes + groupRoutes
+            + settingsRoutes + campaignRoutes + deviceRoutes + auditRoutes + deadLetterRoutes + parkedRoutes
+            + sessionRoutes + tokenRoutes + streamRoutes + aliasRoutes + eventRoutes
     }
 
     public func router() -> Router<APIContext> {
@@ -123,6 +124,18 @@ struct Route: Sendable {
         _ handle: @escaping @Sendable (Request, APIContext) async throws -> Response
     ) -> Route {
         Route(.post, path, access ?? .write(path.contains("/{tenant}/") ? .operator : .admin), scope, handle)
+    }
+
+    static func put(
+        _ path: String, _ handle: @escaping @Sendable (Request, APIContext) async throws -> Response
+    ) -> Route {
+        Route(.put, path, .write(.operator), nil, handle)
+    }
+
+    static func delete(
+        _ path: String, _ handle: @escaping @Sendable (Request, APIContext) async throws -> Response
+    ) -> Route {
+        Route(.delete, path, .write(.operator), nil, handle)
     }
 
     /// Whether a request's path is this route's, whatever its method.

@@ -26,12 +26,22 @@ extension Request {
                 .unsupportedMediaType, "unsupported_media_type", "send `Content-Type: application/json`",
                 headers: [.accept: "application/json"])
         }
+        let data = Data(bytes.readableBytesView)
         do {
-            return try JSONDecoder().decode(Strict<T>.self, from: Data(bytes.readableBytesView)).value
+            return try JSONDecoder().decode(Strict<T>.self, from: data).value
         } catch let error as DecodingError {
+            // The decoder says of 1.5 where a whole number belongs that the data is no JSON.
+            if case .dataCorrupted(let context) = error, context.codingPath.isEmpty,
+                (try? JSONDecoder().decode(Anything.self, from: data)) != nil {
+                throw Problem(
+                    .unprocessableContent, "invalid_body", "a number is not whole, or beyond what its field can hold")
+            }
             throw Problem(error)
         }
     }
+
+    /// Whatever is JSON.
+    private struct Anything: Decodable { init(from decoder: any Decoder) {} }
 
     private func collected() async throws -> ByteBuffer {
         if let length = headers[.contentLength].flatMap({ Int($0) }), length > ControlAPI.bodyBytesMax {
@@ -73,10 +83,35 @@ extension Request {
         return value
     }
 
-    func page() throws(Problem) -> PageRequest {
+    func query(_ name: String, oneOf words: [String]) throws(Problem) -> String? {
+        guard let value = query(name) else { return nil }
+        guard words.contains(value) else {
+            throw Problem(.badRequest, "query_invalid", "\(name) must be one of: \(words.joined(separator: ", "))")
+        }
+        return value
+    }
+
+    /// Text as devices report it, of which PostgreSQL knows neither NUL nor what is no UTF-8.
+    func textQuery(_ name: String) throws(Problem) -> String? {
+        guard let value = query(name) else { return nil }
+        guard (1...255).contains(value.utf8.count), !value.utf8.contains(0) else {
+            throw Problem(.badRequest, "query_invalid", "\(name) must be 1 to 255 bytes of text")
+        }
+        return value
+    }
+
+    /// - Parameter ordered: the caller may ask for the newest first (`order=newest`).
+    func page(ordered: Bool = false) throws(Problem) -> PageRequest {
         PageRequest(
             limit: try query("limit", 1...PageRequest.limitMax) ?? PageRequest.limitDefault,
-            after: try query("after", 0...Int64.max))
+            after: try query("after", 0...Int64.max),
+            newestFirst: ordered ? try query("order", oneOf: ["oldest", "newest"]) == "newest" : false)
+    }
+
+    func textPage() throws(Problem) -> TextPageRequest {
+        TextPageRequest(
+            limit: try query("limit", 1...PageRequest.limitMax) ?? PageRequest.limitDefault,
+            after: try idQuery("after"))
     }
 
     /// A misspelt parameter is an error, not a filter that does nothing.
@@ -132,6 +167,18 @@ extension Response {
     }
 }
 
+extension Response {
+    static func page(_ page: JSONTextPage) -> Response {
+        let items = page.rows.map(\.text).joined(separator: ",")
+        // Ids need no escaping.
+        return json(text: #"{"items":[\#(items)],"next":\#(page.next.map { "\"\($0)\"" } ?? "null")}"#)
+    }
+
+    static func items(_ rows: [JSONRow]) -> Response {
+        json(text: #"{"items":[\#(rows.map(\.text).joined(separator: ","))]}"#)
+    }
+}
+
 /// A request's body: its fields are known by name.
 protocol BodyFields: Decodable, Sendable {
     static var fields: [String] { get }
@@ -143,15 +190,16 @@ extension BodyFields {
     static var whenEmpty: Self? { nil }
 }
 
+/// Any name of a field.
+struct AnyKey: CodingKey {
+    let stringValue: String
+    var intValue: Int? { nil }
+    init(stringValue: String) { self.stringValue = stringValue }
+    init?(intValue: Int) { nil }
+}
+
 struct Strict<T: BodyFields>: Decodable {
     let value: T
-
-    private struct AnyKey: CodingKey {
-        let stringValue: String
-        var intValue: Int? { nil }
-        init(stringValue: String) { self.stringValue = stringValue }
-        init?(intValue: Int) { nil }
-    }
 
     init(from decoder: any Decoder) throws {
         let keys = try decoder.container(keyedBy: AnyKey.self).allKeys.map(\.stringValue)

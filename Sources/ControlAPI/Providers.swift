@@ -1,5 +1,6 @@
 import Campaigns
 import EventLog
+import EventModel
 
 // What the API sees of the system. The executable implements these; tests give stand-ins of their own.
 
@@ -118,6 +119,9 @@ public protocol CampaignCommanding: Sendable {
     /// Returns when the decision is durable.
     /// - Throws: `AppendError` when the log takes nothing at the moment.
     func execute(_ request: CommandRequest) async throws -> CommandAnswer
+    /// What finds the group's devices; nil when it is a list, or not there.
+    /// - Throws: `LogError`, `CampaignLogError` when the decisions cannot be read back.
+    func groupQuery(tenant: String, id: Int64) async throws -> GroupQuery?
 }
 
 extension CampaignDecider: CampaignCommanding {}

@@ -9,8 +9,8 @@ struct Refold: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             Run.self, StatusCommand.self, LogCommand.self, Simulate.self, ProjectionCommand.self, FirmwareCommand.self,
-            CampaignCommand.self, TokenCommand.self, DeadLettersCommand.self, ReplayCommand.self, AuditCommand.self,
-            SnapshotCommand.self, BackupCommand.self, RestoreCommand.self, Config.self,
+            GroupCommand.self, CampaignCommand.self, TokenCommand.self, DeadLettersCommand.self, ReplayCommand.self,
+            AuditCommand.self, SnapshotCommand.self, BackupCommand.self, RestoreCommand.self, Config.self,
         ]
     )
 

@@ -19,6 +19,8 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         var answer = CommandAnswer.accepted(position: Position(41), id: 7, status: .created)
         var requests: [CommandRequest] = []
         var losses: [LossRequest] = []
+        var campaignRow = #"{"id":1}"#
+        var groupQueries: [Int64: GroupQuery] = [:]
         var retries: [ParkedRetryRequest] = []
         var pages: [PageRequest] = []
         var waits: [(UInt64, String)] = []
@@ -65,6 +67,10 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         }
     }
 
+    func groupQuery(tenant: String, id: Int64) async throws -> GroupQuery? {
+        facts.withLock { $0.groupQueries[id] }
+    }
+
     func execute(_ request: CommandRequest) async throws -> CommandAnswer {
         let (error, answer) = facts.withLock { facts in
             facts.requests.append(request)
@@ -108,7 +114,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         try self.page(page)
     }
     func campaign(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
-        try row(id == 1 ? #"{"id":1}"# : nil)
+        try row(id == 1 ? facts.withLock { $0.campaignRow } : nil)
     }
     private func textPage(_ page: TextPageRequest) throws(QueryError) -> JSONTextPage {
         guard page.after == nil else { return JSONTextPage(rows: [try row(#"{"device_id":"d3"}"#)!]) }

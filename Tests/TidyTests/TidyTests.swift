@@ -90,8 +90,8 @@ struct LayeringTests {
         "Access": ["EventModel", "EventLog", "Threading", "COpenSSL"],
         "WebPages": [],
         "ControlAPI": [
-            "EventModel", "EventLog", "Access", "Campaigns", "WebPages", "Queries", "Hummingbird", "HummingbirdCore",
-            "HTTPTypes", "NIOCore", "ServiceLifecycle", "Logging",
+            "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "WebPages", "Queries", "Hummingbird",
+            "HummingbirdCore", "HTTPTypes", "NIOCore", "ServiceLifecycle", "Logging",
         ],
         "Simulation": ["EventModel", "CampaignRules", "EventLog", "Projections", "Projecting"],
         "RefoldSim": ["Simulation"],

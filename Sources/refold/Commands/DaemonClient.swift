@@ -39,8 +39,37 @@ struct DaemonClient: Sendable {
         return try await send(.GET, pairs.isEmpty ? path : "\(path)?\(pairs.joined(separator: "&"))", nil, nil)
     }
 
+    /// Page by page, until `limit` rows are there or no more are. `after` may be a number or an id.
+    func pages(_ path: String, _ query: [(String, String?)], limit: Int?) async throws -> [[String: Any]] {
+        var rows: [[String: Any]] = [], after: String?
+        repeat {
+            let count = min(1_000, (limit ?? .max) - rows.count)
+            let page = try await get(path, query: query + [("limit", String(count)), ("after", after)]).object()
+            let items = page["items"] as? [[String: Any]] ?? []
+            rows += items
+            let next = (page["next"] as? String) ?? (page["next"] as? NSNumber).map(\.stringValue)
+            // A page that does not lead on ends the list, whatever it says.
+            after = items.isEmpty || next == after ? nil : next
+        } while after != nil && rows.count < limit ?? .max
+        return rows
+    }
+
     func post(
         _ path: String, _ body: [String: Any]? = nil, key: String? = nil, timeout: TimeAmount = .seconds(60)
+    ) async throws(APIError) -> Answer {
+        try await write(.POST, path, body, key, timeout)
+    }
+
+    func put(_ path: String, _ body: [String: Any], key: String? = nil) async throws(APIError) -> Answer {
+        try await write(.PUT, path, body, key, .seconds(60))
+    }
+
+    func delete(_ path: String, key: String? = nil) async throws(APIError) -> Answer {
+        try await write(.DELETE, path, nil, key, .seconds(60))
+    }
+
+    private func write(
+        _ method: HTTPMethod, _ path: String, _ body: [String: Any]?, _ key: String?, _ timeout: TimeAmount
     ) async throws(APIError) -> Answer {
         guard case .success = token else { throw .noToken(token) }
         let bytes: Data?
@@ -50,7 +79,7 @@ struct DaemonClient: Sendable {
             throw .unreachable(address, "\(error)")
         }
         if let bytes, bytes.count > ControlAPI.bodyBytesMax { throw .tooLarge(bytes.count) }
-        return try await send(.POST, path, bytes, key, timeout)
+        return try await send(method, path, bytes, key, timeout)
     }
 
     private func send(
