@@ -66,11 +66,11 @@ extension ControlAPI {
     var deadLetterRoutes: [Route] {
         [
             .get("/api/v1/dead-letters") { request, _ in
-                try request.allowQuery("tenant", "device", "reason", "limit", "after", "min_position")
+                try request.allowQuery("tenant", "device", "reason", "order", "limit", "after", "min_position")
                 let filter = DeadLetterFilter(
                     tenantID: try request.idQuery("tenant"), deviceID: try request.idQuery("device"),
                     reason: try request.idQuery("reason"))
-                let page = try request.page()
+                let page = try request.page(ordered: true)
                 try await waitForPosition(request, ProjectionName.deadLetters)
                 return .page(try await system.queries.deadLetters(filter, page: page))
             },

@@ -1,14 +1,11 @@
 import Foundation
 
-#if canImport(FoundationNetworking)
-import FoundationNetworking
-#endif
-
 /// A real browser without a window, driven over WebDriver (W3C WebDriver 2, and Chromium's own commands beside it).
 /// Each has a profile of its own; it ends when this is released, or when the test process does.
 public final class Chromium: Sendable {
     private let driver: ChildProcess
-    private let base: String
+    private let port: Int
+    private let session: String
     private let folder: String
 
     /// - Parameters:
@@ -17,14 +14,14 @@ public final class Chromium: Sendable {
     public init(width: Int = 1280, height: Int = 900, isDark: Bool = false) async throws {
         folder = try makeTemporaryFolder("chromium")
         let port = freeLoopbackPort()
+        self.port = port
         // Chromium writes below the home folder, whatever its profile is.
         driver = try ChildProcess(
             [
                 "/usr/bin/env", "HOME=\(folder)", "XDG_CONFIG_HOME=\(folder)", "XDG_CACHE_HOME=\(folder)",
                 "/usr/bin/chromedriver", "--port=\(port)", "--silent",
             ], log: folder + "/driver.log")
-        let root = "http://127.0.0.1:\(port)"
-        let answers = await eventually(within: 30) { (try? await Self.ask("GET", root + "/status", nil)) != nil }
+        let answers = await eventually(within: 30) { (try? await Self.ask("GET", port, "/status", nil)) != nil }
         guard answers else { throw SystemError("chromedriver does not answer (Debian: chromium-driver)") }
         // Commands come through a pipe: when the driver is killed, the browser sees its end and goes too.
         let arguments = [
@@ -41,8 +38,8 @@ public final class Chromium: Sendable {
             ]
         ]
         struct Session: Decodable { var sessionId: String }
-        let session: Session = try Self.value(try await Self.ask("POST", root + "/session", wanted))
-        base = "\(root)/session/\(session.sessionId)"
+        let session: Session = try Self.value(try await Self.ask("POST", port, "/session", wanted))
+        self.session = session.sessionId
         try await command(
             "Emulation.setDeviceMetricsOverride",
             ["width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600])
@@ -59,13 +56,13 @@ public final class Chromium: Sendable {
 
     /// Goes to an address and waits until its document is loaded.
     public func open(_ url: String) async throws {
-        _ = try await Self.ask("POST", base + "/url", ["url": url])
+        _ = try await ask("POST", "/url", ["url": url])
     }
 
     /// The value of a script's `return`.
     public func evaluate<T: Decodable>(_ script: String, as type: T.Type = T.self) async throws -> T {
         try Self.value(
-            try await Self.ask("POST", base + "/execute/sync", ["script": script, "args": [Any]()] as [String: Any]))
+            try await ask("POST", "/execute/sync", ["script": script, "args": [Any]()] as [String: Any]))
     }
 
     /// Waits until a JavaScript expression is true; a document that is being left is no error.
@@ -82,8 +79,8 @@ public final class Chromium: Sendable {
     /// Keys as they are on a keyboard; named ones by WebDriver's code points (`Key`).
     public func press(_ keys: String...) async throws {
         let strokes = keys.flatMap { key in [["type": "keyDown", "value": key], ["type": "keyUp", "value": key]] }
-        _ = try await Self.ask(
-            "POST", base + "/actions", ["actions": [["type": "key", "id": "keyboard", "actions": strokes]]])
+        _ = try await ask(
+            "POST", "/actions", ["actions": [["type": "key", "id": "keyboard", "actions": strokes]]])
     }
 
     public func type(_ text: String) async throws {
@@ -128,19 +125,19 @@ public final class Chromium: Sendable {
     }
 
     private func log(_ type: String) async throws -> [Entry] {
-        try Self.value(try await Self.ask("POST", base + "/se/log", ["type": type]))
+        try Self.value(try await ask("POST", "/se/log", ["type": type]))
     }
 
     /// A PNG of what can be seen, or of the whole page.
     public func screenshot() async throws -> Data {
-        let text: String = try Self.value(try await Self.ask("GET", base + "/screenshot", nil))
+        let text: String = try Self.value(try await ask("GET", "/screenshot", nil))
         return Data(base64Encoded: text) ?? Data()
     }
 
     /// A command of the DevTools protocol.
     public func command(_ name: String, _ parameters: [String: Any]) async throws {
         let body: [String: Any] = ["cmd": name, "params": parameters]
-        _ = try await Self.ask("POST", base + "/goog/cdp/execute", body)
+        _ = try await ask("POST", "/goog/cdp/execute", body)
     }
 
     private struct Answer<T: Decodable>: Decodable { var value: T }
@@ -149,18 +146,18 @@ public final class Chromium: Sendable {
         try JSONDecoder().decode(Answer<T>.self, from: body).value
     }
 
-    private static func ask(_ method: String, _ url: String, _ body: [String: Any]?) async throws -> Data {
-        guard let address = URL(string: url) else { throw SystemError(url) }
-        var request = URLRequest(url: address, timeoutInterval: 60)
-        request.httpMethod = method
-        if let body {
-            request.httpBody = try JSONSerialization.data(withJSONObject: body)
-            request.setValue("application/json", forHTTPHeaderField: "Content-Type")
+    private func ask(_ method: String, _ path: String, _ body: [String: Any]?) async throws -> Data {
+        try await Self.ask(method, port, "/session/\(session)\(path)", body)
+    }
+
+    private static func ask(
+        _ method: String, _ port: Int, _ path: String, _ body: [String: Any]?
+    ) async throws -> Data {
+        let json = try body.map { try JSONSerialization.data(withJSONObject: $0) }
+        let answer = try await PlainHTTP.ask(method, port: port, path: path, body: json)
+        guard answer.status == 200 else {
+            throw SystemError("\(method) \(path): \(String(decoding: answer.body.prefix(1000), as: UTF8.self))")
         }
-        let (data, response) = try await URLSession.shared.data(for: request)
-        guard (response as? HTTPURLResponse)?.statusCode == 200 else {
-            throw SystemError("\(method) \(url): \(String(decoding: data.prefix(1000), as: UTF8.self))")
-        }
-        return data
+        return answer.body
     }
 }

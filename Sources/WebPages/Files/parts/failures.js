@@ -9,12 +9,13 @@ let asked = '', rows = [];
 export async function failures(place, path, row, isPast, parts) {
   draw();
   const state = `${path} ${row.failed}`;
-  if (state === asked) return;
+  if (state === asked || row.failed === 0) return;
   asked = state;
   try { rows = (await get(`${path}/failures`)).items; } catch { asked = ''; }
   draw();
 
   function draw() {
+    if (row.failed === 0) [rows, asked] = [[], ''];
     const all = rows.reduce((sum, one) => sum + one.devices, 0), most = Math.max(1, ...rows.map((one) => one.devices));
     render(place,
       h('h2', null, 'Why devices failed', isPast && h('small', null, 'as of now')),

@@ -87,8 +87,9 @@ function describe(last, total) {
   return `Progress over time. Of ${count(total)} devices ${said}.`;
 }
 
-/** The next of 1, 2, 2.5, 5 times a power of ten. */
+/** The next number whose quarters are good to read; of devices there are no fractions. */
 export function niceTop(value) {
+  if (value <= 8) return value <= 4 ? 4 : 8;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 2.5, 4, 5, 8, 10].map((step) => step * power).find((step) => step >= value) ?? value;
 }

@@ -40,10 +40,11 @@ function stateOf(row, index, length) {
 
 export function planFacts(row) {
   const plan = row.plan ?? {}, abort = plan.abort ?? {}, times = plan.timeouts ?? {}, retry = plan.retry ?? {};
+  const threshold = row.abort_threshold ?? null, isJudged = threshold !== null && abort.method !== 'none';
   const facts = [
-    ['Stops by itself', row.abort_threshold === null || row.abort_threshold === undefined || abort.method === 'none' ? 'never'
+    ['Stops by itself', !isJudged ? 'never'
       : `${abort.action === 'pause' ? 'pauses' : 'aborts'} when more than ${percent(row.abort_threshold)} fail`],
-    ['Judged by', { sequential: 'a test that is wrong once in 100 campaigns', ratio: 'the plain ratio' }[abort.method ?? 'sequential']],
+    ['Judged by', isJudged && (abort.method === 'ratio' ? 'the plain ratio' : 'a test that is wrong once in 100 campaigns')],
     ['Needs', abort.results_min > 1 ? `${count(abort.results_min)} results` : null],
     ['Or after', abort.consecutive_failures_max ? `${count(abort.consecutive_failures_max)} failures in a row` : null],
     ['Order', { listed: 'as listed', shuffled: 'a fair sample' }[plan.order ?? 'listed']],
