@@ -47,21 +47,24 @@ export async function show(main, [tenant, device]) {
     draw();
   }
   async function refreshHistory() {
-    const [history, letters] = await Promise.all([
-      get(`${path}/history`, { order: 'newest', limit: 200 }),
-      session.tenant === null ? get('/dead-letters', { tenant, device, order: 'newest', limit: 10 }) : { items: [] },
-    ]);
+    const history = await get(`${path}/history`, { order: 'newest', limit: 200 });
     events = history.items.map((row) => ({ time: Date.parse(row.at), kind: MARKS[row.what] ?? 'idle' })).reverse();
     render(places.connections, connections(tenant, history.items.filter((row) => row.kind === 'connection')));
     render(places.campaigns, campaignsOf(tenant, history.items.filter((row) => row.kind === 'campaign')));
-    render(places.letters, lettersOf(tenant, letters.items));
     draw();
+  }
+  async function refreshLetters() {
+    const page = await get('/dead-letters', { tenant, device, order: 'newest', limit: 10 });
+    render(places.letters, lettersOf(tenant, page.items));
   }
   if (moments.begin()) past = await get(path, { at: new Date(moments.at).toISOString() }).catch((error) => ({ error }));
   draw();
   every(3000, refresh, () => {});
-  every(15_000, refreshHistory, (error) =>
-    render(places.connections, h('h2', null, 'Connection'), h('p', { class: 'refusal' }, error.message)));
+  const failed = (place, title) => (error) => render(place, h('h2', null, title), h('p', { class: 'refusal' }, error.message));
+  every(15_000, refreshHistory, failed(places.connections, 'Connection'));
+  // Dead letters are for those who may see all tenants.
+  places.letters.hidden = session.tenant !== null;
+  if (session.tenant === null) every(15_000, refreshLetters, failed(places.letters, 'Dead letters'));
 }
 
 function heading(tenant, row, shown) {
@@ -78,9 +81,9 @@ function telemetry(row) {
   const metrics = Object.entries(row.last_metrics ?? {});
   return [
     h('h2', null, 'Last telemetry', h('small', null, when(row.last_telemetry_at, ago))),
-    metrics.length === 0 ? h('p', { class: 'muted' }, 'It has sent none.') : h('div', { class: 'scroll-x' }, h('table', { class: 'plain' },
+    metrics.length === 0 ? h('p', { class: 'muted' }, 'It has sent none.') : h('table', { class: 'plain' },
       h('tbody', null, metrics.map(([name, value]) => h('tr', { key: name },
-        h('td', null, name), h('td', { class: 'number' }, metricValue(value))))))),
+        h('td', null, name), h('td', { class: 'number' }, metricValue(value)))))),
   ];
 }
 
