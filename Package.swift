@@ -70,8 +70,8 @@ let package = Package(
 
         // history, told again: rebuilt, checked, looked at, published, explained
         .target(name: "Replay", dependencies: [
-            "EventModel", "Evidence", "EventLog", "Ingest", "Decoding", "Projections", "Projecting", "Snapshots",
-            "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib",
+            "EventModel", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding", "Projections", "Projecting",
+            "Snapshots", "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib",
         ]),
 
         // the tables, read
@@ -93,7 +93,7 @@ let package = Package(
         .target(name: "Campaigns", dependencies: [
             "EventModel", "CampaignRules", "EventLog", "Decoding", "Threading", "COpenSSL",
             .product(name: "HeapModule", package: "swift-collections"),
-        ]),
+        ], swiftSettings: optimisedSwift),
         // who may use the API
         .target(name: "Access", dependencies: ["EventModel", "EventLog", "Threading", "COpenSSL"]),
         // pages for people, and the API beneath them
@@ -122,7 +122,7 @@ let package = Package(
         // a world in which everything fails, by a seed
         .target(
             name: "Simulation",
-            dependencies: ["EventModel", "CampaignRules", "EventLog", "Projections", "Projecting"],
+            dependencies: ["EventModel", "CampaignRules", "Campaigns", "EventLog", "Projections", "Projecting"],
             swiftSettings: optimisedSwift),
         .executableTarget(name: "RefoldSim", dependencies: ["Simulation"]),
 
@@ -177,8 +177,8 @@ let package = Package(
             name: "SimulationTests",
             dependencies: ["Simulation", "EventLog", "EventModel", "Projections", "Projecting"]),
         .testTarget(name: "ReplayTests", dependencies: [
-            "Campaigns", "CZlib", "EventLog", "EventModel", "Evidence", "Ingest", "Postgres", "PostgresStore",
-            "Projecting", "Projections", "ProjectionTestSupport", "Replay", "Snapshots", "TestSupport", "refold",
+            "CampaignRules", "Campaigns", "CZlib", "EventLog", "EventModel", "Evidence", "Ingest", "Postgres",
+            "PostgresStore", "Projecting", "Projections", "ProjectionTestSupport", "Replay", "Snapshots", "TestSupport", "refold",
         ]),
         .testTarget(name: "IntegrationTests", dependencies: ["refold", "Postgres", "TestSupport"]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"]),

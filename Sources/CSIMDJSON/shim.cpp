@@ -231,6 +231,8 @@ void decode(
     const uint8_t *device, size_t device_count, refold_message &out) {
     const uint32_t address = bit(REFOLD_FIELD_TENANT_ID) | bit(REFOLD_FIELD_DEVICE_ID);
     const uint32_t own = fields_of[kind];
+    // An older agent may put anything there; only what can be a command's id is looked at.
+    const uint32_t lenient = kind == REFOLD_OTA ? bit(REFOLD_FIELD_COMMAND_ID) : 0;
     out = refold_message{};
     out.field = REFOLD_FIELD_COUNT;
     walker w;
@@ -238,7 +240,7 @@ void decode(
     if (!start(parser, payload, count, w)) return void(fail(out, REFOLD_JSON_INVALID));
     const bool object = w.peek() == '{';
     found ignored;
-    const bool whole = object ? members(w, own | address, fields, out.shape, parser.scratch)
+    const bool whole = object ? members(w, own | lenient | address, fields, out.shape, parser.scratch)
                               : value(w, 0, ignored.kind, ignored.place);
     if (!whole || !w.done()) return void(fail(out, REFOLD_JSON_INVALID));
     out.problem = w.problem;
@@ -259,6 +261,11 @@ void decode(
         }
         if (!has_type(field, f, out.integer)) return void(fail(out, REFOLD_JSON_INVALID_TYPE, field));
         put(field, f, w, parser.scratch, used, out);
+    }
+    if (lenient != 0) {
+        const found &f = fields[REFOLD_FIELD_COMMAND_ID];
+        if (f.kind == type::integer) out.command_id = {f.place.start, f.place.count};
+        if (f.kind == type::string) out.command_id = text(w, f.place, parser.scratch, used);
     }
 }
 

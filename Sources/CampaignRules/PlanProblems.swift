@@ -69,6 +69,9 @@ extension CampaignPlan {
             }
             before = stage.percent.isFinite ? max(before, stage.percent) : before
             found.check(stage.soakSeconds, 0...Self.secondsMax, "\(name).soak_seconds")
+            if !(stage.endedMin > 0 && stage.endedMin <= 1) {
+                found.add("\(name).ended_min", "is a share of the devices: over 0, at most 1")
+            }
             if let share = stage.successMin, !(0...1).contains(share) {
                 found.add("\(name).success_min", "is a share of the devices: 0 to 1")
             }

@@ -68,9 +68,16 @@ public final class FactDecoder {
             return .undecodable(Undecodable(.invalidValue, field: .status))
         }
         return .otaStatus(OTAReport(
-            campaignID: message.integer, commandID: nil, status: status,
-            progress: message.has_progress != 0 ? message.progress : nil,
+            campaignID: message.integer, commandID: Self.bytes(message.command_id).flatMap(Self.commandID),
+            status: status, progress: message.has_progress != 0 ? message.progress : nil,
             error: Self.bytes(message.error_text)))
+    }
+
+    /// A position as decimal digits; nil for anything else.
+    private static func commandID(_ digits: Bytes) -> UInt64? {
+        guard (1...19).contains(digits.count), digits.allSatisfy({ (0x30...0x39).contains($0) }) else { return nil }
+        let number = digits.reduce(UInt64(0)) { $0 * 10 + UInt64($1 - 0x30) }
+        return number <= UInt64(Int64.max) ? number : nil
     }
 
     private func connection(_ record: RecordView, _ topic: DeviceTopic) -> MessageFact {

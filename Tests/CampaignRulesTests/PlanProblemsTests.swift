@@ -27,6 +27,7 @@ struct PlanProblemsTests {
         Case("stages[1].percent") { $0.stages = [.init(percent: 10), .init(percent: 10), .init(percent: 100)] },
         Case("stages[0].percent") { $0.stages = [.init(percent: 99)] },
         Case("stages[0].soak_seconds") { $0.stages = [.init(percent: 100, soakSeconds: -1)] },
+        Case("stages[0].ended_min") { $0.stages = [.init(percent: 100, endedMin: 0)] },
         Case("stages[0].success_min") { $0.stages = [.init(percent: 100, successMin: 1.1)] },
         Case("stages") { $0.stages = (1...101).map { .init(percent: Double($0)) } },
         Case("stages") { $0.stages = [.init(percent: 1, soakSeconds: 31 * 86_400), .init(percent: 100)] },

@@ -88,6 +88,7 @@ typedef struct refold_message {
     /// 0 to 100.
     double progress;
     refold_bytes site_id;
+    /// Of an OTA report: absent unless it is an integer or a string.
     refold_bytes command_id;
     refold_bytes status;
     /// `error` of an OTA report.

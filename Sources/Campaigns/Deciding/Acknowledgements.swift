@@ -14,8 +14,7 @@ struct Acknowledgements {
 
     mutating func add(_ command: DeviceCommand) { arrived.append(command) }
 
-    /// The events to append now. They are forgotten here: should the append fail, the commands are sent once more after
-    /// the next start, with the same ids.
+    /// The events to append now. What is in them is forgotten here.
     mutating func take(_ now: Timestamp, _ state: CampaignState) -> [CampaignEvent] {
         for command in arrived {
             batches[command.command, default: Batch(campaign: command.campaignID, since: now)]

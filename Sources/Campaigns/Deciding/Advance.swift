@@ -84,7 +84,9 @@ extension Campaign {
         var ends = Ends(), due: [Due] = []
         while let first = timers.min, first.at <= now.microseconds {
             timers.removeMin()
-            if targets[Int(first.index)].timer == first.at { due.append(first) }
+            // A device may have had the same time twice: its entries follow one another.
+            let isTwice = due.last.map { $0.at == first.at && $0.index == first.index } ?? false
+            if targets[Int(first.index)].timer == first.at, !isTwice { due.append(first) }
         }
         for item in due {
             // It stands until the decision is folded: an append may fail.

@@ -33,6 +33,7 @@ extension Campaign {
         guard targets[Int(index)].part.status == .downloading else { return }
         let isFirst = !targets[Int(index)].hasAnswered
         targets[Int(index)].hasAnswered = true
+        if let command = targets[Int(index)].part.command { removeUnpublished(index, command) }
         if isRefusal {
             judge(index, Target.Verdict(status: .failed, kind: .rejected, cause: position))
         } else if isFirst {
@@ -119,7 +120,7 @@ extension Campaign {
         if !after.isInFlight || targets[i].hasAnswered, let command = targets[i].part.command {
             removeUnpublished(index, command)
         }
-        if after == .downloading, answered {
+        if after == .downloading, targets[i].hasAnswered, answered || before != .downloading {
             setTimer(index, time, plan.timeouts.downloadSeconds)
         } else if after == .installing, before != .installing {
             setTimer(index, time, plan.timeouts.installSeconds)

@@ -1,0 +1,84 @@
+import EventModel
+
+/// A log in memory: for histories that never were, told to the code that reads and writes the real one. Every append is
+/// one commit block. Of one thread; `@unchecked Sendable` because the protocols ask for it.
+public final class ScratchLog: LogWriter, LogSource, @unchecked Sendable {
+    private var commits: [(base: UInt64, batch: RecordBatch)] = []
+    public private(set) var durableCount: UInt64 = 0
+    private var lastTime = Timestamp(microseconds: 0)
+    /// What readers do not get to see: a bug that is planted to see who notices.
+    public var hides: ((RecordView) -> Bool)?
+
+    public init() {}
+
+    @discardableResult
+    public func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {
+        lastTime = batch.raiseTimes(to: lastTime).last
+        let base = durableCount
+        commits.append((base, batch))
+        durableCount += UInt64(batch.count)
+        return Position(base)..<Position(durableCount)
+    }
+
+    public func append(_ batch: RecordBatch) async throws(AppendError) -> Range<Position> {
+        var batch = batch
+        return try append(&batch)
+    }
+
+    public func reader(from position: Position) throws -> any LogReader { Reader(self, position) }
+    public func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 { durableCount }
+
+    /// The commit block that holds a position; nil beyond the end.
+    private func index(holding position: Position) -> Int? {
+        var low = 0, high = commits.count
+        while low < high {
+            let middle = (low + high) / 2
+            let isBefore = commits[middle].base + UInt64(commits[middle].batch.count) <= position.rawValue
+            if isBefore { low = middle + 1 } else { high = middle }
+        }
+        return low < commits.count ? low : nil
+    }
+
+    private func add(_ index: Int, to block: EventBlock) {
+        let (base, batch) = commits[index]
+        let isWhole = batch.withUnsafeBytes { bytes in
+            block.append(base: Position(base), count: batch.count, byteCount: bytes.count) { room in
+                room.copyMemory(from: bytes)
+                if let hides { hide(hides, in: room) }
+                return true
+            }
+        }
+        precondition(isWhole, "a batch holds whole records")
+    }
+
+    /// What is hidden reads as an event of the log's own.
+    private func hide(_ hides: (RecordView) -> Bool, in room: UnsafeMutableRawBufferPointer) {
+        guard let start = room.baseAddress else { return }
+        var offset = 0
+        while let length = RecordView.check(UnsafeRawBufferPointer(room), at: offset) {
+            if hides(RecordView(unchecked: UnsafeRawPointer(start) + offset)) {
+                room.storeBytes(of: EventKind.system.rawValue, toByteOffset: offset + 4, as: UInt8.self)
+            }
+            offset += length
+        }
+    }
+
+    private final class Reader: LogReader {
+        private let log: ScratchLog
+        private(set) var position: Position
+
+        init(_ log: ScratchLog, _ position: Position) { (self.log, self.position) = (log, position) }
+
+        func read(into block: EventBlock, atLeast byteCount: Int) throws -> Bool {
+            guard var index = log.index(holding: position) else { return false }
+            block.removeAll(at: Position(log.commits[index].base))
+            log.add(index, to: block)
+            while index + 1 < log.commits.count, block.byteCount < byteCount {
+                index += 1
+                log.add(index, to: block)
+            }
+            position = block.end
+            return true
+        }
+    }
+}
