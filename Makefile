@@ -35,6 +35,7 @@ SOAK_MINUTES ?= 120
 soak: packages
 	swift build -c release --product refold-sim
 	.build/release/refold-sim --seed $$(date +%s)000 --minutes $(SOAK_MINUTES) --steps 5000 --quiet
+	.build/release/refold-sim campaigns --seeds 1..200000 --quiet
 	REFOLD_SOAK=1 swift test -c release -Xswiftc -enable-testing --no-parallel --filter SimulationTests
 
 # Of what `make build` made: make build && sudo make install

@@ -1,4 +1,5 @@
 // refold-sim: runs simulated worlds by their seeds. Exit 0: every invariant held. 1: one did not. 2: wrong usage.
+// refold-sim campaigns: histories of campaigns by their seeds, in the same way.
 // refold-sim abort-quality: how good the rule is that ends campaigns, as tables.
 
 import Glibc
@@ -13,6 +14,11 @@ let usage = """
       --minutes T    goes on with further seeds for so long
       --plant NAME   puts a bug into the code under test: \(Plant.allCases.map(\.rawValue).joined(separator: ", "))
       --quiet        prints only what went wrong, and the sum
+
+    usage: refold-sim campaigns [--seed N | --seeds A..B] [--plant NAME] [--quiet]
+
+      histories of campaigns among devices that fail in every way
+      --plant NAME   \(CampaignPlant.allCases.map(\.rawValue).joined(separator: ", "))
 
     usage: refold-sim abort-quality [--seed N] [--effort SHARE]
 
@@ -35,6 +41,53 @@ var arguments = CommandLine.arguments.dropFirst()
 @MainActor func value(of name: String) -> String {
     guard let text = arguments.popFirst() else { fail("\(name) needs a value") }
     return text
+}
+/// Histories of campaigns, one seed after the other.
+@MainActor func runCampaigns() -> Never {
+    var seeds: ClosedRange<UInt64> = 1...1, plant: CampaignPlant?, isQuiet = false
+    while let argument = arguments.popFirst() {
+        switch argument {
+        case "--seed", "--seeds":
+            let ends = value(of: argument).split(separator: ".").map { UInt64($0) }
+            guard let first = ends.first ?? nil, let last = ends.last ?? nil, first <= last, ends.count <= 2 else {
+                fail("--seeds takes A..B")
+            }
+            seeds = first...last
+        case "--plant":
+            let name = value(of: argument)
+            guard let known = CampaignPlant(rawValue: name) else { fail("there is no plant \(name)") }
+            plant = known
+        case "--quiet": isQuiet = true
+        default: fail("unknown argument \(argument)")
+        }
+    }
+    var sum = CampaignSummary(), broken = 0
+    let clock = ContinuousClock(), start = clock.now
+    for seed in seeds {
+        var options = CampaignWorldOptions(seed: seed, plant: plant)
+        let verdict = CampaignWorld(options).run()
+        sum = sum + verdict.summary
+        if let violation = verdict.violation {
+            broken += 1
+            if broken == 1 {
+                options.isRecording = true
+                let again = CampaignWorld(options).run()
+                for line in again.lines.suffix(isQuiet ? 0 : 400) { print("  \(line)") }
+                print("  \(again.violation ?? "held")")
+            }
+            print("seed \(seed) trace \(hex(verdict.traceHash)) FAILED \(violation)")
+            if broken >= 20 { break }
+        } else if !isQuiet {
+            print("seed \(seed) trace \(hex(verdict.traceHash)) held")
+        }
+    }
+    print("\(sum) in \(clock.now - start)")
+    exit(broken > 0 ? 1 : 0)
+}
+
+if arguments.first == "campaigns" {
+    arguments.removeFirst()
+    runCampaigns()
 }
 if arguments.first == "abort-quality" {
     arguments.removeFirst()

@@ -78,8 +78,8 @@ struct LayeringTests {
         "Postgres": ["CPostgres", "COpenSSL", "Threading"],
         "PostgresStore": ["EventModel", "Projecting", "Projections", "Postgres", "Threading", "Logging"],
         "Replay": [
-            "EventModel", "Evidence", "EventLog", "Ingest", "Decoding", "Projections", "Projecting", "Snapshots",
-            "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib",
+            "EventModel", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding", "Projections", "Projecting",
+            "Snapshots", "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib",
         ],
         "Queries": ["EventModel", "Postgres", "Threading"],
         "Settings": ["Configuration", "SystemPackage", "Yams"],
@@ -93,7 +93,7 @@ struct LayeringTests {
             "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "WebPages", "Queries", "Hummingbird",
             "HummingbirdCore", "HTTPTypes", "NIOCore", "ServiceLifecycle", "Logging",
         ],
-        "Simulation": ["EventModel", "CampaignRules", "EventLog", "Projections", "Projecting"],
+        "Simulation": ["EventModel", "CampaignRules", "Campaigns", "EventLog", "Projections", "Projecting"],
         "RefoldSim": ["Simulation"],
         "FleetSimulator": ["EventModel", "Threading", "CMosquitto", "COpenSSL", "CPlatform"],
     ]

@@ -1,0 +1,191 @@
+import Campaigns
+import EventModel
+
+/// What a device says on its way to the log.
+struct Saying {
+    enum Content {
+        case report(campaign: Int64, word: CampaignRecount.Word, command: UInt64?, isText: Bool)
+        case acknowledgement(command: UInt64, status: String)
+        case shadow(version: String, number: Int)
+        case telemetry(version: String)
+        case heartbeat
+        case connected
+        /// Nothing that anybody understands.
+        case noise
+    }
+    let tenant: String
+    let device: String
+    let content: Content
+
+    private var suffix: String {
+        switch content {
+        case .report: "ota/status"
+        case .acknowledgement: "commands/ack"
+        case .shadow: "shadow/reported"
+        case .telemetry, .noise: "telemetry"
+        case .heartbeat: "heartbeat"
+        case .connected: "connection"
+        }
+    }
+
+    private var payload: String {
+        switch content {
+        case .report(let campaign, let word, let command, let isText):
+            "{\"campaign_id\":\(campaign),\"status\":\"\(word.rawValue)\""
+                + (command.map { isText ? ",\"command_id\":\"\($0)\"" : ",\"command_id\":\($0)" } ?? "") + "}"
+        case .acknowledgement(let command, let status): "{\"command_id\":\"\(command)\",\"status\":\"\(status)\"}"
+        case .shadow(let version, let number):
+            "{\"version\":\(number),\"reported\":{\"firmware_version\":\"\(version)\"}}"
+        case .telemetry(let version): "{\"metrics\":{\"firmware_version\":\"\(version)\",\"t\":1}}"
+        case .heartbeat: "{}"
+        case .connected: "{\"status\":\"CONNECTED\"}"
+        case .noise: "{\"metrics\":7"
+        }
+    }
+
+    func append(to batch: inout RecordBatch, at time: Timestamp) {
+        let topic = Array("tenant/\(tenant)/device/\(device)/\(suffix)".utf8), payload = Array(payload.utf8)
+        topic.withUnsafeBytes { topic in
+            payload.withUnsafeBytes { payload in
+                batch.append(
+                    kind: .message, verdict: .accepted, flags: [], receivedAt: time, packetID: 1,
+                    broker: UnsafeRawBufferPointer(start: nil, count: 0), topic: topic,
+                    properties: UnsafeRawBufferPointer(start: nil, count: 0), payload: payload)
+            }
+        }
+    }
+}
+
+/// How a device takes an update: what it says, and how many seconds after the command.
+struct DeviceManner {
+    enum Kind: CaseIterable {
+        case good, failsAtDownload, failsAtInstall, silent, refuses, stuckAtDownload, stuckAtInstall, late
+        case contradictory, contradictoryOtherwise, flipping, unverified, rolledBack, wordless
+    }
+    /// Whether it repeats the command's id in its reports.
+    enum Identifying: CaseIterable { case no, number, text }
+
+    let kind: Kind
+    let identifying: Identifying
+    let plan: CampaignPlan
+
+    /// - Parameter late: draws a number from 0 up to 1.
+    func sayings(
+        _ command: DeviceCommand, _ draw: () -> Double
+    ) -> [(after: Double, saying: Saying)] {
+        var found: [(Double, Saying)] = []
+        var at = 0.0
+        func say(_ content: Saying.Content) {
+            found.append((at, Saying(tenant: command.tenantID, device: command.deviceID, content: content)))
+        }
+        func report(_ word: CampaignRecount.Word) {
+            say(.report(
+                campaign: command.campaignID, word: word,
+                command: identifying == .no ? nil : command.command.rawValue, isText: identifying == .text))
+        }
+        func pass(_ limit: Double, _ share: Double = 0.6) { at += limit * share * draw() }
+        func show(_ version: String) {
+            pass(plan.timeouts.verifySeconds)
+            let shadow = Saying.Content.shadow(version: version, number: Int(at) + 1)
+            say(plan.verify == .telemetry ? .telemetry(version: version) : shadow)
+        }
+        pass(plan.timeouts.acknowledgeSeconds, kind == .late ? 3 : 0.6)
+        if draw() < 0.3 { say(.acknowledgement(command: command.command.rawValue, status: "ACCEPTED")) }
+        switch kind {
+        case .silent: return []
+        case .refuses:
+            say(.acknowledgement(command: command.command.rawValue, status: "REJECTED"))
+            return found
+        case .stuckAtDownload:
+            for _ in 0..<3 {
+                report(.downloading)
+                pass(plan.timeouts.downloadSeconds, 0.9)
+            }
+            return found
+        default: break
+        }
+        if kind != .wordless { report(.downloading) }
+        pass(plan.timeouts.downloadSeconds, kind == .late ? 3 : 0.8)
+        if draw() < 0.2 { report(.downloading) }
+        if kind == .failsAtDownload {
+            report(.failed)
+            return found
+        }
+        if kind != .wordless { report(.installing) }
+        if kind == .flipping {
+            for _ in 0..<4 {
+                pass(plan.timeouts.installSeconds)
+                report(.downloading)
+                pass(plan.timeouts.downloadSeconds)
+                report(.installing)
+            }
+            if draw() < 0.5 { return found }
+        }
+        if kind == .stuckAtInstall { return found }
+        pass(plan.timeouts.installSeconds, kind == .late ? 3 : 0.8)
+        switch kind {
+        case .failsAtInstall: report(.failed)
+        case .contradictory:
+            report(.success)
+            pass(10)
+            report(.failed)
+        case .contradictoryOtherwise:
+            report(.failed)
+            pass(10)
+            report(.success)
+            show(command.version)
+        case .unverified: report(.success)
+        case .rolledBack:
+            report(.success)
+            if draw() < 0.5 { show(command.version) }
+            show("0.0.1")
+        default:
+            if draw() < 0.2 { show(command.version) }  // it restarts sooner than it reports
+            report(.success)
+            show(command.version)
+        }
+        return found
+    }
+}
+
+/// Carries commands as the real one does: keeps them while the broker is away, forgets them with its process.
+/// `@unchecked Sendable`: a world lives on one thread.
+final class CampaignCarrier: CommandSending, @unchecked Sendable {
+    private(set) var waiting: [DeviceCommand] = []
+    /// Handed over and not taken back since this process began.
+    private(set) var held: Set<CampaignRecount.Delivery> = []
+    /// A planted bug.
+    var loses: () -> Bool = { false }
+    /// Told of every command that is handed over.
+    var handed: (DeviceCommand) -> Void = { _ in }
+
+    func send(_ commands: [DeviceCommand]) {
+        for command in commands {
+            if loses() { continue }
+            handed(command)
+            if !command.isWithdrawal { held.insert(delivery(command)) }
+            waiting.append(command)
+        }
+    }
+
+    func withdraw(campaign: Int64) {
+        waiting.removeAll { $0.campaignID == campaign && !$0.isWithdrawal }
+        held = held.filter { $0.campaign != campaign }
+    }
+
+    func onAcknowledged(_ body: @escaping @Sendable ([DeviceCommand]) -> Void) {}
+
+    func take() -> [DeviceCommand] {
+        defer { waiting = [] }
+        return waiting
+    }
+
+    func restart() {
+        waiting = []
+        held = []
+    }
+
+    func delivery(_ command: DeviceCommand) -> CampaignRecount.Delivery {
+        .init(campaign: command.campaignID, device: command.deviceID, command: command.command.rawValue)
+    }
+}

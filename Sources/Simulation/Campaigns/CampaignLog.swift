@@ -1,0 +1,48 @@
+import EventLog
+import EventModel
+
+/// The log of a campaign world. It can refuse to be written to, and others may get in before an append, as they may in
+/// life. `@unchecked Sendable`: a world lives on one thread.
+final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
+    let scratch = ScratchLog()
+    private let block = EventBlock(capacity: 4 << 10)
+
+    /// Whether the next append of the engine fails; asked once for each.
+    var refuses: () -> Bool = { false }
+    /// The engine is about to append.
+    var beforeAppend: () -> Void = {}
+    /// Every record, as it becomes durable.
+    var watch: (RecordView, Position) -> Void = { _, _ in }
+
+    var durableCount: UInt64 { scratch.durableCount }
+
+    func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {
+        if refuses() { throw .full("the simulated disk is full") }
+        beforeAppend()
+        return try record(&batch)
+    }
+
+    func append(_ batch: RecordBatch) async throws(AppendError) -> Range<Position> {
+        var batch = batch
+        return try append(&batch)
+    }
+
+    /// As ingest appends.
+    @discardableResult
+    func record(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {
+        let positions = try scratch.append(&batch)
+        block.removeAll(at: positions.lowerBound)
+        let isWhole = batch.withUnsafeBytes { bytes in
+            block.append(base: positions.lowerBound, count: batch.count, byteCount: bytes.count) {
+                $0.copyMemory(from: bytes)
+                return true
+            }
+        }
+        precondition(isWhole, "a batch holds whole records")
+        block.forEach(watch)
+        return positions
+    }
+
+    func reader(from position: Position) throws -> any LogReader { try scratch.reader(from: position) }
+    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 { durableCount }
+}
