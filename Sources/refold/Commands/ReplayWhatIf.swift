@@ -12,12 +12,20 @@ struct ReplayWhatIf: ParsableCommand {
             Goes through the recorded history and decides again what a rule decides: whether a campaign would have \
             been aborted, when, and which devices would have been spared or have gone without their update \
             (campaign.ID.abort_threshold, a share from 0 to 1 or none; campaign.ID.abort_results_min; ID may be *); \
+            with --campaign, the whole campaign by any other rule of its plan, such as abort.method=ratio, \
+            rollout_rate=50, retry.attempts_max=3, stages=[{"percent":5},{"percent":100}]; \
             how often and for how long devices would have counted as STALE and OFFLINE (presence.stale_seconds, \
             presence.offline_seconds). What people decided and what devices reported stays as it is on record. Where \
             history cannot answer, the report says so. Nothing is changed. \
             Exit code 0: answered; 1: a campaign that was asked about is not in the history; 2: no such setting.
             """)
-    @Option(name: .customLong("set"), help: "A setting that was not, NAME=VALUE; may be repeated.") var set: [String]
+    @Option(name: .customLong("set"), help: "A setting that was not, NAME=VALUE; may be repeated.")
+    var set: [String] = []
+    @Option(help: """
+        Lets this campaign go once more, by the engine itself: each --set is a rule of its plan, or abort_threshold, \
+        rollout_rate, rollout_strategy. Without any --set: as it was, to check.
+        """)
+    var campaign: Int64?
     @Option(name: .customLong("was"), help: """
         What presence is compared with, NAME=VALUE: the thresholds that were in force are not on record. Default: 90 \
         and 300 seconds.
@@ -30,6 +38,11 @@ struct ReplayWhatIf: ParsableCommand {
 
     func validate() throws {
         guard devices >= 0 else { throw ValidationError("--devices must be 0 or more") }
+        guard campaign == nil else {
+            guard was.isEmpty else { throw ValidationError("--was is for presence: what campaigns had is on record") }
+            _ = try changes()
+            return
+        }
         _ = try settings()
     }
 
@@ -50,7 +63,32 @@ struct ReplayWhatIf: ParsableCommand {
         }
     }
 
+    private func changes() throws -> [PlanChange] {
+        do {
+            return try set.map { try PlanChange($0) }
+        } catch {
+            throw ValidationError("\(error)")
+        }
+    }
+
+    private func rerun(_ campaign: Int64) throws {
+        let log = try data.openLog()
+        do {
+            let rerun = try WhatIf.rerun(campaign: campaign, try changes(), over: log, in: try range.positions(in: log))
+            guard let rerun else {
+                printError("there is no campaign \(campaign) in this history that was started")
+                throw ExitCode(1)
+            }
+            if json { print(jsonLine(rerun.json)) } else { print(rerun.text(devicesMax: devices)) }
+        } catch let error as LogError {
+            throw error.exit
+        } catch let error as WhatIfError {
+            throw ValidationError(error.description)
+        }
+    }
+
     func run() throws {
+        if let campaign { return try rerun(campaign) }
         let (asked, before) = try settings()
         let log = try data.openLog()
         do {
