@@ -39,7 +39,8 @@ import Testing
         let child = try ChildProcess(
             [
                 Self.program, "--config-file",
-                Self.root.appendingPathComponent("Tests/IntegrationTests/schemathesis.toml").path, "run", Self.root.appendingPathComponent("schemas/openapi.yaml").path,
+                Self.root.appendingPathComponent("Tests/IntegrationTests/schemathesis.toml").path,
+                "run", Self.root.appendingPathComponent("schemas/openapi.yaml").path,
                 "--url", "http://\(world.http)", "--header", "Authorization: Bearer \(token)",
                 "--phases", "examples,coverage", "--seed", "5", "--workers", "2",
                 "--exclude-path-regex", Self.excluded.joined(separator: "|"),
