@@ -14,10 +14,10 @@ extension BrokerConnection {
         guard !session.inbox.isEmpty else { return nil }
         if session.hasDuplicates, seam == nil { readSeam() }
         let messages = session.takeReceived()
-        let replays = session.hasReplays ? findReplays(session.inbox) : []
-        let tally = gate.examine(session.inbox, seam: seam, replays: replays, hasher: hasher, into: &outgoing)
+        let own = session.hasClaims ? findOwn(session.inbox) : OwnMessages()
+        let tally = gate.examine(session.inbox, seam: seam, own: own, hasher: hasher, into: &outgoing)
         session.hasDuplicates = false
-        session.hasReplays = false
+        session.hasClaims = false
         if !session.isAtSeam { seam = nil }
         let result = tally.untouched ? append(&session.inbox) : append(&outgoing)
         rate.record(messages.messages, at: monotonicMicros())
@@ -63,20 +63,33 @@ extension BrokerConnection {
         }
     }
 
-    private func findReplays(_ inbox: borrowing RecordBatch) -> Set<Int> {
-        guard let replayEcho else { return [] }
+    /// What is in the log already, being ours.
+    private func findOwn(_ inbox: borrowing RecordBatch) -> OwnMessages {
+        var found = OwnMessages()
+        guard let echoes else { return found }
         do {
-            let found = try replayEcho.find(in: inbox)
-            saysReplaysUnreadable = false
-            return found
+            try inbox.withUnsafeBytes { bytes in
+                var offset = 0
+                while offset < bytes.count {
+                    let record = RecordView(unchecked: bytes.baseAddress! + offset)
+                    // A device's own command topic is never the work of a replay: only what was accepted goes live.
+                    if CommandEcho.isCandidate(record.topic), DeviceTopic(record.topic)?.topicClass == .otaCommand {
+                        if try echoes.commands.isEcho(record) { found.echoes.insert(offset) }
+                    } else if record.kind == .message, try echoes.replays.isEcho(record) {
+                        found.replays.insert(offset)
+                    }
+                    offset += record.length
+                }
+            }
+            saysOwnUnreadable = false
         } catch {
             // Recording twice loses nothing; stopping would.
-            if !saysReplaysUnreadable {
-                say(.error, "cannot read the log back (\(error)): what was published out of it is recorded again")
+            if !saysOwnUnreadable {
+                say(.error, "cannot read the log back (\(error)): what comes out of it is recorded again")
             }
-            saysReplaysUnreadable = true
-            return []
+            saysOwnUnreadable = true
         }
+        return found
     }
 
     private func noteDropped(_ dropped: UInt64) {

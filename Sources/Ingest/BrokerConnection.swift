@@ -35,9 +35,10 @@ final class BrokerConnection: @unchecked Sendable {
     var outgoing = RecordBatch()
     let hasher = SHA256()
     var seam: SeamWindow?
-    let replayEcho: ReplayEcho?
+    /// What recognises our own messages; nil without a log to compare with.
+    let echoes: (replays: ReplayEcho, commands: CommandEcho)?
     /// It was said that the log cannot be read back for them.
-    var saysReplaysUnreadable = false
+    var saysOwnUnreadable = false
     var backoff: Backoff
     var usesV5: Bool
     /// The broker has said that it does not speak MQTT 5: no need to ask again.
@@ -66,7 +67,11 @@ final class BrokerConnection: @unchecked Sendable {
         self.gate = gate
         self.log = log
         self.history = history
-        if let history, let logID { replayEcho = ReplayEcho(history: history, logID: logID) } else { replayEcho = nil }
+        if let history, let logID {
+            echoes = (ReplayEcho(history: history, logID: logID), CommandEcho(history: history, logID: logID))
+        } else {
+            echoes = nil
+        }
         self.notify = notify
         self.onFatal = onFatal
         status = Mutex(BrokerStatus(settings))

@@ -95,4 +95,10 @@ public struct IngestNotice: Sendable {
     public let level: Level
     public let broker: String
     public let text: String
+
+    public init(level: Level, broker: String, text: String) {
+        self.level = level
+        self.broker = broker
+        self.text = text
+    }
 }

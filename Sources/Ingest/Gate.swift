@@ -13,10 +13,13 @@ public struct GateSettings: Sendable, Equatable {
     public init() {}
 }
 
-/// Says whether a message on a device's command topic is one that we published ourselves: then it is the echo of a
-/// durable decision and is not recorded again. Called on the broker's thread under the gate's lock: it must be quick
-/// and must not ask for device statistics.
-public typealias EchoCheck = @Sendable (RecordView) -> Bool
+/// Where in a batch lie messages that are in the log already, by their offsets: nothing of them is recorded again.
+struct OwnMessages {
+    /// What was published out of our log.
+    var replays: Set<Int> = []
+    /// Commands of ours.
+    var echoes: Set<Int> = []
+}
 
 /// A device that sent beyond its rate, and what the gate counted of it.
 public struct LimitedDevice: Sendable, Equatable {
@@ -47,12 +50,10 @@ struct GateTally {
 /// Takes the verdicts, live. Its caller's own, except for `statistics`, which any thread may ask for.
 final class Gate: Sendable {
     let settings: GateSettings
-    private let echo: EchoCheck
     private let limiter: Mutex<RateLimiter>
 
-    init(_ settings: GateSettings, echo: @escaping EchoCheck) {
+    init(_ settings: GateSettings) {
         self.settings = settings
-        self.echo = echo
         limiter = Mutex(RateLimiter(
             tokensPerSecond: settings.messagesPerSecond, burst: settings.burst,
             devicesMax: settings.devicesTrackedMax))
@@ -78,10 +79,9 @@ final class Gate: Sendable {
     }
 
     /// Examines what arrived. Fills `outgoing` unless the tally says `untouched`, which is the ordinary case.
-    /// `seam` is there only while redelivered messages may arrive; `replays` says where in `incoming` messages lie that
-    /// are in the log already.
+    /// `seam` is there only while redelivered messages may arrive; `own` is about `incoming`.
     func examine(
-        _ incoming: borrowing RecordBatch, seam: SeamWindow?, replays: Set<Int> = [], hasher: SHA256,
+        _ incoming: borrowing RecordBatch, seam: SeamWindow?, own: OwnMessages = OwnMessages(), hasher: SHA256,
         into outgoing: inout RecordBatch
     ) -> GateTally {
         outgoing.removeAll()
@@ -92,8 +92,14 @@ final class Gate: Sendable {
                 var offset = 0
                 while offset < bytes.count {
                     let record = RecordView(unchecked: bytes.baseAddress! + offset)
-                    let fate = !replays.isEmpty && replays.contains(offset)
-                        ? .replay : fate(of: record, seam, hasher, &limiter)
+                    let fate: Fate =
+                        if !own.replays.isEmpty, own.replays.contains(offset) {
+                            .replay
+                        } else if !own.echoes.isEmpty, own.echoes.contains(offset) {
+                            .echo
+                        } else {
+                            fate(of: record, seam, hasher, &limiter)
+                        }
                     if tally.untouched, fate != .keep(.accepted) {
                         tally.untouched = false
                         Self.copy(bytes, upTo: offset, to: &outgoing)
@@ -130,7 +136,6 @@ final class Gate: Sendable {
         guard record.kind == .message else { return .keep(.accepted) }
         if record.flags.contains(.duplicate), let seam, seam.contains(record, hasher) { return .duplicate }
         guard let topic = DeviceTopic(record.topic) else { return .keep(.badTopicFormat) }
-        if topic.topicClass == .otaCommand, echo(record) { return .echo }
         let address = UnsafeRawBufferPointer(rebasing: record.topic[topic.address])
         guard limiter.take(address, at: record.receivedAt.microseconds) else { return .reject(topic.address) }
         if record.flags.contains(.truncated) { return .keep(.payloadTooLarge) }

@@ -7,6 +7,9 @@
 //     LogWriter        append: returns when, and only when, the batch is durable
 //     SeamWindow       after a resume: what the broker delivers again although we have it
 //     ReplayEcho       what was published out of our log and came back
+//     CommandEcho      our own commands to devices, which come back with everything else
+//
+// And what is published: `PublishLink`, the one connection that all publishers are made of, and `RetainedPublisher`.
 //
 // Invariants. No PUBACK is written before the message is durable: the library queues it on arrival, and nothing is
 // sent until the loop calls `MQTTSession.write`, which it does with an empty inbox only. Everything is bounded: the
@@ -21,13 +24,13 @@ public final class IngestService: Sendable {
 
     /// - Parameters:
     ///   - history: where the records of before are read back, to recognise redelivered messages and lost sessions.
-    ///   - logID: of the log: what `refold replay publish` took out of it is recognised when it comes back.
+    ///   - logID: of the log: what was published out of it, commands and replays, is recognised when it comes back.
     ///   - notify: lines for the program's log; called on the brokers' threads.
     ///   - onFatal: the log can no longer be written: the process must end. Called on a broker's thread.
     /// - Throws: `BrokerSettingsError` for the first setting that cannot work; nothing has been started then.
     public init(
         brokers: [BrokerSettings], gate: GateSettings = GateSettings(), log: any LogWriter,
-        history: (any LogSource)?, logID: String? = nil, echo: @escaping EchoCheck = { _ in false },
+        history: (any LogSource)?, logID: String? = nil,
         notify: @escaping @Sendable (IngestNotice) -> Void = { _ in },
         onFatal: @escaping @Sendable (String) -> Void
     ) throws(BrokerSettingsError) {
@@ -41,7 +44,7 @@ public final class IngestService: Sendable {
         MQTTLibrary.load()
         connections = brokers.map {
             BrokerConnection(
-                $0, gate: Gate(gate, echo: echo), log: log, history: history, logID: logID, notify: notify,
+                $0, gate: Gate(gate), log: log, history: history, logID: logID, notify: notify,
                 onFatal: onFatal)
         }
     }

@@ -61,8 +61,8 @@ final class MQTTSession {
     private(set) var droppedByBroker: UInt64?
     /// A message with DUP is in the inbox.
     var hasDuplicates = false
-    /// A message that claims to be out of a log is in the inbox.
-    var hasReplays = false
+    /// A message that may be our own is in the inbox: on a command topic, or one that claims to be out of a log.
+    var hasClaims = false
 
     private(set) var connack: (reason: Int, sessionPresent: Bool)?
     private(set) var suback: (granted: [Int], isNew: Bool)?
@@ -309,7 +309,10 @@ final class MQTTSession {
         if length > payloadBytesMax { flags.insert(.truncated) }
         if watched != nil, watch(message) { flags.insert(.duplicate) }
         encodeProperties(list, into: &properties)
-        if !properties.isEmpty, !hasReplays { hasReplays = properties.withUnsafeBytes { ReplayEcho.isMarked($0) } }
+        if !hasClaims {
+            hasClaims = CommandEcho.isCandidate(topic)
+                || !properties.isEmpty && properties.withUnsafeBytes { ReplayEcho.isMarked($0) }
+        }
         let now = wallClock()
         broker.withUnsafeBytes { broker in
             properties.withUnsafeBytes { properties in

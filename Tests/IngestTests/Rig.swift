@@ -13,7 +13,7 @@ final class Rig: Sendable {
 
     init(
         port: Int, log: MemoryLog = MemoryLog(), gate: GateSettings = GateSettings(),
-        _ adjust: (inout BrokerSettings) -> Void = { _ in }, echo: @escaping EchoCheck = { _ in false }
+        logID: String? = nil, _ adjust: (inout BrokerSettings) -> Void = { _ in }
     ) throws {
         var settings = BrokerSettings(name: "b1", host: "127.0.0.1", port: port, clientID: "refold-test")
         settings.backoff.millisecondsMin = 5
@@ -23,7 +23,7 @@ final class Rig: Sendable {
         let fatalText = FatalText()
         self.fatalText = fatalText
         service = try IngestService(
-            brokers: [settings], gate: gate, log: log, history: log, echo: echo,
+            brokers: [settings], gate: gate, log: log, history: log, logID: logID,
             onFatal: { text in fatalText.text.withLock { $0 = text } })
         service.start()
     }

@@ -1,3 +1,4 @@
+import CMosquitto
 import EventLog
 import EventModel
 import FoundationEssentials
@@ -272,7 +273,7 @@ public final class Publication {
             nextWaiting += 1
             sentBytes += message.byteCount
             sent.append(Sent(message: message))
-            indices[try link.send(message, logID: logID)] = sent.count - 1
+            indices[try send(message, over: link)] = sent.count - 1
         }
         return 100
     }
@@ -283,7 +284,20 @@ public final class Publication {
         for index in firstSent..<sent.count {
             result.sentAgain += 1
             sent[index].isAcknowledged = false
-            indices[try link.send(sent[index].message, logID: logID)] = index
+            indices[try send(sent[index].message, over: link)] = index
+        }
+    }
+
+    /// Returns its packet id.
+    private func send(_ message: PublishedMessage, over link: PublishLink) throws(PublishLink.Failure) -> Int32 {
+        var list = link.isV5 ? message.mqttProperties(logID: logID) : nil
+        defer { mosquitto_property_free_all(&list) }
+        do throws(PublishLink.Failure) {
+            return try link.send(message.topic, message.payload, properties: list)
+        } catch {
+            guard error.isRefusal else { throw error }
+            throw PublishLink.Failure(
+                text: error.text + " (the message at position \(message.position))", isRefusal: true)
         }
     }
 

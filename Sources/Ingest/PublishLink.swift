@@ -1,5 +1,4 @@
 import CMosquitto
-import Ingest
 
 #if canImport(Glibc)
 import Glibc
@@ -7,34 +6,42 @@ import Glibc
 import Musl
 #endif
 
-/// One connection to the broker that is published to, with a session of its own that ends with it. Belongs to one
-/// thread. What the broker has not acknowledged when it ends is for its owner to send again, on the next one.
-final class PublishLink {
+/// One connection to a broker that is published to at QoS 1, with a session of its own that ends with it. Belongs to
+/// one thread. What the broker has not acknowledged when it ends is for its owner to send again, on the next one.
+package final class PublishLink {
     private let client: OpaquePointer  // struct mosquitto *
-    private let hasTLS: Bool
-    let isV5: Bool
+    package let isV5: Bool
     private var connack: Int?
     private var ended: Int?
     /// Packet ids that were acknowledged since the last `takeAcknowledged`, with the reason code, 0 under 3.1.1.
     private var acknowledged: [(id: Int32, reason: Int)] = []
 
-    struct Failure: Error {
-        let text: String
-        /// The broker answered and refuses: to try again would not help.
-        var isRefusal = false
+    package struct Failure: Error, CustomStringConvertible {
+        package let text: String
+        /// The broker answered and refuses, or the message itself cannot be sent: to try again would not help.
+        package var isRefusal = false
         /// It does not speak the version that was offered.
-        var isVersion = false
+        package var isVersion = false
+        package var description: String { text }
+
+        package init(text: String, isRefusal: Bool = false, isVersion: Bool = false) {
+            self.text = text
+            self.isRefusal = isRefusal
+            self.isVersion = isVersion
+        }
     }
 
     /// Connects and waits until the broker has accepted.
-    init(_ settings: BrokerSettings, isV5: Bool, window: Int, milliseconds: Int) throws(Failure) {
+    /// - Parameters:
+    ///   - window: unacknowledged messages at most; the library queues what is beyond the broker's own limit.
+    ///   - milliseconds: how long its answer may take.
+    package init(_ settings: BrokerSettings, isV5: Bool, window: Int, milliseconds: Int) throws(Failure) {
         MQTTLibrary.load()
         guard let client = mosquitto_new(settings.clientID, true, nil) else {
             throw Failure(text: "out of memory for an MQTT client")
         }
         self.client = client
         self.isV5 = isV5
-        hasTLS = settings.tls != nil
         mosquitto_user_data_set(client, Unmanaged.passUnretained(self).toOpaque())
         mosquitto_int_option(client, MOSQ_OPT_PROTOCOL_VERSION, isV5 ? MQTT_PROTOCOL_V5 : MQTT_PROTOCOL_V311)
         mosquitto_int_option(client, MOSQ_OPT_TCP_NODELAY, 1)
@@ -63,39 +70,39 @@ final class PublishLink {
     deinit { mosquitto_destroy(client) }
 
     /// Hands a message over; it leaves at once or during the next steps. Returns its packet id.
-    func send(_ message: PublishedMessage, logID: String) throws(Failure) -> Int32 {
+    /// - Parameters:
+    ///   - topic: with a zero byte at the end.
+    ///   - properties: a list of the library's, for MQTT 5 only; it stays the caller's.
+    package func send(
+        _ topic: [CChar], _ payload: [UInt8], retain: Bool = false, properties: OpaquePointer? = nil
+    ) throws(Failure) -> Int32 {
         var id: Int32 = 0
-        var list = isV5 ? message.mqttProperties(logID: logID) : nil
-        defer { mosquitto_property_free_all(&list) }
         let result = mosquitto_publish_v5(
-            client, &id, message.topic, Int32(message.payload.count), message.payload, 1, false, list)
-        guard result == MOSQ_ERR_SUCCESS.rawValue else {
-            let failure = failure(Int(result))
-            throw Failure(
-                text: failure.text + (failure.isRefusal ? " (the message at position \(message.position))" : ""),
-                isRefusal: failure.isRefusal)
-        }
+            client, &id, topic, Int32(payload.count), payload, 1, retain, isV5 ? properties : nil)
+        guard result == MOSQ_ERR_SUCCESS.rawValue else { throw failure(Int(result)) }
         return id
     }
 
-    func takeAcknowledged() -> [(id: Int32, reason: Int)] {
+    package func takeAcknowledged() -> [(id: Int32, reason: Int)] {
         defer { acknowledged.removeAll(keepingCapacity: true) }
         return acknowledged
     }
 
-    /// Waits at most so long for the socket, then sends, reads and pings. Throws when the connection has ended.
-    func serve(milliseconds: Int) throws(Failure) {
-        step(milliseconds: milliseconds)
-        if let ended { throw failure(ended) }
+    /// Waits at most so long for the socket, then sends, reads and pings. Throws when the connection has ended and all
+    /// that was answered before has been taken.
+    /// - Parameter wakeUp: a descriptor that ends the wait when it can be read.
+    package func serve(milliseconds: Int, wakeUp: Int32 = -1) throws(Failure) {
+        step(milliseconds: milliseconds, wakeUp: wakeUp)
+        if let ended, acknowledged.isEmpty { throw failure(ended) }
     }
 
-    func disconnect() {
+    package func disconnect() {
         mosquitto_disconnect(client)
         mosquitto_loop_write(client, 1)
     }
 
     /// `poll`, never libmosquitto's own loop: that uses `select`, which ends at 1,024 descriptors.
-    private func step(milliseconds: Int) {
+    private func step(milliseconds: Int, wakeUp: Int32 = -1) {
         let socket = mosquitto_socket(client)
         guard socket >= 0 else {
             ended = ended ?? Int(MOSQ_ERR_CONN_LOST.rawValue)
@@ -103,10 +110,15 @@ final class PublishLink {
         }
         var wanted = Int16(POLLIN)
         if mosquitto_want_write(client) { wanted |= Int16(POLLOUT) }
-        var descriptor = pollfd(fd: socket, events: wanted, revents: 0)
-        let ready = poll(&descriptor, 1, Int32(milliseconds))
-        if ready > 0, descriptor.revents & Int16(POLLOUT) != 0 { note(mosquitto_loop_write(client, 1)) }
-        if ready > 0, descriptor.revents & ~Int16(POLLOUT) != 0 {
+        var descriptors = (
+            pollfd(fd: socket, events: wanted, revents: 0), pollfd(fd: wakeUp, events: Int16(POLLIN), revents: 0)
+        )
+        _ = withUnsafeMutableBytes(of: &descriptors) {
+            poll($0.assumingMemoryBound(to: pollfd.self).baseAddress, 2, Int32(milliseconds))
+        }
+        let events = descriptors.0.revents
+        if events & Int16(POLLOUT) != 0 { note(mosquitto_loop_write(client, 1)) }
+        if events & ~Int16(POLLOUT) != 0 {
             // A call reads one packet. Where one brought an acknowledgement there may be more, under TLS also where
             // poll does not see them.
             var before = -1
@@ -131,8 +143,9 @@ final class PublishLink {
         case 128...: return Failure(text: String(cString: mosquitto_reason_string(Int32(code))))
         default: break
         }
-        let isWrong = [MOSQ_ERR_INVAL, MOSQ_ERR_MALFORMED_UTF8, MOSQ_ERR_TLS, MOSQ_ERR_OVERSIZE_PACKET]
-            .contains { Int($0.rawValue) == code }
+        let isWrong = [
+            MOSQ_ERR_INVAL, MOSQ_ERR_MALFORMED_UTF8, MOSQ_ERR_TLS, MOSQ_ERR_OVERSIZE_PACKET, MOSQ_ERR_PAYLOAD_SIZE,
+        ].contains { Int($0.rawValue) == code }
         return Failure(text: String(cString: mosquitto_strerror(Int32(code))), isRefusal: isWrong)
     }
 
@@ -145,7 +158,7 @@ final class PublishLink {
             isVersion: isV5 && (reason == 1 || reason == 0x84))
     }
 
-    static func text(ofReason reason: Int) -> String { String(cString: mosquitto_reason_string(Int32(reason))) }
+    package static func text(ofReason reason: Int) -> String { String(cString: mosquitto_reason_string(Int32(reason))) }
 
     private static func of(_ context: UnsafeMutableRawPointer?) -> PublishLink {
         Unmanaged<PublishLink>.fromOpaque(context!).takeUnretainedValue()
