@@ -94,6 +94,11 @@ let package = Package(
             "EventModel", "CampaignRules", "EventLog", "Decoding", "Threading", "COpenSSL",
             .product(name: "HeapModule", package: "swift-collections"),
         ], swiftSettings: optimisedSwift),
+        // decided commands → devices
+        .target(name: "Dispatching", dependencies: [
+            "EventModel", "Campaigns", "Ingest", "Threading", "CMosquitto",
+            .product(name: "DequeModule", package: "swift-collections"),
+        ]),
         // who may use the API
         .target(name: "Access", dependencies: ["EventModel", "EventLog", "Threading", "COpenSSL"]),
         // pages for people, and the API beneath them
@@ -112,7 +117,7 @@ let package = Package(
         .executableTarget(name: "refold", dependencies: [
             "EventModel", "Threading", "Evidence", "EventLog", "Ingest", "Projections", "Projecting", "Postgres",
             "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices", "Queries", "Campaigns", "Access",
-            "ControlAPI", "FleetSimulator",
+            "Dispatching", "ControlAPI", "FleetSimulator",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "AsyncHTTPClient", package: "async-http-client"),
             .product(name: "Logging", package: "swift-log"),
@@ -169,6 +174,9 @@ let package = Package(
         .testTarget(name: "CampaignRulesTests", dependencies: ["CampaignRules", "EventModel"]),
         .testTarget(name: "CampaignsTests", dependencies: ["Campaigns", "EventLog", "EventModel"]),
         .testTarget(name: "AccessTests", dependencies: ["Access", "EventLog", "EventModel"]),
+        .testTarget(name: "DispatchingTests", dependencies: [
+            "Dispatching", "Campaigns", "Ingest", "EventLog", "EventModel", "TestSupport",
+        ]),
         .testTarget(name: "ControlAPITests", dependencies: [
             "ControlAPI", "Access", "Campaigns", "WebPages", "refold", .product(name: "Yams", package: "Yams"),
             .product(name: "HummingbirdTesting", package: "hummingbird"),

@@ -89,6 +89,7 @@ struct LayeringTests {
         ],
         "Access": ["EventModel", "EventLog", "Threading", "COpenSSL"],
         "WebPages": [],
+        "Dispatching": ["EventModel", "Campaigns", "Ingest", "Threading", "CMosquitto", "DequeModule"],
         "ControlAPI": [
             "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "WebPages", "Queries", "Hummingbird",
             "HummingbirdCore", "HTTPTypes", "NIOCore", "ServiceLifecycle", "Logging",
