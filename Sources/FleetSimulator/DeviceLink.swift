@@ -28,7 +28,7 @@ protocol LinkOwner: AnyObject {
     func link(_ link: DeviceLink, refused publish: Publish)
     func linkConnected(_ link: DeviceLink)
     func link(_ link: DeviceLink, ended reason: String, wasConnected: Bool, expected: Bool)
-    func link(_ link: DeviceLink, received payload: UnsafeRawBufferPointer, on topic: String)
+    func link(_ link: DeviceLink, received payload: UnsafeRawBufferPointer, retained: Bool)
 }
 
 /// One MQTT connection: a device of its own, or a share of a bench's devices.
@@ -132,7 +132,7 @@ final class DeviceLink {
             guard let message else { return }
             let link = DeviceLink.from(context)
             let payload = UnsafeRawBufferPointer(start: message.pointee.payload, count: Int(message.pointee.payloadlen))
-            link.owner.link(link, received: payload, on: String(cString: message.pointee.topic))
+            link.owner.link(link, received: payload, retained: message.pointee.retain)
         }
     }
 
@@ -191,6 +191,9 @@ extension DeviceLink {
         refusal = nil
         owner.link(self, ended: text, wasConnected: wasConnected, expected: expected)
     }
+
+    /// Makes no attempt before then.
+    func stayAway(untilMicros: Int64) { retryAtMicros = untilMicros }
 
     /// Gives up an attempt that has taken too long.
     func abandonAttempt() {

@@ -25,9 +25,9 @@ final class FleetEngine {
     private var lastProgressMicros: Int64 = 0
     private var drainMicrosMax: Int64
     private var deadlineMicros: Int64 = .max
-    private var updates: [Int: OTAUpdate] = [:]
-    /// Reports that are due; the step is constant, so first in is first out.
-    private var reports: [(dueMicros: Int64, device: Int)] = []
+    private var updates: OTADevices
+    /// Devices that are away: what they would have said is not said.
+    private var away: Set<Int> = []
 
     /// A listen queue often holds 100 (Mosquitto's does): more attempts at once would be dropped and wait a second.
     private static let attemptsMax = 64
@@ -41,6 +41,10 @@ final class FleetEngine {
         generator = FleetGenerator(seed: settings.seed, shape: settings.shape)
         drainMicrosMax = Int64(settings.drainTimeoutSeconds * 1e6)
         if let path = settings.ledgerPath { ledger = try Ledger(path: path) } else { ledger = nil }
+        let told = if let path = settings.otaLedgerPath { try OTALedger(path: path, shape: settings.shape) } else {
+            nil as OTALedger?
+        }
+        updates = OTADevices(settings.shape.ota, ledger: told)
         // libmosquitto takes a socket and a wake-up pair for each client.
         let wanted = settings.connectionCount * 3 + 64
         let files = raiseFileLimit(to: wanted)
@@ -51,6 +55,10 @@ final class FleetEngine {
         }
         for index in 0..<settings.connectionCount { links.append(try makeLink(index)) }
         down = Array(links.indices)
+        guard !settings.isShared, settings.shape.ota.offline > 0 else { return }
+        away = Set(links.indices.filter { generator.isOffline(device: $0) })
+        let back = settings.shape.ota.offlineSeconds.map { monotonicMicros() + Int64($0 * 1e6) }
+        for index in away { links[index].stayAway(untilMicros: back ?? .max) }
     }
 
     private func makeLink(_ index: Int) throws(FleetError) -> DeviceLink {
@@ -81,7 +89,9 @@ final class FleetEngine {
             let now = monotonicMicros()
             if shouldStop() { stop(now) }
             connectDue(now)
-            runReports(now)
+            if phase == .running { perform { (updates, generator) throws(FleetError) in
+                try updates.run(now: now, &generator)
+            } }
             if phase == .running { generate(now) }
             poller.wait(millis: pollMillis) { token, readable, writable in
                 links[token].serve(readable: readable, writable: writable)
@@ -96,6 +106,7 @@ final class FleetEngine {
                 throw failure
             }
             try ledger?.flush()
+            try updates.flush()
             advance(monotonicMicros())
             if now - observedMicros > 100_000 {
                 observe(snapshot(now))
@@ -104,6 +115,7 @@ final class FleetEngine {
         }
         writeOff()
         try ledger?.flush()
+        try updates.flush()
         let final = snapshot(monotonicMicros())
         observe(final)
         return final
@@ -117,6 +129,7 @@ final class FleetEngine {
 
     private func snapshot(_ now: Int64) -> FleetStatistics {
         statistics.generated = generator.count
+        statistics.repeatedCommands = updates.repeatedCommands
         statistics.seconds = Double(now - startedMicros) / 1e6
         statistics.ackMicrosP50 = latencies.micros(atQuantile: 0.5)
         statistics.ackMicrosP99 = latencies.micros(atQuantile: 0.99)
@@ -132,7 +145,7 @@ extension FleetEngine {
         case .connecting:
             // A few stragglers must not keep the fleet waiting: they join while it runs.
             let patience = Int64(settings.connectTimeoutSeconds * 1e6)
-            if statistics.connected == links.count || now - lastProgressMicros > patience { begin(now) }
+            if statistics.connected >= links.count - away.count || now - lastProgressMicros > patience { begin(now) }
         case .running:
             let isOver =
                 switch settings.extent {
@@ -158,7 +171,7 @@ extension FleetEngine {
     private func drain(_ now: Int64) {
         phase = .draining
         lastProgressMicros = now
-        reports.removeAll()
+        updates.stop()
     }
 
     /// Asked to stop: what has been published is waited for, a little; what still waits never was.
@@ -227,7 +240,7 @@ extension FleetEngine {
         while generator.count < due, statistics.waiting < waitingMax, steps < Self.stepsPerTurnMax {
             steps += 1
             switch generator.next(at: timestamp(ofMessage: generator.count)) {
-            case .publish(let message): enqueue(message)
+            case .publish(let message): if away.isEmpty || !away.contains(message.device) { enqueue(message) }
             case .leave(let device, let orderly, let offlineMillis):
                 if orderly { statistics.waiting += 1 } else { statistics.ungracefulLeaves += 1 }
                 links[device].enqueue(.leave(orderly: orderly, offlineMicros: Int64(offlineMillis) * 1000))
@@ -249,26 +262,22 @@ extension FleetEngine {
         link.register(with: poller)
     }
 
-    private func runReports(_ now: Int64) {
-        guard phase == .running, let first = reports.first, first.dueMicros <= now else { return }
-        let dueCount = reports.prefix { $0.dueMicros <= now }.count
-        let due = reports.prefix(dueCount)
-        reports.removeFirst(dueCount)
-        for (_, device) in due {
-            guard var update = updates[device] else { continue }
-            update.advance(failing: generator.updateFails(device: device, campaign: update.campaignID))
-            report(update, device: device, now: now)
+    private func perform(
+        _ body: (inout OTADevices, inout FleetGenerator) throws(FleetError) -> [OTADevices.Step]
+    ) {
+        do throws(FleetError) {
+            for step in try body(&updates, &generator) {
+                switch step {
+                case .publish(let message): enqueue(message)
+                case .restart(let device, let micros):
+                    statistics.waiting += 1
+                    links[device].enqueue(.leave(orderly: true, offlineMicros: micros))
+                    links[device].register(with: poller)
+                }
+            }
+        } catch {
+            failure = failure ?? error
         }
-    }
-
-    private func report(_ update: OTAUpdate, device: Int, now: Int64) {
-        enqueue(generator.report(on: update, device: device))
-        if update.stage == .success {
-            let at = timestamp(ofMessage: generator.count)
-            enqueue(generator.shadow(ofDevice: device, firmware: update.version, at: at))
-        }
-        updates[device] = update.stage.isFinal ? nil : update
-        if !update.stage.isFinal { reports.append((now + Int64(settings.otaStepSeconds * 1e6), device)) }
     }
 
     private func tend(_ now: Int64) {
@@ -320,7 +329,11 @@ extension FleetEngine: LinkOwner {
         lastProgressMicros = monotonicMicros()
         guard !settings.isShared, phase != .leaving else { return }
         statistics.waiting += 1
+        away.remove(link.index)
         link.enqueueFirst(.message(generator.announcement(ofDevice: link.index, status: "CONNECTED")))
+        perform { (updates, generator) in
+            updates.connected(device: link.index, now: monotonicMicros(), &generator)
+        }
     }
 
     func link(_ link: DeviceLink, ended reason: String, wasConnected: Bool, expected: Bool) {
@@ -334,11 +347,12 @@ extension FleetEngine: LinkOwner {
         }
     }
 
-    func link(_ link: DeviceLink, received payload: UnsafeRawBufferPointer, on topic: String) {
+    func link(_ link: DeviceLink, received payload: UnsafeRawBufferPointer, retained: Bool) {
         statistics.commands += 1
-        guard phase == .running, let update = OTAUpdate(command: payload) else { return }
-        // The broker may deliver a command again (QoS 1): the update that it began goes on.
-        if let current = updates[link.index], current.campaignID == update.campaignID { return }
-        report(update, device: link.index, now: monotonicMicros())
+        guard phase == .running else { return }
+        perform { (updates, generator) throws(FleetError) in
+            try updates.received(
+                payload, device: link.index, isRetained: retained, now: monotonicMicros(), &generator)
+        }
     }
 }

@@ -176,9 +176,9 @@ extension FleetGenerator {
     mutating func report(on update: OTAUpdate, device: Int) -> FleetMessage {
         devices[device].seq += 1
         var json = JSONText()
-        json.raw("{\"seq\":\(devices[device].seq),\"campaign_id\":\(update.campaignID),")
+        json.raw("{\"seq\":\(devices[device].seq),\"campaign_id\":\(update.command.campaignID),")
         json.raw("\"status\":\"\(update.stage.rawValue)\",\"progress\":\(update.stage.progress)")
-        if let command = update.commandID { json.raw(",\"command_id\":\(command)") }
+        if !update.isAnonymous, let command = update.command.commandID { json.raw(",\"command_id\":\(command)") }
         if update.stage == .failed { json.raw(",\"error\":\"checksum of the image does not match\"") }
         json.raw("}")
         return FleetMessage(
@@ -186,20 +186,41 @@ extension FleetGenerator {
             seq: devices[device].seq)
     }
 
-    /// The shadow of a device that now runs `firmware`.
-    mutating func shadow(ofDevice device: Int, firmware: String, at now: Timestamp) -> FleetMessage {
+    /// What a device says that will not update.
+    mutating func refusal(of command: OTACommand, device: Int) -> FleetMessage {
+        devices[device].seq += 1
+        var json = JSONText()
+        json.raw("{\"seq\":\(devices[device].seq),\"command_id\":\"\(command.commandID ?? 0)\",")
+        json.raw("\"status\":\"REJECTED\",\"details\":{\"reason\":\"battery low\"}}")
+        return FleetMessage(
+            device: device, kind: .ack, topic: shape.address(ofDevice: device) + "/commands/ack", payload: json.bytes,
+            seq: devices[device].seq)
+    }
+
+    /// The shadow of a device that now runs `firmware`; nil: what it came with.
+    mutating func shadow(ofDevice device: Int, firmware: String?) -> FleetMessage {
         devices[device].seq += 1
         devices[device].firmware = firmware
         var json = JSONText()
+        let now = Timestamp(microseconds: wallMicros())
         write(.shadow, device: device, seq: devices[device].seq, at: now, to: &json)
         return FleetMessage(
             device: device, kind: .shadow, topic: shape.address(ofDevice: device) + "/shadow/reported",
             payload: json.bytes, seq: devices[device].seq)
     }
 
-    /// Whether this device's update fails: the same answer whenever the command arrives.
-    func updateFails(device: Int, campaign: Int64) -> Bool {
-        var draw = SeededRandom(seed: seed ^ SeededRandom.mix(UInt64(bitPattern: campaign) &+ UInt64(device) << 32))
-        return draw.chance(shape.otaFailures)
+    func firmware(ofDevice device: Int) -> String? { devices[device].firmware }
+
+    /// What becomes of this device's update: the same answer whenever the command arrives.
+    func fate(device: Int, campaign: Int64, version: String) -> OTAFate {
+        shape.ota.fate(version: version, draw: draw(UInt64(bitPattern: campaign) &+ UInt64(device) << 32))
+    }
+
+    func isAnonymous(device: Int) -> Bool { draw(0x616E6F6E &+ UInt64(device) << 32) < shape.ota.anonymous }
+    func isOffline(device: Int) -> Bool { draw(0x6F666600 &+ UInt64(device) << 32) < shape.ota.offline }
+
+    private func draw(_ salt: UInt64) -> Double {
+        var random = SeededRandom(seed: seed ^ SeededRandom.mix(salt))
+        return Double(random.next() >> 11) * 0x1p-53
     }
 }

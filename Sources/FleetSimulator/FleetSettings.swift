@@ -112,6 +112,8 @@ public struct FleetSettings: Sendable {
     /// When set, `ts` follows from it and the rate, so that payloads are the same to the last byte.
     public var startTime: Timestamp?
     public var ledgerPath: String?
+    /// What devices were told and what they said of it.
+    public var otaLedgerPath: String?
     /// Client ids are `<prefix>-<tenant>-<device>`. Two fleets on one broker need two prefixes.
     public var clientPrefix = "sim"
     /// For `mqtts`: nil takes the system's authorities.
@@ -122,8 +124,6 @@ public struct FleetSettings: Sendable {
     public var connectTimeoutSeconds = 10.0
     /// How long acknowledgements may stay away at the end before the rest is written off as unacknowledged.
     public var drainTimeoutSeconds = 30.0
-    /// Pause between the reports of an OTA update.
-    public var otaStepSeconds = 1.0
 
     public init(broker: BrokerURL) { self.broker = broker }
 

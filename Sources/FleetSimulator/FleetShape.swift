@@ -73,8 +73,7 @@ public struct FleetShape: Sendable {
     public var churn = 0.0
     /// Of the leaving ones, those that go without DISCONNECT, so that the broker publishes their last will.
     public var ungraceful = 0.5
-    /// OTA updates that end in FAILED.
-    public var otaFailures = 0.05
+    public var ota = OTABehaviour()
 
     public init() {}
 
@@ -89,10 +88,11 @@ public struct FleetShape: Sendable {
         }
         for (name, share) in [
             ("duplicates", duplicates), ("late", late), ("out-of-order", outOfOrder), ("malformed", malformed),
-            ("churn", churn), ("ungraceful", ungraceful), ("ota-failures", otaFailures),
+            ("churn", churn), ("ungraceful", ungraceful),
         ] where !(0...1).contains(share) {
             throw .invalid("--\(name) is a share from 0 to 1, not \(share)")
         }
+        try ota.validate()
         guard mix.total > 0 else { throw .invalid("--mix: at least one weight must be above 0") }
     }
 

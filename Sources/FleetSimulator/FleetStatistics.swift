@@ -12,6 +12,8 @@ public struct FleetStatistics: Sendable, Equatable {
     public var duplicates = 0
     /// Commands received on `…/ota`.
     public var commands = 0
+    /// Those of them that the device had dealt with before.
+    public var repeatedCommands = 0
     /// Connections that stand now, that were made, and that ended otherwise than by a farewell.
     public var connected = 0
     public var connectionsMade = 0

@@ -1,6 +1,30 @@
 import Foundation
 
-/// A command on `…/ota` (`{"campaign_id", "firmware_url", "version", "checksum", "action"}`) and how far it has come.
+/// A command on `…/ota` (`{"campaign_id", "firmware_url", "version", "checksum", "action", "command_id"}`).
+struct OTACommand {
+    var campaignID: Int64
+    var version: String
+    /// Absent from commands of systems that number none.
+    var commandID: Int64?
+
+    /// Nil when the payload is no update command: a device ignores what it does not understand.
+    init?(_ payload: UnsafeRawBufferPointer) {
+        struct Fields: Decodable {
+            var campaign_id: Int64
+            var version: String
+            var action: String?
+            var command_id: Int64?
+        }
+        guard let fields = try? JSONDecoder().decode(Fields.self, from: Data(payload)),
+            fields.action ?? "update" == "update"
+        else { return nil }
+        campaignID = fields.campaign_id
+        version = fields.version
+        commandID = fields.command_id
+    }
+}
+
+/// How far a device has come with a command.
 struct OTAUpdate {
     enum Stage: String {
         case downloading = "DOWNLOADING", installing = "INSTALLING", success = "SUCCESS", failed = "FAILED"
@@ -16,32 +40,23 @@ struct OTAUpdate {
         var isFinal: Bool { self == .success || self == .failed }
     }
 
-    var campaignID: Int64
-    var version: String
-    var commandID: Int64?
+    let command: OTACommand
+    let fate: OTAFate
+    /// Tells it from the device's earlier ones.
+    let number: Int
+    /// The device does not say which command it is about.
+    let isAnonymous: Bool
     var stage = Stage.downloading
 
-    /// Nil when the payload is no update command: a device ignores what it does not understand.
-    init?(command payload: UnsafeRawBufferPointer) {
-        struct Command: Decodable {
-            var campaign_id: Int64
-            var version: String
-            var action: String?
-            var command_id: Int64?
-        }
-        guard let command = try? JSONDecoder().decode(Command.self, from: Data(payload)),
-            command.action ?? "update" == "update"
-        else { return nil }
-        campaignID = command.campaign_id
-        version = command.version
-        commandID = command.command_id
-    }
-
-    mutating func advance(failing: Bool) {
+    /// False: it goes no further.
+    mutating func advance() -> Bool {
         switch stage {
-        case .downloading: stage = .installing
-        case .installing: stage = failing ? .failed : .success
-        case .success, .failed: break
+        case .downloading:
+            if fate == .stalls { return false }
+            stage = .installing
+        case .installing: stage = fate == .fails ? .failed : .success
+        case .success, .failed: return false
         }
+        return true
     }
 }

@@ -143,8 +143,8 @@ import Testing
         let world = try await World()
         var settings = world.settings
         settings.shape.devices = 4
-        settings.shape.otaFailures = 0
-        settings.otaStepSeconds = 0.02
+        settings.shape.ota.failures = 0
+        settings.shape.ota.stepSeconds = 0.02
         settings.extent = .endless
         settings.rate = 20
         let simulator = try FleetSimulator(settings)

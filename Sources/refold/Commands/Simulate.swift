@@ -33,8 +33,7 @@ struct Simulate: AsyncParsableCommand {
     @Option(help: "Share of messages that are malformed, in all the ways there are.") var malformed = 0.0
     @Option(help: "Share of messages after which the device leaves for up to two seconds.") var churn = 0.0
     @Option(help: "Share of the leaving devices that go without a word.") var ungraceful = 0.5
-    @Option(help: "Share of OTA updates that fail.") var otaFailures = 0.05
-    @Option(help: "Seconds between the reports of an OTA update.") var otaStep = 1.0
+    @OptionGroup(title: "Updates") var ota: OTAOptions
     @Option(help: "Share this many connections, without births, wills and commands: for rate benches only.")
     var connections: Int?
     @Option(help: "Publishes that a connection may have unacknowledged; 16, or 256 when shared.") var window: Int?
@@ -89,8 +88,8 @@ struct Simulate: AsyncParsableCommand {
         settings.shape.malformed = malformed
         settings.shape.churn = churn
         settings.shape.ungraceful = ungraceful
-        settings.shape.otaFailures = otaFailures
-        settings.otaStepSeconds = otaStep
+        settings.shape.ota = try ota.behaviour()
+        settings.otaLedgerPath = ota.otaLedger
         settings.seed = seed
         settings.rate = rate
         guard count == nil || duration == nil else { throw .invalid("--count and --duration exclude each other") }
@@ -137,7 +136,7 @@ struct Simulate: AsyncParsableCommand {
         duplicates    \(statistics.duplicates)
         connections   \(statistics.connectionsMade) made, \(statistics.connectionsLost) lost, \
         \(statistics.ungracefulLeaves) left without a word
-        commands      \(statistics.commands)
+        commands      \(statistics.commands), \(statistics.repeatedCommands) of them again
         """
     }
 
@@ -152,12 +151,55 @@ struct Simulate: AsyncParsableCommand {
             ("connections_made", "\(statistics.connectionsMade)"),
             ("connections_lost", "\(statistics.connectionsLost)"),
             ("ungraceful_leaves", "\(statistics.ungracefulLeaves)"), ("commands", "\(statistics.commands)"),
+            ("repeated_commands", "\(statistics.repeatedCommands)"),
         ]
         return "{" + fields.map { "\"\($0.0)\": \($0.1)" }.joined(separator: ", ") + "}"
     }
 
     private static func fixed(_ value: Double) -> String { String(format: "%.2f", value) }
     private static func millis(_ micros: Int64) -> String { String(format: "%.3f", Double(micros) / 1000) }
+}
+
+/// What devices make of update commands.
+struct OTAOptions: ParsableArguments {
+    @Option(help: "Share of updates that fail.") var otaFailures = 0.05
+    @Option(help: "Share of updates of which the device says nothing.") var otaSilent = 0.0
+    @Option(help: "Share of updates that the device refuses (commands/ack).") var otaRefusing = 0.0
+    @Option(help: "Share of updates that stop after DOWNLOADING.") var otaStalling = 0.0
+    @Option(help: "Share of updates whose version never shows in the shadow.") var otaUnverified = 0.0
+    @Option(help: "Share of updates that are rolled back after the version has shown.") var otaRollbacks = 0.0
+    @Option(help: "VERSION or VERSION=SHARE: updates to it fail, all or a share. Any number of times.")
+    var otaBadBuild: [String] = []
+    @Option(help: "Share of devices that leave the command_id out of their reports.") var otaAnonymous = 0.0
+    @Option(help: "Seconds between the reports of an update.") var otaStep = 1.0
+    @Option(help: "Seconds that a device is away after SUCCESS, before its new version shows.") var otaRestart = 0.0
+    @Option(help: "Share of devices that are away.") var offline = 0.0
+    @Option(help: "Seconds until those come; without it they never do.") var offlineSeconds: Double?
+    @Option(help: "File that gets one JSON line a command and a report: the devices' side of campaigns.")
+    var otaLedger: String?
+
+    func behaviour() throws(FleetError) -> OTABehaviour {
+        var behaviour = OTABehaviour()
+        behaviour.failures = otaFailures
+        behaviour.silent = otaSilent
+        behaviour.refusing = otaRefusing
+        behaviour.stalling = otaStalling
+        behaviour.unverified = otaUnverified
+        behaviour.rollbacks = otaRollbacks
+        behaviour.anonymous = otaAnonymous
+        behaviour.offline = offline
+        behaviour.offlineSeconds = offlineSeconds
+        behaviour.restartSeconds = otaRestart
+        behaviour.stepSeconds = otaStep
+        for text in otaBadBuild {
+            let parts = text.split(separator: "=", maxSplits: 1).map(String.init)
+            guard let version = parts.first, let share = parts.count == 2 ? Double(parts[1]) : 1 else {
+                throw .invalid("--ota-bad-build: \"\(text)\" is not VERSION or VERSION=SHARE")
+            }
+            behaviour.badBuilds[version] = share
+        }
+        return behaviour
+    }
 }
 
 /// SIGINT and SIGTERM as a call, the first time; the second time they end the process as ever.
