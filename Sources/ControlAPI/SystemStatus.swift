@@ -231,16 +231,56 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         public var connected: Bool
         public var sessionPresent: Bool
         public var lastError: String?
+        public var commands: Commands
 
-        public init(name: String, connected: Bool, sessionPresent: Bool, lastError: String? = nil) {
+        /// Of the connection that carries commands to devices.
+        public struct Commands: Codable, Sendable, Equatable {
+            public var connected: Bool
+            /// Commands that the broker has still to take.
+            public var waiting: Int
+            /// Devices whose command it refuses.
+            public var refused: Int
+            /// Commands that it has taken since the start.
+            public var acknowledged: UInt64
+            public var lastError: String?
+
+            public init(
+                connected: Bool = false, waiting: Int = 0, refused: Int = 0, acknowledged: UInt64 = 0,
+                lastError: String? = nil
+            ) {
+                self.connected = connected
+                self.waiting = waiting
+                self.refused = refused
+                self.acknowledged = acknowledged
+                self.lastError = lastError
+            }
+
+            enum CodingKeys: String, CodingKey {
+                case connected, waiting, refused, acknowledged, lastError = "last_error"
+            }
+
+            public func encode(to encoder: any Encoder) throws {
+                var container = encoder.container(keyedBy: CodingKeys.self)
+                try container.encode(connected, forKey: .connected)
+                try container.encode(waiting, forKey: .waiting)
+                try container.encode(refused, forKey: .refused)
+                try container.encode(acknowledged, forKey: .acknowledged)
+                try container.encode(lastError, forKey: .lastError)
+            }
+        }
+
+        public init(
+            name: String, connected: Bool, sessionPresent: Bool, lastError: String? = nil, commands: Commands = .init()
+        ) {
             self.name = name
             self.connected = connected
             self.sessionPresent = sessionPresent
             self.lastError = lastError
+            self.commands = commands
         }
 
         enum CodingKeys: String, CodingKey {
-            case name, connected, sessionPresent = "session_present", lastError = "last_error"
+            case name, connected, sessionPresent = "session_present", lastError = "last_error", commands
         }
 
         public func encode(to encoder: any Encoder) throws {
@@ -249,6 +289,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             try container.encode(connected, forKey: .connected)
             try container.encode(sessionPresent, forKey: .sessionPresent)
             try container.encode(lastError, forKey: .lastError)
+            try container.encode(commands, forKey: .commands)
         }
     }
 

@@ -1,6 +1,7 @@
 import Access
 import Campaigns
 import ControlAPI
+import Dispatching
 import EventLog
 import Evidence
 import EventModel
@@ -21,7 +22,9 @@ import Threading
 // The composition root: what `refold run` is made of, the order in which it starts, and the order in which it stops.
 //
 //     start   private services → log (recovery) → database (one attempt) → decider → API → projectors → brokers
-//     stop    brokers (durable, then acknowledged) → API → projectors (commit) → log → private services
+//             → campaigns
+//     stop    brokers (durable, then acknowledged) → API → commands → campaigns → projectors (commit) → log → private
+//             services
 //
 // PostgreSQL and the brokers may be away at any time; the log may not.
 
@@ -43,6 +46,7 @@ final class Daemon: Sendable {
     private let archive: LogArchive
     private let snapshots: SnapshotKeeper
     private let rebuilds: RebuildKeeper
+    private let commands: CommandPublisher
     private let background: Task<Void, Never>
     private let access: Task<Void, Never>
     private let engine: Task<Void, Never>
@@ -109,7 +113,12 @@ final class Daemon: Sendable {
         // Before anybody reads: what was removed can be had from now on.
         let archive = try LogArchive(settings, log: log, database: keeper, logger: logger)
         let snapshots = SnapshotKeeper(settings, log: log, logger: logger)
-        let decider = CampaignDecider(writer: log, source: log, clock: { wallClock() }) {
+        let commands = CommandPublisher(
+            brokers: services.brokers, logID: log.report.logID.description,
+            notify: { notice in
+                logger.log(level: notice.logLevel, "\(notice.text)", metadata: ["broker": "\(notice.broker)"])
+            })
+        let decider = CampaignDecider(writer: log, source: log, clock: { wallClock() }, sender: commands) {
             snapshots.folder.campaigns { logger.error("a damaged snapshot is passed over: \($0)") }
         }
         let tokens = AccessDecider(writer: log, source: log, clock: { wallClock() }) {
@@ -135,7 +144,8 @@ final class Daemon: Sendable {
             }, logger: logger)
         let selfCheck = SelfCheck(settings, log: log, databaseURL: databaseURL, logger: logger)
         let reporter = StatusReporter(
-            log: log, projectors: projectors, ingest: { ingest.statuses }, database: keeper, care: care,
+            log: log, projectors: projectors, ingest: { ingest.statuses }, commands: commands,
+            database: keeper, care: care,
             checkpoints: checkpoints, archive: archive, selfCheck: selfCheck, rebuilds: rebuilds)
         let queries = TableQueries(databaseURL: databaseURL)
         let metrics = MetricsCollector(reporter: reporter, queries: queries, startedAt: startedAt,
@@ -171,6 +181,7 @@ final class Daemon: Sendable {
         // Ingest does not wait for them, nor fall with them: only commands need what was decided before, and whoever
         // has no other token than one of the log.
         self.access = Task { await Self.recover(tokens, logger) }
+        commands.start()
         engine = Task {
             await decider.run { error in
                 logger.error("the campaigns stand still, and it is tried again: \(error)")
@@ -179,6 +190,7 @@ final class Daemon: Sendable {
         self.settings = settings
         self.log = log
         self.reporter = reporter
+        self.commands = commands
         self.care = care
         self.checkpoints = checkpoints
         self.archive = archive
@@ -240,6 +252,8 @@ final class Daemon: Sendable {
         rebuilds.stop()
         background.cancel()
         access.cancel()
+        // The last acknowledgements are still written down.
+        await commands.stop()
         engine.cancel()
         await engine.value
         await withTaskGroup(of: Void.self) { group in

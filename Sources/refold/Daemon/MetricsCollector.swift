@@ -83,12 +83,20 @@ struct MetricsCollector: Sendable {
             metrics.add(.messagesAcknowledged, broker.acknowledged, ["broker": broker.name])
             metrics.add(.duplicatesSuppressed, broker.duplicatesSuppressed, ["broker": broker.name])
             metrics.add(.replaysRecognised, broker.replays, ["broker": broker.name])
+            metrics.add(.commandEchoes, broker.echoes, ["broker": broker.name])
             metrics.add(.brokerConnected, broker.connected && broker.subscribed, ["broker": broker.name])
             metrics.add(.brokerSessionLost, broker.sessionsLost, ["broker": broker.name])
             metrics.add(.brokerTakenOver, broker.alarms.contains(.takenOver), ["broker": broker.name])
             if let dropped = broker.droppedByBroker {
                 metrics.add(.brokerMessagesDropped, dropped, ["broker": broker.name])
             }
+        }
+        for lane in reporter.commands.statuses {
+            metrics.add(.commandsWaiting, UInt64(lane.waiting + lane.sent), ["broker": lane.broker])
+            metrics.add(.commandsAcknowledged, lane.acknowledged, ["broker": lane.broker])
+            metrics.add(.commandsUnheard, lane.unheard, ["broker": lane.broker])
+            metrics.add(.commandsRefused, UInt64(lane.refused), ["broker": lane.broker])
+            metrics.add(.commandsConnected, lane.isConnected, ["broker": lane.broker])
         }
         for verdict in Verdict.allCases {
             let count = brokers.reduce(0 as UInt64) { $0 + $1.verdicts[Int(verdict.rawValue)] }

@@ -1,4 +1,5 @@
 import ControlAPI
+import Dispatching
 import EventLog
 import EventModel
 import Foundation
@@ -10,6 +11,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let log: FileLog
     let projectors: [Projector]
     let ingest: @Sendable () -> [BrokerStatus]
+    let commands: CommandPublisher
     let database: DatabaseKeeper
     let care: LogCare
     let checkpoints: CheckpointPublisher
@@ -29,6 +31,10 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
                 reasons.append("broker \(broker.name): nothing is subscribed")
             }
             reasons += broker.alarms.map { "broker \(broker.name): \($0.rawValue)" }
+        }
+        for lane in commands.statuses where lane.refused > 0 || !lane.isConnected && lane.waiting > 0 {
+            let waiting = lane.refused > 0 ? "\(lane.refused) devices' commands" : "\(lane.waiting) commands"
+            reasons.append("broker \(lane.broker): \(waiting) wait: \(lane.lastError ?? "connecting")")
         }
         if !keeper.connected { reasons.append("the database cannot be reached: \(keeper.lastError ?? "connecting")") }
         if keeper.refused, let text = keeper.lastError { reasons.append("the database cannot be used: \(text)") }
@@ -75,10 +81,12 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
                 head: durable, durable: durable, segments: statistics.segments, bytes: statistics.usedBytes,
                 keeping: keeping),
             projections: projections,
-            brokers: brokers.map {
+            brokers: zip(brokers, commands.statuses).map { broker, lane in
                 .init(
-                    name: $0.name, connected: $0.connected, sessionPresent: $0.sessionPresent,
-                    lastError: $0.lastError)
+                    name: broker.name, connected: broker.connected, sessionPresent: broker.sessionPresent,
+                    lastError: broker.lastError, commands: .init(
+                        connected: lane.isConnected, waiting: lane.waiting + lane.sent, refused: lane.refused,
+                        acknowledged: lane.acknowledged, lastError: lane.lastError))
             },
             database: .init(connected: keeper.connected, lastError: keeper.lastError))
     }
