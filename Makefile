@@ -5,10 +5,15 @@ PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev lib
 # are used in a real browser.
 TEST_PACKAGES = prometheus systemd python3 python3-cryptography python3-venv chromium chromium-driver
 
-.PHONY: run build test bench fuzz packages install soak rewrite-cases
+.PHONY: run demo-ota build test bench fuzz packages install soak rewrite-cases
 
 run: build
 	.build/release/refold run --demo
+
+# Two rollouts to 5,000 simulated devices, one of a bad build, with the daemon killed in the middle of both.
+demo-ota: PACKAGES += python3
+demo-ota: build
+	python3 bench/demo_ota.py
 
 build: packages
 	swift build -c release --product refold

@@ -2,172 +2,22 @@
 """make bench: Refold beside its peers and its limits, in one run on one machine. Writes bench/RESULTS.md.
 
     bench/run.py                 everything (about 15 minutes)
-    bench/run.py ingest decode   some of it: ingest rows append decode replay latency memory
+    bench/run.py ingest decode   some of it: ingest rows append decode replay latency memory campaign
     MEMORY_SECONDS=1800 bench/run.py memory     the long form of the memory figure
 
 Rates on a shared machine drift, so every ratio is of runs that alternate, and medians are quoted.
 """
-import json, os, platform, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time, urllib.request
+import datetime, json, os, platform, re, shutil, statistics, subprocess, sys, time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from world import REFOLD, ROOT, Broker, Database, Refold, end, program, start, stop, wait_for, work
+
 BENCH = os.path.join(ROOT, "bench")
-REFOLD = os.path.join(ROOT, ".build/release/refold")
 REFOLD_SIM = os.path.join(ROOT, ".build/release/refold-sim")
 REFOLD_BENCH = os.path.join(ROOT, ".build/release/refold-bench")
 VENV_PYTHON = os.path.join(BENCH, ".venv/bin/python")
+
 DEVICES = 10_000
 results = []          # (what, ours, other, ratio, demand)
-work = tempfile.mkdtemp(prefix="refold-bench-", dir="/var/tmp")
-os.chmod(work, 0o755)
-running = []
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_for(what, condition, seconds=60, every=0.02):
-    deadline = time.time() + seconds
-    while not condition():
-        if time.time() > deadline:
-            raise SystemExit(f"bench: gave up waiting for {what}")
-        time.sleep(every)
-
-
-def start(args, stdin=subprocess.DEVNULL, **kw):
-    process = subprocess.Popen(args, start_new_session=True, stdin=stdin, **kw)
-    running.append(process)
-    return process
-
-
-def stop(process, sig=signal.SIGTERM):
-    if process.poll() is None:
-        process.send_signal(sig)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def answers(port):
-    with socket.socket() as s:
-        return s.connect_ex(("127.0.0.1", port)) == 0
-
-
-def program(args, timeout=900):
-    """Runs a program that prints one JSON object last, and returns it."""
-    done = subprocess.run(args, capture_output=True, text=True, timeout=timeout)
-    if done.returncode != 0:
-        raise SystemExit(f"bench: {' '.join(args)} failed:\n{done.stdout}{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-class Broker:
-    def __init__(self):
-        self.port = free_port()
-        path = tempfile.mkdtemp(dir=work)
-        conf = os.path.join(path, "mosquitto.conf")
-        with open(conf, "w") as f:
-            f.write(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
-                    f"max_inflight_messages 0\nlog_type error\nuser {os.environ.get('USER') or 'root'}\n")
-        self.process = start(["/usr/sbin/mosquitto", "-c", conf])
-        wait_for("mosquitto", lambda: answers(self.port))
-
-    def stop(self):
-        stop(self.process)
-
-
-class Database:
-    """A PostgreSQL with its default durability, on a unix socket."""
-
-    def __init__(self):
-        self.folder = tempfile.mkdtemp(dir=work)
-        self.session = None
-        self.user = "postgres" if os.geteuid() == 0 else None
-        versions = sorted(int(v) for v in os.listdir("/usr/lib/postgresql") if v.isdigit())
-        self.bin = f"/usr/lib/postgresql/{versions[-1]}/bin"
-        if self.user:
-            shutil.chown(self.folder, self.user)
-        self.run("initdb", "-D", f"{self.folder}/c", "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8")
-        self.url = f"postgresql:///postgres?host={self.folder}&user=postgres"
-        self.up()
-
-    def command(self, name, *args):
-        prefix = ["setpriv", "--reuid", self.user, "--regid", self.user, "--init-groups", "--"] if self.user else []
-        return prefix + [f"{self.bin}/{name}", *args]
-
-    def run(self, name, *args):
-        subprocess.run(self.command(name, *args), check=True, stdout=subprocess.DEVNULL, cwd="/")
-
-    def up(self):
-        self.run("pg_ctl", "-D", f"{self.folder}/c", "-w", "-l", f"{self.folder}/log", "-o",
-                 f"-c listen_addresses= -c unix_socket_directories={self.folder} -c max_wal_size=4GB", "start")
-
-    def down(self):
-        self.run("pg_ctl", "-D", f"{self.folder}/c", "-w", "-m", "fast", "stop")
-
-    def sql(self, text):
-        """The first line of the answer, over one session: a new psql each time would take a core from those measured."""
-        if self.session is None or self.session.poll() is not None:
-            self.session = start([f"{self.bin}/psql", "-h", self.folder, "-U", "postgres", "-Atq"], stdin=subprocess.PIPE,
-                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1)
-        self.session.stdin.write(text + ";\n\\echo end\n")
-        lines = []
-        while (line := self.session.stdout.readline()) not in ("end\n", ""):
-            lines.append(line.strip())
-        return lines[0] if lines else None
-
-
-class Refold:
-    def __init__(self, broker, database, *extra):
-        self.http = f"127.0.0.1:{free_port()}"
-        self.data = tempfile.mkdtemp(dir=work)
-        url = database.url if database else "postgresql:///none?host=/nowhere"
-        self.log = open(os.path.join(self.data, "stderr"), "w")
-        self.process = start(
-            [REFOLD, "run", "--data", self.data, "--broker-url", f"mqtt://127.0.0.1:{broker.port}", "--database-url", url,
-             "--http", self.http, "--set", "gate.rate_per_second=1000000", "--set", "gate.burst=10000000", *extra],
-            stdout=self.log, stderr=self.log)
-        wait_for("refold run", self.ready)
-
-    def get(self, path):
-        with urllib.request.urlopen(f"http://{self.http}{path}", timeout=5) as answer:
-            return answer.read()
-
-    def ready(self):
-        if self.process.poll() is not None:
-            raise SystemExit("bench: refold run ended: " + open(self.log.name).read())
-        try:
-            return self.get("/readyz") is not None
-        except OSError:
-            return False
-
-    def status(self):
-        return json.loads(self.get("/api/v1/status"))
-
-    def durable(self):
-        """Events on disk, from the file that the daemon maps for its readers: asking costs the daemon nothing."""
-        with open(f"{self.data}/log/durable", "rb") as f:
-            return int.from_bytes(f.read(32)[24:32], "little")
-
-    def pause_all(self):
-        for p in self.status()["projections"]:
-            subprocess.run([REFOLD, "projection", "pause", p["name"], "--http", self.http, "--data", self.data], check=True,
-                           stdout=subprocess.DEVNULL)
-
-    def caught_up(self):
-        return all(p["lag_events"] == 0 for p in self.status()["projections"])
-
-    def rss_mb(self):
-        for line in open(f"/proc/{self.process.pid}/status"):
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-
-    def stop(self):
-        stop(self.process)
 
 
 def flood(port, count, devices=DEVICES, rate=0):
@@ -444,6 +294,65 @@ def bench_simulation():
     record("simulated steps, all invariants checked, one core", [200_000 / (time.time() - begin)], None, "steps/s", "–")
 
 
+def cpu_seconds(pid):
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def moment(event):
+    return datetime.datetime.fromisoformat(event["received_at"].replace("Z", "+00:00")).timestamp()
+
+
+def bench_campaign(sizes=(10_000, 100_000)):
+    """Campaigns of devices that never answer: what creating, deciding, waiting and looking cost by their size."""
+    broker, database = Broker(), Database()
+    refold = Refold(broker, database)
+    firmware = refold.post("/tenants/acme/firmware", {"version": "2.0", "file_url": "https://firmware.example/2.bin"})["id"]
+    idle = {}
+    for size in sizes:
+        begun = time.time()
+        campaign = refold.post("/tenants/acme/campaigns", {
+            "name": f"{size}", "firmware_version_id": firmware, "devices": [f"dev-{size}-{n}" for n in range(size)]})["id"]
+        created = time.time() - begun
+        wait_for("the tables", refold.caught_up)
+        path = f"/api/v1/tenants/acme/campaigns/{campaign}"
+        refold.post(path.removeprefix("/api/v1") + "/start")
+        wait_for("the commands", lambda: metric(refold, "refold_commands_acknowledged_total") >= sum(sizes[:sizes.index(size) + 1]), 300)
+        events = [json.loads(line) for line in subprocess.run(
+            [REFOLD, "log", "cat", "--data", refold.data, "--json"], capture_output=True, text=True).stdout.splitlines()]
+        mine = [e for e in events if e["kind"] == "decision" and e["payload"].get("campaign_id") == campaign]
+        started, decided, published = ([moment(e) for e in mine if e["topic"] == f"campaign.{name}/1"]
+                                       for name in ("started", "dispatched", "published"))
+        wait_for("the tables", refold.caught_up, 120)
+        time.sleep(2)
+        before, seconds = cpu_seconds(refold.process.pid), 5
+        time.sleep(seconds)
+        idle[size] = (cpu_seconds(refold.process.pid) - before) / seconds
+        asked = []
+        for question in ["", "/devices?limit=100", "/devices?status=DOWNLOADING&limit=100", "/timeline", "/progress", "/failures"] * 5:
+            begun = time.time()
+            refold.get(path + question)
+            asked.append((time.time() - begun, question))
+        slowest = max(asked)
+        name = f"campaign of {size:,} devices"
+        for what, value, demand in [
+            (f"{name}: created and durable, over HTTP", f"{created:.2f} s", "≤ 5 s"),
+            (f"{name}: decided", f"{size / max(decided[-1] - started[0], 0.001):,.0f} devices/s", "≥ 5,000"),
+            (f"{name}: decided, published and acknowledged", f"{size / (published[-1] - started[0]):,.0f} devices/s", "reported"),
+            (f"{name}: CPU while it waits for answers", f"{idle[size] * 100:.1f} % of a core", "independent of the size"),
+            (f"{name}: slowest answer of the API ({slowest[1] or 'itself'})", f"{slowest[0] * 1000:.0f} ms", "≤ 100 ms"),
+        ]:
+            results.append((what, value, "–", "–", demand))
+            print(" | ".join(results[-1]), flush=True)
+    refold.stop()
+    database.down()
+    broker.stop()
+
+
+def metric(refold, name):
+    return sum(float(line.split()[-1]) for line in refold.get("/metrics").decode().splitlines() if line.startswith(name))
+
+
 def machine():
     model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "?")
     memory = int(re.search(r"MemTotal:\s+(\d+)", open("/proc/meminfo").read()).group(1)) // 1024 // 1024
@@ -453,7 +362,8 @@ def machine():
 
 BENCHES = {"ingest": bench_ingest, "tree-cost": bench_tree_cost, "rows": bench_rows, "append": bench_append,
            "decode": bench_decode, "history": bench_history, "replay": bench_replay, "space": bench_space, "latency": bench_latency,
-           "memory": bench_memory, "simulation": bench_simulation}
+           "memory": bench_memory, "campaign": bench_campaign,
+           "simulation": bench_simulation}
 
 
 def main():
@@ -463,9 +373,7 @@ def main():
             print(f"== {name}", flush=True)
             BENCHES[name]()
     finally:
-        for process in running:
-            stop(process, signal.SIGKILL)
-        shutil.rmtree(work, ignore_errors=True)
+        end()
     head = ("# Results of `make bench`\n\nMedians of alternating runs on one machine; the ratio is of the pairs. Broker, publisher and\n"
             f"subscriber share its cores.\n\n{machine()}\n\n| what | Refold | beside | ratio | demanded |\n|---|---|---|---|---|\n")
     text = head + "".join("| " + " | ".join(r) + " |\n" for r in results)
