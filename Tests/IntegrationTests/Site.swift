@@ -16,12 +16,24 @@ final class Site {
         world = try World(postgres: try PostgresServer.shared.get())
         try world.startDaemon(["--set", "presence.stale_seconds=3600", "--set", "presence.offline_seconds=7200"])
         try await world.untilSubscribed()
+        // Connected is not yet subscribed, and what is published in between nobody gets.
+        let readiness = URL(string: "http://\(world.http)/readyz")!
+        let isReady = await eventually {
+            (try? Data(contentsOf: readiness)).map { String(decoding: $0, as: UTF8.self).contains("true") } ?? false
+        }
+        guard isReady else { throw SystemError("the daemon is not ready: \(world.daemonLog.suffix(2000))") }
         token = try String(contentsOfFile: world.data + "/token", encoding: .utf8)
             .trimmingCharacters(in: .whitespacesAndNewlines)
         devices = try TestPublisher(port: world.broker.port)
     }
 
     deinit { world.killDaemon() }
+
+    /// The tables of campaigns' decisions are there: before them, pages show campaigns without a timeline.
+    var hasTimeline: Bool {
+        (try? Data(contentsOf: URL(string: root + "/api/v1/projections")!))
+            .map { String(decoding: $0, as: UTF8.self).contains("campaign_events") } ?? false
+    }
 
     var root: String { "http://\(world.http)" }
 
@@ -85,6 +97,12 @@ final class Site {
         try await browser.press(Chromium.Key.enter)
         try await browser.until("location.pathname === '/' && document.querySelector('main').dataset.ready")
         return browser
+    }
+
+    /// What went wrong in the pages that were shown.
+    func errors(of browser: Chromium) async throws -> [String] {
+        let all = try await browser.errors()
+        return hasTimeline ? all : all.filter { !$0.contains("status of 500") }
     }
 
     /// Opens a page and waits until it shows something.
