@@ -149,12 +149,16 @@ let package = Package(
         .testTarget(name: "DecodingTests", dependencies: ["Decoding", "Postgres", "TestSupport"]),
         .testTarget(
             name: "ProjectionsTests",
-            dependencies: ["EventLog", "Projections", "Projecting", "PostgresStore", "Postgres", "TestSupport"]),
+            dependencies: [
+                "EventLog", "Projections", "Projecting", "PostgresStore", "Postgres", "ProjectionTestSupport",
+                "TestSupport",
+            ]),
         .testTarget(name: "IngestTests", dependencies: ["Ingest", "EventLog", "EventModel", "Threading", "TestSupport"]),
         .testTarget(name: "FleetSimulatorTests", dependencies: ["FleetSimulator", "TestSupport"]),
         .testTarget(name: "PostgresTests", dependencies: ["Postgres", "TestSupport"]),
         .target(
-            name: "ProjectionTestSupport", dependencies: ["EventModel", "EventLog", "Projecting", "Projections"],
+            name: "ProjectionTestSupport",
+            dependencies: ["EventModel", "EventLog", "CampaignRules", "Projecting", "Projections"],
             path: "Tests/ProjectionTestSupport"),
         .testTarget(name: "ProjectingTests", dependencies: ["Projecting", "ProjectionTestSupport", "TestSupport"]),
         .testTarget(name: "SnapshotsTests", dependencies: [
@@ -162,6 +166,9 @@ let package = Package(
         ]),
         .testTarget(
             name: "PostgresStoreTests", dependencies: ["PostgresStore", "Postgres", "ProjectionTestSupport", "TestSupport"]),
+        .testTarget(name: "QueriesTests", dependencies: [
+            "Queries", "EventModel", "Postgres", "PostgresStore", "TestSupport",
+        ]),
         .testTarget(name: "ReplayAsOfTests", dependencies: [
             "Replay", "Snapshots", "Campaigns", "ProjectionTestSupport", "TestSupport",
         ]),

@@ -20,7 +20,7 @@ struct AuditLogs: AppendProjection {
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {
         guard record.kind == .decision || record.kind == .system else { return }
         let tenant: String, actor: String, subject: String
-        var before: String?
+        var before: (field: String, value: String)?
         switch decoder.decodeOwn(record) {
         case .firmwareAdded(let event):
             (tenant, actor, subject) = (event.tenantID, event.actor, "firmware:\(event.id)")
@@ -28,7 +28,7 @@ struct AuditLogs: AppendProjection {
             (tenant, actor, subject) = (event.tenantID, event.actor, "campaign:\(event.id)")
         case .campaignStatusChanged(_, let event):
             (tenant, actor, subject) = (event.tenantID, event.actor, "campaign:\(event.campaignID)")
-            before = event.before
+            before = ("status", event.before)
         case .groupCreated(let event):
             (tenant, actor, subject) = (event.tenantID, event.actor, "group:\(event.id)")
         case .groupMembers(let event):
@@ -37,6 +37,7 @@ struct AuditLogs: AppendProjection {
             (tenant, actor, subject) = (event.tenantID, event.actor, "group:\(event.groupID)")
         case .tenantConfigured(let event):
             (tenant, actor, subject) = (event.tenantID, event.actor, "tenant:\(event.tenantID)")
+            before = event.before.map { ("time_zone", $0) }
         case .campaignStageBegun(let event):
             (tenant, actor, subject) = (event.tenantID, event.actor, "campaign:\(event.campaignID)")
         case .commandRejected(let event):
@@ -51,7 +52,8 @@ struct AuditLogs: AppendProjection {
             (tenant, actor, subject) = (Self.everyTenant, "retention", "log:\(event.from)-\(event.to)")
         // The targets belong to the decision before them; what was decided of devices stands in their own rows.
         case .campaignTargets, .campaignDispatched, .campaignPublished, .campaignDevicesEnded, .broker, .none,
-            .undecodable: return
+            .undecodable:
+            return
         }
         rows.beginRow(fieldCount: 8)
         rows.position(position)
@@ -60,7 +62,7 @@ struct AuditLogs: AppendProjection {
         rows.text(actor)
         rows.text(Self.action(record.topicString))
         rows.text(subject)
-        rows.optional(before) { $0.jsonb("{\"status\": \(jsonString($1))}".utf8) }
+        rows.optional(before) { $0.jsonb("{\"\($1.field)\": \(jsonString($1.value))}".utf8) }
         rows.jsonb(record.payload)
     }
 

@@ -1,25 +1,23 @@
+import CampaignRules
 import Decoding
 import EventModel
 
-/// `campaigns`: firmware, campaigns, and what each device reported of its update.
+/// `campaigns`: firmware, campaigns, and each device's part in them.
 ///
-/// The first terminal state that a device reports stands (SUCCESS or FAILED); reports behind it are counted as late and
-/// change nothing else, so that a terminal state counts once however often, late or out of order it is reported.
-/// Before it, the last report stands. A report that fits no target of its tenant's campaigns is kept as unmatched.
+/// How a part changes, by the device's reports and by the engine's decisions, is `DevicePart`'s rule, which the engine
+/// follows too. A report that fits no target of its tenant's campaigns is kept as unmatched.
 ///
-/// A device's row belongs to (campaign, device); a campaign's counts are sums over devices and are written as deltas.
+/// A device's row belongs to (campaign, device); a campaign's counts are sums over devices and are written as deltas,
+/// and so is by how much they changed in a minute.
 final class CampaignFold: ProjectionFold {
-    private struct Counts {
-        var succeeded: Int64 = 0, failed: Int64 = 0, skipped: Int64 = 0
-    }
-
     private let scope: FoldScope
     private let decoder: FactDecoder
     private var campaigns = KeyedTable<CampaignState>()
     private var devices = KeyedTable<CampaignDeviceState>()
     private var firmware = RowBuffer()
     private var unmatched = RowBuffer()
-    private var deltas: [Int64: Counts] = [:]
+    private var counts: [Int64: CampaignDeltas] = [:]
+    private var progress: [CampaignMinute: (tenant: String, deltas: CampaignDeltas)] = [:]
     private var keyBytes: [UInt8] = []
 
     init(_ scope: FoldScope, _ decoder: FactDecoder) {
@@ -29,7 +27,8 @@ final class CampaignFold: ProjectionFold {
 
     var descriptor: ProjectionDescriptor { CampaignTables.descriptor }
     var dirtyRowCount: Int {
-        campaigns.dirty.count + devices.dirty.count + firmware.rowCount + unmatched.rowCount + deltas.count
+        campaigns.dirty.count + devices.dirty.count + firmware.rowCount + unmatched.rowCount + counts.count
+            + progress.count
     }
 
     var pendingByteCount: Int {
@@ -50,11 +49,12 @@ final class CampaignFold: ProjectionFold {
                 switch decoder.decodeOwn(record) {
                 case .campaignCreated(let event): _ = touchCampaign(event.id)
                 case .campaignStatusChanged(_, let event): _ = touchCampaign(event.campaignID)
-                case .campaignTargets(let event):
-                    for device in event.devices where owns(event, device, position) {
-                        _ = touchDevice(event.campaignID, device.utf8)
+                case .campaignStageBegun(let event): _ = touchCampaign(event.campaignID)
+                case let fact:
+                    guard let named = Named(fact) else { return }
+                    for device in named.devices where owns(named, device, position) {
+                        _ = touchDevice(named.campaign, device.utf8)
                     }
-                default: break
                 }
             }
         }
@@ -106,7 +106,7 @@ final class CampaignFold: ProjectionFold {
             if let (topic, report) = report(in: record, at: position) {
                 apply(report, record, topic, position)
             } else if record.kind == .decision {
-                apply(decoder.decodeOwn(record), record.receivedAt, position)
+                apply(decoder.decodeOwn(record), record, position)
             }
         }
     }
@@ -139,17 +139,19 @@ final class CampaignFold: ProjectionFold {
         case .firmwareAdded(let event): return [FoldKey(Self.name(ofFirmware: event.id))]
         case .campaignCreated(let event): return [FoldKey(CampaignKey.name(event.id))]
         case .campaignStatusChanged(_, let event): return [FoldKey(CampaignKey.name(event.campaignID))]
-        case .campaignTargets(let event):
-            let devices = Set(event.devices.map { FoldKey.device(tenant: event.tenantID, device: $0) })
-            return [FoldKey(CampaignKey.name(event.campaignID))] + devices.sorted()
-        default: return []
+        case .campaignStageBegun(let event): return [FoldKey(CampaignKey.name(event.campaignID))]
+        case let fact:
+            guard let named = Named(fact) else { return [] }
+            let devices = Set(named.devices.map { FoldKey.device(tenant: named.tenant, device: $0) })
+            return [FoldKey(CampaignKey.name(named.campaign))] + devices.sorted()
         }
     }
 
+    // MARK: what devices report
+
     private func apply(_ report: OTAReport, _ record: RecordView, _ topic: DeviceTopic, _ position: Position) {
         let tenant = record.topic[topic.tenant]
-        let known = campaigns.states[Int(touchCampaign(report.campaignID))]
-        let campaign = known.createdPosition < position ? known.created : nil
+        let campaign = campaigns.states[Int(touchCampaign(report.campaignID))].created(asOf: position)
         let id = touchDevice(report.campaignID, record.topic[topic.device])
         let reason: String? =
             if let campaign {
@@ -157,40 +159,55 @@ final class CampaignFold: ProjectionFold {
                 else if !devices.states[Int(id)].isTarget { "NOT_A_TARGET" }
                 else { nil }
             } else { "UNKNOWN_CAMPAIGN" }
-        if let reason {
-            appendUnmatched(report, record, topic, position, reason)
-        } else {
-            var ended = false
-            devices.update(id) { ended = Self.apply(report, record.receivedAt, position, to: &$0, in: &$1) }
-            devices.markDirty(id)
-            if ended { count(report) }
+        guard let campaign, reason == nil else {
+            return appendUnmatched(report, record, topic, position, reason ?? "UNKNOWN_CAMPAIGN")
+        }
+        let verifies = campaign.plan?.verify != nil
+        let effect = devices.update(id) {
+            Self.apply(report, verifies: verifies, record.receivedAt, position, to: &$0, in: &$1)
+        }
+        devices.markDirty(id)
+        guard case .changed(let before) = effect else { return }
+        let after = devices.states[Int(id)].part.status
+        if before.count != after.count {
+            count(campaign.id, campaign.tenantID, record.receivedAt) { $0.move(from: before, to: after) }
         }
     }
 
-    /// Says whether the report ended the device's attempt.
     private static func apply(
-        _ report: OTAReport, _ at: Timestamp, _ position: Position, to device: inout CampaignDeviceState,
-        in arena: inout ByteArena
-    ) -> Bool {
+        _ report: OTAReport, verifies: Bool, _ at: Timestamp, _ position: Position,
+        to device: inout CampaignDeviceState, in arena: inout ByteArena
+    ) -> DevicePart.Effect {
         device.reportCount += 1
         device.lastReportAt = Moment(at)
-        device.lastPosition = position
-        guard !device.status.isTerminal else {
+        let effect = device.part.apply(
+            DevicePart.Report(report.status), command: report.commandID.map { Position($0) }, verifies: verifies,
+            at: position)
+        guard case .changed = effect else {
             device.lateReportCount += 1
-            return false
+            return effect
         }
-        if device.status == .pending { device.startedAt = Moment(at) }
-        device.status = CampaignDeviceState.Status(report.status)
+        if device.startedAt.value == nil { device.startedAt = Moment(at) }
+        if device.acknowledgedAt.value == nil { device.acknowledgedAt = Moment(at) }
         if let progress = report.progress { device.progress = progress }
         if let error = report.error { arena.put(error, in: &device.error) } else { arena.free(&device.error) }
-        if report.status.isTerminal { device.completedAt = Moment(at) }
-        return report.status.isTerminal
+        arena.free(&device.skipKind)
+        device.setEnd(at, position)
+        return effect
     }
 
-    private func count(_ report: OTAReport) {
-        var counts = deltas[report.campaignID] ?? Counts()
-        if report.status == .success { counts.succeeded += 1 } else { counts.failed += 1 }
-        deltas[report.campaignID] = counts
+    /// Adds to a campaign's counts, and to those of the minute.
+    private func count(
+        _ campaign: Int64, _ tenant: String, _ at: Timestamp, _ change: (inout CampaignDeltas) -> Void
+    ) {
+        var deltas = CampaignDeltas()
+        change(&deltas)
+        guard deltas != CampaignDeltas() else { return }
+        counts[campaign, default: CampaignDeltas()] += deltas
+        let isSeen = deltas.dispatched != 0 || deltas.succeeded != 0 || deltas.failed != 0 || deltas.skipped != 0
+        if isSeen {
+            progress[CampaignMinute(campaign, at: at), default: (tenant, CampaignDeltas())].deltas += deltas
+        }
     }
 
     private func appendUnmatched(
@@ -206,7 +223,8 @@ final class CampaignFold: ProjectionFold {
         unmatched.timestamptz(record.receivedAt)
     }
 
-    private func apply(_ fact: OwnFact, _ at: Timestamp, _ position: Position) {
+    private func apply(_ fact: OwnFact, _ record: RecordView, _ position: Position) {
+        let at = record.receivedAt
         switch fact {
         case .firmwareAdded(let event):
             if scope.includes(Self.name(ofFirmware: event.id), at: position) { append(event, at) }
@@ -214,43 +232,97 @@ final class CampaignFold: ProjectionFold {
             guard takesIn(event.id, position) else { return }
             let id = touchCampaign(event.id)
             guard campaigns.states[Int(id)].created == nil else { return }
-            var state = CampaignState()
-            state.created = event
-            state.status = "CREATED"
-            state.createdAt = Moment(at)
-            state.lastPosition = position
-            state.createdPosition = position
-            campaigns.states[Int(id)] = state
+            campaigns.states[Int(id)] = CampaignState(event, at, position)
+            campaigns.states[Int(id)].plan = jsonMember("plan", of: record.payload).map { Array($0) }
             if writes(event.id, position) { campaigns.markDirty(id) }
         case .campaignTargets(let event): add(event, at, position)
         case .campaignStatusChanged(let schema, let event):
             guard takesIn(event.campaignID, position) else { return }
             let id = touchCampaign(event.campaignID)
             guard campaigns.states[Int(id)].created != nil else { return }
-            campaigns.states[Int(id)].status = event.after
-            campaigns.states[Int(id)].lastPosition = position
-            if schema == .campaignStarted, campaigns.states[Int(id)].startedAt.value == nil {
-                campaigns.states[Int(id)].startedAt = Moment(at)
-            }
-            if schema == .campaignAborted { campaigns.states[Int(id)].completedAt = Moment(at) }
+            campaigns.states[Int(id)].apply(schema, event, at, position)
             if writes(event.campaignID, position) { campaigns.markDirty(id) }
+        case .campaignStageBegun(let event):
+            guard takesIn(event.campaignID, position) else { return }
+            let id = touchCampaign(event.campaignID)
+            guard campaigns.states[Int(id)].created != nil else { return }
+            campaigns.states[Int(id)].apply(event, at, position)
+            if writes(event.campaignID, position) { campaigns.markDirty(id) }
+        case .campaignDispatched(let event):
+            decide(Named(event), event.seen, at, position) { device, seen, arena in
+                device.dispatch(seen: seen, at, position, in: &arena)
+            }
+        case .campaignDevicesEnded(let event):
+            guard let status = OTADeviceStatus(rawValue: event.status) else { return }
+            let kind = event.kind.flatMap(OTAFailureKind.init)
+            decide(Named(event), event.seen, at, position) { device, seen, arena in
+                device.end(as: status, kind: kind, event, seen: seen, at, position, in: &arena)
+            }
         default: break
         }
     }
 
+    /// What was decided about devices, each by itself: void for those of which a later event is known.
+    private func decide(
+        _ named: Named, _ seen: [UInt64], _ at: Timestamp, _ position: Position,
+        _ body: (inout CampaignDeviceState, Position, inout ByteArena) -> DevicePart.Effect
+    ) {
+        var deltas = CampaignDeltas()
+        for (index, device) in named.devices.enumerated() where owns(named, device, position) {
+            let id = touchDevice(named.campaign, device.utf8)
+            guard index < seen.count, devices.states[Int(id)].isTarget else { continue }
+            let effect = devices.update(id) { body(&$0, Position(seen[index]), &$1) }
+            guard case .changed(let before) = effect else {
+                deltas.void += 1
+                continue
+            }
+            devices.markDirty(id)
+            let part = devices.states[Int(id)].part
+            deltas.move(from: before, to: part.status)
+            if part.command == position { deltas.dispatched += 1 }
+        }
+        count(named.campaign, named.tenant, at) { $0 += deltas }
+    }
+
     private func add(_ event: CampaignTargets, _ at: Timestamp, _ position: Position) {
-        let tenant = Array(event.tenantID.utf8)
-        for (offset, device) in event.devices.enumerated() where owns(event, device, position) {
+        let tenant = Array(event.tenantID.utf8), named = Named(event)
+        for (offset, device) in event.devices.enumerated() where owns(named, device, position) {
             let id = touchDevice(event.campaignID, device.utf8)
             guard !devices.states[Int(id)].isTarget else { continue }
             var state = CampaignDeviceState()
             state.isTarget = true
+            state.part = DevicePart(targetedAt: position)
             state.id = event.firstID + Int64(offset)
             state.createdAt = Moment(at)
-            state.lastPosition = position
             tenant.withUnsafeBytes { devices.arena.put($0, in: &state.tenant) }
             devices.states[Int(id)] = state
             devices.markDirty(id)
+        }
+    }
+
+    /// The devices that a decision names.
+    private struct Named {
+        let campaign: Int64
+        let tenant: String
+        let devices: [String]
+
+        init(_ event: CampaignTargets) {
+            (campaign, tenant, devices) = (event.campaignID, event.tenantID, event.devices)
+        }
+        init(_ event: CampaignDispatched) {
+            (campaign, tenant, devices) = (event.campaignID, event.tenantID, event.devices)
+        }
+        init(_ event: CampaignDevicesEnded) {
+            (campaign, tenant, devices) = (event.campaignID, event.tenantID, event.devices)
+        }
+        /// Nil for facts that name none.
+        init?(_ fact: OwnFact) {
+            switch fact {
+            case .campaignTargets(let event): self.init(event)
+            case .campaignDispatched(let event): self.init(event)
+            case .campaignDevicesEnded(let event): self.init(event)
+            default: return nil
+            }
         }
     }
 
@@ -261,10 +333,10 @@ final class CampaignFold: ProjectionFold {
     private func takesIn(_ campaign: Int64, _ position: Position) -> Bool {
         scope.takesIn(campaign: CampaignKey.name(campaign), at: position)
     }
-    private func owns(_ targets: CampaignTargets, _ device: String, _ position: Position) -> Bool {
+    private func owns(_ named: Named, _ device: String, _ position: Position) -> Bool {
         if scope.isAll { return true }
-        return FoldKey.device(tenant: targets.tenantID, device: device).bytes.withUnsafeBytes {
-            scope.includes(device: $0, campaign: CampaignKey.name(targets.campaignID), at: position)
+        return FoldKey.device(tenant: named.tenant, device: device).bytes.withUnsafeBytes {
+            scope.includes(device: $0, campaign: CampaignKey.name(named.campaign), at: position)
         }
     }
     private static func name(ofFirmware id: Int64) -> String { "firmware/\(id)" }
@@ -291,14 +363,14 @@ final class CampaignFold: ProjectionFold {
         campaigns.drain { id, table in
             table.states[Int(id)].encode(into: &rows[CampaignTables.campaigns])
         }
-        for (campaign, counts) in deltas.sorted(by: { $0.key < $1.key }) {
-            rows[CampaignTables.deltas].beginRow(fieldCount: 4)
-            rows[CampaignTables.deltas].int8(campaign)
-            rows[CampaignTables.deltas].int8(counts.succeeded)
-            rows[CampaignTables.deltas].int8(counts.failed)
-            rows[CampaignTables.deltas].int8(counts.skipped)
+        for (campaign, deltas) in counts.sorted(by: { $0.key < $1.key }) {
+            deltas.encode(campaign: campaign, into: &rows[CampaignTables.counts])
         }
-        deltas.removeAll(keepingCapacity: true)
+        counts.removeAll(keepingCapacity: true)
+        for (minute, sums) in progress.sorted(by: { $0.key < $1.key }) {
+            sums.deltas.encode(minute, tenant: sums.tenant, into: &rows[CampaignTables.progress])
+        }
+        progress.removeAll(keepingCapacity: true)
         devices.drain { id, table in
             table.states[Int(id)].encode(key: table.key(id), in: table.arena, into: &rows[CampaignTables.devices])
         }
@@ -309,5 +381,96 @@ final class CampaignFold: ProjectionFold {
     func shrink(toBytes byteCount: Int) {
         campaigns.shrink(toBytes: byteCount / 4)
         devices.shrink(toBytes: byteCount - byteCount / 4)
+    }
+}
+
+extension DevicePart.Report {
+    fileprivate init(_ status: OTAReport.Status) {
+        switch status {
+        case .downloading: self = .downloading
+        case .installing: self = .installing
+        case .success: self = .success
+        case .failed: self = .failed
+        }
+    }
+}
+
+extension CampaignState {
+    fileprivate init(_ event: CampaignCreated, _ at: Timestamp, _ position: Position) {
+        self.init()
+        created = event
+        status = "CREATED"
+        createdAt = Moment(at)
+        statusAt = createdAt
+        statusBy = event.actor
+        lastPosition = position
+        createdPosition = position
+    }
+
+    fileprivate mutating func apply(
+        _ schema: CampaignSchema, _ event: CampaignStatusChanged, _ at: Timestamp, _ position: Position
+    ) {
+        status = event.after
+        statusAt = Moment(at)
+        statusBy = event.actor
+        statusCode = event.code
+        statusReason = event.reason
+        statusCause = event.cause.map { Int64(clamping: $0) }
+        lastPosition = position
+        switch schema {
+        case .campaignStarted where startedAt.value == nil: startedAt = Moment(at)
+        case .campaignAborted, .campaignCompleted: completedAt = Moment(at)
+        case .campaignRetried: completedAt = Moment()
+        case .campaignDeleted: deletedPosition = position
+        default: break
+        }
+    }
+
+    fileprivate mutating func apply(_ event: CampaignStageBegun, _ at: Timestamp, _ position: Position) {
+        stage = Int64(event.stage)
+        stageDevicesMax = event.devicesMax
+        stageBegunAt = Moment(at)
+        lastPosition = position
+    }
+}
+
+extension CampaignDeviceState {
+    fileprivate mutating func dispatch(
+        seen: Position, _ at: Timestamp, _ position: Position, in arena: inout ByteArena
+    ) -> DevicePart.Effect {
+        let effect = part.dispatch(seen: seen, at: position)
+        guard case .changed = effect else { return effect }
+        if startedAt.value == nil { startedAt = Moment(at) }
+        dispatchedAt = Moment(at)
+        acknowledgedAt = Moment()
+        progress = -1
+        arena.free(&error)
+        arena.free(&skipKind)
+        setEnd(at, position)
+        return effect
+    }
+
+    fileprivate mutating func end(
+        as status: OTADeviceStatus, kind: OTAFailureKind?, _ event: CampaignDevicesEnded, seen: Position,
+        _ at: Timestamp, _ position: Position, in arena: inout ByteArena
+    ) -> DevicePart.Effect {
+        let effect = part.end(as: status, kind: kind, seen: seen, at: position)
+        guard case .changed = effect else { return effect }
+        func put(_ text: String?, in ref: inout ByteRef) {
+            guard let text else { return }
+            Array(text.utf8).withUnsafeBytes { arena.put($0, in: &ref) }
+        }
+        switch status.count {
+        case .failed: put(event.reason, in: &error)
+        case .skipped: put(event.kind, in: &skipKind)
+        default: break
+        }
+        setEnd(at, position)
+        return effect
+    }
+
+    fileprivate mutating func setEnd(_ at: Timestamp, _ position: Position) {
+        completedAt = part.status.hasEnded ? Moment(at) : Moment()
+        endedPosition = part.status.hasEnded ? position : nil
     }
 }

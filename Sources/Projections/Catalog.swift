@@ -29,6 +29,8 @@ public struct Catalog: Sendable {
             FoldBox(AppendFold<DeviceConnectionEvents>.self, $0, $1)
         },
         Entry(descriptor: CampaignTables.descriptor) { CampaignFold($0, $1) },
+        Entry(descriptor: CampaignEvents.descriptor) { FoldBox(AppendFold<CampaignEvents>.self, $0, $1) },
+        Entry(descriptor: DeviceGroupTables.descriptor) { DeviceGroupFold($0, $1) },
         Entry(descriptor: MQTTConnectionStatus.descriptor) { FoldBox(KeyedFold<MQTTConnectionStatus>.self, $0, $1) },
         Entry(descriptor: DeadLetters.descriptor) { FoldBox(AppendFold<DeadLetters>.self, $0, $1) },
         Entry(descriptor: AuditLogs.descriptor) { FoldBox(AppendFold<AuditLogs>.self, $0, $1) },

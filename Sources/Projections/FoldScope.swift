@@ -1,7 +1,8 @@
 import EventModel
 
 /// What a fold's rows and events are told apart by: a device's address `tenant/{t}/device/{d}`, a broker's name,
-/// `campaign/{id}`, `firmware/{id}`, or nothing (`none`) for what belongs to no one of these.
+/// `campaign/{id}`, `firmware/{id}`, `group/{id}`, `settings/{t}`, or nothing (`none`) for what belongs to no one of
+/// these.
 public struct FoldKey: Sendable, Hashable, Comparable, CustomStringConvertible {
     public let bytes: [UInt8]
 
@@ -119,8 +120,9 @@ public struct FoldScope: Sendable {
         keys[key].map { $0 <= position } ?? false
     }
 
-    /// Campaigns and firmware are few and belong together.
+    /// Campaigns, firmware and groups are few and belong together.
     private static func isSplit(_ key: UnsafeRawBufferPointer) -> Bool {
         !key.isEmpty && !key.starts(with: "campaign/".utf8) && !key.starts(with: "firmware/".utf8)
+            && !key.starts(with: "group/".utf8)
     }
 }

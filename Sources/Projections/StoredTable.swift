@@ -57,10 +57,11 @@ extension ProjectionDescriptor {
 }
 
 extension RowBuffer {
-    /// Rows of sums (`Table.WriteRule.addDeltas`), several of one key perhaps, as one row a key, in the order of keys.
+    /// Rows of sums (`Table.isSum`), several of one key perhaps, as one row a key, in the order of keys. What is
+    /// neither key nor sum is the same in all of them, and stands before the sums.
     public static func sum(_ parts: [RowBuffer], _ table: Table) -> RowBuffer {
         var sums: [[UInt8]: [Int64]] = [:]
-        let keyCount = table.columns.prefix { $0.role == .key }.count
+        let keyCount = table.columns.prefix { $0.role != .delta }.count
         for part in parts {
             part.bytes.withUnsafeBytes { bytes in
                 for offset in part.offsets {

@@ -20,6 +20,9 @@ public struct Table: Sendable {
         /// keys contribute to (campaign counters): commutative, so partitions and parallel rebuilds are exact.
         case addDeltas
     }
+
+    /// Several keys contribute to a row: parts of the same key are added up before they are written.
+    public var isSum: Bool { columns.contains { $0.role == .delta } }
 }
 
 public struct Column: Sendable {

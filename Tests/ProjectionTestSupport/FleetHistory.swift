@@ -20,6 +20,7 @@ public struct FleetHistory {
     private var random: SplitMix
     private var count: UInt64 = 0
     private var campaigns: Int64 = 0
+    private var chaos = CampaignChaos()
     public static let devices = (0..<9).map { "d\($0)" }
     public static let tenants = ["acme", "b.corp"]
 
@@ -46,7 +47,7 @@ public struct FleetHistory {
         func pick(_ range: Range<Int>) -> Int { Int.random(in: range, using: &random) }
         let tenant = Self.tenants[pick(0..<2)], device = Self.devices[pick(0..<Self.devices.count)]
         let topic = "tenant/\(tenant)/device/\(device)/"
-        switch pick(0..<16) {
+        switch pick(0..<19) {
         case 0..<6: message(&batch, topic + "telemetry", "{\"metrics\":{\"t\":\(pick(0..<99)),\"m\(pick(0..<3))\":1}}")
         case 6: message(&batch, topic + "heartbeat", "{\"seq\":\(pick(0..<9))}")
         case 7:
@@ -56,10 +57,15 @@ public struct FleetHistory {
         case 9: message(&batch, topic + "telemetry", "{\"metrics\":")
         case 10..<13:
             let status = ["DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"][pick(0..<4)]
-            message(&batch, topic + "ota/status", "{\"campaign_id\":\(pick(1..<4)),\"status\":\"\(status)\"}")
+            let id = Int64(pick(1..<4)), command = pick(0..<3) == 0 ? chaos.command(id, device) : nil
+            let written = command.map { ",\"command_id\":\($0)" } ?? ""
+            chaos.reported(status, tenant: tenant, device: device, campaign: id, command: command, at: count)
+            message(&batch, topic + "ota/status", "{\"campaign_id\":\(id),\"status\":\"\(status)\"\(written)}")
         case 13 where campaigns < 3:
             campaigns += 1
             let targets = Self.devices.filter { _ in Bool.random(using: &random) }
+            chaos.created(campaigns, tenant: tenant)
+            chaos.targeted(campaigns, targets, at: count + 1)
             try own(&batch, .decision, "campaign.created/1", CampaignCreated(
                 id: campaigns, tenantID: tenant, name: "c\(campaigns)", firmwareVersionID: 1, rolloutStrategy: "linear",
                 totalDevices: Int64(targets.count), actor: "ann"))
@@ -67,6 +73,12 @@ public struct FleetHistory {
                 campaignID: campaigns, tenantID: tenant, firstID: campaigns * 100, devices: targets))
         case 14:
             try own(&batch, .connection, "broker.connected/1", BrokerEvent(clientID: "c\(pick(0..<3))"), broker: "main")
+        case 16..<19:
+            if let (schema, event) = chaos.decide(at: count, using: &random) {
+                try own(&batch, .decision, schema.rawValue, event)
+            } else {
+                message(&batch, topic + "heartbeat", "{}")
+            }
         default: message(&batch, topic + "commands/ack", "{\"command_id\":\"c\(pick(0..<99))\",\"status\":\"ok\"}")
         }
     }

@@ -88,7 +88,7 @@ private final class HistoryLog: LogSource {
             HistoryLog(history, ends: (1..<600).filter { _ in Int.random(in: 0..<9, using: &random) == 0 })
         }
         let expected = try Self.plain(log(), to: 600)
-        #expect(expected["device_status_v1"]?.isEmpty == false && expected["ota_campaigns_v1"]?.isEmpty == false)
+        #expect(expected["device_status_v1"]?.isEmpty == false && expected["ota_campaigns_v2"]?.isEmpty == false)
         for threads in 1...3 {
             for (pending, state) in [(Int.max, 1 << 30), (0, 1 << 30), (0, 0), (2000, 20_000)] {
                 let tables = Tables(), log = log()

@@ -60,10 +60,17 @@ struct History {
     }
 
     /// A campaign with its targets, in two decisions.
-    mutating func campaign(_ id: Int64, tenant: String = "acme", devices: [String]) throws {
-        try decision(.campaignCreated, CampaignCreated(
+    mutating func campaign(
+        _ id: Int64, tenant: String = "acme", devices: [String], verifies: Bool = false
+    ) throws {
+        var created = CampaignCreated(
             id: id, tenantID: tenant, name: "c\(id)", firmwareVersionID: 1, rolloutStrategy: "all",
-            totalDevices: Int64(devices.count), actor: "ann"))
+            totalDevices: Int64(devices.count), actor: "ann")
+        if verifies {
+            created.plan = CampaignPlan()
+            created.plan?.verify = .shadow
+        }
+        try decision(.campaignCreated, created)
         try decision(.campaignTargets, CampaignTargets(
             campaignID: id, tenantID: tenant, firstID: id * 1000, devices: devices))
     }
@@ -166,6 +173,12 @@ final class MemoryTables {
         }
     }
 
+    /// Rows of a table by its live name.
+    func rows(of table: String) -> [[UInt8]: [String: [UInt8]?]] {
+        let name = descriptor.tables.first { $0.name.hasPrefix(table + "_v") }!.name
+        return tables[name] ?? [:]
+    }
+
     static func key(_ fields: Fields) -> [UInt8] { fields.flatMap { ($0 ?? []) + [0] } }
     static func integer(_ bytes: [UInt8]) -> Int64 { bytes.reduce(0) { $0 << 8 | Int64($1) } }
 
@@ -234,8 +247,8 @@ extension History {
     /// The rows of one table, with the columns asked for, in the order of the rows' keys.
     func rows(_ projection: String, _ table: String, _ columns: [String]) -> [String] {
         let tables = fold(Catalog.entry(named: projection)!)
-        let types = tables.descriptor.tables.first { $0.name == table + "_v1" }!.columns
-        let all = tables.tables[table + "_v1"] ?? [:]
+        let all = tables.rows(of: table)
+        let types = tables.descriptor.tables.filter { $0.name.hasPrefix(table + "_v") }.flatMap(\.columns)
         return all.keys.sorted { $0.lexicographicallyPrecedes($1) }.map { key in
             columns.map { column in
                 let type = types.first { $0.name == column }?.type ?? .int8

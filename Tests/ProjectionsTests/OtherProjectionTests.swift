@@ -99,3 +99,18 @@ import Testing
         }
     }
 }
+
+@Suite struct JSONMemberTests {
+    @Test(arguments: [
+        (#"{"a":1,"plan":{"x":[1,"}"],"plan":2},"b":{}}"#, #"{"x":[1,"}"],"plan":2}"#),
+        (#"{ "plan" : "a\"}," , "b":1}"#, #""a\"},""#), (#"{"plan":1,"plan":[ 2 ]}"#, "[ 2 ]"),
+        (#"{"b":{"plan":1},"c":["plan",{"plan":2}]}"#, nil), (#"{"plan":null}"#, nil), ("{}", nil), (#"["plan"]"#, nil),
+        (#"{"b":"plan","c":3}"#, nil), (#"{"plan":-1.5e3}"#, "-1.5e3"),
+    ] as [(String, String?)])
+    func found(json: String, member: String?) {
+        let found = Array(json.utf8).withUnsafeBytes { bytes in
+            jsonMember("plan", of: bytes).map { String(decoding: $0, as: UTF8.self) }
+        }
+        #expect(found == member)
+    }
+}

@@ -1,4 +1,5 @@
 import EventModel
+import struct ProjectionTestSupport.CampaignChaos
 import Testing
 
 @testable import Projections
@@ -19,14 +20,15 @@ extension History {
     /// A history of everything that can happen, by seed.
     static func random(seed: UInt64, count: Int) throws -> History {
         var random = Seeded(state: seed), history = History()
-        var campaign: Int64 = 0
+        var campaign: Int64 = 0, chaos = CampaignChaos()
         while history.batches.count < count {
             let device = "d\(Int.random(in: 0..<6, using: &random))"
             let tenant = Bool.random(using: &random) ? "acme" : "b.corp"
             var flags: RecordFlags = Int.random(in: 0..<12, using: &random) == 0 ? .retained : []
             flags.insert(RecordFlags(qos: 1))
             func number(_ range: Range<Int>) -> Int { Int.random(in: range, using: &random) }
-            switch number(0..<24) {
+            let position = UInt64(history.batches.count)
+            switch number(0..<32) {
             case 0..<6:
                 let names = ["t", "hum", "on", "\\u0074", "名"].filter { _ in Bool.random(using: &random) }
                 let metrics = names.map { "\"\($0)\":\(number(0..<100))" }.joined(separator: ",")
@@ -47,10 +49,20 @@ extension History {
                     device: device)
             case 11..<17:
                 let status = ["DOWNLOADING", "INSTALLING", "SUCCESS", "failed", "wrong"][number(0..<5)]
+                let id = Int64(number(1..<5)), known = chaos.command(id, device)
+                let command = number(0..<3) == 0 ? known : number(0..<5) == 0 ? UInt64(number(0..<400)) : nil
+                let written = command.map { number(0..<2) == 0 ? ",\"command_id\":\($0)" : ",\"command_id\":\"\($0)\"" }
                 history.message(
                     "ota/status",
-                    "{\"campaign_id\":\(number(1..<5)),\"status\":\"\(status)\",\"progress\":\(number(0..<120))}",
+                    """
+                    {"campaign_id":\(id),"status":"\(status)","progress":\(number(0..<120))\
+                    \(written ?? ",\"command_id\":[1]")}
+                    """,
                     tenant: tenant, device: device, flags: flags)
+                if !flags.contains(.retained) {
+                    chaos.reported(
+                        status, tenant: tenant, device: device, campaign: id, command: command, at: position)
+                }
             case 17:
                 let status = ["CONNECTED", "DISCONNECTED", "CONNECTION_LOST"][number(0..<3)]
                 history.message(
@@ -65,7 +77,14 @@ extension History {
                 try history.token(Int64(number(1..<4)), tenant: tenant, isRevoked: Bool.random(using: &random))
                 if campaign < 4 {
                     campaign += 1
-                    try history.campaign(campaign, tenant: tenant, devices: (0..<number(1..<6)).map { "d\($0)" })
+                    let devices = (0..<number(1..<6)).map { "d\($0)" }, verifies = number(0..<3) == 0
+                    try history.campaign(campaign, tenant: tenant, devices: devices, verifies: verifies)
+                    chaos.created(campaign, tenant: tenant, verifies: verifies)
+                    chaos.targeted(campaign, devices, at: position + 1)
+                }
+            case 23..<31:
+                if let (schema, event) = chaos.decide(at: position, using: &random) {
+                    try history.decision(schema, event)
                 }
             default:
                 try history.broker(.connected, BrokerEvent(clientID: "c\(number(0..<3))"))
@@ -79,7 +98,7 @@ extension History {
 @Suite struct SplitTests {
     @Test(arguments: 1...12)
     func anySplitGivesTheSameRows(seed: Int) throws {
-        let history = try History.random(seed: UInt64(seed), count: 160)
+        let history = try History.random(seed: UInt64(seed), count: 320)
         var random = Seeded(state: UInt64(seed) &* 977)
         let count = history.batches.count
         for entry in Catalog.entries {
@@ -99,44 +118,43 @@ extension History {
         }
     }
 
-    /// The counts of campaigns, counted again from the history in the simplest way.
+    /// The counts of campaigns, counted again from the devices' rows, and the minutes' changes added up.
     @Test(arguments: 1...12)
     func campaignCountsAgreeWithARecount(seed: Int) throws {
         let history = try History.random(seed: UInt64(seed) &+ 1000, count: 400)
-        var targets: [String: String] = [:], ended: [String: String] = [:]
-        for batch in history.batches {
-            batch.withUnsafeBytes { bytes in
-                let record = RecordView(unchecked: bytes.baseAddress!)
-                let payload = String(decoding: record.payload, as: UTF8.self), topic = record.topicString
-                if topic == "campaign.targets/1" {
-                    let id = payload.firstMatch(of: /"campaign_id":(\d+)/)!.1
-                    let tenant = payload.firstMatch(of: /"tenant_id":"([^"]+)"/)!.1
-                    for match in payload.firstMatch(of: /"devices":\[([^\]]*)\]/)!.1.matches(of: /"(d\d)"/) {
-                        targets["\(id) \(match.1)"] = String(tenant)
-                    }
-                }
-                guard topic.hasSuffix("ota/status"), !record.flags.contains(.retained) else { return }
-                let parts = topic.split(separator: "/")
-                let key = "\(payload.firstMatch(of: /"campaign_id":(\d+)/)!.1) \(parts[3])"
-                let status = payload.firstMatch(of: /"status":"(\w+)"/)!.1.uppercased()
-                guard targets[key] == String(parts[1]), ended[key] == nil else { return }
-                if status == "SUCCESS" || status == "FAILED" { ended[key] = status }
+        let counts = [
+            "PENDING": "pending", "DOWNLOADING": "in_flight", "INSTALLING": "in_flight", "VERIFYING": "in_flight",
+            "SUCCESS": "succeeded", "FAILED": "failed", "TIMED_OUT": "failed", "UNREACHABLE": "failed",
+            "SKIPPED": "skipped",
+        ]
+        var recount: [String: Int] = [:]
+        for row in history.rows("campaigns", "ota_device_status", ["campaign_id", "status", "attempt"]) {
+            let parts = row.split(separator: " ").map(String.init)
+            recount[parts[0] + counts[parts[1]]!, default: 0] += 1
+            recount[parts[0] + "dispatched", default: 0] += Int(parts[2])!
+        }
+        let columns = ["in_flight", "succeeded", "failed", "skipped", "dispatched"]
+        var minutes: [String: Int] = [:]
+        for row in history.rows("campaigns", "campaign_progress", ["campaign_id"] + columns.dropFirst()) {
+            let parts = row.split(separator: " ").map(String.init)
+            for (column, value) in zip(columns.dropFirst(), parts.dropFirst()) {
+                minutes[parts[0] + column, default: 0] += Int(value)!
             }
         }
-        let rows = history.rows("campaigns", "ota_device_status", ["campaign_id", "device_id", "status"])
+        let rows = history.rows("campaigns", "ota_campaigns", ["id", "total_devices"] + columns)
+        #expect(!rows.isEmpty)
         for row in rows {
-            let parts = row.split(separator: " ")
-            let final = ended["\(parts[0]) \(parts[1])"]
-            #expect(
-                final == nil ? !["SUCCESS", "FAILED"].contains(parts[2]) : final! == parts[2],
-                "\(row), seed \(seed)")
-        }
-        let tables = history.fold(Catalog.entry(named: "campaigns")!)
-        for row in (tables.tables["ota_campaigns_v1"] ?? [:]).values {
-            func value(_ name: String) -> Int { Int(MemoryTables.integer(row[name]?.flatMap { $0 } ?? [0])) }
-            let mine = ended.filter { $0.key.hasPrefix("\(value("id")) ") }
-            #expect(value("succeeded") == mine.count { $0.value == "SUCCESS" }, "seed \(seed)")
-            #expect(value("failed") == mine.count { $0.value == "FAILED" }, "seed \(seed)")
+            let parts = row.split(separator: " ").map(String.init)
+            for (column, value) in zip(columns, parts.dropFirst(2)) {
+                #expect(Int(value)! == recount[parts[0] + column] ?? 0, "\(column) of \(parts[0]), seed \(seed)")
+                if column != "in_flight" {
+                    #expect(Int(value)! == minutes[parts[0] + column] ?? 0, "\(column) of \(parts[0]), seed \(seed)")
+                }
+            }
+            let all = ["pending", "in_flight", "succeeded", "failed", "skipped"].reduce(0) {
+                $0 + (recount[parts[0] + $1] ?? 0)
+            }
+            #expect(all == Int(parts[1])!, "seed \(seed)")
         }
     }
 }

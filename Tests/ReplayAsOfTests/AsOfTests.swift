@@ -88,13 +88,13 @@ import Testing
         for position in [5, 299, 300, 601, 899] as [UInt64] {
             let moment = try asOf.moment(.position(position)), tables = try naive("campaigns", position + 1)
             for id in 1...4 as ClosedRange<Int64> {
-                let row = tables.rows(of: "ota_campaigns_v1").first { number($0["id"]) == id }
+                let row = tables.rows(of: "ota_campaigns_v2").first { number($0["id"]) == id }
                 let found = try asOf.campaign(id, tenant: nil, at: moment)
                 #expect((found == nil) == (row == nil))
                 guard let found, let row else { continue }
                 #expect(found.campaign["succeeded"] == "\(number(row["succeeded"]) ?? 0)")
                 #expect(found.campaign["failed"] == "\(number(row["failed"]) ?? 0)")
-                let devices = tables.rows(of: "ota_device_status_v1").filter { number($0["campaign_id"]) == id }
+                let devices = tables.rows(of: "ota_device_status_v2").filter { number($0["campaign_id"]) == id }
                 #expect(found.devices.map { $0["status"] } == devices.map { "\"\(text($0["status"]))\"" })
                 let other = FleetHistory.tenants.first { $0 != text(row["tenant_id"]) }
                 #expect(try asOf.campaign(id, tenant: other, at: moment) == nil)
@@ -130,7 +130,10 @@ import Testing
             let moment = Moment(end: last.end, time: time)
             #expect(try asOf.device(tenant: "acme", device: "d1", at: moment)?["status"] == "\"\(status)\"")
         }
-        #expect(row["firmware_version"]?.hasPrefix("\"1.") == true)
+        let some = try #require(try (0..<9).lazy.compactMap {
+            try asOf.device(tenant: "acme", device: "d\($0)", at: last)
+        }.first { $0["reported_state"] != "null" })
+        #expect(some["firmware_version"]?.hasPrefix("\"1.") == true)
     }
 
     @Test func whatChangedBetweenTwoMoments() throws {

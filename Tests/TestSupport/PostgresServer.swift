@@ -27,7 +27,7 @@ public final class PostgresServer: Sendable {
             ], user: "postgres", log: folder + "/initdb.log")
         initdb.wait()
         let lines = [
-            "listen_addresses = ''", "unix_socket_directories = '\(folder)'", "max_connections = 60",
+            "listen_addresses = ''", "unix_socket_directories = '\(folder)'", "max_connections = 200",
             "shared_buffers = 64MB", "max_wal_size = 256MB",
             // Before recovery every file is synced: one call instead of a thousand.
             "recovery_init_sync_method = syncfs"

@@ -22,6 +22,8 @@ import sys
 import threading
 from decimal import Decimal
 
+from naive_campaigns import fold_decision, fold_report, hide_deleted
+
 ID = r"[A-Za-z0-9._:\-]{1,128}"
 TOPIC = re.compile(r"tenant/(%s)/device/(%s)/(.+)" % (ID, ID), re.DOTALL)
 
@@ -175,6 +177,14 @@ class Tables:
         self.ota_campaigns = {}
         self.ota_device_status = {}
         self.ota_unmatched_reports = {}
+        self.campaign_progress = {}
+        self.campaign_events = {}
+        self.device_groups = {}
+        self.device_group_members = {}
+        self.tenant_settings = {}
+        self.parts = {}  # (campaign, device): what is known of the attempt and is in no column
+        self.verifying = set()  # campaigns that want to see the version
+        self.deleted = set()
         self.mqtt_connection_status = {}
         self.dead_letters = {}
         self.audit_logs = {}
@@ -216,6 +226,8 @@ def fold(tables, event):
             return
         if fields is not None and kind == "decision":
             fold_decision(tables, event, fields)
+            if event["topic"].startswith("token."):
+                fold_token(tables, event, fields, event["topic"].split("/")[0])
         elif fields is not None:
             tables.mqtt_connection_status.setdefault(
                 event["broker"], {"broker_name": event["broker"], "messages_received": 0, "last_message_at": None})
@@ -229,6 +241,7 @@ def fold(tables, event):
 
 
 CAMPAIGN_CHANGED = {"campaign_id": int, "tenant_id": str, "before": str, "after": str, "actor": str}
+CAMPAIGN_CHANGED_BY = ("started", "paused", "resumed", "aborted", "completed", "deleted", "retried")
 OWN = {
     "firmware.added/1": {"id": int, "tenant_id": str, "version": str, "file_url": str, "actor": str},
     "campaign.created/1": {"id": int, "tenant_id": str, "name": str, "firmware_version_id": int, "rollout_strategy": str,
@@ -237,7 +250,18 @@ OWN = {
     "token.created/1": {"id": int, "name": str, "role": str, "tenant_id": str, "secret_sha256": str, "actor": str},
     "token.revoked/1": {"id": int, "name": str, "tenant_id": str, "actor": str},
     "command.rejected/1": {"command": str, "subject": str, "tenant_id": str, "actor": str, "reason": str},
-    **{"campaign.%s/1" % verb: CAMPAIGN_CHANGED for verb in ("started", "paused", "resumed", "aborted")},
+    **{"campaign.%s/1" % verb: CAMPAIGN_CHANGED for verb in CAMPAIGN_CHANGED_BY},
+    "campaign.stage_begun/1": {"campaign_id": int, "tenant_id": str, "stage": int, "devices_max": int, "actor": str,
+                               "counts": dict},
+    "campaign.dispatched/1": {"campaign_id": int, "tenant_id": str, "stage": int, "devices": list, "seen": list,
+                              "pace_from": int, "pace_count": int, "cause": int},
+    "campaign.published/1": {"campaign_id": int, "tenant_id": str, "batches": list},
+    "campaign.devices_ended/1": {"campaign_id": int, "tenant_id": str, "status": str, "devices": list, "seen": list,
+                                 "actor": str},
+    "group.created/1": {"id": int, "tenant_id": str, "name": str, "actor": str},
+    "group.members/1": {"group_id": int, "tenant_id": str, "actor": str},
+    "group.deleted/1": {"group_id": int, "tenant_id": str, "actor": str},
+    "tenant.configured/1": {"tenant_id": str, "time_zone": str, "actor": str},
     **{"broker.%s/1" % what: {"client_id": str} for what in (
         "connected", "disconnected", "session_lost", "subscribed", "subscription_refused")},
 }
@@ -327,78 +351,6 @@ def fold_shadow(row, fields):
         row["reported_state"] = fields["reported"]
 
 
-def fold_report(tables, position, at, tenant, device, fields):
-    campaign = int(fields["campaign_id"])
-    known = tables.ota_campaigns.get(campaign)
-    row = tables.ota_device_status.get((campaign, device))
-    if known is None or known["tenant_id"] != tenant or row is None:
-        tables.ota_unmatched_reports[position] = {
-            "position": position, "tenant_id": tenant, "device_id": device, "campaign_id": campaign,
-            "status": fields["status"], "at": at,
-        }
-        return
-    if row["status"] in ("SUCCESS", "FAILED"):
-        return  # the first terminal state stands
-    if row["status"] == "PENDING":
-        row["started_at"] = at
-    row["status"] = fields["status"]
-    row["error_message"] = fields.get("error")
-    if fields.get("progress") is not None:
-        row["progress_pct"] = min(100.0, max(0.0, float(fields["progress"])))
-    if row["status"] in ("SUCCESS", "FAILED"):
-        row["completed_at"] = at
-        known["succeeded" if row["status"] == "SUCCESS" else "failed"] += 1
-
-
-def fold_decision(tables, event, fields):
-    at, schema = event["received_at"], event["topic"].split("/")[0]
-    if schema == "firmware.added":
-        tables.firmware_versions[fields["id"]] = {
-            "id": fields["id"], "tenant_id": fields["tenant_id"], "version": fields["version"],
-            "description": fields.get("description"), "file_url": fields["file_url"],
-            "file_size_bytes": fields.get("file_size_bytes"), "checksum_sha256": fields.get("checksum_sha256"),
-            "device_type": fields.get("device_type"), "created_at": at, "created_by": fields["actor"],
-        }
-    elif schema == "campaign.created":
-        tables.ota_campaigns[fields["id"]] = {
-            "id": fields["id"], "tenant_id": fields["tenant_id"], "name": fields["name"],
-            "firmware_version_id": fields["firmware_version_id"], "target_group_id": fields.get("target_group_id"),
-            "rollout_strategy": fields["rollout_strategy"], "rollout_rate": fields.get("rollout_rate"),
-            "abort_threshold": fields.get("abort_threshold"), "status": "CREATED",
-            "total_devices": fields["total_devices"], "succeeded": 0, "failed": 0, "skipped": 0, "started_at": None,
-            "completed_at": None, "created_at": at, "created_by": fields["actor"], "created_position": event["position"],
-        }
-    elif schema == "campaign.targets":
-        for index, device in enumerate(fields["devices"]):
-            tables.ota_device_status.setdefault((fields["campaign_id"], device), {
-                "id": fields["first_id"] + index, "tenant_id": fields["tenant_id"],
-                "campaign_id": fields["campaign_id"], "device_id": device, "status": "PENDING", "progress_pct": None,
-                "error_message": None, "started_at": None, "completed_at": None, "created_at": at,
-            })
-    elif schema in ("campaign.started", "campaign.paused", "campaign.resumed", "campaign.aborted"):
-        row = tables.ota_campaigns.get(fields["campaign_id"])
-        if row:
-            row["status"] = fields["after"]
-            if schema == "campaign.started":
-                row["started_at"] = row["started_at"] or at
-            if schema == "campaign.aborted":
-                row["completed_at"] = at
-    if schema in ("firmware.added", "campaign.created", "campaign.started", "campaign.paused", "campaign.resumed",
-                  "campaign.aborted", "command.rejected"):
-        subject = fields.get("subject", "")
-        if schema == "firmware.added":
-            subject = "firmware:%d" % fields["id"]
-        elif schema == "campaign.created":
-            subject = "campaign:%d" % fields["id"]
-        elif schema != "command.rejected":
-            subject = "campaign:%d" % fields["campaign_id"]
-        tables.audit_logs[event["position"]] = {
-            "position": event["position"], "at": at, "actor": fields["actor"], "action": schema, "subject": subject,
-        }
-    if schema in ("token.created", "token.revoked"):
-        fold_token(tables, event, fields, schema)
-
-
 def fold_token(tables, event, fields, schema):
     at = event["received_at"]
     tables.audit_logs[event["position"]] = {
@@ -483,7 +435,9 @@ def canonical(value):
 
 
 def canonical_cell(column, value):
-    if value is not None and (column == "at" or column.endswith("_at")):
+    if column == "minute" and isinstance(value, Number):  # the table has a number where the view has a time
+        value = datetime.datetime.fromtimestamp(int(value) * 60, datetime.timezone.utc).isoformat()
+    if value is not None and (column in ("at", "minute") or column.endswith("_at")):
         moment = datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
         return moment.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return canonical(value)
@@ -504,10 +458,26 @@ def database_rows(database, table, columns):
 KEYS = {
     "device_status": ("tenant_id", "device_id"), "device_connection_events": ("position",),
     "firmware_versions": ("id",), "ota_campaigns": ("id",), "ota_device_status": ("campaign_id", "device_id"),
+    "campaign_progress": ("campaign_id", "minute"), "campaign_events": ("position",), "device_groups": ("id",),
+    "device_group_members": ("group_id", "device_id"), "tenant_settings": ("tenant_id",),
     "ota_unmatched_reports": ("position",), "mqtt_connection_status": ("broker_name",),
     "dead_letters": ("position", "projection"), "audit_logs": ("position",),
     "api_token_events": ("position",),
 }
+
+
+def shown(given):
+    """What the views show of these rows of tables: nothing that was deleted, nor what belongs to it."""
+    def deleted(table):
+        return {row["id"] for row in given.get(table, []) if row.get("deleted_position") is not None}
+    campaigns, groups = deleted("ota_campaigns"), deleted("device_groups")
+    hidden = {
+        "ota_campaigns": lambda row: row["id"] in campaigns, "ota_device_status": lambda row: row["campaign_id"] in campaigns,
+        "device_groups": lambda row: row["id"] in groups,
+        "device_group_members": lambda row: row["group_id"] in groups or not row["is_member"],
+    }
+    return {table: [row for row in rows if not hidden[table](row)] if table in hidden else rows
+            for table, rows in given.items()}
 
 
 def keyed(rows, table):
@@ -552,13 +522,14 @@ def main():
         for event in read_events(stream):
             fold(tables, event)
             count += 1
+        hide_deleted(tables)
     except (OSError, ValueError, KeyError) as error:
         print("naive_fold: cannot read the events: %r" % error, file=sys.stderr)
         return 3
     given = None
     if arguments.tables:
         with open(arguments.tables, encoding="utf-8") as file:
-            given = json.load(file, parse_int=Number, parse_float=Number)
+            given = shown(json.load(file, parse_int=Number, parse_float=Number))
     elif not arguments.database:
         json.dump({t: list(getattr(tables, t).values()) for t in KEYS}, sys.stdout, indent=1)
         return 0

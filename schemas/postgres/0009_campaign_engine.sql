@@ -85,7 +85,7 @@ CREATE TABLE refold.ota_device_status_v2 (
     device_id         text COLLATE "C" NOT NULL,
     id                bigint NOT NULL UNIQUE,
     tenant_id         text COLLATE "C" NOT NULL,
-    status            text COLLATE "C" NOT NULL CHECK (status IN ('PENDING', 'DOWNLOADING', 'INSTALLING', 'VERIFYING',
+    status            text NOT NULL CHECK (status IN ('PENDING', 'DOWNLOADING', 'INSTALLING', 'VERIFYING',
                           'SUCCESS', 'FAILED', 'SKIPPED', 'TIMED_OUT', 'UNREACHABLE')),
     failure_kind      text COLLATE "C",
     skip_kind         text COLLATE "C",
@@ -173,6 +173,20 @@ CREATE VIEW refold.campaign_progress WITH (security_invoker = true) AS
 SELECT campaign_id, tenant_id, to_timestamp(minute * 60) AS minute, dispatched, succeeded, failed, skipped
 FROM refold.campaign_progress_v1;
 SELECT refold.grant_read('refold.campaign_progress');
+
+-- Where no rows of version 1 are, nothing has to be rebuilt first.
+DO $$
+DECLARE
+    view text;
+BEGIN
+    IF EXISTS (SELECT FROM refold.projection_checkpoints WHERE projection = 'campaigns') THEN
+        RETURN;
+    END IF;
+    FOREACH view IN ARRAY ARRAY['ota_campaigns', 'ota_device_status'] LOOP
+        EXECUTE format('CREATE OR REPLACE VIEW refold.%I WITH (security_invoker = true) AS %s', view,
+            pg_get_viewdef(format('refold.%I', view || '_v2_view')::regclass));
+    END LOOP;
+END $$;
 
 -- campaign_events: the timeline. One row a decision.
 

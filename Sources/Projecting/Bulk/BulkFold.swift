@@ -145,7 +145,7 @@ public final class BulkFold {
     private func merge(_ parts: [RowBuffer], _ table: Table) -> RowBuffer {
         let parts = parts.filter { !$0.isEmpty }
         guard parts.count > 1 else { return parts.first ?? RowBuffer() }
-        if table.write == .addDeltas { return RowBuffer.sum(parts, table) }
+        if table.isSum { return RowBuffer.sum(parts, table) }
         var merged = parts[0]
         for part in parts.dropFirst() { merged.append(part) }
         return merged

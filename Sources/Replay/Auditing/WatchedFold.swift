@@ -249,6 +249,8 @@ final class WatchedFold {
         for index in 0..<buffer.rowCount {
             let fields = buffer.fields(ofRow: index).map { $0.map { Array(buffer.bytes[$0]) } }
             if !keepsInserts, case .insert = rule { continue }
+            // Nothing but shares of what all devices add up to.
+            if case .upsert = rule, descriptor.tables[write].isSum { continue }
             let key = Self.key(fields.prefix(table.keyCount))
             let before: AuditRow? = if case .insert = rule { nil } else { find(place.table, key, fields) }
             // A share of a row that belongs to others.

@@ -33,17 +33,17 @@ struct PoisonRule: Sendable, CustomStringConvertible {
         case 0: return text("device_status_v1", "device_id", device)
         case 1: return atLeast("device_status_v1", "message_count", Int64(2 + random.below(20)))
         case 2: return text("device_connection_events_v1", "event_type", "CONNECTION_LOST")
-        case 3: return number("ota_campaigns_v1", "id", 1 + Int64(random.below(5)))
-        case 4: return atLeast("ota_campaigns_v1", "succeeded", 1 + Int64(random.below(3)))
-        case 5: return text("ota_device_status_v1", "status", random.pick(["FAILED", "SUCCESS", "INSTALLING"]))
-        case 6: return text("ota_device_status_v1", "device_id", device)
+        case 3: return number("ota_campaigns_v2", "id", 1 + Int64(random.below(5)))
+        case 4: return atLeast("ota_campaigns_v2", "succeeded", 1 + Int64(random.below(3)))
+        case 5: return text("ota_device_status_v2", "status", random.pick(["FAILED", "SUCCESS", "INSTALLING"]))
+        case 6: return text("ota_device_status_v2", "device_id", device)
         case 7: return text("ota_unmatched_reports_v1", "reason", random.pick(["OTHER_TENANT", "UNKNOWN_CAMPAIGN"]))
         case 8: return number("firmware_versions_v1", "id", 1 + Int64(random.below(3)))
         case 9: return text("mqtt_connection_status_v1", "broker_name", "second")
         case 10: return text("dead_letters_v1", "device_id", device)
         case 11: return text("audit_logs_v1", "action", "campaign.started")
-        case 12: return text("ota_campaigns_v1", "status", "RUNNING")
-        default: return atLeast("ota_device_status_v1", "report_count", 1 + Int64(random.below(3)))
+        case 12: return text("ota_campaigns_v2", "status", "RUNNING")
+        default: return atLeast("ota_device_status_v2", "report_count", 1 + Int64(random.below(3)))
         }
     }
 }
