@@ -318,6 +318,8 @@ def bench_campaign(sizes=(10_000, 100_000)):
         path = f"/api/v1/tenants/acme/campaigns/{campaign}"
         refold.post(path.removeprefix("/api/v1") + "/start")
         wait_for("the commands", lambda: metric(refold, "refold_commands_acknowledged_total") >= sum(sizes[:sizes.index(size) + 1]), 300)
+        # The log says a moment later what the broker has acknowledged.
+        time.sleep(1)
         events = [json.loads(line) for line in subprocess.run(
             [REFOLD, "log", "cat", "--data", refold.data, "--json"], capture_output=True, text=True).stdout.splitlines()]
         mine = [e for e in events if e["kind"] == "decision" and e["payload"].get("campaign_id") == campaign]
