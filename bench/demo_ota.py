@@ -91,13 +91,15 @@ class Demo:
     def until(self, campaign, status, seconds):
         wait_for(f"campaign {campaign} to be {status}", lambda: self.campaign(campaign)["status"] == status, seconds, every=0.2)
 
-    def settle(self, campaign):
-        """Until every report has been counted."""
+    def settle(self):
+        """Until the devices say no more of it, and what they said is in the tables."""
         def is_quiet():
             told = len(self.told.lines())
             time.sleep(2)
-            return told == len(self.told.lines()) and self.refold.caught_up()
+            return told == len(self.told.lines())
         wait_for("the last reports", is_quiet, 60)
+        durable = self.refold.status()["log"]["durable"]
+        wait_for("the tables", lambda: all((p["position"] or 0) >= durable - 1 for p in self.refold.status()["projections"]))
 
     def rows(self, campaign):
         sql = f"select coalesce(json_object_agg(device_id, status), '{{}}') from refold.ota_device_status where campaign_id = {campaign}"
@@ -118,35 +120,38 @@ class Demo:
         check(f"the counts are {counted}", all(row[k] == v for k, v in counted.items()), {k: row[k] for k in counted})
         check("nobody was sent for twice", len(commands) == len(last), f"{len(commands)} commands for {len(last)} devices")
         repeated = {key: n for key, n in commands.items() if n > 1}
-        forbidden = self.repeated_although_acknowledged(campaign)
+        forbidden = self.repeated_although_known(campaign)
         check(f"no command that the log knows to have arrived was sent again ({len(repeated)} others were)", not forbidden,
               list(forbidden)[:3])
         return count
 
-    def repeated_although_acknowledged(self, campaign):
-        """Commands that came after a start of the daemon before which their acknowledgement was in the log."""
-        acknowledged = {}
+    def repeated_although_known(self, campaign):
+        """Commands that came again after a start of the daemon before which the log said that they had arrived: by the
+        broker's acknowledgement, or by what the device said."""
+        known = {}
         cat = subprocess.run([REFOLD, "log", "cat", "--data", self.refold.data, "--json"], capture_output=True, text=True)
         dispatched = {}
         for line in cat.stdout.splitlines():
             event = json.loads(line)
             body = event.get("payload")
-            if event["kind"] != "decision" or body.get("campaign_id") != campaign:
+            if not isinstance(body, dict) or body.get("campaign_id") != campaign:
                 continue
             if event["topic"] == "campaign.dispatched/1":
                 dispatched[event["position"]] = body["devices"]
             elif event["topic"] == "campaign.published/1":
                 for batch in body["batches"]:
                     for device in batch.get("devices") or dispatched.get(batch["command"], []):
-                        acknowledged[device, batch["command"]] = event["received_at"]
-        check("the log knows of acknowledgements", acknowledged, cat.stderr[-300:])
+                        known.setdefault((device, batch["command"]), event["received_at"])
+            elif event["topic"].endswith("/ota/status"):
+                known.setdefault((event["topic"].split("/")[3], body["command_id"]), event["received_at"])
+        check("the log knows of commands that arrived", known, cat.stderr[-300:])
         wrong, seen = set(), set()
         for line in self.told.lines():
             key = line["device"], line.get("command_id")
             if line["event"] != "command" or line["campaign_id"] != campaign:
                 continue
             begun = max(s for s in self.starts if s <= seconds(line["at"]))
-            if key in seen and key in acknowledged and seconds(acknowledged[key]) < begun:
+            if key in seen and key in known and seconds(known[key]) < begun:
                 wrong.add(key)
             seen.add(key)
         return wrong
@@ -173,7 +178,7 @@ def main():
         demo.kill_when(good, n * 3 // 100)
         demo.kill_when(good, n * 30 // 100)
         demo.until(good, "COMPLETED", 240)
-        demo.settle(good)
+        demo.settle()
         count = demo.compare(good)
         check("2 % failed and 1 % said nothing", 0.01 * n < count["FAILED"] < 0.03 * n and 0 < count["UNREACHABLE"] < 0.02 * n, count)
         check("nobody is left over", count["SUCCESS"] + count["FAILED"] + count["UNREACHABLE"] == n, count)
@@ -182,7 +187,7 @@ def main():
         bad = demo.create("bad", BAD, {"tick_seconds": 1, "stages": stages, "timeouts": timeouts}, 0.1)
         demo.kill_when(bad, n // 200)
         demo.until(bad, "ABORTED", 120)
-        demo.settle(bad)
+        demo.settle()
         # Whoever was told before the end and says nothing is still waited for.
         wait_for("the silent ones", lambda: demo.number(
             f"select count(*) from refold.ota_device_status where campaign_id = {bad} "

@@ -74,6 +74,9 @@ import FoundationNetworking
         #expect(counts.succeeded == last.values.filter { $0 == "SUCCESS" }.count)
         #expect(counts.failed == last.values.filter { $0 == "FAILED" }.count)
         #expect(counts.succeeded + counts.failed == Self.devices)
+        try await world.untilQuiet()
+        let differences = try world.naiveFoldDifferences()
+        #expect(differences == nil, "\(differences ?? "")")
         world.killDaemon()
     }
 
