@@ -72,9 +72,7 @@ import Testing
         try await browser.type("lunch")
         try await browser.press(Chromium.Key.enter)
         try await browser.until("document.querySelector('h1').innerText.includes('paused')")
-        if site.hasTimeline {
-            try await browser.until("document.querySelector('.timeline').innerText.includes('lunch')")
-        }
+        try await browser.until("document.querySelector('.timeline').innerText.includes('lunch')")
         // Escape takes nothing back and does nothing.
         try await browser.press("a")
         try await browser.until("document.querySelector('dialog[open]')")

@@ -60,6 +60,7 @@ public final class Chromium: Sendable {
     }
 
     /// The value of a script's `return`.
+    @discardableResult
     public func evaluate<T: Decodable>(_ script: String, as type: T.Type = T.self) async throws -> T {
         try Self.value(
             try await ask("POST", "/execute/sync", ["script": script, "args": [Any]()] as [String: Any]))

@@ -290,7 +290,7 @@ public final class Audit {
         else { return }
         let cursor = try rows.cursor(of: table.name)
         while try cursor.next() {
-            try cursor.withRow { tuple in
+            cursor.withRow { tuple in
                 if let row = AuditRow(tuple: Array(tuple), of: table) { body(row, table) }
             }
         }

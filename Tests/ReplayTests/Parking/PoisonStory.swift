@@ -67,12 +67,12 @@ struct PoisonStory {
             firmware += 1
             append(.decision, CampaignSchema.firmwareAdded.rawValue, json(FirmwareAdded(
                 id: firmware, tenantID: tenant, version: "\(firmware)", fileURL: "u", actor: "ann")))
-        case 1, 2 where campaigns < 5:
+        case let choice where choice == 1 || choice == 2 && campaigns < 5:
             campaigns += 1
             append(.decision, CampaignSchema.campaignCreated.rawValue, json(CampaignCreated(
                 id: campaigns, tenantID: campaigns % 2 == 1 ? "acme" : "b.corp", name: "c\(campaigns)",
                 firmwareVersionID: 1, rolloutStrategy: "linear", totalDevices: 5, actor: "ann")))
-        case 1, 2, 3, 4:
+        case 2, 3, 4:
             guard campaigns > 0 else { return }
             let id = 1 + Int64(random.below(Int(campaigns)))
             let devices = (0..<5).filter { _ in random.chance(0.6) }.map { "d\($0)" }

@@ -41,7 +41,11 @@ export async function show(main, [tenant, id]) {
     h('div', { class: 'grid' }, chartPlace, stagePlace, failurePlace, planPlace), parts.element, told.element);
 
   let series = [];
-  const changed = () => refresh(path, now).then((answer) => { ({ now, series } = answer); draw(); });
+  const changed = () => refresh(path, now).then((answer) => {
+    ({ now, series } = answer);
+    told.more(now.last_position);
+    draw();
+  });
 
   function draw() {
     const shown = past && !past.error ? past : now, at = moments.at;
@@ -72,7 +76,7 @@ export async function show(main, [tenant, id]) {
     const isNews = JSON.stringify(row) !== JSON.stringify(now);
     now = row;
     draw();
-    if (isNews) { told.more(); parts.refresh(); refreshSeries(); }
+    if (isNews) { told.more(row.last_position); parts.refresh(); refreshSeries(); }
   }, (error) => { if (error.status === 401) goToLogin(); });
 
   let asked = 0;

@@ -8,7 +8,7 @@ const PAGE = 1000, SHOWN = 200;
 
 export function decisions(tenant, path) {
   const place = h('div'), rows = [];
-  let all = false, isReading = false, shownAt = null;
+  let all = false, isReading = false, isAskedAgain = false, wanted, shownAt = null;
   const all_ = h('input', { type: 'checkbox', onchange: () => { all = all_.checked; draw(shownAt); } });
   const element = h('section', { class: 'card', 'aria-label': 'Timeline' },
     h('header', { class: 'head' }, h('h2', null, 'What was decided, and why'),
@@ -23,16 +23,19 @@ export function decisions(tenant, path) {
 
   const told = { element, rows, draw, more, changed: () => {} };
 
-  async function more() {
+  /** @param position a decision that must be among them: the timeline's rows may come after the campaign's own */
+  async function more(position) {
+    wanted = position ?? wanted;
+    isAskedAgain = isReading;
     if (isReading) return;
     isReading = true;
     try {
       for (;;) {
-        const page = await get(`${path}/timeline`, { after: rows.at(-1)?.position, limit: PAGE });
-        if (page.items.length === 0) break;
+        isAskedAgain = false;
+        const page = await get(`${path}/timeline`, { after: rows.at(-1)?.position, limit: PAGE, min_position: wanted });
         rows.push(...page.items);
-        told.changed();
-        if (page.next === null || page.next === undefined) break;
+        if (page.items.length > 0) told.changed();
+        if (!isAskedAgain && (page.next === null || page.next === undefined)) break;
       }
     } catch { /* Asked again with the next change. */ }
     isReading = false;
