@@ -1,5 +1,6 @@
 import EventLog
 import EventModel
+import Synchronization
 import Threading
 
 /// The thin actor around `CampaignEngine`: gives it a thread of its own, because appending and reading block, and lets
@@ -8,6 +9,8 @@ public actor CampaignDecider {
     private let engine: CampaignEngine
     private let sender: (any CommandSending)?
     private let executor = ThreadExecutor(name: "campaigns")
+    /// By the broker, since the last look.
+    private let acknowledged = Acknowledged()
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -41,13 +44,12 @@ public actor CampaignDecider {
 
     /// Decides and sends until the task is cancelled. `report` is told what failed; it is tried again.
     public func run(report: @escaping @Sendable (any Error) -> Void) async {
-        sender?.onAcknowledged { [weak self] commands in
-            Task { await self?.note(commands) }
-        }
+        sender?.onAcknowledged { [acknowledged] commands in acknowledged.withLock { $0 += commands } }
         while !Task.isCancelled {
             var pause = Self.idleMilliseconds
             do {
                 if !engine.isAlive { try engine.resume() }
+                noteAcknowledged()
                 try engine.step()
                 if engine.state?.wantsReports ?? false { pause = Self.lookMilliseconds }
             } catch {
@@ -58,9 +60,28 @@ public actor CampaignDecider {
             // Cancelled: the loop ends.
             try? await Task.sleep(for: .milliseconds(pause))
         }
+        guard engine.isAlive else { return }
+        do {
+            noteAcknowledged()
+            try engine.recordAcknowledgements(all: true)
+        } catch {
+            // They are sent once more after the next start, with the same ids.
+            report(error)
+        }
     }
 
-    private func note(_ commands: [DeviceCommand]) { engine.note(commands) }
+    private func noteAcknowledged() {
+        engine.note(acknowledged.withLock { waiting in
+            defer { waiting = [] }
+            return waiting
+        })
+    }
+}
+
+/// Where any thread leaves what the broker has acknowledged.
+private final class Acknowledged: Sendable {
+    private let waiting = Mutex<[DeviceCommand]>([])
+    func withLock<R>(_ body: (inout [DeviceCommand]) -> R) -> R { waiting.withLock { body(&$0) } }
 }
 
 /// A state of before, to go on from.

@@ -117,15 +117,21 @@ public final class CampaignEngine {
 
     /// Reads what has become durable, and decides all there is to be decided now.
     public func step() throws {
+        try recordAcknowledgements()
+        try decideAll()
+    }
+
+    /// Writes down what the broker has acknowledged.
+    /// - Parameter all: batches that are not complete too, because nobody comes back to them.
+    public func recordAcknowledgements(all: Bool = false) throws {
         try catchUp()
-        let before = acknowledged, events = acknowledged.take(clock(), state ?? CampaignState())
+        let before = acknowledged, events = acknowledged.take(clock(), state ?? CampaignState(), all: all)
         do {
             if !events.isEmpty { try append(events, at: clock()) }
         } catch {
             acknowledged = before
             throw error
         }
-        try decideAll()
     }
 
     /// When a look will find something to decide if nothing happens until then; nil: never.

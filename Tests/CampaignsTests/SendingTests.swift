@@ -108,6 +108,18 @@ struct SendingTests {
         }
     }
 
+    @Test func anOrderlyStopWritesDownTheLastAcknowledgements() async throws {
+        try await live { decider, sender in
+            try await begin(decider, devices: 10)
+            try await until("all are sent for") { sender.sent.count == 10 }
+            sender.acknowledge(Array(sender.sent[..<9]))
+        }
+        try await live { _, sender in
+            try await until("what is left is sent") { !sender.sent.isEmpty }
+            #expect(sender.sent.map(\.deviceID) == ["d10"])
+        }
+    }
+
     @Test func pausedNothingIsSentAgainAndResumedItIs() async throws {
         try await live { decider, sender in
             try await begin(decider, devices: 3)

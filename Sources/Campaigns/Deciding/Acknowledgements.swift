@@ -15,7 +15,7 @@ struct Acknowledgements {
     mutating func add(_ command: DeviceCommand) { arrived.append(command) }
 
     /// The events to append now. What is in them is forgotten here.
-    mutating func take(_ now: Timestamp, _ state: CampaignState) -> [CampaignEvent] {
+    mutating func take(_ now: Timestamp, _ state: CampaignState, all: Bool = false) -> [CampaignEvent] {
         for command in arrived {
             batches[command.command, default: Batch(campaign: command.campaignID, since: now)]
                 .devices.insert(command.deviceID)
@@ -25,13 +25,14 @@ struct Acknowledgements {
         var said: [Int64: [CampaignPublished.Batch]] = [:]
         for (command, batch) in batches.sorted(by: { $0.key < $1.key }) {
             let waiting = state.unpublished(batch.campaign, command)
-            let isWhole = waiting.allSatisfy { batch.devices.contains($0) }
-            guard isWhole || now.microseconds - batch.since.microseconds >= Self.patienceMicroseconds else { continue }
+            let taken = waiting.filter { batch.devices.contains($0) }, isWhole = taken.count == waiting.count
+            let isLate = now.microseconds - batch.since.microseconds >= Self.patienceMicroseconds
+            guard isWhole || isLate || all else { continue }
             batches[command] = nil
             // Answered, ended or forgotten in the meantime: there is nothing to say.
-            guard !waiting.isEmpty else { continue }
-            said[batch.campaign, default: []].append(CampaignPublished.Batch(
-                command: command.rawValue, devices: isWhole ? nil : waiting.filter { batch.devices.contains($0) }))
+            guard !taken.isEmpty else { continue }
+            said[batch.campaign, default: []].append(
+                CampaignPublished.Batch(command: command.rawValue, devices: isWhole ? nil : taken))
         }
         return said.sorted { $0.key < $1.key }.compactMap { campaign, batches in
             guard let tenant = state.campaigns[campaign]?.tenantID else { return nil }
