@@ -191,6 +191,8 @@ public final class FileLog: LogWriter, LogSource {
     /// The first position that is kept.
     public var firstPosition: Position { catalog.first ?? Position(0) }
     public var statistics: LogStatistics { shared.statistics }
+    /// For how long what was submitted should have been durable; nil while the writer moves.
+    public var overdueSeconds: Double? { shared.heart.overdueSeconds }
 
     /// How the Merkle tree stands; nil when none is kept.
     public var treeStatus: TreeStatus? { tree?.status }

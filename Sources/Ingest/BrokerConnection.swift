@@ -30,6 +30,8 @@ final class BrokerConnection: @unchecked Sendable {
     private let stopping = Atomic<Bool>(false)
     private let finished = Atomic<Bool>(false)
     private let wakeUp: Int32
+    /// Whether the thread still goes round its loop: `poll` beats.
+    let heart = Heartbeat()
 
     // The thread's own, from here on.
     var outgoing = RecordBatch()
@@ -86,6 +88,7 @@ final class BrokerConnection: @unchecked Sendable {
     func start() {
         startThread(name: "mqtt-\(settings.name)") { [self] in
             run()
+            heart.rest()
             status.withLock { $0.state = .stopped }
             finished.store(true, ordering: .releasing)
         }
@@ -148,12 +151,16 @@ final class BrokerConnection: @unchecked Sendable {
 
     private func connectAndServe(_ session: MQTTSession) -> Ending {
         defer { seam = nil }
+        // Names are resolved, perhaps all addresses tried (connect(2) gives up on each after about two minutes), and
+        // the log is read back, perhaps from the archive.
+        heart.beat(within: Self.slowSeconds)
         if let text = session.connect(blocking: triesAllAddresses) {
             triesAllAddresses.toggle()
             return .lost(reason: "cannot connect to \(settings.address): \(text)", code: nil)
         }
         if let ending = awaitConnack(session) { return ending }
         triesAllAddresses = false
+        heart.beat(within: Self.slowSeconds)
         hasConnected = true
         connectHangUps = 0
         defer { usesV5 = settings.protocolPreference != .v311 && !refusesV5 }
@@ -293,8 +300,13 @@ final class BrokerConnection: @unchecked Sendable {
 
     // MARK: waiting
 
+    /// A round includes an append, which returns when it is durable.
+    private static let roundSeconds = 60
+    private static let slowSeconds = 600
+
     /// Waits for the socket, for at most so long, or until `requestStop`.
     func poll(_ socket: Int32, write: Bool, milliseconds: Int32) -> (read: Bool, write: Bool) {
+        heart.beat(within: Self.roundSeconds)
         let events = Int16(POLLIN) | (write ? Int16(POLLOUT) : 0)
         var descriptors = (
             pollfd(fd: socket, events: events, revents: 0), pollfd(fd: wakeUp, events: Int16(POLLIN), revents: 0)

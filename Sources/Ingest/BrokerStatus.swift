@@ -55,6 +55,8 @@ public struct BrokerStatus: Sendable, Equatable {
     /// `$SYS/broker/publish/messages/dropped`, where the broker publishes it.
     public var droppedByBroker: UInt64?
     public var batches = BatchHistogram()
+    /// For how long the connection's thread should have come round its loop again; nil while it moves.
+    public var overdueSeconds: Double?
 
     public var connected: Bool { state == .connected }
 

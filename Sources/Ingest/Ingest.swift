@@ -66,7 +66,13 @@ public final class IngestService: Sendable {
     }
 
     /// In the order of the settings.
-    public var statuses: [BrokerStatus] { connections.map { $0.status.withLock { $0 } } }
+    public var statuses: [BrokerStatus] {
+        connections.map { connection in
+            var status = connection.status.withLock { $0 }
+            status.overdueSeconds = connection.heart.overdueSeconds
+            return status
+        }
+    }
 
     /// The devices that were refused most for their rate, at most `limit` a broker, with the broker's name.
     public func mostLimited(_ limit: Int) -> [(broker: String, device: LimitedDevice)] {

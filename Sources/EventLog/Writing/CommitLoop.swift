@@ -15,6 +15,10 @@ final class CommitQueue: Sendable {
     private let state = Monitor(State())
     private let readers = Monitor(0)
     private let durable: Atomic<UInt64>
+    /// Whether the writer's thread still moves when there is something to write.
+    let heart = Heartbeat()
+    /// One group: a write and an fdatasync.
+    private static let groupSeconds = 60
 
     init(durableCount: UInt64) { durable = Atomic(durableCount) }
 
@@ -36,7 +40,11 @@ final class CommitQueue: Sendable {
     /// `.finished` once closed and empty.
     func take(into taken: inout [Submission], bytesMax: Int) -> LogWorkStep {
         state.withLock { state in
-            guard !state.pending.isEmpty else { return state.closed ? .finished : .idle }
+            guard !state.pending.isEmpty else {
+                heart.rest()
+                return state.closed ? .finished : .idle
+            }
+            heart.beat(within: Self.groupSeconds)
             var bytes = 0, count = 0
             for submission in state.pending {
                 if count > 0, bytes + submission.batch.byteCount > bytesMax { break }
