@@ -3,223 +3,244 @@ import EventLog
 import EventModel
 import FoundationEssentials
 
-// What a connection writes down, and what it does when it cannot.
+// What a connection records about itself.
 
 extension BrokerConnection {
-    // MARK: messages
+    // MARK: Connected
 
-    /// Makes what is in the inbox durable. Nil: it is, and the inbox is empty.
-    func commit(_ session: MQTTSession) -> Ending? {
-        if let dropped = session.droppedByBroker { noteDropped(dropped) }
-        guard !session.inbox.isEmpty else { return nil }
-        if session.hasDuplicates, seam == nil { readSeam() }
-        let messages = session.takeReceived()
-        let own = session.hasClaims ? findOwn(session.inbox) : OwnMessages()
-        let tally = gate.examine(session.inbox, seam: seam, own: own, hasher: hasher, into: &outgoing)
-        session.hasDuplicates = false
-        session.hasClaims = false
-        if !session.isAtSeam { seam = nil }
-        let result = tally.untouched ? append(&session.inbox) : append(&outgoing)
-        rate.record(messages.messages, at: monotonicMicros())
-        let count = tally.untouched ? session.inbox.count : outgoing.count
-        status.withLock { status in
-            status.received += UInt64(messages.messages)
-            status.bytesReceived += UInt64(messages.bytes)
-            status.duplicatesSuppressed += UInt64(tally.duplicates)
-            status.echoes += UInt64(tally.echoes)
-            status.replays += UInt64(tally.replays)
-            for index in tally.verdicts.indices { status.verdicts[index] += tally.verdicts[index] }
-            if let at = session.lastMessageAt { status.lastMessageAt = at }
-            if result == nil { status.note(appended: count) }
-        }
-        if !tally.untouched { swap(&session.inbox, &outgoing) }
-        if result == nil { session.inbox.removeAll() }
-        return result
-    }
-
-    /// Blocks until durable. An empty batch is durable already.
-    private func append(_ batch: inout RecordBatch) -> Ending? {
-        guard !batch.isEmpty else { return nil }
-        do throws(AppendError) {
-            _ = try log.append(&batch)
-            return nil
-        } catch {
-            switch error {
-            case .full(let text): return .held(text)
-            case .failed(let text): return .fatal(text)
-            }
-        }
-    }
-
-    private func readSeam() {
-        guard let history else { return }
-        do {
-            seam = try SeamWindow.refill(from: history, broker: settings.name)
-            status.withLock { $0.clear(.seamUnreadable) }
-        } catch {
-            // Recording twice loses nothing; stopping would.
-            status.withLock { $0.raise(.seamUnreadable) }
-            say(.error, "cannot read the log back (\(error)): redelivered messages are recorded again")
-        }
-    }
-
-    /// What is in the log already, being ours.
-    private func findOwn(_ inbox: borrowing RecordBatch) -> OwnMessages {
-        var found = OwnMessages()
-        guard let echoes else { return found }
-        do {
-            try inbox.withUnsafeBytes { bytes in
-                var offset = 0
-                while offset < bytes.count {
-                    let record = RecordView(unchecked: bytes.baseAddress! + offset)
-                    // A device's own command topic is never the work of a replay: only what was accepted goes live.
-                    if CommandEcho.isCandidate(record.topic), DeviceTopic(record.topic)?.topicClass == .otaCommand {
-                        if try echoes.commands.isEcho(record) { found.echoes.insert(offset) }
-                    } else if record.kind == .message, try echoes.replays.isEcho(record) {
-                        found.replays.insert(offset)
-                    }
-                    offset += record.length
-                }
-            }
-            saysOwnUnreadable = false
-        } catch {
-            // Recording twice loses nothing; stopping would.
-            if !saysOwnUnreadable {
-                say(.error, "cannot read the log back (\(error)): what comes out of it is recorded again")
-            }
-            saysOwnUnreadable = true
-        }
-        return found
-    }
-
-    private func noteDropped(_ dropped: UInt64) {
-        status.withLock { status in
-            if let before = status.droppedByBroker, dropped > before { status.raise(.brokerDrops) }
-            status.droppedByBroker = dropped
-        }
-    }
-
-    // MARK: connection events
-
-    /// Writes down that we are connected, and subscribes.
+    /// Records that we are connected, and subscribes.
     func greet(_ session: MQTTSession) -> Ending? {
-        if expectsSession == nil { readHistory() }
-        let isPresent = session.connack?.sessionPresent ?? false
-        let isLost = !isPresent && expectsSession == true
+        readHistory()
+        let connack = session.connack, isPresent = connack?.sessionPresent ?? false
+        let standing: SessionKeeper.Standing, unseen: Bool
+        do {
+            (standing, unseen) = try keeper.connected(sessionPresent: isPresent)
+        } catch {
+            return .lost(reason: "cannot read the log back: \(error)", code: nil)
+        }
         let version = session.isV5 ? "5.0" : "3.1.1"
         var event = BrokerEvent(clientID: settings.clientID)
         event.address = settings.address
+        if standing == .unknown { return refuseUnknown(session, event) }
         event.protocolVersion = version
         event.sessionPresent = isPresent
+        event.sessionExpirySeconds = connack?.sessionExpirySeconds
+        if unseen { event.unseenAttempt = true }
         write(.connected, event, to: session)
-        if isLost {
-            event.reason = "the broker has no session for this client id although one was left there"
-            write(.sessionLost, event, to: session)
-        }
-        if !hasBeenConnected { adviseOnQueues() }
-        expectsSession = true
-        hasBeenConnected = true
+        if settings.adoptsSession, isPresent { write(.sessionAdopted, BrokerEvent(clientID: settings.clientID), to: session) }
         status.withLock { status in
             status.state = .connected
             status.sessionPresent = isPresent
             status.protocolVersion = version
             status.lastError = nil
-            if isLost {
-                status.raise(.sessionLost)
-                status.sessionsLost += 1
-            } else {
-                status.clear(.sessionLost)
-            }
         }
-        say(isLost ? .warning : .info, isLost
+        if standing == .lost {
+            let reason = "the broker has no session for this client id although one was left there"
+            event.reason = reason
+            write(.sessionLost, event, to: session)
+            noteLost(reason)
+        }
+        say(standing == .lost ? .warning : .info, standing == .lost
             ? "connected, but the broker lost our session: messages may be missing"
             : "connected (MQTT \(version), session \(isPresent ? "resumed" : "new"))")
-        if let text = subscribe(session, isPresent: isPresent) {
+        noteExpiry(connack?.sessionExpirySeconds, session)
+        awaitsDrains = !drains.withLock { $0 }.isEmpty
+        if awaitsDrains {
+            raise(.drainingOldSession)
+        } else if let text = subscribe(session, isPresent: isPresent) {
             return .lost(reason: "cannot subscribe: \(text)", code: nil)
         }
         return commit(session)
     }
 
+    /// What the log says of the processes before this one, once.
+    private func readHistory() {
+        guard !isHistoryRead else { return }
+        isHistoryRead = true
+        guard let history else { return }
+        say(.info, "while we are away the broker queues for us: what is beyond its limit it drops in silence "
+            + "(1,000 messages by default: Mosquitto max_queued_messages, EMQX max_mqueue_len)")
+        do {
+            let known = try SessionHistory.read(from: history, broker: settings.name, clientID: settings.clientID)
+            keeper.note(known)
+            for alarm in known.alarms { status.withLock { _ = $0.raise(alarm) } }
+            credit(known)
+            startDrains(known)
+        } catch {
+            say(.error, "the log cannot say whether we had a session with this broker: \(error)")
+            keeper.note(nil)
+        }
+    }
+
+    /// Credits the devices for the time since the last record of the process before this one.
+    func credit(_ known: SessionHistory) {
+        guard let last = known.lastRecordAt else { return }
+        let (away, overflow) = wallClock().microseconds.subtractingReportingOverflow(last.microseconds)
+        absence.begin(awayMicros: overflow ? 0 : away, at: steadyMicros(), gate)
+    }
+
+    /// Sessions of client ids that the log used before still collect messages at the broker.
+    private func startDrains(_ known: SessionHistory) {
+        let old = known.sessions.filter { $0.key != settings.clientID && $0.value.exists }
+        guard !old.isEmpty else { return }
+        let started = old.sorted { $0.key < $1.key }.map {
+            SessionDrain(clientID: $0.key, filters: $0.value.filters ?? settings.wireFilters)
+        }
+        drains.withLock { $0 = started }
+        for drain in started { drain.start(for: self) }
+    }
+
     /// Nil, or what is wrong. Filters of before that are no longer wanted would live on in a resumed session.
     private func subscribe(_ session: MQTTSession, isPresent: Bool) -> String? {
-        let wanted = settings.wireFilters, had = isPresent ? subscribedFilters ?? [] : []
+        let wanted = settings.wireFilters, had = isPresent ? keeper.subscribedFilters ?? [] : []
         let dropped = had.filter { !wanted.contains($0) }
         if !dropped.isEmpty, let text = session.unsubscribe(dropped) { return text }
         // MQTT 3.1.1 has no Retain Handling: to subscribe again would bring every retained message again.
         if !session.isV5, isPresent, had == wanted {
             status.withLock { $0.subscribed = true }
+            for drain in drains.withLock({ $0 }) { drain.noteSucceeded() }
         } else if let text = session.subscribe(wanted) {
             return text
         }
-        if settings.watchesDropCounter { session.subscribeToDropCounter() }
+        if settings.watchesDropCounter { session.subscribeToBrokerTopics() }
         return nil
     }
 
-    private func adviseOnQueues() {
-        say(.info, "while we are away the broker queues for us: what is beyond its limit it drops in silence "
-            + "(1,000 messages by default: Mosquitto max_queued_messages, EMQX max_mqueue_len)")
-    }
+    // MARK: Answers of the broker
 
-    /// What the log says of a process before this one: whether it left a session with the broker.
-    private func readHistory() {
-        guard let history else { return }
-        let known: BrokerHistory
-        do {
-            known = try BrokerHistory.read(from: history, broker: settings.name)
-        } catch {
-            // A session that is gone must not pass unnoticed because the log cannot say that there was one.
-            say(.error, "the log cannot say whether we had a session with this broker: \(error)")
-            expectsSession = true
-            return
+    /// What came besides messages: SUBACKs, and drains that have got on.
+    func noteAnswers(_ session: MQTTSession) -> Ending? {
+        if session.hasSuback, keeper.redeliveryEnded() {
+            write(.sessionResumed, BrokerEvent(clientID: settings.clientID), to: session)
+            if let ending = commit(session) { return ending }
         }
-        let isOurs = known.clientID == nil || known.clientID == settings.clientID
-        expectsSession = known.sessionKnown && isOurs
-        if isOurs { subscribedFilters = known.filters }
+        if let ending = followDrains(session) { return ending }
+        return handleSuback(session)
     }
 
-    func handleSuback(_ session: MQTTSession) -> Ending? {
+    private func followDrains(_ session: MQTTSession) -> Ending? {
+        let drains = self.drains.withLock { $0 }
+        guard !drains.isEmpty else { return nil }
+        if awaitsDrains, drains.allSatisfy(\.hasCaughtUp) {
+            awaitsDrains = false
+            if let text = subscribe(session, isPresent: session.connack?.sessionPresent ?? false) {
+                return .lost(reason: "cannot subscribe: \(text)", code: nil)
+            }
+        }
+        if drains.allSatisfy(\.isFinished) {
+            self.drains.withLock { $0 = [] }
+            clear(.drainingOldSession)
+        }
+        return nil
+    }
+
+    private func handleSuback(_ session: MQTTSession) -> Ending? {
         guard let granted = session.takeSuback() else { return nil }
-        let isGranted = granted.allSatisfy { $0 < 128 }
+        let isGranted = granted.allSatisfy { $0 < 128 }, isQoS1 = granted.allSatisfy { $0 >= 1 }
         var event = BrokerEvent(clientID: settings.clientID)
         event.filters = settings.wireFilters
         event.granted = granted
         if !isGranted { event.reasonCode = granted.first { $0 >= 128 } }
         write(isGranted ? .subscribed : .subscriptionRefused, event, to: session)
-        subscribedFilters = isGranted ? settings.wireFilters : nil
+        keeper.subscribedFilters = isGranted ? settings.wireFilters : nil
         status.withLock { status in
-            status.subscribed = isGranted
+            status.subscribed = isGranted && isQoS1
             status.granted = granted
-            if isGranted {
-                status.clear(.subscriptionRefused)
-            } else {
-                status.raise(.subscriptionRefused)
-                status.lastError = BrokerStatus.Alarm.subscriptionRefused.rawValue
-            }
         }
-        if isGranted { return commit(session) }
+        if isGranted {
+            clear(.subscriptionRefused)
+            if isQoS1 {
+                clear(.grantedQoS0)
+                for drain in drains.withLock({ $0 }) { drain.noteSucceeded() }
+            } else {
+                let refused = zip(settings.wireFilters, granted).filter { $0.1 == 0 }.map { "`\($0.0)`" }
+                raise(.grantedQoS0, evidence: "for \(refused.joined(separator: ", "))")
+                say(.error, BrokerAlarm.Code.grantedQoS0.summary)
+            }
+            return commit(session)
+        }
+        raise(.subscriptionRefused)
+        let summary = BrokerAlarm.Code.subscriptionRefused.summary + ": " + BrokerAlarm.Code.subscriptionRefused.remedy
+        status.withLock { $0.lastError = summary }
+        return commit(session) ?? .lost(reason: summary, code: event.reasonCode)
+    }
+
+    func noteVersion(_ version: String, _ session: MQTTSession) {
+        status.withLock { $0.version = version }
+        guard drain == nil else { return }
+        var event = BrokerEvent(clientID: settings.clientID)
+        event.version = version
+        write(.identified, event, to: session)
+    }
+
+    private func noteExpiry(_ seconds: UInt32?, _ session: MQTTSession) {
+        guard session.isV5, let seconds, seconds < settings.sessionExpirySeconds else {
+            status.withLock { $0.sessionExpirySeconds = nil }
+            return clear(.sessionExpiryCapped)
+        }
+        status.withLock { $0.sessionExpirySeconds = seconds }
+        raise(
+            .sessionExpiryCapped,
+            evidence: "\(seconds) s instead of \(settings.sessionExpirySeconds) s: a longer absence loses messages",
+            in: session)
+    }
+
+    func noteDropped(_ dropped: UInt64, _ session: MQTTSession) {
+        let before = status.withLock { status in
+            defer { status.droppedByBroker = dropped }
+            return status.droppedByBroker
+        }
+        guard let before, dropped > before else { return }
+        raise(.messagesDropped, evidence: "\(dropped - before) messages, for all of its clients", in: session)
+    }
+
+    // MARK: Another client with our client id
+
+    /// Packet ids of one session follow each other at Mosquitto: a gap was delivered to somebody else.
+    func noteMissing(_ session: MQTTSession) {
+        guard status.withLock({ $0.version?.hasPrefix("mosquitto version") ?? false }) else { return }
+        let missing = keeper.missingDeliveries(in: session.inbox)
+        guard missing > 0 else { return }
+        noteTakeover("\(missing) messages were delivered to another client, or expired, while we were away", session)
+    }
+
+    private func noteTakeover(_ evidence: String, _ session: MQTTSession) {
+        status.withLock { $0.takeovers += 1 }
+        raise(.sessionTakenOver, evidence: evidence, in: session)
+        say(.error, "\(BrokerAlarm.Code.sessionTakenOver.summary) (\(evidence))")
+    }
+
+    private func refuseUnknown(_ session: MQTTSession, _ event: BrokerEvent) -> Ending {
+        write(.sessionUnknown, event, to: session)
         if let ending = commit(session) { return ending }
-        return .lost(reason: BrokerStatus.Alarm.subscriptionRefused.rawValue, code: event.reasonCode)
+        return .unknownSession
     }
 
-    private func write(_ schema: BrokerEvent.Schema, _ event: BrokerEvent, to session: MQTTSession) {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        guard let json = try? encoder.encode(event) else { preconditionFailure("a broker event is JSON") }
-        session.inbox.append(
-            kind: .connection, schema: schema.rawValue, broker: settings.name, receivedAt: wallClock(),
-            json: Array(json))
+    /// Stays away: each attempt would throw the other client out.
+    func refuseForGood() {
+        let code = BrokerAlarm.Code.sessionUnknown
+        let text = "\(code.summary) (`\(settings.clientID)`): nothing was acknowledged; \(code.remedy)"
+        status.withLock { status in
+            status.state = .refused
+            status.subscribed = false
+            status.lastError = text
+        }
+        raise(code, evidence: "client id `\(settings.clientID)`")
+        say(.error, text)
+        while !isStopping { wait(milliseconds: 1_000) }
     }
 
-    // MARK: endings
+    // MARK: Endings
 
     /// Makes durable what came before the end, and the end itself. Attempts that never got in are no events.
     func recordEnd(_ session: MQTTSession, reason: String, code: Int?) -> Ending? {
-        guard session.connack?.reason == 0 else { return nil }
+        guard session.connack?.reason == 0, drain == nil else { return commit(session) }
+        if code == 0x8E { noteTakeover("the broker says so (DISCONNECT 0x8E)", session) }
         writeEnd(session, reason: reason, code: code)
         return commit(session)
     }
 
-    private func writeEnd(_ session: MQTTSession, reason: String, code: Int?) {
+    func writeEnd(_ session: MQTTSession, reason: String, code: Int?) {
         var event = BrokerEvent(clientID: settings.clientID)
         event.address = settings.address
         event.reason = reason
@@ -227,74 +248,75 @@ extension BrokerConnection {
         write(.disconnected, event, to: session)
     }
 
-    /// Waits for space with the batch in hand. The socket is closed without a DISCONNECT and without the
-    /// acknowledgements that are queued: they stand before any ping, so the connection cannot be kept alive.
-    func hold(_ session: MQTTSession, _ text: String, hasEnded: Bool) -> Ending {
-        session.hangUp()
-        if !hasEnded { writeEnd(session, reason: "held", code: nil) }
-        status.withLock { status in
-            status.state = .held
-            status.subscribed = false
-            status.lastError = text
-            status.raise(.diskFull)
-        }
-        say(.error, "held: \(text)")
-        while !isStopping {
-            wait(milliseconds: 250)
-            switch append(&session.inbox) {
-            case nil:
-                let count = session.inbox.count
-                status.withLock { status in
-                    status.note(appended: count)
-                    status.clear(.diskFull)
-                }
-                session.inbox.removeAll()
-                say(.info, "there is space again")
-                return .held(text)
-            case .held: continue
-            case .some(let ending): return ending
-            }
-        }
-        return .stopped
-    }
-
     /// Milliseconds to wait before the next attempt; says why.
     func pause(_ session: MQTTSession, reason: String, code: Int?, lasted milliseconds: Int) -> Int {
-        let wasIn = session.connack?.reason == 0
+        let wasIn = session.connack?.reason == 0, isTakenOver = wasIn && code == 0x8E
         if wasIn { backoff.connectionLasted(milliseconds: milliseconds) }
-        let alarm = wasIn ? takeover(code, milliseconds) : nil
-        let pause = alarm == nil ? backoff.next() : backoff.nextAfterTakeover()
-        let text = alarm?.rawValue ?? reason
+        let isEarly = wasIn && code == Int(MOSQ_ERR_CONN_LOST.rawValue) && milliseconds < 10_000
+        earlyEnds = isEarly ? earlyEnds + 1 : 0
+        let pause = isTakenOver ? backoff.nextAfterTakeover() : backoff.next()
         status.withLock { status in
             status.state = .waiting
             status.subscribed = false
-            status.lastError = text
-            if let alarm { status.raise(alarm) }
+            status.lastError = reason
         }
-        say(alarm == nil ? .warning : .error, "\(text); next attempt in \(pause) ms")
+        if earlyEnds >= 3 { raise(.closedEarly, evidence: "\(earlyEnds) times in a row") }
+        say(isTakenOver ? .error : .warning, "\(reason); next attempt in \(pause) ms")
         return pause
     }
 
-    /// Whether another client seems to use our client id. MQTT 3.1.1 has no reason code for that and Mosquitto 2.0.11
-    /// sends none: there the connection just ends, again and again, right after we got in.
-    private func takeover(_ code: Int?, _ milliseconds: Int) -> BrokerStatus.Alarm? {
-        if code == 0x8E { return .takenOver }
-        let isQuick = code == Int(MOSQ_ERR_CONN_LOST.rawValue) && milliseconds < 10_000
-        quickDrops = isQuick ? quickDrops + 1 : 0
-        return quickDrops >= 3 ? .quickDrops : nil
+    func noteStable() {
+        earlyEnds = 0
+        clear(.closedEarly)
     }
 
-    /// After a while in peace nobody is fighting us for the client id.
-    func noteStable() {
-        quickDrops = 0
-        status.withLock { status in
-            status.clear(.takenOver)
-            status.clear(.quickDrops)
-        }
+    // MARK: Alarms
+
+    func noteLost(_ reason: String) {
+        status.withLock { $0.sessionsLost += 1 }
+        // Its own event stands in the log.
+        raise(.sessionLost, evidence: reason)
+    }
+
+    /// - Parameter session: where the event goes, for an alarm that outlives the process.
+    func raise(_ code: BrokerAlarm.Code, evidence: String? = nil, in session: MQTTSession? = nil) {
+        let alarm = BrokerAlarm(code, since: wallClock(), evidence: evidence)
+        let isNew = (parent ?? self).status.withLock { $0.raise(alarm) }
+        guard isNew, let session else { return }
+        var event = BrokerEvent(clientID: settings.clientID)
+        event.alarm = code.rawValue
+        event.reason = evidence
+        write(.alarmRaised, event, to: session)
+    }
+
+    func clear(_ code: BrokerAlarm.Code) { count { $0.clear(code) } }
+
+    /// Clears the alarms that wait for an operator; their codes.
+    func acknowledgeAlarms() -> [BrokerAlarm.Code] { status.withLock { $0.acknowledge() } }
+
+    // MARK: Writing
+
+    func write(_ schema: BrokerEvent.Schema, _ event: BrokerEvent, to session: MQTTSession) {
+        append(schema, event, to: &session.inbox)
+    }
+
+    func append(_ schema: BrokerEvent.Schema, _ event: BrokerEvent, to batch: inout RecordBatch) {
+        batch.append(schema, event, broker: settings.name, at: wallClock())
     }
 
     func say(_ level: IngestNotice.Level, _ text: String) {
         notify(IngestNotice(level: level, broker: settings.name, text: text))
+    }
+}
+
+extension RecordBatch {
+    package mutating func append(
+        _ schema: BrokerEvent.Schema, _ event: BrokerEvent, broker: String, at time: Timestamp
+    ) {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        guard let json = try? encoder.encode(event) else { preconditionFailure("a broker event is JSON") }
+        append(kind: .connection, schema: schema.rawValue, broker: broker, receivedAt: time, json: Array(json))
     }
 }
 

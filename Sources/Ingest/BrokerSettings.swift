@@ -54,7 +54,9 @@ public struct BrokerSettings: Sendable, Equatable {
     /// How long a batch may wait for more while traffic is dense; it never waits when traffic is thin.
     public var lingerMicros = 200
     public var backoff = Backoff.Settings()
-    /// Subscribes to Mosquitto's count of dropped messages too. Off for brokers that hang up on a refused subscription.
+    /// Takes over a session that the broker has under our client id and that the log does not know.
+    public var adoptsSession = false
+    /// Subscribes to Mosquitto's count of dropped messages and its version too. Off for brokers that hang up on a refused subscription.
     public var watchesDropCounter = true
 
     public init(name: String, host: String, port: Int, clientID: String, tls: TLS? = nil) {

@@ -6,17 +6,9 @@ public struct BrokerStatus: Sendable, Equatable {
         case connecting, connected, waiting
         /// The disk is full: nothing is read from the socket and nothing acknowledged.
         case held
+        /// The broker's session under our client id is not this log's: nothing is read until a restart.
+        case refused
         case stopped
-    }
-
-    public enum Alarm: String, Sendable, CaseIterable {
-        case takenOver = "another client uses our client id: give one of them another `client_id`"
-        case quickDrops = "the broker hangs up as soon as we are in: perhaps another client uses our client id"
-        case sessionLost = "the broker had lost our session: messages may be missing (session expiry, persistence)"
-        case subscriptionRefused = "the broker refuses our subscription: its access rules must allow it"
-        case diskFull = "the disk is full: nothing is acknowledged until there is space"
-        case seamUnreadable = "the log could not be read back: redelivered messages are recorded again"
-        case brokerDrops = "the broker drops messages: raise its queue limits"
     }
 
     public let name: String
@@ -31,7 +23,8 @@ public struct BrokerStatus: Sendable, Equatable {
     public var protocolVersion: String?
     /// Why it is not connected, or what went wrong last.
     public var lastError: String?
-    public var alarms: [Alarm] = []
+    /// Oldest first, each code once.
+    public private(set) var alarms: [BrokerAlarm] = []
 
     /// Messages from the broker, before the gate; without `$SYS`.
     public var received: UInt64 = 0
@@ -51,6 +44,12 @@ public struct BrokerStatus: Sendable, Equatable {
     public var reconnects: UInt64 = 0
     /// Connections at which the broker had lost a session that was expected.
     public var sessionsLost: UInt64 = 0
+    /// Times that another client used our session.
+    public var takeovers: UInt64 = 0
+    /// Seconds that the broker keeps our session, where it keeps it for less than we asked.
+    public var sessionExpirySeconds: UInt32?
+    /// What the broker says it is.
+    public var version: String?
     public var lastMessageAt: Timestamp?
     /// `$SYS/broker/publish/messages/dropped`, where the broker publishes it.
     public var droppedByBroker: UInt64?
@@ -66,11 +65,24 @@ public struct BrokerStatus: Sendable, Equatable {
         clientID = settings.clientID
     }
 
-    mutating func raise(_ alarm: Alarm) {
-        if !alarms.contains(alarm) { alarms.append(alarm) }
+    public func has(_ code: BrokerAlarm.Code) -> Bool { alarms.contains { $0.code == code } }
+
+    /// The first observation stays: it says since when. True when the alarm is new.
+    @discardableResult
+    mutating func raise(_ alarm: BrokerAlarm) -> Bool {
+        guard !has(alarm.code) else { return false }
+        alarms.append(alarm)
+        return true
     }
 
-    mutating func clear(_ alarm: Alarm) { alarms.removeAll { $0 == alarm } }
+    mutating func clear(_ code: BrokerAlarm.Code) { alarms.removeAll { $0.code == code } }
+
+    /// Returns the codes that an operator's acknowledgement cleared.
+    mutating func acknowledge() -> [BrokerAlarm.Code] {
+        let cleared = alarms.filter(\.code.needsAcknowledgement).map(\.code)
+        alarms.removeAll { $0.code.needsAcknowledgement }
+        return cleared
+    }
 }
 
 /// How many records the commits held. Bucket i counts those of at most 2^i records, the last one all larger ones.

@@ -14,10 +14,10 @@ func wallClock() -> Timestamp {
     return Timestamp(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000)
 }
 
-/// For durations: never steps.
+/// For durations: nobody sets it, and it goes on while the machine is suspended.
 @inline(__always)
-func monotonicMicros() -> Int64 {
+func steadyMicros() -> Int64 {
     var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
+    clock_gettime(CLOCK_BOOTTIME, &time)
     return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000
 }

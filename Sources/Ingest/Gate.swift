@@ -14,11 +14,13 @@ public struct GateSettings: Sendable, Equatable {
 }
 
 /// Where in a batch lie messages that are in the log already, by their offsets: nothing of them is recorded again.
-struct OwnMessages {
+package struct OwnMessages {
     /// What was published out of our log.
     var replays: Set<Int> = []
     /// Commands of ours.
     var echoes: Set<Int> = []
+
+    package init() {}
 }
 
 /// A device that sent beyond its rate, and what the gate counted of it.
@@ -37,22 +39,23 @@ public struct DeviceStatistics: Sendable, Equatable {
 }
 
 /// What a pass of the gate found.
-struct GateTally {
+package struct GateTally {
     /// By raw value of `Verdict`.
-    var verdicts = [UInt64](repeating: 0, count: Verdict.allCases.count)
-    var duplicates = 0
+    package var verdicts = [UInt64](repeating: 0, count: Verdict.allCases.count)
+    /// Packet ids of suppressed redeliveries, in the order of arrival.
+    package var redelivered: [UInt16] = []
     var echoes = 0
     var replays = 0
     /// Nothing had to change: the batch that came in is the one to append.
-    var untouched = true
+    package var untouched = true
 }
 
 /// Takes the verdicts, live. Its caller's own, except for `statistics`, which any thread may ask for.
-final class Gate: Sendable {
+package final class Gate: Sendable {
     let settings: GateSettings
     private let limiter: Mutex<RateLimiter>
 
-    init(_ settings: GateSettings) {
+    package init(_ settings: GateSettings) {
         self.settings = settings
         limiter = Mutex(RateLimiter(
             tokensPerSecond: settings.messagesPerSecond, burst: settings.burst,
@@ -67,22 +70,32 @@ final class Gate: Sendable {
         }
     }
 
-    func statistics(tenant: String, device: String, at time: Timestamp) -> DeviceStatistics? {
+    /// Lets each device send, beside its burst, what its rate allows in `micros` of our absence: until `endCredit`.
+    /// The rate is the device's, not that of our reading a backlog.
+    func creditAbsence(micros: Int64) { limiter.withLock { $0.credit(micros: micros) } }
+
+    func endCredit() { limiter.withLock { $0.endCredit() } }
+
+    func statistics(tenant: String, device: String, steadyMicros: Int64) -> DeviceStatistics? {
         let address = Array("tenant/\(tenant)/device/\(device)".utf8)
         return limiter.withLock { limiter in
             address.withUnsafeBytes { limiter.entry($0) }.map {
                 DeviceStatistics(
                     accepted: $0.accepted, rejected: $0.rejected,
-                    tokensLeft: limiter.tokens($0, at: time.microseconds))
+                    tokensLeft: limiter.tokens($0, at: steadyMicros))
             }
         }
     }
 
     /// Examines what arrived. Fills `outgoing` unless the tally says `untouched`, which is the ordinary case.
-    /// `seam` is there only while redelivered messages may arrive; `own` is about `incoming`.
+    /// - Parameters:
+    ///   - filter: there only while redelivered messages may arrive.
+    ///   - resumeEnd: offset in `incoming` from which on nothing is a redelivery.
+    ///   - own: messages in `incoming` that came out of our log.
+    ///   - steadyMicros: now, of a clock that is never set.
     func examine(
-        _ incoming: borrowing RecordBatch, seam: SeamWindow?, own: OwnMessages = OwnMessages(), hasher: SHA256,
-        into outgoing: inout RecordBatch
+        _ incoming: borrowing RecordBatch, filter: inout RedeliveryFilter?, resumeEnd: Int? = nil,
+        own: OwnMessages = OwnMessages(), steadyMicros: Int64, hasher: SHA256, into outgoing: inout RecordBatch
     ) -> GateTally {
         outgoing.removeAll()
         var tally = GateTally()
@@ -92,14 +105,17 @@ final class Gate: Sendable {
                 var offset = 0
                 while offset < bytes.count {
                     let record = RecordView(unchecked: bytes.baseAddress! + offset)
-                    let fate: Fate =
-                        if !own.replays.isEmpty, own.replays.contains(offset) {
-                            .replay
-                        } else if !own.echoes.isEmpty, own.echoes.contains(offset) {
-                            .echo
-                        } else {
-                            fate(of: record, seam, hasher, &limiter)
-                        }
+                    if offset == resumeEnd { filter?.close() }
+                    let fate: Fate
+                    if !own.replays.isEmpty, own.replays.contains(offset) {
+                        filter?.note(record)
+                        fate = .replay
+                    } else if !own.echoes.isEmpty, own.echoes.contains(offset) {
+                        filter?.note(record)
+                        fate = .echo
+                    } else {
+                        fate = self.fate(of: record, &filter, hasher, steadyMicros, &limiter)
+                    }
                     if tally.untouched, fate != .keep(.accepted) {
                         tally.untouched = false
                         Self.copy(bytes, upTo: offset, to: &outgoing)
@@ -111,7 +127,7 @@ final class Gate: Sendable {
                     case .reject(let device):
                         tally.verdicts[Int(Verdict.rateLimited.rawValue)] += 1
                         rejections.add(record, device: device)
-                    case .duplicate: tally.duplicates += 1
+                    case .duplicate: tally.redelivered.append(record.packetID)
                     case .echo: tally.echoes += 1
                     case .replay: tally.replays += 1
                     }
@@ -131,13 +147,14 @@ final class Gate: Sendable {
     }
 
     private func fate(
-        of record: RecordView, _ seam: SeamWindow?, _ hasher: SHA256, _ limiter: inout RateLimiter
+        of record: RecordView, _ filter: inout RedeliveryFilter?, _ hasher: SHA256, _ steadyMicros: Int64,
+        _ limiter: inout RateLimiter
     ) -> Fate {
         guard record.kind == .message else { return .keep(.accepted) }
-        if record.flags.contains(.duplicate), let seam, seam.contains(record, hasher) { return .duplicate }
+        if filter != nil, filter?.recognises(record, hasher) == true { return .duplicate }
         guard let topic = DeviceTopic(record.topic) else { return .keep(.badTopicFormat) }
         let address = UnsafeRawBufferPointer(rebasing: record.topic[topic.address])
-        guard limiter.take(address, at: record.receivedAt.microseconds) else { return .reject(topic.address) }
+        guard limiter.take(address, at: steadyMicros) else { return .reject(topic.address) }
         if record.flags.contains(.truncated) { return .keep(.payloadTooLarge) }
         return .keep(topic.topicClass == .otaCommand ? .foreignCommand : .accepted)
     }

@@ -5,7 +5,10 @@
 //     MQTTSession      one connection attempt: the client handle, callbacks that copy into the inbox
 //     Gate             topic grammar, payload size, rate, foreign commands → verdicts
 //     LogWriter        append: returns when, and only when, the batch is durable
-//     SeamWindow       after a resume: what the broker delivers again although we have it
+//     SessionKeeper    what the log knows of the session, and the events that record its life
+//     RedeliveryFilter after a resume: what the broker delivers again although we have it
+//     SessionDrain     empties the session of an earlier client id
+//     AbsenceCredit    what devices may send at once after we were away
 //     ReplayEcho       what was published out of our log and came back
 //     CommandEcho      our own commands to devices, which come back with everything else
 //
@@ -21,6 +24,7 @@ import EventModel
 /// Several brokers into one log.
 public final class IngestService: Sendable {
     private let connections: [BrokerConnection]
+    private let log: any LogWriter
 
     /// - Parameters:
     ///   - history: where the records of before are read back, to recognise redelivered messages and lost sessions.
@@ -42,6 +46,7 @@ public final class IngestService: Sendable {
             }
         }
         MQTTLibrary.load()
+        self.log = log
         connections = brokers.map {
             BrokerConnection(
                 $0, gate: Gate(gate), log: log, history: history, logID: logID, notify: notify,
@@ -65,14 +70,25 @@ public final class IngestService: Sendable {
         return true
     }
 
-    /// In the order of the settings.
-    public var statuses: [BrokerStatus] {
-        connections.map { connection in
-            var status = connection.status.withLock { $0 }
-            status.overdueSeconds = connection.heart.overdueSeconds
-            return status
-        }
+    /// An operator has seen a broker's alarms: those that wait for that are cleared, and the event is durable.
+    /// - Returns: the event's position; nil when there is no such broker.
+    /// - Throws: `AppendError`; then nothing is cleared.
+    public func acknowledge(broker: String, operator name: String, reason: String?) async throws -> Position? {
+        guard let connection = connections.first(where: { $0.settings.name == broker }) else { return nil }
+        let codes = connection.currentStatus.alarms.map(\.code).filter(\.needsAcknowledgement)
+        var event = BrokerEvent(clientID: connection.settings.clientID)
+        event.alarm = codes.map(\.rawValue).joined(separator: ",")
+        event.operatorName = name
+        event.reason = reason
+        var batch = RecordBatch()
+        batch.append(.alarmsAcknowledged, event, broker: broker, at: wallClock())
+        let positions = try await log.append(batch)
+        _ = connection.acknowledgeAlarms()
+        return positions.lowerBound
     }
+
+    /// In the order of the settings.
+    public var statuses: [BrokerStatus] { connections.map(\.currentStatus) }
 
     /// The devices that were refused most for their rate, at most `limit` a broker, with the broker's name.
     public func mostLimited(_ limit: Int) -> [(broker: String, device: LimitedDevice)] {
@@ -83,8 +99,10 @@ public final class IngestService: Sendable {
 
     /// Nil when no broker remembers the device. Over several brokers: the sums, and the fewest tokens.
     public func deviceStatistics(tenant: String, device: String) -> DeviceStatistics? {
-        let now = wallClock()
-        let known = connections.compactMap { $0.gate.statistics(tenant: tenant, device: device, at: now) }
+        let now = steadyMicros()
+        let known = connections.compactMap {
+            $0.gate.statistics(tenant: tenant, device: device, steadyMicros: now)
+        }
         guard let first = known.first else { return nil }
         return known.dropFirst().reduce(into: first) { sum, more in
             sum.accepted += more.accepted

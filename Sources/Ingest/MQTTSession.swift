@@ -64,7 +64,17 @@ final class MQTTSession {
     /// A message that may be our own is in the inbox: on a command topic, or one that claims to be out of a log.
     var hasClaims = false
 
-    private(set) var connack: (reason: Int, sessionPresent: Bool)?
+    private(set) var connack: Connack?
+    /// Packet id of the last QoS 1 arrival.
+    private(set) var lastPacketID: UInt16?
+    /// Offset in `inbox` of the first message that came behind a SUBACK, until `takeResumeEnd`.
+    private(set) var resumeEnd: Int?
+    /// A SUBACK has come.
+    private(set) var hasSuback = false
+    /// An UNSUBACK has come.
+    private(set) var hasUnsuback = false
+    /// What the broker says it is, until `takeVersion`.
+    private var version: String?
     private(set) var suback: (granted: [Int], isNew: Bool)?
     /// The library's error number, or from 128 on the broker's reason code (MQTT 5.0, 3.14.2.1). Nil: connected.
     private(set) var ended: Int?
@@ -75,8 +85,19 @@ final class MQTTSession {
     /// QoS 1 messages since the session was resumed, while DUP still matters.
     private var watched: Int?
 
-    init?(_ settings: BrokerSettings, gate: GateSettings, isV5: Bool, inbox: consuming RecordBatch) {
-        guard let handle = mosquitto_new(settings.clientID, false, nil) else { return nil }
+    struct Connack {
+        var reason: Int
+        var sessionPresent: Bool
+        /// Seconds that the broker keeps the session, where it says so: not what we asked for (MQTT 5.0, 3.2.2.3.2).
+        var sessionExpirySeconds: UInt32?
+    }
+
+    /// - Parameter endsSession: the session of this client id ends with the connection.
+    init?(
+        _ settings: BrokerSettings, gate: GateSettings, isV5: Bool, inbox: consuming RecordBatch,
+        endsSession: Bool = false
+    ) {
+        guard let handle = mosquitto_new(settings.clientID, endsSession, nil) else { return nil }
         client = handle
         self.settings = settings
         self.isV5 = isV5
@@ -155,9 +176,23 @@ final class MQTTSession {
     }
 
     static let droppedTopic = "$SYS/broker/publish/messages/dropped"
+    static let versionTopic = "$SYS/broker/version"
 
-    /// What the broker threw away, if it tells: never recorded, only shown.
-    func subscribeToDropCounter() { mosquitto_subscribe(handle, nil, Self.droppedTopic, 0) }
+    /// Mosquitto's count of dropped messages and its version. Other brokers refuse or never publish them.
+    func subscribeToBrokerTopics() {
+        mosquitto_subscribe(handle, nil, Self.droppedTopic, 0)
+        mosquitto_subscribe(handle, nil, Self.versionTopic, 0)
+    }
+
+    func takeVersion() -> String? {
+        defer { version = nil }
+        return version
+    }
+
+    func takeResumeEnd() -> Int? {
+        defer { resumeEnd = nil }
+        return resumeEnd
+    }
 
     func takeSuback() -> [Int]? {
         guard let suback, suback.isNew else { return nil }
@@ -169,6 +204,12 @@ final class MQTTSession {
 
     var socket: Int32 { mosquitto_socket(handle) }
     var wantsWrite: Bool { mosquitto_want_write(handle) }
+
+    /// The next `write` sends the CONNECT: under TLS the handshake is over.
+    var isReadyForConnect: Bool {
+        guard settings.tls != nil else { return true }
+        return mosquitto_ssl_get(handle).map { SSL_is_init_finished(OpaquePointer($0)) == 1 } ?? false
+    }
 
     /// Decrypted packets that wait inside OpenSSL, where `poll` does not see them.
     var pendingBytes: Int {
@@ -199,9 +240,14 @@ final class MQTTSession {
     /// Pings when it is time to.
     func tick() -> Bool { note(mosquitto_loop_misc(handle)) }
 
-    /// Says goodbye; the session stays.
-    func sendDisconnect() {
-        mosquitto_disconnect(handle)
+    /// Says goodbye; the session stays, unless `endsSession` (MQTT 5.0, 3.14.2.2.2; without effect on 3.1.1).
+    func sendDisconnect(endsSession: Bool = false) {
+        var list: OpaquePointer?
+        defer { mosquitto_property_free_all(&list) }
+        if endsSession, isV5 {
+            mosquitto_property_add_int32(&list, Int32(MQTT_PROP_SESSION_EXPIRY_INTERVAL.rawValue), 0)
+        }
+        mosquitto_disconnect_v5(handle, 0, list)
         mosquitto_loop_write(handle, 1)
     }
 
@@ -250,8 +296,14 @@ final class MQTTSession {
     }
 
     private func setCallbacks() {
-        mosquitto_connect_v5_callback_set(handle) { _, context, reason, flags, _ in
-            MQTTSession.of(context).connected(reason: Int(reason), sessionPresent: flags & 1 == 1)
+        mosquitto_connect_v5_callback_set(handle) { _, context, reason, flags, properties in
+            var connack = Connack(reason: Int(reason), sessionPresent: flags & 1 == 1)
+            var seconds: UInt32 = 0
+            let identifier = Int32(MQTT_PROP_SESSION_EXPIRY_INTERVAL.rawValue)
+            if mosquitto_property_read_int32(properties, identifier, &seconds, false) != nil {
+                connack.sessionExpirySeconds = seconds
+            }
+            MQTTSession.of(context).connected(connack)
         }
         mosquitto_disconnect_v5_callback_set(handle) { _, context, reason, _ in
             let session = MQTTSession.of(context)
@@ -259,8 +311,13 @@ final class MQTTSession {
         }
         mosquitto_subscribe_v5_callback_set(handle) { _, context, id, count, granted, _ in
             let session = MQTTSession.of(context)
-            guard id == session.subscribeID, let granted else { return }
+            if !session.hasSuback { session.resumeEnd = session.inbox.byteCount }
+            session.hasSuback = true
+            guard id == session.subscribeID, let granted, count > 0 else { return }
             session.suback = ((0..<Int(count)).map { Int(granted[$0]) }, true)
+        }
+        mosquitto_unsubscribe_v5_callback_set(handle) { _, context, _, _ in
+            MQTTSession.of(context).hasUnsuback = true
         }
         mosquitto_message_v5_callback_set(handle) { _, context, message, properties in
             guard let message else { return }
@@ -287,21 +344,19 @@ final class MQTTSession {
         }
     }
 
-    private func connected(reason: Int, sessionPresent: Bool) {
-        connack = (reason, sessionPresent)
-        watched = sessionPresent && reason == 0 ? 0 : nil
+    private func connected(_ connack: Connack) {
+        self.connack = connack
+        watched = connack.sessionPresent && connack.reason == 0 ? 0 : nil
         watchLog(watched != nil)
     }
 
     @inline(__always)
     private func arrived(_ message: mosquitto_message, _ list: OpaquePointer?) {
         publishes += 1
-        let topic = UnsafeRawBufferPointer(start: message.topic, count: strlen(message.topic))
-        if topic[0] == UInt8(ascii: "$"), topic.elementsEqual(Self.droppedTopic.utf8) {
-            let text = UnsafeRawBufferPointer(start: message.payload, count: Int(message.payloadlen))
-            droppedByBroker = UInt64(String(decoding: text, as: UTF8.self))
-            return
-        }
+        guard let name = message.topic else { return }
+        if message.qos == 1 { lastPacketID = UInt16(truncatingIfNeeded: message.mid) }
+        let topic = UnsafeRawBufferPointer(start: name, count: strlen(name))
+        if topic.first == UInt8(ascii: "$"), takesBrokerTopic(topic, message) { return }
         let length = Int(message.payloadlen)
         let kept = length > payloadBytesMax ? payloadBytesKept : length
         var flags = RecordFlags(qos: UInt8(message.qos))
@@ -329,19 +384,29 @@ final class MQTTSession {
         lastMessageAt = now
     }
 
+    /// A message about the broker itself, which is not recorded.
+    private func takesBrokerTopic(_ topic: UnsafeRawBufferPointer, _ message: mosquitto_message) -> Bool {
+        let text = UnsafeRawBufferPointer(start: message.payload, count: Int(message.payloadlen))
+        if topic.elementsEqual(Self.droppedTopic.utf8) {
+            droppedByBroker = UInt64(String(decoding: text, as: UTF8.self))
+        } else if topic.elementsEqual(Self.versionTopic.utf8) {
+            version = String(decoding: text.prefix(200), as: UTF8.self)
+        } else {
+            return false
+        }
+        return true
+    }
+
     /// Whether DUP was set. Ends the watch after as many messages as there are packet ids: by then everything that was
     /// in flight at the resume has come again (MQTT 5.0, 4.4).
     private func watch(_ message: mosquitto_message) -> Bool {
         guard message.qos == 1, let count = watched else { return false }
         watched = count + 1
-        if count >= SeamWindow.recordsMax {
+        if count >= UInt16.max {
             watched = nil
             watchLog(false)
         }
         if duplicateFlag { hasDuplicates = true }
         return duplicateFlag
     }
-
-    /// Redelivered messages may still come.
-    var isAtSeam: Bool { watched != nil }
 }

@@ -16,6 +16,9 @@ struct RateLimiter {
         var at: Int64
         var accepted: UInt64 = 0
         var rejected: UInt64 = 0
+        /// What is left of the credit with this number.
+        var credit = 0.0
+        var creditNumber: UInt32 = 0
     }
 
     let tokensPerMicro: Double
@@ -23,6 +26,11 @@ struct RateLimiter {
     private let generationMax: Int
     private var young: DeviceTable
     private var old: DeviceTable
+    /// Messages that each device may send beside its bucket, since this number of grants and ends.
+    private var credit = 0.0
+    private var creditNumber: UInt32 = 0
+    /// A longer absence earns no more.
+    static let creditMicrosMax: Int64 = 30 * 86_400 * 1_000_000
 
     init(tokensPerSecond: Double, burst: Int, devicesMax: Int) {
         tokensPerMicro = tokensPerSecond / 1_000_000
@@ -34,6 +42,17 @@ struct RateLimiter {
     }
 
     var count: Int { young.count + old.count }
+
+    /// Lets each device send what its rate allows in `micros`, beside its bucket. Adds to a credit that has not ended.
+    mutating func credit(micros: Int64) {
+        credit += Double(min(max(0, micros), Self.creditMicrosMax)) * tokensPerMicro
+        creditNumber &+= 1
+    }
+
+    mutating func endCredit() {
+        credit = 0
+        creditNumber &+= 1
+    }
 
     /// Takes a token of the device that `address` (`tenant/{t}/device/{d}`) names, at `time` in µs.
     /// False: it has none.
@@ -91,6 +110,12 @@ struct RateLimiter {
             return true
         }
         entry.tokens = available
+        if entry.creditNumber != creditNumber { (entry.credit, entry.creditNumber) = (credit, creditNumber) }
+        if entry.credit >= 1 {
+            entry.credit -= 1
+            entry.accepted += 1
+            return true
+        }
         entry.rejected += 1
         return false
     }

@@ -51,8 +51,9 @@ struct MQTTConnectionStatus: KeyedProjection {
         in arena: inout ByteArena, decoder: FactDecoder
     ) -> Bool {
         if record.kind == .connection {
-            guard case .broker(let schema, let event) = decoder.decodeOwn(record) else { return false }
-            apply(schema, event, record.receivedAt, to: &state, in: &arena)
+            guard case .broker(let schema, let event) = decoder.decodeOwn(record),
+                apply(schema, event, record.receivedAt, to: &state, in: &arena)
+            else { return false }
         } else {
             state.messagesReceived += record.kind == .message ? 1 : decoder.rejectedCount(record) ?? 1
             state.lastMessage = Moment(record.receivedAt)
@@ -62,11 +63,11 @@ struct MQTTConnectionStatus: KeyedProjection {
         return true
     }
 
+    /// False for an event that is about the session rather than the connection: it changes no row.
     private func apply(
         _ schema: BrokerEvent.Schema, _ event: BrokerEvent, _ at: Timestamp, to state: inout State,
         in arena: inout ByteArena
-    ) {
-        put(event.clientID, in: &state.clientID, &arena)
+    ) -> Bool {
         switch schema {
         case .connected:
             state.connected = true
@@ -78,11 +79,16 @@ struct MQTTConnectionStatus: KeyedProjection {
             state.lastDisconnected = Moment(at)
             put(event.reason ?? "disconnected", in: &state.error, &arena)
         case .sessionLost: state.sessionsLost += 1
+        case .connecting, .sessionUnknown, .sessionAdopted, .sessionResumed, .draining, .sessionDrained, .redelivered,
+            .identified, .alarmRaised, .alarmsAcknowledged:
+            return false
         case .subscribed: state.subscribedTopics = Int64(event.filters?.count ?? 0)
         case .subscriptionRefused:
             state.subscribedTopics = Int64(event.granted?.count { $0 < 128 } ?? 0)
             put(event.reason ?? "subscription refused", in: &state.error, &arena)
         }
+        put(event.clientID, in: &state.clientID, &arena)
+        return true
     }
 
     private func put(_ text: String, in ref: inout ByteRef, _ arena: inout ByteArena) {

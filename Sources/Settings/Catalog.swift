@@ -31,7 +31,7 @@ public enum SettingsCatalog {
         Setting("data", .string, "./data", "folder of the log, the token, and the private services"),
         Setting(
             "node", .string, "",
-            "name of this node; the MQTT client id is refold-<node>; the host's name by default"),
+            "name of this node in its MQTT client id, refold-<node>-<log id>; none: refold-<log id>"),
         Setting("http", .string, "127.0.0.1:7480", "address of the API, the metrics and the pages"),
         Setting("database.url", .secret, "", "postgresql://user:password@host:5432/name; none: a private PostgreSQL"),
         Setting(
@@ -97,6 +97,7 @@ public enum SettingsCatalog {
     /// Settings of one broker: under `broker.`, or under `brokers.<name>.` when there are several.
     static let broker: [Setting] = [
         Setting("url", .secret, "", "mqtt://[user[:password]@]host[:port], mqtts:// for TLS"),
+        Setting("client_id", .string, "", "MQTT client id; made of `node` and the log's id by default"),
         Setting("username", .string, "", "user name, where the URL has none"),
         Setting("password", .secret, "", "password, where the URL has none"),
         Setting("password_file", .string, "", "file whose first line is the password"),

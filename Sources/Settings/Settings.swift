@@ -7,7 +7,8 @@
 /// The checked settings of a daemon.
 public struct Settings: Sendable {
     public var data: String
-    public var node: String
+    /// Nil: the log id alone names this Refold to brokers.
+    public var node: String?
     public var httpHost: String
     public var httpPort: Int
     public var databaseURL: String?
@@ -46,6 +47,8 @@ public struct Settings: Sendable {
     public struct Broker: Sendable {
         public var name: String
         public var address: BrokerAddress
+        /// Nil: made of the log id, and of the node's name where it has one.
+        public var clientID: String?
         public var username: String?
         public var password: String?
         public var caFile: String?
@@ -63,7 +66,7 @@ public struct Settings: Sendable {
         public var lingerMicros: Int
     }
 
-    public init(from source: SettingsSource, hostName: String) throws(SettingsError) {
+    public init(from source: SettingsSource) throws(SettingsError) {
         var problems: [String] = []
         var resolved: [String: ResolvedSetting] = [:]
         var ordered: [ResolvedSetting] = []
@@ -77,7 +80,7 @@ public struct Settings: Sendable {
         func int(_ key: String) -> Int { Int(text(key)) ?? 0 }
 
         data = text("data")
-        node = text("node").isEmpty ? hostName : text("node")
+        node = text("node").isEmpty ? nil : text("node")
         databaseURL = text("database.url").isEmpty ? nil : text("database.url")
         payloadBytesMax = int("gate.payload_bytes_max")
         ratePerSecond = int("gate.rate_per_second")
@@ -118,8 +121,8 @@ public struct Settings: Sendable {
                 "presence.offline_seconds (\(offlineSeconds)) must be more than "
                     + "presence.stale_seconds (\(staleSeconds))")
         }
-        if !node.utf8.allSatisfy({ $0.isLetterOrDigit || $0 == 0x2E || $0 == 0x2D || $0 == 0x5F })
-            || node.utf8.count > 64
+        if let node, node.utf8.count > 64
+            || !node.utf8.allSatisfy({ $0.isLetterOrDigit || $0 == 0x2E || $0 == 0x2D || $0 == 0x5F })
         {
             problems.append("node is '\(node)': must be 1 to 64 of A-Z a-z 0-9 . _ -")
         }
@@ -162,7 +165,7 @@ public struct Settings: Sendable {
             return nil
         }
         var broker = Broker(
-            name: name, address: address, username: address.username ?? optional("username"),
+            name: name, address: address, clientID: optional("client_id"), username: address.username ?? optional("username"),
             password: address.password ?? optional("password"), caFile: optional("ca_file"),
             certFile: optional("cert_file"),
             keyFile: optional("key_file"), verify: SettingsSource.parseBool(text("verify")) ?? true,

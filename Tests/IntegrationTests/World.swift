@@ -20,9 +20,10 @@ final class World {
     private var fleets = 0
 
     /// - Parameter postgres: a server of several worlds; each has a database of its own.
-    init(postgres: PostgresServer) throws {
+    /// - Parameter brokerLines: more of `mosquitto.conf`.
+    init(postgres: PostgresServer, brokerLines: [String] = []) throws {
         self.postgres = postgres
-        broker = try MosquittoServer(persistent: true)
+        broker = try MosquittoServer(persistent: true, lines: brokerLines)
         database = try postgres.makeDatabase()
         folder = try makeTemporaryFolder("world")
     }
@@ -74,10 +75,12 @@ final class World {
         }
         struct Broker: Decodable {
             var connected: Bool
+            var session_present: Bool
             var last_error: String?
         }
         struct Database: Decodable { var connected: Bool }
         var state: String
+        var reasons: [String]
         var log: Log
         var projections: [Projection]
         var brokers: [Broker]
@@ -111,6 +114,9 @@ final class World {
         func text(_ path: String) -> String { (try? String(contentsOfFile: path, encoding: .utf8)) ?? "" }
         return Outcome(code: verb.exitCode ?? -1, out: text(out), error: text(errors))
     }
+
+    /// Freezes the daemon as SIGSTOP, a suspended machine or a debugger do.
+    func freezeDaemon() { daemon?.kill(SIGSTOP) }
 
     /// Nil while the daemon does not answer.
     func status() -> Status? {

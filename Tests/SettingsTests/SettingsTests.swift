@@ -13,7 +13,7 @@ private func settings(
     }
     defer { if let file { try? FileManager.default.removeItem(atPath: file) } }
     let source = try await SettingsSource(file: file, flags: flags, environment: environment)
-    return try Settings(from: source, hostName: "host1")
+    return try Settings(from: source)
 }
 
 private func problems(
@@ -31,7 +31,7 @@ private func problems(
     @Test func defaults() async throws {
         let all = try await settings()
         #expect(all.data == "./data")
-        #expect(all.node == "host1")
+        #expect(all.node == nil)
         #expect(all.brokers.isEmpty)
         #expect(all.databaseURL == nil)
         #expect((all.httpHost, all.httpPort) == ("127.0.0.1", 7480))

@@ -72,6 +72,21 @@ public final class MosquittoServer: Sendable {
     public func stop() { end(SIGTERM) }
     public func kill() { end(SIGKILL) }
 
+    /// Saves sessions now, as `autosave_interval` does (mosquitto(8): SIGUSR1). Returns when the file is written.
+    public func save() throws {
+        let path = folder + "/mosquitto.db"
+        func modified() -> Date? {
+            (try? FileManager.default.attributesOfItem(atPath: path))?[.modificationDate] as? Date
+        }
+        let before = modified()
+        process.withLock { $0?.kill(SIGUSR1) }
+        let deadline = Date().addingTimeInterval(20)
+        while modified() == before {
+            guard Date() < deadline else { throw SystemError("mosquitto does not save: \(logText.suffix(500))") }
+            usleep(5_000)
+        }
+    }
+
     /// Freezes the broker: connections stay open and nothing answers.
     public func freeze() { process.withLock { $0?.kill(SIGSTOP) } }
     public func thaw() { process.withLock { $0?.kill(SIGCONT) } }

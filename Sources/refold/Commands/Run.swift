@@ -20,6 +20,8 @@ struct Run: AsyncParsableCommand {
     @Option(help: "Devices of the demo's fleet.") var demoDevices = 200
     @Option(help: "Messages a second of the demo's fleet.") var demoRate = 1000.0
     @Flag(help: "Start although the log ends in the future.") var acceptClock = false
+    @Flag(help: "Take over the broker's session under our client id although this log did not create it.")
+    var adoptSession = false
 
     func run() async throws {
         let settings = try await options.load()
@@ -34,7 +36,9 @@ struct Run: AsyncParsableCommand {
 
         let daemon: Daemon
         do {
-            daemon = try await Daemon.start(settings, acceptClock: acceptClock, logger: logger) { message in
+            daemon = try await Daemon.start(
+                settings, acceptClock: acceptClock, adoptsSession: adoptSession, logger: logger
+            ) { message in
                 // Nothing may be acknowledged any more, and nothing can be saved: end at once (law 2, law 7).
                 logger.critical("\(message)")
                 _exit(1)

@@ -14,7 +14,7 @@ struct SettingsOptions: ParsableArguments {
     @Option(name: .customLong("database-url"), help: "postgresql://user:password@host:5432/name")
     var databaseURL: String?
     @Option(help: "Address of the API: HOST:PORT.") var http: String?
-    @Option(help: "Name of this node; the MQTT client id is refold-<node>.") var node: String?
+    @Option(help: "Name of this node in its MQTT client id, refold-<node>-<log id>.") var node: String?
     @Option(name: .customLong("set"), help: "Any other setting: KEY=VALUE; may be repeated.") var assignments:
         [String] = []
 
@@ -34,7 +34,7 @@ struct SettingsOptions: ParsableArguments {
         do {
             let source = try await SettingsSource(
                 file: config, flags: flags, environment: ProcessInfo.processInfo.environment)
-            let settings = try Settings(from: source, hostName: Self.hostName())
+            let settings = try Settings(from: source)
             try Self.checkUsable(settings)
             return settings
         } catch {
@@ -48,7 +48,7 @@ struct SettingsOptions: ParsableArguments {
         var problems: [String] = []
         for broker in settings.brokers {
             do {
-                try BrokerSettings(broker, clientID: "refold-\(settings.node)").validate()
+                try BrokerSettings(broker, clientID: settings.clientID(for: broker, logID: "")).validate()
             } catch {
                 problems.append(error.description)
             }
@@ -68,13 +68,6 @@ struct SettingsOptions: ParsableArguments {
             problems.append("\(key): \(problem)")
         }
         if !problems.isEmpty { throw SettingsError(problems) }
-    }
-
-    /// The host's name up to its first dot, with what a client id cannot hold replaced.
-    static func hostName() -> String {
-        let name = ProcessInfo.processInfo.hostName.prefix { $0 != "." }
-        let safe = name.map { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-" || $0 == "_") ? $0 : "-" }
-        return safe.isEmpty ? "node" : String(safe.prefix(64))
     }
 }
 

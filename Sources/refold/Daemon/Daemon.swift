@@ -54,7 +54,8 @@ final class Daemon: Sendable {
 
     /// - Parameter onFatal: the log can no longer be written; the process must end, acknowledging nothing.
     static func start(
-        _ settings: Settings, acceptClock: Bool, logger: Logger, onFatal: @escaping @Sendable (String) -> Void
+        _ settings: Settings, acceptClock: Bool, adoptsSession: Bool, logger: Logger,
+        onFatal: @escaping @Sendable (String) -> Void
     ) async throws -> Daemon {
         do {
             try FileManager.default.createDirectory(
@@ -81,7 +82,8 @@ final class Daemon: Sendable {
         if let torn = log.report.torn { logger.warning("\(torn)") }
         for range in log.report.corrupt { logger.error("\(range)") }
         do {
-            return try await start(settings, log: log, logger: logger, onFatal: onFatal)
+            return try await start(
+                settings, log: log, adoptsSession: adoptsSession, logger: logger, onFatal: onFatal)
         } catch {
             try? await onOwnThread("close") { log.close() }
             throw error
@@ -89,9 +91,11 @@ final class Daemon: Sendable {
     }
 
     private static func start(
-        _ settings: Settings, log: FileLog, logger: Logger, onFatal: @escaping @Sendable (String) -> Void
+        _ settings: Settings, log: FileLog, adoptsSession: Bool, logger: Logger,
+        onFatal: @escaping @Sendable (String) -> Void
     ) async throws -> Daemon {
-        let services = try await PrivateServerSet.start(for: settings, logger: logger)
+        let services = try await PrivateServerSet.start(
+            for: settings, logID: log.report.logID.description, adoptsSession: adoptsSession, logger: logger)
         do {
             return try await Daemon(settings, log: log, services: services, logger: logger, onFatal: onFatal)
         } catch {

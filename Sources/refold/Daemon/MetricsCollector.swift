@@ -86,7 +86,7 @@ struct MetricsCollector: Sendable {
             metrics.add(.commandEchoes, broker.echoes, ["broker": broker.name])
             metrics.add(.brokerConnected, broker.connected && broker.subscribed, ["broker": broker.name])
             metrics.add(.brokerSessionLost, broker.sessionsLost, ["broker": broker.name])
-            metrics.add(.brokerTakenOver, broker.alarms.contains(.takenOver), ["broker": broker.name])
+            metrics.add(.brokerTakenOver, broker.has(.sessionTakenOver), ["broker": broker.name])
             if let dropped = broker.droppedByBroker {
                 metrics.add(.brokerMessagesDropped, dropped, ["broker": broker.name])
             }

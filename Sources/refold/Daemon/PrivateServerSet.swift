@@ -12,7 +12,9 @@ struct PrivateServerSet: Sendable {
     let postgres: PrivatePostgres?
     let mosquitto: PrivateMosquitto?
 
-    static func start(for settings: Settings, logger: Logger) async throws -> PrivateServerSet {
+    static func start(
+        for settings: Settings, logID: String, adoptsSession: Bool, logger: Logger
+    ) async throws -> PrivateServerSet {
         // Starting servers blocks; a thread of its own may.
         try await onOwnThread("services") {
             var postgres: PrivatePostgres?
@@ -32,12 +34,14 @@ struct PrivateServerSet: Sendable {
                     throw error
                 }
             }
-            let clientID = "refold-\(settings.node)"
-            let brokers =
+            var brokers =
                 mosquitto.map {
-                    [BrokerSettings(name: "main", host: "127.0.0.1", port: $0.port, clientID: clientID)]
+                    [BrokerSettings(
+                        name: "main", host: "127.0.0.1", port: $0.port,
+                        clientID: settings.clientID(for: nil, logID: logID))]
                 }
-                ?? settings.brokers.map { BrokerSettings($0, clientID: clientID) }
+                ?? settings.brokers.map { BrokerSettings($0, clientID: settings.clientID(for: $0, logID: logID)) }
+            for index in brokers.indices { brokers[index].adoptsSession = adoptsSession }
             return PrivateServerSet(
                 brokers: brokers, databaseURL: settings.databaseURL ?? postgres?.url ?? "", postgres: postgres,
                 mosquitto: mosquitto)
@@ -49,6 +53,15 @@ struct PrivateServerSet: Sendable {
             mosquitto?.stop()
             postgres?.stop()
         }
+    }
+}
+
+extension Settings {
+    /// The broker finds our session by it. With the log's id in it, two logs never share a session, whatever the host's
+    /// name. At most 23 bytes without a node's name, which every MQTT 3.1.1 server takes (3.1.3.1).
+    func clientID(for broker: Broker?, logID: String) -> String {
+        broker?.clientID ?? (["refold", node, String(logID.prefix(12))] as [String?]).compactMap(\.self)
+            .joined(separator: "-")
     }
 }
 

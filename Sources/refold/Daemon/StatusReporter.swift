@@ -30,7 +30,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
             } else if !broker.subscribed {
                 reasons.append("broker \(broker.name): nothing is subscribed")
             }
-            reasons += broker.alarms.map { "broker \(broker.name): \($0.rawValue)" }
+            reasons += broker.alarms.map { "broker \(broker.name): \($0.text): \($0.code.remedy)" }
         }
         for lane in commands.statuses where lane.refused > 0 || !lane.isConnected && lane.waiting > 0 {
             let waiting = lane.refused > 0 ? "\(lane.refused) devices' commands" : "\(lane.waiting) commands"

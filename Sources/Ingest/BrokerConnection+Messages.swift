@@ -1,0 +1,139 @@
+import EventLog
+import EventModel
+
+// From the inbox into the log.
+
+extension BrokerConnection {
+    /// Makes what is in the inbox durable. Nil: it is, and the inbox is empty.
+    func commit(_ session: MQTTSession) -> Ending? {
+        if let dropped = session.droppedByBroker { noteDropped(dropped, session) }
+        if let version = session.takeVersion() { noteVersion(version, session) }
+        noteMissing(session)
+        let resumeEnd = session.takeResumeEnd()
+        guard !session.inbox.isEmpty else { return nil }
+        let messages = session.takeReceived()
+        let own = session.hasClaims ? findOwn(session.inbox) : OwnMessages()
+        let tally = keeper.examine(
+            session.inbox, by: gate, hasDuplicates: session.hasDuplicates, resumeEnd: resumeEnd, own: own,
+            steadyMicros: steadyMicros(), into: &outgoing, onUnreadable: noteUnreadable)
+        session.hasDuplicates = false
+        session.hasClaims = false
+        recordRedelivered(tally.redelivered)
+        let result = tally.untouched ? append(&session.inbox) : append(&outgoing)
+        rate.record(messages.messages, at: steadyMicros())
+        let count = tally.untouched ? session.inbox.count : outgoing.count
+        self.count { status in
+            status.received += UInt64(messages.messages)
+            status.bytesReceived += UInt64(messages.bytes)
+            status.duplicatesSuppressed += UInt64(tally.redelivered.count)
+            status.echoes += UInt64(tally.echoes)
+            status.replays += UInt64(tally.replays)
+            for index in tally.verdicts.indices { status.verdicts[index] += tally.verdicts[index] }
+            if let at = session.lastMessageAt { status.lastMessageAt = at }
+            if result == nil { status.note(appended: count) }
+        }
+        if !tally.untouched { swap(&session.inbox, &outgoing) }
+        if result == nil { session.inbox.removeAll() }
+        return result
+    }
+
+    /// Blocks until durable. An empty batch is durable already.
+    private func append(_ batch: inout RecordBatch) -> Ending? {
+        guard !batch.isEmpty else { return nil }
+        do throws(AppendError) {
+            _ = try log.append(&batch)
+            return nil
+        } catch {
+            switch error {
+            case .full(let text): return .held(text)
+            case .failed(let text): return .fatal(text)
+            }
+        }
+    }
+
+    /// What was suppressed is on record before it is acknowledged again: it may come once more.
+    private func recordRedelivered(_ ids: [UInt16]) {
+        guard !ids.isEmpty else { return }
+        var event = BrokerEvent(clientID: settings.clientID)
+        event.count = UInt64(ids.count)
+        event.packetIDs = packetIDRuns(ids)
+        append(.redelivered, event, to: &outgoing)
+    }
+
+    private func noteUnreadable(_ error: any Error) {
+        // Recording twice loses nothing; stopping would.
+        raise(.historyUnreadable, evidence: "\(error)")
+        say(.error, "cannot read the log back (\(error)): redelivered messages are recorded again")
+    }
+
+    /// What is in the log already, being ours.
+    private func findOwn(_ inbox: borrowing RecordBatch) -> OwnMessages {
+        var found = OwnMessages()
+        guard let echoes else { return found }
+        do {
+            try inbox.withUnsafeBytes { bytes in
+                var offset = 0
+                while offset < bytes.count {
+                    let record = RecordView(unchecked: bytes.baseAddress! + offset)
+                    // A device's own command topic is never the work of a replay: only what was accepted goes live.
+                    if CommandEcho.isCandidate(record.topic), DeviceTopic(record.topic)?.topicClass == .otaCommand {
+                        if try echoes.commands.isEcho(record) { found.echoes.insert(offset) }
+                    } else if record.kind == .message, try echoes.replays.isEcho(record) {
+                        found.replays.insert(offset)
+                    }
+                    offset += record.length
+                }
+            }
+            saysOwnUnreadable = false
+        } catch {
+            // Recording twice loses nothing; stopping would.
+            if !saysOwnUnreadable {
+                say(.error, "cannot read the log back (\(error)): our own messages are recorded again")
+            }
+            saysOwnUnreadable = true
+        }
+        return found
+    }
+
+    /// Waits for space with the batch in hand. The socket is closed without a DISCONNECT and without the
+    /// acknowledgements that are queued: they stand before any ping, so the connection cannot be kept alive.
+    func hold(_ session: MQTTSession, _ text: String, hasEnded: Bool) -> Ending {
+        session.hangUp()
+        if !hasEnded, session.connack != nil, drain == nil { writeEnd(session, reason: "held", code: nil) }
+        status.withLock { status in
+            status.state = .held
+            status.subscribed = false
+            status.lastError = text
+        }
+        raise(.diskFull, evidence: text)
+        say(.error, "held: \(text)")
+        while !isStopping {
+            wait(milliseconds: 250)
+            switch append(&session.inbox) {
+            case nil:
+                let count = session.inbox.count
+                self.count { $0.note(appended: count) }
+                clear(.diskFull)
+                session.inbox.removeAll()
+                say(.info, "there is space again")
+                return .held(text)
+            case .held: continue
+            case .some(let ending): return ending
+            }
+        }
+        return .stopped
+    }
+}
+
+/// `[first, last]` of each run of ids that follow each other, in the order given.
+func packetIDRuns(_ ids: [UInt16]) -> [[UInt16]] {
+    var runs: [[UInt16]] = []
+    for id in ids {
+        if let last = runs.indices.last, runs[last][1] < .max, runs[last][1] + 1 == id {
+            runs[last][1] = id
+        } else {
+            runs.append([id, id])
+        }
+    }
+    return runs
+}

@@ -1,0 +1,44 @@
+import EventLog
+import EventModel
+import FoundationEssentials
+
+/// Reads the end of the log for one broker's records. Readers go forward only, so it steps back further and further
+/// until there is enough or a bound is reached.
+enum LogTail {
+    /// Reading this many events takes less than a second (about ten million events a second).
+    static let eventsMax: UInt64 = 4 << 20
+    private static let firstStep: UInt64 = 1 << 17
+
+    /// - Parameters:
+    ///   - restart: called before each pass; everything collected in an earlier pass comes again.
+    ///   - isEnough: called after each pass.
+    static func scan(
+        _ log: any LogSource, broker: String, eventsMax: UInt64 = eventsMax, restart: () -> Void,
+        isEnough: () -> Bool, _ body: (RecordView) throws -> Void
+    ) throws {
+        let name = Array(broker.utf8)
+        let end = log.durableCount
+        // Removed events are not fetched: a redelivered message that is not recognised is only recorded twice.
+        let length = end - min(end, log.firstPosition.rawValue)
+        var back = min(firstStep, length)
+        while true {
+            restart()
+            let reader = try log.reader(from: Position(end - back))
+            let block = EventBlock()
+            while reader.position.rawValue < end, try reader.read(into: block, atLeast: 1 << 20) {
+                try block.forEach { record, _ in
+                    if record.broker.elementsEqual(name) { try body(record) }
+                }
+            }
+            if isEnough() || back == length || back >= eventsMax { return }
+            back = back > length / 4 ? length : back * 4
+        }
+    }
+
+    static func event(_ record: RecordView) -> (schema: BrokerEvent.Schema, event: BrokerEvent)? {
+        guard record.kind == .connection, let schema = BrokerEvent.Schema(rawValue: record.topicString),
+            let event = try? JSONDecoder().decode(BrokerEvent.self, from: Data(record.payload))
+        else { return nil }
+        return (schema, event)
+    }
+}

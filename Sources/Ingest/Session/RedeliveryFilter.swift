@@ -1,0 +1,219 @@
+import EventLog
+import EventModel
+import FoundationEssentials
+
+/// Recognises messages that the broker delivers again after a reconnect although they are in the log: our
+/// acknowledgement was lost on the way. Such a message is acknowledged again and not recorded again.
+///
+/// A packet id names a message only until it is acknowledged (MQTT 5.0, 2.2.1), so a match proves nothing by itself:
+/// identical heartbeats under ids that begin again look the same. A message is suppressed only if all of this holds:
+///
+/// - DUP is set, QoS is 1, and packet id, topic and payload are those of a recorded delivery of this session.
+/// - That delivery can still be unacknowledged: it is the last one under its id, it is among the last `deliveriesMax`,
+///   and the broker has not resumed the session since without delivering it again.
+/// - The broker is still redelivering: no new message and no SUBACK has come since the CONNACK, and fewer than
+///   `redeliveriesMax` messages. Brokers redeliver first (MQTT 5.0, 4.4), so what comes later is new.
+/// - The broker keeps packet ids over connections: it says that it is Mosquitto, or the first message does not have
+///   the id 1. RabbitMQ and NATS deliver again under new ids and count from 1 in each connection.
+/// - No attempt to connect went unanswered since: a connection that recorded nothing may have been sent new messages.
+///
+/// In every other case the message is recorded: at-least-once allows a duplicate, nothing allows a loss.
+///
+/// Nothing is kept in steady state: the filter is read back from the log when the first DUP arrives after a resume,
+/// which also covers a restart of the process.
+public struct RedeliveryFilter: Sendable {
+    /// Deliveries that can be unacknowledged at once: the default Receive Maximum.
+    static let deliveriesMax = 16_384
+    /// Where a broker redelivers more than this, packet ids of the last `deliveriesMax` deliveries have come round.
+    static let redeliveriesMax = 65_535 - deliveriesMax
+
+    /// Recorded deliveries that can be unacknowledged, by packet id.
+    private var deliveries: [UInt16: Digest]
+    private let keepsPacketIDs: Bool
+    private(set) var isOpen = true
+    private var isFirst = true
+    private var redeliveries = 0
+
+    var count: Int { deliveries.count }
+
+    init(deliveries: [UInt16: Digest], keepsPacketIDs: Bool) {
+        self.deliveries = deliveries
+        self.keepsPacketIDs = keepsPacketIDs
+    }
+
+    /// Reads the deliveries of the session `clientID` at `broker` back. Blocks on disk reads.
+    public static func refill(from log: any LogSource, broker: String, clientID: String) throws -> RedeliveryFilter {
+        var walk = DeliveryWalk(clientID: clientID)
+        try LogTail.scan(
+            log, broker: broker, restart: { walk = DeliveryWalk(clientID: clientID) }, isEnough: { walk.isEnough }
+        ) { try walk.note($0) }
+        return RedeliveryFilter(
+            deliveries: walk.unacknowledged, keepsPacketIDs: walk.version?.hasPrefix("mosquitto version") ?? false)
+    }
+
+    /// What comes from now on is new.
+    mutating func close() { isOpen = false }
+
+    /// Whether this arrival is a redelivery of a recorded message. Call it for each QoS 1 arrival, in order.
+    mutating func recognises(_ record: RecordView, _ hasher: SHA256) -> Bool {
+        guard isOpen, note(record) else { return false }
+        guard deliveries[record.packetID] == DeliveryKey.digest(of: record, hasher) else { return false }
+        deliveries[record.packetID] = nil
+        return true
+    }
+
+    /// For an arrival that is known by other means. False: it cannot be a redelivery.
+    @discardableResult
+    mutating func note(_ record: RecordView) -> Bool {
+        guard isOpen, record.flags.qos == 1 else { return false }
+        if isFirst {
+            isFirst = false
+            if record.packetID == 1, !keepsPacketIDs { close() }
+        }
+        redeliveries += 1
+        if !record.flags.contains(.duplicate) || redeliveries > Self.redeliveriesMax { close() }
+        return isOpen
+    }
+}
+
+/// Walks one broker's records in the order of the log and keeps the deliveries that can be unacknowledged.
+private struct DeliveryWalk {
+    private struct Delivery {
+        let digest: Digest
+        /// Number of the delivery, of those walked over.
+        var number: Int
+    }
+
+    private let clientID: String
+    private let hasher = SHA256()
+    private var deliveries: [UInt16: Delivery] = [:]
+    /// Deliveries walked over, redeliveries included.
+    private var total = 0
+    /// `total` when the connection that is walked over began.
+    private var connectionStart = 0
+    private var isResuming = false
+    private var hasUnansweredAttempt = false
+    /// Another session of ours at this broker is being emptied: whose records these are is unknown.
+    private var isMixed = false
+    private var reusesIDsEarly = false
+    private var hasSeenConnection = false
+    private var isComplete = false
+    private(set) var version: String?
+
+    init(clientID: String) { self.clientID = clientID }
+
+    var isEnough: Bool { isComplete || hasSeenConnection && total >= RedeliveryFilter.deliveriesMax }
+
+    var unacknowledged: [UInt16: Digest] {
+        // A broker that gives an id out again at once leaves nothing to tell an old message from a new one by.
+        guard !reusesIDsEarly else { return [:] }
+        let first = total - RedeliveryFilter.deliveriesMax
+        return deliveries.filter { $0.value.number >= first }.mapValues(\.digest)
+    }
+
+    mutating func note(_ record: RecordView) throws {
+        switch record.kind {
+        case .message where record.flags.qos == 1:
+            // Every redelivery is marked and comes before the first new message.
+            if isResuming, !record.flags.contains(.duplicate) { resumed() }
+            deliver(record.packetID, DeliveryKey.digest(of: record, hasher), record.flags.contains(.duplicate))
+        case .rejection:
+            for (id, digest) in try DeliveryKey.rejected(record, hasher) { deliver(id, digest, isResuming) }
+        case .connection:
+            if let (schema, event) = LogTail.event(record) { note(schema, event) }
+        default: break
+        }
+    }
+
+    private mutating func note(_ schema: BrokerEvent.Schema, _ event: BrokerEvent) {
+        if schema == .identified { version = event.version }
+        guard event.clientID == clientID else {
+            switch schema {
+            case .connected, .draining: isMixed = true
+            case .disconnected, .sessionDrained: isMixed = false
+            default: break
+            }
+            return
+        }
+        switch schema {
+        case .connecting:
+            if hasUnansweredAttempt { forget() }
+            hasUnansweredAttempt = true
+            isMixed = false
+        case .connected:
+            hasUnansweredAttempt = false
+            hasSeenConnection = true
+            isMixed = false
+            if event.sessionPresent == false || event.unseenAttempt == true { forget() }
+            (connectionStart, isResuming) = (total, event.sessionPresent == true)
+        case .draining:
+            if hasUnansweredAttempt { forget() }
+            hasUnansweredAttempt = true
+        case .sessionLost, .sessionAdopted: forget()
+        case .subscribed, .sessionResumed: if isResuming { resumed() }
+        case .redelivered:
+            for run in event.packetIDs ?? [] where run.count == 2 && run[0] <= run[1] {
+                for id in run[0]...run[1] {
+                    deliveries[id]?.number = total
+                    total += 1
+                }
+            }
+        default: break
+        }
+    }
+
+    private mutating func deliver(_ id: UInt16, _ digest: Digest, _ isRedelivery: Bool) {
+        guard !isMixed, id != 0 else { return }
+        if let last = deliveries[id], last.number >= connectionStart, !isRedelivery,
+            total - last.number < RedeliveryFilter.deliveriesMax
+        {
+            reusesIDsEarly = true
+        }
+        deliveries[id] = Delivery(digest: digest, number: total)
+        total += 1
+    }
+
+    /// The broker has redelivered all that it held as unacknowledged: earlier deliveries are acknowledged.
+    private mutating func resumed() {
+        isResuming = false
+        let start = connectionStart
+        deliveries = deliveries.filter { $0.value.number >= start }
+    }
+
+    /// Nothing before this matters.
+    private mutating func forget() {
+        deliveries = [:]
+        (total, connectionStart, reusesIDsEarly) = (0, 0, false)
+        isComplete = true
+    }
+}
+
+/// What makes two deliveries under one packet id the same message: topic and payload. Of a payload that was cut, the
+/// first bytes and the length.
+private enum DeliveryKey {
+    static func digest(of record: RecordView, _ hasher: SHA256) -> Digest {
+        let cut = record.flags.contains(.truncated) ? record.originalPayloadLength : 0
+        return digest(record.topic, hasher.digest(record.payload), cut: cut, hasher)
+    }
+
+    static func rejected(_ record: RecordView, _ hasher: SHA256) throws -> [(UInt16, Digest)] {
+        let payload = try JSONDecoder().decode(RejectionPayload.self, from: Data(record.payload))
+        return payload.rejected.compactMap { entry in
+            guard entry.packetID != 0, let digest = Digest(hex: entry.sha256) else { return nil }
+            return Array(entry.topic.utf8).withUnsafeBytes {
+                (entry.packetID, self.digest($0, digest, cut: entry.payloadBytes ?? 0, hasher))
+            }
+        }
+    }
+
+    private static func digest(
+        _ topic: UnsafeRawBufferPointer, _ payload: Digest, cut: Int, _ hasher: SHA256
+    ) -> Digest {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(40 + topic.count)
+        withUnsafeBytes(of: UInt64(truncatingIfNeeded: cut)) { bytes.append(contentsOf: $0) }
+        withUnsafeBytes(of: payload) { bytes.append(contentsOf: $0) }
+        bytes.append(contentsOf: topic)
+        return bytes.withUnsafeBytes { hasher.digest($0) }
+    }
+}

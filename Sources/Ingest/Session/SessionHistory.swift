@@ -1,0 +1,76 @@
+import EventLog
+import EventModel
+
+/// What the log says about our sessions with one broker, from before this process.
+struct SessionHistory {
+    /// One client id of ours.
+    struct Session: Equatable {
+        /// The broker has, or should have, this session.
+        var exists = false
+        /// The filters last subscribed to and granted.
+        var filters: [String]?
+    }
+
+    /// By client id.
+    private(set) var sessions: [String: Session] = [:]
+    /// The broker's last answer to what it is.
+    private(set) var version: String?
+    /// The last record of this broker that shows a connection.
+    private(set) var lastRecordAt: Timestamp?
+    private var hasMessages = false
+    /// Raised and not acknowledged, oldest first.
+    private(set) var alarms: [BrokerAlarm] = []
+
+    /// Reads back until it has found what the log says about `clientID`, or the bound of `LogTail`.
+    /// Where the log has messages of the broker but no connection (it lies further back), the
+    /// session of `clientID` is taken to exist. Blocks on disk reads.
+    static func read(from log: any LogSource, broker: String, clientID: String) throws -> SessionHistory {
+        var history = SessionHistory()
+        try LogTail.scan(
+            log, broker: broker, restart: { history = SessionHistory() },
+            isEnough: { history.sessions[clientID]?.filters != nil }
+        ) { history.note($0) }
+        if history.sessions.isEmpty, history.hasMessages { history.sessions[clientID] = Session(exists: true) }
+        return history
+    }
+
+    /// Whether the log has any event that names `clientID`, however far back. For the rare case in which the broker
+    /// has a session that the recent log does not mention.
+    static func mentions(_ clientID: String, in log: any LogSource, broker: String) throws -> Bool {
+        var isMentioned = false
+        try LogTail.scan(
+            log, broker: broker, eventsMax: .max, restart: {}, isEnough: { isMentioned }
+        ) { record in
+            guard !isMentioned, let (schema, event) = LogTail.event(record), event.clientID == clientID else { return }
+            if schema == .connected || schema == .subscribed { isMentioned = true }
+        }
+        return isMentioned
+    }
+
+    private mutating func note(_ record: RecordView) {
+        guard let (schema, event) = LogTail.event(record) else {
+            if record.kind != .connection { (lastRecordAt, hasMessages) = (record.receivedAt, true) }
+            return
+        }
+        // An attempt is no sign that anything was read.
+        if schema != .connecting, schema != .draining { lastRecordAt = record.receivedAt }
+        switch schema {
+        case .connected, .sessionAdopted: sessions[event.clientID, default: Session()].exists = true
+        case .subscribed: sessions[event.clientID] = Session(exists: true, filters: event.filters)
+        case .sessionDrained: sessions[event.clientID] = Session()
+        case .identified: version = event.version
+        case .sessionLost:
+            raise(BrokerAlarm(.sessionLost, since: record.receivedAt, evidence: event.reason))
+        case .alarmRaised:
+            if let code = event.alarm.flatMap(BrokerAlarm.Code.init(rawValue:)) {
+                raise(BrokerAlarm(code, since: record.receivedAt, evidence: event.reason))
+            }
+        case .alarmsAcknowledged: alarms = []
+        default: break
+        }
+    }
+
+    private mutating func raise(_ alarm: BrokerAlarm) {
+        if !alarms.contains(where: { $0.code == alarm.code }) { alarms.append(alarm) }
+    }
+}

@@ -1,0 +1,190 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Whose session it is, and what is in it, with the real daemon and a real Mosquitto: ways to lose acknowledged messages
+/// that public reports have found. Each test is named for its report.
+@Suite(.serialized) struct SessionTests {
+    private func heartbeats(in world: World) throws -> Int {
+        try world.log().filter { $0.key.contains("/heartbeat ") }.reduce(0) { $0 + $1.value }
+    }
+
+    private func publish(_ count: Int, to world: World, _ payload: (Int) -> String = { _ in "{}" }) async throws {
+        let publisher = try TestPublisher(port: world.broker.port)
+        for index in 0..<count { try publisher.publish("tenant/acme/device/d/heartbeat", payload(index).utf8) }
+        try await publisher.flush()
+    }
+
+    private func reconnected(_ world: World) async throws {
+        guard await eventually(within: 60, { world.status()?.brokers.first?.connected == true }) else {
+            throw SystemError("not connected: \(world.daemonLog.suffix(2000))")
+        }
+    }
+
+    /// 04a: Mosquitto loses its packet id counter; identical heartbeats under the same ids are other messages.
+    @Test func heartbeatsUnderIDsThatBeganAgainAreRecorded_emqx16296() async throws {
+        let world = try World(postgres: try PostgresServer.shared.get(), brokerLines: ["autosave_interval 3600"])
+        try world.startDaemon()
+        try await world.untilSubscribed()
+        try await world.untilQuiet()
+        try world.broker.save()
+        try await publish(50, to: world)
+        try await world.untilQuiet()
+        world.broker.kill()
+        #expect(await eventually(within: 30) { world.status()?.brokers.first?.connected == false })
+        try world.broker.start()
+        try await reconnected(world)
+        // The SUBACK, behind which nothing is redelivered, is on record.
+        try await world.untilQuiet()
+        world.freezeDaemon()
+        try await publish(50, to: world)
+        world.killDaemon()
+        try world.startDaemon()
+        try await world.untilSubscribed()
+        try await world.untilQuiet()
+        let count = try heartbeats(in: world)
+        #expect(count == 100)
+        #expect(world.stopDaemon().exitCode == 0)
+    }
+
+    /// 04b: 65,535 identical heartbeats later the packet id is the same again.
+    @Test func theHeartbeatBehindAFullRoundOfIDsIsRecorded_emqx16296() async throws {
+        let world = try World(postgres: try PostgresServer.shared.get())
+        try world.startDaemon(["--set", "gate.burst=1000000"])
+        try await world.untilSubscribed()
+        try await publish(65_535, to: world)
+        try await world.untilQuiet()
+        world.freezeDaemon()
+        try await publish(1, to: world)
+        world.killDaemon()
+        try world.startDaemon(["--set", "gate.burst=1000000"])
+        try await world.untilSubscribed()
+        try await world.untilQuiet()
+        let count = try heartbeats(in: world)
+        #expect(count == 65_536)
+        world.killDaemon()
+    }
+
+    /// 05: what a device sent while we were away comes at our rate of reading, not at its own.
+    @Test func aBacklogIsNotRateLimited_thingsboard15685() async throws {
+        let limits = ["--set", "gate.rate_per_second=50", "--set", "gate.burst=10"]
+        let world = try World(postgres: try PostgresServer.shared.get())
+        try world.startDaemon(limits)
+        try await world.untilSubscribed()
+        try await world.untilQuiet()
+        _ = world.stopDaemon()
+        try await publish(140, to: world) { "{\"seq\":\($0)}" }
+        // 140 messages at 50 a second take 2.8 s.
+        try await Task.sleep(for: .seconds(3))
+        try world.startDaemon(limits)
+        try await world.untilSubscribed()
+        try await world.untilQuiet()
+        let count = try heartbeats(in: world)
+        #expect(count == 140)
+        // The limit holds for what is sent now.
+        #expect(await eventually(within: 20) { world.status()?.state == "healthy" })
+        world.killDaemon()
+    }
+
+    /// 07: another node name is another client id; the session of the first one still collects messages.
+    @Test func anotherNodeNameLosesNothing_telegraf797() async throws {
+        let world = try World(postgres: try PostgresServer.shared.get())
+        try world.startDaemon(["--node", "first"])
+        try await world.untilSubscribed()
+        try await world.untilQuiet()
+        _ = world.stopDaemon()
+        try await publish(20, to: world) { "{\"seq\":\($0)}" }
+        try world.startDaemon(["--node", "second"])
+        try await world.untilSubscribed()
+        try await publish(20, to: world) { "{\"seq\":\($0 + 20)}" }
+        #expect(await eventually(within: 60) {
+            world.status().map { $0.state == "healthy" && $0.reasons.isEmpty } ?? false
+        })
+        try await publish(20, to: world) { "{\"seq\":\($0 + 40)}" }
+        try await world.untilQuiet()
+        let log = try world.log().filter { $0.key.contains("/heartbeat ") }
+        #expect(log.count == 60)
+        let events = try world.run(["log", "cat", "--data", world.data, "--kind", "connection", "--json"])
+        #expect(events.out.contains("broker.session_drained/1"))
+        // The old session is gone: a third start has nothing to empty.
+        _ = world.stopDaemon()
+        try world.startDaemon(["--node", "second"])
+        try await world.untilSubscribed()
+        try await world.untilQuiet()
+        let again = try world.run(["log", "cat", "--data", world.data, "--kind", "connection", "--json"])
+        #expect(again.out.ranges(of: "broker.session_drained/1").count == 1)
+        world.killDaemon()
+    }
+
+    /// A second Refold with the client id of the first stops before it acknowledges anything.
+    @Test func aSecondInstanceTakesNothing() async throws {
+        let world = try World(postgres: try PostgresServer.shared.get())
+        let shared = ["--set", "broker.client_id=shared"]
+        try world.startDaemon(shared)
+        try await world.untilSubscribed()
+        let other = try Second(beside: world, shared)
+        #expect(await eventually(within: 30) { other.status?.reasons.contains { $0.contains("--adopt-session") } == true })
+        try await reconnected(world)
+        try await publish(100, to: world) { "{\"seq\":\($0)}" }
+        try await world.untilQuiet()
+        #expect(try heartbeats(in: world) == 100)
+        #expect(other.status?.state == "degraded")
+        other.kill()
+        #expect(try world.run(["log", "cat", "--data", other.data, "--kind", "message", "--json"]).out.isEmpty)
+
+        // One that was told to take it does, and the first one knows afterwards.
+        let thief = try Second(beside: world, shared + ["--adopt-session"])
+        #expect(await eventually(within: 30) { thief.status?.brokers.first?.connected == true })
+        thief.freeze()
+        thief.kill()
+        world.killDaemon()
+    }
+
+    /// By default the log's id is in the client id: two logs never share a session.
+    @Test func twoLogsWithOneNodeNameBothGetEverything() async throws {
+        let world = try World(postgres: try PostgresServer.shared.get())
+        try world.startDaemon()
+        try await world.untilSubscribed()
+        let other = try Second(beside: world, ["--node", "world"])
+        #expect(await eventually(within: 30) { other.status?.brokers.first?.connected == true })
+        try await publish(50, to: world) { "{\"seq\":\($0)}" }
+        try await world.untilQuiet()
+        #expect(try heartbeats(in: world) == 50)
+        #expect(await eventually(within: 20) {
+            ((try? world.run(["log", "cat", "--data", other.data, "--kind", "message", "--json"]))?.out
+                .split(separator: "\n").count ?? 0) == 50
+        })
+        other.kill()
+        world.killDaemon()
+    }
+}
+
+/// A second daemon with a data folder and a database of its own, at the same broker.
+private final class Second {
+    let data: String
+    private let http = freeLoopbackPort()
+    private let child: ChildProcess
+
+    init(beside world: World, _ more: [String]) throws {
+        data = world.folder + "/second-\(UUID().uuidString.prefix(8))"
+        child = try world.refold([
+            "run", "--data", data, "--broker-url", world.broker.url, "--database-url",
+            world.postgres.url(database: try world.postgres.makeDatabase()), "--http", "127.0.0.1:\(http)",
+        ] + more, log: data + ".log")
+    }
+
+    deinit { kill() }
+
+    var status: World.Status? {
+        guard let url = URL(string: "http://127.0.0.1:\(http)/api/v1/status"), let body = try? Data(contentsOf: url)
+        else { return nil }
+        return try? JSONDecoder().decode(World.Status.self, from: body)
+    }
+
+    func freeze() { child.kill(SIGSTOP) }
+
+    func kill() {
+        child.kill(SIGKILL)
+        child.wait()
+    }
+}
