@@ -34,11 +34,8 @@ public final class AccessBook: Sendable {
         }
     }
 
-    /// A token exists that opens something, or nobody knows yet: then nothing is open to those who have none.
-    public var hasTokens: Bool {
-        let now = clock()
-        return state.withLock { $0?.tokens.values.contains { $0.isLive(at: now) } ?? true }
-    }
+    /// A token was created at some time, or the log is not read back yet: then nothing is open without one.
+    public var hasTokens: Bool { state.withLock { $0?.hasEverHadTokens ?? true } }
 
     /// In the order of their ids. Nil until the log's decisions are read back.
     public var tokens: [AccessState.Token]? {
@@ -113,36 +110,46 @@ public actor AccessDecider {
         let now = clock(), secret = Secrets.token()
         switch decide(request, state, now: now, secretSHA256: Secrets.sha256(secret)) {
         case .repeated(let position, let id):
-            guard let token = state.tokens[id] else { preconditionFailure("an answer names no token") }
-            if case .revoke = request.command { return .revoked(position: position, token: token) }
-            return .created(position: position, token: token, secret: nil)
+            return try answer(request.command, id, state, position, secret: nil)
         case .reject(let event, let refusal):
-            let position = try append(CampaignSchema.commandRejected.rawValue, event, now).lowerBound
+            let position = try append([(CampaignSchema.commandRejected.rawValue, event)], now).lowerBound
             return .rejected(position: position, code: refusal.code, reason: refusal.reason)
-        case .append(let event):
-            let positions = switch event {
-            case .created(let event): try append(AccessSchema.tokenCreated.rawValue, event, now)
-            case .revoked(let event): try append(AccessSchema.tokenRevoked.rawValue, event, now)
-            }
+        case .append(let events):
+            let positions = try append(events.map { event in
+                switch event {
+                case .created(let event): (AccessSchema.tokenCreated.rawValue, event)
+                case .revoked(let event): (AccessSchema.tokenRevoked.rawValue, event)
+                }
+            }, now)
             // What counts is what the log holds, its times included. Should that fail, it is refolded at the next
             // command, since the decision stands.
             folded = nil
             try state.fold(positions, of: source)
             keep(state)
-            switch event {
-            case .created(let event):
-                guard let token = state.tokens[event.id] else { preconditionFailure("a token that was not folded") }
-                return .created(position: positions.lowerBound, token: token, secret: secret)
-            case .revoked(let event):
-                guard let token = state.tokens[event.id] else { preconditionFailure("a token that was not folded") }
-                return .revoked(position: positions.lowerBound, token: token)
+            let id = switch events[0] {
+            case .created(let event): event.id
+            case .revoked(let event): event.id
             }
+            return try answer(request.command, id, state, positions.lowerBound, secret: secret)
         }
     }
 
-    private func append(_ schema: String, _ event: some Encodable, _ now: Timestamp) throws -> Range<Position> {
+    private func answer(
+        _ command: AccessCommand, _ id: Int64, _ state: AccessState, _ position: Position, secret: String?
+    ) throws(AccessLogError) -> AccessAnswer {
+        guard let token = state.tokens[id] else {
+            throw AccessLogError("the decision at position \(position) about token \(id) was not folded")
+        }
+        guard case .revoke = command else { return .created(position: position, token: token, secret: secret) }
+        let also = state.tokens.values.filter { $0.revokedWith == id }.sorted { $0.id < $1.id }
+        return .revoked(position: position, token: token, also: also)
+    }
+
+    private func append(_ events: [(schema: String, event: any Encodable)], _ now: Timestamp) throws -> Range<Position> {
         var batch = RecordBatch()
-        batch.append(kind: .decision, schema: schema, receivedAt: now, json: try AccessEvent.json(event))
+        for (schema, event) in events {
+            batch.append(kind: .decision, schema: schema, receivedAt: now, json: try AccessEvent.json(event))
+        }
         return try writer.append(&batch)
     }
 }

@@ -12,7 +12,11 @@ public struct AccessState: Sendable, Equatable {
         public let expiresAt: Timestamp?
         public let createdAt: Timestamp
         public let createdBy: String
+        /// The token that created it; nil: the data folder's, or not recorded.
+        public let createdByTokenID: Int64?
         public internal(set) var revokedAt: Timestamp?
+        /// The token whose revocation ended this one too.
+        public internal(set) var revokedWith: Int64?
 
         public func isLive(at now: Timestamp) -> Bool {
             revokedAt == nil && expiresAt.map { now < $0 } ?? true
@@ -22,12 +26,15 @@ public struct AccessState: Sendable, Equatable {
 
         enum CodingKeys: String, CodingKey {
             case id, name, role, tenantID = "tenant_id", secretSHA256 = "secret_sha256", expiresAt = "expires_at"
-            case createdAt = "created_at", createdBy = "created_by", revokedAt = "revoked_at"
+            case createdAt = "created_at", createdBy = "created_by", createdByTokenID = "created_by_token_id"
+            case revokedAt = "revoked_at", revokedWith = "revoked_with"
         }
     }
 
     /// What was answered under an idempotency key.
     struct Answer: Sendable, Equatable, Codable {
+        /// The actor's tenant, or `*`. Names are unique in a tenant only. Nil only in snapshots of older versions.
+        var tenantID: String?
         let actor: String
         let key: String
         let digest: String?
@@ -38,15 +45,33 @@ public struct AccessState: Sendable, Equatable {
 
     public private(set) var tokens: [Int64: Token] = [:]
     private var bySecret: [String: Int64] = [:]
+    /// Number of tokens in `tokens`, by tenant.
+    private var counts: [String: Int] = [:]
     /// Oldest first.
     private(set) var answers: [Answer] = []
     public private(set) var nextID: Int64 = 1
+    /// The log's beginning, with the decisions in it, is gone, and no snapshot has them.
+    private var isBeginningUnknown = false
 
     /// How long a key keeps its answer, in event time.
     static let answerMicroseconds: Int64 = 24 * 3600 * 1_000_000
+    /// Answers kept for each tenant.
     static let answersMax = 1_000
+    /// Tokens kept for each tenant: beyond it, the oldest that open nothing are evicted.
+    static let tokensKeptMax = 2 * tokensPerTenantMax
 
     public init() {}
+
+    /// The state at a log's horizon when no snapshot has the decisions before it.
+    public static var beginningUnknown: AccessState {
+        var state = AccessState()
+        state.isBeginningUnknown = true
+        return state
+    }
+
+    /// A token was created at some time, whether it is live or not. Then reads stay closed: an expiry or a revocation
+    /// must never open anything.
+    public var hasEverHadTokens: Bool { nextID > 1 || isBeginningUnknown }
 
     /// Nil when no token that opens anything at `now` has this secret.
     public func principal(secretSHA256: String, now: Timestamp) -> Principal? {
@@ -59,44 +84,94 @@ public struct AccessState: Sendable, Equatable {
         return token.principal
     }
 
-    func answer(actor: String, key: String, now: Timestamp) -> Answer? {
-        answers.last {
-            $0.actor == actor && $0.key == key
+    func answer(to principal: Principal, key: String, now: Timestamp) -> Answer? {
+        let tenant = principal.tenantID ?? TokenSpec.allTenants
+        return answers.last {
+            $0.tenantID == tenant && $0.actor == principal.name && $0.key == key
                 && now.microseconds - $0.at.microseconds < Self.answerMicroseconds
         }
+    }
+
+    /// Live tokens that `id` created, directly or through others, in the order of their ids.
+    func descendants(of id: Int64, now: Timestamp) -> [Token] {
+        // A token's id is greater than its creator's.
+        var family: Set<Int64> = [id], found: [Token] = []
+        for token in tokens.values.sorted(by: { $0.id < $1.id }) {
+            guard let creator = token.createdByTokenID, family.contains(creator) else { continue }
+            family.insert(token.id)
+            if token.isLive(at: now) { found.append(token) }
+        }
+        return found
     }
 
     public mutating func apply(_ event: AccessEvent, at position: Position, time: Timestamp) {
         switch event {
         case .created(let event):
+            let tenant = event.actorTenantID ?? tenant(ofActor: event.actor, subject: event.tenantID, at: time)
             // A role that this version does not know gives the least.
             let token = Token(
                 id: event.id, name: event.name, role: Role(rawValue: event.role) ?? .viewer,
                 tenantID: event.tenantID == TokenSpec.allTenants ? nil : event.tenantID,
                 secretSHA256: event.secretSHA256, expiresAt: event.expiresAt.map { Timestamp(microseconds: $0) },
-                createdAt: time, createdBy: event.actor)
+                createdAt: time, createdBy: event.actor, createdByTokenID: event.actorTokenID)
             add(token)
-            nextID = max(nextID, event.id + 1)
-            remember(event.actor, event.idempotencyKey, event.requestDigest, event.id, position, time)
+            evictEnded(tenantID: token.tenantID, time)
+            // An id that cannot be raised comes from no decider of ours.
+            nextID = max(nextID, event.id == .max ? event.id : event.id + 1)
+            remember(
+                Answer(
+                    tenantID: tenant, actor: event.actor, key: event.idempotencyKey ?? "",
+                    digest: event.requestDigest, at: time, position: position.rawValue, id: event.id),
+                isKeyed: event.idempotencyKey != nil)
         case .revoked(let event):
-            if tokens[event.id]?.revokedAt == nil { tokens[event.id]?.revokedAt = time }
-            remember(event.actor, event.idempotencyKey, event.requestDigest, event.id, position, time)
+            let tenant = event.actorTenantID ?? tenant(ofActor: event.actor, subject: event.tenantID, at: time)
+            if tokens[event.id]?.revokedAt == nil {
+                tokens[event.id]?.revokedAt = time
+                tokens[event.id]?.revokedWith = event.revokedWith
+            }
+            remember(
+                Answer(
+                    tenantID: tenant, actor: event.actor, key: event.idempotencyKey ?? "",
+                    digest: event.requestDigest, at: time, position: position.rawValue, id: event.id),
+                isKeyed: event.idempotencyKey != nil)
         }
     }
 
     private mutating func add(_ token: Token) {
-        tokens[token.id] = token
+        if tokens.updateValue(token, forKey: token.id) == nil { counts[Self.owner(token), default: 0] += 1 }
         bySecret[token.secretSHA256] = token.id
     }
 
-    private mutating func remember(
-        _ actor: String, _ key: String?, _ digest: String?, _ id: Int64, _ position: Position, _ time: Timestamp
-    ) {
-        answers.removeAll { time.microseconds - $0.at.microseconds >= Self.answerMicroseconds }
-        guard let key else { return }
-        answers.append(
-            Answer(actor: actor, key: key, digest: digest, at: time, position: position.rawValue, id: id))
-        if answers.count > Self.answersMax { answers.removeFirst(answers.count - Self.answersMax) }
+    private static func owner(_ token: Token) -> String { token.tenantID ?? TokenSpec.allTenants }
+
+    /// A quarter more than needed, so that the search is rare.
+    private mutating func evictEnded(tenantID: String?, _ time: Timestamp) {
+        let count = counts[tenantID ?? TokenSpec.allTenants] ?? 0
+        guard count > Self.tokensKeptMax else { return }
+        let ended = tokens.values.filter { $0.tenantID == tenantID && !$0.isLive(at: time) }.sorted { $0.id < $1.id }
+        for token in ended.prefix(count - Self.tokensKeptMax * 3 / 4) {
+            tokens[token.id] = nil
+            bySecret[token.secretSHA256] = nil
+            counts[Self.owner(token), default: 1] -= 1
+        }
+    }
+
+    /// The tenant of an actor whose event does not record it: a name is unique among a tenant's live tokens and those
+    /// of all tenants.
+    private func tenant(ofActor name: String, subject: String, at time: Timestamp) -> String {
+        let isOfTenant = tokens.values.contains { token in
+            token.name == name && token.tenantID == subject && token.createdAt <= time
+                && token.revokedAt.map { time <= $0 } ?? true
+        }
+        return isOfTenant ? subject : TokenSpec.allTenants
+    }
+
+    private mutating func remember(_ answer: Answer, isKeyed: Bool) {
+        answers.removeAll { answer.at.microseconds - $0.at.microseconds >= Self.answerMicroseconds }
+        guard isKeyed else { return }
+        answers.append(answer)
+        let own = answers.indices.filter { answers[$0].tenantID == answer.tenantID }
+        if own.count > Self.answersMax { answers.remove(at: own[0]) }
     }
 }
 
@@ -112,12 +187,14 @@ extension AccessState {
         var tokens: [Token]
         var answers: [Answer]
         var nextID: Int64
+        var isBeginningUnknown: Bool?
     }
 
     /// The state as JSON, the same bytes for the same state.
     public func stored() throws -> [UInt8] {
         try AccessEvent.json(Stored(
-            tokens: tokens.values.sorted { $0.id < $1.id }, answers: answers, nextID: nextID))
+            tokens: tokens.values.sorted { $0.id < $1.id }, answers: answers, nextID: nextID,
+            isBeginningUnknown: isBeginningUnknown ? true : nil))
     }
 
     /// - Throws: `AccessLogError` when they are no state of this version.
@@ -129,7 +206,13 @@ extension AccessState {
             throw AccessLogError("the tokens in the snapshot cannot be understood (\(error))")
         }
         for token in form.tokens { add(token) }
-        answers = form.answers
+        answers = form.answers.map { answer in
+            var answer = answer
+            let subject = tokens[answer.id]?.tenantID ?? TokenSpec.allTenants
+            answer.tenantID = answer.tenantID ?? tenant(ofActor: answer.actor, subject: subject, at: answer.at)
+            return answer
+        }
         nextID = form.nextID
+        isBeginningUnknown = form.isBeginningUnknown ?? false
     }
 }

@@ -65,7 +65,8 @@ public struct AccessRequest: Sendable, Equatable {
 public enum AccessAnswer: Sendable, Equatable {
     /// `secret` is nil where the token had been created before, under the same idempotency key: it is told once.
     case created(position: Position, token: AccessState.Token, secret: String?)
-    case revoked(position: Position, token: AccessState.Token)
+    /// `also`: the tokens that it had created, which ended with it.
+    case revoked(position: Position, token: AccessState.Token, also: [AccessState.Token])
     case rejected(position: Position, code: AccessRefusal.Code, reason: String)
 }
 
@@ -73,6 +74,8 @@ public struct AccessRefusal: Error, Sendable, Equatable {
     public enum Code: String, Sendable {
         case notFound = "not_found", invalidValue = "invalid_value", nameTaken = "name_taken"
         case illegalTransition = "illegal_transition", keyReused = "idempotency_key_reused"
+        /// The token that gave the command ended before it was decided.
+        case tokenInvalid = "token_invalid"
     }
     public let code: Code
     public let reason: String
@@ -84,14 +87,16 @@ public struct AccessRefusal: Error, Sendable, Equatable {
 }
 
 enum AccessDecision: Sendable, Equatable {
-    case append(AccessEvent)
+    /// All of them in one commit. The first is what the command asked for.
+    case append([AccessEvent])
     case reject(CommandRejected, AccessRefusal)
     /// The same command under the same key was answered before: nothing is appended.
     case repeated(position: Position, id: Int64)
 }
 
-/// Tokens that open something, at once.
-public let tokensMax = 10_000
+/// Live tokens of one tenant, and of all tenants. The data folder's admin is free of it, so that nobody can be locked
+/// out by what others created.
+public let tokensPerTenantMax = 1_000
 
 /// The rule. Pure: the same request, state, time and secret give the same decision.
 func decide(
@@ -99,12 +104,16 @@ func decide(
 ) -> AccessDecision {
     let digest = request.idempotencyKey.map { _ in request.digest }
     if let key = request.idempotencyKey,
-        let stored = state.answer(actor: request.principal.name, key: key, now: now) {
+        let stored = state.answer(to: request.principal, key: key, now: now),
+        let token = state.tokens[stored.id], request.principal.mayGovern(token) {
         if stored.digest == digest { return .repeated(position: Position(stored.position), id: stored.id) }
         return reject(request, AccessRefusal(
             .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))
     }
-    do {
+    do throws(AccessRefusal) {
+        if let id = request.principal.tokenID, state.principal(id: id, now: now) == nil {
+            throw AccessRefusal(.tokenInvalid, "the token that sent this command has been revoked or has expired")
+        }
         return .append(try accept(request, state, now, digest, secretSHA256))
     } catch {
         return reject(request, error)
@@ -113,7 +122,8 @@ func decide(
 
 private func accept(
     _ request: AccessRequest, _ state: AccessState, _ now: Timestamp, _ digest: String?, _ secretSHA256: String
-) throws(AccessRefusal) -> AccessEvent {
+) throws(AccessRefusal) -> [AccessEvent] {
+    let actorTenant = request.principal.tenantID ?? TokenSpec.allTenants
     switch request.command {
     case .create(let spec):
         try check(spec, request.principal, state, now)
@@ -121,10 +131,12 @@ private func accept(
             id: state.nextID, name: spec.name, role: spec.role.rawValue,
             tenantID: spec.tenantID ?? TokenSpec.allTenants, secretSHA256: secretSHA256,
             actor: request.principal.name)
-        event.expiresAt = spec.lifetimeSeconds.map { now.microseconds + Int64($0 * 1_000_000) }
+        event.actorTenantID = actorTenant
+        event.actorTokenID = request.principal.tokenID
+        event.expiresAt = try expiry(spec, request.principal, state, now)
         event.idempotencyKey = request.idempotencyKey
         event.requestDigest = digest
-        return .created(event)
+        return [.created(event)]
     case .revoke(let id):
         guard let token = state.tokens[id], request.principal.mayGovern(token) else {
             throw AccessRefusal(.notFound, "there is no token \(id)")
@@ -132,13 +144,36 @@ private func accept(
         guard token.revokedAt == nil else {
             throw AccessRefusal(.illegalTransition, "the token \(id) has been revoked already")
         }
-        var event = TokenRevoked(
-            id: id, name: token.name, tenantID: token.tenantID ?? TokenSpec.allTenants,
-            actor: request.principal.name)
-        event.idempotencyKey = request.idempotencyKey
-        event.requestDigest = digest
-        return .revoked(event)
+        return ([token] + state.descendants(of: id, now: now)).map { ended in
+            var event = TokenRevoked(
+                id: ended.id, name: ended.name, tenantID: ended.tenantID ?? TokenSpec.allTenants,
+                actor: request.principal.name)
+            event.actorTenantID = actorTenant
+            if ended.id == id {
+                event.idempotencyKey = request.idempotencyKey
+                event.requestDigest = digest
+            } else {
+                event.revokedWith = id
+            }
+            return .revoked(event)
+        }
     }
+}
+
+/// In microseconds; nil: until it is revoked. A token never outlives the one that creates it: without a lifetime it
+/// ends with it, and a longer one is refused.
+private func expiry(
+    _ spec: TokenSpec, _ principal: Principal, _ state: AccessState, _ now: Timestamp
+) throws(AccessRefusal) -> Int64? {
+    let creatorEnd = principal.tokenID.flatMap { state.tokens[$0]?.expiresAt }
+    guard let lifetime = spec.lifetimeSeconds else { return creatorEnd?.microseconds }
+    let end = now.microseconds + Int64(lifetime * 1_000_000)
+    if let creatorEnd, end > creatorEnd.microseconds {
+        throw AccessRefusal(
+            .invalidValue, "a token cannot outlive the token that creates it, which expires at \(creatorEnd); "
+                + "give a shorter lifetime_seconds, or none to expire with it")
+    }
+    return end
 }
 
 extension Principal {
@@ -156,6 +191,9 @@ private func check(
         throw refuse("the name \(spec.name) stands for somebody else on the record; take another")
     }
     if let tenant = spec.tenantID, !isName(tenant) { throw refuse("tenant must be \(grammar)") }
+    guard spec.role <= principal.role else {
+        throw refuse("a token creates no token of a higher role: role must be \(principal.role.rawValue) or less")
+    }
     guard principal.tenantID == nil || principal.tenantID == spec.tenantID else {
         throw refuse("a token of one tenant creates tokens of that tenant only: tenant must be \(principal.tenantID!)")
     }
@@ -172,7 +210,12 @@ private func check(
     guard !isTaken else {
         throw AccessRefusal(.nameTaken, "there is a token \(spec.name) already; revoke it, or take another name")
     }
-    guard live.count < tokensMax else { throw refuse("there are \(tokensMax) tokens already; revoke some") }
+    let own = live.filter { $0.tenantID == spec.tenantID }.count
+    guard own < tokensPerTenantMax || principal.tokenID == nil else {
+        throw refuse(
+            "there are \(tokensPerTenantMax) tokens \(spec.tenantID.map { "of tenant \($0)" } ?? "of all tenants") "
+                + "already; revoke some, or use the data folder's token")
+    }
 }
 
 private func reject(_ request: AccessRequest, _ refusal: AccessRefusal) -> AccessDecision {

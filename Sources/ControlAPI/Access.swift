@@ -8,29 +8,29 @@ public struct AccessPolicy: Sendable {
     private let folderSecret: String
     private let book: AccessBook?
     let sessions = SessionBook()
-    /// The server listens on loopback only.
-    let isLoopback: Bool
-    /// Names, beside loopback's own, under which a declared proxy serves it (lower case, without port).
-    private let hosts: [String]
+    let reachability: Reachability
 
     /// - Parameters:
     ///   - token: the data folder's.
-    ///   - bindHost: the address that the server listens on.
     ///   - book: the tokens of the log; nil: there are none.
-    public init(token: String, bindHost: String, hosts: [String] = [], book: AccessBook? = nil) {
+    public init(token: String, reachability: Reachability, book: AccessBook? = nil) {
         precondition(!token.isEmpty, "an empty token would let everybody write")
         folderSecret = Secrets.sha256(token)
-        isLoopback = Self.isLoopback(bindHost)
-        self.hosts = hosts.map { $0.lowercased() }
+        self.reachability = reachability
         self.book = book
     }
 
-    /// Reading is free on this machine while nobody has been given a token: then there is nothing to tell apart.
-    var readsAreOpen: Bool { isLoopback && !(book?.hasTokens ?? false) }
+    /// Reading is free for programs of this machine until the first token is created. Behind a proxy nobody is known to
+    /// be of this machine.
+    private func readsAreOpen(_ request: Request) -> Bool { isLocal(request) && !(book?.hasTokens ?? false) }
+
+    private func isLocal(_ request: Request) -> Bool {
+        reachability.isLoopback && !reachability.hasProxy && !reachability.isForwarded(request)
+    }
 
     /// While a damaged log keeps tokens from being known, whoever sits at the machine must be able to see why.
-    private func isDiagnosis(_ route: Route) -> Bool {
-        isLoopback && ["/api/v1/status", "/api/v1/projections", "/metrics"].contains(route.path)
+    private func isDiagnosis(_ route: Route, _ request: Request) -> Bool {
+        isLocal(request) && ["/api/v1/status", "/api/v1/projections", "/metrics"].contains(route.path)
             && book.map { $0.tokens == nil } ?? false
     }
 
@@ -41,13 +41,13 @@ public struct AccessPolicy: Sendable {
         case .open: return .anonymous
         case .read(let role): needed = role
         case .write(let role):
-            try checkOrigin(request)
+            try reachability.checkOrigin(request)
             needed = role
         }
         let principal: Principal
         if let known = try identify(request, isWrite: route.access.isWrite) {
             principal = known
-        } else if !route.access.isWrite, needed == .viewer, readsAreOpen || isDiagnosis(route) {
+        } else if !route.access.isWrite, needed == .viewer, readsAreOpen(request) || isDiagnosis(route, request) {
             principal = .anonymous
         } else {
             throw Self.tokenRequired
@@ -75,7 +75,8 @@ public struct AccessPolicy: Sendable {
     /// Whether whoever asked then might still: for answers that go on and on.
     func isStill(_ principal: Principal, _ request: Request) -> Bool {
         guard let known = try? identify(request, isWrite: false) else {
-            return principal == .anonymous && (readsAreOpen || book.map { $0.tokens == nil } ?? false)
+            return principal == .anonymous
+                && (readsAreOpen(request) || isLocal(request) && book.map { $0.tokens == nil } ?? false)
         }
         return known == principal
     }
@@ -97,20 +98,25 @@ public struct AccessPolicy: Sendable {
     /// is, where no session is needed.
     private func identify(_ request: Request, isWrite: Bool) throws(Problem) -> Principal? {
         if let header = request.headers[.authorization] { return try principal(header) }
-        guard let cookie = request.cookie(SessionBook.cookieName), let session = sessions.find(cookie) else {
-            return nil
-        }
+        guard let cookie = sessionSecret(request), let session = sessions.find(cookie) else { return nil }
         guard let principal = try principal(session) else {
             sessions.end(cookie)
             return nil
         }
-        // SameSite keeps the cookie from other sites' pages; this keeps commands to those who can read our answers.
-        if isWrite, request.headers[.csrfToken].map({ Secrets.sha256($0) }) != Secrets.sha256(session.csrf) {
-            throw Problem(
-                .forbidden, "csrf_token_required",
-                "send `X-CSRF-Token` with the value that GET /api/v1/session answers with")
+        // Browsers send a host's cookies to every port of it (RFC 6265, 8.5), so that the cookie alone proves nothing: a
+        // server beside us may have it. The other half is kept by our pages' origin, and cookies of foreign pages' making
+        // do not come with it.
+        guard session.accepts(csrf: request.headers[.csrfToken]) else {
+            if isWrite { throw Self.csrfRequired }
+            return nil
         }
         return principal
+    }
+
+    static var csrfRequired: Problem {
+        Problem(
+            .forbidden, "csrf_token_required",
+            "send `X-CSRF-Token` with the value that POST /login answered with, beside the session's cookie")
     }
 
     /// RFC 6750, 2.1 and 3.
@@ -147,63 +153,11 @@ public struct AccessPolicy: Sendable {
                 "starting", "the daemon is reading back who has which token", retryAfterSeconds: 1)
         }
     }
-
-    /// A page of another site that makes the browser send a command names itself in `Origin` (RFC 6454, 7).
-    func checkOrigin(_ request: Request) throws(Problem) {
-        guard let origin = request.headers[.origin] else { return }
-        guard let separator = origin.firstRange(of: "://") else { throw Self.foreignOrigin }
-        let host = Self.withoutPort(origin[separator.upperBound...])
-        // Behind a proxy, or on another address, our own pages' origin is the name that the browser asked for.
-        let own = request.head.authority.map { Self.withoutPort($0[...]) }
-        guard isOwn(host: host) || (!isLoopback && host == own) else { throw Self.foreignOrigin }
-    }
-
-    private static var foreignOrigin: Problem {
-        Problem(.forbidden, "foreign_origin", "commands are not taken from pages of other origins")
-    }
-
-    /// A name that somebody lets point to 127.0.0.1 makes a browser believe it talks to their site (DNS rebinding):
-    /// on loopback only loopback's own names are served.
-    func checkHost(_ request: Request) throws(Problem) {
-        guard isLoopback else { return }
-        guard let authority = request.head.authority, isOwn(host: Self.withoutPort(authority[...])) else {
-            throw Problem(
-                .misdirectedRequest, "foreign_host",
-                "this server answers to localhost, 127.0.0.1 and [::1]; name others in the configuration")
-        }
-    }
-
-    private func isOwn(host: String) -> Bool { Self.isLoopback(host) || hosts.contains(host) }
-
-    static func isLoopback(_ host: String) -> Bool {
-        if ["localhost", "::1", "[::1]"].contains(host.lowercased()) { return true }
-        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
-        return parts.count == 4 && parts[0] == "127" && parts.allSatisfy { UInt8($0) != nil }
-    }
-
-    static func withoutPort(_ authority: Substring) -> String {
-        if authority.hasPrefix("["), let end = authority.firstIndex(of: "]") {
-            return authority[...end].lowercased()
-        }
-        return authority.prefix { $0 != ":" }.lowercased()
-    }
 }
 
 extension Principal {
     /// Who reads where reading is free.
     static let anonymous = Principal(name: "anonymous", role: .viewer)
-}
-
-struct HostMiddleware: RouterMiddleware {
-    typealias Context = APIContext
-    let policy: AccessPolicy
-
-    func handle(
-        _ request: Request, context: APIContext, next: (Request, APIContext) async throws -> Response
-    ) async throws -> Response {
-        try policy.checkHost(request)
-        return try await next(request, context)
-    }
 }
 
 extension HTTPField.Name {

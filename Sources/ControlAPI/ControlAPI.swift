@@ -42,7 +42,7 @@ public struct ControlAPI: Sendable {
         let routes = self.routes + pageRoutes
         let router = Router(context: APIContext.self, options: [.autoGenerateHeadEndpoints])
         router.add(middleware: ProblemMiddleware(routes: routes))
-        router.add(middleware: HostMiddleware(policy: policy))
+        router.add(middleware: HostMiddleware(reachability: policy.reachability))
         for route in routes {
             router.on(RouterPath(route.path), method: route.method) { [policy] request, context in
                 var context = context
@@ -149,6 +149,11 @@ public struct APIContext: RequestContext {
     public var coreContext: CoreRequestContextStorage
     /// Who asks. Set before a handler runs.
     var principal = Principal.anonymous
+    /// The other end of the connection: the client, or a proxy.
+    let peer: SocketAddress?
 
-    public init(source: Source) { coreContext = .init(source: source) }
+    public init(source: Source) {
+        coreContext = .init(source: source)
+        peer = source.channel.remoteAddress
+    }
 }

@@ -10,32 +10,52 @@ final class SessionBook: Sendable {
     struct Session: Sendable {
         /// Nil: the data folder's token.
         let tokenID: Int64?
+        let tenantID: String?
         let csrf: String
         let end: ContinuousClock.Instant
+
+        /// Digests are compared, so timing reveals nothing about the secret.
+        func accepts(csrf text: String?) -> Bool { text.map { Secrets.sha256($0) } == Secrets.sha256(csrf) }
     }
 
-    static let cookieName = "refold_session"
     static let seconds = 12 * 3600
-    /// Beyond this many the oldest end before their time.
-    static let sessionsMax = 1_000
+    private let perTokenMax: Int
+    private let sessionsMax: Int
 
     /// By the digest of their secret.
     private let sessions = Mutex<[String: Session]>([:])
+
+    /// - Parameters:
+    ///   - perTokenMax: of one token; beyond it the token's oldest session ends, never another token's.
+    ///   - sessionsMax: in all; beyond it the oldest session of the tenant that has the most ends.
+    init(perTokenMax: Int = 50, sessionsMax: Int = 10_000) {
+        self.perTokenMax = perTokenMax
+        self.sessionsMax = sessionsMax
+    }
 
     /// - Returns: the secret for the cookie, and the session.
     func begin(_ principal: Principal, now: ContinuousClock.Instant = .now) -> (secret: String, session: Session) {
         let secret = Secrets.random()
         let session = Session(
-            tokenID: principal.tokenID, csrf: Secrets.random(), end: now + .seconds(Self.seconds))
+            tokenID: principal.tokenID, tenantID: principal.tenantID, csrf: Secrets.random(),
+            end: now + .seconds(Self.seconds))
         sessions.withLock { sessions in
             sessions = sessions.filter { $0.value.end > now }
-            if sessions.count >= Self.sessionsMax,
-                let oldest = sessions.min(by: { $0.value.end < $1.value.end })?.key {
-                sessions[oldest] = nil
+            let own = sessions.filter { $0.value.tokenID == session.tokenID }
+            if own.count >= perTokenMax {
+                Self.endOldest(of: own, in: &sessions)
+            } else if sessions.count >= sessionsMax {
+                let byTenant = Dictionary(grouping: sessions, by: { $0.value.tenantID })
+                let largest = byTenant.values.max { $0.count < $1.count } ?? []
+                Self.endOldest(of: Dictionary(uniqueKeysWithValues: largest.map { ($0.key, $0.value) }), in: &sessions)
             }
             sessions[Secrets.sha256(secret)] = session
         }
         return (secret, session)
+    }
+
+    private static func endOldest(of some: [String: Session], in sessions: inout [String: Session]) {
+        if let oldest = some.min(by: { $0.value.end < $1.value.end })?.key { sessions[oldest] = nil }
     }
 
     func find(_ secret: String, now: ContinuousClock.Instant = .now) -> Session? {
@@ -90,7 +110,7 @@ extension ControlAPI {
         [
             .post("/login", .open) { request, _ in
                 // A page elsewhere must not log its visitor in as somebody.
-                try policy.checkOrigin(request)
+                try policy.reachability.checkOrigin(request)
                 let body = try await request.json(LoginBody.self)
                 guard let principal = try policy.principal(secret: body.token) else {
                     throw Problem(
@@ -99,30 +119,48 @@ extension ControlAPI {
                 }
                 let (secret, session) = policy.sessions.begin(principal)
                 var response = Response.json(SessionRow(principal, csrf: session.csrf))
-                response.headers[.setCookie] = policy.cookie(secret, seconds: SessionBook.seconds)
+                response.headers[.setCookie] = policy.cookie(secret, seconds: SessionBook.seconds, request)
                 return response
             },
             .post("/logout", .open) { request, _ in
-                try policy.checkOrigin(request)
-                if let secret = request.cookie(SessionBook.cookieName) { policy.sessions.end(secret) }
+                try policy.reachability.checkOrigin(request)
+                if let secret = policy.sessionSecret(request), let session = policy.sessions.find(secret) {
+                    guard session.accepts(csrf: request.headers[.csrfToken]) else { throw AccessPolicy.csrfRequired }
+                    policy.sessions.end(secret)
+                }
                 var response = Response(status: .noContent)
-                response.headers[.setCookie] = policy.cookie("", seconds: 0)
+                response.headers[.setCookie] = policy.cookie("", seconds: 0, request)
                 return response
             },
             .get("/api/v1/session", scope: .own) { request, context in
                 let session = request.headers[.authorization] == nil
-                    ? request.cookie(SessionBook.cookieName).flatMap { policy.sessions.find($0) } : nil
-                return .json(SessionRow(context.principal, csrf: session?.csrf))
+                    ? policy.sessionSecret(request).flatMap { policy.sessions.find($0) } : nil
+                // For whoever has sent it already.
+                let isOwn = session?.accepts(csrf: request.headers[.csrfToken]) ?? false
+                return .json(SessionRow(context.principal, csrf: isOwn ? session?.csrf : nil))
             },
         ]
     }
 }
 
 extension AccessPolicy {
-    /// RFC 6265, 4.1. Beyond loopback there is TLS, here or in a proxy, and the cookie never leaves it.
-    func cookie(_ secret: String, seconds: Int) -> String {
-        let secure = isLoopback ? "" : "; Secure"
-        return "\(SessionBook.cookieName)=\(secret); Path=/; Max-Age=\(seconds); HttpOnly; SameSite=Strict\(secure)"
+    /// RFC 6265, 4.1, and 4.1.3.2 of its successor for `__Host-`: over TLS no other name of the domain can set it. Two
+    /// daemons on one host differ by the port in the name.
+    func cookie(_ secret: String, seconds: Int, _ request: Request) -> String {
+        let isSecure = reachability.isSecure(request), name = Self.cookieName(request, isSecure: isSecure)
+        return "\(name)=\(secret); Path=/; Max-Age=\(seconds); HttpOnly; SameSite=Strict"
+            + (isSecure ? "; Secure" : "")
+    }
+
+    /// Of the session's cookie.
+    func sessionSecret(_ request: Request) -> String? {
+        request.cookie(Self.cookieName(request, isSecure: true))
+            ?? request.cookie(Self.cookieName(request, isSecure: false))
+    }
+
+    private static func cookieName(_ request: Request, isSecure: Bool) -> String {
+        let port = request.head.authority.flatMap { Authority($0) }?.port
+        return (isSecure ? "__Host-refold_session" : "refold_session") + (port.map { "_\($0)" } ?? "")
     }
 }
 

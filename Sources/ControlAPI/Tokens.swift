@@ -45,10 +45,12 @@ struct TokenRow: Encodable, Sendable {
     var position: UInt64?
     /// Told once.
     var secret: String?
+    /// The tokens that it had created, which its revocation revoked too.
+    var alsoRevoked: [Int64]?
 
     enum CodingKeys: String, CodingKey {
         case id, name, role, tenant, expiresAt = "expires_at", createdAt = "created_at", createdBy = "created_by"
-        case revokedAt = "revoked_at", position, token
+        case revokedAt = "revoked_at", position, token, alsoRevoked = "also_revoked"
     }
 
     func encode(to encoder: any Encoder) throws {
@@ -63,6 +65,7 @@ struct TokenRow: Encodable, Sendable {
         try fields.encode(token.revokedAt?.description, forKey: .revokedAt)
         try fields.encodeIfPresent(position, forKey: .position)
         try fields.encodeIfPresent(secret, forKey: .token)
+        try fields.encodeIfPresent(alsoRevoked, forKey: .alsoRevoked)
     }
 }
 
@@ -97,13 +100,14 @@ extension ControlAPI {
         switch answer {
         case .created(let position, let token, let secret):
             return .json(TokenRow(token: token, position: position.rawValue, secret: secret), status: .created)
-        case .revoked(let position, let token):
-            return .json(TokenRow(token: token, position: position.rawValue))
+        case .revoked(let position, let token, let also):
+            return .json(TokenRow(token: token, position: position.rawValue, alsoRevoked: also.map(\.id)))
         case .rejected(let position, let code, let reason):
             let status: HTTPResponse.Status = switch code {
             case .notFound: .notFound
             case .illegalTransition, .nameTaken: .conflict
             case .invalidValue, .keyReused: .unprocessableContent
+            case .tokenInvalid: .unauthorized
             }
             var problem = Problem(status, code.rawValue, reason)
             problem.position = position.rawValue

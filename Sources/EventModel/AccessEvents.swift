@@ -19,6 +19,10 @@ public struct TokenCreated: Codable, Sendable, Equatable {
     /// Microseconds since 1970; nil: until it is revoked.
     public var expiresAt: Int64?
     public var actor: String
+    /// The actor's tenant, or `*`; nil where it was not recorded yet.
+    public var actorTenantID: String?
+    /// The actor's token; nil: the data folder's, or not recorded.
+    public var actorTokenID: Int64?
     public var idempotencyKey: String?
     /// SHA-256 of the command, in hex: the same key with another command is refused.
     public var requestDigest: String?
@@ -34,6 +38,7 @@ public struct TokenCreated: Codable, Sendable, Equatable {
 
     enum CodingKeys: String, CodingKey {
         case id, name, role, tenantID = "tenant_id", secretSHA256 = "secret_sha256", expiresAt = "expires_at", actor
+        case actorTenantID = "actor_tenant_id", actorTokenID = "actor_token_id"
         case idempotencyKey = "idempotency_key", requestDigest = "request_sha256"
     }
 }
@@ -44,6 +49,10 @@ public struct TokenRevoked: Codable, Sendable, Equatable {
     public var name: String
     public var tenantID: String
     public var actor: String
+    /// The actor's tenant, or `*`; nil where it was not recorded yet.
+    public var actorTenantID: String?
+    /// The token whose revocation ended this one too; nil: it was revoked itself.
+    public var revokedWith: Int64?
     public var idempotencyKey: String?
     /// SHA-256 of the command, in hex: the same key with another command is refused.
     public var requestDigest: String?
@@ -56,7 +65,8 @@ public struct TokenRevoked: Codable, Sendable, Equatable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case id, name, tenantID = "tenant_id", actor, idempotencyKey = "idempotency_key"
+        case id, name, tenantID = "tenant_id", actor, actorTenantID = "actor_tenant_id"
+        case revokedWith = "revoked_with", idempotencyKey = "idempotency_key"
         case requestDigest = "request_sha256"
     }
 }

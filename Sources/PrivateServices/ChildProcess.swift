@@ -105,13 +105,15 @@ public final class ChildProcess: Sendable {
         posix_spawnattr_setsigmask(&attributes, &none)
         posix_spawnattr_setsigdefault(&attributes, &defaults)
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_APPEND, 0o640)
+        posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0o600)
         posix_spawn_file_actions_adddup2(&actions, 1, 2)
         // Descriptors of ours (the log, its lock, sockets) must not live on in a server of ours.
         _ = refold_spawn_close_from(&actions, 3)
         var arguments: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
         defer { for argument in arguments { free(argument) } }
-        return posix_spawnp(&pid, command[0], &actions, &attributes, &arguments, environ)
+        return ChildEnvironment.withPointers(ChildEnvironment.minimal()) {
+            posix_spawnp(&pid, command[0], &actions, &attributes, &arguments, $0)
+        }
     }
 
     /// Whether every folder on the way to `path` lets everybody through.
@@ -141,6 +143,7 @@ func runProgram(_ arguments: [String]) throws(ServiceError) -> (code: Int32, out
     let process = Process()
     process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
     process.arguments = arguments
+    process.environment = ChildEnvironment.minimal()
     let pipe = Pipe()
     process.standardOutput = pipe
     process.standardError = pipe

@@ -1,9 +1,14 @@
 import Foundation
 
-/// A Mosquitto of our own inside the data folder: loopback only, no passwords, and none of its default limits under
-/// which a broker loses messages in silence.
+/// A Mosquitto of our own inside the data folder: loopback only, one user with a password of this folder's, never run
+/// as root, and none of its default limits under which a broker loses messages in silence.
 public final class PrivateMosquitto: Sendable {
     public let port: Int
+    public let username = "refold"
+    /// In the file `password` of its folder, which only its owner can enter.
+    public let password: String
+    /// What a person types before `-t TOPIC -m TEXT`: the address and the password come from the folder.
+    public let publishCommand: String
     private let process: ChildProcess
 
     public init(folder: String, onExit: @escaping @Sendable (String) -> Void) throws(ServiceError) {
@@ -15,35 +20,51 @@ public final class PrivateMosquitto: Sendable {
         }
         PrivatePostgres.waitForPredecessor(pidFile: folder + "/mosquitto.pid")
         port = Self.isFree(1883) ? 1883 : Self.freePort()
-        do {
-            try FileManager.default.createDirectory(
-                atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
-            let user = getpwuid(geteuid()).map { String(cString: $0.pointee.pw_name) } ?? "root"
-            let text = """
-                # Written at each start.
-                user \(user)
-                listener \(port) 127.0.0.1
-                allow_anonymous true
-                pid_file \(folder)/mosquitto.pid
-                persistence true
-                persistence_location \(folder)/
-                autosave_interval 60
-                # 0: no limit. The defaults (20 and 1000) drop messages in silence.
-                max_inflight_messages 0
-                max_queued_messages 0
-                # Otherwise an acknowledgement may wait 40 ms for company (Nagle's algorithm).
-                set_tcp_nodelay true
-                sys_interval 10
-                log_dest stderr
-                log_type error
-                log_type warning
-                """
-            try text.write(toFile: folder + "/mosquitto.conf", atomically: true, encoding: .utf8)
-        } catch {
-            throw ServiceError("cannot write into \(folder): \(error.localizedDescription)")
+        let runAs = geteuid() == 0 ? Account(named: "mosquitto", "nobody") : nil
+        if geteuid() == 0, runAs == nil {
+            throw ServiceError("Mosquitto does not run as root here, and there is no user mosquitto: install its package")
         }
+        try PrivatePostgres.makeParents(of: folder)
+        try PrivateFolder.make(folder, owner: runAs)
+        // Versions before ran it as root.
+        if let runAs {
+            for name in ["mosquitto.db", "mosquitto.db.new", "mosquitto.log", "mosquitto.pid"] {
+                _ = lchown("\(folder)/\(name)", runAs.uid, runAs.gid)
+            }
+        }
+        password = try Self.password(in: folder, owner: runAs)
+        try Self.writeHash(of: password, username, in: folder, owner: runAs)
+        let client = folder + "/client"
+        try PrivateFolder.make(client, owner: runAs)
+        for program in ["mosquitto_pub", "mosquitto_sub"] {
+            try PrivateFolder.write(
+                "-h 127.0.0.1\n-p \(port)\n-u \(username)\n-P \(password)\n", to: "\(client)/\(program)", owner: runAs)
+        }
+        publishCommand = "XDG_CONFIG_HOME=\(client) mosquitto_pub -q 1"
+        // Root's mosquitto would become another user by itself, who need not be able to enter the data folder.
+        let text = """
+            # Written at each start.
+            listener \(port) 127.0.0.1
+            allow_anonymous false
+            password_file \(folder)/mosquitto.passwd
+            pid_file \(folder)/mosquitto.pid
+            persistence true
+            persistence_location \(folder)/
+            autosave_interval 60
+            # 0: no limit. The defaults (20 and 1000) drop messages in silence.
+            max_inflight_messages 0
+            max_queued_messages 0
+            # Otherwise an acknowledgement may wait 40 ms for company (Nagle's algorithm).
+            set_tcp_nodelay true
+            sys_interval 10
+            log_dest stderr
+            log_type error
+            log_type warning
+
+            """
+        try PrivateFolder.write(text, to: folder + "/mosquitto.conf", owner: runAs)
         process = try ChildProcess(
-            name: "mosquitto", arguments: [program, "-c", folder + "/mosquitto.conf"], user: nil,
+            name: "mosquitto", arguments: [program, "-c", folder + "/mosquitto.conf"], user: runAs?.name,
             output: folder + "/mosquitto.log", onExit: onExit)
         let deadline = Date().addingTimeInterval(10)
         while Self.isFree(port) {
@@ -53,6 +74,34 @@ public final class PrivateMosquitto: Sendable {
             }
             usleep(20_000)
         }
+    }
+
+    /// Made once.
+    private static func password(in folder: String, owner: Account?) throws(ServiceError) -> String {
+        let path = folder + "/password"
+        let known = ((try? String(contentsOfFile: path, encoding: .utf8)) ?? "").prefix { !$0.isNewline }
+        if known.utf8.count >= 32, known.allSatisfy(\.isHexDigit) { return String(known) }
+        var generator = SystemRandomNumberGenerator()
+        let made = (0..<16).map { _ in String(Int(generator.next() as UInt8) + 256, radix: 16).dropFirst() }.joined()
+        try PrivateFolder.write(made + "\n", to: path, owner: owner)
+        return made
+    }
+
+    /// By Mosquitto's own tool, which replaces passwords in a file by their hashes.
+    private static func writeHash(
+        of password: String, _ username: String, in folder: String, owner: Account?
+    ) throws(ServiceError) {
+        let path = folder + "/mosquitto.passwd"
+        // The tool needs a file of ours: it warns of others, and refuses them in newer versions.
+        try PrivateFolder.write("\(username):\(password)\n", to: path, owner: nil)
+        let result = try runProgram(["mosquitto_passwd", "-U", path])
+        guard result.code == 0, let text = try? String(contentsOfFile: path, encoding: .utf8),
+            !text.contains(password)
+        else {
+            unlink(path)
+            throw ServiceError("mosquitto_passwd failed (package mosquitto): \(result.output)")
+        }
+        try PrivateFolder.write(text, to: path, owner: owner)
     }
 
     /// Saves its sessions and ends.

@@ -1,7 +1,8 @@
 import Foundation
 
-/// A PostgreSQL of our own inside the data folder: unix socket only, no password, reachable only by who may enter the
-/// socket's folder. For trying Refold out and for small installations; anything in it can be refolded from the log.
+/// A PostgreSQL of our own inside the data folder: unix socket only, in a folder that its owner alone may enter, and
+/// for users whom the kernel names (peer authentication): root, its owner and ours. For trying Refold out and for small
+/// installations; anything in it can be refolded from the log.
 public final class PrivatePostgres: Sendable {
     public let url: String
     /// What a person types to look inside.
@@ -11,37 +12,48 @@ public final class PrivatePostgres: Sendable {
     private static let user = "refold", database = "refold"
 
     /// Where the one of this folder is reached, should it run.
+    /// libpq checks that the server is run by the cluster's owner: a socket of somebody else's is not believed.
     public static func url(folder: String) -> String {
-        let socket = socketFolder(in: URL(fileURLWithPath: folder).standardizedFileURL.path)
-        return "postgresql:///\(database)?host=\(socket)&user=\(user)"
+        let folder = URL(fileURLWithPath: folder).standardizedFileURL.path
+        var info = stat()
+        let owner = stat(folder + "/cluster", &info) == 0 ? Account(uid: info.st_uid) : nil
+        // Without a socket folder that is fit for use there is nothing to reach.
+        let socket = (try? socketFolder(in: folder, owner: owner)) ?? folder + "/socket"
+        return "postgresql:///\(database)?host=\(escaped(socket))&user=\(user)"
+            + (owner.map { "&requirepeer=\(escaped($0.name))" } ?? "")
+    }
+
+    private static func escaped(_ text: String) -> String {
+        text.addingPercentEncoding(withAllowedCharacters: .urlPathAllowed.subtracting(["&", "=", "+"])) ?? text
     }
 
     /// Makes the cluster when there is none, starts it, waits until it answers. Blocks for seconds.
     public init(folder: String, onExit: @escaping @Sendable (String) -> Void) throws(ServiceError) {
         let folder = URL(fileURLWithPath: folder).standardizedFileURL.path
         let bin = try Self.programs()
-        let runAs = geteuid() == 0 ? "postgres" : nil
-        if let runAs, getpwnam(runAs) == nil {
+        let runAs = geteuid() == 0 ? Account(named: "postgres") : nil
+        if geteuid() == 0, runAs == nil {
             throw ServiceError(
-                "PostgreSQL does not run as root, and there is no user \(runAs): install the package postgresql"
-            )
+                "PostgreSQL does not run as root, and there is no user postgres: install the package postgresql")
         }
         let cluster = folder + "/cluster", output = folder + "/postgres.log"
-        let socket = Self.socketFolder(in: folder)
-        url = Self.url(folder: folder)
+        try Self.makeParents(of: folder)
+        try PrivateFolder.make(folder, owner: runAs)
+        let socket = try Self.makeSocketFolder(in: folder, owner: runAs)
         psqlCommand = "psql -h \(socket) -U \(Self.user) \(Self.database)"
-        for path in [folder, socket] { try Self.makeFolder(path, owner: runAs) }
 
         if !FileManager.default.fileExists(atPath: cluster + "/PG_VERSION") {
             try? FileManager.default.removeItem(atPath: cluster)
-            try Self.makeFolder(cluster, owner: runAs)
+            try PrivateFolder.make(cluster, owner: runAs)
             try Self.run(
                 [
-                    "\(bin)/initdb", "-D", cluster, "-U", Self.user, "--auth=trust", "-E", "UTF8",
+                    "\(bin)/initdb", "-D", cluster, "-U", Self.user, "--auth=peer", "-E", "UTF8",
                     "--locale=C.UTF-8", "--data-checksums",
                 ],
-                as: runAs, output: output)
+                as: runAs?.name, output: output)
         }
+        url = Self.url(folder: folder)
+        try Self.writeAccessRules(cluster, owner: runAs)
         Self.waitForPredecessor(pidFile: cluster + "/postmaster.pid") { Self.answers(bin, socket) }
         if Self.answers(bin, socket) {
             process = nil  // It outlived a killed daemon: it is ours, by its folder.
@@ -51,10 +63,10 @@ public final class PrivatePostgres: Sendable {
                 arguments: [
                     "\(bin)/postgres", "-D", cluster, "-c", "listen_addresses=", "-c",
                     "unix_socket_directories=\(socket)",
-                    "-c", "unix_socket_permissions=0777", "-c", "max_connections=40", "-c", "shared_buffers=64MB",
+                    "-c", "unix_socket_permissions=0700", "-c", "max_connections=40", "-c", "shared_buffers=64MB",
                     "-c", "max_wal_size=2GB", "-c", "log_min_messages=warning",
                 ],
-                user: runAs, output: output, deathSignal: "INT", onExit: onExit)
+                user: runAs?.name, output: output, deathSignal: "INT", onExit: onExit)
         }
         let deadline = Date().addingTimeInterval(30)
         while !Self.answers(bin, socket) {
@@ -89,13 +101,58 @@ public final class PrivatePostgres: Sendable {
         (try? runProgram(["\(bin)/pg_isready", "-q", "-h", socket, "-U", user, "-d", "postgres"]))?.code == 0
     }
 
-    /// Unix socket addresses hold 107 bytes (unix(7)); a deep data folder gets its socket under the temporary folder.
-    static func socketFolder(in folder: String) -> String {
+    /// Unix socket addresses hold 107 bytes (unix(7)): a deep data folder has its socket in a folder of its own in the
+    /// shared temporary folder, whose name
+    /// nobody can know before, and which is recorded in this file.
+    private static let record = "socket-folder"
+
+    private static func isDeep(_ folder: String) -> Bool { (folder + "/socket").utf8.count > 85 }
+
+    /// - Throws: `ServiceError` when no folder was made yet, or the one that was is not private any more.
+    static func socketFolder(in folder: String, owner: Account?) throws(ServiceError) -> String {
         let inside = folder + "/socket"
-        if inside.utf8.count <= 85 { return inside }
-        var hash: UInt64 = 0xcbf2_9ce4_8422_2325
-        for byte in folder.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
-        return "/tmp/refold-" + String(hash, radix: 36)
+        guard isDeep(folder) else { return inside }
+        let text = (try? String(contentsOfFile: "\(folder)/\(record)", encoding: .utf8)) ?? ""
+        let path = String(text.prefix { !$0.isNewline })
+        guard path.hasPrefix("/tmp/refold-"), PrivateFolder.isPrivate(path, owner: owner) else {
+            throw ServiceError("the private PostgreSQL has no socket folder; start the daemon")
+        }
+        return path
+    }
+
+    private static func makeSocketFolder(in folder: String, owner: Account?) throws(ServiceError) -> String {
+        if !isDeep(folder) {
+            try PrivateFolder.make(folder + "/socket", owner: owner)
+            return folder + "/socket"
+        }
+        if let known = try? socketFolder(in: folder, owner: owner) { return known }
+        let path = try PrivateFolder.makeTemporary(owner: owner)
+        try PrivateFolder.write(path + "\n", to: "\(folder)/\(record)", owner: owner)
+        return path
+    }
+
+    /// Clusters of older versions trusted whoever reached the socket.
+    private static func writeAccessRules(_ cluster: String, owner: Account?) throws(ServiceError) {
+        let names = [owner?.name, Account(uid: geteuid())?.name, "root"].compactMap(\.self)
+        let roles = [user, "refold_app"]
+        let map = Set(names).sorted().flatMap { name in roles.map { "refold \"\(name)\" \($0)" } }
+        try PrivateFolder.write(
+            "# Written at each start.\n" + map.joined(separator: "\n") + "\n", to: cluster + "/pg_ident.conf",
+            owner: owner)
+        let rules = roles.map { "local all \($0) peer map=refold" } + ["local all all scram-sha-256"]
+        try PrivateFolder.write(
+            "# Written at each start.\n" + rules.joined(separator: "\n") + "\n", to: cluster + "/pg_hba.conf",
+            owner: owner)
+    }
+
+    static func makeParents(of folder: String) throws(ServiceError) {
+        let parent = URL(fileURLWithPath: folder).deletingLastPathComponent().path
+        do {
+            try FileManager.default.createDirectory(
+                atPath: parent, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        } catch {
+            throw ServiceError("cannot create the folder \(parent): \(error.localizedDescription)")
+        }
     }
 
     /// Where initdb and postgres are: Debian keeps them out of PATH, by version.
@@ -113,19 +170,6 @@ public final class PrivatePostgres: Sendable {
             if FileManager.default.isExecutableFile(atPath: bin + "/postgres") { return bin }
         }
         throw ServiceError("no PostgreSQL 15 or newer found: install the package postgresql, or give --database-url")
-    }
-
-    private static func makeFolder(_ path: String, owner: String?) throws(ServiceError) {
-        do {
-            try FileManager.default.createDirectory(
-                atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
-        } catch {
-            throw ServiceError("cannot create the folder \(path): \(error.localizedDescription)")
-        }
-        guard let owner, let entry = getpwnam(owner) else { return }
-        if chown(path, entry.pointee.pw_uid, entry.pointee.pw_gid) != 0 {
-            throw ServiceError("cannot give \(path) to the user \(owner): \(String(cString: strerror(errno)))")
-        }
     }
 
     private static func run(_ arguments: [String], as user: String?, output: String) throws(ServiceError) {

@@ -3,7 +3,8 @@ import Foundation
 import Synchronization
 
 /// A command that the operator configured, in PostgreSQL's words (`archive_command`): run by `/bin/sh -c`, with `%p`
-/// replaced by a path, `%f` by a file name and `%%` by `%`. Exit code 0 means that it is done, for good; anything else
+/// replaced by a path, `%f` by a file name and `%%` by `%`. Neither may hold what means something to the shell, whatever
+/// file they were read from. The command gets our environment without our settings. Exit code 0 means that it is done, for good; anything else
 /// that it must be tried again.
 public struct ShellCommand: Sendable {
     public let template: String
@@ -52,6 +53,7 @@ public struct ShellCommand: Sendable {
     /// Runs it to its end, and kills it with all that it started when it takes longer than its time, or when
     /// `isStopped` says so. Blocks.
     public func run(path: String, file: String, isStopped: () -> Bool = { false }) throws(Failure) {
+        try Self.check(path: path, file: file)
         var ends: [Int32] = [-1, -1]
         guard pipe(&ends) == 0 else { throw Failure(description: "no pipe: \(errorText())") }
         defer { close(ends[0]) }
@@ -85,6 +87,27 @@ public struct ShellCommand: Sendable {
         let said = String(decoding: output, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
         throw Failure(description: said.isEmpty ? ending : "\(ending): \(said)")
     }
+
+    /// A file name of ours has letters, digits, `.`, `-` and `_`. A path is where the operator keeps the data: spaces are
+    /// the template's to quote.
+    private static func check(path: String, file: String) throws(Failure) {
+        func isPlain(_ byte: UInt8) -> Bool {
+            switch byte {
+            case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
+            default: false
+            }
+        }
+        guard !file.isEmpty, !file.hasPrefix("-"), !file.hasPrefix("."), file.utf8.allSatisfy(isPlain) else {
+            throw Failure(description: "not run: the file name \(file.debugDescription) is none of Refold's")
+        }
+        guard let bad = path.unicodeScalars.first(where: { $0.value < 0x20 || $0.value == 0x7F || shellSigns.contains($0) })
+        else { return }
+        throw Failure(
+            description: "not run: the path \(path.debugDescription) holds \(String(bad).debugDescription), which the "
+                + "shell would interpret; keep the data in a folder without such characters")
+    }
+
+    private static let shellSigns = Set("\"'`$\\;&|<>(){}*?[]!#~".unicodeScalars)
 
     private static func drain(_ descriptor: Int32, into output: inout [UInt8]) {
         var piece = [UInt8](repeating: 0, count: 4096)
@@ -120,7 +143,9 @@ public struct ShellCommand: Sendable {
         let words: [String] = ["/bin/sh", "-c", command]
         var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
         defer { for argument in arguments { free(argument) } }
-        return posix_spawn(&pid, "/bin/sh", &actions, &attributes, &arguments, environ)
+        return ChildEnvironment.withPointers(ChildEnvironment.withoutSettings()) {
+            posix_spawn(&pid, "/bin/sh", &actions, &attributes, &arguments, $0)
+        }
     }
 
     private func errorText() -> String { String(cString: strerror(errno)) }

@@ -36,8 +36,15 @@ public struct BrokerAddress: Sendable, Equatable {
 
 func isReadable(_ path: String) -> Bool { FileManager.default.isReadableFile(atPath: path) }
 
-/// The first line of a file that holds a secret.
-func readSecret(_ path: String) throws(SettingsError) -> String {
+/// The first line of a file that holds a secret. A bare name is a credential of the unit, where it has one
+/// (systemd.exec(5), LoadCredential=).
+func readSecret(
+    _ name: String, environment: [String: String] = ProcessInfo.processInfo.environment
+) throws(SettingsError) -> String {
+    var path = name
+    if !name.contains("/"), let folder = environment["CREDENTIALS_DIRECTORY"], isReadable("\(folder)/\(name)") {
+        path = "\(folder)/\(name)"
+    }
     guard let text = try? String(contentsOfFile: path, encoding: .utf8) else {
         throw SettingsError(["the file \(path) is missing or cannot be read as UTF-8 text"])
     }

@@ -33,7 +33,16 @@ public enum SettingsCatalog {
             "node", .string, "",
             "name of this node in its MQTT client id, refold-<node>-<log id>; none: refold-<log id>"),
         Setting("http", .string, "127.0.0.1:7480", "address of the API, the metrics and the pages"),
+        Setting(
+            "http_hosts", .list, "",
+            "names (NAME or NAME:PORT) under which a reverse proxy serves the API; reads then need a token"),
+        Setting(
+            "http_proxies", .list, "",
+            "addresses or blocks (10.0.0.0/8) of reverse proxies that end TLS; needed to listen beyond loopback"),
         Setting("database.url", .secret, "", "postgresql://user:password@host:5432/name; none: a private PostgreSQL"),
+        Setting(
+            "database.password_file", .string, "",
+            "file whose first line is the password, where the URL has none; a bare name: a systemd credential"),
         Setting(
             "gate.payload_bytes_max", .int(1...1_048_576), "262144",
             "larger payloads are recorded cut, as PAYLOAD_TOO_LARGE"),
@@ -100,7 +109,7 @@ public enum SettingsCatalog {
         Setting("client_id", .string, "", "MQTT client id; made of `node` and the log's id by default"),
         Setting("username", .string, "", "user name, where the URL has none"),
         Setting("password", .secret, "", "password, where the URL has none"),
-        Setting("password_file", .string, "", "file whose first line is the password"),
+        Setting("password_file", .string, "", "file whose first line is the password; a bare name: a systemd credential"),
         Setting("ca_file", .string, "", "PEM file of the authorities to trust; the system's by default"),
         Setting("cert_file", .string, "", "PEM file of our client certificate"),
         Setting("key_file", .string, "", "PEM file of its key"),

@@ -11,6 +11,10 @@ public struct Settings: Sendable {
     public var node: String?
     public var httpHost: String
     public var httpPort: Int
+    /// Names under which reverse proxies serve the API.
+    public var httpHosts: [String]
+    /// Addresses of reverse proxies that end TLS.
+    public var httpProxies: [String]
     public var databaseURL: String?
     public var brokers: [Broker]
     public var payloadBytesMax: Int
@@ -110,6 +114,11 @@ public struct Settings: Sendable {
         let (host, port) = Self.hostAndPort(text("http"))
         httpHost = host
         httpPort = port ?? 0
+        func list(_ key: String) -> [String] {
+            text(key).split(separator: ",").map { $0.trimmingPrefix(" ") }.map(String.init).filter { !$0.isEmpty }
+        }
+        httpHosts = list("http_hosts")
+        httpProxies = list("http_proxies")
         if port == nil {
             problems.append("\(resolved["http"]?.origin ?? ""): http is '\(text("http"))': must be HOST:PORT")
         }
@@ -128,6 +137,17 @@ public struct Settings: Sendable {
         }
         if let url = databaseURL, !url.hasPrefix("postgresql://"), !url.hasPrefix("postgres://") {
             problems.append("\(resolved["database.url"]?.origin ?? ""): database.url must begin with postgresql://")
+        }
+        if let file = optional("database.password_file") {
+            if let url = databaseURL {
+                do {
+                    databaseURL = Self.adding(password: try readSecret(file), to: url)
+                } catch {
+                    problems.append("database.password_file: \(error)")
+                }
+            } else {
+                problems.append("database.password_file is set without database.url")
+            }
         }
 
         brokers = []
@@ -217,6 +237,15 @@ public struct Settings: Sendable {
             if level.contains("#") { return level == "#" && index == levels.count - 1 }
             return !level.contains("+") || level == "+"
         }
+    }
+
+    /// As a parameter: libpq's URLs may name several hosts, which other parsers do not read (PostgreSQL manual, 34.1.1).
+    static func adding(password: String, to url: String) -> String {
+        let hex = Array("0123456789ABCDEF".utf8)
+        let escaped = password.utf8.flatMap { byte -> [UInt8] in
+            byte.isLetterOrDigit ? [byte] : [UInt8(ascii: "%"), hex[Int(byte >> 4)], hex[Int(byte & 15)]]
+        }
+        return url + (url.contains("?") ? "&" : "?") + "password=" + String(decoding: escaped, as: UTF8.self)
     }
 
     /// `host:port`, `[v6]:port`.

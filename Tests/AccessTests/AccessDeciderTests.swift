@@ -62,7 +62,7 @@ import Testing
         let revoke = AccessRequest(principal: .folderAdmin, command: .revoke(1))
         _ = try await restarted.execute(revoke)
         #expect(restarted.book.find(secret: secret) == .unknown && restarted.book.find(id: 1) == .unknown)
-        #expect(!restarted.book.hasTokens)
+        #expect(restarted.book.hasTokens, "reads stay closed (F7)")
         #expect(code(try await restarted.execute(revoke)) == .illegalTransition)
     }
 
@@ -73,7 +73,135 @@ import Testing
         time.pass(seconds: 59)
         #expect(decider.book.find(secret: secret) != .unknown)
         time.pass(seconds: 1)
-        #expect(decider.book.find(secret: secret) == .unknown && !decider.book.hasTokens)
+        #expect(decider.book.find(secret: secret) == .unknown)
+    }
+
+    /// A token of 2 s: 401 while it lived, and everything open to everybody afterwards.
+    @Test func readsStayClosedAfterTheLastToken_F7() async throws {
+        let decider = decider()
+        _ = try await create(decider, TokenSpec(name: "brief", role: .viewer, lifetimeSeconds: 2))
+        time.pass(seconds: 3)
+        #expect(decider.book.hasTokens)
+        _ = try await decider.execute(AccessRequest(principal: .folderAdmin, command: .revoke(1)))
+        #expect(decider.book.hasTokens)
+        let restarted = self.decider()
+        let state = try await restarted.recover()
+        #expect(restarted.book.hasTokens)
+        #expect(try AccessState(stored: try state.stored()).hasEverHadTokens, "and from a snapshot")
+        #expect(AccessState.beginningUnknown.hasEverHadTokens, "and when the log's beginning is gone")
+        let sealed = try AccessState(stored: try AccessState.beginningUnknown.stored())
+        #expect(sealed == .beginningUnknown && sealed.hasEverHadTokens)
+    }
+
+    /// Two tenants may each have a token `ops`: the second got the first one's row for its key.
+    @Test func keysAreOfOneTenantsActor_F6() async throws {
+        let decider = decider()
+        for tenant in ["a", "b"] { _ = try await create(decider, TokenSpec(name: "ops", role: .admin, tenantID: tenant)) }
+        for tenant in ["a", "b"] { _ = try await create(decider, TokenSpec(name: "v", role: .viewer, tenantID: tenant)) }
+        let a = Principal(name: "ops", role: .admin, tenantID: "a", tokenID: 1)
+        let b = Principal(name: "ops", role: .admin, tenantID: "b", tokenID: 2)
+        func revoke(_ principal: Principal, _ id: Int64) -> AccessRequest {
+            AccessRequest(principal: principal, idempotencyKey: "k1", command: .revoke(id))
+        }
+        guard case .revoked(let position, let token, []) = try await decider.execute(revoke(a, 3)) else {
+            return #expect(Bool(false), "not revoked")
+        }
+        #expect(code(try await decider.execute(revoke(b, 3))) == .notFound, "another tenant's token")
+        #expect(try await decider.execute(revoke(a, 3)) == .revoked(position: position, token: token, also: []))
+        guard case .revoked = try await decider.execute(revoke(b, 4)) else {
+            return #expect(Bool(false), "the key is b's own")
+        }
+        let restarted = self.decider()
+        #expect(code(try await restarted.execute(revoke(b, 3))) == .keyReused)
+        #expect(try await restarted.execute(revoke(a, 3)) == .revoked(position: position, token: token, also: []))
+    }
+
+    /// Events of before did not record the actor's tenant: it is the tenant's token of that name, or all tenants'.
+    @Test func keysOfOldEventsAreOfOneTenantToo_F6() throws {
+        var state = AccessState()
+        func apply(_ event: AccessEvent, _ position: UInt64) {
+            state.apply(event, at: Position(position), time: Timestamp(microseconds: Int64(position)))
+        }
+        for (id, tenant) in [(Int64(1), "a"), (2, "b")] {
+            apply(.created(TokenCreated(
+                id: id, name: "ops", role: "admin", tenantID: tenant, secretSHA256: "\(id)", actor: "admin")),
+                UInt64(id))
+        }
+        var revoked = TokenRevoked(id: 9, name: "v", tenantID: "a", actor: "ops")
+        revoked.idempotencyKey = "k1"
+        apply(.revoked(revoked), 3)
+        let now = Timestamp(microseconds: 4)
+        let ops = ["a", "b"].map { Principal(name: "ops", role: .admin, tenantID: $0) }
+        #expect(state.answer(to: ops[0], key: "k1", now: now)?.id == 9)
+        #expect(state.answer(to: ops[1], key: "k1", now: now) == nil)
+    }
+
+    /// A tenant's admin token of 3 s created one that never expires.
+    @Test func aTokenNeverOutlivesItsCreator_F8() async throws {
+        let decider = decider()
+        _ = try await create(decider, TokenSpec(name: "brief", role: .admin, tenantID: "a", lifetimeSeconds: 3))
+        let brief = Principal(name: "brief", role: .admin, tenantID: "a", tokenID: 1)
+        let child = TokenSpec(name: "child", role: .admin, tenantID: "a")
+        guard case .created(_, let token, let secret?) = try await create(decider, child, as: brief) else {
+            return #expect(Bool(false), "not created")
+        }
+        #expect(token.expiresAt == decider.book.tokens?[0].expiresAt && token.expiresAt != nil)
+        var longer = TokenSpec(name: "longer", role: .viewer, tenantID: "a", lifetimeSeconds: 4)
+        #expect(code(try await create(decider, longer, as: brief)) == .invalidValue)
+        longer.lifetimeSeconds = 2
+        _ = try self.secret(try await create(decider, longer, as: brief))
+        time.pass(seconds: 3)
+        #expect(decider.book.find(secret: secret) == .unknown)
+        // A request that was let in before, and is decided after.
+        #expect(code(try await create(decider, TokenSpec(name: "late", role: .viewer, tenantID: "a"), as: brief))
+            == .tokenInvalid)
+    }
+
+    @Test func whatATokenCreatedEndsWithIt_F8() async throws {
+        let decider = decider()
+        _ = try await create(decider, TokenSpec(name: "root", role: .admin))
+        let root = Principal(name: "root", role: .admin, tokenID: 1)
+        _ = try await create(decider, TokenSpec(name: "a-admin", role: .admin, tenantID: "a"), as: root)
+        let admin = Principal(name: "a-admin", role: .admin, tenantID: "a", tokenID: 2)
+        _ = try await create(decider, TokenSpec(name: "a-viewer", role: .viewer, tenantID: "a"), as: admin)
+        _ = try await create(decider, TokenSpec(name: "grafana", role: .viewer))
+        let revoke = AccessRequest(principal: .folderAdmin, idempotencyKey: "k", command: .revoke(1))
+        let answer = try await decider.execute(revoke)
+        guard case .revoked(_, _, let also) = answer else { throw Unexpected(answer: answer) }
+        #expect(also.map(\.id) == [2, 3])
+        let restarted = self.decider()
+        #expect(try await restarted.execute(revoke) == answer, "the same key, the same answer")
+        #expect(try await restarted.recover().tokens.values.filter { $0.revokedAt == nil }.map(\.name) == ["grafana"])
+    }
+
+    /// One tenant's admin took all 10,000 tokens; nobody got one any more, the folder's admin included.
+    @Test func aTenantTakesNoOtherTenantsTokens_F15() {
+        var state = AccessState()
+        func add(_ id: Int64, _ tenant: String, revoked: Bool = false) {
+            let position = Position(UInt64(id)), time = Timestamp(microseconds: id)
+            state.apply(.created(TokenCreated(
+                id: id, name: "n\(id)", role: "admin", tenantID: tenant, secretSHA256: "\(id)", actor: "admin")),
+                at: position, time: time)
+            guard revoked else { return }
+            state.apply(.revoked(TokenRevoked(id: id, name: "n\(id)", tenantID: tenant, actor: "admin")),
+                at: position, time: time)
+        }
+        for id in 1...Int64(tokensPerTenantMax) { add(id, "a") }
+        add(5_000, "b")
+        func refusal(_ principal: Principal, _ tenant: String?) -> AccessRefusal.Code? {
+            let spec = TokenSpec(name: "new", role: .viewer, tenantID: tenant)
+            let request = AccessRequest(principal: principal, command: .create(spec))
+            let decision = decide(request, state, now: Timestamp(microseconds: 6_000), secretSHA256: "new")
+            if case .reject(_, let refusal) = decision { return refusal.code }
+            return nil
+        }
+        #expect(refusal(Principal(name: "n1", role: .admin, tenantID: "a", tokenID: 1), "a") == .invalidValue)
+        #expect(refusal(Principal(name: "n5000", role: .admin, tenantID: "b", tokenID: 5_000), "b") == nil)
+        for tenant in ["a", "b", "c", nil] { #expect(refusal(.folderAdmin, tenant) == nil) }
+        // Nor does creating and revoking without end fill the memory.
+        for id in 10_000..<Int64(10_000 + 3 * tokensPerTenantMax) { add(id, "c", revoked: true) }
+        #expect(state.tokens.values.filter { $0.tenantID == "c" }.count <= AccessState.tokensKeptMax)
+        #expect(state.tokens.values.filter { $0.tenantID == "a" }.count == tokensPerTenantMax)
     }
 
     @Test func secretsAreNotInTheLog() async throws {
@@ -108,7 +236,8 @@ import Testing
         let decider = decider()
         _ = try await create(decider, TokenSpec(name: "other", role: .viewer, tenantID: "other"))
         _ = try await create(decider, TokenSpec(name: "root", role: .admin))
-        let admin = Principal(name: "acme-admin", role: .admin, tenantID: "acme", tokenID: 9)
+        _ = try await create(decider, TokenSpec(name: "acme-admin", role: .admin, tenantID: "acme"))
+        let admin = Principal(name: "acme-admin", role: .admin, tenantID: "acme", tokenID: 3)
         for spec in [TokenSpec(name: "x", role: .viewer), TokenSpec(name: "x", role: .viewer, tenantID: "other")] {
             #expect(code(try await create(decider, spec, as: admin)) == .invalidValue)
         }

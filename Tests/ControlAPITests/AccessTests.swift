@@ -115,7 +115,7 @@ import Testing
         #expect(try await send(.get, uri, bindHost: "0.0.0.0").status == .unauthorized)
         #expect(try await send(.get, uri, token: "wrong").status == .unauthorized, "a wrong token is not passed over")
         let revoked = system.tokens.add("gone", .viewer, revoked: true)
-        #expect(try await send(.get, uri).status == .ok, "one that opens nothing changes nothing")
+        #expect(try await send(.get, uri).status == .unauthorized, "no revocation opens anything (F7)")
         #expect(try await send(.get, uri, token: revoked).status == .unauthorized)
         let viewer = system.tokens.add("viewer", .viewer, tenant: "a")
         #expect(try await send(.get, uri).status == .unauthorized)
@@ -126,7 +126,8 @@ import Testing
     /// The log is damaged, or still being read: nobody knows who has which token.
     @Test func untilTokensAreKnownOnlyTheStateIsOpen() async throws {
         let policy = AccessPolicy(
-            token: StandIn.token, bindHost: "127.0.0.1", book: AccessBook(clock: { Timestamp(microseconds: 0) }))
+            token: StandIn.token, reachability: Reachability(bindHost: "127.0.0.1"),
+            book: AccessBook(clock: { Timestamp(microseconds: 0) }))
         let api = ControlAPI(system: system.api().system, policy: policy)
         try await Application(router: api.router()).test(.router) { client in
             for (uri, token, status) in [
@@ -205,9 +206,11 @@ import Testing
             let row = try JSONSerialization.jsonObject(with: Data(buffer: login.body)) as? [String: Any]
             let csrf = try #require(row?["csrf"] as? String)
             let firmware = "/api/v1/tenants/a/firmware", body = #"{"version":"1","file_url":"https://h/f"}"#
-            #expect(try await ask(.get, firmware, [.cookie: "other=1; \(cookie)"]).status == .ok)
-            #expect(try await ask(.get, "/api/v1/tenants/b/firmware", [.cookie: cookie]).status == .forbidden)
-            let shown = String(buffer: try await ask(.get, "/api/v1/session", [.cookie: cookie]).body)
+            let both: HTTPFields = [.cookie: "other=1; \(cookie)", .csrfToken: csrf]
+            #expect(try await ask(.get, firmware, both).status == .ok)
+            #expect(try await ask(.get, firmware, [.cookie: cookie]).status == .unauthorized, "a half opens nothing")
+            #expect(try await ask(.get, "/api/v1/tenants/b/firmware", both).status == .forbidden)
+            let shown = String(buffer: try await ask(.get, "/api/v1/session", both).body)
             #expect(shown.contains(csrf) && shown.contains("night-shift"))
             let bare = try await ask(.post, firmware, [.cookie: cookie], body)
             #expect(bare.status == .forbidden && code(bare) == "csrf_token_required")
@@ -218,22 +221,43 @@ import Testing
                 .post, firmware, [.cookie: cookie, .csrfToken: csrf, .origin: "https://evil.example"], body)
             #expect(elsewhere.status == .forbidden && code(elsewhere) == "foreign_origin")
 
-            let out = try await ask(.post, "/logout", [.cookie: cookie])
+            #expect(try await ask(.post, "/logout", [.cookie: cookie]).status == .forbidden)
+            #expect(try await ask(.get, firmware, both).status == .ok, "nobody else ends it")
+            let out = try await ask(.post, "/logout", both)
             #expect(out.status == .noContent && out.headers[.setCookie]?.contains("Max-Age=0") == true)
-            #expect(try await ask(.get, firmware, [.cookie: cookie]).status == .unauthorized)
+            #expect(try await ask(.get, firmware, both).status == .unauthorized)
         }
         #expect(system.requests.map(\.actor) == ["night-shift"])
     }
 
     @Test func aSessionEndsWithItsToken() async throws {
-        let policy = AccessPolicy(token: StandIn.token, bindHost: "127.0.0.1", book: system.tokens.book)
-        system.tokens.add("x", .viewer)
-        let (secret, session) = policy.sessions.begin(
-            Principal(name: "x", role: .viewer, tokenID: 1))
-        #expect(policy.sessions.find(secret) != nil && policy.sessions.find(session.csrf) == nil)
-        #expect(policy.sessions.find(secret, now: .now + .seconds(SessionBook.seconds + 1)) == nil)
-        for _ in 0..<SessionBook.sessionsMax { _ = policy.sessions.begin(.folderAdmin) }
-        #expect(policy.sessions.find(secret) == nil, "the oldest make room")
+        let book = SessionBook(perTokenMax: 5)
+        let (secret, session) = book.begin(Principal(name: "x", role: .viewer, tokenID: 1))
+        #expect(book.find(secret) != nil && book.find(session.csrf) == nil)
+        #expect(book.find(secret, now: .now + .seconds(SessionBook.seconds + 1)) == nil)
+        for _ in 0..<5 { _ = book.begin(Principal(name: "x", role: .viewer, tokenID: 1)) }
+        #expect(book.find(secret) == nil, "the token's oldest makes room")
+    }
+
+    /// 1,001 logins of one viewer ended everybody's sessions.
+    @Test func nobodyEndsAnotherTokensSessions_F15() {
+        let book = SessionBook(perTokenMax: 5, sessionsMax: 100), now = ContinuousClock.now
+        let mine = book.begin(.folderAdmin, now: now).secret
+        let neighbour = book.begin(Principal(name: "n", role: .viewer, tenantID: "b", tokenID: 2), now: now).secret
+        for index in 0..<1_001 {
+            _ = book.begin(
+                Principal(name: "v", role: .viewer, tenantID: "a", tokenID: 3), now: now + .milliseconds(index + 1))
+        }
+        #expect(book.find(mine, now: now) != nil && book.find(neighbour, now: now) != nil)
+        // With as many tokens as the tenant can have: what makes room is the tenant's own.
+        for token in 0..<30 {
+            for _ in 0..<5 {
+                _ = book.begin(
+                    Principal(name: "v", role: .viewer, tenantID: "a", tokenID: Int64(100 + token)),
+                    now: now + .seconds(2))
+            }
+        }
+        #expect(book.find(mine, now: now) != nil && book.find(neighbour, now: now) != nil)
     }
 
     @Test func whoHasNoTokenDoesNotLogIn() async throws {
@@ -244,7 +268,5 @@ import Testing
         #expect(foreign.status == .forbidden && foreign.headers[.setCookie] == nil)
         let form = try await send(.post, "/login", headers: [.contentType: "text/plain"], body: nil)
         #expect(form.status == .badRequest)
-        let remote = AccessPolicy(token: StandIn.token, bindHost: "0.0.0.0")
-        #expect(remote.cookie("s", seconds: 1).hasSuffix("; Secure"))
     }
 }

@@ -37,8 +37,8 @@ import Yams
             let named = security.map { $0.keys.sorted() }
             switch route.access {
             case .open: #expect(named == [[]], "\(route.path)")
-            case .read(.viewer): #expect(named == [[], ["token"], ["session"]], "\(route.path)")
-            case .read: #expect(named == [["token"], ["session"]], "\(route.path)")
+            case .read(.viewer): #expect(named == [[], ["token"], ["csrf", "session"]], "\(route.path)")
+            case .read: #expect(named == [["token"], ["csrf", "session"]], "\(route.path)")
             case .write: #expect(named == [["token"], ["csrf", "session"]], "\(route.path)")
             }
         }

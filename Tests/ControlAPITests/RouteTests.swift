@@ -173,7 +173,7 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
     @Test func aWriteReachesTheDecider() async throws {
         var headers = authorized
         headers[.idempotencyKey] = "key-1"
-        headers[.origin] = "http://localhost:7480"
+        headers[.origin] = "http://localhost"
         let response = try await send(
             .post, campaigns,
             #"{"name":"n","firmware_version_id":1,"devices":["a","b"],"rollout_rate":5,"abort_threshold":0.1}"#,
@@ -303,23 +303,5 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
         #expect(try await send(.get, path, bindHost: "0.0.0.0").status == .ok)
         #expect(try await send(.get, "/healthz", headers: [:], bindHost: "0.0.0.0").status == .ok)
         #expect(try await send(.get, "/readyz", headers: [:], bindHost: "0.0.0.0").status == .ok)
-    }
-
-    @Test(arguments: [
-        ("localhost", true), ("LOCALHOST:7480", true), ("127.0.0.1:7480", true), ("127.9.9.9", true),
-        ("[::1]:7480", true),
-        ("refold.example:80", true), ("evil.example", false), ("127.0.0.1.evil.example", false), ("127.0.0", false),
-        ("[::2]:7480", false), ("", false),
-    ])
-    func onLoopbackOnlyOwnNamesAreServed(host: String, isServed: Bool) throws {
-        let policy = AccessPolicy(token: StandIn.token, bindHost: "127.0.0.1", hosts: ["refold.example"])
-        let request = Request(
-            head: HTTPRequest(method: .get, scheme: "http", authority: host, path: "/api/v1/status"),
-            body: .init(buffer: ByteBuffer()))
-        if isServed {
-            try policy.checkHost(request)
-        } else {
-            #expect(throws: Problem.self) { try policy.checkHost(request) }
-        }
     }
 }

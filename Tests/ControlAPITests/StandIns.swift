@@ -182,7 +182,8 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
                 gate: { _, device in
                     device == "quiet" ? nil : GateStatistics(accepted: 3, rateLimited: 1, tokens: 9.5)
                 }),
-            policy: AccessPolicy(token: Self.token, bindHost: bindHost, hosts: hosts, book: tokens.book))
+            policy: AccessPolicy(
+                token: Self.token, reachability: Reachability(bindHost: bindHost, hosts: hosts), book: tokens.book))
     }
 
     func client<T: Sendable>(
@@ -233,7 +234,7 @@ final class TokenStandIn: TokenKeeping {
             guard let token = book.tokens?.first(where: { $0.id == id }) else {
                 return .rejected(position: Position(9), code: .notFound, reason: "there is no token \(id)")
             }
-            return .revoked(position: Position(9), token: token)
+            return .revoked(position: Position(9), token: token, also: [])
         }
     }
 }

@@ -23,6 +23,12 @@ public struct RemovedSegment: Codable, Sendable, Equatable {
     }
 
     var positions: Range<Position> { Position(base)..<Position(end) }
+
+    /// The name goes into paths and into the operator's shell command, and the file may come from a stranger's backup:
+    /// it must be the one that the log gives a segment with this base.
+    var isSound: Bool {
+        name == LogFormat.segmentName(Position(base)) && base < end && bytes >= 0
+    }
 }
 
 /// What is not in the folder any more: the file `removed`, one line a segment, durable before its file is deleted; and
@@ -51,6 +57,11 @@ final class RemovedSegments: Sendable {
             guard let segment = try? JSONDecoder().decode(RemovedSegment.self, from: Data(line)) else {
                 throw LogError(.corrupt, "\(file.path) cannot be read: restore it from a backup, or delete it: what "
                     + "was removed is then not fetched from the archive any more")
+            }
+            guard segment.isSound else {
+                throw LogError(.corrupt, "\(file.path) names \(segment.name.debugDescription) for the segment of positions "
+                    + "\(segment.base) to \(segment.end), which no log of ours does: nothing in it is believed; restore it "
+                    + "from a backup that you trust, or delete it")
             }
             // Noted twice when the power failed before the file was deleted.
             if names.insert(segment.name).inserted { segments.append(segment) }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import ControlAPI
 import Foundation
 import Ingest
 import Postgres
@@ -60,6 +61,15 @@ struct SettingsOptions: ParsableArguments {
                 problems.append("database.url: \(error.message)")
             }
         }
+        for host in settings.httpHosts {
+            if let problem = Reachability.problem(withHost: host) { problems.append("http_hosts: \(problem)") }
+        }
+        for proxy in settings.httpProxies where AddressRange(proxy) == nil {
+            problems.append("http_proxies: '\(proxy)' is no address, nor a block of them (10.0.0.0/8, fd00::/8)")
+        }
+        let exposure = Reachability.problem(
+            bindHost: settings.httpHost, hasProxies: !settings.httpProxies.isEmpty, isTLS: false)
+        if let exposure { problems.append(exposure) }
         for (key, command) in [
             ("archive_command", settings.archiveCommand), ("restore_command", settings.restoreCommand),
             ("checkpoint_command", settings.checkpointCommand),

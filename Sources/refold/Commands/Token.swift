@@ -7,7 +7,8 @@ struct TokenCommand: AsyncParsableCommand {
         discussion: """
             Whoever can read the file `token` of the data folder is an admin of everything. Others get tokens of their \
             own: a role (viewer reads; operator also commands firmware, groups and campaigns; admin also tokens) and a \
-            tenant, or all of them. From the first token on nothing is readable without one.
+            tenant, or all of them. From the first token on nothing is readable without one, whatever becomes of it. \
+            A token ends with the token that created it, when that expires or is revoked.
             """,
         subcommands: [Create.self, List.self, Revoke.self])
 
@@ -19,7 +20,8 @@ struct TokenCommand: AsyncParsableCommand {
         @Option(help: "The tenant that it is for.") var tenant: String?
         @Flag(name: .customLong("all-tenants"), help: "It is for all tenants, and for the system itself.")
         var allTenants = false
-        @Option(help: "After so many days it expires. Default: when it is revoked.") var days: Double?
+        @Option(help: "After so many days it expires. Default: when the token that creates it does, or is revoked.")
+        var days: Double?
         @Option(
             name: .customLong("idempotency-key"),
             help: "The same key creates one token in 24 hours; its secret is answered the first time only.")
@@ -44,8 +46,22 @@ struct TokenCommand: AsyncParsableCommand {
                 let id = TextTable.cell(answer["id"])
                 return print("token \(id) was created before; its secret is not known any more")
             }
-            printError("token \(TextTable.cell(answer["id"])) created; this is shown once:")
+            if (answer["id"] as? Int) == 1 { printError(Self.firstTokenNote(daemon.address)) }
+            let expiry = (answer["expires_at"] as? String).map { ", expires at \($0)" } ?? ""
+            printError("token \(TextTable.cell(answer["id"])) created\(expiry); this is shown once:")
             print(secret)
+        }
+
+        /// What the first token changes for programs that read without one, Prometheus before all.
+        static func firstTokenNote(_ address: String) -> String {
+            """
+            this is the first token: from now on every read needs one, /metrics included. For Prometheus:
+                refold token create --name prometheus --role viewer --all-tenants > /etc/prometheus/refold.token
+                scrape_configs:
+                  - job_name: refold
+                    authorization: {credentials_file: /etc/prometheus/refold.token}
+                    static_configs: [{targets: ["\(address)"]}]
+            """
         }
     }
 
@@ -68,7 +84,8 @@ struct TokenCommand: AsyncParsableCommand {
     }
 
     struct Revoke: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "From now on it opens nothing.")
+        static let configuration = CommandConfiguration(
+            abstract: "Revoke a token immediately, with the tokens that it created.")
         @Argument(help: "Its id.") var id: Int64
         @Option(name: .customLong("idempotency-key"), help: "The same key gets the same answer for 24 hours.")
         var idempotencyKey: String?
@@ -80,6 +97,8 @@ struct TokenCommand: AsyncParsableCommand {
             }
             if daemon.json { return print(jsonLine(answer)) }
             print("token \(id) is revoked, position \(TextTable.cell(answer["position"]))")
+            let also = (answer["also_revoked"] as? [Any] ?? []).map { "\($0)" }
+            if !also.isEmpty { print("revoked with it, since it created them: \(also.joined(separator: ", "))") }
         }
     }
 }

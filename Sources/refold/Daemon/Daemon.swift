@@ -166,7 +166,7 @@ final class Daemon: Sendable {
             },
             event: { [lookup = EventLookup(log: log)] in try await lookup.event(at: $0) })
 
-        let policy = AccessPolicy(token: token, bindHost: settings.httpHost, book: tokens.book)
+        let policy = AccessPolicy(token: token, reachability: Reachability(settings), book: tokens.book)
         let api = ControlAPI(system: system, policy: policy)
         let server = try await APIServer.start(api, host: settings.httpHost, port: settings.httpPort, logger: logger)
         background = Task {
@@ -290,6 +290,14 @@ extension IngestNotice {
         case .warning: .warning
         case .error: .error
         }
+    }
+}
+
+extension Reachability {
+    init(_ settings: Settings) {
+        self.init(
+            bindHost: settings.httpHost, hosts: settings.httpHosts,
+            proxies: settings.httpProxies.compactMap { AddressRange($0) })
     }
 }
 

@@ -35,10 +35,12 @@ struct PrivateServerSet: Sendable {
                 }
             }
             var brokers =
-                mosquitto.map {
-                    [BrokerSettings(
-                        name: "main", host: "127.0.0.1", port: $0.port,
-                        clientID: settings.clientID(for: nil, logID: logID))]
+                mosquitto.map { server in
+                    var broker = BrokerSettings(
+                        name: "main", host: "127.0.0.1", port: server.port,
+                        clientID: settings.clientID(for: nil, logID: logID))
+                    (broker.username, broker.password) = (server.username, server.password)
+                    return [broker]
                 }
                 ?? settings.brokers.map { BrokerSettings($0, clientID: settings.clientID(for: $0, logID: logID)) }
             for index in brokers.indices { brokers[index].adoptsSession = adoptsSession }

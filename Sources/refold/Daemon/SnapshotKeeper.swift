@@ -75,7 +75,8 @@ extension SnapshotFolder {
                 }, report: report
             ) { file in
                 guard let file, let state = try file.state(ofDecider: AccessState.storedName) else {
-                    return AccessBeginning(state: AccessState(), end: horizon)
+                    return AccessBeginning(
+                        state: horizon == Position(0) ? AccessState() : .beginningUnknown, end: horizon)
                 }
                 return AccessBeginning(state: try AccessState(stored: state.bytes), end: file.end)
             }

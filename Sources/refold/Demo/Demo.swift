@@ -26,7 +26,9 @@ struct Demo {
     private func simulate() async {
         do {
             let broker = daemon.services.brokers[0]
-            var settings = FleetSettings(broker: try BrokerURL(parsing: "mqtt://\(broker.address)"))
+            var url = try BrokerURL(parsing: "mqtt://\(broker.address)")
+            (url.username, url.password) = (broker.username, broker.password)
+            var settings = FleetSettings(broker: url)
             settings.shape.devices = devices
             settings.shape.tenants = min(2, devices)
             settings.rate = rate
@@ -78,6 +80,9 @@ struct Demo {
         ]
         if let postgres = daemon.services.postgres {
             hints.insert(("tables", postgres.psqlCommand), at: 0)
+        }
+        if let mosquitto = daemon.services.mosquitto {
+            hints.append(("publish", mosquitto.publishCommand + " -t TOPIC -m TEXT"))
         }
         return hints
     }

@@ -10,9 +10,23 @@ export class Problem extends Error {
   }
 }
 
-let csrf = '';
-/** What writes have to bring along; from the session. */
-export const useCSRF = (token) => { csrf = token ?? ''; };
+const HALF = 'session';
+let half = null;
+try { half = localStorage.getItem(HALF); } catch { /* A browser that keeps nothing has it for this page only. */ }
+
+// Another tab has signed in or out.
+addEventListener('storage', (event) => { if (event.key === HALF) half = event.newValue; });
+
+/** The session's second half, without which its cookie opens nothing; null: none. */
+export function keepHalf(text) {
+  half = text ?? null;
+  try {
+    if (half) localStorage.setItem(HALF, half); else localStorage.removeItem(HALF);
+  } catch { /* As above. */ }
+}
+
+/** What every request of a session has to bring along. */
+export const halfOfSession = () => (half ? { 'X-CSRF-Token': half } : {});
 
 /** GET /api/v1 + path. `query`'s missing values are left out. */
 export const get = (path, query, signal) => ask('GET', path, query, undefined, signal);
@@ -27,10 +41,9 @@ async function ask(method, path, query, body, signal) {
   for (const [name, value] of Object.entries(query ?? {})) {
     if (value !== undefined && value !== null && value !== '') url.searchParams.set(name, value);
   }
-  const headers = { Accept: 'application/json' };
+  const headers = { Accept: 'application/json', ...halfOfSession() };
   if (method !== 'GET') {
     headers['Idempotency-Key'] = uniqueKey();
-    if (csrf) headers['X-CSRF-Token'] = csrf;
     if (body !== undefined) headers['Content-Type'] = 'application/json';
   }
   let response;

@@ -1,16 +1,44 @@
 // The system's state as it changes: by the server's event stream, and by asking where a stream cannot be had.
 // A page nobody looks at holds no connection: browsers give a server six of them, over all tabs.
-import { get } from './api.js';
+import { get, halfOfSession } from './api.js';
 import { goToLogin } from './session.js';
 
 const ASK_EVERY = 2000;
+const RETRY_AFTER = 2000;
+
+/**
+ * Reads a server-sent event stream (WHATWG HTML, 9.2) until it ends. An EventSource cannot send the session's second
+ * half. `heard(name, data)`. Throws what `fetch` throws; `refused` is set on a stream that is none.
+ */
+async function listen(path, signal, heard) {
+  const response = await fetch('/api/v1' + path, {
+    headers: { Accept: 'text/event-stream', ...halfOfSession() }, cache: 'no-store', signal,
+  });
+  if (!response.ok || !response.body) throw Object.assign(new Error(`HTTP ${response.status}`), { refused: true });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '', name = 'message', data = [];
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split('\n');
+    rest = lines.pop();
+    for (const line of lines) {
+      if (line.startsWith('event: ')) name = line.slice(7);
+      else if (line.startsWith('data: ')) data.push(line.slice(6));
+      else if (line === '') {
+        if (data.length > 0) heard(name, data.join('\n'));
+        [name, data] = ['message', []];
+      }
+    }
+  }
+}
 
 /**
  * Follows `path`'s events of the kind `name` and hands their data over; when there is no stream, asks `question` every
  * two seconds instead. `listener(data)`; `down(error)` when nothing answers. Returns what ends it.
  */
 export function follow(path, name, question, listener, down = () => {}) {
-  let source = null, timer = 0, ended = false, asks = false;
+  let source = null, timer = 0, retry = 0, ended = false, asks = false;
 
   async function ask() {
     clearTimeout(timer);
@@ -22,19 +50,25 @@ export function follow(path, name, question, listener, down = () => {}) {
   function open() {
     if (ended || document.hidden || source) return;
     if (asks) { ask(); return; }
-    source = new EventSource('/api/v1' + path);
-    source.addEventListener(name, (event) => listener(JSON.parse(event.data)));
-    source.onerror = () => {
-      // A refused stream is closed for good; a broken one the browser opens again.
-      if (source?.readyState === EventSource.CLOSED) { close(); asks = true; }
-      ask();
-    };
+    const control = source = new AbortController();
+    listen(path, control.signal, (heard, data) => { if (heard === name) listener(JSON.parse(data)); }).then(
+      () => again(control, false), (error) => again(control, error.refused === true));
+  }
+
+  /** A refused stream is given up; a broken or ended one is opened again. */
+  function again(control, refused) {
+    if (ended || source !== control) return;
+    close();
+    asks = refused;
+    if (!asks) retry = setTimeout(open, RETRY_AFTER);
+    ask();
   }
 
   function close() {
-    source?.close();
+    source?.abort();
     source = null;
     clearTimeout(timer);
+    clearTimeout(retry);
   }
 
   const seen = () => { if (document.hidden) close(); else open(); };

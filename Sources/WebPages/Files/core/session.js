@@ -1,5 +1,5 @@
 // Who is looking, and what they may do.
-import { get, useCSRF } from './api.js';
+import { get } from './api.js';
 
 const RANKS = { viewer: 0, operator: 1, admin: 2 };
 
@@ -10,7 +10,6 @@ export const session = { name: null, role: 'viewer', tenant: null, csrf: null };
 export async function loadSession() {
   try {
     Object.assign(session, await get('/session'));
-    useCSRF(session.csrf);
   } catch { /* The page's own questions will say what is wrong. */ }
   return session;
 }

@@ -2,10 +2,17 @@
 import { h, render } from '../core/dom.js';
 import { signIn } from '../core/signing.js';
 
-/** Only addresses of this server: one that begins with two slashes is another's. */
-const next = (query) => {
-  const asked = query.get('next') ?? '/';
-  return /^\/(?![/\\])/.test(asked) ? asked : '/';
+/**
+ * Only addresses of this server, judged as the browser reads them: it drops tabs and line breaks, and takes what begins
+ * with two slashes for another server's. The whole address, since a path may begin with two slashes again.
+ */
+export const next = (query) => {
+  try {
+    const asked = new URL(query.get('next') ?? '/', location.origin);
+    return asked.origin === location.origin ? asked.href : '/';
+  } catch {
+    return '/';
+  }
 };
 
 export async function show(main, _, query) {
