@@ -145,7 +145,9 @@ public actor AccessDecider {
         return .revoked(position: position, token: token, also: also)
     }
 
-    private func append(_ events: [(schema: String, event: any Encodable)], _ now: Timestamp) throws -> Range<Position> {
+    private func append(
+        _ events: [(schema: String, event: any Encodable)], _ now: Timestamp
+    ) throws -> Range<Position> {
         var batch = RecordBatch()
         for (schema, event) in events {
             batch.append(kind: .decision, schema: schema, receivedAt: now, json: try AccessEvent.json(event))

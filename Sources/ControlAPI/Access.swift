@@ -103,9 +103,8 @@ public struct AccessPolicy: Sendable {
             sessions.end(cookie)
             return nil
         }
-        // Browsers send a host's cookies to every port of it (RFC 6265, 8.5), so that the cookie alone proves nothing: a
-        // server beside us may have it. The other half is kept by our pages' origin, and cookies of foreign pages' making
-        // do not come with it.
+        // Browsers send a host's cookies to every port of it (RFC 6265, 8.5): another server on this host may have the
+        // cookie, so it is not enough. Only pages of our origin, port included, hold the other half.
         guard session.accepts(csrf: request.headers[.csrfToken]) else {
             if isWrite { throw Self.csrfRequired }
             return nil

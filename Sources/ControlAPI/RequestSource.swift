@@ -49,8 +49,8 @@ public struct Reachability: Sendable {
         guard isServed(authority) else {
             throw Problem(
                 .misdirectedRequest, "foreign_host",
-                "this server does not serve the name \(authority.host); if a reverse proxy does under this name, add it "
-                    + "to the setting http_hosts (REFOLD_HTTP_HOSTS=\(authority.host))")
+                "this server does not serve the name \(authority.host); if a reverse proxy does under this name, add "
+                    + "it to the setting http_hosts (REFOLD_HTTP_HOSTS=\(authority.host))")
         }
     }
 

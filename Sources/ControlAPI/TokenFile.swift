@@ -17,17 +17,31 @@ public enum TokenFile {
             defer { unlink(draft) }
             guard link(draft, path) == 0 || errno == EEXIST else { throw TokenFileError(path, "create") }
         }
-        return try load(inFolder: folder)
+        return try load(inFolder: folder, owners: [geteuid(), 0])
     }
 
-    /// - Throws: `TokenFileError` when it is missing, readable by others, or holds no token.
+    /// As a client. Root reads the token of a daemon that runs as another user; what it is given opens nothing here.
+    /// - Throws: `TokenFileError` when it is missing, of another user, readable by others, or holds no token.
     public static func load(inFolder folder: String) throws(TokenFileError) -> String {
+        try load(inFolder: folder, owners: geteuid() == 0 ? nil : [geteuid(), 0])
+    }
+
+    private static func load(inFolder folder: String, owners: Set<uid_t>?) throws(TokenFileError) -> String {
         let path = "\(folder)/token"
-        let file = open(path, O_RDONLY | O_CLOEXEC)
+        let file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard file >= 0 else { throw TokenFileError(path, "read") }
         defer { close(file) }
         var status = stat()
         guard fstat(file, &status) == 0 else { throw TokenFileError(path, "read") }
+        // Whoever wrote it knows it: it must be none of another user's making.
+        guard owners?.contains(status.st_uid) ?? true else {
+            throw TokenFileError(
+                description: "\(path) belongs to the user \(status.st_uid), who knows the token: remove it to have a "
+                    + "new one made, or chown it to the user that runs Refold")
+        }
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            throw TokenFileError(description: "\(path) is no regular file; remove it")
+        }
         guard status.st_mode & 0o077 == 0 else {
             throw TokenFileError(description: "\(path) can be read by others; run: chmod 600 \(path)")
         }

@@ -22,7 +22,8 @@ public final class PrivateMosquitto: Sendable {
         port = Self.isFree(1883) ? 1883 : Self.freePort()
         let runAs = geteuid() == 0 ? Account(named: "mosquitto", "nobody") : nil
         if geteuid() == 0, runAs == nil {
-            throw ServiceError("Mosquitto does not run as root here, and there is no user mosquitto: install its package")
+            throw ServiceError(
+                "Refold does not run Mosquitto as root, and there is no user mosquitto: install the package mosquitto")
         }
         try PrivatePostgres.makeParents(of: folder)
         try PrivateFolder.make(folder, owner: runAs)

@@ -3,9 +3,9 @@ import Foundation
 import Synchronization
 
 /// A command that the operator configured, in PostgreSQL's words (`archive_command`): run by `/bin/sh -c`, with `%p`
-/// replaced by a path, `%f` by a file name and `%%` by `%`. Neither may hold what means something to the shell, whatever
-/// file they were read from. The command gets our environment without our settings. Exit code 0 means that it is done, for good; anything else
-/// that it must be tried again.
+/// replaced by a path, `%f` by a file name and `%%` by `%`. Neither may hold what means something to the shell,
+/// whatever file it was read from. The command gets our environment without our settings. Exit code 0 means that it is
+/// done, for good; anything else that it must be tried again.
 public struct ShellCommand: Sendable {
     public let template: String
     public let timeoutSeconds: Int
@@ -88,8 +88,8 @@ public struct ShellCommand: Sendable {
         throw Failure(description: said.isEmpty ? ending : "\(ending): \(said)")
     }
 
-    /// A file name of ours has letters, digits, `.`, `-` and `_`. A path is where the operator keeps the data: spaces are
-    /// the template's to quote.
+    /// A file name of ours has letters, digits, `.`, `-` and `_`. A path is where the operator keeps the data: spaces
+    /// are the template's to quote.
     private static func check(path: String, file: String) throws(Failure) {
         func isPlain(_ byte: UInt8) -> Bool {
             switch byte {
@@ -100,11 +100,13 @@ public struct ShellCommand: Sendable {
         guard !file.isEmpty, !file.hasPrefix("-"), !file.hasPrefix("."), file.utf8.allSatisfy(isPlain) else {
             throw Failure(description: "not run: the file name \(file.debugDescription) is none of Refold's")
         }
-        guard let bad = path.unicodeScalars.first(where: { $0.value < 0x20 || $0.value == 0x7F || shellSigns.contains($0) })
-        else { return }
+        func isShells(_ scalar: Unicode.Scalar) -> Bool {
+            scalar.value < 0x20 || scalar.value == 0x7F || shellSigns.contains(scalar)
+        }
+        guard let bad = path.unicodeScalars.first(where: isShells) else { return }
         throw Failure(
-            description: "not run: the path \(path.debugDescription) holds \(String(bad).debugDescription), which the "
-                + "shell would interpret; keep the data in a folder without such characters")
+            description: "not run: the path \(path.debugDescription) holds \(String(bad).debugDescription), which "
+                + "the shell would interpret; keep the data in a folder without such characters")
     }
 
     private static let shellSigns = Set("\"'`$\\;&|<>(){}*?[]!#~".unicodeScalars)

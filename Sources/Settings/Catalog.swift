@@ -109,7 +109,9 @@ public enum SettingsCatalog {
         Setting("client_id", .string, "", "MQTT client id; made of `node` and the log's id by default"),
         Setting("username", .string, "", "user name, where the URL has none"),
         Setting("password", .secret, "", "password, where the URL has none"),
-        Setting("password_file", .string, "", "file whose first line is the password; a bare name: a systemd credential"),
+        Setting(
+            "password_file", .string, "",
+            "file whose first line is the password; a bare name: a systemd credential"),
         Setting("ca_file", .string, "", "PEM file of the authorities to trust; the system's by default"),
         Setting("cert_file", .string, "", "PEM file of our client certificate"),
         Setting("key_file", .string, "", "PEM file of its key"),

@@ -239,7 +239,7 @@ public struct Settings: Sendable {
         }
     }
 
-    /// As a parameter: libpq's URLs may name several hosts, which other parsers do not read (PostgreSQL manual, 34.1.1).
+    /// As a parameter: libpq's URLs may name several hosts (PostgreSQL manual, 34.1.1), which other parsers refuse.
     static func adding(password: String, to url: String) -> String {
         let hex = Array("0123456789ABCDEF".utf8)
         let escaped = password.utf8.flatMap { byte -> [UInt8] in

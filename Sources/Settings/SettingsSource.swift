@@ -10,6 +10,13 @@ public struct ResolvedSetting: Sendable {
     /// `--broker-url`, `REFOLD_BROKER_URL`, `MQTT_BROKER_URL`, `refold.yaml`, `default`.
     public let origin: String
 
+    /// The value is a password, or a URL with one, on the command line, where every user of the machine can read it.
+    public var isExposed: Bool {
+        guard setting.isSecret, origin.hasPrefix("--"), !text.isEmpty else { return false }
+        guard let url = URLComponents(string: text), url.host != nil else { return !text.contains("://") }
+        return url.password != nil || url.queryItems?.contains { $0.name == "password" } ?? false
+    }
+
     /// What may be shown: passwords, and URLs that may hold one, are masked.
     public var shown: String {
         guard setting.isSecret, !text.isEmpty else { return text }

@@ -58,6 +58,9 @@ public final class SnapshotFolder: Sendable {
         for (name, end) in try ends() { try body(open(name, end)) }
     }
 
+    /// Whether a file of this name is a snapshot.
+    public static func isSnapshot(name: String) -> Bool { SnapshotFormat.end(name: name) != nil }
+
     /// By their names alone.
     private func ends() throws -> [(name: String, end: Position)] {
         let ends = try names().compactMap { name in SnapshotFormat.end(name: name).map { (name: name, end: $0) } }

@@ -69,6 +69,36 @@ import Testing
         }
     }
 
+    /// The first token closed `/metrics` without a word.
+    @Test func theFirstTokenSaysWhatItChanges() async throws {
+        try await withServer { refold in
+            let create = ["token", "create", "--role", "viewer", "--all-tenants", "--name"]
+            let first = try await refold(create + ["a"])
+            #expect(first.code == 0 && first.out == "refold_secret_of_a\n")
+            for text in ["every read needs one, /metrics included", "credentials_file"] {
+                #expect(first.err.contains(text))
+            }
+            let second = try await refold(create + ["b"])
+            #expect(second.code == 0 && !second.err.contains("/metrics"))
+        }
+    }
+
+    /// `--http 0.0.0.0:PORT` served tokens in plain HTTP without a word.
+    @Test func whatIsReachedFromElsewhereNeedsADeclaredProxy_F29() async throws {
+        let folder = FileManager.default.temporaryDirectory.path + "/refold-exposed-\(UUID().uuidString)"
+        for address in ["0.0.0.0:0", "[::]:0", "10.9.8.7:0"] {
+            let refused = try await Self.refold(["run", "--data", folder, "--http", address], http: "127.0.0.1:1")
+            #expect(refused.code == 2 && refused.err.contains("http_proxies"), "\(refused)")
+        }
+        #expect(!FileManager.default.fileExists(atPath: folder))
+        let check = ["config", "check", "--http", "0.0.0.0:7480", "--set"]
+        let declared = try await Self.refold(check + ["http_proxies=10.0.0.0/8"], http: "127.0.0.1:1")
+        #expect(declared.code == 0, "\(declared)")
+        for wrong in ["http_proxies=10.0.0.0/99", "http_hosts=a/b"] {
+            #expect(try await Self.refold(check + [wrong], http: "127.0.0.1:1").code == 2)
+        }
+    }
+
     @Test func statusForPeopleAndPrograms() async throws {
         try await withServer { refold in
             let people = try await refold(["status"])

@@ -44,6 +44,18 @@ import Testing
         }
     }
 
+    /// The mode was checked, the owner was not.
+    @Test func aTokenOfAnotherUsersMakingIsNotBelieved_F32() throws {
+        try withFolder {
+            let token = try TokenFile.loadOrCreate(inFolder: folder)
+            guard geteuid() == 0 else { return }
+            chown(folder + "/token", 5, 60)
+            let error = #expect(throws: TokenFileError.self) { try TokenFile.loadOrCreate(inFolder: folder) }
+            #expect(error?.description.contains("belongs to the user 5") == true)
+            #expect(try TokenFile.load(inFolder: folder) == token, "root is a client of other users' daemons")
+        }
+    }
+
     @Test func aFolderThatIsMissingIsAnError() {
         #expect(throws: TokenFileError.self) { try TokenFile.loadOrCreate(inFolder: folder + "/missing") }
     }

@@ -166,6 +166,29 @@ struct ArchiveTests {
         log.close()
     }
 
+    /// A foreign data folder put `x; touch INJECTED; #.seg` into the shell of `restore_command`.
+    @Test(arguments: [
+        (0, 1, "x; touch INJECTED; #.seg"), (0, 1, "../../../etc/passwd"), (0, 1, "00000000000000000001.seg"),
+        (0, 1, ""), (0, 1, "00000000000000000000.seg\n"), (5, 2, "00000000000000000005.seg"),
+    ])
+    func removedSegmentsHaveTheLogsNames_F31(base: UInt64, end: UInt64, name: String) throws {
+        let folder = TemporaryDirectory()
+        let log = try open(folder)
+        try log.add("x", at: clock.now())
+        log.close()
+        let line = RemovedSegment(
+            name: name, base: base, end: end, bytes: 1, firstTime: "", lastTime: "", root: nil, archived: true,
+            decisions: 1)
+        try (JSONEncoder().encode(line) + Data("\n".utf8)).write(to: URL(fileURLWithPath: folder.path + "/removed"))
+        let other = try ReadOnlyLog(directory: folder.path)
+        let asked = Mutex<[String]>([])
+        other.setRestorer(SegmentRestorer { _, name in asked.withLock { $0.append(name) } })
+        #expect { try other.removedSegments() } throws: { ($0 as? LogError)?.code == .corrupt }
+        _ = other.horizon
+        _ = try? payloads(other, atLeast: 1 << 20)
+        #expect(asked.withLock { $0 } == [])
+    }
+
     @Test func aCrashBetweenTheNoteAndTheRemovalLosesNothing() throws {
         let folder = TemporaryDirectory(), archive = Archive()
         var log = try open(folder)

@@ -2,6 +2,10 @@ import Foundation
 import TestSupport
 import Testing
 
+#if canImport(FoundationNetworking)
+import FoundationNetworking
+#endif
+
 /// The pages in a real browser, against the real daemon.
 @Suite(.serialized) struct PagesTests {
     /// Light and dark, wide and narrow: nothing is cut off, unreadable, nameless, asked of another server, or run.
@@ -37,6 +41,46 @@ import Testing
             let outside = try await browser.requests().filter { $0.hasPrefix("http") && !$0.hasPrefix(site.root) }
             #expect(outside == [], "\(name)")
         }
+    }
+
+    /// `next` sent the browser to another server, since it drops tabs and line breaks.
+    @Test func aLoginLeadsNowhereElse_F14() async throws {
+        let site = try await Site(), browser = try await Chromium()
+        for next in [
+            "/%09/evil.test", "/%0a/evil.test", "/%0d/evil.test", "//evil.test", "/.//evil.test", "/%5cevil.test",
+            "https://evil.test", "javascript:alert(1)",
+        ] {
+            try await browser.open(site.root + "/login?next=" + next)
+            try await browser.until("document.activeElement?.id === 'token'")
+            try await browser.type(site.token)
+            try await browser.press(Chromium.Key.enter)
+            try await browser.until("location.pathname !== '/login'")
+            let origin: String = try await browser.evaluate("return location.origin")
+            #expect(origin == site.root, "\(next)")
+        }
+    }
+
+    /// A server on another port of the host got the cookie, and was admin with it.
+    @Test func theCookieAloneOpensNothing_F17() async throws {
+        let site = try await Site()
+        try await site.api("POST", "/tokens", ["name": "closes-reads", "role": "viewer"])
+        let browser = try await site.browser()
+        let cookies = try await browser.cookies()
+        let session = try #require(cookies.first { $0.name.hasPrefix("refold_session_") })
+        func status(_ headers: [String: String]) async throws -> Int {
+            var request = URLRequest(url: URL(string: site.root + "/api/v1/status")!)
+            request.httpShouldHandleCookies = false
+            for (name, value) in headers { request.setValue(value, forHTTPHeaderField: name) }
+            let (_, response) = try await URLSession.shared.data(for: request)
+            return (response as? HTTPURLResponse)?.statusCode ?? 0
+        }
+        let cookie = "\(session.name)=\(session.value)"
+        #expect(try await status(["Cookie": cookie]) == 401)
+        let half: String = try await browser.evaluate("return localStorage.getItem('session')")
+        #expect(try await status(["Cookie": cookie, "X-CSRF-Token": half]) == 200)
+        // A second page of the same origin is signed in, and follows the stream.
+        try await site.open("/", in: browser)
+        try await browser.until("document.querySelector('header').innerText.includes('admin')")
     }
 
     /// From signing in to an aborted campaign without a pointer.

@@ -160,6 +160,33 @@ import Testing
         #expect(try run("restore", target, "--data", folder + "/other").code == 2)
     }
 
+    /// A backup that named a file `token` made its maker the restored daemon's admin.
+    @Test(arguments: [
+        "token", "refold.yaml", "../token", "log/../../token", "log/x;id.seg", "snapshots/a", "mosquitto/password",
+    ])
+    func aBackupBringsNothingButTheLog_F31(name: String) throws {
+        defer { cleanUp() }
+        try withLog(50) { _ in }
+        let target = folder + "/backup"
+        #expect(try run("backup", target, "--data", data).code == 0)
+        let text = Data("0123456789abcdef0123456789abcdef\n".utf8)
+        try FileManager.default.createDirectory(atPath: target + "/mosquitto", withIntermediateDirectories: true)
+        try? text.write(to: URL(fileURLWithPath: "\(target)/\(name)"))
+        let manifest = URL(fileURLWithPath: target + "/backup.json")
+        var object = try #require(try objects(
+            String(decoding: try Data(contentsOf: manifest), as: UTF8.self).replacing("\n", with: "")).first)
+        var files = object["files"] as? [[String: Any]] ?? []
+        files.append([
+            "name": name, "bytes": text.count,
+            "sha256": "2fb1e9a0d2a0b4ac7a5a2b3f0a6d1f8f5d9f1c6e7b8a9d0c1e2f3a4b5c6d7e8f",
+        ])
+        object["files"] = files
+        try JSONSerialization.data(withJSONObject: object).write(to: manifest)
+        let result = try run("restore", target, "--data", folder + "/new")
+        #expect(result.code == 1 && result.error.contains("which no backup of Refold holds"), "\(result)")
+        #expect(!FileManager.default.fileExists(atPath: folder + "/new/token"))
+    }
+
     private func records(_ source: any LogSource, _ end: UInt64) throws -> [[UInt8]] {
         let reader = try source.reader(from: Position(0)), block = EventBlock()
         var found: [[UInt8]] = []

@@ -64,6 +64,48 @@ private func problems(
         #expect(try await settings(yaml: yaml).data == "./data")
     }
 
+    /// Behind nginx every path was 421, and the text spoke of a setting that did not exist.
+    @Test func proxiesAreDeclared_core63083() async throws {
+        let none = try await settings()
+        #expect(none.httpHosts == [] && none.httpProxies == [])
+        let some = try await settings(
+            yaml: "http_hosts: [fleet.example, 'fleet.example:8443']\nhttp_proxies: 10.0.0.0/8\n")
+        #expect(some.httpHosts == ["fleet.example", "fleet.example:8443"] && some.httpProxies == ["10.0.0.0/8"])
+        let variable = try await settings(environment: ["REFOLD_HTTP_HOSTS": "a.example, b.example"])
+        #expect(variable.httpHosts == ["a.example", "b.example"])
+    }
+
+    /// `ps` shows what stands on a command line.
+    @Test func passwordsComeFromFilesAndCredentials_F23() async throws {
+        let folder = NSTemporaryDirectory() + "refold-secrets-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        try "p@ss w/rd&\n".write(toFile: folder + "/db", atomically: true, encoding: .utf8)
+        let flags = ["database.password_file": folder + "/db", "database.url": "postgresql://refold@a,b:5/fleet"]
+        #expect(try await settings(flags: flags).databaseURL
+            == "postgresql://refold@a,b:5/fleet?password=p%40ss%20w%2Frd%26")
+        var more = flags
+        more["database.url"] = "postgresql://h/x?sslmode=require"
+        #expect(try await settings(flags: more).databaseURL?.hasSuffix("?sslmode=require&password=p%40ss%20w%2Frd%26")
+            == true)
+        #expect(try await problems(flags: ["database.password_file": folder + "/db"])
+            .contains("database.password_file is set without database.url"))
+        more["database.password_file"] = folder + "/missing"
+        #expect(try await problems(flags: more).contains("database.password_file"))
+        for (key, value, isExposed) in [
+            ("database.url", "postgresql://u:p@h/x", true), ("database.url", "postgresql://u@h/x", false),
+            ("database.url", "postgresql:///x?host=h&password=p", true), ("broker.url", "mqtt://u:p@h", true),
+            ("broker.url", "mqtt://h", false),
+        ] {
+            let given = try await settings(flags: [key: value]).resolved.filter(\.isExposed).map(\.setting.key)
+            #expect(given == (isExposed ? [key] : []), "\(value)")
+            let variable = "REFOLD_" + key.uppercased().replacing(".", with: "_")
+            #expect(try await settings(environment: [variable: value]).resolved.allSatisfy { !$0.isExposed })
+        }
+        #expect(try readSecret("db", environment: ["CREDENTIALS_DIRECTORY": folder]) == "p@ss w/rd&")
+        #expect(throws: SettingsError.self) { try readSecret("db", environment: [:]) }
+    }
+
     @Test func severalBrokers() async throws {
         let all = try await settings(yaml: """
             brokers:

@@ -100,6 +100,16 @@ public final class Chromium: Sendable {
         try await log("browser").filter { $0.level == "SEVERE" }.map(\.message)
     }
 
+    public struct Cookie: Decodable, Sendable {
+        public let name: String
+        public let value: String
+    }
+
+    /// The cookies of the page that is shown, those that its scripts cannot read included.
+    public func cookies() async throws -> [Cookie] {
+        try Self.value(try await Self.ask("GET", port, "/session/\(session)/cookie", nil))
+    }
+
     /// The addresses of all requests since it was last asked.
     public func requests() async throws -> [String] {
         struct Line: Decodable {

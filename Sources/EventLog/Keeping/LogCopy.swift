@@ -53,6 +53,17 @@ public struct FileCopier: Sendable {
     }
 }
 
+/// What a copy of a log folder may hold. Names in a copy's list are from outside.
+public enum LogCopyFiles {
+    /// A segment by the name that the log gives it, or one of the small files beside the segments.
+    public static func isKnown(_ name: String) -> Bool {
+        LogFormat.segmentBase(name: name) != nil || [
+            CheckpointFile.name, CheckpointFile.frontierName, RemovedSegments.fileName, Archiver.fileName,
+            LossBook.fileName,
+        ].contains(name)
+    }
+}
+
 extension ReadOnlyLog {
     /// Copies the log into a folder that has no segments yet: every event that is durable when it is called, and the
     /// signed checkpoint of before, while a writer may go on appending, packing and removing. What is behind the end is

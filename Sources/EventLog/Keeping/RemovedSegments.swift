@@ -59,9 +59,9 @@ final class RemovedSegments: Sendable {
                     + "was removed is then not fetched from the archive any more")
             }
             guard segment.isSound else {
-                throw LogError(.corrupt, "\(file.path) names \(segment.name.debugDescription) for the segment of positions "
-                    + "\(segment.base) to \(segment.end), which no log of ours does: nothing in it is believed; restore it "
-                    + "from a backup that you trust, or delete it")
+                throw LogError(.corrupt, "\(file.path) names \(segment.name.debugDescription) for the segment of "
+                    + "positions \(segment.base) to \(segment.end), which is not its name in any log: nothing in the "
+                    + "file is used; restore it from a backup that you trust, or delete it")
             }
             // Noted twice when the power failed before the file was deleted.
             if names.insert(segment.name).inserted { segments.append(segment) }

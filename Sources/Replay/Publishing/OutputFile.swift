@@ -23,7 +23,8 @@ final class OutputFile {
             descriptor = 1
             return
         }
-        descriptor = open(path + ".part", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        // It holds what devices sent: its owner says who else may read it.
+        descriptor = open(path + ".part", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else {
             throw ReplayError(.usage, "cannot write \(path): \(String(cString: strerror(errno)))")
         }

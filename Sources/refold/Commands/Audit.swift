@@ -64,7 +64,7 @@ struct AuditOptions: ParsableArguments {
 
     private func write(_ bytes: [UInt8], to path: String) throws {
         do {
-            try Data(bytes).write(to: URL(fileURLWithPath: path), options: .atomic)
+            try writePrivately(bytes, to: path)
         } catch {
             throw ReplayError(.usage, "cannot write \(path): \(error.localizedDescription)")
         }

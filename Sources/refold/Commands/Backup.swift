@@ -34,6 +34,7 @@ struct BackupCommand: ParsableCommand {
     ) throws {
         let problems = try DataBackup.problems(of: folder, manifest)
         let bytes = manifest.files.reduce(0) { $0 + $1.bytes }
+        let hasKey = manifest.files.contains { $0.name == LogKey.name }
         let snapshot = manifest.files.first { $0.name.hasSuffix(".snapshot") }?.name
         if json {
             var object: [String: Any] = [
@@ -41,6 +42,7 @@ struct BackupCommand: ParsableCommand {
                 "files": manifest.files.count, "bytes": bytes, "sound": problems.isEmpty, "problems": problems,
             ]
             object["snapshot"] = snapshot
+            object["signing_key"] = hasKey
             print(jsonLine(object))
         } else {
             print("\(verb): positions \(manifest.first) to \(manifest.end), \(manifest.files.count) files, "
@@ -56,7 +58,8 @@ struct RestoreCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "restore", abstract: "Make a new data folder from a backup.",
         discussion: """
-            Every file must be what backup.json says; then the log and the snapshot are read and verified. refold run \
+            Every file must be what backup.json says, and one that a backup of Refold holds: the log's, its signing \
+            key, a snapshot; never a token. Then the log and the snapshot are read and verified. refold run \
             on the new folder goes on behind the backup's last event, under the same log id: never beside the daemon \
             that it was taken from. Tables that are ahead of it must be made anew (drop schema refold cascade). Exit \
             code 1 when the backup is damaged.
@@ -68,6 +71,11 @@ struct RestoreCommand: ParsableCommand {
     func run() throws {
         try backing {
             let manifest = try DataBackup.restore(folder, to: data)
+            // It is the log's: without it nothing is signed any more. What comes with it is said.
+            if manifest.files.contains(where: { $0.name == LogKey.name }) {
+                printError("the log's signing key (\(LogKey.name)) comes from the backup: whoever can read the backup "
+                    + "can sign for this log. The data folder's token is made anew at the first start")
+            }
             try BackupCommand.report(manifest, in: data, "restored", json: json)
         }
     }

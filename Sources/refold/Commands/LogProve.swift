@@ -64,7 +64,7 @@ struct LogProve: ParsableCommand {
             let bytes = file.bytes
             summary["bytes"] = bytes.count
             if let output {
-                try writeFile(bytes, to: output)
+                try writePrivately(bytes, to: output)
                 summary["output"] = output
             } else if json {
                 summary["proof_base64"] = Data(bytes).base64EncodedString()
@@ -222,7 +222,7 @@ struct LogExportTiles: ParsableCommand {
                 if made.insert(folder).inserted {
                     try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
                 }
-                try writeFile(bytes, to: path)
+                try writePrivately(bytes, to: path)
                 files += 1
             }
             bar?.clear()
@@ -273,8 +273,4 @@ private func readFile(_ path: String, bytesMax: Int) throws -> [UInt8] {
         bytes += more
     }
     return bytes
-}
-
-private func writeFile(_ bytes: [UInt8], to path: String) throws {
-    try Data(bytes).write(to: URL(fileURLWithPath: path), options: .atomic)
 }

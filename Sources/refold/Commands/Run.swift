@@ -31,6 +31,11 @@ struct Run: AsyncParsableCommand {
             level: settings.loggingLevel, format: settings.loggingFormat,
             screen: notes.map { (settings.data, $0) })
         let logger = Logger(label: "refold")
+        for setting in settings.resolved where setting.isExposed {
+            logger.warning(
+                "a password is on the command line, where ps shows it; use a password_file or a variable",
+                metadata: ["setting": "\(setting.setting.key)"])
+        }
         let signals = Signals()
         let startedAt = ContinuousClock.now
 

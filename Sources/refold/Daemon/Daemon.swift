@@ -64,6 +64,12 @@ final class Daemon: Sendable {
             throw StartError(
                 "cannot create the data folder \(settings.data): \(error.localizedDescription)", exitCode: 2)
         }
+        var folder = stat()
+        if stat(settings.data, &folder) == 0, folder.st_uid != geteuid(), folder.st_uid != 0 {
+            logger.warning(
+                "the data folder belongs to another user, who can change what Refold believes; chown it",
+                metadata: ["data": "\(settings.data)", "owner": "\(folder.st_uid)"])
+        }
         // The log first: its lock says whether the folder, private services included, is ours.
         var options = FileLogOptions()
         options.segmentBytes = settings.segmentBytes

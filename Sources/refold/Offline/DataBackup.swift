@@ -107,9 +107,10 @@ enum DataBackup {
         let disk = PosixFileSystem(), copier = FileCopier()
         for folder in ["", "/log", "/snapshots"] { try disk.makeDirectory(dataFolder + folder) }
         for file in manifest.files {
-            // Names are from outside: they must stay in the folder.
-            guard !file.name.hasPrefix("/"), !file.name.split(separator: "/").contains("..") else {
-                throw BackupError("\(path) names \(file.name), which is outside of the backup", code: 1)
+            // Names are from outside. A `token`, or settings, would be the backup's maker's.
+            guard isKnown(file.name) else {
+                throw BackupError("\(path) names \(file.name.debugDescription), which no backup of Refold holds: "
+                    + "\(dataFolder) is incomplete: delete it, and use a backup that you trust", code: 1)
             }
             let target = "\(dataFolder)/\(file.name)"
             let found = try copier.copy("\(folder)/\(file.name)", to: target, name: file.name)
@@ -121,6 +122,17 @@ enum DataBackup {
         }
         for folder in ["/log", "/snapshots", ""] { try disk.synchronizeDirectory(dataFolder + folder) }
         return manifest
+    }
+
+    private static func isKnown(_ name: String) -> Bool {
+        if [LogKey.name, LogKey.publicName].contains(name) { return true }
+        let parts = name.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
+        guard parts.count == 2 else { return false }
+        switch parts[0] {
+        case "log": return LogCopyFiles.isKnown(parts[1])
+        case "snapshots": return SnapshotFolder.isSnapshot(name: parts[1])
+        default: return false
+        }
     }
 
     /// What is wrong with the log and the snapshots of a folder that was copied; nothing when all is well.
