@@ -127,7 +127,7 @@ let package = Package(
         // a world in which everything fails, by a seed
         .target(
             name: "Simulation",
-            dependencies: ["EventModel", "CampaignRules", "Campaigns", "EventLog", "Projections", "Projecting"],
+            dependencies: ["EventModel", "CampaignRules", "Campaigns", "EventLog", "Ingest", "Projections", "Projecting"],
             swiftSettings: optimisedSwift),
         .executableTarget(name: "RefoldSim", dependencies: ["Simulation"]),
 

@@ -27,7 +27,9 @@ extension BrokerConnection {
         event.sessionExpirySeconds = connack?.sessionExpirySeconds
         if unseen { event.unseenAttempt = true }
         write(.connected, event, to: session)
-        if settings.adoptsSession, isPresent { write(.sessionAdopted, BrokerEvent(clientID: settings.clientID), to: session) }
+        if settings.adoptsSession, isPresent {
+            write(.sessionAdopted, BrokerEvent(clientID: settings.clientID), to: session)
+        }
         status.withLock { status in
             status.state = .connected
             status.sessionPresent = isPresent
@@ -50,7 +52,8 @@ extension BrokerConnection {
         } else if let text = subscribe(session, isPresent: isPresent) {
             return .lost(reason: "cannot subscribe: \(text)", code: nil)
         }
-        return commit(session)
+        // The events become durable together with the first redeliveries, which came with the CONNACK.
+        return nil
     }
 
     /// What the log says of the processes before this one, once.
@@ -72,10 +75,10 @@ extension BrokerConnection {
         }
     }
 
-    /// Credits the devices for the time since the last record of the process before this one.
+    /// Credits the devices for the time in which the processes before this one read nothing.
     func credit(_ known: SessionHistory) {
-        guard let last = known.lastRecordAt else { return }
-        let (away, overflow) = wallClock().microseconds.subtractingReportingOverflow(last.microseconds)
+        guard let since = known.awaySince else { return }
+        let (away, overflow) = wallClock().microseconds.subtractingReportingOverflow(since.microseconds)
         absence.begin(awayMicros: overflow ? 0 : away, at: steadyMicros(), gate)
     }
 

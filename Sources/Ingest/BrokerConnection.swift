@@ -17,8 +17,8 @@ import Musl
 ///
 /// Invariant: `MQTTSession.write` is never called while a message is in the inbox that is not durable.
 ///
-/// `@unchecked Sendable`: `status` is behind a mutex, flags are atomic, `drains` is behind a mutex; all else is touched by
-/// the connection's own thread only, which `start` begins once.
+/// `@unchecked Sendable`: `status` and `drains` are behind mutexes, flags are atomic; all else is touched by the
+/// connection's own thread only, which `start` begins once.
 final class BrokerConnection: @unchecked Sendable {
     let settings: BrokerSettings
     let gate: Gate
@@ -87,7 +87,9 @@ final class BrokerConnection: @unchecked Sendable {
         self.onFatal = onFatal
         status = Mutex(BrokerStatus(settings))
         keeper = SessionKeeper(
-            broker: settings.name, clientID: settings.clientID, history: history, adopts: settings.adoptsSession)
+            broker: settings.name, clientID: settings.clientID, history: history,
+            // No other log makes client ids of this log's id.
+            adopts: settings.adoptsSession || logID.map { settings.clientID.hasSuffix($0.prefix(12)) } ?? false)
         backoff = Backoff(settings.backoff)
         usesV5 = settings.protocolPreference != .v311
         // Without one (no descriptors left) a stop is noticed at the end of the poll, 500 ms later.

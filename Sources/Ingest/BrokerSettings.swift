@@ -56,7 +56,8 @@ public struct BrokerSettings: Sendable, Equatable {
     public var backoff = Backoff.Settings()
     /// Takes over a session that the broker has under our client id and that the log does not know.
     public var adoptsSession = false
-    /// Subscribes to Mosquitto's count of dropped messages and its version too. Off for brokers that hang up on a refused subscription.
+    /// Subscribes to Mosquitto's count of dropped messages and its version too. Off for brokers that hang up on a
+    /// refused subscription.
     public var watchesDropCounter = true
 
     public init(name: String, host: String, port: Int, clientID: String, tls: TLS? = nil) {

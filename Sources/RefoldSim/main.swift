@@ -1,5 +1,6 @@
 // refold-sim: runs simulated worlds by their seeds. Exit 0: every invariant held. 1: one did not. 2: wrong usage.
 // refold-sim campaigns: histories of campaigns by their seeds, in the same way.
+// refold-sim sessions: persistent sessions at brokers that fail in their ways.
 // refold-sim abort-quality: how good the rule is that ends campaigns, as tables.
 
 import Glibc
@@ -19,6 +20,11 @@ let usage = """
 
       histories of campaigns among devices that fail in every way
       --plant NAME   \(CampaignPlant.allCases.map(\.rawValue).joined(separator: ", "))
+
+    usage: refold-sim sessions [--seed N | --seeds A..B] [--plant NAME] [--quiet]
+
+      persistent MQTT sessions at three kinds of brokers, with kills, lost state and changed client ids
+      --plant NAME   \(SessionPlant.allCases.map(\.rawValue).joined(separator: ", "))
 
     usage: refold-sim abort-quality [--seed N] [--effort SHARE]
 
@@ -85,6 +91,47 @@ var arguments = CommandLine.arguments.dropFirst()
     exit(broken > 0 ? 1 : 0)
 }
 
+/// Sessions, one seed after the other; stops at the first whose invariants do not hold.
+@MainActor func runSessions() -> Never {
+    var seeds: ClosedRange<UInt64> = 1...1, plant: SessionPlant?, isQuiet = false
+    while let argument = arguments.popFirst() {
+        switch argument {
+        case "--seed", "--seeds":
+            let ends = value(of: argument).split(separator: ".").map { UInt64($0) }
+            guard let first = ends.first ?? nil, let last = ends.last ?? nil, first <= last, ends.count <= 2 else {
+                fail("--seeds takes A..B")
+            }
+            seeds = first...last
+        case "--plant":
+            let name = value(of: argument)
+            guard let known = SessionPlant(rawValue: name) else { fail("there is no plant \(name)") }
+            plant = known
+        case "--quiet": isQuiet = true
+        default: fail("unknown argument \(argument)")
+        }
+    }
+    var sum = SessionSummary()
+    let clock = ContinuousClock(), start = clock.now
+    for seed in seeds {
+        var options = SessionWorldOptions(seed: seed, plant: plant)
+        let verdict = SessionWorld(options).run()
+        sum = sum + verdict.summary
+        if let violation = verdict.violation {
+            options.isRecording = true
+            for line in SessionWorld(options).run().lines.suffix(200) { print("  \(line)") }
+            print("seed \(seed) FAILED \(violation)")
+            exit(1)
+        }
+        if !isQuiet { print("seed \(seed) trace \(hex(verdict.summary.trace)) held") }
+    }
+    print("\(sum) in \(clock.now - start)")
+    exit(0)
+}
+
+if arguments.first == "sessions" {
+    arguments.removeFirst()
+    runSessions()
+}
 if arguments.first == "campaigns" {
     arguments.removeFirst()
     runCampaigns()

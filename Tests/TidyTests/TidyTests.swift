@@ -94,7 +94,7 @@ struct LayeringTests {
             "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "WebPages", "Queries", "Hummingbird",
             "HummingbirdCore", "HTTPTypes", "NIOCore", "ServiceLifecycle", "Logging",
         ],
-        "Simulation": ["EventModel", "CampaignRules", "Campaigns", "EventLog", "Projections", "Projecting"],
+        "Simulation": ["EventModel", "CampaignRules", "Campaigns", "EventLog", "Ingest", "Projections", "Projecting"],
         "RefoldSim": ["Simulation"],
         "FleetSimulator": ["EventModel", "Threading", "CMosquitto", "COpenSSL", "CPlatform"],
     ]

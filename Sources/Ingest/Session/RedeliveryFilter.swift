@@ -9,24 +9,21 @@ import FoundationEssentials
 /// identical heartbeats under ids that begin again look the same. A message is suppressed only if all of this holds:
 ///
 /// - DUP is set, QoS is 1, and packet id, topic and payload are those of a recorded delivery of this session.
-/// - That delivery can still be unacknowledged: it is the last one under its id, it is among the last `deliveriesMax`,
+/// - That delivery can still be unacknowledged: it is the last one under its id, among the last `deliveriesMax`,
 ///   and the broker has not resumed the session since without delivering it again.
 /// - The broker is still redelivering: no new message and no SUBACK has come since the CONNACK, and fewer than
 ///   `redeliveriesMax` messages. Brokers redeliver first (MQTT 5.0, 4.4), so what comes later is new.
 /// - The broker keeps packet ids over connections: it says that it is Mosquitto, or the first message does not have
 ///   the id 1. RabbitMQ and NATS deliver again under new ids and count from 1 in each connection.
 /// - No attempt to connect went unanswered since: a connection that recorded nothing may have been sent new messages.
+///   For the same reason a resumed connection that ended before its SUBACK leaves only what it delivered itself.
 ///
 /// In every other case the message is recorded: at-least-once allows a duplicate, nothing allows a loss.
 ///
 /// Nothing is kept in steady state: the filter is read back from the log when the first DUP arrives after a resume,
 /// which also covers a restart of the process.
-public struct RedeliveryFilter: Sendable {
-    /// Deliveries that can be unacknowledged at once: the default Receive Maximum.
-    static let deliveriesMax = 16_384
-    /// Where a broker redelivers more than this, packet ids of the last `deliveriesMax` deliveries have come round.
-    static let redeliveriesMax = 65_535 - deliveriesMax
-
+struct RedeliveryFilter: Sendable {
+    private let limits: PacketIDLimits
     /// Recorded deliveries that can be unacknowledged, by packet id.
     private var deliveries: [UInt16: Digest]
     private let keepsPacketIDs: Bool
@@ -36,23 +33,28 @@ public struct RedeliveryFilter: Sendable {
 
     var count: Int { deliveries.count }
 
-    init(deliveries: [UInt16: Digest], keepsPacketIDs: Bool) {
-        self.deliveries = deliveries
-        self.keepsPacketIDs = keepsPacketIDs
-    }
-
     /// Reads the deliveries of the session `clientID` at `broker` back. Blocks on disk reads.
-    public static func refill(from log: any LogSource, broker: String, clientID: String) throws -> RedeliveryFilter {
-        var walk = DeliveryWalk(clientID: clientID)
+    static func refill(
+        from log: any LogSource, broker: String, clientID: String, limits: PacketIDLimits
+    ) throws -> RedeliveryFilter {
+        var walk = DeliveryWalk(clientID: clientID, limits: limits)
         try LogTail.scan(
-            log, broker: broker, restart: { walk = DeliveryWalk(clientID: clientID) }, isEnough: { walk.isEnough }
+            log, broker: broker, restart: { walk = DeliveryWalk(clientID: clientID, limits: limits) },
+            isEnough: { walk.isEnough }
         ) { try walk.note($0) }
         return RedeliveryFilter(
-            deliveries: walk.unacknowledged, keepsPacketIDs: walk.version?.hasPrefix("mosquitto version") ?? false)
+            limits: limits, deliveries: walk.unacknowledged,
+            keepsPacketIDs: walk.version?.hasPrefix("mosquitto version") ?? false)
+    }
+
+    private init(limits: PacketIDLimits, deliveries: [UInt16: Digest], keepsPacketIDs: Bool) {
+        self.limits = limits
+        self.deliveries = deliveries
+        self.keepsPacketIDs = keepsPacketIDs || IngestFaults.isPlanted(.trustsAnyPacketID)
     }
 
     /// What comes from now on is new.
-    mutating func close() { isOpen = false }
+    mutating func close() { isOpen = IngestFaults.isPlanted(.matchesForEver) }
 
     /// Whether this arrival is a redelivery of a recorded message. Call it for each QoS 1 arrival, in order.
     mutating func recognises(_ record: RecordView, _ hasher: SHA256) -> Bool {
@@ -71,9 +73,21 @@ public struct RedeliveryFilter: Sendable {
             if record.packetID == 1, !keepsPacketIDs { close() }
         }
         redeliveries += 1
-        if !record.flags.contains(.duplicate) || redeliveries > Self.redeliveriesMax { close() }
+        if !record.flags.contains(.duplicate) || redeliveries > limits.redeliveriesMax { close() }
         return isOpen
     }
+}
+
+/// How far packet ids prove something. Other numbers than MQTT's are for simulations, in which ids come round soon.
+package struct PacketIDLimits: Sendable {
+    /// Packet ids are 1 to this (MQTT 5.0, 2.2.1).
+    package var ids = 65_535
+    /// Deliveries that can be unacknowledged at once: the default Receive Maximum.
+    package var deliveriesMax = 16_384
+    /// Where a broker redelivers more than this, ids of the last `deliveriesMax` deliveries have come round.
+    var redeliveriesMax: Int { ids - deliveriesMax }
+
+    package init() {}
 }
 
 /// Walks one broker's records in the order of the log and keeps the deliveries that can be unacknowledged.
@@ -93,21 +107,29 @@ private struct DeliveryWalk {
     private var connectionStart = 0
     private var isResuming = false
     private var hasUnansweredAttempt = false
-    /// Another session of ours at this broker is being emptied: whose records these are is unknown.
-    private var isMixed = false
+    /// The records are those of another client id of ours.
+    private var isOthers = false
+    /// Sessions of earlier client ids that are being emptied beside this one: whose records these are is unknown. A
+    /// restart does not end that, only the event of its end does.
+    private var draining: Set<String> = []
     private var reusesIDsEarly = false
     private var hasSeenConnection = false
     private var isComplete = false
     private(set) var version: String?
 
-    init(clientID: String) { self.clientID = clientID }
+    private let limits: PacketIDLimits
 
-    var isEnough: Bool { isComplete || hasSeenConnection && total >= RedeliveryFilter.deliveriesMax }
+    init(clientID: String, limits: PacketIDLimits) {
+        self.clientID = clientID
+        self.limits = limits
+    }
+
+    var isEnough: Bool { isComplete || hasSeenConnection && total >= limits.deliveriesMax }
 
     var unacknowledged: [UInt16: Digest] {
         // A broker that gives an id out again at once leaves nothing to tell an old message from a new one by.
         guard !reusesIDsEarly else { return [:] }
-        let first = total - RedeliveryFilter.deliveriesMax
+        let first = IngestFaults.isPlanted(.matchesForEver) ? 0 : total - limits.deliveriesMax
         return deliveries.filter { $0.value.number >= first }.mapValues(\.digest)
     }
 
@@ -129,21 +151,26 @@ private struct DeliveryWalk {
         if schema == .identified { version = event.version }
         guard event.clientID == clientID else {
             switch schema {
-            case .connected, .draining: isMixed = true
-            case .disconnected, .sessionDrained: isMixed = false
+            case .connected: isOthers = true
+            case .disconnected: isOthers = false
+            case .draining: draining.insert(event.clientID)
+            case .sessionDrained: draining.remove(event.clientID)
             default: break
             }
             return
         }
         switch schema {
         case .connecting:
-            if hasUnansweredAttempt { forget() }
+            // The connection before ended while the broker redelivered. What it sent behind that was never read, and may
+            // be new under ids that began again.
+            if isResuming { resumed() }
+            if hasUnansweredAttempt, !IngestFaults.isPlanted(.ignoresUnansweredAttempts) { forget() }
             hasUnansweredAttempt = true
-            isMixed = false
+            isOthers = false
         case .connected:
             hasUnansweredAttempt = false
             hasSeenConnection = true
-            isMixed = false
+            isOthers = false
             if event.sessionPresent == false || event.unseenAttempt == true { forget() }
             (connectionStart, isResuming) = (total, event.sessionPresent == true)
         case .draining:
@@ -163,9 +190,9 @@ private struct DeliveryWalk {
     }
 
     private mutating func deliver(_ id: UInt16, _ digest: Digest, _ isRedelivery: Bool) {
-        guard !isMixed, id != 0 else { return }
+        guard !isOthers, draining.isEmpty, id != 0 else { return }
         if let last = deliveries[id], last.number >= connectionStart, !isRedelivery,
-            total - last.number < RedeliveryFilter.deliveriesMax
+            total - last.number < limits.deliveriesMax
         {
             reusesIDsEarly = true
         }
@@ -176,6 +203,7 @@ private struct DeliveryWalk {
     /// The broker has redelivered all that it held as unacknowledged: earlier deliveries are acknowledged.
     private mutating func resumed() {
         isResuming = false
+        guard !IngestFaults.isPlanted(.matchesForEver) else { return }
         let start = connectionStart
         deliveries = deliveries.filter { $0.value.number >= start }
     }

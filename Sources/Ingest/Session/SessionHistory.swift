@@ -2,7 +2,7 @@ import EventLog
 import EventModel
 
 /// What the log says about our sessions with one broker, from before this process.
-struct SessionHistory {
+package struct SessionHistory {
     /// One client id of ours.
     struct Session: Equatable {
         /// The broker has, or should have, this session.
@@ -13,10 +13,20 @@ struct SessionHistory {
 
     /// By client id.
     private(set) var sessions: [String: Session] = [:]
+    /// Client ids whose session the broker has, or should have.
+    package var existing: [String] { sessions.filter(\.value.exists).map(\.key) }
     /// The broker's last answer to what it is.
     private(set) var version: String?
+    /// Since when the devices' messages may have been waiting: the last record, or the one before the absence whose
+    /// backlog was still being read then.
+    package var awaySince: Timestamp? {
+        guard let last = lastRecordAt else { return nil }
+        return backlog.map { last <= $0.until ? $0.since : last } ?? last
+    }
     /// The last record of this broker that shows a connection.
-    private(set) var lastRecordAt: Timestamp?
+    private var lastRecordAt: Timestamp?
+    /// The last absence, and until when its backlog may still have been read.
+    private var backlog: (since: Timestamp, until: Timestamp)?
     private var hasMessages = false
     /// Raised and not acknowledged, oldest first.
     private(set) var alarms: [BrokerAlarm] = []
@@ -24,7 +34,7 @@ struct SessionHistory {
     /// Reads back until it has found what the log says about `clientID`, or the bound of `LogTail`.
     /// Where the log has messages of the broker but no connection (it lies further back), the
     /// session of `clientID` is taken to exist. Blocks on disk reads.
-    static func read(from log: any LogSource, broker: String, clientID: String) throws -> SessionHistory {
+    package static func read(from log: any LogSource, broker: String, clientID: String) throws -> SessionHistory {
         var history = SessionHistory()
         try LogTail.scan(
             log, broker: broker, restart: { history = SessionHistory() },
@@ -49,11 +59,11 @@ struct SessionHistory {
 
     private mutating func note(_ record: RecordView) {
         guard let (schema, event) = LogTail.event(record) else {
-            if record.kind != .connection { (lastRecordAt, hasMessages) = (record.receivedAt, true) }
-            return
+            if record.kind != .connection { hasMessages = true }
+            return noteRead(at: record.receivedAt)
         }
         // An attempt is no sign that anything was read.
-        if schema != .connecting, schema != .draining { lastRecordAt = record.receivedAt }
+        if schema != .connecting, schema != .draining { noteRead(at: record.receivedAt) }
         switch schema {
         case .connected, .sessionAdopted: sessions[event.clientID, default: Session()].exists = true
         case .subscribed: sessions[event.clientID] = Session(exists: true, filters: event.filters)
@@ -70,7 +80,30 @@ struct SessionHistory {
         }
     }
 
+    /// A longer pause between records may have been an absence, whose backlog is read from then on.
+    private mutating func noteRead(at time: Timestamp) {
+        defer { lastRecordAt = time }
+        guard let last = lastRecordAt,
+            time.microseconds.subtractingSaturated(last.microseconds) >= AbsenceCredit.absenceMicrosMin
+        else { return }
+        let since = backlog.map { last <= $0.until ? $0.since : last } ?? last
+        let away = AbsenceCredit.lifetimeMicros(ofAbsence: time.microseconds.subtractingSaturated(since.microseconds))
+        backlog = (since, Timestamp(microseconds: time.microseconds.addingSaturated(away)))
+    }
+
     private mutating func raise(_ alarm: BrokerAlarm) {
         if !alarms.contains(where: { $0.code == alarm.code }) { alarms.append(alarm) }
+    }
+}
+
+extension Int64 {
+    fileprivate func addingSaturated(_ other: Int64) -> Int64 {
+        let (sum, overflow) = addingReportingOverflow(other)
+        return overflow ? (other < 0 ? .min : .max) : sum
+    }
+
+    fileprivate func subtractingSaturated(_ other: Int64) -> Int64 {
+        let (difference, overflow) = subtractingReportingOverflow(other)
+        return overflow ? (other < 0 ? .max : .min) : difference
     }
 }

@@ -4,8 +4,8 @@ import EventModel
 /// The log's side of one session at one broker: what the log knows of it, which events record its life, and which
 /// arrivals are redeliveries. It has no socket, no clock and no thread: `BrokerConnection` and the simulation drive it.
 ///
-/// In the order of a connection's life: `willConnect` → `connected` → `examine` for each batch → `redeliveryEnded` on the
-/// first SUBACK, or on the first new message → `disconnected`.
+/// In the order of a connection's life: `willConnect` → `connected` → `examine` for each batch → `redeliveryEnded` on
+/// the first SUBACK → `disconnected`.
 package struct SessionKeeper {
     /// What a CONNACK means to the log.
     package enum Standing: Equatable {
@@ -19,8 +19,10 @@ package struct SessionKeeper {
     private let broker: String
     private let clientID: String
     private let history: (any LogSource)?
-    /// An operator said that a session unknown to the log is ours.
+    /// A session unknown to the log is ours: an operator said so, or nobody else has this client id. (A first connection
+    /// that ended before its CONNACK was recorded leaves such a session.)
     private let adopts: Bool
+    private let limits: PacketIDLimits
     private let hasher = SHA256()
 
     /// The broker has, or should have, our session. Nil before `readHistory`.
@@ -38,11 +40,15 @@ package struct SessionKeeper {
     private var lastPacketID: UInt16?
     private var gapIsPending = false
 
-    package init(broker: String, clientID: String, history: (any LogSource)?, adopts: Bool = false) {
+    package init(
+        broker: String, clientID: String, history: (any LogSource)?, adopts: Bool = false,
+        limits: PacketIDLimits = PacketIDLimits()
+    ) {
         self.broker = broker
         self.clientID = clientID
         self.history = history
         self.adopts = adopts
+        self.limits = limits
         if history == nil { expectsSession = false }
     }
 
@@ -74,14 +80,17 @@ package struct SessionKeeper {
     }
 
     /// The attempt ended after its CONNECT may have left and before a CONNACK came.
-    package mutating func wentUnanswered() { hasUnseenAttempt = true }
+    package mutating func wentUnanswered() {
+        hasUnseenAttempt = !IngestFaults.isPlanted(.ignoresUnansweredAttempts)
+    }
 
     /// - Returns: the standing, and whether an unseen attempt goes into the `connected` event.
     /// - Throws: what reading the log throws.
     package mutating func connected(sessionPresent: Bool) throws -> (standing: Standing, hadUnseenAttempt: Bool) {
         try readHistory()
         let unseen = hasUnseenAttempt
-        if sessionPresent, expectsSession == false, !adopts, let history,
+        let takesAny = adopts || IngestFaults.isPlanted(.takesUnknownSessions)
+        if sessionPresent, expectsSession == false, !takesAny, let history,
             try !SessionHistory.mentions(clientID, in: history, broker: broker)
         {
             return (.unknown, unseen)
@@ -116,7 +125,7 @@ package struct SessionKeeper {
     ) -> GateTally {
         if hasDuplicates, isResuming, filter == nil, let history {
             do {
-                filter = try RedeliveryFilter.refill(from: history, broker: broker, clientID: clientID)
+                filter = try RedeliveryFilter.refill(from: history, broker: broker, clientID: clientID, limits: limits)
             } catch {
                 // Recording twice loses nothing; stopping would.
                 onUnreadable(error)

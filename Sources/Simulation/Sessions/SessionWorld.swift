@@ -1,0 +1,338 @@
+// Devices, a broker and our processes around one persistent session. A seed decides what happens next and what fails.
+//
+// The code under test is the real one: SessionKeeper, RedeliveryFilter, SessionHistory, Gate, AbsenceCredit. Models
+// stand for the broker (three kinds, see `BrokerModel`), the connection and the process around them.
+//
+// What fails: our process (kill -9 before and after the append, before and after the PUBACK), the connection at any
+// packet, the broker (Mosquitto comes back as it was saved last, with its packet ids), reading (a frozen process), the
+// client id (a restart under another one), and a second instance with a log of its own under the same client id.
+//
+// Invariants:
+// - When the broker takes a PUBACK, the message that it ends stands in our log.
+// - A log that did not create the session has none of its messages.
+// - A device that keeps to its rate is never limited, whatever backlog its messages come out of.
+// - At rest everything that the broker still had is in the log.
+// - Where packet ids prove everything (Mosquitto without kills of it, without an unanswered attempt, one client id),
+//   nothing is recorded twice.
+
+import EventLog
+import EventModel
+import Ingest
+
+public final class SessionWorld {
+    private let options: SessionWorldOptions
+    private var random: SeededRandom
+    private var model: BrokerModel
+    private var fleet: SessionFleet
+    private let log = ScratchLog()
+    private let limits: PacketIDLimits
+    private let gate: GateSettings
+    private var main: SessionClient
+    private var drains: [SessionClient] = []
+    private var intruder: SessionClient?
+    private var clientNumber = 0
+    private var steady: Int64 = 0
+    private var deviceReady: [Int64]
+    private var recorded: [Int: Int] = [:]
+    private var readTo = Position(0)
+    private let faultRate: Double
+    private let killsBroker: Bool, changesClientID: Bool, hasIntruders: Bool
+    private var isExact = true
+    /// No faults any more.
+    private var isCalm = false
+    private var summary = SessionSummary()
+    private var trace = TraceHash()
+    private var lines: [String] = []
+    private let block = EventBlock(capacity: 4 << 10)
+
+    /// Of a device, a second.
+    private static let rate = 2.0
+
+    public init(_ options: SessionWorldOptions) {
+        self.options = options
+        random = SeededRandom(seed: options.seed &* 0x9E37_79B9_7F4A_7C15 &+ 7)
+        var limits = PacketIDLimits()
+        (limits.ids, limits.deliveriesMax) = (63, 15)
+        self.limits = limits
+        // A bug is found by the faults that it is about: these worlds have them.
+        let needsLostState = options.plant == .ignoresUnansweredAttempts
+        let kind = random.pick(BrokerModel.Kind.allCases)
+        model = BrokerModel(
+            kind: needsLostState ? .mosquitto : kind, ids: limits.ids, inFlightMax: random.pick([3, 6, 12]))
+        let payloadKinds = random.pick([1, 1, 3, .max])
+        fleet = SessionFleet(payloadKinds: needsLostState ? 1 : payloadKinds)
+        var gate = GateSettings()
+        (gate.messagesPerSecond, gate.burst) = (Self.rate, 30)
+        self.gate = gate
+        deviceReady = Array(repeating: 0, count: 1 + random.below(2))
+        let rate = random.pick([0.01, 0.04, 0.1])
+        faultRate = needsLostState ? 0.2 : rate
+        killsBroker = random.chance(0.5) || needsLostState
+        changesClientID = random.chance(0.3)
+        hasIntruders = random.chance(0.3) && !killsBroker
+        main = SessionClient(.main, "c0", log: log, gate: gate, limits: limits)
+    }
+
+    public func run() -> SessionVerdict {
+        var violation: String?
+        do {
+            try IngestFaults.$planted.withValue(options.withholdsPlant ? [] : options.plant?.faults ?? []) {
+                for _ in 0..<options.steps { try step() }
+                try comeToRest()
+            }
+        } catch {
+            violation = "\(error)"
+        }
+        summary.published = fleet.messages.count
+        summary.recordedAgain = recorded.values.reduce(0) { $0 + max(0, $1 - 1) }
+        summary.suppressed += main.suppressed
+        summary.trace = trace.value
+        return SessionVerdict(seed: options.seed, violation: violation, summary: summary, lines: lines)
+    }
+
+    private func note(_ text: () -> String) {
+        guard options.isRecording else { return }
+        lines.append("\(steady / 1_000) ms: \(text())")
+        if lines.count > 400 { lines.removeFirst(200) }
+    }
+
+    private func isPlanted(_ plant: SessionPlant) -> Bool { options.plant == plant && !options.withholdsPlant }
+
+    private var now: Timestamp { Timestamp(microseconds: 1_790_000_000_000_000 + steady) }
+
+    // MARK: Scheduler
+
+    private func step() throws {
+        steady += Int64(random.below(100_000))
+        let action = random.below(100)
+        trace.mix(action)
+        switch action {
+        case ..<20: publish()
+        case ..<50: try advance(pickClient())
+        case ..<80: try brokerStep()
+        case ..<82: model.save()
+        case ..<84: model.timePasses()
+        default: if random.chance(faultRate) { try fail() }
+        }
+    }
+
+    private func publish() {
+        let device = random.below(deviceReady.count)
+        guard deviceReady[device] <= steady else { return }
+        deviceReady[device] = steady + Int64(1_100_000 / Self.rate)
+        model.publish(fleet.publish(device))
+    }
+
+    private func pickClient() -> SessionClient {
+        let all = [main] + drains + [intruder].compactMap(\.self)
+        return all[random.below(all.count)]
+    }
+
+    private func brokerStep() throws {
+        guard let link = model.links.keys.sorted().randomPick(&random) else { return }
+        for _ in 0...random.below(8) { try take(link) }
+    }
+
+    private func take(_ link: Int) throws {
+        try model.take(link, &random) { message in
+            summary.acknowledged += 1
+            note { "broker: message \(message) is acknowledged" }
+            guard recorded[message, default: 0] > 0 else {
+                throw Violation("message \(message) was acknowledged and is not in the log")
+            }
+        }
+    }
+
+    /// One turn of a client's loop.
+    private func advance(_ client: SessionClient) throws {
+        guard !client.isFrozen, !client.isRefused else { return }
+        guard let link = client.link else { return try client.connect(to: &model, at: now) }
+        guard let open = model.links[link], !open.isCut else { return try client.lose(at: now) }
+        if client.isConnected { client.absence.round(at: steady, hasInput: !open.toClient.isEmpty, client.gate) }
+        if client.role == .drain { try followDrain(client, link) }
+        if client.role == .main, client.isConnected, !client.isSubscribed { subscribeMain(client, link) }
+        try read(client, link, atMost: 1 + random.below(8))
+    }
+
+    private func read(_ client: SessionClient, _ link: Int, atMost count: Int) throws {
+        var arrivals: [(id: Int, isDuplicate: Bool, message: Int)] = [], resumeEnd: Int?
+        for _ in 0..<count {
+            guard let packet = model.links[link]?.toClient.first else { break }
+            model.links[link]?.toClient.removeFirst()
+            switch packet {
+            case .connack(let isPresent):
+                try client.greet(
+                    sessionPresent: isPresent, isMosquitto: model.kind == .mosquitto, at: now, steady: steady)
+                guard !client.isRefused else {
+                    summary.refused += 1
+                    return model.cut(link, received: 0)
+                }
+            case .suback: if resumeEnd == nil { resumeEnd = arrivals.count }
+            case .publish(let id, let isDuplicate, let message):
+                note { "\(client.clientID) reads id \(id)\(isDuplicate ? " DUP" : "") message \(message)" }
+                arrivals.append((id, isDuplicate, message))
+            }
+        }
+        // A kill may come before the append, or between the append and the acknowledgements.
+        let dies = !isCalm && random.chance(faultRate / 4), isAppended = !dies || random.below(2) == 0
+        if isPlanted(.acknowledgesBeforeAppend) { acknowledge(arrivals.map(\.id), link) }
+        let ids = try client.record(
+            arrivals, resumeEndsAt: resumeEnd, fleet: fleet, at: now, steady: steady, isAppended: isAppended)
+        try readLog()
+        if dies { return try kill() }
+        acknowledge(ids, link)
+        guard resumeEnd != nil else { return }
+        if client.keeper.redeliveryEnded() {
+            try client.append(.sessionResumed, BrokerEvent(clientID: client.clientID), at: now)
+        }
+        var event = BrokerEvent(clientID: client.clientID)
+        event.filters = ["#"]
+        try client.append(.subscribed, event, at: now)
+        client.isSubscribed = true
+    }
+
+    private func acknowledge(_ ids: [Int], _ link: Int) {
+        for id in ids { model.links[link]?.toBroker.append(.puback(id)) }
+    }
+
+    // MARK: Sessions of earlier client ids
+
+    private func subscribeMain(_ client: SessionClient, _ link: Int) {
+        guard !client.hasAsked, drains.allSatisfy({ model.sessions[$0.clientID]?.isEmpty ?? true }) else { return }
+        client.hasAsked = true
+        model.links[link]?.toBroker.append(.subscribe)
+    }
+
+    private func followDrain(_ drain: SessionClient, _ link: Int) throws {
+        guard drain.isConnected, main.isSubscribed else { return }
+        if !drain.hasAsked {
+            drain.hasAsked = true
+            model.links[link]?.toBroker.append(.unsubscribe)
+        } else if let session = model.sessions[drain.clientID], !session.isSubscribed, session.isEmpty,
+            model.links[link]?.toClient.isEmpty == true
+        {
+            try drain.append(.sessionDrained, BrokerEvent(clientID: drain.clientID), at: now)
+            model.forget(drain.clientID)
+            model.cut(link, received: 0)
+            drains.removeAll { $0 === drain }
+            summary.drained += 1
+        }
+    }
+
+    // MARK: Faults
+
+    private func fail() throws {
+        switch random.below(7) {
+        case 0: try kill()
+        case 1:
+            // The connection breaks somewhere.
+            guard let link = model.links.keys.sorted().randomPick(&random), let open = model.links[link] else { return }
+            if !main.isSubscribed { isExact = false }
+            summary.cuts += 1
+            note { "cut" }
+            model.cut(link, received: random.below(open.toBroker.count + 1))
+        case 2 where killsBroker:
+            summary.brokerKills += 1
+            note { "broker killed" }
+            isExact = false
+            model.restart()
+        case 3: main.isFrozen.toggle()
+        case 4:
+            // Away for a while, as the devices go on.
+            for _ in 0..<random.below(200) {
+                steady += 100_000
+                publish()
+            }
+        case 5 where hasIntruders && main.isSubscribed:
+            intruder = intruder == nil
+                ? SessionClient(.intruder, main.clientID, log: ScratchLog(), gate: gate, limits: limits) : nil
+            isExact = false
+        case 6:
+            // Killed while frozen: what was sent to it was never read.
+            try kill()
+        default: break
+        }
+    }
+
+    /// kill -9 of our process, and a start, perhaps under another client id.
+    private func kill() throws {
+        summary.kills += 1
+        note { "killed" }
+        summary.suppressed += main.suppressed
+        for client in [main] + drains {
+            guard let link = client.link else { continue }
+            if !client.isSubscribed { isExact = false }
+            model.cut(link, received: random.below((model.links[link]?.toBroker.count ?? 0) + 1))
+        }
+        if changesClientID, random.below(4) == 0 {
+            clientNumber += 1
+            isExact = false
+        }
+        main = SessionClient(.main, "c\(clientNumber)", log: log, gate: gate, limits: limits)
+        guard !isPlanted(.forgetsOldClientIDs) else { return drains = [] }
+        let known = try SessionHistory.read(from: log, broker: SessionClient.broker, clientID: main.clientID)
+        drains = known.existing.filter { $0 != main.clientID }.sorted()
+            .map { SessionClient(.drain, $0, log: log, gate: gate, limits: limits) }
+    }
+
+    // MARK: Checks
+
+    private func readLog() throws {
+        guard log.durableCount > readTo.rawValue else { return }
+        let reader = try log.reader(from: readTo)
+        while try reader.read(into: block, atLeast: 1 << 16) {
+            try block.forEach { record, position throws in
+                guard position >= readTo else { return }
+                note { "log \(position): \(record.kind.name) \(record.topicString.suffix(30)) id \(record.packetID) "
+                    + "\(SessionFleet.number(of: record).map { "message \($0)" } ?? String(decoding: record.payload, as: UTF8.self))" }
+                guard record.kind != .rejection else { throw Violation("a device within its rate was limited") }
+                guard let number = SessionFleet.number(of: record) else { return }
+                recorded[number, default: 0] += 1
+                trace.mix(number)
+                guard !isExact || model.kind != .mosquitto || recorded[number] == 1 else {
+                    throw Violation("message \(number) is recorded twice although its packet id proves it")
+                }
+            }
+        }
+        readTo = Position(log.durableCount)
+        guard let intruder, intruder.log.durableCount > 0 else { return }
+        let theirs = try intruder.log.reader(from: Position(0))
+        while try theirs.read(into: block, atLeast: 1 << 16) {
+            try block.forEach { record, _ throws in
+                guard record.kind == .connection else { throw Violation("a second log took a message") }
+            }
+        }
+    }
+
+    private func comeToRest() throws {
+        intruder = nil
+        main.isFrozen = false
+        isCalm = true
+        for turn in 0..<3_000 {
+            steady += 10_000
+            if turn % 10 == 0 { model.timePasses() }
+            for client in [main] + drains { try advanceCalmly(client) }
+            for link in model.links.keys.sorted() { try take(link) }
+            let mine = model.sessions.filter { $0.value.isSubscribed || !$0.value.isEmpty }
+            if turn > 40, drains.isEmpty, main.isSubscribed, mine.allSatisfy({ $0.value.isEmpty }) {
+                guard mine.keys.allSatisfy({ $0 == main.clientID }) else {
+                    throw Violation("the sessions \(mine.keys.sorted()) still collect messages, one was expected")
+                }
+                return
+            }
+        }
+        throw Violation("without faults it does not come to rest: \(model.sessions.mapValues(\.isEmpty))")
+    }
+
+    private func advanceCalmly(_ client: SessionClient) throws {
+        guard log.durableCount < 50_000 else { throw Violation("it connects again and again") }
+        if client.isRefused { throw Violation("our own session is taken for a stranger's") }
+        try advance(client)
+    }
+}
+
+extension Array {
+    fileprivate func randomPick(_ random: inout SeededRandom) -> Element? {
+        isEmpty ? nil : self[random.below(count)]
+    }
+}

@@ -1,0 +1,79 @@
+import Ingest
+
+/// A bug put into ingest, to prove that the session worlds find it.
+public enum SessionPlant: String, CaseIterable, Sendable {
+    case matchesForEver = "redelivery-matches-for-ever"
+    case ignoresUnansweredAttempts = "unanswered-attempt-ignored"
+    case trustsAnyPacketID = "any-packet-id-trusted"
+    case takesUnknownSessions = "unknown-session-taken"
+    case chargesBacklogs = "backlog-charged"
+    case acknowledgesBeforeAppend = "ack-before-append"
+    case forgetsOldClientIDs = "old-client-id-forgotten"
+
+    var faults: IngestFaults {
+        switch self {
+        case .matchesForEver: .matchesForEver
+        case .ignoresUnansweredAttempts: .ignoresUnansweredAttempts
+        case .trustsAnyPacketID: .trustsAnyPacketID
+        case .takesUnknownSessions: .takesUnknownSessions
+        case .chargesBacklogs: .chargesBacklogs
+        // In how the world drives ingest.
+        case .acknowledgesBeforeAppend, .forgetsOldClientIDs: []
+        }
+    }
+}
+
+public struct SessionWorldOptions: Sendable {
+    public var seed: UInt64
+    public var steps = 1_500
+    public var plant: SessionPlant?
+    /// The world that the plant would be found in, without the plant.
+    public var withholdsPlant = false
+    /// Keep a line of text for what happens.
+    public var isRecording = false
+
+    public init(seed: UInt64, plant: SessionPlant? = nil) {
+        self.seed = seed
+        self.plant = plant
+    }
+}
+
+public struct SessionVerdict: Sendable {
+    public let seed: UInt64
+    /// Nil: every invariant held throughout.
+    public let violation: String?
+    public let summary: SessionSummary
+    /// The last lines, when they were recorded.
+    public let lines: [String]
+}
+
+/// What happened, to see that a world does not pass by doing nothing.
+public struct SessionSummary: Sendable, Equatable {
+    public var published = 0
+    public var acknowledged = 0
+    public var suppressed = 0
+    /// Recorded more than once, allowed where nothing proves the redelivery.
+    public var recordedAgain = 0
+    public var kills = 0
+    public var brokerKills = 0
+    public var cuts = 0
+    public var drained = 0
+    public var refused = 0
+    public var trace: UInt64 = 0
+
+    public init() {}
+
+    public static func + (a: SessionSummary, b: SessionSummary) -> SessionSummary {
+        var sum = a
+        sum.published += b.published
+        sum.acknowledged += b.acknowledged
+        sum.suppressed += b.suppressed
+        sum.recordedAgain += b.recordedAgain
+        sum.kills += b.kills
+        sum.brokerKills += b.brokerKills
+        sum.cuts += b.cuts
+        sum.drained += b.drained
+        sum.refused += b.refused
+        return sum
+    }
+}
