@@ -8,14 +8,15 @@ import CPostgres
 
 /// One connection. Not Sendable: it belongs to one thread or actor at a time, which its calls block.
 public final class Connection {
-    let handle: OpaquePointer  // PGconn *
+    private(set) var handle: OpaquePointer  // PGconn *
     let target: Target
     private let interrupt: Interrupt?
     private let notices: NoticeBox
     /// An answer was left half-read: nothing more may be asked.
     private var abandoned = false
 
-    /// Connects. `notice` gets the server's notices and warnings.
+    /// Connects to the first address that answers; each may take the connect timeout. `notice` gets the server's
+    /// notices and warnings.
     /// - Throws: `.unavailable` whatever the server's reason, a wrong password included; `.refused` for an
     ///   unreadable URL.
     public init(
@@ -25,18 +26,10 @@ public final class Connection {
         self.target = target
         self.interrupt = interrupt
         notices = NoticeBox(notice)
-        let keywords = target.keywords
-        let names = keywords.map { strdup($0.0) } + [nil], values = keywords.map { strdup($0.1) } + [nil]
-        defer { for pointer in names + values { free(pointer) } }
-        let started = names.map { UnsafePointer($0) }.withUnsafeBufferPointer { names in
-            values.map { UnsafePointer($0) }.withUnsafeBufferPointer { values in
-                PQconnectStartParams(names.baseAddress, values.baseAddress, 1)
-            }
-        }
-        guard let started else { preconditionFailure("out of memory") }
-        handle = started
+        let addresses = try target.addresses()
+        handle = Self.start(target, addresses[0])
         // A throw from here on closes the handle in deinit: all properties are set.
-        try finishConnecting()
+        try connect(addresses)
         PQsetNoticeProcessor(
             handle,
             { box, message in
@@ -228,6 +221,39 @@ public final class Connection {
             if ready == 0 { throw unavailable("no answer from \(target.description) in time", name) }
             return
         }
+    }
+
+    private static func start(_ target: Target, _ address: Target.Address) -> OpaquePointer {
+        let keywords = target.keywords + address.keywords
+        let names = keywords.map { strdup($0.0) } + [nil], values = keywords.map { strdup($0.1) } + [nil]
+        defer { for pointer in names + values { free(pointer) } }
+        let started = names.map { UnsafePointer($0) }.withUnsafeBufferPointer { names in
+            values.map { UnsafePointer($0) }.withUnsafeBufferPointer { values in
+                PQconnectStartParams(names.baseAddress, values.baseAddress, 1)
+            }
+        }
+        guard let started else { preconditionFailure("out of memory") }
+        return started
+    }
+
+    /// libpq's asynchronous calls go on to the next address when one refuses, and wait for ever for one that accepts
+    /// and says nothing. So each address is an attempt of its own here, with its own deadline.
+    private func connect(_ addresses: [Target.Address]) throws(PostgresError) {
+        var failures: [String] = []
+        for (index, address) in addresses.enumerated() {
+            if index > 0 {
+                PQfinish(handle)
+                abandoned = false
+                handle = Self.start(target, address)
+            }
+            do {
+                return try finishConnecting()
+            } catch {
+                if addresses.count == 1 || interrupt?.isSignalled == true { throw error }
+                failures.append("\(address.description): \(error.message)")
+            }
+        }
+        throw unavailable(failures.joined(separator: "; "), "connect")
     }
 
     private func finishConnecting() throws(PostgresError) {

@@ -59,7 +59,7 @@ public struct Target: Sendable {
         return result + rest
     }
 
-    private func options() throws(PostgresError) -> [String: String] {
+    func options() throws(PostgresError) -> [String: String] {
         guard let list = PQconninfoParse(url, nil) else {
             throw PostgresError(
                 sqlState: nil, message: "the database URL cannot be read",

@@ -56,6 +56,37 @@ func connect(_ database: String = "postgres") throws -> Connection {
         #expect(connection.isUsable == (state != "57P01"))
     }
 
+    /// The first of two hosts accepts and never answers: the second is tried when the connect timeout is over.
+    @Test func aSilentHostIsLeftForTheNext_rubypg618() throws {
+        let silent = try SilentListener(), folder = try PostgresServer.shared.get().folder
+        let url = "host=127.0.0.1,\(folder) port=\(silent.port),5432 dbname=postgres user=postgres"
+        let began = ContinuousClock.now
+        let connection = try Connection(Target(url, connectTimeoutSeconds: 1))
+        #expect(try connection.query("SELECT 1").int4(0, 0) == 1)
+        #expect((.seconds(1) ... .seconds(3)).contains(ContinuousClock.now - began))
+        let error = #expect(throws: PostgresError.self) {
+            try Connection(Target(
+                "host=127.0.0.1,\(folder)/none port=\(silent.port),5432 dbname=postgres", connectTimeoutSeconds: 1))
+        }
+        #expect(error?.kind == .unavailable && error?.message.contains("127.0.0.1:\(silent.port)") == true)
+        #expect(error?.message.contains("/none") == true, "every address is named: \(error?.message ?? "")")
+    }
+
+    @Test func everyAddressOfTheURLIsTried() throws {
+        func addresses(_ url: String) throws -> [[String]] {
+            try Target(url).addresses().map { $0.keywords.map { "\($0.0)=\($0.1)" } }
+        }
+        #expect(try addresses("postgresql:///fleet") == [[]])
+        #expect(try addresses("postgresql://u@127.0.0.1:5433/fleet") == [[]])
+        #expect(try addresses("postgresql://u@127.0.0.1:5433,127.0.0.2:5434/fleet") == [
+            ["host=127.0.0.1", "hostaddr=127.0.0.1", "port=5433"],
+            ["host=127.0.0.2", "hostaddr=127.0.0.2", "port=5434"],
+        ])
+        #expect(try addresses("host=/a,/b port=5433 dbname=x") == [["host=/a", "port=5433"], ["host=/b", "port=5433"]])
+        #expect(try addresses("host=db hostaddr=10.0.0.1,10.0.0.2 dbname=x").map(\.last)
+            == ["hostaddr=10.0.0.1", "hostaddr=10.0.0.2"])
+    }
+
     @Test func connectionErrorsHideThePassword() throws {
         let targets = [
             "postgresql://u:hunter2secret@127.0.0.1:1/db", "postgresql://u:hunter2secret@[/db",
@@ -214,4 +245,28 @@ func connect(_ database: String = "postgres") throws -> Connection {
         let error = #expect(throws: PostgresError.self) { try Connection(Target(url)) }
         #expect(error?.kind == .unavailable && error?.message.contains("/nowhere.pem") == true)
     }
+}
+
+/// Accepts connections (the kernel does, up to the backlog) and never says a word.
+final class SilentListener {
+    let port: Int
+    private let descriptor: Int32
+
+    init() throws {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        self.descriptor = descriptor
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let bound = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0
+            }
+        }
+        port = Int(UInt16(bigEndian: address.sin_port))
+        guard bound, listen(descriptor, 16) == 0 else { throw SystemError("no listener") }
+    }
+
+    deinit { close(descriptor) }
 }
