@@ -3,7 +3,7 @@ PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev lib
            openssl pkg-config postgresql
 # For the tests only: promtool and systemd-analyze check what packaging/ holds, the naive fold is Python, and the pages
 # are used in a real browser.
-TEST_PACKAGES = prometheus systemd python3 python3-cryptography python3-venv chromium chromium-driver
+TEST_PACKAGES = prometheus systemd pgbouncer curl python3 python3-cryptography python3-venv chromium chromium-driver
 
 .PHONY: run demo-ota build test bench fuzz packages install soak rewrite-cases
 

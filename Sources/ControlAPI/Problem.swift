@@ -97,6 +97,7 @@ struct ProblemMiddleware: RouterMiddleware {
             context.logger.error("the log cannot be read", metadata: ["error": "\(error)"])
             return Problem(.internalServerError, "log_unreadable", error.description)
         case is NIOTooManyBytesError: return Self.tooLarge
+        case is CancellationError: return Self.clientGone
         case let error as HTTPError where error.status == .notFound: return notRouted(request)
         case let error as HTTPError where error.status == .contentTooLarge: return Self.tooLarge
         case let error as HTTPError:
@@ -114,10 +115,19 @@ struct ProblemMiddleware: RouterMiddleware {
             return .unavailable(
                 "database_unavailable", "PostgreSQL cannot be reached (\(text)); commands are still taken",
                 retryAfterSeconds: 5)
+        case .busy(let text):
+            return .unavailable(
+                "database_busy", "the database is busy (\(text)); try again", retryAfterSeconds: 2)
+        case .cancelled: return Self.clientGone
         case .failed(let text):
             context.logger.error("query failed", metadata: ["error": "\(text)"])
             return Problem(.internalServerError, "query_failed", "the query failed; the daemon's log says more")
         }
+    }
+
+    /// Nobody reads it, but a client that closed its sending half only.
+    static var clientGone: Problem {
+        .unavailable("cancelled", "the client closed the connection before the answer was there", retryAfterSeconds: 1)
     }
 
     static var tooLarge: Problem {

@@ -154,6 +154,10 @@ public protocol ReadQueries: Sendable {
 public enum QueryError: Error, Sendable {
     /// The database cannot be reached at the moment.
     case unavailable(String)
+    /// The database answers, and not in time: tables are locked, or too many reads wait.
+    case busy(String)
+    /// The client has gone; nobody reads the answer.
+    case cancelled
     /// The query failed; the text is for the daemon's log, not for the caller.
     case failed(String)
 }

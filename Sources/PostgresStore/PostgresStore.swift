@@ -5,7 +5,7 @@ import Projections
 
 /// Rows and checkpoints in PostgreSQL. The connection is opened by the first call that needs one, and again
 /// after it was lost; the server must be reached directly or through a pooler in session mode (prepared
-/// statements, temporary tables).
+/// statements, temporary tables); `Pooler` tells.
 ///
 /// A commit is one transaction: first the checkpoint's compare-and-set, which takes its row lock, then one
 /// statement a table. Few rows go as binary arrays in one pipeline, which is one round trip; many go by
@@ -179,13 +179,13 @@ public final class PostgresStore: ProjectionStore {
             case .addDeltas: false
             }
         }
-        for index in rows.indices where !rows[index].isEmpty {
-            let sql = session.sql(projection, index)
-            if large.contains(index) {
-                if !goesStraight(index) { try session.stageOnce(sql) }
-            } else {
-                try prepareMerge(sql, session)
-            }
+        for index in large where !goesStraight(index) && session.mayStage {
+            try session.stageOnce(session.sql(projection, index))
+        }
+        // Without temporary tables all goes as arrays: slower, and nothing else.
+        let large = session.mayStage ? large : large.filter(goesStraight)
+        for index in rows.indices where !rows[index].isEmpty && !large.contains(index) {
+            try prepareMerge(session.sql(projection, index), session)
         }
         do {
             var pipeline = Pipeline()
@@ -302,9 +302,17 @@ final class Session {
         prepared.insert(name)
     }
 
+    /// False once the server has refused a temporary table: the right TEMPORARY is missing.
+    private(set) var mayStage = true
+
     func stageOnce(_ sql: TableSQL) throws(PostgresError) {
         guard !prepared.contains("stage_\(sql.name)") else { return }
-        try connection.exec(sql.createStage, name: "stage for \(sql.table.name)")
+        do {
+            try connection.exec(sql.createStage, name: "stage for \(sql.table.name)")
+        } catch where error.sqlState == "42501" {
+            mayStage = false
+            return
+        }
         try prepareOnce("stage_\(sql.name)", sql.mergeStage, types: [])
     }
 }

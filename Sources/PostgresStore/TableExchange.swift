@@ -18,11 +18,12 @@ public final class TableExchange {
     /// Set by `markComplete`.
     private var completeSince: String?
 
-    /// - Throws: `PostgresError`.
-    public init(_ target: Target, interrupt: Interrupt? = nil) throws(PostgresError) {
+    /// - Throws: `PostgresError`, `TransactionPoolerError`.
+    public init(_ target: Target, interrupt: Interrupt? = nil) throws {
         var target = target
         target.responseTimeoutSeconds = 12 * 3600  // an index over much takes what it takes
         connection = try Connection(target, interrupt: interrupt)
+        try Pooler.refuseTransactionMode(connection, target)
         try connection.exec(
             """
             SET client_min_messages = warning; SET jit = off; SET lock_timeout = '10s'; SET statement_timeout = 0;

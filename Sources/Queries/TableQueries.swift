@@ -6,6 +6,7 @@
 // us be refold_app, the query's own condition is all there is; `isIsolated` says so.
 
 import Postgres
+import Synchronization
 import Threading
 
 /// One connection of its own, on a thread of its own; reconnects at the next question.
@@ -14,6 +15,9 @@ public actor TableQueries {
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
     private let target: Target
     private var connection: Connection?
+    private nonisolated let interrupter = Interrupt()
+    /// The number of the read that has the connection; 0 for none.
+    private nonisolated let lease = Mutex<(current: UInt64, last: UInt64)>((0, 0))
     /// Row-level security holds for what is asked for a tenant. Known once something was asked.
     public private(set) var isIsolated = true
 
@@ -132,6 +136,26 @@ public actor TableQueries {
         return (0..<result.rowCount).map { result.text($0, 0) ?? "{}" }
     }
 
+    // MARK: leases
+
+    /// A read begins; its number.
+    nonisolated func begin() -> UInt64 {
+        lease.withLock { lease in
+            lease.last += 1
+            lease.current = lease.last
+            interrupter.reset()
+            return lease.last
+        }
+    }
+
+    nonisolated func end(_ number: UInt64) { lease.withLock { if $0.current == number { $0.current = 0 } } }
+
+    /// Ends what the read waits for, unless it has ended. The server notices the lost connection and ends the
+    /// statement.
+    nonisolated func interrupt(_ number: UInt64) {
+        lease.withLock { if $0.current == number { interrupter.signal() } }
+    }
+
     // MARK: asking
 
     /// `tenant`: nil asks for all of them, as the tables' owner.
@@ -156,8 +180,10 @@ public actor TableQueries {
 
     private func open() throws(PostgresError) -> Connection {
         if let connection, connection.isUsable { return connection }
-        let open = try Connection(target)
+        let open = try Connection(target, interrupt: interrupter)
         try open.exec("set time zone 'UTC'; set statement_timeout = '5s'; set jit = off")
+        // Ends the statement of a client that hung up. Not every system that PostgreSQL runs on can do it.
+        try? open.exec("set client_connection_check_interval = '500ms'")
         let role = try open.query(
             "select coalesce(pg_has_role(current_user, to_regrole('refold_app'), 'MEMBER'), false)")
         isIsolated = role.bool(0, 0) == true

@@ -5,16 +5,16 @@ import Queries
 
 /// The API's questions, answered from the tables.
 struct TableAccess: ReadQueries {
-    let tables: TableQueries
+    let pool: QueryPool
 
     func tenants(only tenant: String?) async throws(QueryError) -> [JSONRow] {
-        try await ask { () async throws(PostgresError) in try await tables.tenants(only: tenant) }.map(JSONRow.init)
+        try await ask { tables in try await tables.tenants(only: tenant) }.map(JSONRow.init)
     }
 
     // MARK: devices
 
     func device(tenant: String, device: String) async throws(QueryError) -> JSONRow? {
-        try await ask { () async throws(PostgresError) in
+        try await ask { tables in
             try await tables.device(tenant: tenant, device: device)
         }.map(JSONRow.init)
     }
@@ -22,7 +22,7 @@ struct TableAccess: ReadQueries {
     func devices(
         tenant: String, filter: DeviceFilter, page: TextPageRequest
     ) async throws(QueryError) -> JSONTextPage {
-        JSONTextPage(try await ask { () async throws(PostgresError) in
+        JSONTextPage(try await ask { tables in
             try await tables.devices(
                 tenant: tenant, status: filter.status, site: filter.siteID, firmwareVersion: filter.firmwareVersion,
                 search: filter.search, limit: page.limit, after: page.after)
@@ -30,71 +30,71 @@ struct TableAccess: ReadQueries {
     }
 
     func fleet(tenant: String) async throws(QueryError) -> JSONRow {
-        JSONRow(try await ask { () async throws(PostgresError) in try await tables.fleet(tenant: tenant) })
+        JSONRow(try await ask { tables in try await tables.fleet(tenant: tenant) })
     }
 
     func deviceHistory(tenant: String, device: String, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { () async throws(PostgresError) in
+        JSONPage(try await ask { tables in
             try await tables.deviceHistory(tenant: tenant, device: device, page.slice)
         })
     }
 
     func resolve(tenant: String, query: GroupQuery) async throws(QueryError) -> [String] {
-        try await ask { () async throws(PostgresError) in try await tables.resolve(tenant: tenant, query: query) }
+        try await ask { tables in try await tables.resolve(tenant: tenant, query: query) }
     }
 
     // MARK: firmware and groups
 
     func firmware(tenant: String, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { () async throws(PostgresError) in
+        JSONPage(try await ask { tables in
             try await tables.firmware(tenant: tenant, page.slice)
         })
     }
 
     func firmware(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
-        try await ask { () async throws(PostgresError) in try await tables.firmware(tenant: tenant, id: id) }
+        try await ask { tables in try await tables.firmware(tenant: tenant, id: id) }
             .map(JSONRow.init)
     }
 
     func groups(tenant: String, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { () async throws(PostgresError) in
+        JSONPage(try await ask { tables in
             try await tables.groups(tenant: tenant, page.slice)
         })
     }
 
     func group(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
-        try await ask { () async throws(PostgresError) in try await tables.group(tenant: tenant, id: id) }
+        try await ask { tables in try await tables.group(tenant: tenant, id: id) }
             .map(JSONRow.init)
     }
 
     func groupMembers(tenant: String, id: Int64, page: TextPageRequest) async throws(QueryError) -> JSONTextPage {
-        JSONTextPage(try await ask { () async throws(PostgresError) in
+        JSONTextPage(try await ask { tables in
             try await tables.groupMembers(tenant: tenant, id: id, limit: page.limit, after: page.after)
         })
     }
 
     func tenantSettings(tenant: String) async throws(QueryError) -> JSONRow? {
-        try await ask { () async throws(PostgresError) in try await tables.tenantSettings(tenant: tenant) }
+        try await ask { tables in try await tables.tenantSettings(tenant: tenant) }
             .map(JSONRow.init)
     }
 
     // MARK: campaigns
 
     func campaigns(tenant: String, status: String?, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { () async throws(PostgresError) in
+        JSONPage(try await ask { tables in
             try await tables.campaigns(tenant: tenant, status: status, page.slice)
         })
     }
 
     func campaign(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
-        try await ask { () async throws(PostgresError) in try await tables.campaign(tenant: tenant, id: id) }
+        try await ask { tables in try await tables.campaign(tenant: tenant, id: id) }
             .map(JSONRow.init)
     }
 
     func campaignDevices(
         tenant: String, id: Int64, filter: CampaignDeviceFilter, page: TextPageRequest
     ) async throws(QueryError) -> JSONTextPage {
-        JSONTextPage(try await ask { () async throws(PostgresError) in
+        JSONTextPage(try await ask { tables in
             try await tables.campaignDevices(
                 tenant: tenant, id: id, status: filter.status, failureKind: filter.failureKind, search: filter.search,
                 limit: page.limit, after: page.after)
@@ -102,31 +102,31 @@ struct TableAccess: ReadQueries {
     }
 
     func campaignEvents(tenant: String, id: Int64, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { () async throws(PostgresError) in
+        JSONPage(try await ask { tables in
             try await tables.campaignEvents(tenant: tenant, id: id, page.slice)
         })
     }
 
     func campaignProgress(tenant: String, id: Int64) async throws(QueryError) -> [JSONRow] {
-        try await ask { () async throws(PostgresError) in try await tables.campaignProgress(tenant: tenant, id: id) }
+        try await ask { tables in try await tables.campaignProgress(tenant: tenant, id: id) }
             .map(JSONRow.init)
     }
 
     func campaignFailures(tenant: String, id: Int64) async throws(QueryError) -> [JSONRow] {
-        try await ask { () async throws(PostgresError) in try await tables.campaignFailures(tenant: tenant, id: id) }
+        try await ask { tables in try await tables.campaignFailures(tenant: tenant, id: id) }
             .map(JSONRow.init)
     }
 
     // MARK: records
 
     func auditLogs(tenant: String, subject: String?, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { () async throws(PostgresError) in
+        JSONPage(try await ask { tables in
             try await tables.auditLogs(tenant: tenant, subject: subject, page.slice)
         })
     }
 
     func deadLetters(_ filter: DeadLetterFilter, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { () async throws(PostgresError) in
+        JSONPage(try await ask { tables in
             try await tables.deadLetters(
                 tenant: filter.tenantID, device: filter.deviceID, reason: filter.reason, page.slice)
         })
@@ -134,15 +134,29 @@ struct TableAccess: ReadQueries {
 
     func deadLetters(at position: UInt64) async throws(QueryError) -> [JSONRow] {
         guard let position = Int64(exactly: position) else { return [] }
-        return try await ask { () async throws(PostgresError) in try await tables.deadLetters(at: position) }
+        return try await ask { tables in try await tables.deadLetters(at: position) }
             .map(JSONRow.init)
     }
 
-    private func ask<T: Sendable>(_ question: () async throws(PostgresError) -> T) async throws(QueryError) -> T {
+    /// What the caller is told names no SQL; the daemon's log gets all of it.
+    private func ask<T: Sendable>(
+        _ question: @Sendable (TableQueries) async throws -> T
+    ) async throws(QueryError) -> T {
         do {
-            return try await question()
+            return try await pool.use(question)
+        } catch QueryPool.Refusal.cancelled {
+            throw .cancelled
+        } catch QueryPool.Refusal.busy {
+            throw .busy("too many reads wait for the database")
+        } catch let error as PostgresError {
+            switch (error.kind, error.sqlState) {
+            // The server ended the statement (57014), or did not give the lock.
+            case (_, "57014"), (_, "55P03"): throw .busy("the read took too long: \(error.message)")
+            case (.unavailable, _), (.serialization, _): throw .unavailable(error.message)
+            default: throw .failed(error.description)
+            }
         } catch {
-            throw error.kind == .unavailable ? .unavailable(error.description) : .failed(error.description)
+            throw .failed("\(error)")
         }
     }
 }

@@ -110,7 +110,7 @@ struct Demo {
         }
         contents.databaseConnected = status.database.connected
         contents.databaseError = status.database.lastError
-        if status.database.connected, let counts = try? await daemon.queries.fleetCounts() {
+        if status.database.connected, let counts = try? await daemon.queries.use({ try await $0.fleetCounts() }) {
             contents.devices = (counts.online, counts.stale, counts.offline)
             contents.deadLetters = counts.deadLetters
         }
