@@ -77,6 +77,9 @@ let package = Package(
         // the tables, read
         .target(name: "Queries", dependencies: ["EventModel", "Postgres", "Threading"]),
 
+        // what "healthy" means, defined once; pure
+        .target(name: "Health", dependencies: ["EventModel"]),
+
         // what an operator says
         .target(
             name: "Settings",
@@ -117,7 +120,7 @@ let package = Package(
         .executableTarget(name: "refold", dependencies: [
             "EventModel", "Threading", "Evidence", "EventLog", "Ingest", "Projections", "Projecting", "Postgres",
             "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices", "Queries", "Campaigns", "Access",
-            "Dispatching", "ControlAPI", "FleetSimulator",
+            "Dispatching", "ControlAPI", "FleetSimulator", "Health",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "AsyncHTTPClient", package: "async-http-client"),
             .product(name: "Logging", package: "swift-log"),
@@ -178,6 +181,7 @@ let package = Package(
             "Threading", "ProjectionTestSupport", "TestSupport", "refold",
         ]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
+        .testTarget(name: "HealthTests", dependencies: ["Health", "EventModel", .product(name: "Yams", package: "Yams")]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
         .testTarget(name: "CampaignRulesTests", dependencies: ["CampaignRules", "EventModel"]),
         .testTarget(name: "CampaignsTests", dependencies: ["Campaigns", "EventLog", "EventModel"]),

@@ -51,6 +51,21 @@ struct LossBody: BodyFields {
     }
 }
 
+struct AcknowledgeBody: BodyFields {
+    static let fields = ["reason"]
+    let reason: String
+
+    func check() throws(Problem) {
+        guard (1...4096).contains(reason.utf8.count) else {
+            throw Problem(.unprocessableContent, "invalid_value", "reason must have 1 to 4096 bytes")
+        }
+    }
+}
+
+struct Recorded: Encodable, Sendable {
+    let position: UInt64
+}
+
 struct TransitionBody: BodyFields {
     static let fields = ["reason"]
     static var whenEmpty: TransitionBody? { TransitionBody(reason: nil) }
@@ -61,6 +76,11 @@ struct Accepted: Codable, Sendable {
     let position: UInt64
     let id: Int64
     let status: String?
+}
+
+struct Liveness: Codable, Sendable {
+    let status: String
+    let reasons: [String]
 }
 
 struct Readiness: Codable, Sendable {

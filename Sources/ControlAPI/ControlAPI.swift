@@ -18,6 +18,7 @@ public struct ControlAPI: Sendable {
     let system: SystemAccess
     let policy: AccessPolicy
     let streams = StreamPlaces()
+    let clients = GoneClients()
 
     /// A request's body may have at most so many bytes: about 60,000 device ids of full length, or 500,000 short ones.
     public static let bodyBytesMax = 8 << 20
@@ -33,7 +34,8 @@ public struct ControlAPI: Sendable {
 
     /// Every route, in the order in which `schemas/openapi.yaml` lists them.
     var routes: [Route] {
-        probeRoutes + systemRoutes + logRoutes + snapshotRoutes + rebuildRoutes + firmwareRoutes + groupRoutes
+        probeRoutes + systemRoutes + brokerRoutes + logRoutes
+            + snapshotRoutes + rebuildRoutes + firmwareRoutes + groupRoutes
             + settingsRoutes + campaignRoutes + deviceRoutes + auditRoutes + deadLetterRoutes + parkedRoutes
             + sessionRoutes + tokenRoutes + streamRoutes + aliasRoutes + eventRoutes
     }
@@ -44,10 +46,13 @@ public struct ControlAPI: Sendable {
         router.add(middleware: ProblemMiddleware(routes: routes))
         router.add(middleware: HostMiddleware(reachability: policy.reachability))
         for route in routes {
-            router.on(RouterPath(route.path), method: route.method) { [policy] request, context in
+            router.on(RouterPath(route.path), method: route.method) { [policy, clients] request, context in
                 var context = context
                 context.principal = try policy.authorize(route, request, context)
-                return try await route.handle(request, context)
+                guard route.method == .get, let channel = context.channel else {
+                    return try await route.handle(request, context)
+                }
+                return try await clients.run(channel) { [context] in try await route.handle(request, context) }
             }
         }
         return router
@@ -60,7 +65,8 @@ public struct ControlAPI: Sendable {
     ) -> some Service {
         Application(
             router: router(),
-            server: .http1(configuration: .init(idleTimeout: .seconds(75))),
+            server: .http1(configuration: .init(
+                additionalChannelHandlers: [GoneClients.Watch(clients)], idleTimeout: .seconds(75))),
             configuration: ApplicationConfiguration(
                 address: .hostname(host, port: port), serverName: nil,
                 availableConnectionsDelegate: MaximumAvailableConnections(Self.connectionsMax)),
@@ -151,9 +157,12 @@ public struct APIContext: RequestContext {
     var principal = Principal.anonymous
     /// The other end of the connection: the client, or a proxy.
     let peer: SocketAddress?
+    /// The client's connection.
+    let channel: (any Channel)?
 
     public init(source: Source) {
         coreContext = .init(source: source)
         peer = source.channel.remoteAddress
+        channel = source.channel
     }
 }

@@ -16,6 +16,9 @@ public struct SystemAccess: Sendable {
     public var tokens: any TokenKeeping
     public var past: any PastReading
     public var metrics: @Sendable () async -> MetricsSnapshot
+    /// Records that an operator knows of a broker's alarms, and ends them. The event's position; nil when there is no
+    /// broker of that name. Throws `AppendError`.
+    public var acknowledgeBroker: AcknowledgeBroker
     /// What the gate counted of a device; nil when it has seen none of its messages since the start.
     public var gate: @Sendable (_ tenant: String, _ device: String) async -> GateStatistics?
     /// The event at a position; nil when there is none yet. Throws `LogError`.
@@ -26,6 +29,7 @@ public struct SystemAccess: Sendable {
         queries: any ReadQueries, keeping: any LogKeeping, snapshots: any SnapshotKeeping, past: any PastReading,
         rebuilds: any TableRebuilding, tokens: any TokenKeeping,
         metrics: @escaping @Sendable () async -> MetricsSnapshot,
+        acknowledgeBroker: @escaping AcknowledgeBroker,
         gate: @escaping @Sendable (_ tenant: String, _ device: String) async -> GateStatistics? = { _, _ in nil },
         event: @escaping @Sendable (_ position: UInt64) async throws -> RecordedEvent? = { _ in nil }
     ) {
@@ -39,15 +43,21 @@ public struct SystemAccess: Sendable {
         self.tokens = tokens
         self.past = past
         self.metrics = metrics
+        self.acknowledgeBroker = acknowledgeBroker
         self.gate = gate
         self.event = event
     }
 }
 
+public typealias AcknowledgeBroker =
+    @Sendable (_ broker: String, _ operatorName: String, _ reason: String) async throws -> UInt64?
+
 public protocol StatusProviding: Sendable {
     func status() async -> SystemStatus
     /// Why the daemon is not ready (the log cannot be written, a broker is not subscribed); empty when it is.
     func reasonsNotReady() async -> [String]
+    /// Which threads stand still although there is something to do; empty while all move.
+    func reasonsNotLive() async -> [String]
 }
 
 public protocol ProjectionControlling: Sendable {

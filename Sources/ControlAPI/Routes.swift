@@ -5,7 +5,12 @@ import Hummingbird
 extension ControlAPI {
     var probeRoutes: [Route] {
         [
-            .get("/healthz", .open) { _, _ in .json(["status": "alive"]) },
+            .get("/healthz", .open) { _, _ in
+                let reasons = await system.status.reasonsNotLive()
+                return .json(
+                    Liveness(status: reasons.isEmpty ? "alive" : "stuck", reasons: reasons),
+                    status: reasons.isEmpty ? .ok : .serviceUnavailable)
+            },
             .get("/readyz", .open) { _, _ in
                 let reasons = await system.status.reasonsNotReady()
                 return .json(
@@ -35,6 +40,23 @@ extension ControlAPI {
             },
             .post("/api/v1/projections/{name}/resume") { _, context in
                 .json(try await known(await system.projections.resume(context.parameters.get("name") ?? "")))
+            },
+        ]
+    }
+
+    var brokerRoutes: [Route] {
+        [
+            .post("/api/v1/brokers/{name}/acknowledge") { request, context in
+                let body = try await request.json(AcknowledgeBody.self)
+                try body.check()
+                let name = context.parameters.get("name") ?? ""
+                guard
+                    let position = try await system.acknowledgeBroker(name, context.principal.name, body.reason)
+                else {
+                    let names = await system.status.status().brokers.map(\.name).joined(separator: ", ")
+                    throw Problem(.notFound, "not_found", "there is no such broker; there are: \(names)")
+                }
+                return .json(Recorded(position: position))
             },
         ]
     }

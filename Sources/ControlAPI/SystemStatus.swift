@@ -2,6 +2,43 @@
 public struct SystemStatus: Codable, Sendable, Equatable {
     public enum State: String, Codable, Sendable { case healthy, degraded, held }
 
+    /// One reason; docs/health.md has every code.
+    public struct Problem: Codable, Sendable, Equatable {
+        public var code: String
+        /// The broker or projection that it is about.
+        public var object: String?
+        public var since: String?
+        public var text: String
+        public var remedy: String
+        /// It stays until an operator acknowledges it.
+        public var isAcknowledgeable: Bool
+
+        public init(
+            code: String, object: String?, since: String?, text: String, remedy: String, isAcknowledgeable: Bool
+        ) {
+            self.code = code
+            self.object = object
+            self.since = since
+            self.text = text
+            self.remedy = remedy
+            self.isAcknowledgeable = isAcknowledgeable
+        }
+
+        enum CodingKeys: String, CodingKey {
+            case code, object, since, text, remedy, isAcknowledgeable = "acknowledgeable"
+        }
+
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(code, forKey: .code)
+            try container.encode(object, forKey: .object)
+            try container.encode(since, forKey: .since)
+            try container.encode(text, forKey: .text)
+            try container.encode(remedy, forKey: .remedy)
+            try container.encode(isAcknowledgeable, forKey: .isAcknowledgeable)
+        }
+    }
+
     public struct Log: Codable, Sendable, Equatable {
         /// Events appended, durable or about to be.
         public var head: UInt64
@@ -314,16 +351,20 @@ public struct SystemStatus: Codable, Sendable, Equatable {
     public var state: State
     /// Why it is not healthy, in sentences for people; empty when it is.
     public var reasons: [String]
+    /// The same for programs, in the same order.
+    public var problems: [Problem]
     public var log: Log
     public var projections: [Projection]
     public var brokers: [Broker]
     public var database: Database
 
     public init(
-        state: State, reasons: [String] = [], log: Log, projections: [Projection], brokers: [Broker], database: Database
+        state: State, reasons: [String] = [], problems: [Problem] = [], log: Log, projections: [Projection],
+        brokers: [Broker], database: Database
     ) {
         self.state = state
         self.reasons = reasons
+        self.problems = problems
         self.log = log
         self.projections = projections
         self.brokers = brokers

@@ -100,6 +100,7 @@ package struct ProjectionPass {
             board.parked(sieve.parked)
         }
         while next < end, !board.shouldYield {
+            board.heart.beat(within: ProjectorBoard.callSeconds)
             guard try reader.read(into: block, atLeast: options.readBytes) else { return }
             guard block.end > next else { continue }
             try sieve.sift(block, in: max(next, block.base)..<block.end)
@@ -113,6 +114,7 @@ package struct ProjectionPass {
     /// Reads and folds once, and commits when that is due. False when the log has no more for now.
     package mutating func step() throws -> Bool {
         let more: Bool
+        board.heart.beat(within: ProjectorBoard.callSeconds)
         do {
             more = try reader.read(into: block, atLeast: options.readBytes)
         } catch let error as LogError {
@@ -121,6 +123,7 @@ package struct ProjectionPass {
             throw error
         }
         if more && block.end > next { try foldBlock() }
+        board.heart.beat(within: ProjectorBoard.callSeconds)
         try commitIfDue(atEnd: !more || block.byteCount < options.readBytes)
         if !more { try confirmCheckpoint() }
         return more
@@ -132,6 +135,7 @@ package struct ProjectionPass {
         if !requests.isEmpty {
             try store.load(requests, of: descriptor) { fold.load(table: $0, row: $1) }
         }
+        board.heart.beat(within: ProjectorBoard.roundSeconds)
         let count = Int(block.end.rawValue - next.rawValue)
         fold.fold(block, in: next..<block.end)
         next = block.end
@@ -172,6 +176,7 @@ package struct ProjectionPass {
 
     /// Blocks until there is more to fold or something is due.
     private func wait() {
+        board.heart.beat(within: ProjectorBoard.roundSeconds)
         if oldestChange == nil || fold.dirtyRowCount == 0 { board.caughtUp() }
         var wait = Duration.milliseconds(100)
         if let oldestChange {

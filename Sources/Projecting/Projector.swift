@@ -112,6 +112,8 @@ public actor Projector {
         var backoff = Backoff(max: options.backoffMax)
         while !board.stopRequested {
             if let takeUp = board.nextTakeUp() {
+                // Folds a key's whole history: as long as that takes.
+                board.heart.rest()
                 takeUp.continuation.resume(returning: retry(takeUp.keys, store))
                 continue
             }
@@ -120,6 +122,7 @@ public actor Projector {
                 await rest(.milliseconds(50)) { !self.board.takesUp }
                 continue
             }
+            board.heart.beat(within: ProjectorBoard.callSeconds)
             let transactions = status.transactions
             let problem = runPass(store)
             if status.transactions != transactions { backoff.reset() }
@@ -216,6 +219,7 @@ public actor Projector {
     private func rest(_ duration: Duration, while goOn: () -> Bool) async {
         let end = ContinuousClock.now + duration
         while ContinuousClock.now < end, !board.stopRequested, goOn() {
+            board.heart.beat(within: ProjectorBoard.roundSeconds)
             try? await Task.sleep(for: min(.milliseconds(50), end - ContinuousClock.now))
         }
     }

@@ -2,6 +2,7 @@ import EventModel
 import EventLog
 import Projections
 import Synchronization
+import Threading
 #if canImport(Glibc)
     import Glibc
 #else
@@ -41,6 +42,8 @@ final class ProjectorBoard: Sendable {
         var caughtUpAt: Timestamp?
         var rate = RateMeter()
         var lastError: String?
+        /// Since when every attempt has failed.
+        var failingSince: ContinuousClock.Instant?
         var transactions: UInt64 = 0
         var rowsWritten: UInt64 = 0
         var conflicts: UInt64 = 0
@@ -53,6 +56,12 @@ final class ProjectorBoard: Sendable {
     enum Phase { case waiting, going, paused, failed }
 
     private let state = Mutex(State())
+    /// Whether the projector's thread still moves. Folding and waiting take moments.
+    let heart = Heartbeat()
+    /// A call of the store or of the log: they have limits of their own (statements 120 s, a silent server 150 s, an
+    /// archived segment that is brought back), and a call may take several of those.
+    static let callSeconds = 600
+    static let roundSeconds = 60
 
     // MARK: Commands
 
@@ -113,6 +122,7 @@ final class ProjectorBoard: Sendable {
     }
 
     func end() {
+        heart.rest()
         let (ends, waiters, takeUps) = state.withLock { state in
             state.ended = true
             state.interrupter = nil
@@ -135,6 +145,7 @@ final class ProjectorBoard: Sendable {
         state.withLock {
             $0.phase = .paused
             $0.lastError = nil
+            $0.failingSince = nil
         }
     }
 
@@ -142,6 +153,7 @@ final class ProjectorBoard: Sendable {
         state.withLock {
             $0.phase = .waiting
             $0.lastError = error
+            $0.failingSince = $0.failingSince ?? .now
             if conflict { $0.conflicts += 1 }
         }
     }
@@ -150,6 +162,7 @@ final class ProjectorBoard: Sendable {
         state.withLock {
             $0.phase = .failed
             $0.lastError = error
+            $0.failingSince = $0.failingSince ?? .now
         }
     }
 
@@ -181,6 +194,7 @@ final class ProjectorBoard: Sendable {
             $0.caughtUpAt = now
             $0.phase = .going
             $0.lastError = nil
+            $0.failingSince = nil
         }
     }
 
@@ -189,6 +203,7 @@ final class ProjectorBoard: Sendable {
             if going {
                 state.phase = .going
                 state.lastError = nil
+                state.failingSince = nil
             }
             state.visible = position
             if let receivedAt { state.lastReceivedAt = receivedAt }
@@ -244,7 +259,9 @@ final class ProjectorBoard: Sendable {
                 eventsPerSecond: state.rate.perSecond(at: now.microseconds / 1_000_000),
                 lastError: state.lastError, parked: state.parked,
                 transactions: state.transactions, rowsWritten: state.rowsWritten,
-                checkpointConflicts: state.conflicts, applyTime: state.applyTime)
+                checkpointConflicts: state.conflicts, applyTime: state.applyTime,
+                failingSeconds: state.failingSince.map { (.now - $0) / .seconds(1) },
+                overdueSeconds: heart.overdueSeconds)
         }
     }
 

@@ -40,6 +40,10 @@ public struct ProjectorStatus: Sendable, Equatable {
     public var checkpointConflicts: UInt64
     /// Fold and commit of each transaction.
     public var applyTime: DurationHistogram
+    /// For how long every attempt has failed; nil while it goes on.
+    public var failingSeconds: Double?
+    /// For how long its thread should have come round again; nil while it moves.
+    public var overdueSeconds: Double?
 }
 
 /// Why a projector cannot go on, when neither the log nor the store says so themselves.

@@ -8,8 +8,9 @@ struct Refold: AsyncParsableCommand {
         abstract: "An event-sourced MQTT stream processor: every message durable in a log, folded into PostgreSQL.",
         version: "0.1.0",
         subcommands: [
-            Run.self, StatusCommand.self, LogCommand.self, Simulate.self, ProjectionCommand.self, FirmwareCommand.self,
-            GroupCommand.self, CampaignCommand.self, TokenCommand.self, DeadLettersCommand.self, ReplayCommand.self,
+            Run.self, StatusCommand.self, LogCommand.self, Simulate.self, ProjectionCommand.self, BrokerCommand.self,
+            FirmwareCommand.self, GroupCommand.self,
+            CampaignCommand.self, TokenCommand.self, DeadLettersCommand.self, ReplayCommand.self,
             AuditCommand.self, SnapshotCommand.self, BackupCommand.self, RestoreCommand.self, Config.self,
         ]
     )

@@ -102,7 +102,7 @@ import Testing
     @Test func statusForPeopleAndPrograms() async throws {
         try await withServer { refold in
             let people = try await refold(["status"])
-            #expect(people.code == 0 && people.err.isEmpty, "\(people.err)")
+            #expect(people.code == 1 && people.err.isEmpty, "\(people.err)")
             #expect(people.out.hasPrefix("degraded\n  PostgreSQL cannot be reached\n"))
             #expect(people.out.contains("log       11 events durable (head 12), 1 segments, 4.0 KiB\n"))
             #expect(people.out.contains("""

@@ -61,6 +61,7 @@ import Yams
         func fields(_ name: String) -> Set<String> { Set((schemas[name]?["properties"] as? [String: Any] ?? [:]).keys) }
         #expect(fields("FirmwareRequest") == Set(FirmwareBody.fields))
         #expect(fields("LossRequest") == Set(LossBody.fields))
+        #expect(fields("AcknowledgeRequest") == Set(AcknowledgeBody.fields))
         #expect(fields("ParkedRetryRequest") == Set(ParkedRetryBody.fields))
         #expect(fields("LoginRequest") == Set(LoginBody.fields))
         #expect(fields("TokenRequest") == Set(TokenBody.fields))

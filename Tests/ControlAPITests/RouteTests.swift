@@ -282,8 +282,27 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
                 == "running")
     }
 
+    @Test func alarmsOfABrokerAreAcknowledgedOnRecord() async throws {
+        let path = "/api/v1/brokers/b/acknowledge"
+        let answer = try await send(.post, path, #"{"reason":"reinstalled"}"#)
+        #expect(answer.status == .ok)
+        #expect(try json(answer)["position"] as? Int == 12)
+        let recorded = system.facts.withLock { $0.acknowledged }
+        #expect(recorded.count == 1 && recorded.first?.first == "b" && recorded.first?.last == "reinstalled")
+        #expect(try await send(.post, path, #"{"reason":""}"#).status == .unprocessableContent)
+        #expect(try await send(.post, path).status != .ok, "a reason is needed")
+        let unknown = try await send(.post, "/api/v1/brokers/x/acknowledge", #"{"reason":"r"}"#)
+        #expect(unknown.status == .notFound && String(buffer: unknown.body).contains("there are: b"))
+        #expect(try await send(.post, path, #"{"reason":"r"}"#, headers: [:]).status == .unauthorized)
+    }
+
     @Test func probesAndMetrics() async throws {
         #expect(try await send(.get, "/healthz").status == .ok)
+        system.set { $0.stuck = ["the thread of broker main has not moved"] }
+        let stuck = try await send(.get, "/healthz")
+        #expect(stuck.status == .serviceUnavailable)
+        #expect(try json(stuck)["reasons"] as? [String] == ["the thread of broker main has not moved"])
+        system.set { $0.stuck = [] }
         #expect(try await send(.get, "/readyz").status == .ok)
         system.set { $0.notReady = ["broker main is not subscribed"] }
         let unready = try await send(.get, "/readyz")

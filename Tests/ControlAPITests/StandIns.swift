@@ -22,6 +22,8 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
         var campaignRow = #"{"id":1}"#
         var groupQueries: [Int64: GroupQuery] = [:]
         var retries: [ParkedRetryRequest] = []
+        var stuck: [String] = []
+        var acknowledged: [[String]] = []
         var pages: [PageRequest] = []
         var waits: [(UInt64, String)] = []
     }
@@ -34,11 +36,15 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
     func status() async -> SystemStatus {
         SystemStatus(
             state: .degraded, reasons: ["PostgreSQL cannot be reached"],
+            problems: [.init(
+                code: "database_unreachable", object: nil, since: nil, text: "PostgreSQL cannot be reached",
+                remedy: "Start it.", isAcknowledgeable: false)],
             log: .init(head: 12, durable: 11, segments: 1, bytes: 4096),
             projections: [projection()], brokers: [.init(name: "b", connected: true, sessionPresent: false)],
             database: .init(connected: false, lastError: "connection refused"))
     }
     func reasonsNotReady() async -> [String] { facts.withLock { $0.notReady } }
+    func reasonsNotLive() async -> [String] { facts.withLock { $0.stuck } }
 
     private func projection() -> SystemStatus.Projection {
         .init(
@@ -178,6 +184,11 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
                     var snapshot = MetricsSnapshot()
                     snapshot.add(.logDurableEvents, 11 as UInt64)
                     return snapshot
+                },
+                acknowledgeBroker: { broker, name, reason in
+                    guard broker == "b" else { return nil }
+                    self.set { $0.acknowledged.append([broker, name, reason]) }
+                    return 12
                 },
                 gate: { _, device in
                     device == "quiet" ? nil : GateStatistics(accepted: 3, rateLimited: 1, tokens: 9.5)

@@ -18,11 +18,19 @@ final class World {
     private(set) var daemon: ChildProcess?
     private var ledgers: [String] = []
     private var fleets = 0
+    private let makeURL: (String) -> String
 
-    /// - Parameter postgres: a server of several worlds; each has a database of its own.
-    /// - Parameter brokerLines: more of `mosquitto.conf`.
-    init(postgres: PostgresServer, brokerLines: [String] = []) throws {
+    /// - Parameters:
+    ///   - postgres: a server of several worlds; each has a database of its own.
+    ///   - brokerLines: more of `mosquitto.conf`.
+    ///   - user: the daemon's role.
+    ///   - url: another way to a database, by its name.
+    init(
+        postgres: PostgresServer, brokerLines: [String] = [], user: String = "postgres",
+        url: ((String) -> String)? = nil
+    ) throws {
         self.postgres = postgres
+        makeURL = url ?? { postgres.url(database: $0, user: user) }
         broker = try MosquittoServer(persistent: true, lines: brokerLines)
         database = try postgres.makeDatabase()
         folder = try makeTemporaryFolder("world")
@@ -31,7 +39,7 @@ final class World {
     deinit { try? FileManager.default.removeItem(atPath: folder) }
 
     var data: String { folder + "/data" }
-    var databaseURL: String { postgres.url(database: database) }
+    var databaseURL: String { makeURL(database) }
     /// What the daemon has said, all runs.
     var daemonLog: String { (try? String(contentsOfFile: folder + "/daemon.log", encoding: .utf8)) ?? "" }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import EventLog
 import Foundation
+import Health
 import Ingest
 import Logging
 import PrivateServices
@@ -56,7 +57,7 @@ struct Run: AsyncParsableCommand {
         manager.ready()
         logger.info("running; the API is at http://\(daemon.apiAddress)", metadata: ["data": "\(settings.data)"])
 
-        let heartbeat = Task { await Self.keepWatchdogFed(manager, daemon) }
+        let heartbeat = Task { await Self.keepWatchdogFed(manager, daemon, logger) }
         if demo {
             await Demo(
                 daemon: daemon, devices: demoDevices, rate: demoRate, startedAt: startedAt, notes: notes,
@@ -72,12 +73,18 @@ struct Run: AsyncParsableCommand {
         await daemon.stop()
     }
 
-    /// Tells systemd that we live only while the parts answer.
-    private static func keepWatchdogFed(_ manager: ServiceManager, _ daemon: Daemon) async {
+    /// Feeds the watchdog while every thread moves: a restart cures nothing else (docs/health.md).
+    private static func keepWatchdogFed(_ manager: ServiceManager, _ daemon: Daemon, _ logger: Logger) async {
         guard let interval = manager.watchdogInterval else { return }
         while !Task.isCancelled {
-            let status = await daemon.reporter.status()
-            manager.alive(status: "\(status.state.rawValue), \(status.log.durable) events durable")
+            let health = daemon.reporter.health()
+            if health.stuck.isEmpty {
+                manager.alive(status: "\(health.state.rawValue), \(daemon.log.durableCount) events durable")
+            } else {
+                let texts = health.stuck.map(\.text).joined(separator: "; ")
+                manager.stuck(status: texts)
+                logger.critical("a thread does not move; the watchdog is not fed", metadata: ["why": "\(texts)"])
+            }
             try? await Task.sleep(for: interval)
         }
     }

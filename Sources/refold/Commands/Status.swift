@@ -5,16 +5,17 @@ import Foundation
 struct StatusCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status", abstract: "State of the log, the projections, the brokers and the database.",
-        discussion: "Exit code 3 when no daemon answers.")
+        discussion: "Exit code 0 when healthy, 1 when degraded or held, 3 when no daemon answers.")
 
     @OptionGroup var daemon: DaemonOptions
 
     func run() async throws {
         let body = try await daemon.asking { try await $0.get("/api/v1/status").body }
-        guard !daemon.json else {
-            return print(String(decoding: body, as: UTF8.self).trimmingCharacters(in: .newlines))
-        }
-        print(Self.text(try JSONDecoder().decode(SystemStatus.self, from: body)))
+        let status = try JSONDecoder().decode(SystemStatus.self, from: body)
+        print(
+            daemon.json
+                ? String(decoding: body, as: UTF8.self).trimmingCharacters(in: .newlines) : Self.text(status))
+        if status.state != .healthy { throw ExitCode(1) }
     }
 
     private static func kept(_ keeping: SystemStatus.Keeping) -> String {
@@ -38,7 +39,9 @@ struct StatusCommand: AsyncParsableCommand {
 
     static func text(_ status: SystemStatus) -> String {
         var lines = [status.state.rawValue]
-        lines += status.reasons.map { "  \($0)" }
+        for problem in status.problems {
+            lines.append("  \(problem.text)" + (problem.since.map { " (since \($0))" } ?? ""))
+        }
         let log = status.log
         if log.keeping.lostEvents > 0 {
             lines.append("  \(log.keeping.lostEvents) events of the log were damaged and given up: refold log info")

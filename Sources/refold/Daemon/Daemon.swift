@@ -33,7 +33,7 @@ final class Daemon: Sendable {
     let settings: Settings
     let log: FileLog
     let reporter: StatusReporter
-    let queries: TableQueries
+    let queries: QueryPool
     let ingest: IngestService
     let services: PrivateServerSet
     /// `HOST:PORT` that the API listens on.
@@ -117,7 +117,9 @@ final class Daemon: Sendable {
         let startedAt = wallClock()
         let token = try TokenFile.loadOrCreate(inFolder: settings.data)
         let databaseURL = services.databaseURL
-        let keeper = DatabaseKeeper(url: databaseURL, settings: settings, log: log, logger: logger)
+        let keeper = DatabaseKeeper(
+            url: databaseURL, settings: settings, log: log, connectionsNeeded: DatabaseConnections.needed,
+            logger: logger)
         try await keeper.prepare()
 
         // Before anybody reads: what was removed can be had from now on.
@@ -153,20 +155,26 @@ final class Daemon: Sendable {
                 ShellCommand($0, timeoutSeconds: settings.commandTimeoutSeconds)
             }, logger: logger)
         let selfCheck = SelfCheck(settings, log: log, databaseURL: databaseURL, logger: logger)
+        let troubles = Troubles()
         let reporter = StatusReporter(
             log: log, projectors: projectors, ingest: { ingest.statuses }, commands: commands,
             database: keeper, care: care,
-            checkpoints: checkpoints, archive: archive, selfCheck: selfCheck, rebuilds: rebuilds)
-        let queries = TableQueries(databaseURL: databaseURL)
-        let metrics = MetricsCollector(reporter: reporter, queries: queries, startedAt: startedAt,
+            checkpoints: checkpoints, archive: archive, selfCheck: selfCheck, rebuilds: rebuilds,
+            troubles: troubles)
+        let queries = QueryPool(databaseURL: databaseURL, size: DatabaseConnections.reads)
+        let metrics = MetricsCollector(
+            reporter: reporter, deadLetters: DeadLetterCounts(queries), startedAt: startedAt,
             limitedDevices: { ingest.mostLimited(20) })
         let asOf = AsOf(log: log, snapshots: snapshots.folder, thresholds: PresenceThresholds(
             staleSeconds: Double(settings.staleSeconds), offlineSeconds: Double(settings.offlineSeconds)))
         let system = SystemAccess(
-            status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(tables: queries),
+            status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(pool: queries),
             keeping: LogKeeper(log: log, projectors: projectors, logger: logger),
             snapshots: snapshots, past: PastAccess(asOf: asOf), rebuilds: rebuilds, tokens: tokens,
             metrics: { await metrics.collect() },
+            acknowledgeBroker: { broker, name, reason in
+                try await ingest.acknowledge(broker: broker, operator: name, reason: reason)?.rawValue
+            },
             gate: { tenant, device in
                 ingest.deviceStatistics(tenant: tenant, device: device).map(GateStatistics.init)
             },
@@ -190,10 +198,11 @@ final class Daemon: Sendable {
         snapshots.start(for: archive.retention)
         // Ingest does not wait for them, nor fall with them: only commands need what was decided before, and whoever
         // has no other token than one of the log.
-        self.access = Task { await Self.recover(tokens, logger) }
+        self.access = Task { await Self.recover(tokens, troubles, logger) }
         commands.start()
         engine = Task {
             await decider.run { error in
+                troubles.deciderFailed(error)
                 logger.error("the campaigns stand still, and it is tried again: \(error)")
             }
         }
@@ -216,14 +225,16 @@ final class Daemon: Sendable {
     }
 
     /// A damaged log may be repaired while the daemon runs: it is tried until it is done.
-    private static func recover(_ tokens: AccessDecider, _ logger: Logger) async {
+    private static func recover(_ tokens: AccessDecider, _ troubles: Troubles, _ logger: Logger) async {
         var isTold = false
         while !Task.isCancelled {
             do {
                 try await tokens.recover()
+                troubles.tokenError = nil
                 return
             } catch {
                 if !isTold { logger.error("tokens cannot be read back; only the data folder's is taken: \(error)") }
+                troubles.tokenError = "\(error)"
                 isTold = true
             }
             try? await Task.sleep(for: .seconds(2))

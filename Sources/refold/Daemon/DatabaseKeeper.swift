@@ -18,6 +18,7 @@ actor DatabaseKeeper {
         var prepared = false
         /// It is there, but not for us: a newer schema, an old server. Trying again does not help.
         var refused = false
+        var examination = Examination()
     }
 
     private let executor = ThreadExecutor(name: "database")
@@ -26,11 +27,13 @@ actor DatabaseKeeper {
     private let presence: (stale: Int, offline: Int)
     private let logID: String
     private let durableCount: @Sendable () -> UInt64
+    private let connectionsNeeded: Int
     private let logger: Logger
     private nonisolated let shared = Mutex(State())
     private var connection: Connection?
 
-    init(url: String, settings: Settings, log: FileLog, logger: Logger) {
+    init(url: String, settings: Settings, log: FileLog, connectionsNeeded: Int, logger: Logger) {
+        self.connectionsNeeded = connectionsNeeded
         target = Target(url, applicationName: "refold", connectTimeoutSeconds: 3, responseTimeoutSeconds: 20)
         presence = (settings.staleSeconds, settings.offlineSeconds)
         logID = log.report.logID.description
@@ -41,10 +44,17 @@ actor DatabaseKeeper {
     nonisolated var state: State { shared.withLock { $0 } }
 
     /// One attempt to connect and prepare.
-    /// - Throws: `MigrationError` or `OtherLogError` when the database can never be used as it is.
+    /// - Throws: `MigrationError`, `OtherLogError` or `TransactionPoolerError` when the database can never be used as
+    ///   it is.
     func prepare() throws {
         do {
             let open = try Connection(target) { [logger] notice in logger.info("database: \(notice)") }
+            try Pooler.refuseTransactionMode(open, target)
+            let examination = try examine(open)
+            guard examination.mayHaveSchema, !examination.isReadOnly else {
+                connection = open
+                return set(nil)
+            }
             let applied = try Migrator(RefoldSchema.migrations, schema: RefoldSchema.name).run(on: open)
             for migration in applied { logger.info("applied the migration \(migration.number)_\(migration.name)") }
             var thresholds = Parameters()
@@ -57,7 +67,8 @@ actor DatabaseKeeper {
             try bind(open)
             connection = open
             set(nil, prepared: true)
-        } catch let error where error is MigrationError || error is OtherLogError {
+        } catch let error
+            where error is MigrationError || error is OtherLogError || error is TransactionPoolerError {
             shared.withLock { $0 = State(connected: true, lastError: "\(error)", prepared: false, refused: true) }
             throw error
         } catch {
@@ -102,13 +113,13 @@ actor DatabaseKeeper {
 
     /// Prepares until it succeeds, calls `whenPrepared` once, then watches until the task is cancelled.
     func watch(whenPrepared: @Sendable () async -> Void) async {
-        var wait = Duration.milliseconds(200)
+        var wait = Duration.milliseconds(200), reported: String?
         while !Task.isCancelled, !state.prepared {
             do {
                 try prepare()
             } catch {
-                logger.error("the database cannot be used: \(error)")
-                wait = .seconds(60)
+                if reported != "\(error)" { logger.error("the database cannot be used: \(error)") }
+                reported = "\(error)"
             }
             if state.prepared { break }
             try? await Task.sleep(for: wait)
@@ -127,9 +138,8 @@ actor DatabaseKeeper {
         do {
             let open = try connection.flatMap { $0.isUsable ? $0 : nil } ?? Connection(target)
             connection = open
-            let found = try open.query(
-                "select to_regclass('refold.schema_migrations') is not null", name: "ask whether the database is there")
-            guard found.bool(0, 0) == true else {
+            let examination = try examine(open)
+            guard examination.hasSchema || examination.isReadOnly else {
                 logger.warning("the schema refold is gone: it is made again and refolded from the log")
                 return try prepare()
             }
@@ -142,10 +152,30 @@ actor DatabaseKeeper {
         }
     }
 
+    private func examine(_ open: Connection) throws(PostgresError) -> Examination {
+        let examination = try Self.examine(open, connectionsNeeded: connectionsNeeded)
+        let before = shared.withLock { state in
+            defer { state.examination = examination }
+            return state.examination
+        }
+        if examination.isReadOnly, !before.isReadOnly {
+            logger.warning("the database takes no writes: it is a standby, or default_transaction_read_only is on")
+        }
+        if !examination.missingGrants.isEmpty, examination.missingGrants != before.missingGrants {
+            let grants = examination.missingGrants.joined(separator: "; ")
+            logger.warning("the database role lacks rights", metadata: ["grant": "\(grants)"])
+        }
+        if let text = examination.connectionShortage, text != before.connectionShortage {
+            logger.warning("too few database connections", metadata: ["limit": "\(text)"])
+        }
+        return examination
+    }
+
     private func set(_ problem: String?, prepared: Bool = false) {
         let before = shared.withLock { state in
             let before = state
             state.connected = problem == nil
+            state.refused = false
             state.lastError = problem
             state.prepared = state.prepared || prepared
             return before

@@ -2,14 +2,14 @@ import ControlAPI
 import EventLog
 import EventModel
 import Foundation
+import Health
 import Ingest
 import Projecting
-import Queries
 
 /// Everything that `/metrics` shows.
 struct MetricsCollector: Sendable {
     let reporter: StatusReporter
-    let queries: TableQueries
+    let deadLetters: DeadLetterCounts
     let startedAt: Timestamp
     /// Only the worst: a label for each device of a fleet would drown Prometheus. The API answers for any one.
     let limitedDevices: @Sendable () -> [(broker: String, device: LimitedDevice)]
@@ -19,14 +19,25 @@ struct MetricsCollector: Sendable {
         addLog(to: &metrics)
         addBrokers(to: &metrics)
         addProjections(to: &metrics)
+        addHealth(to: &metrics)
         metrics.add(.databaseConnected, reporter.database.state.connected)
-        // The tables are the only place that knows; while they are away, these samples are absent.
-        for (reason, count) in (try? await queries.deadLetterReasons()) ?? [] {
+        for (reason, count) in await deadLetters.latest() {
             metrics.add(.deadLetters, UInt64(clamping: count), ["reason": reason])
         }
         reporter.rebuilds.add(to: &metrics)
         addProcess(to: &metrics)
         return metrics
+    }
+
+    /// 0 for what is not wrong: an alert that never had a sample cannot tell silence from health.
+    private func addHealth(to metrics: inout MetricsSnapshot) {
+        let health = reporter.health()
+        for code in ReasonCode.allCases {
+            let count = health.problems.count { $0.code == code }
+            metrics.add(.problems, UInt64(count), ["code": code.rawValue])
+        }
+        metrics.add(.ready, health.notReady.isEmpty)
+        metrics.add(.live, health.stuck.isEmpty)
     }
 
     private func addLog(to metrics: inout MetricsSnapshot) {

@@ -15,6 +15,8 @@ struct ServiceManager: Sendable {
 
     func ready() { send("READY=1") }
     func stopping() { send("STOPPING=1") }
+    /// Shown by `systemctl status`; the watchdog is not fed.
+    func stuck(status: String) { send("STATUS=\(status)") }
     func alive(status: String) { send("WATCHDOG=1\nSTATUS=\(status)") }
 
     private func send(_ text: String) {

@@ -3,8 +3,10 @@ import Dispatching
 import EventLog
 import EventModel
 import Foundation
+import Health
 import Ingest
 import Projecting
+import Synchronization
 
 /// What `status`, `/readyz` and `/metrics` say: one look at every part.
 struct StatusReporter: StatusProviding, ProjectionControlling {
@@ -18,77 +20,47 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let archive: LogArchive
     let selfCheck: SelfCheck
     let rebuilds: RebuildKeeper
+    let troubles: Troubles
+    private let memory = SharedMemory()
+
+    init(
+        log: FileLog, projectors: [Projector], ingest: @escaping @Sendable () -> [BrokerStatus],
+        commands: CommandPublisher, database: DatabaseKeeper, care: LogCare, checkpoints: CheckpointPublisher,
+        archive: LogArchive, selfCheck: SelfCheck, rebuilds: RebuildKeeper, troubles: Troubles
+    ) {
+        self.log = log
+        self.projectors = projectors
+        self.ingest = ingest
+        self.commands = commands
+        self.database = database
+        self.care = care
+        self.checkpoints = checkpoints
+        self.archive = archive
+        self.selfCheck = selfCheck
+        self.rebuilds = rebuilds
+        self.troubles = troubles
+    }
+
+    /// The one verdict that everything shows.
+    func health() -> Health { memory.complete(Health(facts())) }
 
     func status() async -> SystemStatus {
-        let durable = log.durableCount, brokers = ingest(), keeper = database.state, statistics = log.statistics
-        let projections = projectors.map { report($0.status) }
-        let held = brokers.contains { $0.state == .held }
-        var reasons: [String] = []
-        for broker in brokers {
-            if !broker.connected {
-                reasons.append("broker \(broker.name) is not connected: \(broker.lastError ?? "connecting")")
-            } else if !broker.subscribed {
-                reasons.append("broker \(broker.name): nothing is subscribed")
-            }
-            reasons += broker.alarms.map { "broker \(broker.name): \($0.text): \($0.code.remedy)" }
-        }
-        for lane in commands.statuses where lane.refused > 0 || !lane.isConnected && lane.waiting > 0 {
-            let waiting = lane.refused > 0 ? "\(lane.refused) devices' commands" : "\(lane.waiting) commands"
-            reasons.append("broker \(lane.broker): \(waiting) wait: \(lane.lastError ?? "connecting")")
-        }
-        if !keeper.connected { reasons.append("the database cannot be reached: \(keeper.lastError ?? "connecting")") }
-        if keeper.refused, let text = keeper.lastError { reasons.append("the database cannot be used: \(text)") }
-        for projection in projections where projection.state == "failed" {
-            reasons.append("projection \(projection.name) has failed: \(projection.lastError ?? "")")
-        }
-        for status in projectors.map(\.status) {
-            guard let first = status.parked.first else { continue }
-            let keys = status.parked.count == 1 ? "1 key is" : "\(status.parked.count) keys are"
-            reasons.append(
-                "\(status.name): \(keys) parked, the first \(first.key), whose events wait from position "
-                    + "\(first.position) on: \(first.reason). When that is mended: refold dead-letters retry")
-        }
-        for projection in projections where projection.state == "paused" && projection.lastError != nil {
-            reasons.append("projection \(projection.name) is paused: \(projection.lastError ?? "")")
-        }
-        let keeping = self.keeping
-        if let damaged = keeping.scrub?.damaged, damaged > 0 {
-            reasons.append("the log is damaged in \(damaged) places: refold log verify says where and what to do")
-        }
-        // What an operator has signed for stays as it is, and is no news.
-        let signed = Set(log.acceptedLosses.map(\.event.segment))
-        let damaged = statistics.keeping.damaged.filter { !signed.contains($0) }
-        if let name = damaged.first {
-            let count = damaged.count
-            reasons.append("\(count) damaged files of the log are kept as they are, the first is \(name): "
-                + "refold log verify says what is lost")
-        }
-        if let check = selfCheck.last, check.agrees == false {
-            reasons.append(
-                "the tables are not what the log says (\(check.differences) rows): refold replay verify shows them")
-        }
-        if let problem = statistics.keeping.problem {
-            reasons.append("files of the log are not packed and sealed: \(problem)")
-        }
-        if let archive = keeping.archive, archive.isBehind {
-            reasons.append("the archive is behind by \(archive.waiting) segments: \(archive.lastError ?? "it is slow")")
-        }
-        if let text = keeping.checkpoint?.problem { reasons.append("the log's tree is not signed: \(text)") }
-        if let text = keeping.checkpoint?.lastError { reasons.append("checkpoints do not leave this machine: \(text)") }
+        let health = health(), durable = log.durableCount, statistics = log.statistics
         return SystemStatus(
-            state: held ? .held : reasons.isEmpty ? .healthy : .degraded, reasons: reasons,
+            state: .init(health.state), reasons: health.problems.map(\.text),
+            problems: health.problems.map(SystemStatus.Problem.init),
             log: .init(
                 head: durable, durable: durable, segments: statistics.segments, bytes: statistics.usedBytes,
                 keeping: keeping),
-            projections: projections,
-            brokers: zip(brokers, commands.statuses).map { broker, lane in
+            projections: projectors.map { report($0.status) },
+            brokers: zip(ingest(), commands.statuses).map { broker, lane in
                 .init(
                     name: broker.name, connected: broker.connected, sessionPresent: broker.sessionPresent,
                     lastError: broker.lastError, commands: .init(
                         connected: lane.isConnected, waiting: lane.waiting + lane.sent, refused: lane.refused,
                         acknowledged: lane.acknowledged, lastError: lane.lastError))
             },
-            database: .init(connected: keeper.connected, lastError: keeper.lastError))
+            database: .init(connected: database.state.connected, lastError: database.state.lastError))
     }
 
     var keeping: SystemStatus.Keeping {
@@ -126,15 +98,9 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         return keeping
     }
 
-    func reasonsNotReady() async -> [String] {
-        ingest().compactMap { broker in
-            if broker.state == .held { return "broker \(broker.name) is held: the disk is full" }
-            if !broker.connected {
-                return "broker \(broker.name) is not connected: \(broker.lastError ?? "connecting")"
-            }
-            return broker.subscribed ? nil : "broker \(broker.name): nothing is subscribed"
-        }
-    }
+    func reasonsNotReady() async -> [String] { health().notReady.map(\.text) }
+
+    func reasonsNotLive() async -> [String] { health().stuck.map(\.text) }
 
     func projections() async -> [SystemStatus.Projection] { projectors.map { report($0.status) } }
 
@@ -175,5 +141,31 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         projection.rebuild = rebuild
         if status.state == .paused, let paused { projection.lastError = paused }
         return projection
+    }
+}
+
+/// The memory of problems, for whoever asks at whatever moment.
+private final class SharedMemory: Sendable {
+    private let memory = Mutex(ProblemMemory())
+
+    func complete(_ health: Health) -> Health { memory.withLock { $0.complete(health, now: wallClock()) } }
+}
+
+extension SystemStatus.State {
+    init(_ state: Health.State) {
+        self =
+            switch state {
+            case .healthy: .healthy
+            case .degraded: .degraded
+            case .held: .held
+            }
+    }
+}
+
+extension SystemStatus.Problem {
+    init(_ problem: Problem) {
+        self.init(
+            code: problem.code.rawValue, object: problem.object, since: problem.since?.description,
+            text: problem.text, remedy: problem.code.remedy, isAcknowledgeable: problem.code.isAcknowledged)
     }
 }

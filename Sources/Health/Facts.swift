@@ -1,0 +1,125 @@
+import EventModel
+
+/// What is known of every part at one moment: the only thing that a verdict is made of. Times are durations, taken from
+/// steady clocks, so that a step of the wall clock changes no verdict.
+public struct HealthFacts: Sendable {
+    public struct Broker: Sendable {
+        public struct Alarm: Sendable {
+            public var code: ReasonCode
+            /// When it was raised; nil when that is not known.
+            public var since: Timestamp?
+            /// What happened, with the evidence.
+            public var text: String
+
+            public init(_ code: ReasonCode, since: Timestamp? = nil, text: String) {
+                self.code = code
+                self.since = since
+                self.text = text
+            }
+        }
+
+        public var name: String
+        public var isConnected = true
+        public var isSubscribed = true
+        /// The disk is full: nothing is read from the broker.
+        public var isHeld = false
+        public var lastError: String?
+        /// Granted QoS, one a filter; 128 and up are refusals.
+        public var granted: [Int] = [1]
+        public var alarms: [Alarm] = []
+        /// Commands to devices that wait while their connection is down.
+        public var commandsWaiting = 0
+        /// Devices whose command the broker refuses.
+        public var commandsRefused = 0
+        public var commandError: String?
+        /// For how long its thread should have come round again; nil while it moves.
+        public var overdueSeconds: Double?
+
+        public init(name: String) { self.name = name }
+    }
+
+    public struct Projection: Sendable {
+        public var name: String
+        public var isPaused = false
+        /// It cannot go on by itself.
+        public var hasFailed = false
+        /// For how long every attempt has failed; nil while it goes on.
+        public var failingSeconds: Double?
+        public var lastError: String?
+        public var lagSeconds = 0.0
+        public var lagEvents: UInt64 = 0
+        /// Why it is paused, when the program did that.
+        public var pauseReason: String?
+        public var parkedKeys = 0
+        /// The first of them, where its events wait from, and why.
+        public var firstParked: String?
+        public var overdueSeconds: Double?
+
+        public init(name: String) { self.name = name }
+    }
+
+    public struct Database: Sendable {
+        public var isConnected = true
+        /// It answers and cannot be used: another log's tables, a newer schema, a pooler in transaction mode.
+        public var isRefused = false
+        /// It takes no writes: a standby after a failover, or `default_transaction_read_only`.
+        public var isReadOnly = false
+        /// Rights that are missing: the GRANT that gives each.
+        public var missingGrants: [String] = []
+        /// Connections that the server, the database or the role allows, when those are fewer than we may need.
+        public var connectionShortage: String?
+        public var lastError: String?
+
+        public init() {}
+    }
+
+    public struct Log: Sendable {
+        /// For how long what was submitted should have been durable; nil while the writer moves.
+        public var overdueSeconds: Double?
+        /// Places that the scrubber found damaged and nobody signed for.
+        public var damagedPlaces = 0
+        /// Damaged segment files that nobody signed for.
+        public var damagedSegments: [String] = []
+        /// Why segments are not packed and sealed.
+        public var sealingProblem: String?
+        /// Segments that wait for an archive that is behind; nil while it keeps up.
+        public var archiveWaiting: Int?
+        public var archiveError: String?
+        /// Why no checkpoint is signed.
+        public var treeProblem: String?
+        /// Why signed checkpoints do not leave this machine.
+        public var checkpointError: String?
+        /// Why a segment that the retention rules want gone is still there.
+        public var retentionProblem: String?
+        /// Seconds until the disk is full, when that is foreseeable.
+        public var diskFullSeconds: Double?
+        /// By how much the last event's received-at lies ahead of the clock.
+        public var aheadSeconds = 0.0
+
+        public init() {}
+    }
+
+    public struct Process: Sendable {
+        /// Lines of the program's log that were dropped in the last minute.
+        public var linesDroppedLately: UInt64 = 0
+        public var descriptorsOpen = 0
+        /// The soft limit; 0 when it is not known.
+        public var descriptorsMax = 0
+        /// Why operators' commands and campaigns stand still.
+        public var deciderError: String?
+        /// Why tokens cannot be read back from the log.
+        public var tokenError: String?
+
+        public init() {}
+    }
+
+    public var brokers: [Broker] = []
+    public var projections: [Projection] = []
+    public var database = Database()
+    public var log = Log()
+    public var process = Process()
+    /// Rows that the log does not give, at the last comparison of tables and log.
+    public var rowsDiffering = 0
+
+    public init() {}
+}

@@ -1,0 +1,140 @@
+import Dispatching
+import EventLog
+import EventModel
+import Foundation
+import Health
+import Ingest
+import Projecting
+import Synchronization
+
+/// What every part is like at this moment, for `Health` to judge. Nothing is decided here.
+extension StatusReporter {
+    func facts() -> HealthFacts {
+        var facts = HealthFacts()
+        facts.brokers = zip(ingest(), commands.statuses).map(broker)
+        facts.projections = projectors.map { projection($0.status) }
+        facts.database = database.state.facts
+        facts.log = logFacts
+        facts.process = process
+        if let check = selfCheck.last, check.agrees == false { facts.rowsDiffering = max(1, check.differences) }
+        return facts
+    }
+
+    private func broker(_ status: BrokerStatus, _ lane: CommandPublisher.Status) -> HealthFacts.Broker {
+        var facts = HealthFacts.Broker(name: status.name)
+        facts.isConnected = status.connected
+        facts.isSubscribed = status.subscribed
+        facts.isHeld = status.state == .held
+        facts.lastError = status.lastError
+        facts.granted = status.granted
+        facts.alarms = status.alarms.map {
+            .init($0.code.reasonCode, since: $0.since, text: "\($0.text): \($0.code.remedy)")
+        }
+        facts.commandsWaiting = lane.isConnected ? 0 : lane.waiting
+        facts.commandsRefused = lane.refused
+        facts.commandError = lane.lastError
+        facts.overdueSeconds = status.overdueSeconds
+        return facts
+    }
+
+    private func projection(_ status: ProjectorStatus) -> HealthFacts.Projection {
+        var facts = HealthFacts.Projection(name: status.name)
+        facts.isPaused = status.state == .paused
+        facts.hasFailed = status.state == .failed
+        facts.failingSeconds = status.failingSeconds
+        facts.lastError = status.lastError
+        facts.lagSeconds = status.lagSeconds
+        facts.lagEvents = status.lagEvents
+        facts.pauseReason = rebuilds.note(on: status.name).paused
+        facts.parkedKeys = status.parked.count
+        facts.firstParked = status.parked.first.map {
+            "\($0.key), whose events wait from position \($0.position) on: \($0.reason)"
+        }
+        facts.overdueSeconds = status.overdueSeconds
+        return facts
+    }
+
+    private var logFacts: HealthFacts.Log {
+        var facts = HealthFacts.Log()
+        let keeping = keeping, statistics = log.statistics
+        facts.overdueSeconds = log.overdueSeconds
+        facts.damagedPlaces = keeping.scrub?.damaged ?? 0
+        // What an operator has signed for stays as it is, and is no news.
+        let signed = Set(log.acceptedLosses.map(\.event.segment))
+        facts.damagedSegments = statistics.keeping.damaged.filter { !signed.contains($0) }
+        facts.sealingProblem = statistics.keeping.problem
+        if let archive = keeping.archive, archive.isBehind {
+            facts.archiveWaiting = archive.waiting
+            facts.archiveError = archive.lastError
+        }
+        facts.treeProblem = keeping.checkpoint?.problem
+        facts.checkpointError = keeping.checkpoint?.lastError
+        facts.retentionProblem = archive.retention.status.lastError
+        facts.diskFullSeconds = keeping.diskFullSeconds
+        return facts
+    }
+
+    private var process: HealthFacts.Process {
+        var facts = HealthFacts.Process()
+        let descriptors = openDescriptors()
+        facts.descriptorsOpen = descriptors.open
+        facts.descriptorsMax = descriptors.limit
+        facts.deciderError = troubles.deciderError
+        facts.tokenError = troubles.tokenError
+        return facts
+    }
+}
+
+/// What parts without a status of their own report when they fail.
+final class Troubles: Sendable {
+    private struct State {
+        var decider: (text: String, at: ContinuousClock.Instant)?
+        var tokens: String?
+    }
+    private let state = Mutex(State())
+    /// The decider tries every 2 s, and reports every failure.
+    private static let deciderWindow = Duration.seconds(6)
+
+    func deciderFailed(_ error: any Error) { state.withLock { $0.decider = ("\(error)", .now) } }
+    var deciderError: String? {
+        state.withLock { state in
+            state.decider.flatMap { ContinuousClock.now - $0.at < Self.deciderWindow ? $0.text : nil }
+        }
+    }
+
+    var tokenError: String? {
+        get { state.withLock { $0.tokens } }
+        set { state.withLock { $0.tokens = newValue } }
+    }
+}
+
+/// Open descriptors of this process and its soft limit; 0 where they cannot be counted (none is left to count with:
+/// then all are open).
+func openDescriptors() -> (open: Int, limit: Int) {
+    var limit = rlimit()
+    guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return (0, 0) }
+    let max = Int(clamping: limit.rlim_cur)
+    guard let folder = opendir("/proc/self/fd") else { return (errno == EMFILE ? max : 0, max) }
+    defer { closedir(folder) }
+    var count = 0
+    while readdir(folder) != nil { count += 1 }
+    return (Swift.max(0, count - 3), max)  // `.`, `..` and the folder itself
+}
+
+extension BrokerAlarm.Code {
+    var reasonCode: ReasonCode {
+        switch self {
+        case .sessionTakenOver: .brokerTakenOver
+        case .sessionLost: .brokerSessionLost
+        case .sessionUnknown: .brokerForeignSession
+        case .messagesDropped: .brokerDropsMessages
+        case .sessionExpiryCapped: .brokerSessionExpiryCapped
+        case .subscriptionRefused: .brokerSubscriptionRefused
+        case .grantedQoS0: .brokerQoSLowered
+        case .closedEarly: .brokerQuickDrops
+        case .diskFull: .diskFull
+        case .historyUnreadable: .brokerRedeliveryUnchecked
+        case .drainingOldSession: .brokerDrainingOldSession
+        }
+    }
+}

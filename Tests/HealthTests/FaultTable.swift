@@ -1,0 +1,218 @@
+import EventModel
+import Testing
+
+@testable import Health
+
+/// A fault, the facts that it leaves, and everything that must be seen of it.
+struct Fault: Sendable, CustomTestStringConvertible {
+    let name: String
+    let state: Health.State
+    let codes: [ReasonCode]
+    let isReady: Bool
+    let isLive: Bool
+    let facts: HealthFacts
+
+    var testDescription: String { name }
+    var row: HealthDocument.Row {
+        .init(fault: name, state: state, codes: codes, isReady: isReady, isLive: isLive)
+    }
+
+    /// - Parameter facts: changes those of a sound system: two brokers, three projections.
+    init(
+        _ name: String, _ state: Health.State, _ codes: [ReasonCode] = [], ready: Bool = true, live: Bool = true,
+        _ change: (inout HealthFacts) -> Void
+    ) {
+        self.name = name
+        self.state = state
+        self.codes = codes
+        isReady = ready
+        isLive = live
+        var facts = Self.sound
+        change(&facts)
+        self.facts = facts
+    }
+
+    static var sound: HealthFacts {
+        var facts = HealthFacts()
+        facts.brokers = ["north", "south"].map { HealthFacts.Broker(name: $0) }
+        facts.projections = ["campaigns", "dead_letters", "device_status"].map { HealthFacts.Projection(name: $0) }
+        facts.process.descriptorsOpen = 80
+        facts.process.descriptorsMax = 65536
+        return facts
+    }
+
+    /// What the connection has observed and only it knows.
+    static func alarm(_ code: ReasonCode) -> (inout HealthFacts) -> Void {
+        { $0.brokers[0].alarms = [.init(code, text: "evidence")] }
+    }
+
+    static let table: [Fault] = brokers + database + projections + log + process
+
+    static let brokers: [Fault] = [
+        Fault("none", .healthy) { _ in },
+        Fault("a broker is down", .degraded, [.brokerDisconnected], ready: false) {
+            $0.brokers[0].isConnected = false
+            $0.brokers[0].lastError = "connection refused"
+        },
+        Fault("both brokers are down", .degraded, [.brokerDisconnected, .brokerDisconnected], ready: false) {
+            for index in 0..<2 { $0.brokers[index].isConnected = false }
+        },
+        Fault("connected, SUBACK outstanding", .degraded, [.brokerNotSubscribed], ready: false) {
+            $0.brokers[0].isSubscribed = false
+        },
+        Fault(
+            "the broker refuses the subscription", .degraded, [.brokerNotSubscribed, .brokerSubscriptionRefused],
+            ready: false
+        ) {
+            $0.brokers[0].isSubscribed = false
+            $0.brokers[0].alarms = [.init(.brokerSubscriptionRefused, text: "135")]
+        },
+        Fault("SUBACK grants QoS 0 (MQTT.js#313)", .degraded, [.brokerQoSLowered], ready: false) {
+            $0.brokers[0].granted = [1, 0]
+        },
+        Fault("SUBACK grants QoS 0, and the connection alarms it too", .degraded, [.brokerQoSLowered], ready: false) {
+            $0.brokers[0].granted = [0]
+            $0.brokers[0].alarms = [.init(.brokerQoSLowered, text: "granted 0")]
+        },
+        Fault(
+            "the broker resumes a session of another log", .degraded, [.brokerForeignSession], ready: false,
+            alarm(.brokerForeignSession)),
+        Fault("another client took our session", .degraded, [.brokerTakenOver], alarm(.brokerTakenOver)),
+        Fault("the broker lost our session", .degraded, [.brokerSessionLost], alarm(.brokerSessionLost)),
+        Fault(
+            "CONNACK caps the session expiry (mosquitto#3616)", .degraded, [.brokerSessionExpiryCapped],
+            alarm(.brokerSessionExpiryCapped)),
+        Fault("the broker ends fresh connections", .degraded, [.brokerQuickDrops], alarm(.brokerQuickDrops)),
+        Fault("the broker drops messages", .degraded, [.brokerDropsMessages], alarm(.brokerDropsMessages)),
+        Fault(
+            "redelivery cannot be checked", .degraded, [.brokerRedeliveryUnchecked], alarm(.brokerRedeliveryUnchecked)),
+        Fault(
+            "the client id was changed (telegraf#797)", .degraded, [.brokerNotSubscribed, .brokerDrainingOldSession],
+            ready: false
+        ) {
+            $0.brokers[0].isSubscribed = false
+            $0.brokers[0].alarms = [.init(.brokerDrainingOldSession, text: "emptying")]
+        },
+        Fault(
+            "ingest blocks (the broker still counts as connected)", .degraded, [.ingestStuck], ready: false, live: false
+        ) { $0.brokers[1].overdueSeconds = 12 },
+        Fault("the broker refuses commands", .degraded, [.commandsRefused]) { $0.brokers[0].commandsRefused = 3 },
+        Fault("commands wait for their connection", .degraded, [.commandsWaiting]) {
+            $0.brokers[0].commandsWaiting = 2
+        },
+    ]
+
+    static let database: [Fault] = [
+        Fault("PostgreSQL is down", .degraded, [.databaseUnreachable]) { facts in
+            facts.database.isConnected = false
+            fail(&facts, "connection refused", seconds: 300)
+        },
+        Fault("PostgreSQL is frozen for an hour", .degraded, [.databaseUnreachable]) { facts in
+            facts.database.isConnected = false
+            fail(&facts, "no answer in time", seconds: 3600)
+        },
+        Fault("tables of another log; a newer schema; PgBouncer in transaction mode", .degraded, [.databaseUnusable]) {
+            $0.database.isRefused = true
+            $0.database.lastError = "the tables belong to another log"
+        },
+        Fault("failover to a standby, default_transaction_read_only (F4)", .degraded, [.databaseReadOnly]) { facts in
+            facts.database.isReadOnly = true
+            fail(&facts, "cannot execute UPDATE in a read-only transaction", seconds: 75)
+        },
+        Fault("a right was revoked (cubecart#2485)", .degraded, [.databaseRights]) {
+            $0.database.missingGrants = ["GRANT TEMPORARY ON DATABASE fleet TO refold"]
+        },
+        Fault(
+            "connection limit 4 (posthog#4709)", .degraded,
+            [.databaseConnections, .projectionWaiting, .projectionWaiting]
+        ) { facts in
+            facts.database.connectionShortage = "the role refold may have 4 connections, up to 14 are needed"
+            for index in 0..<2 { fail(&facts.projections[index], "too many connections", seconds: 20) }
+        },
+    ]
+
+    static let projections: [Fault] = [
+        Fault(
+            "no space left on the database's disk (F4)", .degraded,
+            [.projectionWaiting, .projectionWaiting, .projectionWaiting]
+        ) { fail(&$0, "could not extend file: No space left on device", seconds: 75) },
+        Fault("one attempt failed, a moment ago", .healthy) { fail(&$0.projections[0], "moved", seconds: 1) },
+        Fault("a table is locked for 45 s (28b)", .degraded, [.projectionLagging]) {
+            $0.projections[2].lagSeconds = 45
+            $0.projections[2].lagEvents = 1000
+        },
+        Fault("a table is locked for 15 s", .healthy) { $0.projections[2].lagSeconds = 15 },
+        Fault("a projection has failed", .degraded, [.projectionFailed]) {
+            $0.projections[0].hasFailed = true
+            $0.projections[0].lastError = "relation does not exist"
+            $0.projections[0].lagSeconds = 500
+        },
+        Fault("a projection is paused", .degraded, [.projectionPaused]) {
+            $0.projections[0].isPaused = true
+            $0.projections[0].lagSeconds = 5000
+        },
+        Fault("a paused projection while the database is down", .degraded, [.databaseUnreachable, .projectionPaused]) {
+            $0.projections[0].isPaused = true
+            $0.database.isConnected = false
+        },
+        Fault("a projector's thread is wedged", .degraded, [.projectionStuck, .projectionLagging], live: false) {
+            $0.projections[1].overdueSeconds = 30
+            $0.projections[1].lagSeconds = 90
+        },
+        Fault("keys are parked", .degraded, [.keysParked]) { $0.projections[2].parkedKeys = 2 },
+        Fault("somebody changed rows", .degraded, [.tablesDiffer]) { $0.rowsDiffering = 3 },
+    ]
+
+    static let log: [Fault] = [
+        Fault("the disk is full", .held, [.diskFull, .diskFull], ready: false) {
+            for index in 0..<2 {
+                $0.brokers[index].isHeld = true
+                $0.brokers[index].isConnected = false
+                $0.brokers[index].alarms = [.init(.diskFull, text: "no space")]
+            }
+        },
+        Fault("the disk is full in 20 min", .degraded, [.diskFilling]) { $0.log.diskFullSeconds = 1200 },
+        Fault("the disk is full in 6 h", .healthy) { $0.log.diskFullSeconds = 21600 },
+        Fault("fdatasync does not return", .degraded, [.logStuck], ready: false, live: false) {
+            $0.log.overdueSeconds = 5
+        },
+        Fault("bit rot", .degraded, [.logDamaged]) { $0.log.damagedPlaces = 1 },
+        Fault("a damaged segment cannot be sealed", .degraded, [.segmentsDamaged]) {
+            $0.log.damagedSegments = ["00000000000000000000.seg"]
+        },
+        Fault("sealing fails", .degraded, [.segmentsNotSealed]) { $0.log.sealingProblem = "EIO" },
+        Fault("archive_command fails", .degraded, [.archiveBehind]) { $0.log.archiveWaiting = 9 },
+        Fault("a segment cannot be removed", .degraded, [.retentionBlocked]) { $0.log.retentionProblem = "EACCES" },
+        Fault("the signing key is gone", .degraded, [.logNotSigned]) { $0.log.treeProblem = "no key" },
+        Fault("the checkpoint's destination is down", .degraded, [.checkpointsStay]) {
+            $0.log.checkpointError = "exit 1"
+        },
+        Fault("the clock was days ahead and is right again", .degraded, [.clockBehindLog]) {
+            $0.log.aheadSeconds = 259_200
+        },
+    ]
+
+    static let process: [Fault] = [
+        Fault("nobody reads stderr (moby#31540)", .degraded, [.logLinesDropped]) {
+            $0.process.linesDroppedLately = 17
+        },
+        Fault("descriptors run out", .degraded, [.descriptorsShort]) {
+            $0.process.descriptorsOpen = 250
+            $0.process.descriptorsMax = 256
+        },
+        Fault("the decisions of campaigns cannot be read", .degraded, [.campaignsStopped]) {
+            $0.process.deciderError = "damaged"
+        },
+        Fault("the tokens cannot be read", .degraded, [.tokensUnreadable]) { $0.process.tokenError = "damaged" },
+    ]
+
+    private static func fail(_ facts: inout HealthFacts, _ error: String, seconds: Double) {
+        for index in facts.projections.indices { fail(&facts.projections[index], error, seconds: seconds) }
+    }
+
+    private static func fail(_ projection: inout HealthFacts.Projection, _ error: String, seconds: Double) {
+        projection.failingSeconds = seconds
+        projection.lastError = error
+        projection.lagSeconds = seconds
+    }
+}
