@@ -66,7 +66,8 @@ public struct ControlAPI: Sendable {
         Application(
             router: router(),
             server: .http1(configuration: .init(
-                additionalChannelHandlers: [GoneClients.Watch(clients)], idleTimeout: .seconds(75))),
+                additionalChannelHandlers: [AbsoluteFormInstaller(), GoneClients.Watch(clients)],
+                idleTimeout: .seconds(75))),
             configuration: ApplicationConfiguration(
                 address: .hostname(host, port: port), serverName: nil,
                 availableConnectionsDelegate: MaximumAvailableConnections(Self.connectionsMax)),

@@ -60,14 +60,9 @@ public struct Reachability: Sendable {
         return !isLoopback && (hosts.isEmpty || authority.isAddress)
     }
 
-    /// RFC 9112, 3.2: exactly one Host field, and the authority of an absolute form must be the same.
+    /// RFC 9112, 3.2: exactly one Host field. An absolute form's authority is in it (`AbsoluteFormHandler`).
     private func authority(of request: Request) throws(Problem) -> Authority {
         guard let text = request.head.authority, let authority = Authority(text), request.headers[.host] == nil else {
-            throw Self.invalidHost
-        }
-        guard let path = request.head.path, !path.hasPrefix("/"), path != "*" else { return authority }
-        let parts = path.split(separator: "://", maxSplits: 1, omittingEmptySubsequences: false)
-        guard parts.count == 2, Authority(parts[1].prefix { !"/?#".contains($0) }) == authority else {
             throw Self.invalidHost
         }
         return authority
