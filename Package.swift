@@ -41,6 +41,8 @@ let package = Package(
         // what an event is
         .target(name: "EventModel"),
         .target(name: "Threading", dependencies: ["CPlatform"]),
+        // what the process writes for people: log lines and the output of verbs
+        .target(name: "Output", dependencies: ["Threading"]),
 
         // what lets an outsider check the log: Merkle tree, signed checkpoints, proofs
         .target(name: "Evidence", dependencies: ["EventModel", "COpenSSL"]),
@@ -71,7 +73,7 @@ let package = Package(
         // history, told again: rebuilt, checked, looked at, published, explained
         .target(name: "Replay", dependencies: [
             "EventModel", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding", "Projections", "Projecting",
-            "Snapshots", "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib",
+            "Snapshots", "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib", "Output",
         ]),
 
         // the tables, read
@@ -118,7 +120,7 @@ let package = Package(
 
         // the executable: composition root and command line
         .executableTarget(name: "refold", dependencies: [
-            "EventModel", "Threading", "Evidence", "EventLog", "Ingest", "Projections", "Projecting", "Postgres",
+            "EventModel", "Threading", "Output", "Evidence", "EventLog", "Ingest", "Projections", "Projecting", "Postgres",
             "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices", "Queries", "Campaigns", "Access",
             "Dispatching", "ControlAPI", "FleetSimulator", "Health",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -145,6 +147,7 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["CPlatform", "CMosquitto", "COpenSSL"], path: "Tests/TestSupport",
             exclude: ["clock_shim"]),
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
+        .testTarget(name: "OutputTests", dependencies: ["Output"]),
         .testTarget(name: "EvidenceTests", dependencies: ["Evidence", "EventModel", "COpenSSL"]),
         .testTarget(name: "EventLogTests", dependencies: ["EventLog", "Evidence", "CChecksum"]),
         .testTarget(name: "LogCommandTests", dependencies: [

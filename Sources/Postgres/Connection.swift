@@ -28,8 +28,14 @@ public final class Connection {
         notices = NoticeBox(notice)
         let addresses = try target.addresses()
         handle = Self.start(target, addresses[0])
+        takeNotices()
         // A throw from here on closes the handle in deinit: all properties are set.
         try connect(addresses)
+        PQsetnonblocking(handle, 1)
+    }
+
+    /// Before anything is received: without it libpq writes notices to standard error, and waits for its reader.
+    private func takeNotices() {
         PQsetNoticeProcessor(
             handle,
             { box, message in
@@ -37,7 +43,6 @@ public final class Connection {
                 Unmanaged<NoticeBox>.fromOpaque(box).takeUnretainedValue().receive(
                     String(cString: message).trimmed)
             }, Unmanaged.passUnretained(notices).toOpaque())
-        PQsetnonblocking(handle, 1)
     }
 
     deinit { PQfinish(handle) }
@@ -245,6 +250,7 @@ public final class Connection {
                 PQfinish(handle)
                 abandoned = false
                 handle = Self.start(target, address)
+                takeNotices()
             }
             do {
                 return try finishConnecting()

@@ -89,20 +89,45 @@ final class JobQueue: @unchecked Sendable {
 }
 
 /// Starts a detached thread that runs `body` once. `name` is cut to the kernel's 15 bytes.
+///
+/// A limit on threads (RLIMIT_NPROC, the `pids` controller of a cgroup) is a condition from outside: it is waited for,
+/// and after 10 s the process ends with a message and exit code 1, since its parts cannot run without their threads.
 public func startThread(name: String, _ body: @escaping @Sendable () -> Void) {
+    for _ in 0..<200 {
+        if tryStartThread(name: name, body) { return }
+        usleep(50_000)
+    }
+    endProcess("cannot start the thread \(name): too many threads (limits of processes and threads: ulimit -u, TasksMax)")
+}
+
+/// Starts a detached thread; false when the system has no room for one.
+public func tryStartThread(name: String, _ body: @escaping @Sendable () -> Void) -> Bool {
     let box = Unmanaged.passRetained(ThreadBody(name: String(name.utf8.prefix(15)) ?? "refold", run: body))
     var thread = pthread_t()
     var attributes = pthread_attr_t()
     pthread_attr_init(&attributes)
     pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
     let result = pthread_create(&thread, &attributes, { argument in
-        let body = Unmanaged<ThreadBody>.fromOpaque(argument!).takeRetainedValue()
+        guard let argument else { return nil }
+        let body = Unmanaged<ThreadBody>.fromOpaque(argument).takeRetainedValue()
         refold_set_thread_name(body.name)
         body.run()
         return nil
     }, box.toOpaque())
     pthread_attr_destroy(&attributes)
-    precondition(result == 0, "cannot start the thread \(name): \(String(cString: strerror(result)))")
+    if result != 0 { box.release() }
+    return result == 0
+}
+
+/// Ends the process at once with a message on standard error and exit code 1: for conditions from outside without
+/// which nothing can go on. Does not wait for a reader of standard error that does not read.
+public func endProcess(_ message: String) -> Never {
+    var wanted = pollfd(fd: 2, events: Int16(POLLOUT), revents: 0)
+    if poll(&wanted, 1, 100) > 0 {
+        let line = "refold: \(message)\n"
+        _ = line.utf8CString.withUnsafeBytes { write(2, $0.baseAddress, $0.count - 1) }
+    }
+    _exit(1)
 }
 
 /// Makes the calling thread give way to others: nice(2) is per thread on Linux. `by` more is weaker, 19 at most.
@@ -120,6 +145,15 @@ private final class ThreadBody: Sendable {
 /// Runs blocking `body` on a thread of its own and suspends the caller meanwhile. For rare calls (DNS, start-up).
 public func onOwnThread<T: Sendable>(_ name: String, _ body: @escaping @Sendable () throws -> T) async throws -> T {
     try await withCheckedThrowingContinuation { continuation in
-        startThread(name: name) { continuation.resume(with: Result { try body() }) }
+        let isStarted = tryStartThread(name: name) { continuation.resume(with: Result { try body() }) }
+        if !isStarted { continuation.resume(throwing: ThreadError(name: name)) }
+    }
+}
+
+/// The system has no room for another thread.
+public struct ThreadError: Error, CustomStringConvertible {
+    public let name: String
+    public var description: String {
+        "cannot start a thread for \(name): too many threads (limits: ulimit -u, TasksMax of the unit)"
     }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Output
 
 @main
 struct Refold: AsyncParsableCommand {
@@ -17,6 +18,8 @@ struct Refold: AsyncParsableCommand {
 
     /// As the library's own, but wrong usage exits with 2, not with 64: the same codes for every verb.
     static func main() async {
+        signal(SIGPIPE, SIG_IGN)  // EPIPE says the same, where somebody can act on it
+        openMissingStandardStreams()
         do {
             var command = try parseAsRoot()
             if var command = command as? any AsyncParsableCommand {
@@ -25,9 +28,11 @@ struct Refold: AsyncParsableCommand {
                 try command.run()
             }
         } catch {
-            guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
-            FileHandle.standardError.write(Data((fullMessage(for: error) + "\n").utf8))
-            Foundation.exit(2)
+            let code = exitCode(for: error), text = fullMessage(for: error)
+            if !text.isEmpty {
+                if code == .success { print(text) } else { printToStandardError(terminalSafeLines(text) + "\n") }
+            }
+            Foundation.exit(code == .validationFailure ? 2 : code.rawValue)
         }
     }
 }

@@ -25,11 +25,11 @@ import FoundationNetworking
         try await world.untilQuiet()
 
         let filler = world.data + "/filler"
-        try fill(filler)
+        try Self.fill(filler)
         let fleet = try world.startFleet(["--devices", "50", "--rate", "4000", "--count", "20000"])
         #expect(await eventually(within: 60) { world.status()?.state == "held" }, "\(world.daemonLog.suffix(2000))")
-        #expect(await eventually { metric("refold_held", world) == 1 })
-        #expect(await eventually { metric("refold_disk_free_bytes", world).map { $0 < 4_194_304 } ?? false })
+        #expect(await eventually { world.metric("refold_held") == 1 })
+        #expect(await eventually { world.metric("refold_disk_free_bytes").map { $0 < 4_194_304 } ?? false })
         // Readers and projectors go on to the last event that was taken.
         #expect(await eventually(within: 30) { world.status()?.isCaughtUp == true })
         let durable = try #require(world.status()?.log.durable)
@@ -38,7 +38,7 @@ import FoundationNetworking
 
         // It can be started while the disk is full, and then it is held again.
         world.killDaemon()
-        try fill(filler)
+        try Self.fill(filler)
         try world.startDaemon(small)
         #expect(await eventually(within: 60) { world.status()?.state == "held" }, "\(world.daemonLog.suffix(2000))")
         let held = try #require(world.status()?.log.durable)
@@ -64,19 +64,11 @@ import FoundationNetworking
     }
 
     /// Writes until nothing more fits.
-    private func fill(_ path: String) throws {
+    static func fill(_ path: String) throws {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_APPEND, 0o600)
         try #require(descriptor >= 0)
         defer { close(descriptor) }
         let piece = [UInt8](repeating: 1, count: 4096)
         while write(descriptor, piece, piece.count) > 0 {}
-    }
-
-    private func metric(_ name: String, _ world: World) -> Double? {
-        guard let url = URL(string: "http://\(world.http)/metrics"), let body = try? Data(contentsOf: url) else {
-            return nil
-        }
-        let lines = String(decoding: body, as: UTF8.self).split(separator: "\n")
-        return lines.first { $0.hasPrefix(name + " ") }.flatMap { Double($0.dropFirst(name.count + 1)) }
     }
 }

@@ -52,8 +52,17 @@ final class World {
         ]
     }
 
-    func startDaemon(_ more: [String] = []) throws {
-        daemon = try refold(runArguments + more, log: folder + "/daemon.log")
+    /// - Parameter shell: a shell command that executes `"$0" "$@"`, with other limits or output than a test's.
+    func startDaemon(_ more: [String] = [], shell: String? = nil) throws {
+        let wrapper = shell.map { ["/bin/sh", "-c", $0] } ?? []
+        daemon = try ChildProcess(wrapper + [Self.program] + runArguments + more, log: folder + "/daemon.log")
+    }
+
+    /// A sample of `/metrics` without labels; nil while there is none.
+    func metric(_ name: String) -> Double? {
+        guard let url = URL(string: "http://\(http)/metrics"), let body = try? Data(contentsOf: url) else { return nil }
+        let lines = String(decoding: body, as: UTF8.self).split(separator: "\n")
+        return lines.first { $0.hasPrefix(name + " ") }.flatMap { Double($0.dropFirst(name.count + 1)) }
     }
 
     /// kill -9, and nothing else.

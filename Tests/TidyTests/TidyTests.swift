@@ -65,6 +65,7 @@ struct LayeringTests {
     static let allowed: [String: Set<String>] = [
         "EventModel": [],
         "Threading": ["CPlatform"],
+        "Output": ["Threading"],
         "CampaignRules": ["EventModel"],
         "Evidence": ["EventModel", "COpenSSL"],
         "EventLog": ["EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform"],
@@ -79,7 +80,7 @@ struct LayeringTests {
         "PostgresStore": ["EventModel", "Projecting", "Projections", "Postgres", "Threading", "Logging"],
         "Replay": [
             "EventModel", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding", "Projections", "Projecting",
-            "Snapshots", "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib",
+            "Snapshots", "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib", "Output",
         ],
         "Queries": ["EventModel", "Postgres", "Threading"],
         "Health": ["EventModel"],

@@ -1,22 +1,13 @@
 import EventModel
 import Foundation
+import Output
 import Projections
 
 // The report for people. What came from devices is shown, never obeyed: control characters, and those that turn the
 // direction of the text (Unicode TR 9), become U+FFFD, and HTML escapes the rest.
 
 enum SafeText {
-    static func safe(_ text: String) -> String {
-        guard text.unicodeScalars.contains(where: isUnsafe) else { return text }
-        return String(String.UnicodeScalarView(text.unicodeScalars.map { isUnsafe($0) ? "\u{FFFD}" : $0 }))
-    }
-
-    private static func isUnsafe(_ scalar: Unicode.Scalar) -> Bool {
-        switch scalar.value {
-        case 0..<0x20, 0x7F...0x9F, 0x61C, 0x200E...0x200F, 0x2028...0x202E, 0x2066...0x2069, 0xFEFF: true
-        default: false
-        }
-    }
+    static func safe(_ text: String) -> String { terminalSafe(text) }
 
     static func html(_ text: String) -> String {
         var output = ""

@@ -84,7 +84,6 @@ struct AuditOptions: ParsableArguments {
             return print(jsonLine(object))
         }
         guard html != nil || bundle != nil else {
-            signal(SIGPIPE, SIG_DFL)
             return print(report.text, terminator: "")
         }
         print("\(report.subject): \(report.events.count) events"

@@ -52,7 +52,7 @@ struct CampaignWatch {
     }
 
     private func write(_ text: some StringProtocol) {
-        FileHandle.standardOutput.write(Data(String(text).utf8))
+        printBytes(Array(text.utf8))
     }
 
     /// How a campaign's devices stand.

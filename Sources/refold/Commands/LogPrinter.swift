@@ -1,5 +1,6 @@
 import EventModel
 import Foundation
+import Output
 import Replay
 
 /// Events as lines on standard output: columns for people, JSON for programs. Lines gather in a buffer; `flush` when
@@ -16,8 +17,6 @@ struct LogPrinter {
     init(json: Bool, base64: Bool = false) {
         self.json = json || base64
         self.base64 = base64
-        // A reader that goes away (`| head`) ends us quietly, by EPIPE.
-        signal(SIGPIPE, SIG_IGN)
         var size = winsize()
         let isTerminal = isatty(1) == 1 && ioctl(1, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
         width = isTerminal && !self.json ? max(60, Int(size.ws_col)) : nil
@@ -34,15 +33,7 @@ struct LogPrinter {
     }
 
     mutating func flush() {
-        var start = 0
-        while start < buffer.count {
-            let count = buffer.withUnsafeBytes { write(1, $0.baseAddress! + start, $0.count - start) }
-            if count < 0 {
-                if errno == EINTR { continue }
-                exit(errno == EPIPE ? 0 : 1)
-            }
-            start += count
-        }
+        printBytes(buffer)
         buffer.removeAll(keepingCapacity: true)
     }
 
@@ -66,19 +57,8 @@ struct LogPrinter {
         put(line)
     }
 
-    /// What a terminal may see: no control characters, and none that turn the direction of the text (Unicode TR 9),
-    /// which a device could have put into a topic or payload.
     private static func safe(_ bytes: UnsafeRawBufferPointer) -> String {
-        let text = String(decoding: bytes, as: UTF8.self)
-        guard text.unicodeScalars.contains(where: isUnsafe) else { return text }
-        return String(String.UnicodeScalarView(text.unicodeScalars.map { isUnsafe($0) ? "\u{FFFD}" : $0 }))
-    }
-
-    private static func isUnsafe(_ scalar: Unicode.Scalar) -> Bool {
-        switch scalar.value {
-        case 0..<0x20, 0x7F...0x9F, 0x200E...0x200F, 0x2028...0x202E, 0x2066...0x2069: true
-        default: false
-        }
+        terminalSafe(String(decoding: bytes, as: UTF8.self))
     }
 
     private static func pad(_ text: String, _ width: Int, right: Bool = false) -> String {

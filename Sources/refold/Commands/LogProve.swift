@@ -69,7 +69,7 @@ struct LogProve: ParsableCommand {
             } else if json {
                 summary["proof_base64"] = Data(bytes).base64EncodedString()
             } else {
-                FileHandle.standardOutput.write(Data(bytes))
+                printBytes(bytes)
             }
             if json {
                 print(jsonLine(summary))

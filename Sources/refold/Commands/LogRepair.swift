@@ -104,7 +104,7 @@ struct LogRepair: AsyncParsableCommand {
 
     private func confirmed(_ question: String) -> Bool {
         guard isatty(STDIN_FILENO) == 1 else { return false }
-        FileHandle.standardError.write(Data("\(question) [yes/no] ".utf8))
+        printToStandardError("\(question) [yes/no] ")
         return readLine()?.trimmingCharacters(in: .whitespaces).lowercased() == "yes"
     }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import Output
 
 /// A table for people: columns as wide as their widest cell, numbers to the right.
 struct TextTable {
@@ -41,7 +42,7 @@ struct TextTable {
         }.joined(separator: "\n")
     }
 
-    /// What a terminal may see: no control characters, which a device could have put into an error text.
+    /// The value as text that is safe for a terminal: a device may have put anything into an error text.
     static func cell(_ value: Any?) -> String {
         let text: String
         switch value {
@@ -51,17 +52,15 @@ struct TextTable {
         case let list as [String]: text = list.joined(separator: ", ")
         case let other?: text = jsonLine(other)
         }
-        return String(String.UnicodeScalarView(text.unicodeScalars.map { scalar in
-            scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value) ? "\u{FFFD}" : scalar
-        }))
+        return terminalSafe(text)
     }
 }
 
-/// One line of JSON, keys in order.
+/// One line of JSON, keys in order; safe for a terminal.
 func jsonLine(_ value: Any) -> String {
     let options: JSONSerialization.WritingOptions = [.sortedKeys, .withoutEscapingSlashes, .fragmentsAllowed]
     guard let data = try? JSONSerialization.data(withJSONObject: value, options: options) else { return "null" }
-    return String(decoding: data, as: UTF8.self)
+    return terminalSafeJSON(String(decoding: data, as: UTF8.self))
 }
 
 /// Rows as JSON lines for programs, as a table for people.

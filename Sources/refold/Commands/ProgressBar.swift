@@ -28,11 +28,11 @@ final class ProgressBar: Sendable {
         let left = share > 0.01 ? String(format: ", %.0f s left", passed / share - passed) : ""
         let amount = unit.map { "\(total) \($0)" } ?? byteCountText(total)
         let text = "\r\(title) \(bar) \(Int(share * 100)) % of \(amount)\(left)\u{1B}[K"
-        FileHandle.standardError.write(Data(text.utf8))
+        printToStandardError(text)
     }
 
     func clear() {
         guard lastDrawn.withLock({ $0 }) != nil else { return }
-        FileHandle.standardError.write(Data("\r\u{1B}[K".utf8))
+        printToStandardError("\r\u{1B}[K")
     }
 }

@@ -153,11 +153,11 @@ private final class RebuildScreen {
         let waiting = row.waitingFor.map { ", waiting for \(TextTable.cell($0))" } ?? ""
         let text = "\r\(row.stage) \(bar) \(Int(share * 100)) % of \(row.end) events, "
             + "\(Int(row.eventsPerSecond))/s\(left)\(waiting)\u{1B}[K"
-        FileHandle.standardError.write(Data(text.utf8))
+        printToStandardError(text)
     }
 
     func finish(_ row: RebuildRow) {
-        if isTerminal, !json { FileHandle.standardError.write(Data("\r\u{1B}[K".utf8)) }
+        if isTerminal, !json { printToStandardError("\r\u{1B}[K") }
         if json { return Self.printJSON(row) }
         guard row.stage == "done" else { return }
         let seconds = String(format: "%.1f", row.elapsedSeconds)

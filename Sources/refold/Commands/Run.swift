@@ -4,6 +4,7 @@ import Foundation
 import Health
 import Ingest
 import Logging
+import Output
 import PrivateServices
 import Settings
 
@@ -47,10 +48,11 @@ struct Run: AsyncParsableCommand {
             ) { message in
                 // Nothing may be acknowledged any more, and nothing can be saved: end at once (law 2, law 7).
                 logger.critical("\(message)")
+                LogOutput.shared.flush(atMostMilliseconds: 500)
                 _exit(1)
             }
         } catch {
-            printError("\(error)")
+            LogOutput.shared.add(Array("refold: \(terminalSafeLines("\(error)"))\n".utf8))
             throw ExitCode(Self.exitCode(of: error))
         }
         let manager = ServiceManager()

@@ -80,6 +80,3 @@ struct SettingsOptions: ParsableArguments {
         if !problems.isEmpty { throw SettingsError(problems) }
     }
 }
-
-/// One line on standard error.
-func printError(_ line: String) { FileHandle.standardError.write(Data("refold: \(line)\n".utf8)) }

@@ -121,9 +121,9 @@ struct Simulate: AsyncParsableCommand {
             try? await Task.sleep(for: .milliseconds(500))
             let now = simulator.statistics
             let line = "\r\(now.published) published, \(now.acknowledged) acknowledged, \(now.connected) connected   "
-            FileHandle.standardError.write(Data(line.utf8))
+            printToStandardError(line)
         }
-        FileHandle.standardError.write(Data("\r\u{1B}[K".utf8))
+        printToStandardError("\r\u{1B}[K")
     }
 
     static func summary(_ statistics: FleetStatistics) -> String {

@@ -4,6 +4,7 @@ import EventModel
 import Foundation
 import Health
 import Ingest
+import Output
 import Projecting
 
 /// Everything that `/metrics` shows.
@@ -145,6 +146,10 @@ struct MetricsCollector: Sendable {
         getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
         func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1_000_000 }
         metrics.add(.cpuSeconds, seconds(usage.ru_utime) + seconds(usage.ru_stime))
+        let output = LogOutput.shared.statistics
+        metrics.add(.logLinesDropped, output.dropped)
+        metrics.add(.logLinesWaiting, UInt64(output.waiting))
+        metrics.add(.logOutputBlocked, output.blockedSeconds)
         metrics.add(.startTime, startedAt.secondsSinceEpoch)
         if let resident = residentBytes() { metrics.add(.residentMemory, resident) }
     }

@@ -1,4 +1,5 @@
 import Foundation
+import Output
 
 /// What the live screen shows, as of one moment.
 struct ScreenContents: Sendable {
@@ -56,12 +57,18 @@ struct LiveScreen {
         // Home, each line to its end, then everything below: no flicker.
         var text = "\u{1B}[H"
         for line in shown { text += line + "\u{1B}[K\n" }
-        FileHandle.standardOutput.write(Data((text + "\u{1B}[J").utf8))
+        Self.output.add(Array((text + "\u{1B}[J").utf8))
     }
 
     /// The alternate screen keeps what the terminal showed before.
-    static func open() { FileHandle.standardOutput.write(Data("\u{1B}[?1049h\u{1B}[?25l".utf8)) }
-    static func close() { FileHandle.standardOutput.write(Data("\u{1B}[?25h\u{1B}[?1049l".utf8)) }
+    static func open() { output.add(Array("\u{1B}[?1049h\u{1B}[?25l".utf8)) }
+    static func close() {
+        output.add(Array("\u{1B}[?25h\u{1B}[?1049l".utf8))
+        output.flush(atMostMilliseconds: 500)
+    }
+
+    /// A stopped terminal (Ctrl-S) blocks only this thread; frames that it does not take are dropped.
+    private static let output = LogOutput(STDOUT_FILENO, limits: .init(lines: 4, bytes: 256 << 10)) { _ in [] }
 
     static func render(_ c: ScreenContents, rates: [Double], width: Int) -> [String] {
         var lines: [String] = []

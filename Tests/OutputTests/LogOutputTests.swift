@@ -1,0 +1,94 @@
+import Foundation
+import Testing
+
+@testable import Output
+
+/// The thread that writes, over real pipes and files.
+@Suite(.serialized) struct LogOutputTests {
+    /// A pipe that nobody reads, full to the last byte.
+    @Test func aLoggingCallDoesNotWaitForTheReader_moby31540() throws {
+        var ends: [Int32] = [-1, -1]
+        try #require(pipe(&ends) == 0)
+        defer { for end in ends { close(end) } }
+        let output = LogOutput(ends[1], limits: .init(lines: 100, bytes: 10_000))
+        let line = [UInt8](repeating: 0x61, count: 99) + [0x0A]
+        let start = ContinuousClock.now
+        for _ in 0..<20_000 { output.add(line) }
+        #expect(ContinuousClock.now - start < .seconds(5))
+        #expect(wait { output.statistics.blockedSeconds > 0 })
+        let blocked = output.statistics
+        #expect(blocked.dropped > 18_000 && blocked.waiting <= 100)
+        #expect(!output.flush(atMostMilliseconds: 50), "an end of the process does not wait for the reader either")
+
+        // The reader comes back: what waited is written, and the number of lines that are missing.
+        var text = [UInt8](), piece = [UInt8](repeating: 0, count: 65_536)
+        output.add(Array("last\n".utf8))
+        _ = fcntl(ends[0], F_SETFL, O_NONBLOCK)
+        _ = wait {
+            let count = read(ends[0], &piece, piece.count)
+            if count > 0 { text += piece[..<count] }
+            return String(decoding: text.suffix(100), as: UTF8.self).contains("dropped\n") && output.statistics.waiting == 0
+        }
+        let said = String(decoding: text, as: UTF8.self).split(separator: "\n")
+        let dropped = said.filter { $0.hasSuffix(" log lines dropped") }.compactMap { UInt64($0.prefix { $0.isNumber }) }
+        #expect(dropped.reduce(0, +) == output.statistics.dropped)
+        #expect(UInt64(said.count - dropped.count) == output.statistics.written)
+    }
+
+    @Test func aReaderThatGoesAwayEndsNothing_systemd6620() throws {
+        var ends: [Int32] = [-1, -1]
+        try #require(pipe(&ends) == 0)
+        close(ends[0])
+        defer { close(ends[1]) }
+        let output = LogOutput(ends[1])
+        for _ in 0..<50 { output.add(Array("a line\n".utf8)) }
+        #expect(output.flush(atMostMilliseconds: 5000))
+        #expect(output.statistics.dropped == 50 && output.statistics.lastError == "Broken pipe")
+    }
+
+    @Test func aFullDiskKeepsLinesAndAnEndDoesNotWaitForIt() throws {
+        let full = open("/dev/full", O_WRONLY)
+        try #require(full >= 0)
+        defer { close(full) }
+        let output = LogOutput(full, limits: .init(lines: 10, bytes: 1000))
+        for _ in 0..<30 { output.add(Array("a line\n".utf8)) }
+        #expect(wait { output.statistics.lastError == "No space left on device" })
+        #expect(output.statistics.dropped == 20 && output.statistics.waiting == 10)
+        let start = ContinuousClock.now
+        #expect(!output.flush(atMostMilliseconds: 20_000))
+        #expect(ContinuousClock.now - start < .seconds(10))
+    }
+
+    private func wait(_ condition: () -> Bool) -> Bool {
+        let deadline = ContinuousClock.now + .seconds(20)
+        while ContinuousClock.now < deadline {
+            if condition() { return true }
+            usleep(2000)
+        }
+        return false
+    }
+}
+
+struct TerminalTextTests {
+    /// Sequences that terminals obey, and characters that turn or hide text; attack.md F32 and public-reports.md.
+    @Test(arguments: [
+        "\u{1B}[2J", "\u{9B}31m", "\u{202E}abc", "\u{2066}x\u{2069}", "a\u{200B}b", "\r", "\u{7F}", "\u{61C}",
+        "\u{FEFF}", "\u{E0041}", "\u{2028}", "\u{AD}", "\0",
+    ])
+    func whatATerminalObeysOrHidesIsReplaced(text: String) throws {
+        let safe = terminalSafe(text)
+        #expect(safe.contains("\u{FFFD}"))
+        #expect(!safe.unicodeScalars.contains(where: isUnsafeForTerminals))
+        // JSON keeps its meaning.
+        let json = String(decoding: try JSONEncoder().encode([text]), as: UTF8.self)
+        let escaped = terminalSafeJSON(json)
+        #expect(!escaped.unicodeScalars.contains(where: isUnsafeForTerminals))
+        #expect(try JSONDecoder().decode([String].self, from: Data(escaped.utf8)) == [text])
+    }
+
+    @Test func otherTextStaysAsItIs() {
+        let text = "Gerät 7 — température 21 °C, 温度 ✓ 🛰"
+        #expect(terminalSafe(text) == text && terminalSafeJSON(text) == text)
+        #expect(terminalSafeLines("a\n\tb") == "a\n\tb" && terminalSafe("a\n\tb") == "a\u{FFFD}\u{FFFD}b")
+    }
+}
