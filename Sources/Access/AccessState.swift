@@ -112,7 +112,7 @@ public struct AccessState: Sendable, Equatable {
             let token = Token(
                 id: event.id, name: event.name, role: Role(rawValue: event.role) ?? .viewer,
                 tenantID: event.tenantID == TokenSpec.allTenants ? nil : event.tenantID,
-                secretSHA256: event.secretSHA256, expiresAt: event.expiresAt.map { Timestamp(microseconds: $0) },
+                secretSHA256: event.secretSHA256, expiresAt: event.expiresAt.map { Timestamp(storedMicroseconds: $0) },
                 createdAt: time, createdBy: event.actor, createdByTokenID: event.actorTokenID)
             add(token)
             evictEnded(tenantID: token.tenantID, time)

@@ -8,6 +8,7 @@
 // Reads that need PostgreSQL answer 503 while it is away; writes go on. `schemas/openapi.yaml` describes all of it,
 // and a test compares the two.
 import Access
+import Foundation
 import Hummingbird
 import HummingbirdCore
 import Logging
@@ -25,12 +26,15 @@ public struct ControlAPI: Sendable {
     /// How long a read waits for `min_position`.
     static let waitForPosition: Duration = .seconds(5)
     /// Connections at once; more wait in the kernel's queue.
-    static let connectionsMax = 512
+    public static let connectionsMax = 512
 
     public init(system: SystemAccess, policy: AccessPolicy) {
         self.system = system
         self.policy = policy
     }
+
+    /// Whether the server could not start because another process listens on its address.
+    public static func isAddressInUse(_ error: any Error) -> Bool { (error as? IOError)?.errnoCode == EADDRINUSE }
 
     /// Every route, in the order in which `schemas/openapi.yaml` lists them.
     var routes: [Route] {
@@ -61,7 +65,7 @@ public struct ControlAPI: Sendable {
     /// The server as a service: `run()` it, or add it to a `ServiceGroup`. With port 0 the kernel chooses one;
     /// `onListening` is told which.
     public func server(
-        host: String, port: Int, logger: Logger, onListening: @escaping @Sendable (Int) async -> Void = { _ in }
+        host: String, port: Int, connectionsMax: Int = Self.connectionsMax, logger: Logger, onListening: @escaping @Sendable (Int) async -> Void = { _ in }
     ) -> some Service {
         Application(
             router: router(),
@@ -70,7 +74,7 @@ public struct ControlAPI: Sendable {
                 idleTimeout: .seconds(75))),
             configuration: ApplicationConfiguration(
                 address: .hostname(host, port: port), serverName: nil,
-                availableConnectionsDelegate: MaximumAvailableConnections(Self.connectionsMax)),
+                availableConnectionsDelegate: MaximumAvailableConnections(connectionsMax)),
             onServerRunning: { await onListening($0.localAddress?.port ?? port) },
             logger: logger)
     }

@@ -149,7 +149,9 @@ extension Response {
         do {
             return json(text: String(decoding: try encoder.encode(value), as: UTF8.self), status: status)
         } catch {
-            preconditionFailure("an answer of strings and finite numbers did not encode: \(error)")
+            // A number that is not finite: JSON has none (RFC 8259, 6), and one request must not end the daemon.
+            let problem = #"{"type":"about:blank","title":"Internal Server Error","status":500,"code":"internal"}"#
+            return json(text: problem, status: .internalServerError)
         }
     }
 

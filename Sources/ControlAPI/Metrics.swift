@@ -71,6 +71,8 @@ public enum Metric: String, Sendable, CaseIterable {
     case logOutputBlocked = "refold_log_output_blocked_seconds"
     case residentMemory = "process_resident_memory_bytes"
     case cpuSeconds = "process_cpu_seconds_total"
+    case openDescriptors = "process_open_fds"
+    case descriptorsMax = "process_max_fds"
     case startTime = "process_start_time_seconds"
 
     public enum Kind: String, Sendable { case counter, gauge, histogram }
@@ -155,6 +157,8 @@ public enum Metric: String, Sendable, CaseIterable {
         case .logOutputBlocked: "How long the reader of standard error has taken nothing; 0 while it reads."
         case .residentMemory: "Resident memory size in bytes."
         case .cpuSeconds: "Total user and system CPU time spent in seconds."
+        case .openDescriptors: "Open file descriptors."
+        case .descriptorsMax: "Maximum number of open file descriptors."
         case .startTime: "Start time of the process since the Unix epoch in seconds."
         }
     }

@@ -44,8 +44,7 @@ final class CommandLane: Sendable {
         self.notify = notify
         self.report = report
         state = Mutex(State(status: .init(broker: settings.name)))
-        wakeUp = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
-        precondition(wakeUp >= 0, "cannot make an eventfd: \(String(cString: strerror(errno)))")
+        wakeUp = makeEventDescriptor()
     }
 
     deinit { close(wakeUp) }

@@ -41,7 +41,7 @@ public struct RecordView {
     @inlinable public var flags: RecordFlags { RecordFlags(rawValue: base.load(fromByteOffset: 6, as: UInt8.self)) }
     @inlinable var brokerLength: Int { Int(base.load(fromByteOffset: 7, as: UInt8.self)) }
     @inlinable public var receivedAt: Timestamp {
-        Timestamp(microseconds: base.loadUnaligned(fromByteOffset: 8, as: Int64.self))
+        Timestamp(storedMicroseconds: base.loadUnaligned(fromByteOffset: 8, as: Int64.self))
     }
     @inlinable public var packetID: UInt16 { base.loadUnaligned(fromByteOffset: 16, as: UInt16.self) }
     @inlinable var topicLength: Int { Int(base.loadUnaligned(fromByteOffset: 18, as: UInt16.self)) }

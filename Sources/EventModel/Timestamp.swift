@@ -5,8 +5,16 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
 
     @inlinable public init(microseconds: Int64) { self.microseconds = microseconds }
     @inlinable public static func < (a: Timestamp, b: Timestamp) -> Bool { a.microseconds < b.microseconds }
+    /// Saturates: a time from outside may lie at the limits.
     @inlinable public func adding(microseconds more: Int64) -> Timestamp {
-        Timestamp(microseconds: microseconds + more)
+        let (sum, isOver) = microseconds.addingReportingOverflow(more)
+        return Timestamp(microseconds: isOver ? (more > 0 ? .max : .min) : sum)
+    }
+
+    /// A time as bytes or JSON give it, moved within ±73,000 years of 1970: differences and sums of such times do not
+    /// overflow, whatever a damaged or foreign file holds.
+    @inlinable public init(storedMicroseconds stored: Int64) {
+        microseconds = max(-1 << 61, min(1 << 61, stored))
     }
     @inlinable public var secondsSinceEpoch: Double { Double(microseconds) / 1_000_000 }
 
@@ -107,7 +115,7 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
 /// In JSON: its microseconds.
 extension Timestamp: Codable {
     public init(from decoder: any Decoder) throws {
-        self.init(microseconds: try decoder.singleValueContainer().decode(Int64.self))
+        self.init(storedMicroseconds: try decoder.singleValueContainer().decode(Int64.self))
     }
 
     public func encode(to encoder: any Encoder) throws {

@@ -148,7 +148,8 @@ public struct FleetSettings: Sendable {
         guard (1...20_000).contains(windowSize) else { throw .invalid("--window must be from 1 to 20000") }
         switch extent {
         case .messages(let count) where count < 0: throw .invalid("--count must not be negative")
-        case .seconds(let seconds) where seconds <= 0: throw .invalid("--duration must be above 0")
+        case .seconds(let seconds) where !(seconds > 0 && seconds <= 1e9):
+            throw .invalid("--duration must be above 0 and at most 1000000000 seconds")
         default: break
         }
         guard (keyFile == nil) == (certificateFile == nil) else { throw .invalid("--cert and --key belong together") }

@@ -27,7 +27,7 @@ public final class Connection {
         self.interrupt = interrupt
         notices = NoticeBox(notice)
         let addresses = try target.addresses()
-        handle = Self.start(target, addresses[0])
+        handle = try Self.start(target, addresses[0])
         takeNotices()
         // A throw from here on closes the handle in deinit: all properties are set.
         try connect(addresses)
@@ -219,16 +219,18 @@ public final class Connection {
                 pollfd(fd: interrupt?.descriptor ?? -1, events: Int16(POLLIN), revents: 0)
             ]
             let left = deadline - monotonicMilliseconds()
-            let ready = left > 0 ? systemPoll(&descriptors, 2, Int32(left)) : 0
+            let slice = interrupt.map { $0.descriptor < 0 } ?? false ? min(left, Interrupt.pollMilliseconds) : left
+            let ready = left > 0 ? systemPoll(&descriptors, 2, Int32(clamping: slice)) : 0
             if ready < 0 && errno == EINTR { continue }
-            precondition(ready >= 0, "poll: \(String(cString: strerror(errno)))")
-            if descriptors[1].revents != 0 { throw unavailable("interrupted, because the program stops", name) }
+            if ready < 0 { throw unavailable("cannot wait for an answer: \(String(cString: strerror(errno)))", name) }
+            if ready == 0, slice < left, interrupt?.isSignalled == false { continue }
+            if descriptors[1].revents != 0 || interrupt?.isSignalled == true { throw unavailable("interrupted, because the program stops", name) }
             if ready == 0 { throw unavailable("no answer from \(target.description) in time", name) }
             return
         }
     }
 
-    private static func start(_ target: Target, _ address: Target.Address) -> OpaquePointer {
+    private static func start(_ target: Target, _ address: Target.Address) throws(PostgresError) -> OpaquePointer {
         let keywords = target.keywords + address.keywords
         let names = keywords.map { strdup($0.0) } + [nil], values = keywords.map { strdup($0.1) } + [nil]
         defer { for pointer in names + values { free(pointer) } }
@@ -237,7 +239,9 @@ public final class Connection {
                 PQconnectStartParams(names.baseAddress, values.baseAddress, 1)
             }
         }
-        guard let started else { preconditionFailure("out of memory") }
+        guard let started else {
+            throw PostgresError(sqlState: nil, message: "out of memory", statement: "connect", kind: .unavailable)
+        }
         return started
     }
 
@@ -247,9 +251,10 @@ public final class Connection {
         var failures: [String] = []
         for (index, address) in addresses.enumerated() {
             if index > 0 {
+                let next = try Self.start(target, address)
                 PQfinish(handle)
                 abandoned = false
-                handle = Self.start(target, address)
+                handle = next
                 takeNotices()
             }
             do {

@@ -26,7 +26,7 @@ public final class QueryResult {
         bytes(row, column).map { String(decoding: $0, as: UTF8.self) }
     }
 
-    public func bool(_ row: Int, _ column: Int) -> Bool? { bytes(row, column).map { $0[0] != 0 } }
+    public func bool(_ row: Int, _ column: Int) -> Bool? { bytes(row, column).map { $0.first != 0 } }
     public func int4(_ row: Int, _ column: Int) -> Int32? { integer(row, column) }
     public func int8(_ row: Int, _ column: Int) -> Int64? { integer(row, column) }
     public func float8(_ row: Int, _ column: Int) -> Double? {
@@ -34,9 +34,9 @@ public final class QueryResult {
     }
 
     private func integer<T: FixedWidthInteger>(_ row: Int, _ column: Int) -> T? {
-        bytes(row, column).map { bytes in
-            precondition(
-                bytes.count == MemoryLayout<T>.size, "column \(column) has \(bytes.count) bytes, not \(T.self)")
+        bytes(row, column).flatMap { bytes in
+            // An administrator may have changed the column's type.
+            guard bytes.count == MemoryLayout<T>.size else { return nil }
             return T(bigEndian: bytes.loadUnaligned(as: T.self))
         }
     }

@@ -17,7 +17,7 @@ extension PostgresStore: ParkingStore {
             return (0..<found.rowCount).compactMap { row -> ParkedKey? in
                 guard let key = found.text(row, 0), let position = found.int8(row, 1) else { return nil }
                 return ParkedKey(
-                    key: FoldKey(key), position: Position(UInt64(position)), reason: found.text(row, 2) ?? "")
+                    key: FoldKey(key), position: Position(stored: position), reason: found.text(row, 2) ?? "")
             }
         }.inOrder()
     }

@@ -77,7 +77,7 @@ public final class PostgresStore: ProjectionStore {
                 return .failure(.checkpointMoved("other tables stand in the place of these: going on with them"))
             }
             self.generations[id] = generation
-            return .success(Position(UInt64(position)))
+            return .success(Position(stored: position))
         }.get()
     }
 

@@ -111,7 +111,7 @@ public final class TableExchange {
         return (0..<found.rowCount).map { row in
             Kept(
                 projection: found.text(row, 0) ?? "", version: Int(found.int4(row, 1) ?? 0),
-                position: found.int8(row, 2).map { Position(UInt64($0)) }, program: found.text(row, 3) ?? "")
+                position: found.int8(row, 2).map { Position(stored: $0) }, program: found.text(row, 3) ?? "")
         }
     }
 
@@ -243,7 +243,7 @@ public final class TableExchange {
                 SELECT position FROM refold.projection_checkpoints WHERE projection = ANY ($1) FOR UPDATE SKIP LOCKED
                 """, names, name: "lock the checkpoints")
             if found.rowCount == count ?? 0 {
-                return (began, (0..<found.rowCount).compactMap { found.int8($0, 0) }.max().map { Position(UInt64($0)) })
+                return (began, (0..<found.rowCount).compactMap { found.int8($0, 0) }.max().map { Position(stored: $0) })
             }
             try connection.exec("ROLLBACK TO SAVEPOINT unlocked; SELECT pg_sleep(\(attempt < 20 ? 0.001 : 0.005))")
         }

@@ -201,6 +201,9 @@ enum CampaignKey {
 func jsonBytes(_ value: some Encodable) -> Data {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    // JSON has no other numbers; a column that an administrator changed may hold one.
+    encoder.nonConformingFloatEncodingStrategy = .convertToString(
+        positiveInfinity: "Infinity", negativeInfinity: "-Infinity", nan: "NaN")
     guard let json = try? encoder.encode(value) else { preconditionFailure("a value that is no JSON: \(value)") }
     return json
 }
@@ -260,9 +263,9 @@ extension CampaignState {
         startedAt = row.moment(19)
         completedAt = row.moment(20)
         createdAt = row.moment(21)
-        lastPosition = Position(UInt64(row.int8(23) ?? 0))
-        createdPosition = Position(UInt64(row.int8(24) ?? 0))
-        deletedPosition = row.int8(25).map { Position(UInt64($0)) }
+        lastPosition = Position(stored: row.int8(23) ?? 0)
+        createdPosition = Position(stored: row.int8(24) ?? 0)
+        deletedPosition = row.int8(25).map { Position(stored: $0) }
     }
 }
 
@@ -301,7 +304,7 @@ extension CampaignDeviceState {
         part.kind = row.text(5).flatMap(OTAFailureKind.init)
         row.text(6, into: &skipKind, in: &arena)
         part.attempt = Int32(clamping: row.int8(7) ?? 0)
-        part.command = row.int8(8).map { Position(UInt64($0)) }
+        part.command = row.int8(8).map { Position(stored: $0) }
         progress = row.float8(9) ?? -1
         row.text(10, into: &error, in: &arena)
         startedAt = row.moment(11)
@@ -313,8 +316,8 @@ extension CampaignDeviceState {
         reportCount = row.int8(16) ?? 0
         lateReportCount = row.int8(17) ?? 0
         lastReportAt = row.moment(18)
-        endedPosition = row.int8(19).map { Position(UInt64($0)) }
+        endedPosition = row.int8(19).map { Position(stored: $0) }
         part.hasBegun = row.bool(20) ?? false
-        part.last = Position(UInt64(row.int8(21) ?? 0))
+        part.last = Position(stored: row.int8(21) ?? 0)
     }
 }

@@ -56,8 +56,8 @@ struct GroupState: RowState {
         self.created = created
         memberCount = row.int8(5) ?? 0
         createdAt = row.moment(6)
-        lastPosition = Position(UInt64(row.int8(8) ?? 0))
-        deletedPosition = row.int8(9).map { Position(UInt64($0)) }
+        lastPosition = Position(stored: row.int8(8) ?? 0)
+        deletedPosition = row.int8(9).map { Position(stored: $0) }
     }
 }
 
@@ -167,7 +167,7 @@ final class DeviceGroupFold: ProjectionFold {
                 row.text(2, into: &state.tenant, in: &arena)
                 state.isMember = row.bool(3) ?? false
                 state.addedAt = row.moment(4)
-                state.position = Position(UInt64(row.int8(5) ?? 0))
+                state.position = Position(stored: row.int8(5) ?? 0)
             }
         default: break
         }

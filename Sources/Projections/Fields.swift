@@ -25,7 +25,7 @@ enum Maybe: UInt8 {
 
 extension RowBuffer {
     mutating func moment(_ value: Moment) { optional(value.value) { $0.timestamptz($1) } }
-    mutating func position(_ value: Position) { int8(Int64(value.rawValue)) }
+    mutating func position(_ value: Position) { int8(Int64(clamping: value.rawValue)) }
 
     mutating func text(_ ref: ByteRef, in arena: borrowing ByteArena) {
         if ref.isNone { null() } else { text(arena.bytes(ref)) }

@@ -53,7 +53,7 @@ public struct RowBuffer: Sendable {
     /// Microseconds since 2000-01-01, as PostgreSQL keeps them.
     public mutating func timestamptz(_ value: Timestamp) {
         put(Int32(8))
-        put(value.microseconds - Self.postgresEpochMicroseconds)
+        put(value.adding(microseconds: -Self.postgresEpochMicroseconds).microseconds)
     }
 
     public mutating func text(_ value: some Collection<UInt8>) {
@@ -98,7 +98,8 @@ public struct RowReader {
         int8(column).map { Double(bitPattern: UInt64(bitPattern: $0)) }
     }
     public func timestamptz(_ column: Int) -> Timestamp? {
-        int8(column).map { Timestamp(microseconds: $0 + RowBuffer.postgresEpochMicroseconds) }
+        // `infinity` is the largest Int64.
+        int8(column).map { Timestamp(storedMicroseconds: $0).adding(microseconds: RowBuffer.postgresEpochMicroseconds) }
     }
     public func bytes(_ column: Int) -> UnsafeRawBufferPointer? { field(column) }
     public func text(_ column: Int) -> String? { field(column).map { String(decoding: $0, as: UTF8.self) } }

@@ -30,8 +30,14 @@ struct SettingsFile {
         }
         var problems: [String] = []
         walk(mapping, prefix: "", problems: &problems)
+        if brokers.count > Self.brokersMax {
+            problems.append("\(path): \(brokers.count) brokers: at most \(Self.brokersMax) are allowed")
+        }
         if !problems.isEmpty { throw SettingsError(problems) }
     }
+
+    /// What the sender of commands keeps in one word of bits.
+    static let brokersMax = 64
 
     private mutating func walk(_ mapping: Node.Mapping, prefix: String, problems: inout [String]) {
         for (keyNode, value) in mapping {

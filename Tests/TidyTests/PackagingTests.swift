@@ -23,7 +23,7 @@ struct PackagingTests {
 
     @Test(arguments: [
         "Type=notify", "WatchdogSec=", "StateDirectory=refold", "Restart=always", "ProtectSystem=strict",
-        "LimitNOFILE=",
+        "LimitNOFILE=", "RestartPreventExitStatus=2",
         "EnvironmentFile=-/etc/refold/refold.env", "ExecStart=/usr/local/bin/refold run --data %S/refold",
         "NoNewPrivileges=yes",
     ])

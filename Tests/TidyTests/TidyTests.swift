@@ -27,6 +27,22 @@ struct TidyTests {
         }
     }
 
+    /// `try!` and `as!` end the process by a trap; so does `FileHandle.write` on a closed pipe or a full disk, and
+    /// `print` reports no error. One file of the executable writes to the standard streams.
+    @Test func nothingFromOutsideMeetsATrapThatIsKnown() throws {
+        let traps = /\btry!|\bas! |FileHandle\.standard(Output|Error)|\bfputs\(|\bSwift\.print\(|\bfatalError\(/
+        let printing = /(^|[^.\w])print\(/
+        let tools = ["Sources/RefoldBench/", "Sources/RefoldSim/", "Sources/Simulation/"]
+        for file in Tree.files(["Sources"], ending: [".swift"]) where !tools.contains(where: file.hasPrefix) {
+            for line in try Tree.text(file).split(separator: "\n") where !line.contains("//") {
+                let found = line.firstMatch(of: traps).map { String($0.0) }
+                #expect(found == nil, "\(file): \(found ?? "")")
+                let prints = !file.hasPrefix("Sources/refold/") && line.firstMatch(of: printing) != nil
+                #expect(!prints, "\(file) prints: \(line)")
+            }
+        }
+    }
+
     /// A path of somebody's machine works for nobody else.
     @Test func noPathOfOneMachineIsInTheTree() throws {
         let paths = ["/wo" + "rk/", "/ho" + "me/", "/ro" + "ot/", "/tmp/" + "wt"]

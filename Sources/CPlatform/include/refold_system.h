@@ -7,5 +7,6 @@ void refold_set_thread_name(const char *name);
 #include <spawn.h>
 /// Closes every descriptor from `first` on in the child to be spawned (glibc 2.34).
 int refold_spawn_close_from(posix_spawn_file_actions_t *actions, int first);
-#include <sys/epoll.h>  // Swift's Glibc module leaves it out
+#include <sys/epoll.h>  // Swift's Glibc module leaves both out
+#include <sys/eventfd.h>
 #endif

@@ -101,8 +101,8 @@ struct StoredCampaign: Codable {
     func campaign() -> Campaign {
         var campaign = Campaign(created)
         campaign.status = status
-        campaign.startedAt = startedAt.map { Timestamp(microseconds: $0) }
-        campaign.endedAt = endedAt.map { Timestamp(microseconds: $0) }
+        campaign.startedAt = startedAt.map { Timestamp(storedMicroseconds: $0) }
+        campaign.endedAt = endedAt.map { Timestamp(storedMicroseconds: $0) }
         campaign.wasPausedByEngine = wasPausedByEngine
         campaign.allowedBy = allowedBy
         campaign.targets = ContiguousArray(devices.map(\.target))
@@ -110,7 +110,7 @@ struct StoredCampaign: Codable {
         campaign.counts = counts
         campaign.retryCount = retryCount
         campaign.stage = stage
-        campaign.stageEndedAt = stageEndedAt.map { Timestamp(microseconds: $0) }
+        campaign.stageEndedAt = stageEndedAt.map { Timestamp(storedMicroseconds: $0) }
         campaign.waivedStage = waivedStage
         campaign.paceFrom = paceFrom
         campaign.paceCount = paceCount

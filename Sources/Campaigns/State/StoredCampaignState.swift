@@ -131,7 +131,7 @@ private struct StoredForm: Codable {
         state.nextTargetID = nextTarget
         for item in answers { state.answers.stored[item.key] = try Self.stored(item) }
         state.answers.expiries = expiries.map {
-            Answers.Expiry(at: Timestamp(microseconds: $0.at), key: $0.key)
+            Answers.Expiry(at: Timestamp(storedMicroseconds: $0.at), key: $0.key)
         }
         return state
     }
@@ -146,7 +146,7 @@ private struct StoredForm: Codable {
         } else {
             answer = .accepted(position: position, id: item.id ?? 0, status: item.status)
         }
-        return Answers.Stored(digest: item.digest, at: Timestamp(microseconds: item.at), answer: answer)
+        return Answers.Stored(digest: item.digest, at: Timestamp(storedMicroseconds: item.at), answer: answer)
     }
 }
 

@@ -76,11 +76,25 @@ final class LockFile: Sendable {
             throw LogError(.system, "cannot lock \(path): \(errorText(error.code))")
         }
         guard let held else {
-            let who = readHolder(path, fileSystem).map { "the process \($0)" } ?? "another process"
-            throw LogError(.locked, "\(who) has this log open for writing (\(path)): stop it first, "
+            let holder = readHolder(path, fileSystem), program = holder.flatMap(programName)
+            let who = (holder.map { "the process \($0)" } ?? "another process") + (program.map { " (\($0))" } ?? "")
+            throw LogError(.locked, "\(who) has this log open for writing (\(path)): wait for its end or stop it, "
                 + "or use another --data")
         }
         return LockFile(held)
+    }
+
+    /// The first words of a process's command line, e.g. `refold snapshot create` (proc(5)); nil when it is hidden.
+    private static func programName(_ process: String) -> String? {
+        guard let file = fopen("/proc/\(process)/cmdline", "re") else { return nil }
+        defer { fclose(file) }
+        var bytes = [UInt8](repeating: 0, count: 256)
+        let count = fread(&bytes, 1, bytes.count, file)
+        // A flag's value may be a secret: the words before the first flag only.
+        let words = bytes.prefix(count).split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+        guard let first = words.first else { return nil }
+        let program = first.split(separator: "/").last.map(String.init) ?? first
+        return ([program] + words.dropFirst().prefix { !$0.hasPrefix("-") }.prefix(2)).joined(separator: " ")
     }
 
     private static func readHolder(_ path: String, _ fileSystem: any LogFileSystem) -> String? {

@@ -42,7 +42,7 @@ struct BlockIndex: Equatable {
         for at in stride(from: 0, to: bytes.count, by: Entry.byteCount) {
             let entry = Entry(
                 base: Position(bytes.little(at, as: UInt64.self)),
-                firstTime: Timestamp(microseconds: bytes.little(at + 8)),
+                firstTime: Timestamp(storedMicroseconds: bytes.little(at + 8)),
                 offset: Int(bytes.little(at + 16, as: UInt32.self)) * LogFormat.alignment,
                 count: Int(bytes.little(at + 20, as: UInt32.self)))
             guard entry.base >= end, entry.count > 0, entry.offset > offset, entry.offset < trailer.footerOffset,

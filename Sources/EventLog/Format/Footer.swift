@@ -147,8 +147,8 @@ struct SegmentTrailer: Equatable {
         salt = bytes.little(32)
         base = Position(bytes.little(40, as: UInt64.self))
         end = Position(bytes.little(48, as: UInt64.self))
-        firstTime = Timestamp(microseconds: bytes.little(56))
-        lastTime = Timestamp(microseconds: bytes.little(64))
+        firstTime = Timestamp(storedMicroseconds: bytes.little(56))
+        lastTime = Timestamp(storedMicroseconds: bytes.little(64))
         self.footerOffset = footerOffset
         self.fileBytes = fileBytes
         self.blockCount = blockCount

@@ -151,7 +151,7 @@ struct SegmentHeader: Equatable {
             low: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 24, as: UInt64.self)))
         return SegmentHeader(
             logID: id, salt: bytes.little(32), base: Position(bytes.little(40, as: UInt64.self)),
-            created: Timestamp(microseconds: bytes.little(48)), segmentBytes: bytes.little(56), kind: kind)
+            created: Timestamp(storedMicroseconds: bytes.little(48)), segmentBytes: bytes.little(56), kind: kind)
     }
 }
 
@@ -215,8 +215,8 @@ struct BlockHeader: Equatable {
         storedBytes = Int(bytes.little(12, as: UInt32.self))
         count = Int(bytes.little(16, as: UInt32.self))
         base = Position(bytes.little(24, as: UInt64.self))
-        firstTime = Timestamp(microseconds: bytes.little(32))
-        lastTime = Timestamp(microseconds: bytes.little(40))
+        firstTime = Timestamp(storedMicroseconds: bytes.little(32))
+        lastTime = Timestamp(storedMicroseconds: bytes.little(40))
         salt = expectedSalt
         durableCount = bytes.little(56)
         storedCRC = bytes.little(64)

@@ -357,6 +357,9 @@ extension FileError {
         operation != "fdatasync" && operation != "fsync" && (code == ENOSPC || code == EDQUOT || code == EFBIG)
     }
 
+    /// The process or the machine has no file descriptor left for an open: nothing was done, and later there may be.
+    var isOutOfDescriptors: Bool { operation == "open" && (code == EMFILE || code == ENFILE) }
+
     /// There is no file of that name.
     var isMissing: Bool { code == ENOENT }
 }

@@ -165,8 +165,9 @@ final class CommitLoop: LogWork, @unchecked Sendable {
             publish(syncSeconds: seconds)
             if seconds > Self.slowSyncSeconds { options.onSlowSync?(seconds) }
         } catch {
-            if error.isDiskFull, cleanUp() {
-                complete(.full("the disk is full, the log holds: \(error)"))
+            if error.isDiskFull || error.isOutOfDescriptors, cleanUp() {
+                let what = error.isDiskFull ? "the disk is full" : "no file descriptors are left"
+                complete(.full("\(what), the log holds: \(error)"))
             } else {
                 let message = "the log cannot be written and stops: \(error); what is on disk beyond position "
                     + "\(end) is unknown, restart to recover"
@@ -222,7 +223,7 @@ final class CommitLoop: LogWork, @unchecked Sendable {
             try segments.clearDirty()
             return true
         } catch {
-            return error.isDiskFull
+            return error.isDiskFull || error.isOutOfDescriptors
         }
     }
 

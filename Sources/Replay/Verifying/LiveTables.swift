@@ -33,7 +33,7 @@ final class LiveTables {
         for row in 0..<found.rowCount {
             guard let name = found.text(row, 0), let version = found.int4(row, 1), let position = found.int8(row, 2)
             else { continue }
-            checkpoints[name] = Checkpoint(version: Int(version), end: Position(UInt64(position) + 1))
+            checkpoints[name] = Checkpoint(version: Int(version), end: Position(stored: position).next)
         }
         self.checkpoints = checkpoints
         let waiting = try connection.query(

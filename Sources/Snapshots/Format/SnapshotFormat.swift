@@ -76,7 +76,7 @@ struct SnapshotHeader: Equatable {
         logID = LogID(high: Page.get(bytes, 16, as: UInt64.self).byteSwapped,
             low: Page.get(bytes, 24, as: UInt64.self).byteSwapped)
         end = Position(Page.get(bytes, 32))
-        created = Timestamp(microseconds: Page.get(bytes, 40))
+        created = Timestamp(storedMicroseconds: Page.get(bytes, 40))
         salt = Page.get(bytes, 48)
     }
 }

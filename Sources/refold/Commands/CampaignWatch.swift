@@ -1,4 +1,5 @@
 import ArgumentParser
+import EventModel
 import Foundation
 
 /// A campaign's progress, redrawn in place on a terminal; a line a change elsewhere, or with --json the row.
@@ -101,7 +102,8 @@ struct CampaignWatch {
         }
         let share = Double(progress.ended) / Double(total), width = 50
         func part(_ name: String, _ sign: String) -> String {
-            String(repeating: sign, count: Int(Double(progress.count(name)) / Double(total) * Double(width)))
+            String(repeating: sign, count: max(0, min(width, Int(
+                saturating: Double(progress.count(name)) / Double(total) * Double(width)))))
         }
         let done = part("succeeded", "█") + part("failed", "▓") + part("skipped", "▒") + part("in_flight", "░")
         let bar = done.padding(toLength: width, withPad: "·", startingAt: 0)
@@ -111,7 +113,7 @@ struct CampaignWatch {
             pace += ", about \(duration(Double(open) / devicesPerSecond)) left at this pace"
         }
         var lines = [
-            title, "", "  \(bar) \(Int(share * 100)) % of \(progress.total)", "",
+            title, "", "  \(bar) \(Int(saturating: share * 100)) % of \(progress.total)", "",
             "  █ succeeded \(progress.count("succeeded"))   ▓ failed \(progress.count("failed"))   ▒ skipped "
                 + "\(progress.count("skipped"))   ░ in flight \(progress.count("in_flight"))   · pending "
                 + "\(progress.count("pending"))",
@@ -138,10 +140,10 @@ struct CampaignWatch {
 
     static func duration(_ seconds: Double) -> String {
         switch seconds {
-        case ..<90: "\(Int(seconds)) s"
-        case ..<5_400: "\(Int(seconds / 60)) min"
-        case ..<172_800: "\(Int(seconds / 3600)) h"
-        default: "\(Int(seconds / 86_400)) days"
+        case ..<90: "\(Int(saturating: seconds)) s"
+        case ..<5_400: "\(Int(saturating: seconds / 60)) min"
+        case ..<172_800: "\(Int(saturating: seconds / 3600)) h"
+        default: "\(Int(saturating: seconds / 86_400)) days"
         }
     }
 }

@@ -157,7 +157,7 @@ enum APIError: Error {
                 "no daemon answers at http://\(address) (\(why)); start one with `refold run`, or name it with --http")
             return ExitCode(3)
         case .problem(let problem, let body):
-            if json { print(String(decoding: body, as: UTF8.self).trimmingCharacters(in: .newlines)) }
+            if json { printJSON(String(decoding: body, as: UTF8.self).trimmingCharacters(in: .newlines)) }
             printError(problem.detail)
             return switch problem.status {
             case 401, 403: ExitCode(2)

@@ -10,6 +10,7 @@ struct LogPrinter {
     /// Payloads as the bytes that they are, whatever they hold.
     private let base64: Bool
     private var buffer: [UInt8] = []
+    private let isTerminal: Bool
     /// Where a terminal would wrap; nil when lines may be as long as they are.
     private let width: Int?
     private static let bufferBytes = 64 << 10
@@ -18,8 +19,9 @@ struct LogPrinter {
         self.json = json || base64
         self.base64 = base64
         var size = winsize()
-        let isTerminal = isatty(1) == 1 && ioctl(1, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
-        width = isTerminal && !self.json ? max(60, Int(size.ws_col)) : nil
+        isTerminal = isatty(1) == 1
+        let hasSize = isTerminal && ioctl(1, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
+        width = hasSize && !self.json ? max(60, Int(size.ws_col)) : nil
     }
 
     mutating func print(_ record: RecordView, _ position: Position) {
@@ -33,7 +35,8 @@ struct LogPrinter {
     }
 
     mutating func flush() {
-        printBytes(buffer)
+        // A program reads the bytes as they are; a terminal gets the same JSON with escapes.
+        printBytes(isTerminal && json ? Array(terminalSafeJSON(String(decoding: buffer, as: UTF8.self)).utf8) : buffer)
         buffer.removeAll(keepingCapacity: true)
     }
 

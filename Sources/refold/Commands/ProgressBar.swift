@@ -1,3 +1,4 @@
+import EventModel
 import Foundation
 import Synchronization
 
@@ -22,7 +23,7 @@ final class ProgressBar: Sendable {
             return true
         }
         guard isDue, total > 0 else { return }
-        let share = min(1, Double(done) / Double(total)), width = 30, filled = Int(share * Double(width))
+        let share = min(1, Double(done) / Double(total)), width = 30, filled = Int(saturating: share * Double(width))
         let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: width - filled)
         let passed = (now - began) / .seconds(1)
         let left = share > 0.01 ? String(format: ", %.0f s left", passed / share - passed) : ""

@@ -135,7 +135,7 @@ struct ReplayAsOf: ParsableCommand {
             if !json { print("as of \(moment.text)") }
             for row in rows {
                 if json {
-                    print(row.json.dropLast() + ",\"as_of\":\(moment.json)}")
+                    printJSON(row.json.dropLast() + ",\"as_of\":\(moment.json)}")
                 } else {
                     let width = row.fields.map(\.name.count).max() ?? 0
                     print("")
@@ -158,7 +158,7 @@ struct ReplayAsOf: ParsableCommand {
                 if json {
                     let members = changes.map { "\"\($0.name)\":[\($0.from),\($0.to)]" }.joined(separator: ",")
                     let names = key.map { "\"\($0)\":\((new[subject] ?? old[subject])?[$0] ?? "null")" }
-                    print("{\(names.joined(separator: ",")),\"from\":\(moments[0].json),\"to\":\(moments[1].json),"
+                    printJSON("{\(names.joined(separator: ",")),\"from\":\(moments[0].json),\"to\":\(moments[1].json),"
                         + "\"changes\":{\(members)}}")
                 } else {
                     print("\n\(TextTable.cell(subject))" + (old[subject] == nil ? " (new)" : ""))

@@ -78,8 +78,8 @@ struct ReplayPublish: ParsableCommand {
     /// Nil: as fast as it goes.
     private func factor() throws -> Double? {
         if speed == "max" { return nil }
-        guard speed.hasSuffix("x"), let factor = Double(speed.dropLast()), factor > 0, factor.isFinite else {
-            throw ValidationError("--speed \(speed): must be max, or a factor such as 10x or 0.5x")
+        guard speed.hasSuffix("x"), let factor = Double(speed.dropLast()), (1e-6...1e9).contains(factor) else {
+            throw ValidationError("--speed \(speed): must be max, or a factor from 0.000001x to 1000000000x such as 10x")
         }
         return factor
     }
@@ -257,7 +257,7 @@ struct ReplayPublish: ParsableCommand {
         guard !json else { return print(jsonLine(object)) }
         print("would publish \(counts.messages) messages of \(devices) devices, \(byteCountText(counts.bytes)) of "
             + "payload" + (counts.firstTime.map { ", received \($0) to \(counts.lastTime ?? $0)" } ?? ""))
-        if seconds >= 1 { print("it would take at least \(Int(seconds.rounded(.up))) s") }
+        if seconds >= 1 { print("it would take at least \(Int(saturating: seconds.rounded(.up))) s") }
         Self.printSkipped(counts)
     }
 

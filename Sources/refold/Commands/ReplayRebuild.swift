@@ -3,6 +3,7 @@ import ControlAPI
 import EventLog
 import EventModel
 import Foundation
+import Output
 import Postgres
 import PostgresStore
 import Projections
@@ -152,7 +153,7 @@ private final class RebuildScreen {
         let left = row.secondsLeft.map { String(format: ", %.0f s left", $0) } ?? ""
         let waiting = row.waitingFor.map { ", waiting for \(TextTable.cell($0))" } ?? ""
         let text = "\r\(row.stage) \(bar) \(Int(share * 100)) % of \(row.end) events, "
-            + "\(Int(row.eventsPerSecond))/s\(left)\(waiting)\u{1B}[K"
+            + "\(Int(saturating: row.eventsPerSecond))/s\(left)\(waiting)\u{1B}[K"
         printToStandardError(text)
     }
 
@@ -171,8 +172,7 @@ private final class RebuildScreen {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         guard let data = try? encoder.encode(row) else { return }
-        print(String(decoding: data, as: UTF8.self))
-        fflush(nil)
+        print(terminalSafeJSON(String(decoding: data, as: UTF8.self)))
     }
 }
 

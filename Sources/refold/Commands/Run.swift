@@ -1,4 +1,5 @@
 import ArgumentParser
+import ControlAPI
 import EventLog
 import Foundation
 import Health
@@ -7,6 +8,7 @@ import Logging
 import Output
 import PrivateServices
 import Settings
+import Threading
 
 struct Run: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -14,7 +16,9 @@ struct Run: AsyncParsableCommand {
         abstract: "Run the pipeline: brokers into the log, the log into PostgreSQL.",
         discussion: """
             Without a broker, or without a database, in the settings it starts a private one inside the data folder. \
-            Exit code 2: settings, lock, schema or clock forbid it; 3: something it cannot do without is unreachable.
+            Exit code 1: the disk fails or the log is damaged; 2: settings, schema or clock forbid it; 3: something \
+            it cannot do without is unreachable; 4: another process holds the data folder's lock or the API's port, \
+            so that a later start may succeed.
             """)
 
     @OptionGroup var options: SettingsOptions
@@ -37,6 +41,15 @@ struct Run: AsyncParsableCommand {
             logger.warning(
                 "a password is on the command line, where ps shows it; use a password_file or a variable",
                 metadata: ["setting": "\(setting.setting.key)"])
+        }
+        let limit = Descriptors.raiseLimit()
+        if limit < Descriptors.reserved + ControlAPI.connectionsMax {
+            logger.warning(
+                "few file descriptors: fewer API connections are taken; raise the limit (ulimit -n, LimitNOFILE=)",
+                metadata: [
+                    "limit": "\(limit)",
+                    "connections": "\(Descriptors.connectionsMax(wanted: ControlAPI.connectionsMax, limit: limit))",
+                ])
         }
         let signals = Signals()
         let startedAt = ContinuousClock.now
@@ -94,7 +107,12 @@ struct Run: AsyncParsableCommand {
     private static func exitCode(of error: any Error) -> Int32 {
         switch error {
         case let error as StartError: error.exitCode
-        case let error as LogError: error.code == .corrupt || error.code == .system ? 1 : 2
+        case let error as LogError:
+            switch error.code {
+            case .corrupt, .system: 1
+            case .locked: StartError.inUse
+            default: 2
+            }
         case is ServiceError: 3
         default: 2
         }

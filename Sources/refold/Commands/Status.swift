@@ -12,9 +12,11 @@ struct StatusCommand: AsyncParsableCommand {
     func run() async throws {
         let body = try await daemon.asking { try await $0.get("/api/v1/status").body }
         let status = try JSONDecoder().decode(SystemStatus.self, from: body)
-        print(
-            daemon.json
-                ? String(decoding: body, as: UTF8.self).trimmingCharacters(in: .newlines) : Self.text(status))
+        if daemon.json {
+            printJSON(String(decoding: body, as: UTF8.self).trimmingCharacters(in: .newlines))
+        } else {
+            print(Self.text(status))
+        }
         if status.state != .healthy { throw ExitCode(1) }
     }
 

@@ -2,6 +2,7 @@ import ControlAPI
 import Logging
 import ServiceLifecycle
 import Synchronization
+import Threading
 
 /// The HTTP server as a thing that has started, or says why it cannot.
 struct APIServer: Sendable {
@@ -13,7 +14,8 @@ struct APIServer: Sendable {
         let started = AsyncStream.makeStream(of: Result<Int, any Error>.self)
         var quiet = logger
         quiet.logLevel = max(logger.logLevel, .warning)
-        let service = api.server(host: host, port: port, logger: quiet) { started.continuation.yield(.success($0)) }
+        let connections = Descriptors.connectionsMax(wanted: ControlAPI.connectionsMax, limit: Descriptors.limit)
+        let service = api.server(host: host, port: port, connectionsMax: connections, logger: quiet) { started.continuation.yield(.success($0)) }
         // No signals: the daemon stops its parts itself, in its order.
         let group = ServiceGroup(configuration: .init(services: [service], gracefulShutdownSignals: [], logger: quiet))
         let task = Task {
@@ -31,7 +33,7 @@ struct APIServer: Sendable {
             } catch {
                 throw StartError(
                     "the API cannot listen on \(host):\(port): \(error). Give another --http HOST:PORT",
-                    exitCode: 2)
+                    exitCode: ControlAPI.isAddressInUse(error) ? StartError.inUse : 2)
             }
         }
         throw StartError("the API ended before it began", exitCode: 1)

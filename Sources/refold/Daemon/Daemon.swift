@@ -291,6 +291,10 @@ final class Daemon: Sendable {
 
 /// Why the daemon does not start. The text says what to do.
 struct StartError: Error, CustomStringConvertible {
+    /// Exit code of `run` when another process holds the lock or the port. It passes, so that a service manager starts
+    /// the daemon again, which it does not after 2.
+    static let inUse: Int32 = 4
+
     let description: String
     let exitCode: Int32
 

@@ -102,7 +102,7 @@ actor DatabaseKeeper {
             for row in 0..<found.rowCount {
                 // Below 0: a key waits from the log's first event on.
                 if let name = found.text(row, 0), let position = found.int8(row, 1), position >= 0 {
-                    positions[name] = Position(UInt64(position))
+                    positions[name] = Position(stored: position)
                 }
             }
             return positions

@@ -6,6 +6,8 @@ import Health
 import Ingest
 import Output
 import Projecting
+import Queries
+import Threading
 
 /// Everything that `/metrics` shows.
 struct MetricsCollector: Sendable {
@@ -150,6 +152,8 @@ struct MetricsCollector: Sendable {
         metrics.add(.logLinesDropped, output.dropped)
         metrics.add(.logLinesWaiting, UInt64(output.waiting))
         metrics.add(.logOutputBlocked, output.blockedSeconds)
+        if let count = Descriptors.open { metrics.add(.openDescriptors, UInt64(count)) }
+        metrics.add(.descriptorsMax, UInt64(clamping: Descriptors.limit))
         metrics.add(.startTime, startedAt.secondsSinceEpoch)
         if let resident = residentBytes() { metrics.add(.residentMemory, resident) }
     }

@@ -176,7 +176,7 @@ final class RebuildKeeper: Sendable, TableRebuilding {
         }
         let progress = rebuild.progress, blocked = progress.blockedMilliseconds ?? 0
         state.withLock { $0.lastBlockedSeconds = blocked / 1000 }
-        logger.info("\(names): rebuilt from \(progress.folded) events; writes waited \(Int(blocked.rounded(.up))) ms")
+        logger.info("\(names): rebuilt from \(progress.folded) events; writes waited \(Int(saturating: blocked.rounded(.up))) ms")
         for remark in progress.remarks { logger.warning("rebuild: \(remark)") }
         await settle()
         for entry in rebuild.entries { projector(entry.name)?.retryNow() }

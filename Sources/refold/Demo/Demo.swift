@@ -59,11 +59,11 @@ struct Demo {
                 screen.draw(contents, at: now)
             } else if rounds % 10 == 0 {
                 let seconds = previous.map { Double((now - $0.at) / .milliseconds(1)) / 1000 } ?? 0
-                let rate = previous.map { Double(contents.received - $0.received) / max(seconds, 0.001) } ?? 0
+                let rate = previous.map { Double(contents.received &- $0.received) / max(seconds, 0.001) } ?? 0
                 previous = (contents.received, now)
                 let lag = contents.projections.map(\.lagEvents).max() ?? 0
                 logger.info(
-                    "\(contents.state): \(Int(rate)) messages/s, \(contents.durable) durable, lag \(lag)",
+                    "\(contents.state): \(Int(saturating: rate)) messages/s, \(contents.durable) durable, lag \(lag)",
                     metadata: ["position": "\(contents.durable)"])
             }
             rounds += 1
@@ -99,7 +99,7 @@ struct Demo {
         contents.logBytes = status.log.bytes
         contents.projections = status.projections.map {
             .init(
-                name: $0.name, position: $0.position.map { Int64($0) } ?? -1, lagEvents: $0.lagEvents,
+                name: $0.name, position: $0.position.map { Int64(clamping: $0) } ?? -1, lagEvents: $0.lagEvents,
                 lagSeconds: $0.lagSeconds,
                 state: $0.state, lastError: $0.lastError)
         }

@@ -1,3 +1,4 @@
+import EventModel
 import Foundation
 import Output
 
@@ -72,18 +73,21 @@ struct LiveScreen {
 
     static func render(_ c: ScreenContents, rates: [Double], width: Int) -> [String] {
         var lines: [String] = []
-        func row(_ label: String, _ text: String) { lines.append(cut("  " + pad(label, 14) + text, width)) }
+        // Errors of brokers and servers are text from outside.
+        func row(_ label: String, _ text: String) {
+            lines.append(cut("  " + pad(label, 14) + terminalSafe(text), width))
+        }
         let clock = "\(c.uptimeSeconds / 3600):\(two(c.uptimeSeconds / 60 % 60)):\(two(c.uptimeSeconds % 60))"
         lines.append("")
         lines.append(cut("  \(bold("refold"))  \(coloured(c.state))  up \(clock)   Ctrl-C stops in order", width + 20))
         lines.append("")
-        row("messages", "\(grouped(Int(rates.last ?? 0)))/s  \(sparkline(rates))")
-        row("", "\(grouped(Int(c.received))) received, \(grouped(Int(c.acknowledged))) acknowledged")
-        row("log", "durable \(grouped(Int(c.durable))) events, \(c.segments) segments, \(bytes(c.logBytes))")
+        row("messages", "\(grouped(Int(saturating: rates.last ?? 0)))/s  \(sparkline(rates))")
+        row("", "\(grouped(Int(clamping: c.received))) received, \(grouped(Int(clamping: c.acknowledged))) acknowledged")
+        row("log", "durable \(grouped(Int(clamping: c.durable))) events, \(c.segments) segments, \(bytes(c.logBytes))")
         lines.append("")
         row("projections", pad("", 26) + right("position", 12) + right("lag", 10) + "  state")
         for p in c.projections {
-            row("", pad(p.name, 26) + right(grouped(Int(p.position)), 12) + right(grouped(Int(p.lagEvents)), 10)
+            row("", pad(p.name, 26) + right(grouped(Int(clamping: p.position)), 12) + right(grouped(Int(clamping: p.lagEvents)), 10)
                 + "  \(p.state.lowercased())" + (p.lastError.map { ": \($0)" } ?? ""))
         }
         lines.append("")
@@ -126,7 +130,7 @@ struct LiveScreen {
     }
 
     static func grouped(_ value: Int) -> String {
-        var digits = Array(String(abs(value))), index = digits.count - 3
+        var digits = Array(String(value.magnitude)), index = digits.count - 3
         while index > 0 {
             digits.insert(",", at: index)
             index -= 3
@@ -145,6 +149,6 @@ struct LiveScreen {
 
     private static func sparkline(_ values: [Double]) -> String {
         let highest = max(values.max() ?? 0, 1)
-        return String(values.map { Array("▁▂▃▄▅▆▇█")[min(7, Int($0 / highest * 7.99))] })
+        return String(values.map { Array("▁▂▃▄▅▆▇█")[max(0, min(7, Int(saturating: $0 / highest * 7.99)))] })
     }
 }

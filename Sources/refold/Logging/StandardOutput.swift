@@ -8,8 +8,12 @@ import Output
 /// Shadows Swift's `print` in this module: writes at once, ends the verb quietly (exit code 0) when the reader is gone
 /// (`| head`), and with a message and exit code 1 when the output takes nothing (a full disk).
 func print(_ items: Any..., separator: String = " ", terminator: String = "\n") {
-    printBytes(Array((items.map { "\($0)" }.joined(separator: separator) + terminator).utf8))
+    // Safe for terminals by construction: whatever a verb prints may hold text of devices and servers.
+    printBytes(Array(terminalSafeLines(items.map { "\($0)" }.joined(separator: separator) + terminator).utf8))
 }
+
+/// A line of JSON as a server or a row gave it: what a terminal would obey is escaped, and its meaning stays.
+func printJSON(_ json: some StringProtocol) { print(terminalSafeJSON(String(json))) }
 
 func printBytes(_ bytes: [UInt8]) {
     let code = writeFully(STDOUT_FILENO, bytes)
