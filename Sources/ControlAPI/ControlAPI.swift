@@ -65,7 +65,8 @@ public struct ControlAPI: Sendable {
     /// The server as a service: `run()` it, or add it to a `ServiceGroup`. With port 0 the kernel chooses one;
     /// `onListening` is told which.
     public func server(
-        host: String, port: Int, connectionsMax: Int = Self.connectionsMax, logger: Logger, onListening: @escaping @Sendable (Int) async -> Void = { _ in }
+        host: String, port: Int, connectionsMax: Int = Self.connectionsMax, logger: Logger,
+        onListening: @escaping @Sendable (Int) async -> Void = { _ in }
     ) -> some Service {
         Application(
             router: router(),

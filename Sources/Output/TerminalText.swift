@@ -27,7 +27,8 @@ public func terminalSafeJSON(_ json: String) -> String {
             // RFC 8259, 7: code units of UTF-16. These characters stand inside strings only.
             for unit in String(scalar).utf16 {
                 let digits = String(unit, radix: 16)
-                safe.append(contentsOf: ("\\u" + String(repeating: "0", count: 4 - digits.count) + digits).unicodeScalars)
+                let zeroes = String(repeating: "0", count: 4 - digits.count)
+                safe.append(contentsOf: ("\\u" + zeroes + digits).unicodeScalars)
             }
         } else {
             safe.append(scalar)

@@ -224,7 +224,9 @@ public final class Connection {
             if ready < 0 && errno == EINTR { continue }
             if ready < 0 { throw unavailable("cannot wait for an answer: \(String(cString: strerror(errno)))", name) }
             if ready == 0, slice < left, interrupt?.isSignalled == false { continue }
-            if descriptors[1].revents != 0 || interrupt?.isSignalled == true { throw unavailable("interrupted, because the program stops", name) }
+            if descriptors[1].revents != 0 || interrupt?.isSignalled == true {
+                throw unavailable("interrupted, because the program stops", name)
+            }
             if ready == 0 { throw unavailable("no answer from \(target.description) in time", name) }
             return
         }

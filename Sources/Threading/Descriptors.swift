@@ -13,7 +13,7 @@ public enum Descriptors {
     /// a broker, about twenty to the database, private services, commands.
     public static let reserved = 192
 
-    /// Raises the soft limit to the hard one (shells and containers give 1,024 of 524,288) and returns what is in force.
+    /// Raises the soft limit to the hard one (shells and containers give 1,024 of 524,288); returns what is in force.
     @discardableResult
     public static func raiseLimit() -> Int {
         var limit = rlimit()
@@ -30,7 +30,8 @@ public enum Descriptors {
     /// The soft limit.
     public static var limit: Int {
         var limit = rlimit()
-        return getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 ? Int(clamping: limit.rlim_cur) : 1024
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1024 }
+        return Int(clamping: limit.rlim_cur)
     }
 
     /// Descriptors that are open now; nil when the system does not say (proc(5), or none is left to ask with).
@@ -48,7 +49,9 @@ public enum Descriptors {
 
 /// An eventfd(2) that does not block. Made at the start only; without one a part cannot be woken, so that the process
 /// ends with a message when there are no descriptors left even after a while.
-public func makeEventDescriptor() -> Int32 { makeDescriptor("an eventfd") { eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK)) } }
+public func makeEventDescriptor() -> Int32 {
+    makeDescriptor("an eventfd") { eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK)) }
+}
 
 /// - Parameter make: returns a descriptor, or -1 and errno.
 public func makeDescriptor(_ name: String, _ make: () -> Int32) -> Int32 {
@@ -59,5 +62,5 @@ public func makeDescriptor(_ name: String, _ make: () -> Int32) -> Int32 {
         usleep(100_000)
     }
     let reason = strerror(errno).map { String(cString: $0) } ?? "error \(errno)"
-    endProcess("cannot make \(name): \(reason) (limit of open files: \(Descriptors.limit); raise it: ulimit -n, LimitNOFILE=)")
+    endProcess("cannot make \(name): \(reason) (limit \(Descriptors.limit); raise ulimit -n, LimitNOFILE=)")
 }

@@ -97,7 +97,7 @@ public func startThread(name: String, _ body: @escaping @Sendable () -> Void) {
         if tryStartThread(name: name, body) { return }
         usleep(50_000)
     }
-    endProcess("cannot start the thread \(name): too many threads (limits of processes and threads: ulimit -u, TasksMax)")
+    endProcess("cannot start the thread \(name): too many threads (limits: ulimit -u, TasksMax)")
 }
 
 /// Starts a detached thread; false when the system has no room for one.

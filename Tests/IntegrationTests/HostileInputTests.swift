@@ -11,8 +11,8 @@ import FoundationNetworking
 /// code of ours; none ends a process by a signal (a trap is SIGILL or SIGTRAP).
 @Suite(.serialized) struct HostileInputTests {
     static let numbers = [
-        "18446744073709551615", "18446744073709551616", "9223372036854775807", "-9223372036854775808", "-1", "0", "1e400",
-        "nan", "inf", "-inf", "1e300", "", "0x10", "%00", "%F0%9F", String(repeating: "9", count: 400),
+        "18446744073709551615", "18446744073709551616", "9223372036854775807", "-9223372036854775808", "-1", "0",
+        "1e400", "nan", "inf", "-inf", "1e300", "", "0x10", "%00", "%F0%9F", String(repeating: "9", count: 400),
     ]
     static let times = [
         "0000-01-01T00:00:00Z", "9999-12-31T23:59:60Z", "1969-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-23:59",
@@ -69,7 +69,8 @@ import FoundationNetworking
             let isRight = status == 503 && path.contains("min_position") || (200..<500).contains(status)
             #expect(isRight, "\(status): \(method) \(path) \(body?.prefix(200) ?? "")")
         }
-        #expect(site.world.daemon?.pid == pid && site.world.daemon?.isRunning == true, "\(site.world.daemonLog.suffix(3000))")
+        let isThere = site.world.daemon?.pid == pid && site.world.daemon?.isRunning == true
+        #expect(isThere, "\(site.world.daemonLog.suffix(3000))")
     }
 
     private func status(_ site: Site, _ method: String, _ path: String, _ body: String?) async throws -> Int {
@@ -187,7 +188,7 @@ private func runToEnd(_ arguments: [String], seconds: Double) -> Int32 {
                 try? FileManager.default.removeItem(atPath: copy)
                 try FileManager.default.copyItem(atPath: original, toPath: copy)
                 try Self.damage(copy + "/" + file, damage)
-                for verb in [["log", "verify"], ["log", "cat", "--limit", "1"], ["snapshot", "list"]] {
+                for verb in [file.hasPrefix("snapshots/") ? ["snapshot", "list"] : ["log", "verify"]] {
                     let end = runToEnd([World.program] + verb + ["--data", copy], seconds: 60)
                     #expect((0...4).contains(end), "\(verb) on \(file), \(damage): \(end)")
                 }
@@ -222,7 +223,8 @@ private func runToEnd(_ arguments: [String], seconds: Double) -> Int32 {
         let names = FileManager.default.enumerator(atPath: folder)?.compactMap { $0 as? String } ?? []
         return names.filter { name in
             var isFolder: ObjCBool = false
-            return FileManager.default.fileExists(atPath: folder + "/" + name, isDirectory: &isFolder) && !isFolder.boolValue
+            let exists = FileManager.default.fileExists(atPath: folder + "/" + name, isDirectory: &isFolder)
+            return exists && !isFolder.boolValue
         }.sorted()
     }
 

@@ -27,10 +27,12 @@ import Testing
         _ = wait {
             let count = read(ends[0], &piece, piece.count)
             if count > 0 { text += piece[..<count] }
-            return String(decoding: text.suffix(100), as: UTF8.self).contains("dropped\n") && output.statistics.waiting == 0
+            let end = String(decoding: text.suffix(100), as: UTF8.self)
+            return end.contains("dropped\n") && output.statistics.waiting == 0
         }
         let said = String(decoding: text, as: UTF8.self).split(separator: "\n")
-        let dropped = said.filter { $0.hasSuffix(" log lines dropped") }.compactMap { UInt64($0.prefix { $0.isNumber }) }
+        let dropped = said.filter { $0.hasSuffix(" log lines dropped") }
+            .compactMap { UInt64($0.prefix { $0.isNumber }) }
         #expect(dropped.reduce(0, +) == output.statistics.dropped)
         #expect(UInt64(said.count - dropped.count) == output.statistics.written)
     }

@@ -79,7 +79,7 @@ struct ReplayPublish: ParsableCommand {
     private func factor() throws -> Double? {
         if speed == "max" { return nil }
         guard speed.hasSuffix("x"), let factor = Double(speed.dropLast()), (1e-6...1e9).contains(factor) else {
-            throw ValidationError("--speed \(speed): must be max, or a factor from 0.000001x to 1000000000x such as 10x")
+            throw ValidationError("--speed \(speed): must be max, or 0.000001x to 1000000000x, such as 10x")
         }
         return factor
     }

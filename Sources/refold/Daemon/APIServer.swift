@@ -15,7 +15,9 @@ struct APIServer: Sendable {
         var quiet = logger
         quiet.logLevel = max(logger.logLevel, .warning)
         let connections = Descriptors.connectionsMax(wanted: ControlAPI.connectionsMax, limit: Descriptors.limit)
-        let service = api.server(host: host, port: port, connectionsMax: connections, logger: quiet) { started.continuation.yield(.success($0)) }
+        let service = api.server(host: host, port: port, connectionsMax: connections, logger: quiet) {
+            started.continuation.yield(.success($0))
+        }
         // No signals: the daemon stops its parts itself, in its order.
         let group = ServiceGroup(configuration: .init(services: [service], gracefulShutdownSignals: [], logger: quiet))
         let task = Task {

@@ -176,7 +176,8 @@ final class RebuildKeeper: Sendable, TableRebuilding {
         }
         let progress = rebuild.progress, blocked = progress.blockedMilliseconds ?? 0
         state.withLock { $0.lastBlockedSeconds = blocked / 1000 }
-        logger.info("\(names): rebuilt from \(progress.folded) events; writes waited \(Int(saturating: blocked.rounded(.up))) ms")
+        let waited = Int(saturating: blocked.rounded(.up))
+        logger.info("\(names): rebuilt from \(progress.folded) events; writes waited \(waited) ms")
         for remark in progress.remarks { logger.warning("rebuild: \(remark)") }
         await settle()
         for entry in rebuild.entries { projector(entry.name)?.retryNow() }

@@ -82,13 +82,15 @@ struct LiveScreen {
         lines.append(cut("  \(bold("refold"))  \(coloured(c.state))  up \(clock)   Ctrl-C stops in order", width + 20))
         lines.append("")
         row("messages", "\(grouped(Int(saturating: rates.last ?? 0)))/s  \(sparkline(rates))")
-        row("", "\(grouped(Int(clamping: c.received))) received, \(grouped(Int(clamping: c.acknowledged))) acknowledged")
+        row("", "\(grouped(Int(clamping: c.received))) received, "
+            + "\(grouped(Int(clamping: c.acknowledged))) acknowledged")
         row("log", "durable \(grouped(Int(clamping: c.durable))) events, \(c.segments) segments, \(bytes(c.logBytes))")
         lines.append("")
         row("projections", pad("", 26) + right("position", 12) + right("lag", 10) + "  state")
         for p in c.projections {
-            row("", pad(p.name, 26) + right(grouped(Int(clamping: p.position)), 12) + right(grouped(Int(clamping: p.lagEvents)), 10)
-                + "  \(p.state.lowercased())" + (p.lastError.map { ": \($0)" } ?? ""))
+            row("", pad(p.name, 26) + right(grouped(Int(clamping: p.position)), 12)
+                + right(grouped(Int(clamping: p.lagEvents)), 10) + "  \(p.state.lowercased())"
+                + (p.lastError.map { ": \($0)" } ?? ""))
         }
         lines.append("")
         if let devices = c.devices {
