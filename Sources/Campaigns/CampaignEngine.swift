@@ -60,8 +60,7 @@ public final class CampaignEngine {
     /// Decides, appends, and answers when the decision is durable. A refusal is an answer, not an error.
     /// - Throws: `AppendError` (nothing was decided, or the log has failed for good), `LogError`, `CampaignLogError`.
     public func execute(_ request: CommandRequest) throws -> CommandAnswer {
-        try catchUp()
-        let now = clock()
+        let now = try catchUp()
         switch decide(request, state ?? CampaignState(), now: now) {
         case .repeated(let answer):
             return answer
@@ -73,12 +72,14 @@ public final class CampaignEngine {
         }
     }
 
-    /// Folds what has become durable.
-    private func catchUp() throws {
+    /// Folds what has become durable. Returns a time that is no later than the state's: the log's clock may step
+    /// meanwhile, and timers move when its event is folded.
+    @discardableResult
+    private func catchUp() throws -> Timestamp {
         try recover()
-        let durable = Position(source.durableCount)
-        guard durable > fold.end else { return }
-        try change { state, fold in try fold.advance(&state, to: durable) }
+        let before = clock(), durable = Position(source.durableCount)
+        if durable > fold.end { try change { state, fold in try fold.advance(&state, to: durable) } }
+        return min(before, clock())
     }
 
     /// Changes the state in place. Should that fail, it is folded again from the beginning: the log is right.
@@ -124,10 +125,10 @@ public final class CampaignEngine {
     /// Writes down what the broker has acknowledged.
     /// - Parameter all: batches that are not complete too, because nobody comes back to them.
     public func recordAcknowledgements(all: Bool = false) throws {
-        try catchUp()
-        let before = acknowledged, events = acknowledged.take(clock(), state ?? CampaignState(), all: all)
+        let now = try catchUp()
+        let before = acknowledged, events = acknowledged.take(now, state ?? CampaignState(), all: all)
         do {
-            if !events.isEmpty { try append(events, at: clock()) }
+            if !events.isEmpty { try append(events, at: now) }
         } catch {
             acknowledged = before
             throw error
@@ -143,7 +144,7 @@ public final class CampaignEngine {
 
     private func decideAll() throws {
         for _ in 0..<Self.roundsMax {
-            let now = clock()
+            let now = try catchUp()
             var events: [CampaignEvent] = []
             try change { state, _ in events = state.advance(now) }
             withdraw()

@@ -7,7 +7,8 @@
 // `ReadOnlyLog`, which asks the mapped file `durable` how far.
 //
 // Invariants.
-// - A position is given away once, in order, and never changes. Received-at never decreases with position.
+// - A position is given away once, in order, and never changes. Received-at never decreases with position,
+//   except where an era begins: the clock was ahead, and was corrected.
 // - `durableCount` grows only after the fdatasync of the block that holds the event. No reader looks beyond it.
 // - Bytes below the durable end are never written again. What is ever zeroed or cut was never acknowledged.
 // - After a failed write or fsync the writer is dead; only "disk full" is survived.
@@ -31,9 +32,13 @@ public struct FileLogOptions: Sendable {
     public var sealAfterSeconds: Int?
     /// Pack and seal segments beside the writer. Without it live segments stay as they are.
     public var isKeeping = true
-    /// Open even when the log's last event is more than five minutes in the future of the clock.
+    /// The operator vouches for the wall clock: a log that ends more than five minutes ahead of it goes on from the
+    /// wall clock at once.
     public var acceptClock = false
+    /// When a step of the wall clock is believed.
+    public var clockRules = GuardedClock.Rules()
     public var fileSystem: any LogFileSystem = PosixFileSystem()
+    /// Of the outside; the open log's own is `FileLog.clock`, guarded.
     public var clock: any LogClock = SystemClock()
     /// Where the writer and all that goes on beside it run.
     public var threads: any LogThreads = SystemThreads()
@@ -63,6 +68,8 @@ public final class FileLog: LogWriter, LogSource {
     public let directory: String
     /// What opening it found.
     public let report: OpenReport
+    /// The log's time: what arrivals are stamped with, and what timers run on.
+    public let clock: GuardedClock
     private let shared: CommitQueue
     private let writer: any LogThread
     let tree: TreeKeeper?
@@ -73,7 +80,7 @@ public final class FileLog: LogWriter, LogSource {
     let options: FileLogOptions
 
     /// Opens the log in `directory`, or begins one there, for writing.
-    /// - Throws: `.locked`, `.foreign`, `.fromTheFuture`, `.system`; `.corrupt` only when it cannot tell where to go
+    /// - Throws: `.locked`, `.foreign`, `.system`; `.corrupt` only when it cannot tell where to go
     ///   on: damage that it can isolate is in `report`, and readers stop at it.
     public static func open(directory: String, options: FileLogOptions = FileLogOptions()) throws(LogError) -> FileLog {
         try system { () throws(FileError) in try options.fileSystem.makeDirectory(directory) }
@@ -83,34 +90,35 @@ public final class FileLog: LogWriter, LogSource {
             directory: directory, fileSystem: options.fileSystem, catalog: catalog, random: options.random,
             signer: options.signer)
         let found = try recovery.run()
-        if let last = found.lastTime, !options.acceptClock {
-            let ahead = last.microseconds - options.clock.now().microseconds
-            guard ahead <= ClockWatch.forwardMicrosMax else {
-                throw LogError(.fromTheFuture, "the log's last event is of \(last), \(ahead / 1_000_000) s in the "
-                    + "future: set the clock, or start with --accept-clock to record times that stand still until then")
-            }
-        }
+        let clockFile = ClockFile(directory: directory, fileSystem: options.fileSystem, clock: options.clock)
+        let clock = GuardedClock(
+            options.clock, lastTime: found.lastTime,
+            earliest: catalog.first.flatMap { try? catalog.segment(base: $0).header.created },
+            kept: clockFile?.offset(), accepts: options.acceptClock, rules: options.clockRules)
+        var options = options
+        options.clock = clock
         let loop = try system { () throws(FileError) in
-            try CommitLoop(lock: lock, catalog: catalog, options: options, recovered: found)
+            try CommitLoop(
+                lock: lock, catalog: catalog, options: options, clock: clock, clockFile: clockFile, recovered: found)
         }
         Reserve.fill(directory, options.fileSystem)
         let tree = !options.keepsTree ? nil : TreeKeeper(
             catalog: catalog, queue: loop.queue, options: options, signing: found.signing, lock: lock)
         let keeper = Keeper(catalog: catalog, options: options, queue: loop.queue, tree: tree, lock: lock)
         return FileLog(
-            directory: directory, report: found.report, loop: loop, tree: tree, keeper: keeper, catalog: catalog,
-            options: options)
+            directory: directory, report: found.report, clock: clock, loop: loop, tree: tree, keeper: keeper,
+            catalog: catalog, options: options)
     }
 
     private init(
-        directory: String, report: OpenReport, loop: CommitLoop, tree: TreeKeeper?, keeper: Keeper,
-        catalog: SegmentCatalog,
-        options: FileLogOptions
+        directory: String, report: OpenReport, clock: GuardedClock, loop: CommitLoop, tree: TreeKeeper?,
+        keeper: Keeper, catalog: SegmentCatalog, options: FileLogOptions
     ) {
         self.keeper = keeper
         self.options = options
         self.directory = directory
         self.report = report
+        self.clock = clock
         self.catalog = catalog
         shared = loop.queue
         loop.onRoll = { keeper.wake() }
@@ -127,6 +135,7 @@ public final class FileLog: LogWriter, LogSource {
     }
 
     public var durableCount: UInt64 { shared.durableCount }
+    public func now() -> Timestamp { clock.now() }
 
     public func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {
         guard !batch.isEmpty else { return Position(durableCount)..<Position(durableCount) }
@@ -183,7 +192,8 @@ public final class FileLog: LogWriter, LogSource {
         shared.waitForDurable(beyond: count, timeoutMilliseconds: timeoutMilliseconds)
     }
 
-    /// The first event received at or after `time`; the durable end when there is none.
+    /// The position behind the last event that was received before `time`: in a log without eras, that of the first
+    /// event received at or after it. What a clock stamped that was ahead counts as received before its correction.
     public func position(atOrAfter time: Timestamp) throws -> Position {
         try catalog.position(atOrAfter: time, durableCount: durableCount)
     }

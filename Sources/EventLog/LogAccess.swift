@@ -7,12 +7,19 @@ import EventModel
 public protocol LogWriter: AnyObject, Sendable {
     /// Appends the batch as part of one group commit and returns its positions when, and only when, it is durable.
     /// Blocks the calling thread: for threads of one's own, never for the cooperative pool.
-    /// Received-at is raised where needed, so that it never decreases in the log.
+    /// Received-at is raised where needed, so that it never decreases within an era of the log.
     /// - Throws: `AppendError`. After `.failed` the writer never writes again: stop the process, acknowledge nothing.
     func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position>
 
     /// The same for actors: suspends.
     func append(_ batch: RecordBatch) async throws(AppendError) -> Range<Position>
+
+    /// The log's time, which events are stamped with: the wall clock, except while that is not believed.
+    func now() -> Timestamp
+}
+
+extension LogWriter {
+    public func now() -> Timestamp { SystemClock().now() }
 }
 
 public enum AppendError: Error, Sendable, CustomStringConvertible {
@@ -75,8 +82,6 @@ public struct LogError: Error, Sendable, CustomStringConvertible {
         case beforeHorizon
         /// The position asked for is beyond the log's end, or before its first event.
         case outOfRange
-        /// The log's last time is in the future by more than five minutes.
-        case fromTheFuture
         /// The operating system refused.
         case system
     }

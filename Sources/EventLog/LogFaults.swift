@@ -20,6 +20,10 @@ package struct LogFaults: OptionSet, Sendable {
     package static let unlinkBeforeSync = LogFaults(rawValue: 1 << 6)
     /// What opening finds behind the last proven group is believed without being written again.
     package static let unprovenTailKept = LogFaults(rawValue: 1 << 7)
+    /// A step of the wall clock is believed at once.
+    package static let clockBelieved = LogFaults(rawValue: 1 << 8)
+    /// Received-at stays where a clock was that was ahead, until the wall clock gets there.
+    package static let receivedAtPinned = LogFaults(rawValue: 1 << 9)
 
     @TaskLocal package static var planted: LogFaults = []
 

@@ -5,11 +5,14 @@ import EventModel
 public final class ScratchLog: LogWriter, LogSource, @unchecked Sendable {
     private var commits: [(base: UInt64, batch: RecordBatch)] = []
     public private(set) var durableCount: UInt64 = 0
-    private var lastTime = Timestamp(microseconds: 0)
+    public private(set) var lastTime = Timestamp(microseconds: 0)
     /// What readers do not get to see: a bug that is planted to see who notices.
     public var hides: ((RecordView) -> Bool)?
 
     public init() {}
+
+    /// Received-at goes back: see `ClockStepped.era`.
+    public func beginEra(at time: Timestamp) { lastTime = time }
 
     @discardableResult
     public func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {

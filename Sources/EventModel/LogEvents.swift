@@ -3,11 +3,52 @@
 
 /// Schemas of the log's own events.
 public enum LogSchema: String, Sendable, CaseIterable {
-    /// `ClockWatch` writes it ahead of the next batch.
+    /// `ClockStepped`; the writer puts it ahead of the next batch.
     case clockStepped = "log.clock_stepped/1"
     case lossAccepted = "log.loss_accepted/1"
     case segmentsRemoved = "log.segments_removed/1"
     case snapshotCreated = "snapshot.created/1"
+}
+
+/// The wall clock stepped by more than a second.
+public struct ClockStepped: Codable, Sendable, Equatable {
+    /// What the wall clock would have been, and what it is.
+    public var before: String
+    public var after: String
+    public var stepMicroseconds: Int64
+    /// Received-at follows the wall clock from this event on; false: the step is not believed (yet). Absent in events
+    /// of versions that believed every step.
+    public var adopted: Bool?
+    /// Received-at is lower from this event on than before it.
+    public var era: Bool?
+
+    public init(before: Timestamp, after: Timestamp) {
+        self.before = before.description
+        self.after = after.description
+        stepMicroseconds = after.microseconds - before.microseconds
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case before, after, stepMicroseconds = "step_microseconds", adopted, era
+    }
+
+    /// By how much whatever waits for a time must be moved, so that it waits no less and no longer than before.
+    public var movesTimersBy: Int64 {
+        switch adopted {
+        case true?: stepMicroseconds
+        case false?: 0
+        // Received-at stood still when the clock was set back.
+        case nil: max(0, stepMicroseconds)
+        }
+    }
+
+    /// The payload, spelled in one way.
+    public var json: [UInt8] {
+        var text = #"{"before":"\#(before)","after":"\#(after)","step_microseconds":\#(stepMicroseconds)"#
+        if let adopted { text += #","adopted":\#(adopted)"# }
+        if let era { text += #","era":\#(era)"# }
+        return Array((text + "}").utf8)
+    }
 }
 
 /// An operator signed for events that cannot be read any more: from here on readers and projectors go on behind them.

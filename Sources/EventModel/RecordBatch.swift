@@ -77,13 +77,20 @@ public struct RecordBatch: Sendable {
     }
 
     /// Raises every received-at that is below `floor`, or below one before it, so that time never decreases in the log.
+    /// Those above `ceiling` are lowered to it first: a clock that was ahead has stamped them.
     /// Returns the first and last time. The batch must not be empty.
-    public mutating func raiseTimes(to floor: Timestamp) -> (first: Timestamp, last: Timestamp) {
+    public mutating func raiseTimes(
+        to floor: Timestamp, ceiling: Timestamp? = nil
+    ) -> (first: Timestamp, last: Timestamp) {
         precondition(count > 0, "an empty batch has no times")
         return bytes.withUnsafeMutableBytes { bytes in
             var offset = 0, last = floor, first: Timestamp?
             while offset < bytes.count {
-                let time = Timestamp(microseconds: bytes.loadUnaligned(fromByteOffset: offset + 8, as: Int64.self))
+                var time = Timestamp(microseconds: bytes.loadUnaligned(fromByteOffset: offset + 8, as: Int64.self))
+                if let ceiling, time > ceiling {
+                    time = ceiling
+                    bytes.storeBytes(of: time.microseconds, toByteOffset: offset + 8, as: Int64.self)
+                }
                 if time < last {
                     bytes.storeBytes(of: last.microseconds, toByteOffset: offset + 8, as: Int64.self)
                 } else {

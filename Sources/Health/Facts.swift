@@ -93,8 +93,8 @@ public struct HealthFacts: Sendable {
         public var retentionProblem: String?
         /// Seconds until the disk is full, when that is foreseeable.
         public var diskFullSeconds: Double?
-        /// By how much the last event's received-at lies ahead of the clock.
-        public var aheadSeconds = 0.0
+        /// Why the wall clock is not followed.
+        public var clockProblem: String?
 
         public init() {}
     }

@@ -50,7 +50,6 @@ public struct Health: Sendable, Equatable {
     /// Less time than that until the disk is full.
     public static let diskFullSecondsMin = 3600.0
     /// A received-at further ahead of the clock.
-    public static let aheadSecondsMax = 60.0
     /// Of the limit on open descriptors.
     public static let descriptorsShareMax = 0.9
 
@@ -157,10 +156,7 @@ public struct Health: Sendable, Equatable {
         if let seconds = log.diskFullSeconds, seconds < Self.diskFullSecondsMin {
             add(.diskFilling, text: "the disk of the log is full in \(whole(seconds / 60)) min at the present rate")
         }
-        if log.aheadSeconds > Self.aheadSecondsMax {
-            add(.clockBehindLog,
-                text: "the log's last event is \(whole(log.aheadSeconds)) s ahead of this machine's clock")
-        }
+        if let text = log.clockProblem { add(.clockNotTrusted, text: text) }
     }
 
     private mutating func add(_ process: HealthFacts.Process) {

@@ -46,9 +46,9 @@ extension ReasonCode {
         case .retentionBlocked: "A segment that the retention rules want removed could not be removed."
         case .logNotSigned: "The log's Merkle tree does not grow or its checkpoints are not signed."
         case .checkpointsStay: "Signed checkpoints could not be brought to their destinations outside."
-        case .clockBehindLog: """
-            The last event's received-at is more than 60 s ahead of this machine's clock. Received-at never decreases, \
-            so new events carry that time until the clock has caught up.
+        case .clockNotTrusted: """
+            The wall clock stepped and is not believed yet, or it is behind the log's last event. Received-at goes on \
+            by steady time until the clock returns or the step has lasted.
             """
         case .databaseUnreachable: "No connection to PostgreSQL, or it does not answer."
         case .databaseUnusable: """
@@ -119,7 +119,7 @@ extension ReasonCode {
         case .retentionBlocked: "See the error; check the rights in the data folder."
         case .logNotSigned: "See the error; check the key in the data folder."
         case .checkpointsStay: "See the error; check the destination."
-        case .clockBehindLog: "Check the clock's synchronisation (`timedatectl`)."
+        case .clockNotTrusted: "Check the clock's synchronisation (`timedatectl`)."
         case .databaseUnreachable: "Start PostgreSQL or mend the way to it. Tables catch up by themselves."
         case .databaseUnusable: "See the text; it names the way out."
         case .databaseReadOnly: "Promote the standby, or name the primary in the database URL."

@@ -26,7 +26,7 @@ public enum ReasonCode: String, Sendable, CaseIterable {
     case retentionBlocked = "retention_blocked"
     case logNotSigned = "log_not_signed"
     case checkpointsStay = "checkpoints_stay"
-    case clockBehindLog = "clock_behind_log"
+    case clockNotTrusted = "clock_not_trusted"
     case databaseUnreachable = "database_unreachable"
     case databaseUnusable = "database_unusable"
     case databaseReadOnly = "database_read_only"

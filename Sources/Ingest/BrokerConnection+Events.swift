@@ -78,7 +78,7 @@ extension BrokerConnection {
     /// Credits the devices for the time in which the processes before this one read nothing.
     func credit(_ known: SessionHistory) {
         guard let since = known.awaySince else { return }
-        let (away, overflow) = wallClock().microseconds.subtractingReportingOverflow(since.microseconds)
+        let (away, overflow) = log.now().microseconds.subtractingReportingOverflow(since.microseconds)
         absence.begin(awayMicros: overflow ? 0 : away, at: steadyMicros(), gate)
     }
 
@@ -283,7 +283,7 @@ extension BrokerConnection {
 
     /// - Parameter session: where the event goes, for an alarm that outlives the process.
     func raise(_ code: BrokerAlarm.Code, evidence: String? = nil, in session: MQTTSession? = nil) {
-        let alarm = BrokerAlarm(code, since: wallClock(), evidence: evidence)
+        let alarm = BrokerAlarm(code, since: log.now(), evidence: evidence)
         let isNew = (parent ?? self).status.withLock { $0.raise(alarm) }
         guard isNew, let session else { return }
         var event = BrokerEvent(clientID: settings.clientID)
@@ -304,7 +304,7 @@ extension BrokerConnection {
     }
 
     func append(_ schema: BrokerEvent.Schema, _ event: BrokerEvent, to batch: inout RecordBatch) {
-        batch.append(schema, event, broker: settings.name, at: wallClock())
+        batch.append(schema, event, broker: settings.name, at: log.now())
     }
 
     func say(_ level: IngestNotice.Level, _ text: String) {

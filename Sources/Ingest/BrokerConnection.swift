@@ -145,7 +145,9 @@ final class BrokerConnection: @unchecked Sendable {
 
     private func run() {
         while !isStopping {
-            guard let session = MQTTSession(settings, gate: gate.settings, isV5: usesV5, inbox: takeInbox()) else {
+            let session = MQTTSession(
+                settings, gate: gate.settings, isV5: usesV5, clock: { [log] in log.now() }, inbox: takeInbox())
+            guard let session else {
                 say(.error, "cannot create an MQTT client: out of memory or descriptors; trying again")
                 wait(milliseconds: 1_000)
                 continue

@@ -1,18 +1,8 @@
-import EventModel
-
 #if canImport(Glibc)
 import Glibc
 #else
 import Musl
 #endif
-
-/// The time that a message is stamped with, once, on arrival.
-@inline(__always)
-func wallClock() -> Timestamp {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    return Timestamp(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000)
-}
 
 /// For durations: nobody sets it, and it goes on while the machine is suspended.
 @inline(__always)

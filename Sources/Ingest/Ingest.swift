@@ -81,7 +81,7 @@ public final class IngestService: Sendable {
         event.operatorName = name
         event.reason = reason
         var batch = RecordBatch()
-        batch.append(.alarmsAcknowledged, event, broker: broker, at: wallClock())
+        batch.append(.alarmsAcknowledged, event, broker: broker, at: log.now())
         let positions = try await log.append(batch)
         _ = connection.acknowledgeAlarms()
         return positions.lowerBound

@@ -47,6 +47,8 @@ final class MQTTSession {
     /// What a debug line of the library begins with when it tells of a PUBLISH; the DUP digit follows.
     private let publishLine: [UInt8]
     let isV5: Bool
+    /// The log's time.
+    private let clock: @Sendable () -> Timestamp
 
     var inbox = RecordBatch()
     private var properties: [UInt8] = []
@@ -94,13 +96,14 @@ final class MQTTSession {
 
     /// - Parameter endsSession: the session of this client id ends with the connection.
     init?(
-        _ settings: BrokerSettings, gate: GateSettings, isV5: Bool, inbox: consuming RecordBatch,
-        endsSession: Bool = false
+        _ settings: BrokerSettings, gate: GateSettings, isV5: Bool, clock: @escaping @Sendable () -> Timestamp,
+        inbox: consuming RecordBatch, endsSession: Bool = false
     ) {
         guard let handle = mosquitto_new(settings.clientID, endsSession, nil) else { return nil }
         client = handle
         self.settings = settings
         self.isV5 = isV5
+        self.clock = clock
         self.inbox = inbox
         payloadBytesMax = gate.payloadBytesMax
         payloadBytesKept = min(gate.payloadBytesKept, gate.payloadBytesMax)
@@ -368,7 +371,7 @@ final class MQTTSession {
             hasClaims = CommandEcho.isCandidate(topic)
                 || !properties.isEmpty && properties.withUnsafeBytes { ReplayEcho.isMarked($0) }
         }
-        let now = wallClock()
+        let now = clock()
         broker.withUnsafeBytes { broker in
             properties.withUnsafeBytes { properties in
                 inbox.append(

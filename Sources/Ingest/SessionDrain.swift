@@ -134,7 +134,8 @@ extension BrokerConnection {
     /// a subscription stays at the broker.
     private func endSessionByCleanConnect() {
         guard let session = MQTTSession(
-            settings, gate: gate.settings, isV5: false, inbox: RecordBatch(), endsSession: true),
+            settings, gate: gate.settings, isV5: false, clock: { [log] in log.now() }, inbox: RecordBatch(),
+            endsSession: true),
             session.connect(blocking: true) == nil
         else { return }
         let deadline = steadyMicros() + 5_000_000

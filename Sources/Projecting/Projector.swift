@@ -23,7 +23,7 @@ public actor Projector {
     public nonisolated let descriptor: ProjectionDescriptor
     public nonisolated let partition: Int
     private nonisolated let executor: ThreadExecutor
-    private nonisolated let board = ProjectorBoard()
+    private nonisolated let board: ProjectorBoard
     private nonisolated let source: any LogSource
     private nonisolated let options: ProjectorOptions
     private let makeFold: @Sendable (FoldScope) -> any ProjectionFold
@@ -49,6 +49,11 @@ public actor Projector {
         self.partition = partition
         self.source = source
         self.options = options
+        if let log = source as? any LogWriter {
+            board = ProjectorBoard(clock: { log.now() })
+        } else {
+            board = ProjectorBoard()
+        }
         self.makeFold = makeFold
         self.makeStore = makeStore
         self.note = note

@@ -12,6 +12,11 @@ import Threading
 /// Where a projector's thread and everybody else meet: commands in one direction, facts in the other.
 /// Everything is under one mutex that is held for a few instructions.
 final class ProjectorBoard: Sendable {
+    private let clock: (@Sendable () -> Timestamp)?
+
+    /// - Parameter clock: the log's time; nil: the wall clock.
+    init(clock: (@Sendable () -> Timestamp)? = nil) { self.clock = clock }
+
     private struct Waiter {
         var position: Position
         var continuation: CheckedContinuation<Bool, Never>
@@ -265,8 +270,9 @@ final class ProjectorBoard: Sendable {
         }
     }
 
-    /// The wall clock: for what people see, never for rows.
+    /// For what people see, never for rows: lag is measured by the clock that stamps what lags.
     private func now() -> Timestamp {
+        if let clock { return clock() }
         var time = timespec()
         clock_gettime(CLOCK_REALTIME, &time)
         return Timestamp(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000)

@@ -45,6 +45,39 @@ struct RolloutTests {
         #expect(trace.sent().count == 12)
     }
 
+    /// The log's time stepped, forward and back: nobody is given less time, and nothing stands still.
+    @Test(arguments: [259_200.0, 7_300, -259_200])
+    func aStepOfTheClockMovesTimers_fluentScheduler305(step: Double) throws {
+        var trace = EngineTrace(devices: 4) {
+            $0.timeouts.acknowledgeSeconds = 60
+            $0.timeouts.campaignSeconds = 1_000
+            $0.retry.attemptsMax = 2
+            $0.retry.backoffSeconds = 30
+        }
+        trace.advance()
+        trace.publish()
+        trace.report("d1", .downloading)
+        trace.report("d2", .downloading, .failed)
+        trace.pass(seconds: 20)
+        trace.step(seconds: step)
+        #expect(trace.status("d3") == .downloading && trace.status("d2") == .failed && trace.sent().count == 4)
+        // A stored state is moved as well.
+        var stored = try CampaignState(stored: try trace.state.stored())
+        #expect(stored.nextWake(after: trace.now) == trace.state.nextWake(after: trace.now))
+        trace.pass(seconds: 9.9)
+        #expect(trace.sent().count == 4)
+        trace.pass(seconds: 0.2)
+        #expect(trace.sent().last == "d2", "tried again 30 s after its failure")
+        trace.pass(seconds: 29.8)
+        #expect(trace.status("d3") == .downloading)
+        trace.pass(seconds: 0.2)
+        #expect(trace.status("d3") == .unreachable)
+        trace.pass(seconds: 939.8)
+        #expect(trace.status == .running)
+        trace.pass(seconds: 0.2)
+        #expect(trace.lastStatusChange?.code == "DEADLINE")
+    }
+
     @Test func pausedNothingIsSent() {
         var trace = EngineTrace(devices: 100, rate: 10)
         trace.advance()

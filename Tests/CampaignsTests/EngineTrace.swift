@@ -63,6 +63,15 @@ struct EngineTrace {
         advance()
     }
 
+    /// The log's time steps, and says so.
+    mutating func step(seconds: Double) {
+        let micros = Int64(seconds * 1_000_000)
+        state.moveTimers(by: micros)
+        now = now.adding(microseconds: micros)
+        next += 1
+        advance()
+    }
+
     /// The broker has acknowledged all that is out.
     mutating func publish(campaign: Int64 = 1) {
         let batches = state.campaigns[campaign]!.unpublished.keys.sorted()

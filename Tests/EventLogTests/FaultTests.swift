@@ -189,41 +189,4 @@ import Testing
         #expect(log.statistics.syncSeconds.sum > 0)
         log.close()
     }
-
-    @Test func aStepOfTheClockIsAnEventAheadOfTheBatch() throws {
-        let folder = TemporaryDirectory()
-        var settings = options()
-        let clock = TestClock()
-        settings.clock = clock
-        let log = try FileLog.open(directory: folder.path, options: settings)
-        try log.add("a")
-        clock.advance(seconds: 4000)
-        try log.add("time passed, no step")
-        clock.step(seconds: -0.9)
-        clock.advance(seconds: 1)
-        try log.add("slewed")
-        clock.step(seconds: 299)
-        try log.add("forward a little")
-        clock.step(seconds: -1.1)
-        #expect(try log.add("back") == Position(5)..<Position(6), "positions are the batch's own")
-        clock.step(seconds: 301)
-        try log.add("forward")
-        var schemas: [String] = []
-        let block = EventBlock()
-        _ = try log.reader(from: Position(0)).read(into: block, atLeast: 1 << 20)
-        var stepped: String?
-        block.forEach { record, _ in
-            guard record.kind == .system else { return schemas.append(String(decoding: record.payload, as: UTF8.self)) }
-            schemas.append(record.topicString)
-            stepped = stepped ?? String(decoding: record.payload, as: UTF8.self)
-        }
-        #expect(schemas == [
-                "a", "time passed, no step", "slewed", "forward a little", "log.clock_stepped/1", "back",
-                "log.clock_stepped/1",
-            "forward",
-        ])
-        #expect(stepped == #"{"before":"2026-11-21T01:11:39.100000Z","after":"2026-11-21T01:11:38.000000Z","#
-            + #""step_microseconds":-1100000}"#)
-        log.close()
-    }
 }

@@ -225,20 +225,4 @@ import Testing
         #expect(try payloads(again) == ["a", "b", "c", "d", "e"])
         again.close()
     }
-
-    @Test func aLogFromTheFutureIsRefusedUnlessAccepted() throws {
-        let folder = TemporaryDirectory()
-        var settings = options()
-        let log = try FileLog.open(directory: folder.path, options: settings)
-        try log.add("late", at: TestClock("2026-11-21T00:05:01Z").now())
-        log.close()
-        settings.clock = TestClock("2026-11-21T00:00:00Z")
-        let error = #expect(throws: LogError.self) { try FileLog.open(directory: folder.path, options: settings) }
-        #expect(error?.code == .fromTheFuture)
-        settings.acceptClock = true
-        try FileLog.open(directory: folder.path, options: settings).close()
-        settings.acceptClock = false
-        settings.clock = TestClock("2026-11-21T00:00:02Z")
-        try FileLog.open(directory: folder.path, options: settings).close()
-    }
 }

@@ -46,6 +46,8 @@ final class TestClock: LogClock, @unchecked Sendable {
     private let lock = NSLock()
     private var wall: Int64
     private var steady: Int64 = 0
+    var isSynchronised = false
+    var bootID: String?
 
     init(_ time: String = "2026-11-21T00:00:00Z") { wall = Timestamp(rfc3339: time)!.microseconds }
     func now() -> Timestamp { lock.withLock { Timestamp(microseconds: wall) } }

@@ -187,8 +187,8 @@ struct Fault: Sendable, CustomTestStringConvertible {
         Fault("the checkpoint's destination is down", .degraded, [.checkpointsStay]) {
             $0.log.checkpointError = "exit 1"
         },
-        Fault("the clock was days ahead and is right again", .degraded, [.clockBehindLog]) {
-            $0.log.aheadSeconds = 259_200
+        Fault("the clock stepped by days", .degraded, [.clockNotTrusted]) {
+            $0.log.clockProblem = "the clock stepped forward by 259200 s and is not believed yet"
         },
     ]
 

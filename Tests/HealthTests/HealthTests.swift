@@ -33,7 +33,6 @@ struct HealthTests {
         var facts = Fault.sound
         facts.projections[0].lagSeconds = .infinity
         facts.projections[1].lagSeconds = 1e300
-        facts.log.aheadSeconds = .nan
         facts.log.diskFullSeconds = -1
         #expect(Health(facts).problems.map(\.code) == [.projectionLagging, .projectionLagging, .diskFilling])
     }

@@ -11,9 +11,13 @@ final class Site {
     /// The data folder's.
     let token: String
     private let devices: TestPublisher
+    /// The daemon's wall clock, where it is not the machine's.
+    let clock: ClockShim?
 
-    init() async throws {
+    init(shiftsClock: Bool = false) async throws {
         world = try World(postgres: try PostgresServer.shared.get())
+        clock = shiftsClock ? try ClockShim(in: world.folder) : nil
+        world.commandPrefix = clock?.prefix ?? []
         try world.startDaemon(["--set", "presence.stale_seconds=3600", "--set", "presence.offline_seconds=7200"])
         try await world.untilSubscribed()
         // Connected is not yet subscribed, and what is published in between nobody gets.

@@ -26,7 +26,9 @@ struct Acknowledgements {
         for (command, batch) in batches.sorted(by: { $0.key < $1.key }) {
             let waiting = state.unpublished(batch.campaign, command)
             let taken = waiting.filter { batch.devices.contains($0) }, isWhole = taken.count == waiting.count
-            let isLate = now.microseconds - batch.since.microseconds >= Self.patienceMicroseconds
+            // The log's clock may have been set back since.
+            let waited = now.microseconds - batch.since.microseconds
+            let isLate = waited < 0 || waited >= Self.patienceMicroseconds
             guard isWhole || isLate || all else { continue }
             batches[command] = nil
             // Answered, ended or forgotten in the meantime: there is nothing to say.

@@ -1,6 +1,11 @@
 import Decoding
 import EventLog
 import EventModel
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
 
 /// Reads the log into a `CampaignState`: decisions always, what devices say only while a campaign is known that it may
 /// concern. Belongs to one thread.
@@ -57,7 +62,12 @@ final class CampaignFold {
                 let topic = DeviceTopic(record.topic)
             else { return }
             state.apply(record, topic, at: position, decoder)
-        case .connection, .rejection, .system: break
+        case .system:
+            guard record.topicString == LogSchema.clockStepped.rawValue,
+                let step = try? JSONDecoder().decode(ClockStepped.self, from: Data(record.payload))
+            else { return }
+            state.moveTimers(by: step.movesTimersBy)
+        case .connection, .rejection: break
         }
     }
 }

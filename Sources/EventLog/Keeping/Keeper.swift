@@ -159,6 +159,11 @@ final class Keeper: LogWork, @unchecked Sendable {
                 segment: segment.path, bytes: now.offset..<max(now.offset, try segment.file.byteCount()),
                 positions: now.end..<max(now.end, next), reason: "durable events are missing"))
         }
+        // Times never decrease within a segment: what begins an era is not packed behind the one before.
+        if let live = try open(next), let last = now.lastTime,
+            let first = try live.firstTime(durableCount: queue.durableCount), first < last {
+            return try seal(segment, end: next)
+        }
         if isNextActive {
             guard now.offset >= options.segmentBytes || isOld(segment) else { return false }
             return try seal(segment, end: next)
@@ -210,7 +215,8 @@ final class Keeper: LogWork, @unchecked Sendable {
         let outline = try segment.outline()
         do throws(FileError) {
             let file = try options.fileSystem.open(segment.path, create: false, writable: true)
-            growing = Packer.Growing(segment: segment, file: file, end: outline.end, offset: outline.offset)
+            growing = Packer.Growing(
+                segment: segment, file: file, end: outline.end, offset: outline.offset, lastTime: outline.lastTime)
             return growing
         } catch {
             if error.isReadOnly { return nil }

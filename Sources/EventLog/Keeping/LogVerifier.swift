@@ -38,8 +38,8 @@ public struct VerifyReport: Sendable {
 }
 
 /// Reads a stretch of the log from beginning to end and checks it: file headers, block headers, checksums, padding,
-/// that positions follow each other and that times never decrease. `deep` also decodes every record. Changes nothing,
-/// and works beside a writer.
+/// that positions follow each other and that times decrease only where an era begins. `deep` also decodes every record.
+/// Changes nothing, and works beside a writer.
 public struct LogVerifier {
     public struct Options: Sendable {
         public var deep = false
@@ -59,6 +59,7 @@ public struct LogVerifier {
     private var tree: TreeChecker?
     private let block = EventBlock()
     private var lastTime: Timestamp?
+    private var beginsEra = false
     /// Damages from here on still lack the time behind them.
     private var openDamages = 0
     private var bytesTotal: UInt64 = 0
@@ -111,11 +112,13 @@ public struct LogVerifier {
         report.blocks += 1
         report.events += UInt64(header.count)
         report.bytes += UInt64(header.bytesOnDisk)
-        if let lastTime, header.firstTime < lastTime {
+        // An era begins with a segment; that its first event says so is checked with the records.
+        beginsEra = lastTime.map { header.firstTime < $0 && header.base == segment?.base } ?? false
+        if let lastTime, header.firstTime < lastTime, !beginsEra {
             note("received-at steps back from \(lastTime) to \(header.firstTime)", header, offset, segment)
         }
         if openDamages < report.damages.count { closeDamages(at: header.firstTime) }
-        lastTime = max(header.lastTime, lastTime ?? header.lastTime)
+        lastTime = beginsEra ? header.lastTime : max(header.lastTime, lastTime ?? header.lastTime)
         if options.deep { checkRecords(header, offset, stored, segment) }
         if report.bytes - bytesShown >= Self.progressBytes {
             bytesShown = report.bytes
@@ -137,9 +140,14 @@ public struct LogVerifier {
         }
         tree?.add(block)
         var time = header.firstTime, isOrdered = block.firstTime == header.firstTime
-        block.forEach { record, _ in
+        var isClockStepped = false
+        block.forEach { record, position in
             if record.receivedAt < time { isOrdered = false }
             time = record.receivedAt
+            if position == header.base { isClockStepped = record.topicString == LogSchema.clockStepped.rawValue }
+        }
+        if beginsEra, !isClockStepped {
+            note("received-at steps back to \(header.firstTime) without a record of it", header, offset, segment)
         }
         if !isOrdered || time != header.lastTime {
             note("the records' times are not those of the block's header, or decrease", header, offset, segment)

@@ -20,6 +20,8 @@ struct Packer {
         let file: any LogFile
         var end: Position
         var offset: Int
+        /// Received-at of its last event; nil while it has none.
+        var lastTime: Timestamp?
     }
 
     /// Replaces a live segment, which ends at `end`, by a packed one of the same events.
@@ -79,6 +81,7 @@ struct Packer {
             try growing.file.write(output.bytes, at: growing.offset)
             growing.offset += output.count
             growing.end = header.end
+            growing.lastTime = block.last
             raw.removeAll()
             open = nil
         }

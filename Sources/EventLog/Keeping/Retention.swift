@@ -96,7 +96,7 @@ public final class Retention: Sendable {
         guard !rules.isOff else { return ([], "") }
         let bases = log.catalog.bases.prefix(Self.segmentsMax + 1)
         var used = log.statistics.usedBytes, found: [Segment] = [], reason = ""
-        let oldest = rules.secondsMax.map { log.options.clock.now().adding(microseconds: -Int64($0) * 1_000_000) }
+        let oldest = rules.secondsMax.map { log.clock.ageReference().adding(microseconds: -Int64($0) * 1_000_000) }
         for (base, next) in zip(bases, bases.dropFirst()) {
             // The newest sealed one stays: the tree begins behind it.
             guard let segment = try? log.catalog.segmentIfPresent(base: base), let trailer = segment.trailer,

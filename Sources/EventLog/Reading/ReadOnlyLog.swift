@@ -95,7 +95,7 @@ public final class ReadOnlyLog: LogSource {
         }
     }
 
-    /// The first event received at or after `time`; the durable end when there is none.
+    /// The position behind the last event that was received before `time`: `FileLog.position(atOrAfter:)`.
     public func position(atOrAfter time: Timestamp) throws -> Position {
         try catalog.position(atOrAfter: time, durableCount: currentCount())
     }
@@ -147,18 +147,11 @@ extension SegmentCatalog {
 
     func position(atOrAfter time: Timestamp, durableCount: UInt64) throws -> Position {
         let bases = self.bases.filter { $0.rawValue < durableCount }
-        // The last segment whose first event lies before `time` holds the answer, or ends just before it.
-        var low = 0, high = bases.count
-        while low < high {
-            let middle = (low + high) / 2
-            if try firstTime(ofSegment: bases[middle], durableCount) ?? time < time {
-                low = middle + 1
-            } else {
-                high = middle
-            }
-        }
-        guard low > 0 else { return bases.first ?? Position(durableCount) }
-        guard let segment = try segment(holding: bases[low - 1]) else { return Position(durableCount) }
+        // The last segment whose first event lies before `time` holds the answer, or ends just before it. Within a
+        // segment times never decrease; from one to the next they do where an era begins, so each is looked at.
+        let found = try bases.last { try knownFirstTime(ofSegment: $0, durableCount) ?? time < time }
+        guard let found else { return bases.first ?? Position(durableCount) }
+        guard let segment = try segment(holding: found) else { return Position(durableCount) }
         let offset = try system { () throws(FileError) in try segment.offset(before: time, durableCount: durableCount) }
         let start = try system { () throws(FileError) in
             try BlockScanner(file: segment.file, salt: segment.header.salt, offset: offset).findHeader()?.base
@@ -174,6 +167,13 @@ extension SegmentCatalog {
             if let found { return found }
         }
         return Position(durableCount)
+    }
+
+    private func knownFirstTime(ofSegment base: Position, _ durableCount: UInt64) throws -> Timestamp? {
+        if let known = firstTimes.withLock({ $0[base] }) { return known }
+        let time = try firstTime(ofSegment: base, durableCount)
+        if let time { firstTimes.withLock { $0[base] = time } }
+        return time
     }
 
     /// Nil when it holds nothing yet. One that was packed into another meanwhile began when that one's event there was

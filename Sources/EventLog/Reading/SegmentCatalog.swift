@@ -12,6 +12,8 @@ final class SegmentCatalog: Sendable {
     let fileSystem: any LogFileSystem
     private let state: Mutex<State>
     let losses = LossBook()
+    /// Received-at of the event at a segment's base, once it was asked for.
+    let firstTimes = Mutex<[Position: Timestamp]>([:])
     let removed = RemovedSegments()
     /// For the names of temporary files that no other process may have.
     let uniqueSuffix = String(UInt64.random(in: 0...UInt64.max), radix: 36)
@@ -129,6 +131,7 @@ final class SegmentCatalog: Sendable {
             state.entries.remove(at: index)
             state.opened.removeAll { $0.base == base }
         }
+        firstTimes.withLock { $0[base] = nil }
     }
 
     /// The segment that begins at `base`.

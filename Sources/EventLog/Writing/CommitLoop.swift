@@ -111,8 +111,14 @@ final class CommitLoop: LogWork, @unchecked Sendable {
     }
     private let durableFile: DurableFile
     private let encoder: GroupEncoder
-    private var clock: ClockWatch
-    private var clockStep: ClockWatch.Step?
+    private let clock: GuardedClock
+    private let clockFile: ClockFile?
+    /// In the file; nil: nothing yet.
+    private var keptOffset: Int64?
+    private var clockPlan = GuardedClock.Plan()
+    /// Batches that were on their way when an era began were stamped by the clock before it.
+    private var lateUntilSteady = Int64.min
+    private static let lateMicros: Int64 = 60_000_000
     private var lastTime: Timestamp
     private var end: Position
     private var taken: [Submission] = []
@@ -122,7 +128,8 @@ final class CommitLoop: LogWork, @unchecked Sendable {
     private static let slowSyncSeconds = 1.0
 
     init(
-        lock: LockFile, catalog: SegmentCatalog, options: FileLogOptions, recovered: Recovery.Result
+        lock: LockFile, catalog: SegmentCatalog, options: FileLogOptions, clock: GuardedClock,
+        clockFile: ClockFile?, recovered: Recovery.Result
     ) throws(FileError) {
         self.lock = lock
         self.options = options
@@ -131,7 +138,8 @@ final class CommitLoop: LogWork, @unchecked Sendable {
         queue = CommitQueue(durableCount: end.rawValue)
         lastTime = recovered.lastTime ?? Timestamp(microseconds: .min)
         encoder = GroupEncoder(blockBytesTarget: options.blockBytes)
-        clock = ClockWatch(options.clock)
+        self.clock = clock
+        self.clockFile = clockFile
         segments = try SegmentWriter(
             catalog: catalog, logID: recovered.report.logID, options: options, active: recovered.active)
         // A new log has its first segment from the start: it is what says whose log this is.
@@ -161,7 +169,7 @@ final class CommitLoop: LogWork, @unchecked Sendable {
         if let failure = queue.failure { return complete(.failed(failure)) }
         encode()
         do {
-            let seconds = try segments.commit(encoder)
+            let seconds = try segments.commit(encoder, beginsEraAt: clockPlan.era)
             publish(syncSeconds: seconds)
             if seconds > Self.slowSyncSeconds { options.onSlowSync?(seconds) }
         } catch {
@@ -181,16 +189,25 @@ final class CommitLoop: LogWork, @unchecked Sendable {
     private func encode() {
         encoder.begin(at: end)
         var floor = lastTime
-        clockStep = clock.check() ?? clockStep
-        if let step = clockStep {
+        clockPlan = clock.plan(behind: floor)
+        var ceiling = clock.steadyMicroseconds() < lateUntilSteady ? clock.now() : nil
+        if let era = clockPlan.era {
+            // The notices belong to the era before: they say that its clock was wrong.
+            clockPlan.records.removeAll { $0.event.era != true }
+            (floor, ceiling) = (era, era)
+        }
+        if !clockPlan.records.isEmpty {
             var batch = RecordBatch()
-            batch.append(kind: .system, schema: ClockWatch.schema, receivedAt: step.after, json: step.json)
+            for (time, event) in clockPlan.records {
+                batch.append(
+                    kind: .system, schema: LogSchema.clockStepped.rawValue, receivedAt: time, json: event.json)
+            }
             let times = batch.raiseTimes(to: floor)
             floor = times.last
             _ = encoder.add(batch, first: times.first, last: times.last)
         }
         for submission in taken {
-            let times = submission.batch.raiseTimes(to: floor)
+            let times = submission.batch.raiseTimes(to: floor, ceiling: ceiling)
             floor = times.last
             submission.positions = encoder.add(submission.batch, first: times.first, last: times.last)
         }
@@ -200,8 +217,11 @@ final class CommitLoop: LogWork, @unchecked Sendable {
     private func publish(syncSeconds: Double) {
         end = encoder.end
         lastTime = encoder.lastTime ?? lastTime
-        clockStep = nil
+        if clockPlan.era != nil { lateUntilSteady = clock.steadyMicroseconds() + Self.lateMicros }
         durableFile.count = end.rawValue
+        // Whoever reads the clock before and after it folds the log, and takes the earlier time, never has a later time
+        // than its state: a step back counts before its event is visible, a step forward behind it.
+        if clockPlan.stepsBack { clock.settle(clockPlan) }
         queue.publish(durableCount: end.rawValue) { statistics in
             statistics.commits += 1
             statistics.events += UInt64(encoder.eventCount)
@@ -211,10 +231,21 @@ final class CommitLoop: LogWork, @unchecked Sendable {
             statistics.commitEvents.record(Double(encoder.eventCount))
             segments.describe(&statistics)
         }
+        if !clockPlan.stepsBack { clock.settle(clockPlan) }
+        keepOffset()
+        clockPlan = GuardedClock.Plan()
         for submission in taken {
             guard let positions = submission.positions else { preconditionFailure("a batch without positions") }
             submission.complete(.success(positions))
         }
+    }
+
+    private func keepOffset() {
+        guard let clockFile else { return }
+        let offset = clock.offset
+        guard keptOffset.map({ abs($0 - offset) > 100_000 }) ?? true else { return }
+        clockFile.write(offset)
+        keptOffset = offset
     }
 
     /// Takes back what a failed write left. False when that failed in a way that is not survived.

@@ -69,10 +69,14 @@ final class SegmentWriter {
     func begin(at base: Position) throws(FileError) { try roll(to: base, room: 0) }
 
     /// Writes a group that begins at `base` and makes it durable. Nothing of it counts when this throws.
-    /// Returns the seconds that the fdatasync took.
-    func commit(_ group: GroupEncoder) throws(FileError) -> Double {
+    /// - Parameter era: received-at goes back to this time: such a group begins a segment, so that times never decrease
+    ///   within one.
+    /// - Returns: the seconds that the fdatasync took.
+    func commit(_ group: GroupEncoder, beginsEraAt era: Timestamp? = nil) throws(FileError) -> Double {
         try clearDirty()
-        if isOver(before: group.bytes.count) { try roll(to: group.base, room: group.bytes.count) }
+        if isOver(before: group.bytes.count) || era != nil && offset > SegmentHeader.byteCount {
+            try roll(to: group.base, room: group.bytes.count, at: era)
+        }
         let file = try takeSpace(for: group.bytes.count)
         do {
             if let salt = active?.segment.header.salt { group.seal(salt: salt) }
@@ -167,12 +171,12 @@ final class SegmentWriter {
         dirtyEnd = offset
     }
 
-    private func roll(to base: Position, room: Int) throws(FileError) {
+    private func roll(to base: Position, room: Int, at time: Timestamp? = nil) throws(FileError) {
         let limit = max(options.segmentBytes, SegmentHeader.byteCount + room)
         let capacity = max(min(Self.firstStepBytes, options.segmentBytes), SegmentHeader.byteCount + room)
         let file = try next.take(capacity: capacity)
         let header = SegmentHeader(
-            logID: logID, salt: max(1, options.random()), base: base, created: options.clock.now(),
+            logID: logID, salt: max(1, options.random()), base: base, created: time ?? options.clock.now(),
             segmentBytes: UInt64(limit))
         let page = UnsafeMutableRawBufferPointer.allocate(
             byteCount: SegmentHeader.byteCount, alignment: LogFormat.alignment)

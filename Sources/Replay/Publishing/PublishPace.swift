@@ -7,6 +7,7 @@ struct PublishPace {
     /// Messages a second; nil: no limit.
     let rate: Double?
     private var first: (received: Timestamp, sentMicros: Int64)?
+    private var last: Timestamp?
     private var tokens: Double
     private var lastMicros: Int64?
 
@@ -22,6 +23,9 @@ struct PublishPace {
     /// Microseconds to wait before a message that was received then; 0: now, and it counts as sent.
     mutating func wait(for received: Timestamp, now: Int64) -> Int64 {
         if let speed {
+            // An era of the log begins: its times have nothing to do with those before.
+            if let last, received < last { first = nil }
+            last = received
             if let first {
                 let due = first.sentMicros
                     + Int64(Double(received.microseconds - first.received.microseconds) / speed)

@@ -2,6 +2,7 @@ import CampaignRules
 import Campaigns
 import Decoding
 import EventModel
+import Foundation
 
 /// What is on record of one campaign that another course of it needs: how it was made, what people decided, and what
 /// each device answered to each attempt, by how long after it.
@@ -44,13 +45,16 @@ struct RerunRecord {
     var statuses: [(position: Position, at: Timestamp, event: CampaignStatusChanged)] = []
     var startedAt: Timestamp?
     var end: Timestamp?
+    /// Microseconds that the log's clock has stepped by so far.
+    private var stepped: Int64 = 0
 
     private let decoder = FactDecoder()
 
     init(campaign: Int64) { id = campaign }
 
     mutating func apply(_ record: RecordView, _ position: Position) {
-        end = record.receivedAt
+        let at = time(record)
+        end = at
         switch record.kind {
         case .decision: decide(record, position)
         case .message:
@@ -62,12 +66,20 @@ struct RerunRecord {
             guard var device = devices.removeValue(forKey: name) else { return }
             hear(&device, record, topic, position)
             devices[name] = device
+        case .system:
+            guard record.topicString == LogSchema.clockStepped.rawValue,
+                let step = try? JSONDecoder().decode(ClockStepped.self, from: Data(record.payload))
+            else { return }
+            stepped += step.movesTimersBy
         default: break
         }
     }
 
+    /// Steady time: steps of the log's clock are no part of how long anything took.
+    private func time(_ record: RecordView) -> Timestamp { record.receivedAt.adding(microseconds: -stepped) }
+
     private mutating func decide(_ record: RecordView, _ position: Position) {
-        let at = record.receivedAt
+        let at = time(record)
         // What this version does not understand stops whoever decides; a question about one campaign goes on.
         guard let event = try? CampaignEvent(record, at: position) else { return }
         switch event {
@@ -131,7 +143,7 @@ struct RerunRecord {
     private mutating func hear(
         _ device: inout Device, _ record: RecordView, _ topic: DeviceTopic, _ position: Position
     ) {
-        let at = record.receivedAt
+        let at = time(record)
         if topic.topicClass != .otaCommand, device.seen.count < 10_000,
             at.microseconds - (device.seen.last?.microseconds ?? 0) >= 60_000_000 {
             device.seen.append(at)

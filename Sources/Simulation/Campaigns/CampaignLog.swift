@@ -14,6 +14,16 @@ final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
     /// Every record, as it becomes durable.
     var watch: (RecordView, Position) -> Void = { _, _ in }
 
+    /// The log's time.
+    let clock: GuardedClock
+    /// Position of the last event behind which the log's time was another.
+    private(set) var steppedAt: UInt64?
+    /// A bug that is planted: no era ever begins.
+    var isPinned = false
+
+    init(clock: GuardedClock) { self.clock = clock }
+
+    func now() -> Timestamp { clock.now() }
     var durableCount: UInt64 { scratch.durableCount }
 
     func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {
@@ -30,6 +40,25 @@ final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
     /// As ingest appends.
     @discardableResult
     func record(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {
+        let plan = clock.plan(behind: scratch.lastTime), era = isPinned ? nil : plan.era
+        if let era { scratch.beginEra(at: era) }
+        if plan.stepsBack { clock.settle(plan) }
+        if plan.records.contains(where: { $0.event.adopted == true }) { steppedAt = durableCount }
+        for (time, event) in plan.records where era == nil || event.adopted == true {
+            var step = RecordBatch()
+            step.append(
+                kind: .system, schema: LogSchema.clockStepped.rawValue, receivedAt: time, json: event.json)
+            try add(&step)
+        }
+        // Stamped by the clock before it.
+        if let era { _ = batch.raiseTimes(to: Timestamp(microseconds: 0), ceiling: era) }
+        let positions = try add(&batch)
+        if !plan.stepsBack { clock.settle(plan) }
+        return positions
+    }
+
+    @discardableResult
+    private func add(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {
         let positions = try scratch.append(&batch)
         block.removeAll(at: positions.lowerBound)
         let isWhole = batch.withUnsafeBytes { bytes in

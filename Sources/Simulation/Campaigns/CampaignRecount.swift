@@ -118,7 +118,10 @@ struct CampaignRecount {
 
     // MARK: decisions
 
-    mutating func decision(_ event: CampaignEvent, at position: UInt64, time: Timestamp) {
+    /// - Parameters:
+    ///   - time: true time: nobody is given less, whatever a clock says.
+    ///   - logTime: the record's, by which windows open; nil when it stepped since the decision was made.
+    mutating func decision(_ event: CampaignEvent, at position: UInt64, time: Timestamp, logTime: Timestamp?) {
         switch event {
         case .firmwareAdded(let event): firmware[event.tenantID] = event.id
         case .campaignCreated(let event):
@@ -140,7 +143,7 @@ struct CampaignRecount {
             if campaign.status != "RUNNING" { violation("a stage begins in a campaign that is \(campaign.status)") }
             let most = most(event.campaignID, campaign.plan.stages[event.stage].percent)
             campaigns[event.campaignID]?.stageMax = most
-        case .dispatched(let event): dispatch(event, at: position, time: time)
+        case .dispatched(let event): dispatch(event, at: position, time: time, logTime: logTime)
         case .published(let event): publish(event, time)
         case .devicesEnded(let event): end(event, at: position, time: time)
         default: break
@@ -178,12 +181,14 @@ struct CampaignRecount {
         }
     }
 
-    private mutating func dispatch(_ event: CampaignDispatched, at position: UInt64, time: Timestamp) {
+    private mutating func dispatch(
+        _ event: CampaignDispatched, at position: UInt64, time: Timestamp, logTime: Timestamp?
+    ) {
         guard let campaign = campaigns[event.campaignID] else { return violation("sent for by no campaign") }
         let id = event.campaignID
         if campaign.status != "RUNNING" { violation("sent for by a campaign that is \(campaign.status)") }
-        if let windows = try? MaintenanceWindows(campaign.plan.windows, timeZone: campaign.plan.timeZone),
-            !windows.isOpen(at: time) { violation("sent for outside of the windows") }
+        if let logTime, let windows = try? MaintenanceWindows(campaign.plan.windows, timeZone: campaign.plan.timeZone),
+            !windows.isOpen(at: logTime) { violation("sent for outside of the windows") }
         pace(id, event.devices.count, time)
         for (name, seen) in zip(event.devices, event.seen) {
             guard var device = campaign.devices[name] else {
@@ -254,10 +259,37 @@ struct CampaignRecount {
                 !device.isPublished, !device.hasAnswered {
                 violation("\(name) is \(event.status), and its command did not get as far as the broker")
             }
+            checkPatience(event, campaign, device, name, time)
             device.status = event.status
             device.last = position
             device.since = time
             campaigns[event.campaignID]!.devices[name] = device
+        }
+    }
+
+    /// A device in flight is given up only when its time is over, or the campaign's.
+    private mutating func checkPatience(
+        _ event: CampaignDevicesEnded, _ campaign: Campaign, _ device: Device, _ name: String, _ now: Timestamp
+    ) {
+        let isGivenUp = ["TIMED_OUT", "UNREACHABLE"].contains(event.status) || event.kind == "NOT_VERIFIED"
+        guard isGivenUp, let limit = limit(device, campaign.plan.timeouts), let startedAt = campaign.startedAt else {
+            return
+        }
+        var closes = campaign.plan.timeouts.campaignSeconds
+        if campaign.plan.completion.share < 1 { closes = min(closes, campaign.plan.completion.seconds) }
+        // Times are rounded to a microsecond.
+        guard seconds(device.since, now) < limit - 0.001, seconds(startedAt, now) < closes - 0.001 else { return }
+        violation("\(name) is \(event.status) after \(seconds(device.since, now)) s of \(limit)")
+    }
+
+    /// How long a device may be as it is; nil while nothing is expected of it.
+    private func limit(_ device: Device, _ timeouts: CampaignPlan.Timeouts) -> Double? {
+        switch device.status {
+        case "INSTALLING": timeouts.installSeconds
+        case "VERIFYING": timeouts.verifySeconds
+        case "DOWNLOADING": device.hasAnswered ? timeouts.downloadSeconds
+            : device.isPublished ? timeouts.acknowledgeSeconds : nil
+        default: nil
         }
     }
 
@@ -283,19 +315,9 @@ struct CampaignRecount {
 
     private mutating func check(_ id: Int64, _ campaign: Campaign, _ name: String, _ now: Timestamp) {
         guard let device = campaign.devices[name], device.isInFlight else { return }
-        let timeouts = campaign.plan.timeouts, limit: Double
-        switch device.status {
-        case "INSTALLING": limit = timeouts.installSeconds
-        case "VERIFYING": limit = timeouts.verifySeconds
-        default:
-            if device.hasAnswered {
-                limit = timeouts.downloadSeconds
-            } else if device.isPublished {
-                limit = timeouts.acknowledgeSeconds
-            } else {
-                if campaign.hasEnded { violation("\(name) waits for the broker in campaign \(id), which has ended") }
-                return
-            }
+        guard let limit = limit(device, campaign.plan.timeouts) else {
+            if campaign.hasEnded { violation("\(name) waits for the broker in campaign \(id), which has ended") }
+            return
         }
         if seconds(device.since, now) >= limit {
             violation("\(name) of campaign \(id) (\(campaign.status)) is \(device.status) beyond its deadline")

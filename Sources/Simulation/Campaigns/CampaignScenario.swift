@@ -15,6 +15,12 @@ public enum CampaignPlant: String, Sendable, CaseIterable {
     case sleeps
     /// A device that is sent for is sent for by another campaign as well.
     case sharesDevices = "shares-devices"
+    /// Timers run on the wall clock.
+    case wallTimers = "timers-on-wall-clock"
+    /// Timers stay where they are when the log's time steps.
+    case unmovedTimers = "timers-not-moved"
+    /// Received-at stays where a clock was that was ahead.
+    case pinnedTime = "received-at-pinned"
 }
 
 public struct CampaignWorldOptions: Sendable {
@@ -52,6 +58,10 @@ struct CampaignScenario {
     var diskFull: [(Double, Double)] = []
     var stops: [(Double, Double)] = []
     var appendFailures: Double
+    /// The wall clock is set: when, by how many seconds, and for how long; nil: for good.
+    var clockSteps: [(at: Double, by: Double, length: Double?)] = []
+    /// How long a step must stay before it is believed.
+    var clockHold = 30.0
 
     init(_ random: inout SeededRandom) {
         // Near the nights in which Europe's clocks change, and elsewhere.
@@ -78,6 +88,14 @@ struct CampaignScenario {
         brokerAway = spans(2, 900)
         diskFull = spans(1, 300)
         stops = spans(3, 200)
+        guard random.chance(0.5) else { return }
+        clockHold = random.pick([5, 30, 300])
+        for _ in 0..<(1 + random.below(4)) {
+            let size = random.pick([2, 30, 200, 400, 7_300, 86_400, 259_200] as [Double])
+            let length = random.pick([1, 3, 60, 900, nil] as [Double?])
+            clockSteps.append(
+                (at: 3_000 * Self.unit(&random), by: size * (random.chance(0.6) ? 1 : -1), length: length))
+        }
     }
 
     static func unit(_ random: inout SeededRandom) -> Double { Double(random.next() >> 11) * 0x1p-53 }

@@ -12,7 +12,9 @@ extension CampaignWorld {
         do {
             guard let event = try CampaignEvent(record, at: position) else { return }
             line("\(position) \(record.topicString) \(String(decoding: record.payload, as: UTF8.self))")
-            recount.decision(event, at: position.rawValue, time: record.receivedAt)
+            let hasStepped = log.steppedAt.map { $0 >= recount.known } ?? false
+            recount.decision(
+                event, at: position.rawValue, time: now, logTime: hasStepped ? nil : record.receivedAt)
         } catch {
             violate("\(error)")
         }
@@ -43,7 +45,7 @@ extension CampaignWorld {
             var batch = RecordBatch()
             CampaignEvent.dispatched(CampaignDispatched(
                 campaignID: id, tenantID: campaign.created.tenantID, stage: 0, devices: [command.deviceID],
-                seen: [device.last], paceFrom: 0, paceCount: 0, cause: 0)).append(to: &batch, at: now)
+                seen: [device.last], paceFrom: 0, paceCount: 0, cause: 0)).append(to: &batch, at: log.now())
             do { try log.record(&batch) } catch { violate("\(error)") }
         }
     }

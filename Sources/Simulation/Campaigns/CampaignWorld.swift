@@ -8,6 +8,7 @@
 //     the broker     away for minutes; messages twice; acknowledgements lost with the process
 //     the disk       refuses appends; others append between a decision and its record
 //     the process    stops at any moment; begins with the whole log or with a state of before
+//     the clock      set forward and back, by seconds to days, for seconds or for good
 //     operators      pause, resume, abort, retry, delete, and ask for what cannot be
 //
 // After every look of the engine `CampaignRecount` must agree with it, and nothing may be beyond its deadline.
@@ -37,6 +38,7 @@ public struct CampaignSummary: Sendable {
     public var failedAppends = 0
     public var races = 0
     public var refolds = 0
+    public var clockSteps = 0
 
     public init() {}
 
@@ -54,6 +56,7 @@ public struct CampaignSummary: Sendable {
         sum.failedAppends += b.failedAppends
         sum.races += b.races
         sum.refolds += b.refolds
+        sum.clockSteps += b.clockSteps
         return sum
     }
 }
@@ -70,16 +73,18 @@ public final class CampaignWorld {
         case create(Int)
         case stop(Double)
         case begin
+        case setClock(Double)
     }
 
     let options: CampaignWorldOptions
     let scenario: CampaignScenario
     var random: SeededRandom
-    let log = CampaignLog()
+    let log: CampaignLog
     let carrier = CampaignCarrier()
     var recount = CampaignRecount()
     var engine: CampaignEngine?
-    var now: Timestamp { didSet { setClock() } }
+    /// True time, which nothing sets. The engine's is the log's.
+    var now: Timestamp { didSet { clock.time = now } }
     private let clock: CampaignClock
     let beginning: Timestamp
     var summary = CampaignSummary()
@@ -110,12 +115,22 @@ public final class CampaignWorld {
         scenario = CampaignScenario(&random)
         beginning = scenario.begin
         clock = CampaignClock(beginning)
+        var rules = GuardedClock.Rules()
+        rules.holdMicros = Int64(scenario.clockHold * 1e6)
+        log = CampaignLog(clock: GuardedClock(clock, rules: rules))
         now = beginning
     }
 
-    private func setClock() {
-        let last = beginning.adding(microseconds: options.plant == .sleeps ? 500_000_000 : .max / 4)
-        clock.now = min(now, last)
+    /// What the engine takes for the time.
+    private func engineClock() -> @Sendable () -> Timestamp {
+        let clock = clock, log = log
+        switch options.plant {
+        case .sleeps:
+            let last = beginning.adding(microseconds: 500_000_000)
+            return { min(log.now(), last) }
+        case .wallTimers: return { clock.now() }
+        default: return { log.now() }
+        }
     }
 
     /// Lets the seed's history happen.
@@ -188,6 +203,10 @@ public final class CampaignWorld {
         }
         for (index, planned) in scenario.campaigns.enumerated() { after(planned.createdAfter, .create(index)) }
         for (from, length) in scenario.stops { after(from, .stop(length)) }
+        for step in scenario.clockSteps {
+            after(step.at, .setClock(step.by))
+            if let length = step.length { after(step.at + length, .setClock(-step.by)) }
+        }
     }
 
     private func within(_ spans: [(Double, Double)]) -> Double? {
@@ -230,6 +249,12 @@ public final class CampaignWorld {
             stop()
             after(length, .begin)
         case .begin: if engine == nil { begin() }
+        case .setClock(let seconds):
+            line("the clock is set by \(seconds) s")
+            clock.ahead += Int64(seconds * 1e6)
+            summary.clockSteps += 1
+            // Somebody sees it before it may be gone.
+            _ = log.now()
         }
     }
 
@@ -246,7 +271,6 @@ public final class CampaignWorld {
 
     private func begin() {
         line("begins")
-        let clock = clock
         let start = snapshot.flatMap { snapshot in
             (try? CampaignState(stored: snapshot.state)).map {
                 CampaignBeginning(
@@ -256,7 +280,7 @@ public final class CampaignWorld {
         }
         let isUsed = random.chance(0.5) || options.plant == .staleSnapshot
         let engine = CampaignEngine(
-            writer: log, source: log, clock: { clock.now }, sender: carrier, beginning: { isUsed ? start : nil })
+            writer: log, source: log, clock: engineClock(), sender: carrier, beginning: { isUsed ? start : nil })
         do {
             let state = try engine.recover()
             // Half of them: it takes as long as all the rest.
@@ -280,8 +304,11 @@ public final class CampaignWorld {
                 record.kind == .message && record.topicString.hasSuffix("ota/status")
                     && (record.receivedAt.microseconds / 1_000) % 20 == 0
             }
+        case .unmovedTimers:
+            log.scratch.hides = { $0.topicString == LogSchema.clockStepped.rawValue }
+        case .pinnedTime: log.isPinned = true
         case .losesCommands: carrier.loses = { [unowned self] in random.chance(0.05) }
-        case .staleSnapshot, .sleeps, .sharesDevices, nil: break
+        case .staleSnapshot, .sleeps, .sharesDevices, .wallTimers, nil: break
         }
     }
 
@@ -305,7 +332,7 @@ public final class CampaignWorld {
         if !carrier.waiting.isEmpty { after(0.01, .pump) }
         var wake = 120.0
         if let next = engine.nextWake() {
-            wake = min(wake, Double(max(0, next.microseconds - now.microseconds)) / 1e6)
+            wake = min(wake, Double(max(0, next.microseconds - log.now().microseconds)) / 1e6)
         }
         look(in: isFull ? 5 : max(0.05, wake) + 0.05 * draw())
     }
@@ -459,9 +486,8 @@ public final class CampaignWorld {
         if let left = within(scenario.diskFull) { return after(left + draw(), .arrive(saying)) }
         line("\(saying.tenant)/\(saying.device) says \(saying.content)")
         var batch = RecordBatch()
-        saying.append(to: &batch, at: now)
-        let position = log.durableCount
-        do { try log.record(&batch) } catch { violate("\(error)") }
+        saying.append(to: &batch, at: log.now())
+        guard let position = try? log.record(&batch).lowerBound.rawValue else { return violate("ingest cannot append") }
         switch saying.content {
         case .report(let campaign, let word, let command, _):
             recount.report(
@@ -475,8 +501,18 @@ public final class CampaignWorld {
     }
 }
 
-/// What the engine takes for the time. `@unchecked Sendable`: a world lives on one thread.
-final class CampaignClock: @unchecked Sendable {
-    var now: Timestamp
-    init(_ now: Timestamp) { self.now = now }
+/// The wall clock: true time, and what it was set by. `@unchecked Sendable`: a world lives on one thread.
+final class CampaignClock: LogClock, @unchecked Sendable {
+    var time: Timestamp
+    /// Microseconds.
+    var ahead: Int64 = 0
+    private let beginning: Int64
+
+    init(_ time: Timestamp) {
+        self.time = time
+        beginning = time.microseconds
+    }
+
+    func now() -> Timestamp { time.adding(microseconds: ahead) }
+    func steadyMicroseconds() -> Int64 { time.microseconds - beginning }
 }

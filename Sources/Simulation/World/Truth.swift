@@ -30,6 +30,8 @@ struct Truth {
     /// By device: the sequence number that comes next.
     private var nextSequence: [Int: Int] = [:]
     private(set) var acknowledged = 0
+    /// The latest time that a right clock has had.
+    var latest = Timestamp(microseconds: .max / 2)
 
     mutating func submit(_ messages: [Int]) { for message in messages { submitted[message, default: 0] += 1 } }
 
@@ -98,8 +100,11 @@ struct Truth {
     private mutating func check(
         _ record: RecordView, _ message: Int?, _ index: Int, _ fleet: Fleet, _ who: String
     ) throws {
-        if let last = events.last, record.receivedAt < last.receivedAt {
+        if let last = events.last, record.receivedAt < last.receivedAt, !Self.beginsEra(record) {
             throw Violation("received-at decreases at position \(index)")
+        }
+        guard record.receivedAt <= latest.adding(microseconds: 1_000_000) else {
+            throw Violation("received-at at position \(index) is \(record.receivedAt), which no right clock has had")
         }
         guard let message else {
             guard record.kind != .message else {
@@ -130,6 +135,11 @@ struct Truth {
 
     /// Whether a message of the fleet stands in the log.
     func holds(_ message: Int) -> Bool { recorded[message, default: 0] > 0 }
+
+    private static func beginsEra(_ record: RecordView) -> Bool {
+        record.topicString == LogSchema.clockStepped.rawValue
+            && String(decoding: record.payload, as: UTF8.self).contains(#""era":true"#)
+    }
 
     static func hash(_ record: RecordView) -> UInt64 {
         var hash = TraceHash()

@@ -5,6 +5,9 @@ import Projections
 
 // Processes that start, end and die, and what else befalls the world.
 extension World {
+    /// Longer than the clock errs at once.
+    static let clockHoldMicros: Int64 = 200_000
+
     func logOptions(_ view: SimulatedFileSystem, _ threads: SteppedThreads) -> FileLogOptions {
         var options = FileLogOptions()
         options.segmentBytes = profile.segmentBytes
@@ -12,6 +15,8 @@ extension World {
         options.acceptClock = true
         options.fileSystem = view
         options.clock = clock
+        options.clockRules.holdMicros = Self.clockHoldMicros
+        options.clockRules.holdSynchronisedMicros = Self.clockHoldMicros
         options.threads = threads
         let salts = SaltSource(random.fork())
         options.random = { salts.next() }
@@ -23,6 +28,8 @@ extension World {
         let slot = random.below(processes.count)
         guard processes[slot] == nil else { return }
         if processes[1 - slot] != nil, !random.chance(profile.competitors * 10) { return }
+        // What a process finds when it starts it must believe.
+        mendClock()
         let view = disk.process()
         let process = WriterProcess(view: view, sessions: sessions.count)
         processes[slot] = process
@@ -136,7 +143,7 @@ extension World {
         let before = log.durableCount, operations = disk.operations
         let outcome = Outcome()
         do {
-            try log.submit(fleet.batch([0], at: clock.now())) { outcome.result = $0 }
+            try log.submit(fleet.batch([0], at: log.now())) { outcome.result = $0 }
         } catch {
             outcome.result = .failure(error)
         }

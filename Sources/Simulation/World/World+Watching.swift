@@ -19,6 +19,7 @@ extension World {
     /// and nobody was told of.
     func audit() throws {
         guard let log = writer?.log else { return }
+        truth.latest = clock.latest
         do {
             if auditor == nil { auditor = try makeAuditor() }
             guard let auditor else { return }
@@ -179,6 +180,7 @@ extension World {
         for message in fleet.messages.indices where !truth.holds(message) {
             throw Violation("message \(message) was published, acknowledged, and is not in the log")
         }
+        try checkClockIsFollowed()
         try untilStill("the tables") {
             NaiveFold.projections.allSatisfy { name in
                 Catalog.entry(named: name).flatMap { self.database.checkpoint(of: $0.descriptor) }
@@ -191,6 +193,23 @@ extension World {
         try bury()
         while writer == nil { try startOne() }
         try audit()
+    }
+
+    /// However wrong the clock was, received-at is right again when the clock is.
+    private func checkClockIsFollowed() throws {
+        mendClock()
+        for _ in 0..<3 {
+            _ = writer?.log?.now()
+            clock.advance(microseconds: 2 * Int(Self.clockHoldMicros))
+            sessions[0].publish(fleet.publish(0, &random))
+            try untilStill("the log") { self.sessions.allSatisfy(\.isEmpty) }
+        }
+        while writer == nil { try startOne() }
+        try audit()
+        guard let last = truth.events.last(where: { $0.message != nil })?.receivedAt else { return }
+        // A log may be opened while the wall clock is five minutes behind it.
+        let ahead = (last.microseconds - clock.now().microseconds) / 1_000_000
+        guard ahead <= 301 else { throw Violation("received-at stays \(ahead) s ahead of the clock") }
     }
 
     private func untilStill(_ what: String, _ isDone: () -> Bool) throws {

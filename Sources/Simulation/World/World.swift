@@ -9,7 +9,8 @@
 // Invariants, checked after every step that could break one:
 // - What was acknowledged, or shown to a reader while its writer was up, stays at its position for ever, byte for byte.
 // - Positions have no gap; nothing stands in the log that nobody sent, nor more often than it was received.
-// - A device's messages stand in its order, received-at never decreases.
+// - A device's messages stand in its order. Received-at decreases only where an era begins, is never a time that only
+//   an erring clock had, and is right again when the clock is.
 // - At every commit to the database, and after each of its crashes, rows = naive fold up to the checkpoint.
 // - Two writers never both have the log open. A log that cannot write says so and never acknowledges again.
 // - Bits that flip are noticed or harmless, and nothing is cut because of them.
@@ -38,6 +39,8 @@ public final class World {
     var auditor: Auditor?
     /// Mends the bit that is flipped now.
     var rot: (() -> Void)?
+    /// When an error of the clock will be noticed.
+    var clockErrsUntil: Int64?
     /// No faults any more: the world comes to rest.
     var isCalm = false
     var trace = TraceHash()
@@ -113,7 +116,7 @@ public final class World {
         var others = Fleet(deviceCount: 1, paddingMax: 0)
         for _ in 0..<(20 + random.below(60)) {
             let number = others.publish(0, &random)
-            try log.submit(others.batch([number], at: clock.now())) { _ in }
+            try log.submit(others.batch([number], at: log.now())) { _ in }
             threads.stepUntilIdle()
         }
         log.close()
@@ -131,6 +134,7 @@ public final class World {
 
     private func step() throws {
         clock.advance(microseconds: 1 + random.below(4000))
+        if let end = clockErrsUntil, clock.steadyMicroseconds() >= end { mendClock() }
         let action = random.below(100)
         trace.mix(action)
         switch action {
@@ -156,14 +160,35 @@ public final class World {
             note { "the disk has \(disk.capacityBytes == .max ? "room" : "no room any more")" }
         }
         if random.chance(profile.clockSteps * 10) {
-            let by = (random.below(2_000) - 1_000) * 1_000_000
-            clock.set(by: by)
-            note { "the clock was set by \(by) µs" }
+            try setClock()
         }
         if random.chance(profile.forgetsCache * 10) { disk.forgetCache() }
         if random.chance(profile.rot * 10) { rotate() }
         if random.chance(profile.databaseFaults * 10) { try upsetDatabase() }
         if random.below(8) == 0 { database.flush() }
+    }
+
+    /// For good, or for a moment.
+    private func setClock() throws {
+        let by = random.chance(0.5) ? (random.below(2_000) - 1_000) * 1_000_000 : random.pick([1, -1]) * 259_200_000_000
+        if random.chance(0.5) {
+            mendClock()
+            clock.set(by: by)
+            note { "the clock was set by \(by) µs" }
+        } else {
+            clock.err(by: by)
+            clockErrsUntil = clock.steadyMicroseconds() + Int64(1 + random.below(100_000))
+            note { "the clock is wrong by \(by) µs" }
+        }
+        // It was seen, before it may be gone.
+        _ = writer?.log?.now()
+    }
+
+    func mendClock() {
+        guard clockErrsUntil != nil else { return }
+        clock.err(by: 0)
+        clockErrsUntil = nil
+        note { "the clock is right again" }
     }
 
     private func publish() {
@@ -186,7 +211,7 @@ public final class World {
         let outcome = Outcome()
         truth.submit(messages)
         do {
-            try log.submit(fleet.batch(messages, at: clock.now())) { outcome.result = $0 }
+            try log.submit(fleet.batch(messages, at: log.now())) { outcome.result = $0 }
         } catch {
             outcome.result = .failure(error)
         }
@@ -240,6 +265,7 @@ extension Profile {
         case .checkpointOutsideTransaction: databaseFaults = 0.05
         case .checksumIgnored: rot = 0.02
         case .rollCutsOnePageTooMuch: break
+        case .clockBelieved, .receivedAtPinned: (clockSteps, hasFormerLife) = (0.05, false)
         case .unlinkBeforeSync: (powerCutsOfDeaths, segmentBytes, paddingMax) = (1, 16 << 10, 200)
         }
         if plant == .saltIgnored {

@@ -11,6 +11,8 @@ public enum Plant: String, CaseIterable, Sendable {
     case rollCutsOnePageTooMuch = "off-by-one-at-roll"
     case unprovenTailKept = "unproven-tail-kept"
     case unlinkBeforeSync = "unlink-before-sync"
+    case clockBelieved = "clock-believed-at-once"
+    case receivedAtPinned = "received-at-pinned"
 
     /// What it switches on in the log. One is not in the log but in how the database is used.
     var faults: LogFaults {
@@ -24,6 +26,8 @@ public enum Plant: String, CaseIterable, Sendable {
         case .rollCutsOnePageTooMuch: .rollCutsOnePageTooMuch
         case .unprovenTailKept: .unprovenTailKept
         case .unlinkBeforeSync: .unlinkBeforeSync
+        case .clockBelieved: .clockBelieved
+        case .receivedAtPinned: .receivedAtPinned
         }
     }
 }

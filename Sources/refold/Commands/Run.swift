@@ -16,7 +16,7 @@ struct Run: AsyncParsableCommand {
         abstract: "Run the pipeline: brokers into the log, the log into PostgreSQL.",
         discussion: """
             Without a broker, or without a database, in the settings it starts a private one inside the data folder. \
-            Exit code 1: the disk fails or the log is damaged; 2: settings, schema or clock forbid it; 3: something \
+            Exit code 1: the disk fails or the log is damaged; 2: settings or schema forbid it; 3: something \
             it cannot do without is unreachable; 4: another process holds the data folder's lock or the API's port, \
             so that a later start may succeed.
             """)
@@ -25,7 +25,7 @@ struct Run: AsyncParsableCommand {
     @Flag(help: "Simulate a fleet of 200 devices; on a terminal show a live screen.") var demo = false
     @Option(help: "Devices of the demo's fleet.") var demoDevices = 200
     @Option(help: "Messages a second of the demo's fleet.") var demoRate = 1000.0
-    @Flag(help: "Start although the log ends in the future.") var acceptClock = false
+    @Flag(help: "Go on from the wall clock at once although the log's last event is later.") var acceptClock = false
     @Flag(help: "Take over the broker's session under our client id although this log did not create it.")
     var adoptSession = false
 

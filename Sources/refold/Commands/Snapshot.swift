@@ -56,7 +56,7 @@ struct SnapshotCommand: AsyncParsableCommand {
                 log: log, logID: log.logID, folder: SnapshotCommand.folder(daemon.dataFolder, readable))
             maker.note = { printError("a damaged snapshot is passed over: \($0)") }
             let made = try maker.make()
-            if var batch = try made.event?.batch(at: wallClock()) { _ = try log.append(&batch) }
+            if var batch = try made.event?.batch(at: log.now()) { _ = try log.append(&batch) }
             _ = try maker.folder.prune(horizon: log.horizon)
             return made
         }

@@ -50,6 +50,8 @@ final class Daemon: Sendable {
     private let background: Task<Void, Never>
     private let access: Task<Void, Never>
     private let engine: Task<Void, Never>
+    /// Whether the clock was right and receiving has begun.
+    private let receiving: Task<Bool, Never>
     private let logger: Logger
 
     /// - Parameter onFatal: the log can no longer be written; the process must end, acknowledging nothing.
@@ -130,10 +132,10 @@ final class Daemon: Sendable {
             notify: { notice in
                 logger.log(level: notice.logLevel, "\(notice.text)", metadata: ["broker": "\(notice.broker)"])
             })
-        let decider = CampaignDecider(writer: log, source: log, clock: { wallClock() }, sender: commands) {
+        let decider = CampaignDecider(writer: log, source: log, clock: { log.now() }, sender: commands) {
             snapshots.folder.campaigns { logger.error("a damaged snapshot is passed over: \($0)") }
         }
-        let tokens = AccessDecider(writer: log, source: log, clock: { wallClock() }) {
+        let tokens = AccessDecider(writer: log, source: log, clock: { log.now() }) {
             snapshots.folder.access(horizon: log.horizon) { logger.error("a damaged snapshot is passed over: \($0)") }
         }
         let projectors = Self.makeProjectors(
@@ -190,7 +192,14 @@ final class Daemon: Sendable {
                 logger.info("projecting into the database")
             }
         }
-        ingest.start()
+        let wait = ClockWait(clock: log.clock, logger: logger)
+        let receiving = Task {
+            guard await wait.run() else { return false }
+            ingest.start()
+            commands.start()
+            return true
+        }
+        self.receiving = receiving
         care.start()
         selfCheck.start()
         checkpoints.start()
@@ -199,8 +208,8 @@ final class Daemon: Sendable {
         // Ingest does not wait for them, nor fall with them: only commands need what was decided before, and whoever
         // has no other token than one of the log.
         self.access = Task { await Self.recover(tokens, troubles, logger) }
-        commands.start()
         engine = Task {
+            guard await receiving.value else { return }
             await decider.run { error in
                 troubles.deciderFailed(error)
                 logger.error("the campaigns stand still, and it is tried again: \(error)")
@@ -263,7 +272,11 @@ final class Daemon: Sendable {
 
     /// Orderly: nothing is acknowledged that is not durable, everything folded is committed.
     func stop() async {
-        if !(await ingest.stop()) { logger.warning("a broker connection did not end in time; nothing is lost by that") }
+        receiving.cancel()
+        let hasReceived = await receiving.value
+        if hasReceived, !(await ingest.stop()) {
+            logger.warning("a broker connection did not end in time; nothing is lost by that")
+        }
         await api.stop()
         care.stop()
         reporter.selfCheck.stop()
@@ -274,7 +287,7 @@ final class Daemon: Sendable {
         background.cancel()
         access.cancel()
         // The last acknowledgements are still written down.
-        await commands.stop()
+        if hasReceived { await commands.stop() }
         engine.cancel()
         await engine.value
         await withTaskGroup(of: Void.self) { group in

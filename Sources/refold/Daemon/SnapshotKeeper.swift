@@ -88,8 +88,11 @@ extension SnapshotFolder {
 }
 
 extension SnapshotMaker {
-    init(log: any LogSource, logID: LogID, folder: SnapshotFolder) {
-        self.init(source: log, logID: logID, folder: folder, deciders: [.campaigns, .access], now: { wallClock() })
+    init(
+        log: any LogSource, logID: LogID, folder: SnapshotFolder,
+        now: @escaping @Sendable () -> Timestamp = { wallClock() }
+    ) {
+        self.init(source: log, logID: logID, folder: folder, deciders: [.campaigns, .access], now: now)
     }
 }
 
@@ -166,7 +169,7 @@ final class SnapshotKeeper: Sendable {
         guard isBusy.withLock({ busy in defer { busy = true }; return !busy }) else { return nil }
         defer { isBusy.withLock { $0 = false } }
         let began = ContinuousClock.now
-        var maker = SnapshotMaker(log: log, logID: log.logID, folder: folder)
+        var maker = SnapshotMaker(log: log, logID: log.logID, folder: folder, now: { [log] in log.now() })
         maker.options.threads = 1
         maker.note = { [logger] in logger.error("a damaged snapshot is passed over: \($0)") }
         let made = try maker.make { fold in
@@ -176,7 +179,7 @@ final class SnapshotKeeper: Sendable {
         }
         cancel.withLock { $0 = nil }
         if let event = made.event {
-            var batch = try event.batch(at: wallClock())
+            var batch = try event.batch(at: log.now())
             _ = try log.append(&batch)
             let seconds = (ContinuousClock.now - began) / .seconds(1)
             logger.info("""

@@ -4,6 +4,7 @@ import EventModel
 import Foundation
 import Health
 import Ingest
+import Output
 import Projecting
 import Synchronization
 
@@ -71,6 +72,7 @@ extension StatusReporter {
         facts.checkpointError = keeping.checkpoint?.lastError
         facts.retentionProblem = archive.retention.status.lastError
         facts.diskFullSeconds = keeping.diskFullSeconds
+        facts.clockProblem = log.clock.status.reason
         return facts
     }
 
@@ -79,6 +81,7 @@ extension StatusReporter {
         let descriptors = openDescriptors()
         facts.descriptorsOpen = descriptors.open
         facts.descriptorsMax = descriptors.limit
+        facts.linesDroppedLately = droppedLately(LogOutput.shared.statistics.dropped)
         facts.deciderError = troubles.deciderError
         facts.tokenError = troubles.tokenError
         return facts

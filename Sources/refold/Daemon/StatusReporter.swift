@@ -42,6 +42,8 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     }
 
     /// The one verdict that everything shows.
+    func droppedLately(_ total: UInt64) -> UInt64 { memory.droppedLately(total) }
+
     func health() -> Health { memory.complete(Health(facts())) }
 
     func status() async -> SystemStatus {
@@ -147,6 +149,21 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
 /// The memory of problems, for whoever asks at whatever moment.
 private final class SharedMemory: Sendable {
     private let memory = Mutex(ProblemMemory())
+    /// Log lines dropped in all before the last drops, and when those were seen.
+    private let drops = Mutex((before: UInt64(0), total: UInt64(0), seen: ContinuousClock.now))
+
+    func droppedLately(_ total: UInt64) -> UInt64 {
+        drops.withLock { drops in
+            let isOver = ContinuousClock.now - drops.seen > .seconds(60)
+            if total != drops.total {
+                if isOver { drops.before = drops.total }
+                (drops.total, drops.seen) = (total, .now)
+            } else if isOver {
+                drops.before = total
+            }
+            return total - min(drops.before, total)
+        }
+    }
 
     func complete(_ health: Health) -> Health { memory.withLock { $0.complete(health, now: wallClock()) } }
 }
