@@ -2,10 +2,12 @@
 PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev liblz4-dev zlib1g-dev libsimdjson-dev \
            openssl pkg-config postgresql
 # For the tests only: promtool and systemd-analyze check what packaging/ holds, the naive fold is Python, and the pages
-# are used in a real browser.
-TEST_PACKAGES = prometheus systemd pgbouncer curl python3 python3-cryptography python3-venv chromium chromium-driver
+# are used in a real browser. The ledger soak runs two more brokers.
+SOAK_PACKAGES = rabbitmq-server nats-server python3 gcc
+TEST_PACKAGES = prometheus systemd pgbouncer curl python3 python3-cryptography python3-venv chromium chromium-driver \
+                $(SOAK_PACKAGES)
 
-.PHONY: run demo-ota build test bench fuzz packages install soak rewrite-cases
+.PHONY: run demo-ota build test bench fuzz packages install soak soak-ledger rewrite-cases
 
 run: build
 	.build/release/refold run --demo
@@ -42,6 +44,11 @@ soak: packages
 	.build/release/refold-sim --seed $$(date +%s)000 --minutes $(SOAK_MINUTES) --steps 5000 --quiet
 	.build/release/refold-sim campaigns --seeds 1..200000 --quiet
 	REFOLD_SOAK=1 swift test -c release -Xswiftc -enable-testing --no-parallel --filter SimulationTests
+
+# A fleet with a ledger over Mosquitto, RabbitMQ and nats-server, and faults by seed: SEED=n repeats a schedule.
+soak-ledger: PACKAGES += $(SOAK_PACKAGES)
+soak-ledger: build
+	SOAK_MINUTES=$(SOAK_MINUTES) SEED=$(SEED) python3 bench/soak/soak.py
 
 # Of what `make build` made: make build && sudo make install
 install:
@@ -80,4 +87,6 @@ packages:
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
 	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	  $$sudo apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y --no-install-recommends $$missing; fi
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y --no-install-recommends $$missing && \
+	  for s in rabbitmq-server nats-server; do case "$$missing" in *$$s*) \
+	    $$sudo systemctl disable --now $$s >/dev/null 2>&1 || true;; esac; done; fi

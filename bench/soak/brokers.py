@@ -24,14 +24,22 @@ class Broker:
                 for name in folders + files:
                     shutil.chown(os.path.join(path, name), self.user)
 
-    def start(self, seconds=90):
+    def spawn(self):
         self.process = Process(self.command(), os.path.join(self.folder, "server.log"), env=self.environment(),
                                user=self.user)
-        def ready():
-            if not self.process.is_running:
-                raise RuntimeError(f"{self.name} ended at its start: {self.process.tail()}")
-            return answers(self.port)
-        wait_for(f"{self.name} accepts connections", ready, seconds)
+
+    def is_ready(self):
+        """Accepts connections; started again if it ended at its start."""
+        if not self.process.is_running:
+            self.spawn()
+        return answers(self.port)
+
+    def start(self, seconds=120):
+        self.spawn()
+        try:
+            wait_for(f"{self.name} accepts connections", self.is_ready, seconds)
+        except TimeoutError as error:
+            raise RuntimeError(f"{error}: {self.process.tail()}")
         return self
 
     def kill(self):
@@ -52,20 +60,25 @@ class Mosquitto(Broker):
     v5 = True
 
     def prepare(self):
-        # autosave_on_changes with interval 1 writes the database after each change (mosquitto.conf(5)).
-        self.write("autosave_interval 1\nautosave_on_changes true\n")
-
-    def write(self, autosave):
+        # A save a second is the most that Mosquitto 2.0.11 does. autosave_on_changes does not save the last change.
         self.configuration = os.path.join(self.folder, "mosquitto.conf")
         with open(self.configuration, "w") as f:
             f.write(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
                     f"max_inflight_messages 0\nset_tcp_nodelay true\nlog_dest stderr\nlog_type error\n"
                     f"log_type warning\nlog_type notice\npersistence true\n"
-                    f"persistence_location {self.folder}/\n{autosave}"
+                    f"persistence_location {self.folder}/\nautosave_interval 1\n"
                     + ("user root\n" if os.geteuid() == 0 else ""))
 
     def command(self):
         return ["/usr/sbin/mosquitto", "-c", self.configuration]
+
+    def save(self):
+        """SIGUSR1 saves the database now (mosquitto(8)); returns when it has been replaced."""
+        path = f"{self.folder}/mosquitto.db"
+        stamp = lambda: os.stat(path).st_mtime_ns if os.path.exists(path) else 0
+        before = stamp()
+        self.process.popen.send_signal(signal.SIGUSR1)
+        wait_for("Mosquitto saves", lambda: stamp() != before, 10)
 
 
 class RabbitMQ(Broker):
@@ -98,17 +111,19 @@ class RabbitMQ(Broker):
         version = sorted(name for name in os.listdir(root) if name.startswith("rabbitmq_server-"))[-1]
         return [f"{root}/{version}/sbin/rabbitmq-server"]
 
-    def start(self, seconds=120):
+    def spawn(self):
         if self.epmd is None:
             # Its own port mapper, which would otherwise outlive it.
             self.epmd = Process(["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"],
                                 os.path.join(self.folder, "epmd.log"), env=self.environment(), user=self.user)
             wait_for("epmd", lambda: answers(self.epmd_port))
-        return super().start(seconds)
+        super().spawn()
 
 
 class NATS(Broker):
     kind = "nats"
+    # Seconds after which it redelivers, also on a live connection (the default is 30).
+    ACK_WAIT = 10
 
     def prepare(self):
         self.client_port = free_port()
@@ -116,7 +131,7 @@ class NATS(Broker):
         with open(self.configuration, "w") as f:
             f.write(f'server_name: soak\nhost: 127.0.0.1\nport: {self.client_port}\n'
                     f'jetstream {{ store_dir: "{self.folder}/store" }}\n'
-                    f'mqtt {{ host: 127.0.0.1, port: {self.port}, max_ack_pending: 1000 }}\n')
+                    f'mqtt {{ host: 127.0.0.1, port: {self.port}, ack_wait: "{self.ACK_WAIT}s", max_ack_pending: 1000 }}\n')
 
     def command(self):
         return ["/usr/sbin/nats-server", "-c", self.configuration]
@@ -144,15 +159,26 @@ class PostgreSQL:
         self.url = f"postgresql:///postgres?host={self.folder}&user=postgres"
         self.process = None
 
+    def spawn(self):
+        self.process = Process([f"{self.bin}/postgres", "-D", f"{self.folder}/c"], f"{self.folder}/server.log",
+                               user=self.user)
+
+    def is_ready(self):
+        # After kill -9 its shared memory may be held for a moment: then it ends at its start.
+        if not self.process.is_running:
+            self.spawn()
+        return run([f"{self.bin}/pg_isready", "-q", "-h", self.folder]).returncode == 0
+
     def start(self, seconds=90):
-        def ready():
-            # After kill -9 its shared memory may be held for a moment.
-            if self.process is None or not self.process.is_running:
-                self.process = Process([f"{self.bin}/postgres", "-D", f"{self.folder}/c"],
-                                       f"{self.folder}/server.log", user=self.user)
-            return run([f"{self.bin}/pg_isready", "-q", "-h", self.folder]).returncode == 0
-        wait_for("PostgreSQL accepts connections", ready, seconds, every=0.3)
+        self.spawn()
+        wait_for("PostgreSQL accepts connections", self.is_ready, seconds, every=0.3)
         return self
+
+    def sql(self, text):
+        done = run([f"{self.bin}/psql", "-X", "-q", "-A", "-t", "-d", self.url, "-c", text])
+        if done.returncode:
+            raise RuntimeError(f"{text}: {done.stderr}")
+        return done.stdout.strip()
 
     def kill(self):
         self.process.kill()

@@ -41,9 +41,10 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         self.troubles = troubles
     }
 
-    /// The one verdict that everything shows.
+    /// Log lines dropped in the last minute, of `total` since the start.
     func droppedLately(_ total: UInt64) -> UInt64 { memory.droppedLately(total) }
 
+    /// The one verdict that everything shows.
     func health() -> Health { memory.complete(Health(facts())) }
 
     func status() async -> SystemStatus {
