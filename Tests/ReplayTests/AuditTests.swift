@@ -266,6 +266,61 @@ struct BundleTests {
         #expect(accepted.allSatisfy { $0.hasPrefix("0 ") }, "\(accepted)")
     }
 
+    /// A history in which `d9` reports values that no double holds, and names that come twice.
+    private static let unusual = [
+        #"{"metrics":{"t":1e309}}"#, #"{"t":1,"t":2}"#, #"{"metrics":{"t":1,"t":2}}"#,
+        #"{"metrics":{"t":1},"metrics":{"t":-0.0,"u":9007199254740993}}"#, #"{"metrics":{"t":1.50},"seq":1,"seq":2}"#,
+        #"{"metrics":{"\u00e9":1,"e\u0301":2,"t":0.1000000000000000000001}}"#,
+        #"{"metrics":{"t":-1E-400,"n":1234567890123456789012345678901234567890}}"#,
+        #"{"metrics":{"t":"#  + String(repeating: "9", count: 5000) + "}}",
+    ]
+
+    /// The checkers agree: one took a sound bundle for a false one because of a number, the other because of a name.
+    @Test(arguments: unusual.indices) func bundlesHoldWhateverDevicesSend_JSONTestSuite51(_ index: Int) throws {
+        let history = try History()
+        try history.folder.append(isSigned: true) { batch in
+            for payload in [Self.unusual[index], #"{"metrics":{"v":1}}"#, Self.unusual[index]] {
+                batch.message(telemetry("d9"), payload, at: moment(30))
+            }
+            let shadow = #"{"version":3,"reported":"# + Self.unusual[index] + "}"
+            batch.message("tenant/acme/device/d9/shadow/reported", shadow, at: moment(31))
+            batch.message(telemetry("d9"), #"{"metrics":{"v":2}}"#, at: moment(32))
+        }
+        let log = try history.folder.open(), device = AuditSubject.device(tenant: "acme", device: "d9")
+        let end = log.durableCount
+        var bundles: [[UInt8]] = []
+        for (subject, from) in [(device, 0), (device, end - 3), (device, end - 1), (.range, end - 4)] {
+            let report = try Audit.run(
+                subject, in: Position(from)..<Position(end), of: log, key: history.key, madeAt: moment(100))
+            bundles.append(try report.bundle(signedWith: history.signer))
+        }
+        for bundle in bundles {
+            let verdict = try AuditCheck.run(bundle, key: history.key)
+            #expect(verdict.isFolded)
+        }
+        let others = try askTheOther(bundles, history)
+        #expect(others.count == bundles.count && others.allSatisfy { $0.hasPrefix("0 ") }, "\(others)")
+    }
+
+    /// Numbers that are one double are not one row.
+    @Test func aRowIsItsTextAndNotItsDoubles() throws {
+        let history = try History()
+        try history.folder.append(isSigned: true) { batch in
+            batch.message(telemetry("d9"), #"{"metrics":{"t":0.10000000000000000001}}"#, at: moment(30))
+            batch.message(telemetry("d9"), #"{"metrics":{"v":1}}"#, at: moment(31))
+        }
+        let log = try history.folder.open(), device = AuditSubject.device(tenant: "acme", device: "d9")
+        let report = try Audit.run(
+            device, in: Position(0)..<Position(log.durableCount), of: log, key: history.key, madeAt: moment(100))
+        var text = lines(try report.bundle(signedWith: nil))
+        let last = try #require(text.lastIndex { $0.contains(#""before":{"#) })
+        text[last] = text[last].replacingOccurrences(of: "0.10000000000000000001", with: "0.1")
+        let changed = join(text)
+        let isFound = !holds(changed, history, unsigned: true)
+        #expect(isFound)
+        #expect(try askTheOther([changed], history, unsigned: true).allSatisfy { $0.hasPrefix("1 ") })
+    }
+
     @Test func everyChangedByteIsFound() throws {
         let history = try History()
         var random = SystemRandomNumberGenerator(), changed: [[UInt8]] = []

@@ -14,21 +14,53 @@ import hashlib
 import json
 import sys
 
-from audit import Note, SignedText, Untrue, Usage, canonical, leaf_hash, need, node_hash, split, unbase64
+from audit import Note, SignedText, Untrue, Usage, canonical, decimal, leaf_hash, need, node_hash, split, unbase64
 from check_proof import read_key
 
 
-def strict(line):
-    def once(pairs):
-        need(len(dict(pairs)) == len(pairs), "a name twice in one object")
-        return dict(pairs)
+class Number:
+    """A JSON number as it was written: 1.50 is not 1.5, and no number is too large."""
 
+    def __init__(self, text):
+        self.text = text
+
+    def __eq__(self, other):
+        return isinstance(other, Number) and self.text == other.text
+
+    def __repr__(self):
+        return self.text
+
+
+class Members(list):
+    """An object's members in their order. What a device sent may hold a name twice; nothing else may."""
+
+
+def refuse(word):
+    raise ValueError(word)
+
+
+def parse(line):
     try:
-        value = json.loads(line, object_pairs_hook=once)
-    except ValueError as error:
+        return json.loads(line.decode("utf-8"), object_pairs_hook=Members, parse_int=Number, parse_float=Number,
+                          parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
         raise Untrue("a line that is no JSON") from error
-    need(isinstance(value, dict), "a line that is no object")
-    return value
+
+
+def members(value):
+    """An object of the bundle itself."""
+    need(isinstance(value, Members), "something that is no object")
+    need(len(dict(value)) == len(value), "a name twice in one object")
+    return dict(value)
+
+
+def strict(line):
+    return members(parse(line))
+
+
+def whole(value):
+    need(isinstance(value, Number), "something that is no number")
+    return decimal(value.text, 2**63)
 
 
 def statement(data, key):
@@ -63,44 +95,47 @@ def check(data, key, witnesses, unsigned):
     lines = [strict(line) for line in data[:-1].split(b"\n")]
     header = lines.pop(0)
     need(header.get("format") == "refold-audit/1" and header["log"] == key.name, "no bundle of this log")
+    first, end = whole(header["from"]), whole(header["end"])
+    keys = {name: whole(count) for name, count in members(header["keys"]).items()}
     leaves, rows, lost, events, last = {}, {}, [], 0, 0
 
     def key_of(table, row):
-        return table, json.dumps(list(row.items())[:header["keys"][table]])
+        members(row)
+        return table, repr(row[:keys[table]])
 
     def note_row(table, row):
         rows[key_of(table, row)] = row
 
     while "start" in lines[0]:
-        start = lines.pop(0)["start"]
+        start = members(lines.pop(0)["start"])
         note_row(start["table"], start["row"])
     while "position" in lines[0]:
         event = lines.pop(0)
-        position, record = event["position"], unbase64(event["record"])
-        need(header["from"] <= position < header["end"] and position not in leaves, "an event out of place")
+        position, record = whole(event["position"]), unbase64(event["record"])
+        need(first <= position < end and position not in leaves, "an event out of place")
         need(not leaves or position > last, "events out of order")
         last, leaves[position] = position, leaf_hash(canonical(record))
-        for change in event["changes"]:
+        for change in map(members, event["changes"]):
             before = rows.get(key_of(change["table"], change["after"]))
             need(change["before"] == before, f"the row before position {position} is not the one that was left")
             note_row(change["table"], change["after"])
         events += 1
     while "gap" in lines[0]:
-        gap = lines.pop(0)["gap"]
-        lost.append((gap["from"], gap["to"]))
+        gap = members(lines.pop(0)["gap"])
+        lost.append((whole(gap["from"]), whole(gap["to"])))
     need(len(lines) == 2 and "proof" in lines[0] and "checkpoint" in lines[1], "lines missing, or out of order")
-    proof, note = lines[0]["proof"], Note(lines[1]["checkpoint"].encode())
+    proof, note = members(lines[0]["proof"]), Note(lines[1]["checkpoint"].encode())
     note.check(key)
     for witness in witnesses:
         witness.verify(note)
-    need(note.size == proof["size"] and header["end"] <= note.size, "a checkpoint of another size")
+    need(note.size == whole(proof["size"]) and end <= note.size, "a checkpoint of another size")
     hashes = [unbase64(text) for text in proof["hashes"]]
     need(all(len(value) == 32 for value in hashes), "a hash of another length")
     root = tree(leaves, sorted(leaves), 0, note.size, hashes) if note.size else hashlib.sha256(b"").digest()
     need(not hashes, "the proof has too many hashes")
     need(root == note.root, "another root than the signed one")
-    if header["subject"]["kind"] == "range":
-        for position in range(header["from"], header["end"]):
+    if members(header["subject"])["kind"] == "range":
+        for position in range(first, end):
             need(position in leaves or any(a <= position <= b for a, b in lost), f"position {position} is left out")
     return f"{events} events are in the log of {note.size} events" + (", and the owner signed the rows" if signed else "")
 
@@ -124,6 +159,8 @@ def answer(arguments):
 
 
 def main():
+    # Payloads nest 512 levels deep.
+    sys.setrecursionlimit(10_000)
     if sys.argv[1:2] == ["--table"]:
         with open(sys.argv[2], encoding="utf-8") as file:
             for arguments in json.load(file):

@@ -131,7 +131,8 @@ class NATS(Broker):
         with open(self.configuration, "w") as f:
             f.write(f'server_name: soak\nhost: 127.0.0.1\nport: {self.client_port}\n'
                     f'jetstream {{ store_dir: "{self.folder}/store" }}\n'
-                    f'mqtt {{ host: 127.0.0.1, port: {self.port}, ack_wait: "{self.ACK_WAIT}s", max_ack_pending: 1000 }}\n')
+                    f'mqtt {{ host: 127.0.0.1, port: {self.port}, ack_wait: "{self.ACK_WAIT}s", '
+                    f'max_ack_pending: 1000 }}\n')
 
     def command(self):
         return ["/usr/sbin/nats-server", "-c", self.configuration]

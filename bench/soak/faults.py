@@ -49,7 +49,14 @@ def rename_client(site, dice):
     """A container that was recreated has another host name, and so another default client id."""
     site.refold.kill()
     site.refold.node = f"node-{dice.randrange(1 << 32):08x}" if site.refold.node is None else None
-    return Fault("rename_client", {"refold"}, dice.choice([0, 3]), site.start_refold)
+    def end():
+        site.start_refold()
+        # The daemon may be killed again at once; Mosquitto not before it has saved the new session.
+        fault.targets = {"mosquitto"}
+        fault.ended_at = time.monotonic()
+    fault = Fault("rename_client", {"refold", "mosquitto"}, dice.choice([0, 3]), end,
+                  settled=lambda: time.monotonic() - fault.ended_at > 20)
+    return fault
 
 
 def second_instance(site, dice):
@@ -122,7 +129,7 @@ def freeze_broker(site, dice):
 
 
 def ids_begin_again(site, dice):
-    """Mosquitto goes back to an older save and uses packet ids again, while refold has heartbeats it did not acknowledge."""
+    """Mosquitto goes back to an older save and uses packet ids again, while refold holds heartbeats unacknowledged."""
     broker, fleet = site.brokers["mosquitto"], site.fleets["mosquitto"]
     fleet.calm()
     recorded = site.wait_until_recorded(seconds=5)
@@ -139,7 +146,8 @@ def ids_begin_again(site, dice):
     def end():
         site.refold.kill()
         site.start_refold()
-    return Fault("ids_begin_again" + ("" if recorded else "_unsettled"), {"refold", "mosquitto"}, dice.uniform(1, 4), end)
+    name = "ids_begin_again" if recorded else "ids_begin_again_unsettled"
+    return Fault(name, {"refold", "mosquitto"}, dice.uniform(1, 4), end)
 
 
 # MARK: PostgreSQL
@@ -152,8 +160,8 @@ def kill_postgresql(site, dice):
 
 def freeze_postgresql(site, dice):
     site.postgresql.process.freeze()
-    return Fault("freeze_postgresql", {"postgresql"}, dice.choice([2, 20]), site.postgresql.process.thaw,
-                 visible_after=15)
+    return Fault("freeze_postgresql", {"postgresql"}, dice.choice([2, 35]), site.postgresql.process.thaw,
+                 visible_after=25)
 
 
 # MARK: The machine
@@ -184,6 +192,8 @@ def fill_disk(site, dice):
 
 def block_stderr(site, dice):
     stderr = site.refold.stderr
+    if stderr.is_closed:
+        return None
     stderr.block()
     return Fault("block_stderr", {"stderr"}, dice.choice([5, 20]), stderr.unblock)
 
@@ -197,12 +207,15 @@ def close_stderr(site, dice):
 def exhaust_descriptors(site, dice):
     """The soft limit falls to what is open: no file, socket or connection can be opened."""
     pid = site.refold.process.pid
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (site.refold.descriptors(), hard))
+    try:
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (site.refold.descriptors(), hard))
+    except OSError:
+        return None
     def end():
         if site.refold.process.pid == pid and site.refold.process.is_running:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
-    return Fault("exhaust_descriptors", {"descriptors"}, dice.choice([3, 12]), end)
+    return Fault("exhaust_descriptors", {"descriptors"}, dice.choice([3, 15]), end, visible_after=10)
 
 
 def idle_http_clients(site, dice):
@@ -224,11 +237,13 @@ def idle_http_clients(site, dice):
 # What each needs to itself: it is not started while another fault holds one of these.
 NEEDS = {
     kill_refold: {"refold"}, restart_refold: {"refold", "descriptors", "stderr"}, freeze_refold: {"refold"},
-    rename_client: {"refold"}, second_instance: {"refold", "mosquitto", "rabbitmq", "nats", "postgresql", "clock"},
+    rename_client: {"refold", "mosquitto"},
+    second_instance: {"refold", "mosquitto", "rabbitmq", "nats", "postgresql", "clock"},
     kill_mosquitto: {"mosquitto"}, kill_rabbitmq: {"rabbitmq"}, kill_nats: {"nats"}, restart_broker: set(),
     freeze_broker: set(), ids_begin_again: {"refold", "mosquitto"}, kill_postgresql: {"postgresql"},
     freeze_postgresql: {"postgresql"}, step_clock: {"clock"}, fill_disk: {"disk"}, block_stderr: {"stderr", "refold"},
-    close_stderr: {"stderr", "refold"}, exhaust_descriptors: {"descriptors", "refold"}, idle_http_clients: {"http", "refold"},
+    close_stderr: {"stderr", "refold"}, exhaust_descriptors: {"descriptors", "refold"},
+    idle_http_clients: {"http", "refold"},
 }
 ALL = list(NEEDS)
 

@@ -1,4 +1,4 @@
-"""The packets of MQTT 3.1.1 and 5.0 that the soak needs, over plain sockets: the ledger must see each packet id itself."""
+"""The packets of MQTT 3.1.1 and 5.0 that the soak needs, over plain sockets: the ledger must see each packet id."""
 import select, socket, struct
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 13, 14

@@ -64,7 +64,8 @@ class Site:
 
     def died(self, code):
         tail = self.refold.process.tail(1500)
-        self.violate(f"refold ended by itself with {code} while {[f.name for f in self.active] or 'nothing'} was in force")
+        names = ", ".join(f.name for f in self.active) or "nothing"
+        self.violate(f"refold ended by itself with {code} while {names} was in force")
         self.log(tail)
         self.start_refold()
 
@@ -166,11 +167,14 @@ class Site:
 
     def wait_until_quiet(self):
         """Connected, healthy, folded, and nothing arrived for longer than NATS takes to redeliver."""
-        state = {"durable": None, "since": time.monotonic()}
+        state = {"durable": None, "since": time.monotonic(), "acknowledge_at": time.monotonic() + 10}
         def quiet():
             status = self.refold.status()
             if not status:
                 return False
+            if status["state"] != "healthy" and time.monotonic() > state["acknowledge_at"]:
+                state["acknowledge_at"] = time.monotonic() + 30
+                self.acknowledge(status)
             durable = status["log"]["durable"]
             if durable != state["durable"]:
                 state.update(durable=durable, since=time.monotonic())
@@ -178,6 +182,13 @@ class Site:
                     and all(p["position"] == durable - 1 for p in status["projections"])
                     and time.monotonic() - state["since"] > NATS.ACK_WAIT + 3)
         processes.wait_for("healthy, connected and folded", quiet, 180, every=0.5)
+
+    def acknowledge(self, status):
+        """As an operator would, when all faults are over: some alarms stay until then."""
+        self.log(f"to be acknowledged: {status.get('reasons') or status.get('problems')}")
+        for name in self.brokers:
+            self.refold.verb("broker", "acknowledge", name, "--reason", "the soak's faults are over", "--http",
+                             self.refold.http)
 
     def judge(self, watcher):
         events = self.refold.events(f"{self.work}/events.ndjson")

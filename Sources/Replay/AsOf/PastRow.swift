@@ -66,11 +66,7 @@ public struct PastRow: Sendable, Equatable {
 
     /// A member of a JSON object as text, as `->>` gives it; `null` when there is none.
     static func member(_ name: String, of json: String?) -> String {
-        guard let json, let object = try? JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any],
-            let value = object[name], !(value is NSNull)
-        else { return "null" }
-        if let text = value as? String { return jsonString(text) }
-        let data = try? JSONSerialization.data(withJSONObject: value, options: [.fragmentsAllowed, .sortedKeys])
-        return data.map { jsonString(String(decoding: $0, as: UTF8.self)) } ?? "null"
+        guard let json, let text = ExactJSON(json)?[name]?.jsonbText else { return "null" }
+        return jsonString(text)
     }
 }

@@ -96,8 +96,8 @@ public struct AuditCheck {
         var events: [(position: UInt64, record: [UInt8], isContext: Bool, line: ArraySlice<UInt8>)] = []
         while let row = try take("start") { try put(row) }
         while let object = peek(), object["position"] != nil {
-            guard let position = object["position"] as? UInt64, position <= UInt64(Int64.max) else { throw malformed() }
-            events.append((position, try record(in: object), object["context"] as? Bool ?? false, lines[next]))
+            guard let position = object["position"]?.uint64, position <= UInt64(Int64.max) else { throw malformed() }
+            events.append((position, try record(in: object), object["context"]?.bool ?? false, lines[next]))
             next += 1
         }
         while let gap = try take("gap") { try put(gap: gap) }
@@ -114,13 +114,14 @@ public struct AuditCheck {
         EvidenceError(.malformed, "line \(next + 1) of the bundle \(what)")
     }
 
-    private func peek() -> [String: Any]? {
-        guard next < lines.count else { return nil }
-        return (try? JSONSerialization.jsonObject(with: Data(lines[next]))) as? [String: Any]
+    /// The next line's members; nil unless it is an object in which no name comes twice. Rows inside may hold what a
+    /// device sent: any number, and names that come twice (`ExactJSON`).
+    private func peek() -> [String: ExactJSON]? {
+        next < lines.count ? ExactJSON(lines[next])?.uniqueMembers : nil
     }
 
     /// The next line's value when the line is `{"name": …}`, else nil.
-    private mutating func take(_ name: String) throws(EvidenceError) -> Any? {
+    private mutating func take(_ name: String) throws(EvidenceError) -> ExactJSON? {
         guard let object = peek() else {
             guard next < lines.count else { return nil }
             throw malformed("is no JSON object")
@@ -136,8 +137,8 @@ public struct AuditCheck {
         _ bytes: [UInt8], _ key: VerifierKey, _ needsStatement: Bool
     ) throws(EvidenceError) {
         guard let last = lines.last,
-            let object = (try? JSONSerialization.jsonObject(with: Data(last))) as? [String: Any], object.count == 1,
-            let text = object["statement"] as? String
+            let object = ExactJSON(last)?.uniqueMembers, object.count == 1,
+            let text = object["statement"]?.string
         else {
             guard needsStatement else { return }
             throw EvidenceError(.untrue, "the bundle is not signed as a whole: what it says beside the events could "
@@ -155,11 +156,11 @@ public struct AuditCheck {
     }
 
     private mutating func readHeader(_ key: VerifierKey) throws(EvidenceError) {
-        guard let header = peek(), header["format"] as? String == AuditBundle.format,
-            let origin = header["log"] as? String, let subject = AuditSubject(json: header["subject"]),
-            let from = header["from"] as? UInt64, let end = header["end"] as? UInt64, from <= end,
-            end <= UInt64(Int64.max), let madeAt = header["made_at"] as? String,
-            let versions = header["projections"] as? [String: Int]
+        guard let header = peek(), header["format"]?.string == AuditBundle.format,
+            let origin = header["log"]?.string, let subject = AuditSubject(json: header["subject"]),
+            let from = header["from"]?.uint64, let end = header["end"]?.uint64, from <= end,
+            end <= UInt64(Int64.max), let madeAt = header["made_at"]?.string,
+            let versions = header["projections"]?.uniqueMembers
         else { throw EvidenceError(.malformed, "the file is no audit bundle (\(AuditBundle.format))") }
         guard origin.utf8.elementsEqual(key.name.utf8) else {
             throw EvidenceError(.untrue, "the bundle is of \(origin), the key of \(key.name)")
@@ -168,17 +169,17 @@ public struct AuditCheck {
         verdict.madeAt = madeAt
         folds = subject.projections.map { WatchedFold($0) }
         hasOurVersions = versions == Dictionary(
-            uniqueKeysWithValues: folds.map { ($0.descriptor.name, $0.descriptor.version) })
+            uniqueKeysWithValues: folds.map { ($0.descriptor.name, .number("\($0.descriptor.version)")) })
         next += 1
     }
 
-    private mutating func put(_ start: Any) throws(EvidenceError) {
+    private mutating func put(_ start: ExactJSON) throws(EvidenceError) {
         verdict.startRows += 1
         guard hasOurVersions else { return }
         next -= 1
         defer { next += 1 }
-        guard let object = start as? [String: Any], let name = object["table"] as? String,
-            let tuple = (object["tuple"] as? String).flatMap({ Data(base64Encoded: $0) }),
+        guard let object = start.uniqueMembers, let name = object["table"]?.string,
+            let tuple = (object["tuple"]?.string).flatMap({ Data(base64Encoded: $0) }),
             let fold = folds.first(where: { $0.tables.contains { $0.name == name } }),
             let table = fold.tables.first(where: { $0.name == name }),
             let row = AuditRow(tuple: Array(tuple), of: table),
@@ -187,20 +188,20 @@ public struct AuditCheck {
         fold.put(row, into: name)
     }
 
-    private func record(in object: [String: Any]) throws(EvidenceError) -> [UInt8] {
-        guard let text = object["record"] as? String, let data = Data(base64Encoded: text),
+    private func record(in object: [String: ExactJSON]) throws(EvidenceError) -> [UInt8] {
+        guard let text = object["record"]?.string, let data = Data(base64Encoded: text),
             data.count <= RecordBatch.recordBytesMax,
             data.withUnsafeBytes({ RecordView.check($0, at: 0) }) == data.count
         else { throw malformed("holds no record") }
         return Array(data)
     }
 
-    private mutating func put(gap: Any) throws(EvidenceError) {
-        guard let object = gap as? [String: Any],
-            let kind = (object["kind"] as? String).flatMap(AuditReport.Gap.Kind.init(rawValue:)),
-            let from = object["from"] as? UInt64, let to = object["to"] as? UInt64, from <= to,
+    private mutating func put(gap: ExactJSON) throws(EvidenceError) {
+        guard let object = gap.uniqueMembers,
+            let kind = (object["kind"]?.string).flatMap(AuditReport.Gap.Kind.init(rawValue:)),
+            let from = object["from"]?.uint64, let to = object["to"]?.uint64, from <= to,
             to < verdict.end, verdict.missing.last.map({ $0.to < from }) ?? true,
-            let text = object["text"] as? String
+            let text = object["text"]?.string
         else { throw malformed() }
         verdict.missing.append(AuditReport.Gap(kind: kind, from: from, to: to, text: text))
     }
@@ -210,17 +211,17 @@ public struct AuditCheck {
     private mutating func checkProof(
         _ events: [(position: UInt64, record: [UInt8])], _ key: VerifierKey, _ witnesses: [VerifierKey]
     ) throws(EvidenceError) {
-        guard let proof = try take("proof") as? [String: Any], let size = proof["size"] as? UInt64,
-            let texts = proof["hashes"] as? [String]
+        guard let proof = try take("proof")?.uniqueMembers, let size = proof["size"]?.uint64,
+            let texts = proof["hashes"]?.array
         else { throw malformed("is no proof") }
         var hashes: [TreeHash] = []
-        for text in texts {
-            guard let data = Data(base64Encoded: text), let hash = TreeHash(data), hash.base64 == text else {
+        for item in texts {
+            guard let text = item.string, let data = Data(base64Encoded: text), let hash = TreeHash(data), hash.base64 == text else {
                 throw malformed("holds what is no hash")
             }
             hashes.append(hash)
         }
-        guard let text = try take("checkpoint") as? String else { throw malformed("is no checkpoint") }
+        guard let text = try take("checkpoint")?.string else { throw malformed("is no checkpoint") }
         let note = try SignedNote(parsing: Array(text.utf8))
         let checkpoint = try note.checkpoint(verifiedBy: key)
         for witness in witnesses { try note.verify(witness) }

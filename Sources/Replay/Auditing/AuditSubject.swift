@@ -49,14 +49,14 @@ public enum AuditSubject: Sendable, Equatable, CustomStringConvertible {
         }
     }
 
-    init?(json: Any?) {
-        guard let object = json as? [String: Any] else { return nil }
-        switch object["kind"] as? String {
+    init?(json: ExactJSON?) {
+        guard let object = json?.uniqueMembers else { return nil }
+        switch object["kind"]?.string {
         case "device":
-            guard let tenant = object["tenant"] as? String, let device = object["device"] as? String else { return nil }
+            guard let tenant = object["tenant"]?.string, let device = object["device"]?.string else { return nil }
             self = .device(tenant: tenant, device: device)
         case "campaign":
-            guard let id = object["id"] as? Int64 else { return nil }
+            guard let id = object["id"]?.int64 else { return nil }
             self = .campaign(id)
         case "range": self = .range
         default: return nil
