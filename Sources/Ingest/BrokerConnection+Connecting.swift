@@ -19,9 +19,9 @@ extension BrokerConnection {
         if let ending = awaitConnack(session) { return ending }
         triesAllAddresses = false
         heart.beat(within: Self.slowSeconds)
-        hasConnected = true
+        // The next attempt offers the version that the broker has just accepted.
+        if session.isV5 { acceptedV5 = true }
         connectHangUps = 0
-        defer { usesV5 = settings.protocolPreference != .v311 && !refusesV5 }
         if let drain { return greetOldSession(session, drain) ?? serve(session, drain) }
         return greet(session) ?? serve(session)
     }
@@ -59,10 +59,11 @@ extension BrokerConnection {
         if !isThrough {
             triesAllAddresses.toggle()
         } else if code != Int(MOSQ_ERR_TLS.rawValue), settings.protocolPreference == .automatic {
-            // It hung up on our CONNECT: perhaps it knows the other version only. Not so when it has taken ours before;
-            // and a proxy whose broker is restarting hangs up too: only the third time in a row.
+            // It hung up on our CONNECT: perhaps it knows the other version only (RabbitMQ 3.10 does that to 5.0). Not
+            // so when it has accepted 5.0 before; and a proxy whose broker is restarting hangs up too: only the third
+            // time in a row.
             connectHangUps += 1
-            if !hasConnected, connectHangUps % 3 == 0 { usesV5.toggle() }
+            if !acceptedV5, !refusesV5, connectHangUps % 3 == 0 { usesV5.toggle() }
         }
         return .lost(reason: "cannot connect to \(settings.address): \(session.describe(code))", code: nil)
     }

@@ -51,8 +51,8 @@ final class BrokerConnection: @unchecked Sendable {
     var usesV5: Bool
     /// The broker does not speak MQTT 5.
     var refusesV5 = false
-    /// The broker has accepted a CONNECT of ours since the start.
-    var hasConnected = false
+    /// The broker has accepted a CONNECT of MQTT 5 since the start.
+    var acceptedV5 = false
     /// Hang-ups on our CONNECT in a row.
     var connectHangUps = 0
     var isHistoryRead = false

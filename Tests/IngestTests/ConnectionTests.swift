@@ -149,6 +149,23 @@ import TestSupport
         await rig.stop()
     }
 
+    /// RabbitMQ 3.10 closes a connection that offers 5.0, without a CONNACK. Once it had accepted 3.1.1 and was
+    /// restarted, it was offered 5.0 again and nothing else.
+    @Test func aBrokerThatHangsUpOn5IsReachedAgain() async throws {
+        let accepted = Mutex(0)
+        let peer = try ScriptedBroker { connection in
+            guard let level = connection.receiveConnect(), level == 4 else { return }
+            let count = accepted.withLock { $0 += 1; return $0 }
+            try connection.send([0x20, 2, count > 1 ? 1 : 0, 0])
+            if count == 1 { _ = connection.receive() } else { try connection.serve(level: level) }
+        }
+        let rig = try Rig(port: peer.port)
+        #expect(await eventually { accepted.withLock { $0 } == 2 })
+        try await rig.subscribed()
+        #expect(rig.status.protocolVersion == "3.1.1")
+        await rig.stop()
+    }
+
     @Test func aResumed311SessionIsNotSubscribedToAgain() async throws {
         let broker = try MosquittoServer(persistent: true)
         let publisher = try TestPublisher(port: broker.port)

@@ -10,7 +10,7 @@ class Watcher(threading.Thread):
     def __init__(self, site):
         super().__init__(daemon=True)
         self.site, self.is_ending, self.polls, self.states = site, False, 0, collections.Counter()
-        self.wrong = collections.Counter()
+        self.wrong, self.last = collections.Counter(), None
 
     def run(self):
         while not self.is_ending:
@@ -21,6 +21,7 @@ class Watcher(threading.Thread):
             if status:
                 self.polls += 1
                 self.states[status["state"]] += 1
+                self.last = status
                 after = list(self.site.active)
                 for fault in before:
                     limit = fault.visible_after

@@ -27,7 +27,7 @@ class Site:
         self.began = time.monotonic()
         self.journal = open(f"{self.work}/journal", "w")
         self.active, self.settling, self.violations, self.dealt = [], [], [], {}
-        self.clock = Clock(self.work)
+        self.clock, self.acknowledge_at = Clock(self.work), 0
         self.disk = f"{self.work}/disk"
         self.has_small_disk = os.geteuid() == 0 and processes.mount_small(
             self.disk, f"{96 + int(MINUTES * RATE * 60 * 90 / (1 << 20))}m")
@@ -128,6 +128,7 @@ class Site:
                     self.begin(waiting, dice)
                     waiting = None
                     next_at = time.monotonic() + dice.expovariate(1 / 5)
+            self.acknowledge(watcher.last)
             time.sleep(0.05)
         self.end_faults(lambda f: True)
         self.log("faults are over")
@@ -158,7 +159,9 @@ class Site:
         try:
             self.wait_until_quiet()
         except TimeoutError as error:
-            self.violate(f"it does not come to rest: {error}; {self.refold.status()}")
+            status = self.refold.status() or {}
+            self.violate(f"it does not come to rest: {error}: {status.get('state')} {status.get('reasons')}; "
+                         f"{[(p['name'], p['position']) for p in status.get('projections', [])]}")
         watcher.is_ending = True
         watcher.join()
         for fleet in self.fleets.values():
@@ -167,14 +170,12 @@ class Site:
 
     def wait_until_quiet(self):
         """Connected, healthy, folded, and nothing arrived for longer than NATS takes to redeliver."""
-        state = {"durable": None, "since": time.monotonic(), "acknowledge_at": time.monotonic() + 10}
+        state = {"durable": None, "since": time.monotonic()}
         def quiet():
             status = self.refold.status()
             if not status:
                 return False
-            if status["state"] != "healthy" and time.monotonic() > state["acknowledge_at"]:
-                state["acknowledge_at"] = time.monotonic() + 30
-                self.acknowledge(status)
+            self.acknowledge(status)
             durable = status["log"]["durable"]
             if durable != state["durable"]:
                 state.update(durable=durable, since=time.monotonic())
@@ -184,11 +185,17 @@ class Site:
         processes.wait_for("healthy, connected and folded", quiet, 180, every=0.5)
 
     def acknowledge(self, status):
-        """As an operator would, when all faults are over: some alarms stay until then."""
-        self.log(f"to be acknowledged: {status.get('reasons') or status.get('problems')}")
+        """As an operator would, every 20 s at most: some alarms stay until then, and would hide what comes after."""
+        reasons = [text for text in (status or {}).get("reasons", []) if "acknowledge" in text]
+        if not reasons or time.monotonic() < self.acknowledge_at:
+            return
+        self.acknowledge_at = time.monotonic() + 20
+        for text in reasons:
+            self.log(f"acknowledged: {text[:160]}")
         for name in self.brokers:
-            self.refold.verb("broker", "acknowledge", name, "--reason", "the soak's faults are over", "--http",
-                             self.refold.http)
+            if any(name in text for text in reasons):
+                self.refold.verb("broker", "acknowledge", name, "--reason", "known to the soak", "--http",
+                                 self.refold.http)
 
     def judge(self, watcher):
         events = self.refold.events(f"{self.work}/events.ndjson")
