@@ -61,7 +61,9 @@ private struct JSONParser {
     }
 
     private mutating func skipSpace() {
-        while at < bytes.count, [0x20, 0x09, 0x0A, 0x0D].contains(bytes[at]) { at += 1 }
+        while at < bytes.count, bytes[at] == 0x20 || bytes[at] == 0x0A || bytes[at] == 0x0D || bytes[at] == 0x09 {
+            at += 1
+        }
     }
 
     private mutating func take(_ character: Unicode.Scalar) -> Bool {
@@ -146,19 +148,23 @@ private struct JSONParser {
     private mutating func string() -> String? {
         at += 1
         var text: [UInt8] = []
-        while at < bytes.count, bytes[at] != UInt8(ascii: "\"") {
-            let byte = bytes[at]
-            guard byte >= 0x20 else { return nil }
-            at += 1
-            if byte == UInt8(ascii: "\\") {
-                guard let scalar = escape() else { return nil }
-                text.append(contentsOf: String(scalar).utf8)
-            } else {
-                text.append(byte)
-            }
+        while true {
+            let end = plainEnd()
+            text += bytes[at..<end]
+            at = end
+            if take("\"") { return String(validating: text, as: UTF8.self) }
+            guard take("\\"), let scalar = escape() else { return nil }
+            text += String(scalar).utf8
         }
-        guard take("\"") else { return nil }
-        return String(validating: text, as: UTF8.self)
+    }
+
+    /// Where the run of bytes ends that are neither a quote, a backslash nor a control character.
+    private func plainEnd() -> Int {
+        bytes.withUnsafeBufferPointer { bytes in
+            var end = at
+            while end < bytes.count, bytes[end] != 0x22, bytes[end] != 0x5C, bytes[end] >= 0x20 { end += 1 }
+            return end
+        }
     }
 
     private mutating func escape() -> Unicode.Scalar? {

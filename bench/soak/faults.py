@@ -64,6 +64,9 @@ def second_instance(site, dice):
     site.second.node = site.refold.node
     site.second.start()
     def end():
+        code = site.second.died()
+        if code is not None and code < 0:
+            site.violate(f"the second instance ended by itself with {code}: {site.second.process.tail(600)}")
         site.second.kill()
         site.forget_sessions_of_second()
     return Fault("second_instance", {"refold"}, dice.uniform(4, 10), end)
