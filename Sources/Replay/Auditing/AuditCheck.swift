@@ -216,9 +216,9 @@ public struct AuditCheck {
         else { throw malformed("is no proof") }
         var hashes: [TreeHash] = []
         for item in texts {
-            guard let text = item.string, let data = Data(base64Encoded: text), let hash = TreeHash(data), hash.base64 == text else {
-                throw malformed("holds what is no hash")
-            }
+            guard let text = item.string, let data = Data(base64Encoded: text), let hash = TreeHash(data),
+                hash.base64 == text
+            else { throw malformed("holds what is no hash") }
             hashes.append(hash)
         }
         guard let text = try take("checkpoint")?.string else { throw malformed("is no checkpoint") }
