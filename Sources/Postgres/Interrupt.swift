@@ -39,11 +39,6 @@ public final class Interrupt: Sendable {
         _ = write(writing, &byte, 1)
     }
 
-    var isSignalled: Bool {
-        var ready = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        return poll(&ready, 1, 0) > 0
-    }
-
     public func reset() {
         isRaised.store(false, ordering: .releasing)
         var bytes = [UInt8](repeating: 0, count: 64)

@@ -67,9 +67,9 @@ public final class PrivateMosquitto: Sendable {
         process = try ChildProcess(
             name: "mosquitto", arguments: [program, "-c", folder + "/mosquitto.conf"], user: runAs?.name,
             output: folder + "/mosquitto.log", onExit: onExit)
-        let deadline = Date().addingTimeInterval(10)
+        let deadline = ContinuousClock.now + .seconds(10)
         while Self.isFree(port) {
-            guard process.isRunning, Date() < deadline else {
+            guard process.isRunning, ContinuousClock.now < deadline else {
                 process.stop(timeoutSeconds: 1)
                 throw ServiceError("the private Mosquitto does not start; its words are in \(folder)/mosquitto.log")
             }

@@ -68,9 +68,9 @@ public final class PrivatePostgres: Sendable {
                 ],
                 user: runAs?.name, output: output, deathSignal: "INT", onExit: onExit)
         }
-        let deadline = Date().addingTimeInterval(30)
+        let deadline = ContinuousClock.now + .seconds(30)
         while !Self.answers(bin, socket) {
-            if Date() > deadline {
+            if ContinuousClock.now > deadline {
                 throw ServiceError("the private PostgreSQL does not answer; its words are in \(output)")
             }
             usleep(50_000)
@@ -85,10 +85,10 @@ public final class PrivatePostgres: Sendable {
 
     /// A daemon that was killed leaves servers that are still on their way out.
     static func waitForPredecessor(pidFile: String, unless isUsable: () -> Bool = { false }) {
-        let deadline = Date().addingTimeInterval(15)
+        let deadline = ContinuousClock.now + .seconds(15)
         while let text = try? String(contentsOfFile: pidFile, encoding: .utf8),
             let pid = pid_t(text.prefix { $0.isNumber }), kill(pid, 0) == 0 || errno == EPERM, !isUsable(),
-            Date() < deadline
+            ContinuousClock.now < deadline
         {
             usleep(50_000)
         }

@@ -145,6 +145,28 @@ import Testing
         #expect(try verify().damages.isEmpty)
     }
 
+    /// Nothing was received for longer than the clock was ahead: no era begins, and yet nothing bears a time to come.
+    @Test func whatAClockStampedThatIsGivenUpIsLowered() throws {
+        let log = try open()
+        try log.add("a", at: log.now())
+        clock.step(seconds: 400)
+        _ = log.now()
+        clock.advance(seconds: 601)
+        try log.add("b", at: log.now())
+        clock.step(seconds: -400)
+        _ = log.now()
+        clock.advance(seconds: 700)
+        let ahead = log.now()
+        #expect(ahead > clock.now())
+        try log.add("c", at: ahead)
+        try log.add("d", at: ahead)
+        let entries = try entries(log)
+        #expect(entries.allSatisfy { $0.at <= clock.now() } && entries.last?.at == clock.now())
+        #expect(entries.contains { $0.step?.adopted == true && $0.step?.era == nil && $0.step!.stepMicroseconds < 0 })
+        #expect(zip(entries, entries.dropFirst()).allSatisfy { $0.at <= $1.at })
+        log.close()
+    }
+
     private func verify() throws -> VerifyReport {
         var settings = LogVerifier.Options()
         settings.deep = true

@@ -116,7 +116,7 @@ final class CommitLoop: LogWork, @unchecked Sendable {
     /// In the file; nil: nothing yet.
     private var keptOffset: Int64?
     private var clockPlan = GuardedClock.Plan()
-    /// Batches that were on their way when an era began were stamped by the clock before it.
+    /// Batches that were on their way when the clock was set back were stamped by it as it was before.
     private var lateUntilSteady = Int64.min
     private static let lateMicros: Int64 = 60_000_000
     private var lastTime: Timestamp
@@ -190,12 +190,9 @@ final class CommitLoop: LogWork, @unchecked Sendable {
         encoder.begin(at: end)
         var floor = lastTime
         clockPlan = clock.plan(behind: floor)
-        var ceiling = clock.steadyMicroseconds() < lateUntilSteady ? clock.now() : nil
-        if let era = clockPlan.era {
-            // The notices belong to the era before: they say that its clock was wrong.
-            clockPlan.records.removeAll { $0.event.era != true }
-            (floor, ceiling) = (era, era)
-        }
+        if let era = clockPlan.era { floor = era }
+        let isLate = clock.steadyMicroseconds() < lateUntilSteady
+        let ceiling = clockPlan.ceiling ?? (isLate ? clock.now() : nil)
         if !clockPlan.records.isEmpty {
             var batch = RecordBatch()
             for (time, event) in clockPlan.records {
@@ -217,7 +214,7 @@ final class CommitLoop: LogWork, @unchecked Sendable {
     private func publish(syncSeconds: Double) {
         end = encoder.end
         lastTime = encoder.lastTime ?? lastTime
-        if clockPlan.era != nil { lateUntilSteady = clock.steadyMicroseconds() + Self.lateMicros }
+        if clockPlan.stepsBack { lateUntilSteady = clock.steadyMicroseconds() + Self.lateMicros }
         durableFile.count = end.rawValue
         // Whoever reads the clock before and after it folds the log, and takes the earlier time, never has a later time
         // than its state: a step back counts before its event is visible, a step forward behind it.

@@ -52,7 +52,9 @@ public final class GuardedClock: LogClock {
         /// Received-at goes back to this: the group begins an era, and a segment.
         package var era: Timestamp?
         fileprivate var noticeCount = 0
-        package var stepsBack = false
+        /// The clock is set back: what it has stamped later than this is lowered to it.
+        package var ceiling: Timestamp?
+        package var stepsBack: Bool { ceiling != nil }
 
         package init() {}
     }
@@ -175,9 +177,13 @@ public final class GuardedClock: LogClock {
                 event.era = true
                 if !LogFaults.isPlanted(.receivedAtPinned) { plan.era = after }
             }
+            if step.offset < state.offset {
+                // Notices bear times of the clock that is given up.
+                plan.records = []
+                plan.ceiling = after
+            }
             plan.records.append((after, event))
             plan.offset = step.offset
-            plan.stepsBack = step.offset < state.offset
             return plan
         }
     }

@@ -44,14 +44,14 @@ final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
         if let era { scratch.beginEra(at: era) }
         if plan.stepsBack { clock.settle(plan) }
         if plan.records.contains(where: { $0.event.adopted == true }) { steppedAt = durableCount }
-        for (time, event) in plan.records where era == nil || event.adopted == true {
+        for (time, event) in plan.records {
             var step = RecordBatch()
             step.append(
                 kind: .system, schema: LogSchema.clockStepped.rawValue, receivedAt: time, json: event.json)
             try add(&step)
         }
         // Stamped by the clock before it.
-        if let era { _ = batch.raiseTimes(to: Timestamp(microseconds: 0), ceiling: era) }
+        if let ceiling = plan.ceiling { _ = batch.raiseTimes(to: Timestamp(microseconds: 0), ceiling: ceiling) }
         let positions = try add(&batch)
         if !plan.stepsBack { clock.settle(plan) }
         return positions
