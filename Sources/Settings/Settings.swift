@@ -185,7 +185,8 @@ public struct Settings: Sendable {
             return nil
         }
         var broker = Broker(
-            name: name, address: address, clientID: optional("client_id"), username: address.username ?? optional("username"),
+            name: name, address: address, clientID: optional("client_id"),
+            username: address.username ?? optional("username"),
             password: address.password ?? optional("password"), caFile: optional("ca_file"),
             certFile: optional("cert_file"),
             keyFile: optional("key_file"), verify: SettingsSource.parseBool(text("verify")) ?? true,

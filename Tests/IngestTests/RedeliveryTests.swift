@@ -3,7 +3,7 @@ import Foundation
 import Testing
 @testable import Ingest
 
-/// Which redeliveries are suppressed. Each case is a trace of one session; the right value is how many messages stand in
+/// Which redeliveries are suppressed. Each case is a trace of one session; the right value is how many messages are in
 /// the log at the end. A message too many is allowed where nothing proves the redelivery; one too few never is.
 @Suite struct RedeliveryTests {
     struct Case: CustomTestStringConvertible, Sendable {

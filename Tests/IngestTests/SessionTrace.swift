@@ -59,7 +59,9 @@ final class SessionTrace {
     }
 
     /// QoS 1 messages of one device, one batch.
-    func receive(_ ids: some Sequence<Int>, _ payload: (Int) -> String = { _ in "{}" }, duplicate: Bool = false) throws {
+    func receive(
+        _ ids: some Sequence<Int>, _ payload: (Int) -> String = { _ in "{}" }, duplicate: Bool = false
+    ) throws {
         var batch = RecordBatch(), outgoing = RecordBatch()
         for id in ids {
             var flags = RecordFlags(qos: 1)

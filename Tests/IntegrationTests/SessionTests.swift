@@ -2,8 +2,8 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Whose session it is, and what is in it, with the real daemon and a real Mosquitto: ways to lose acknowledged messages
-/// that public reports have found. Each test is named for its report.
+/// Whose session it is, and what is in it, with the real daemon and a real Mosquitto: ways to lose acknowledged
+/// messages that public reports have found. Each test is named for its report.
 @Suite(.serialized) struct SessionTests {
     private func heartbeats(in world: World) throws -> Int {
         try world.log().filter { $0.key.contains("/heartbeat ") }.reduce(0) { $0 + $1.value }
@@ -123,7 +123,9 @@ import Testing
         try world.startDaemon(shared)
         try await world.untilSubscribed()
         let other = try Second(beside: world, shared)
-        #expect(await eventually(within: 30) { other.status?.reasons.contains { $0.contains("--adopt-session") } == true })
+        #expect(await eventually(within: 30) {
+            other.status?.reasons.contains { $0.contains("--adopt-session") } == true
+        })
         try await reconnected(world)
         try await publish(100, to: world) { "{\"seq\":\($0)}" }
         try await world.untilQuiet()

@@ -57,7 +57,8 @@ final class World {
     /// - Parameter shell: a shell command that executes `"$0" "$@"`, with other limits or output than a test's.
     func startDaemon(_ more: [String] = [], shell: String? = nil) throws {
         let wrapper = shell.map { ["/bin/sh", "-c", $0] } ?? []
-        daemon = try ChildProcess(wrapper + commandPrefix + [Self.program] + runArguments + more, log: folder + "/daemon.log")
+        daemon = try ChildProcess(
+            wrapper + commandPrefix + [Self.program] + runArguments + more, log: folder + "/daemon.log")
     }
 
     /// A sample of `/metrics` without labels; nil while there is none.

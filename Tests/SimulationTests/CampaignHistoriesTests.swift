@@ -8,17 +8,32 @@ struct CampaignHistoriesTests {
         CampaignWorld(CampaignWorldOptions(seed: seed, plant: plant)).run()
     }
 
-    /// On all cores; the first violation by seed.
     @Test func tenThousandHistoriesHold() async {
         let isSoaking = ProcessInfo.processInfo.environment["REFOLD_SOAK"] != nil
         let last: UInt64 = isSoaking ? 200_000 : 10_000
+        let seen = await histories(through: last, setsClock: false)
+        #expect(seen.histories == Int(last))
+        // The worlds are as bad as they are meant to be.
+        #expect(seen.restarts > 1_000 && seen.failedAppends > 1_000 && seen.races > 10_000 && seen.refolds > 10_000)
+        #expect(seen.completed > 1_000 && seen.aborted > 1_000)
+    }
+
+    @Test func aThousandHistoriesHoldUnderAClockThatIsSet() async {
+        let seen = await histories(through: 1_000, setsClock: true)
+        #expect(seen.histories == 1_000 && seen.clockSteps > 500)
+    }
+
+    /// On all cores; violations by seed.
+    private func histories(through last: UInt64, setsClock: Bool) async -> CampaignSummary {
         let workers = UInt64(ProcessInfo.processInfo.activeProcessorCount)
-        let seen = await withTaskGroup(of: CampaignSummary.self) { group in
+        return await withTaskGroup(of: CampaignSummary.self) { group in
             for worker in 0..<workers {
                 group.addTask {
                     var sum = CampaignSummary()
                     for seed in stride(from: 1 + worker, through: last, by: Int(workers)) {
-                        let verdict = CampaignWorld(CampaignWorldOptions(seed: seed)).run()
+                        var options = CampaignWorldOptions(seed: seed)
+                        options.setsClock = setsClock
+                        let verdict = CampaignWorld(options).run()
                         sum = sum + verdict.summary
                         #expect(verdict.violation == nil, "refold-sim campaigns --seed \(seed)")
                     }
@@ -27,10 +42,6 @@ struct CampaignHistoriesTests {
             }
             return await group.reduce(CampaignSummary(), +)
         }
-        #expect(seen.histories == Int(last))
-        // The worlds are as bad as they are meant to be.
-        #expect(seen.restarts > 1_000 && seen.failedAppends > 1_000 && seen.races > 10_000 && seen.refolds > 10_000)
-        #expect(seen.completed > 1_000 && seen.aborted > 1_000)
     }
 
     @Test func aSeedIsAHistory() {

@@ -161,8 +161,8 @@ private struct DeliveryWalk {
         }
         switch schema {
         case .connecting:
-            // The connection before ended while the broker redelivered. What it sent behind that was never read, and may
-            // be new under ids that began again.
+            // The connection before ended while the broker redelivered. What the broker sent behind that was never read
+            // and may be new, under ids that began again.
             if isResuming { resumed() }
             if hasUnansweredAttempt, !IngestFaults.isPlanted(.ignoresUnansweredAttempts) { forget() }
             hasUnansweredAttempt = true

@@ -19,8 +19,8 @@ package struct SessionKeeper {
     private let broker: String
     private let clientID: String
     private let history: (any LogSource)?
-    /// A session unknown to the log is ours: an operator said so, or nobody else has this client id. (A first connection
-    /// that ended before its CONNACK was recorded leaves such a session.)
+    /// A session unknown to the log is ours: an operator said so, or nobody else has this client id. A first connection
+    /// that ended before its CONNACK was recorded leaves such a session.
     private let adopts: Bool
     private let limits: PacketIDLimits
     private let hasher = SHA256()

@@ -26,12 +26,15 @@ public enum CampaignPlant: String, Sendable, CaseIterable {
 public struct CampaignWorldOptions: Sendable {
     public var seed: UInt64
     public var plant: CampaignPlant?
+    /// In half of the worlds the wall clock is set forward and back.
+    public var setsClock = false
     /// Keeps a line for every event.
     public var isRecording = false
 
     public init(seed: UInt64, plant: CampaignPlant? = nil) {
         self.seed = seed
         self.plant = plant
+        setsClock = [.wallTimers, .unmovedTimers, .pinnedTime].contains(plant)
     }
 }
 
@@ -63,7 +66,7 @@ struct CampaignScenario {
     /// How long a step must stay before it is believed.
     var clockHold = 30.0
 
-    init(_ random: inout SeededRandom) {
+    init(_ random: inout SeededRandom, setsClock: Bool) {
         // Near the nights in which Europe's clocks change, and elsewhere.
         let days = [1_774_720_800, 1_792_872_000, 1_767_225_600, 1_782_900_000]
         begin = Timestamp(microseconds: Int64(random.pick(days) + random.below(36_000)) * 1_000_000)
@@ -88,7 +91,7 @@ struct CampaignScenario {
         brokerAway = spans(2, 900)
         diskFull = spans(1, 300)
         stops = spans(3, 200)
-        guard random.chance(0.5) else { return }
+        guard random.chance(0.5), setsClock else { return }
         clockHold = random.pick([5, 30, 300])
         for _ in 0..<(1 + random.below(4)) {
             let size = random.pick([2, 30, 200, 400, 7_300, 86_400, 259_200] as [Double])

@@ -112,7 +112,7 @@ public final class CampaignWorld {
     public init(_ options: CampaignWorldOptions) {
         self.options = options
         random = SeededRandom(seed: options.seed)
-        scenario = CampaignScenario(&random)
+        scenario = CampaignScenario(&random, setsClock: options.setsClock)
         beginning = scenario.begin
         clock = CampaignClock(beginning)
         var rules = GuardedClock.Rules()

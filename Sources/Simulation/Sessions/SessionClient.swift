@@ -28,7 +28,8 @@ final class SessionClient {
     init(_ role: Role, _ clientID: String, log: ScratchLog, gate: GateSettings, limits: PacketIDLimits) {
         (self.role, self.clientID, self.log) = (role, clientID, log)
         self.gate = Gate(gate)
-        keeper = SessionKeeper(broker: Self.broker, clientID: clientID, history: log, adopts: role != .intruder, limits: limits)
+        keeper = SessionKeeper(
+            broker: Self.broker, clientID: clientID, history: log, adopts: role != .intruder, limits: limits)
     }
 
     func append(_ schema: BrokerEvent.Schema, _ event: BrokerEvent, at time: Timestamp) throws {

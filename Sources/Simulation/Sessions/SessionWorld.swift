@@ -283,8 +283,11 @@ public final class SessionWorld {
         while try reader.read(into: block, atLeast: 1 << 16) {
             try block.forEach { record, position throws in
                 guard position >= readTo else { return }
-                note { "log \(position): \(record.kind.name) \(record.topicString.suffix(30)) id \(record.packetID) "
-                    + "\(SessionFleet.number(of: record).map { "message \($0)" } ?? String(decoding: record.payload, as: UTF8.self))" }
+                note {
+                    let text = SessionFleet.number(of: record).map { "message \($0)" }
+                    return "log \(position): \(record.topicString) id \(record.packetID) "
+                        + (text ?? String(decoding: record.payload, as: UTF8.self))
+                }
                 guard record.kind != .rejection else { throw Violation("a device within its rate was limited") }
                 guard let number = SessionFleet.number(of: record) else { return }
                 recorded[number, default: 0] += 1
