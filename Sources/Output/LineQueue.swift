@@ -57,6 +57,8 @@ public struct LineQueue: Sendable {
     /// Dropped lines that no notice reports yet.
     private var unreported: UInt64 = 0
     private var notices = 0
+    /// Part of a line was written and the rest dropped: the next line begins behind a newline.
+    private var owesNewline = false
     public private(set) var statistics = Statistics()
 
     public init(_ limits: Limits = Limits(), makeNotice: @escaping @Sendable (UInt64) -> [UInt8]) {
@@ -80,13 +82,18 @@ public struct LineQueue: Sendable {
     /// The bytes to write next; nil when there are none.
     public mutating func next() -> ArraySlice<UInt8>? {
         if isEmpty, statistics.lastErrorCode == nil { addNotice() }
-        return isEmpty ? nil : lines[head].bytes[offset...]
+        guard !isEmpty else { return nil }
+        return owesNewline && offset == 0 ? [0x0A] : lines[head].bytes[offset...]
     }
 
     /// The output took `count` bytes of those that `next` returned.
     public mutating func wrote(_ count: Int) {
-        guard !isEmpty else { return }
+        guard !isEmpty, count > 0 || lines[head].bytes.isEmpty else { return }
         statistics.lastErrorCode = nil
+        if owesNewline, offset == 0 {
+            owesNewline = false
+            return
+        }
         offset += count
         guard offset >= lines[head].bytes.count else { return }
         if lines[head].reports == 0 {
@@ -108,6 +115,7 @@ public struct LineQueue: Sendable {
             // No reader, no such descriptor, a dead terminal: this line cannot be written any more.
             statistics.lastErrorCode = code
             guard !isEmpty else { return .goOn }
+            if offset > 0 { owesNewline = true }
             if lines[head].reports == 0 {
                 statistics.waiting -= 1
                 drop(1)

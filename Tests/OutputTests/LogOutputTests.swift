@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import Testing
 
 @testable import Output
@@ -10,6 +11,9 @@ import Testing
         var ends: [Int32] = [-1, -1]
         try #require(pipe(&ends) == 0)
         defer { for end in ends { close(end) } }
+        _ = fcntl(ends[1], F_SETFL, O_NONBLOCK)
+        while Glibc.write(ends[1], "\n", 1) > 0 {}
+        _ = fcntl(ends[1], F_SETFL, 0)
         let output = LogOutput(ends[1], limits: .init(lines: 100, bytes: 10_000))
         let line = [UInt8](repeating: 0x61, count: 99) + [0x0A]
         let start = ContinuousClock.now

@@ -18,9 +18,9 @@ struct CampaignHistoriesTests {
         #expect(seen.completed > 1_000 && seen.aborted > 1_000)
     }
 
-    @Test func aThousandHistoriesHoldUnderAClockThatIsSet() async {
-        let seen = await histories(through: 1_000, setsClock: true)
-        #expect(seen.histories == 1_000 && seen.clockSteps > 500)
+    @Test func historiesHoldUnderAClockThatIsSet() async {
+        let seen = await histories(through: 500, setsClock: true)
+        #expect(seen.histories == 500 && seen.clockSteps > 250)
     }
 
     /// On all cores; violations by seed.

@@ -15,6 +15,8 @@ public struct DiskForecast: Sendable {
 
     /// - Parameter seconds: of a clock that nobody sets.
     public mutating func add(freeBytes: UInt64, at seconds: Double) {
+        // Much space has come back: what was taken before says nothing of the rate now.
+        if let last = samples.last, Double(freeBytes) > last.free * 1.5 { samples.removeAll() }
         samples.append((seconds, Double(freeBytes)))
         samples.removeAll { seconds - $0.at > Self.windowSeconds }
     }

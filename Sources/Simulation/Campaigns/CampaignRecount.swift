@@ -277,10 +277,8 @@ struct CampaignRecount {
         }
         var closes = campaign.plan.timeouts.campaignSeconds
         if campaign.plan.completion.share < 1 { closes = min(closes, campaign.plan.completion.seconds) }
-        // Times are rounded to a microsecond. Of what came between a decision and its record the decision knew nothing.
-        guard device.since != now, seconds(device.since, now) < limit - 0.001,
-            seconds(startedAt, now) < closes - 0.001
-        else { return }
+        // Times are rounded to a microsecond.
+        guard seconds(device.since, now) < limit - 0.001, seconds(startedAt, now) < closes - 0.001 else { return }
         violation("\(name) is \(event.status) after \(seconds(device.since, now)) s of \(limit)")
     }
 

@@ -17,8 +17,6 @@ public enum CampaignPlant: String, Sendable, CaseIterable {
     case sharesDevices = "shares-devices"
     /// Timers run on the wall clock.
     case wallTimers = "timers-on-wall-clock"
-    /// Timers stay where they are when the log's time steps.
-    case unmovedTimers = "timers-not-moved"
     /// Received-at stays where a clock was that was ahead.
     case pinnedTime = "received-at-pinned"
 }
@@ -34,7 +32,7 @@ public struct CampaignWorldOptions: Sendable {
     public init(seed: UInt64, plant: CampaignPlant? = nil) {
         self.seed = seed
         self.plant = plant
-        setsClock = [.wallTimers, .unmovedTimers, .pinnedTime].contains(plant)
+        setsClock = [.wallTimers, .pinnedTime].contains(plant)
     }
 }
 

@@ -304,8 +304,6 @@ public final class CampaignWorld {
                 record.kind == .message && record.topicString.hasSuffix("ota/status")
                     && (record.receivedAt.microseconds / 1_000) % 20 == 0
             }
-        case .unmovedTimers:
-            log.scratch.hides = { $0.topicString == LogSchema.clockStepped.rawValue }
         case .pinnedTime: log.isPinned = true
         case .losesCommands: carrier.loses = { [unowned self] in random.chance(0.05) }
         case .staleSnapshot, .sleeps, .sharesDevices, .wallTimers, nil: break
