@@ -239,6 +239,20 @@ final class World {
         return counts
     }
 
+    /// Whether a connection ended between its CONNECT and the end of redelivery.
+    func hasUnfinishedResume() throws -> Bool {
+        var isOpen = false
+        for line in try run(["log", "cat", "--data", data, "--kind", "connection", "--json"]).out.split(separator: "\n") {
+            if line.contains("broker.connecting/1") {
+                if isOpen { return true }
+                isOpen = true
+            } else if line.contains("broker.subscribed/1") || line.contains("broker.session_resumed/1") {
+                isOpen = false
+            }
+        }
+        return false
+    }
+
     /// The log's events as NDJSON in a file; from `from` on, also those that only the archive has.
     @discardableResult
     func writeEvents(from: Int? = nil) throws -> String {

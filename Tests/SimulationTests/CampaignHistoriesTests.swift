@@ -19,8 +19,8 @@ struct CampaignHistoriesTests {
     }
 
     @Test func historiesHoldUnderAClockThatIsSet() async {
-        let seen = await histories(through: 500, setsClock: true)
-        #expect(seen.histories == 500 && seen.clockSteps > 250)
+        let seen = await histories(through: 1_000, setsClock: true)
+        #expect(seen.histories == 1_000 && seen.clockSteps > 500)
     }
 
     /// On all cores; violations by seed.

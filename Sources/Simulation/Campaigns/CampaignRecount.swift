@@ -277,8 +277,10 @@ struct CampaignRecount {
         }
         var closes = campaign.plan.timeouts.campaignSeconds
         if campaign.plan.completion.share < 1 { closes = min(closes, campaign.plan.completion.seconds) }
-        // Times are rounded to a microsecond.
-        guard seconds(device.since, now) < limit - 0.001, seconds(startedAt, now) < closes - 0.001 else { return }
+        // Times are rounded to a microsecond. A decision knows nothing of what came between it and its record.
+        guard device.since != now, seconds(device.since, now) < limit - 0.001,
+            seconds(startedAt, now) < closes - 0.001
+        else { return }
         violation("\(name) is \(event.status) after \(seconds(device.since, now)) s of \(limit)")
     }
 
