@@ -24,7 +24,8 @@ public struct Health: Sendable, Equatable {
             !facts.database.isConnected || facts.database.isRefused || facts.database.isReadOnly
         facts.projections.forEach { add($0, isDatabaseAway: isDatabaseAway) }
         if facts.rowsDiffering > 0 {
-            add(.tablesDiffer, text: "\(facts.rowsDiffering) rows of the tables are not what the log gives")
+            add(.tablesDiffer, text: "\(facts.rowsDiffering) rows of the tables are not what the log gives: "
+                + "refold replay verify shows them")
         }
         add(facts.log)
         add(facts.process)
