@@ -242,7 +242,8 @@ final class World {
     /// Whether a connection ended between its CONNECT and the end of redelivery.
     func hasUnfinishedResume() throws -> Bool {
         var isOpen = false
-        for line in try run(["log", "cat", "--data", data, "--kind", "connection", "--json"]).out.split(separator: "\n") {
+        let events = try run(["log", "cat", "--data", data, "--kind", "connection", "--json"]).out
+        for line in events.split(separator: "\n") {
             if line.contains("broker.connecting/1") {
                 if isOpen { return true }
                 isOpen = true
