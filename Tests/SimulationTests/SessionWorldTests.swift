@@ -25,9 +25,10 @@ import Testing
         }
     }
 
-    /// Each planted bug is found within 600 worlds, and the world in which it is found holds without it. Attempts that go
-    /// unanswered while a broker loses its state are rarer than that: `RedeliveryTests` has their traces.
-    @Test(arguments: SessionPlant.allCases.filter { $0 != .ignoresUnansweredAttempts }) func everyPlantedBugIsFound(_ plant: SessionPlant) {
+    /// Each planted bug is found within 600 worlds, and the world in which it is found holds without it. Attempts that
+    /// go unanswered while a broker loses its state are rarer: `RedeliveryTests` has their traces.
+    @Test(arguments: SessionPlant.allCases.filter { $0 != .ignoresUnansweredAttempts })
+    func everyPlantedBugIsFound(_ plant: SessionPlant) {
         for seed in 1...600 as ClosedRange<UInt64> {
             var options = SessionWorldOptions(seed: seed, plant: plant)
             guard SessionWorld(options).run().violation != nil else { continue }
