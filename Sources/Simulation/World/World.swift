@@ -175,7 +175,7 @@ public final class World {
             mendClock()
             clock.set(by: by)
             note { "the clock was set by \(by) µs" }
-        } else {
+        } else if clockErrsUntil == nil {  // two errors in a row could be longer than the clock is held
             clock.err(by: by)
             clockErrsUntil = clock.steadyMicroseconds() + Int64(1 + random.below(100_000))
             note { "the clock is wrong by \(by) µs" }
