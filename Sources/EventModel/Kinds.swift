@@ -76,6 +76,8 @@ public struct RecordFlags: OptionSet, Hashable, Sendable {
     public static let duplicate = RecordFlags(rawValue: 1 << 3)
     /// The payload was cut: `RecordView.originalPayloadLength` is what arrived.
     public static let truncated = RecordFlags(rawValue: 1 << 4)
+    /// It came over the session of an earlier client id, which is being emptied (`broker.draining/1`).
+    public static let drained = RecordFlags(rawValue: 1 << 5)
 
     @inlinable public var qos: UInt8 { rawValue & 0b11 }
 }

@@ -14,7 +14,7 @@ extension BrokerConnection {
         let connack = session.connack, isPresent = connack?.sessionPresent ?? false
         let standing: SessionKeeper.Standing, unseen: Bool
         do {
-            (standing, unseen) = try keeper.connected(sessionPresent: isPresent)
+            (standing, unseen) = try keeper.connected(sessionPresent: isPresent, isV5: session.isV5)
         } catch {
             return .lost(reason: "cannot read the log back: \(error)", code: nil)
         }

@@ -146,7 +146,8 @@ final class BrokerConnection: @unchecked Sendable {
     private func run() {
         while !isStopping {
             let session = MQTTSession(
-                settings, gate: gate.settings, isV5: usesV5, clock: { [log] in log.now() }, inbox: takeInbox())
+                settings, gate: gate.settings, isV5: usesV5, clock: { [log] in log.now() }, inbox: takeInbox(),
+                isDraining: drain != nil)
             guard let session else {
                 say(.error, "cannot create an MQTT client: out of memory or descriptors; trying again")
                 wait(milliseconds: 1_000)

@@ -47,6 +47,7 @@ final class MQTTSession {
     /// What a debug line of the library begins with when it tells of a PUBLISH; the DUP digit follows.
     private let publishLine: [UInt8]
     let isV5: Bool
+    private let isDraining: Bool
     /// The log's time.
     private let clock: @Sendable () -> Timestamp
 
@@ -94,15 +95,18 @@ final class MQTTSession {
         var sessionExpirySeconds: UInt32?
     }
 
-    /// - Parameter endsSession: the session of this client id ends with the connection.
+    /// - Parameters:
+    ///   - isDraining: the session is that of an earlier client id, and its messages are marked so.
+    ///   - endsSession: the session of this client id ends with the connection.
     init?(
         _ settings: BrokerSettings, gate: GateSettings, isV5: Bool, clock: @escaping @Sendable () -> Timestamp,
-        inbox: consuming RecordBatch, endsSession: Bool = false
+        inbox: consuming RecordBatch, isDraining: Bool = false, endsSession: Bool = false
     ) {
         guard let handle = mosquitto_new(settings.clientID, endsSession, nil) else { return nil }
         client = handle
         self.settings = settings
         self.isV5 = isV5
+        self.isDraining = isDraining
         self.clock = clock
         self.inbox = inbox
         payloadBytesMax = gate.payloadBytesMax
@@ -365,6 +369,7 @@ final class MQTTSession {
         var flags = RecordFlags(qos: UInt8(message.qos))
         if message.retain { flags.insert(.retained) }
         if length > payloadBytesMax { flags.insert(.truncated) }
+        if isDraining { flags.insert(.drained) }
         if watched != nil, watch(message) { flags.insert(.duplicate) }
         encodeProperties(list, into: &properties)
         if !hasClaims {

@@ -52,8 +52,13 @@ extension BrokerConnection {
     func greetOldSession(_ session: MQTTSession, _ drain: SessionDrain) -> Ending? {
         status.withLock { $0.state = .connected }
         let isPresent = session.connack?.sessionPresent ?? false
+        var event = BrokerEvent(clientID: drain.clientID), isLost = false
         do {
-            _ = try keeper.connected(sessionPresent: isPresent)
+            let (standing, unseen) = try keeper.connected(sessionPresent: isPresent, isV5: session.isV5)
+            isLost = standing == .lost
+            event.sessionPresent = isPresent
+            if unseen { event.unseenAttempt = true }
+            write(.draining, event, to: session)
             if let history, !isHistoryRead {
                 isHistoryRead = true
                 credit(try SessionHistory.read(from: history, broker: settings.name, clientID: settings.clientID))
@@ -62,12 +67,13 @@ extension BrokerConnection {
             say(.error, "cannot read the log back (\(error)): redelivered messages are recorded again")
         }
         guard !isPresent else { return nil }
-        let reason = "the broker no longer has the session of our earlier client id `\(drain.clientID)`"
-        var event = BrokerEvent(clientID: drain.clientID)
-        event.reason = reason
-        write(.sessionLost, event, to: session)
+        event = BrokerEvent(clientID: drain.clientID)
+        event.reason = "the broker no longer has the session of our earlier client id `\(drain.clientID)`"
+        if isLost {
+            write(.sessionLost, event, to: session)
+            parent?.noteLost(event.reason ?? "")
+        }
         write(.sessionDrained, event, to: session)
-        parent?.noteLost(reason)
         if let ending = commit(session) { return ending }
         session.sendDisconnect()
         drain.noteFinished()

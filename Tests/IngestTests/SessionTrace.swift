@@ -28,9 +28,9 @@ final class SessionTrace {
         keeper.wentUnanswered()
     }
 
-    func connect(present: Bool) throws {
+    func connect(present: Bool, isV5: Bool = true) throws {
         if let event = keeper.willConnect() { try append(.connecting, event) }
-        let (standing, unseen) = try keeper.connected(sessionPresent: present)
+        let (standing, unseen) = try keeper.connected(sessionPresent: present, isV5: isV5)
         standings.append(standing)
         guard standing != .unknown else { return }
         var event = BrokerEvent(clientID: clientID)

@@ -13,8 +13,9 @@ import FoundationEssentials
 ///   and the broker has not resumed the session since without delivering it again.
 /// - The broker is still redelivering: no new message and no SUBACK has come since the CONNACK, and fewer than
 ///   `redeliveriesMax` messages. Brokers redeliver first (MQTT 5.0, 4.4), so what comes later is new.
-/// - The broker keeps packet ids over connections: it says that it is Mosquitto, or the first message does not have
-///   the id 1. RabbitMQ and NATS deliver again under new ids and count from 1 in each connection.
+/// - The broker keeps packet ids over connections: it says that it is Mosquitto, or it speaks MQTT 5.0 and the first
+///   message does not have the id 1. RabbitMQ counts ids anew in each connection. NATS, which speaks 3.1.1 only, does
+///   so whenever nothing is pending, and gives pending messages other ids after a kill.
 /// - No attempt to connect went unanswered since: a connection that recorded nothing may have been sent new messages.
 ///   For the same reason a resumed connection that ended before its SUBACK leaves only what it delivered itself.
 ///
@@ -26,16 +27,17 @@ struct RedeliveryFilter: Sendable {
     private let limits: PacketIDLimits
     /// Recorded deliveries that can be unacknowledged, by packet id.
     private var deliveries: [UInt16: Digest]
-    private let keepsPacketIDs: Bool
-    private(set) var isOpen = true
+    private(set) var isOpen: Bool
+    private let isMosquitto: Bool
     private var isFirst = true
     private var redeliveries = 0
 
     var count: Int { deliveries.count }
 
     /// Reads the deliveries of the session `clientID` at `broker` back. Blocks on disk reads.
+    /// - Parameter isV5: the connection that redelivers speaks MQTT 5.0.
     static func refill(
-        from log: any LogSource, broker: String, clientID: String, limits: PacketIDLimits
+        from log: any LogSource, broker: String, clientID: String, isV5: Bool, limits: PacketIDLimits
     ) throws -> RedeliveryFilter {
         var walk = DeliveryWalk(clientID: clientID, limits: limits)
         try LogTail.scan(
@@ -43,14 +45,15 @@ struct RedeliveryFilter: Sendable {
             isEnough: { walk.isEnough }
         ) { try walk.note($0) }
         return RedeliveryFilter(
-            limits: limits, deliveries: walk.unacknowledged,
-            keepsPacketIDs: walk.version?.hasPrefix("mosquitto version") ?? false)
+            limits: limits, deliveries: walk.unacknowledged, isV5: isV5,
+            isMosquitto: walk.version?.hasPrefix("mosquitto version") ?? false)
     }
 
-    private init(limits: PacketIDLimits, deliveries: [UInt16: Digest], keepsPacketIDs: Bool) {
+    private init(limits: PacketIDLimits, deliveries: [UInt16: Digest], isV5: Bool, isMosquitto: Bool) {
         self.limits = limits
         self.deliveries = deliveries
-        self.keepsPacketIDs = keepsPacketIDs || IngestFaults.isPlanted(.trustsAnyPacketID)
+        self.isMosquitto = isMosquitto || IngestFaults.isPlanted(.trustsAnyPacketID)
+        isOpen = isV5 || self.isMosquitto
     }
 
     /// What comes from now on is new.
@@ -70,7 +73,7 @@ struct RedeliveryFilter: Sendable {
         guard isOpen, record.flags.qos == 1 else { return false }
         if isFirst {
             isFirst = false
-            if record.packetID == 1, !keepsPacketIDs { close() }
+            if record.packetID == 1, !isMosquitto { close() }
         }
         redeliveries += 1
         if !record.flags.contains(.duplicate) || redeliveries > limits.redeliveriesMax { close() }
@@ -109,8 +112,7 @@ private struct DeliveryWalk {
     private var hasUnansweredAttempt = false
     /// The records are those of another client id of ours.
     private var isOthers = false
-    /// Sessions of earlier client ids that are being emptied beside this one: whose records these are is unknown. A
-    /// restart does not end that, only the event of its end does.
+    /// Sessions of earlier client ids that are being emptied. A restart does not end that, only the event of its end.
     private var draining: Set<String> = []
     private var reusesIDsEarly = false
     private var hasSeenConnection = false
@@ -137,9 +139,12 @@ private struct DeliveryWalk {
         switch record.kind {
         case .message where record.flags.qos == 1:
             // Every redelivery is marked and comes before the first new message.
+            guard isOwn(record) else { return }
             if isResuming, !record.flags.contains(.duplicate) { resumed() }
             deliver(record.packetID, DeliveryKey.digest(of: record, hasher), record.flags.contains(.duplicate))
         case .rejection:
+            // It does not say by which connection its messages came.
+            guard !isOthers, draining.isEmpty else { return }
             for (id, digest) in try DeliveryKey.rejected(record, hasher) { deliver(id, digest, isResuming) }
         case .connection:
             if let (schema, event) = LogTail.event(record) { note(schema, event) }
@@ -167,15 +172,19 @@ private struct DeliveryWalk {
             if hasUnansweredAttempt, !IngestFaults.isPlanted(.ignoresUnansweredAttempts) { forget() }
             hasUnansweredAttempt = true
             isOthers = false
+            draining.remove(clientID)
         case .connected:
-            hasUnansweredAttempt = false
-            hasSeenConnection = true
             isOthers = false
-            if event.sessionPresent == false || event.unseenAttempt == true { forget() }
-            (connectionStart, isResuming) = (total, event.sessionPresent == true)
+            answered(event)
         case .draining:
+            draining.insert(clientID)
+            guard event.sessionPresent == nil else { return answered(event) }
+            if isResuming { resumed() }
             if hasUnansweredAttempt { forget() }
             hasUnansweredAttempt = true
+        case .sessionDrained:
+            draining.remove(clientID)
+            forget()
         case .sessionLost, .sessionAdopted: forget()
         case .subscribed, .sessionResumed: if isResuming { resumed() }
         case .redelivered:
@@ -189,8 +198,21 @@ private struct DeliveryWalk {
         }
     }
 
+    private mutating func answered(_ event: BrokerEvent) {
+        hasUnansweredAttempt = false
+        hasSeenConnection = true
+        if event.sessionPresent == false || event.unseenAttempt == true { forget() }
+        (connectionStart, isResuming) = (total, event.sessionPresent == true)
+    }
+
+    /// Whether it came over the session of `clientID`.
+    private func isOwn(_ record: RecordView) -> Bool {
+        if record.flags.contains(.drained) { return draining.count == 1 && draining.contains(clientID) }
+        return !isOthers && !draining.contains(clientID)
+    }
+
     private mutating func deliver(_ id: UInt16, _ digest: Digest, _ isRedelivery: Bool) {
-        guard !isOthers, draining.isEmpty, id != 0 else { return }
+        guard id != 0 else { return }
         if let last = deliveries[id], last.number >= connectionStart, !isRedelivery,
             total - last.number < limits.deliveriesMax
         {

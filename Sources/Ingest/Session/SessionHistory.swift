@@ -5,15 +5,18 @@ import EventModel
 package struct SessionHistory {
     /// One client id of ours.
     struct Session: Equatable {
-        /// The broker has, or should have, this session.
+        /// The broker may have this session.
         var exists = false
+        /// It was subscribed, so the broker must have it. Where nothing was subscribed a broker need not keep a session
+        /// (RabbitMQ does not), and nothing is lost with it.
+        var isSubscribed = false
         /// The filters last subscribed to and granted.
         var filters: [String]?
     }
 
-    /// By client id.
+    /// By client id; the log's own and earlier ones.
     private(set) var sessions: [String: Session] = [:]
-    /// Client ids whose session the broker has, or should have.
+    /// Client ids whose session the broker may have.
     package var existing: [String] { sessions.filter(\.value.exists).map(\.key) }
     /// The broker's last answer to what it is.
     private(set) var version: String?
@@ -40,7 +43,9 @@ package struct SessionHistory {
             log, broker: broker, restart: { history = SessionHistory() },
             isEnough: { history.sessions[clientID]?.filters != nil }
         ) { history.note($0) }
-        if history.sessions.isEmpty, history.hasMessages { history.sessions[clientID] = Session(exists: true) }
+        if history.sessions.isEmpty, history.hasMessages {
+            history.sessions[clientID] = Session(exists: true, isSubscribed: true)
+        }
         return history
     }
 
@@ -65,8 +70,9 @@ package struct SessionHistory {
         // An attempt is no sign that anything was read.
         if schema != .connecting, schema != .draining { noteRead(at: record.receivedAt) }
         switch schema {
+        case .connected where event.sessionPresent == false: sessions[event.clientID] = Session(exists: true)
         case .connected, .sessionAdopted: sessions[event.clientID, default: Session()].exists = true
-        case .subscribed: sessions[event.clientID] = Session(exists: true, filters: event.filters)
+        case .subscribed: sessions[event.clientID] = Session(exists: true, isSubscribed: true, filters: event.filters)
         case .sessionDrained: sessions[event.clientID] = Session()
         case .identified: version = event.version
         case .sessionLost:

@@ -33,8 +33,12 @@ package struct SessionKeeper {
     private var isAttemptRecorded = false
     /// Since the last CONNACK a CONNECT may have reached the broker that was not answered.
     private var hasUnseenAttempt = false
+    /// The connection speaks MQTT 5.0.
+    private var isV5 = false
     /// The broker may still redeliver.
     private var isResuming = false
+    /// The first SUBACK of a resumed session is awaited: it belongs in the log.
+    private var awaitsRedeliveryEnd = false
     private var filter: RedeliveryFilter?
     /// Packet id of the last QoS 1 arrival of the connection before this one, while the first new message is awaited.
     private var lastPacketID: UInt16?
@@ -61,7 +65,7 @@ package struct SessionKeeper {
             return
         }
         let session = known.sessions[clientID]
-        expectsSession = session?.exists ?? false
+        expectsSession = session?.isSubscribed ?? false
         subscribedFilters = session?.filters
     }
 
@@ -86,7 +90,9 @@ package struct SessionKeeper {
 
     /// - Returns: the standing, and whether an unseen attempt goes into the `connected` event.
     /// - Throws: what reading the log throws.
-    package mutating func connected(sessionPresent: Bool) throws -> (standing: Standing, hadUnseenAttempt: Bool) {
+    package mutating func connected(
+        sessionPresent: Bool, isV5: Bool
+    ) throws -> (standing: Standing, hadUnseenAttempt: Bool) {
         try readHistory()
         let unseen = hasUnseenAttempt
         let takesAny = adopts || IngestFaults.isPlanted(.takesUnknownSessions)
@@ -96,7 +102,9 @@ package struct SessionKeeper {
             return (.unknown, unseen)
         }
         (isAttemptRecorded, hasUnseenAttempt, filter) = (false, false, nil)
+        self.isV5 = isV5
         isResuming = sessionPresent && !unseen
+        awaitsRedeliveryEnd = isResuming
         gapIsPending = sessionPresent && lastPacketID != nil
         defer { expectsSession = true }
         if sessionPresent { return (.resumed, unseen) }
@@ -106,8 +114,7 @@ package struct SessionKeeper {
 
     /// - Parameter lastPacketID: of the last QoS 1 arrival of the connection.
     package mutating func disconnected(lastPacketID: UInt16?) {
-        isResuming = false
-        filter = nil
+        (isResuming, awaitsRedeliveryEnd, filter) = (false, false, nil)
         self.lastPacketID = lastPacketID ?? self.lastPacketID
     }
 
@@ -125,7 +132,8 @@ package struct SessionKeeper {
     ) -> GateTally {
         if hasDuplicates, isResuming, filter == nil, let history {
             do {
-                filter = try RedeliveryFilter.refill(from: history, broker: broker, clientID: clientID, limits: limits)
+                filter = try RedeliveryFilter.refill(
+                    from: history, broker: broker, clientID: clientID, isV5: isV5, limits: limits)
             } catch {
                 // Recording twice loses nothing; stopping would.
                 onUnreadable(error)
@@ -145,11 +153,8 @@ package struct SessionKeeper {
     /// The broker has answered a SUBSCRIBE that was sent behind the CONNECT: it has redelivered all that it held as
     /// unacknowledged. True the first time in a resumed session: then the event belongs in the log.
     package mutating func redeliveryEnded() -> Bool {
-        defer {
-            isResuming = false
-            filter = nil
-        }
-        return isResuming
+        defer { (isResuming, awaitsRedeliveryEnd, filter) = (false, false, nil) }
+        return awaitsRedeliveryEnd
     }
 
     /// Messages that the broker delivered to another client between our last connection and this one. For brokers that

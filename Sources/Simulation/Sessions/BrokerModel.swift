@@ -6,7 +6,8 @@ struct BrokerModel {
         case mosquitto
         /// Counts ids anew in each connection. Loses nothing.
         case rabbitmq
-        /// Redelivers some time after the SUBACK, among new messages; counts from 1 again when nothing is pending.
+        /// Redelivers when ack_wait is over, among new messages or before them; counts from 1 again when nothing is
+        /// pending, and after a kill, from which on pending messages have other ids.
         case nats
     }
 
@@ -125,7 +126,8 @@ struct BrokerModel {
         case .puback(let id):
             guard let index = sessions[name]?.inFlight.firstIndex(where: { $0.id == id && $0.isSent }) else { return }
             let message = sessions[name]!.inFlight.remove(at: index).message
-            if kind == .nats, sessions[name]!.inFlight.isEmpty { sessions[name]!.lastID = 0 }
+            // What a kill left pending has no id until it is sent again.
+            if kind == .nats, sessions[name]!.inFlight.allSatisfy({ $0.id == 0 }) { sessions[name]!.lastID = 0 }
             try acknowledged(message)
         }
         pump(name)
@@ -152,7 +154,10 @@ struct BrokerModel {
                 sessions[name]!.inFlight[index].isSent = false
             }
             if redeliversNow { redeliver(name) }
-        case .nats: for index in sessions[name]!.inFlight.indices { sessions[name]!.inFlight[index].isOwed = true }
+        case .nats:
+            for index in sessions[name]!.inFlight.indices { sessions[name]!.inFlight[index].isOwed = true }
+            // ack_wait ran out while nobody was connected.
+            if redeliversNow { redeliver(name) }
         }
     }
 

@@ -17,6 +17,7 @@ final class SessionClient {
     /// The link, and whether its CONNACK was read.
     var link: Int?
     var isConnected = false
+    private(set) var isResumed = false
     var isSubscribed = false
     var isRefused = false
     var isFrozen = false
@@ -59,20 +60,19 @@ final class SessionClient {
 
     func greet(sessionPresent: Bool, isMosquitto: Bool, at time: Timestamp, steady: Int64) throws {
         let known = try SessionHistory.read(from: log, broker: Self.broker, clientID: clientID)
-        let (standing, unseen) = try keeper.connected(sessionPresent: sessionPresent)
+        let (standing, unseen) = try keeper.connected(sessionPresent: sessionPresent, isV5: isMosquitto)
         guard standing != .unknown else {
             isRefused = true
             return
         }
-        isConnected = true
+        (isConnected, isResumed) = (true, sessionPresent)
         absence.begin(
             awayMicros: known.awaySince.map { time.microseconds - $0.microseconds } ?? 0, at: steady, gate)
-        guard role != .drain else { return }
         var event = BrokerEvent(clientID: clientID)
         event.sessionPresent = sessionPresent
         if unseen { event.unseenAttempt = true }
-        try append(.connected, event, at: time)
-        guard isMosquitto else { return }
+        try append(role == .drain ? .draining : .connected, event, at: time)
+        guard role != .drain, isMosquitto else { return }
         event = BrokerEvent(clientID: clientID)
         event.version = "mosquitto version 2.0.11"
         try append(.identified, event, at: time)
@@ -89,6 +89,7 @@ final class SessionClient {
             if index == count { resumeEnd = batch.byteCount }
             var flags = RecordFlags(qos: 1)
             if arrival.isDuplicate { flags.insert(.duplicate) }
+            if role == .drain { flags.insert(.drained) }
             fleet.append(arrival.message, id: arrival.id, flags: flags, at: time, broker: Self.broker, to: &batch)
             lastPacketID = UInt16(truncatingIfNeeded: arrival.id)
         }

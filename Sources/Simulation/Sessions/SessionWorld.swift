@@ -37,6 +37,8 @@ public final class SessionWorld {
     private var readTo = Position(0)
     private let faultRate: Double
     private let killsBroker: Bool, changesClientID: Bool, hasIntruders: Bool
+    /// MQTT 3.1.1: a resumed session is not subscribed to again, so that no SUBACK ends the redelivery.
+    private let subscribesOnce: Bool
     private var isExact = true
     /// No faults any more.
     private var isCalm = false
@@ -70,6 +72,7 @@ public final class SessionWorld {
         killsBroker = random.chance(0.5) || needsLostState
         changesClientID = random.chance(0.3)
         hasIntruders = random.chance(0.3) && !killsBroker
+        subscribesOnce = random.chance(0.5)
         main = SessionClient(.main, "c0", log: log, gate: gate, limits: limits)
     }
 
@@ -189,6 +192,7 @@ public final class SessionWorld {
         event.filters = ["#"]
         try client.append(.subscribed, event, at: now)
         client.isSubscribed = true
+        client.keeper.subscribedFilters = event.filters
     }
 
     private func acknowledge(_ ids: [Int], _ link: Int) {
@@ -200,7 +204,11 @@ public final class SessionWorld {
     private func subscribeMain(_ client: SessionClient, _ link: Int) {
         guard !client.hasAsked, drains.allSatisfy({ model.sessions[$0.clientID]?.isEmpty ?? true }) else { return }
         client.hasAsked = true
-        model.links[link]?.toBroker.append(.subscribe)
+        if subscribesOnce, client.isResumed, client.keeper.subscribedFilters != nil {
+            client.isSubscribed = true
+        } else {
+            model.links[link]?.toBroker.append(.subscribe)
+        }
     }
 
     private func followDrain(_ drain: SessionClient, _ link: Int) throws {
