@@ -24,7 +24,7 @@ test: PACKAGES += $(TEST_PACKAGES)
 test: packages
 	$(MAKE) -s .build/schemathesis/bin/schemathesis
 	swift build --build-tests
-	swift test --no-parallel
+	Tests/run
 
 # Makes up requests by schemas/openapi.yaml, and looks whether the answers are as it says.
 .build/schemathesis/bin/schemathesis:
