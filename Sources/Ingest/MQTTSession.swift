@@ -247,15 +247,39 @@ final class MQTTSession {
     /// Pings when it is time to.
     func tick() -> Bool { note(mosquitto_loop_misc(handle)) }
 
-    /// Says goodbye; the session stays, unless `endsSession` (MQTT 5.0, 3.14.2.2.2; without effect on 3.1.1).
+    /// Says goodbye, and waits two seconds at most until the broker has taken what was sent. The session stays, unless
+    /// `endsSession` (MQTT 5.0, 3.14.2.2.2; without effect on 3.1.1).
     func sendDisconnect(endsSession: Bool = false) {
         var list: OpaquePointer?
         defer { mosquitto_property_free_all(&list) }
         if endsSession, isV5 {
             mosquitto_property_add_int32(&list, Int32(MQTT_PROP_SESSION_EXPIRY_INTERVAL.rawValue), 0)
         }
+        // The library closes its descriptor behind the DISCONNECT. A socket that is closed with unread input resets the
+        // connection (RFC 1122, 4.2.2.13), and the broker loses acknowledgements that it has not read yet.
+        let copy = wantsWrite ? -1 : fcntl(socket, F_DUPFD_CLOEXEC, 0)
         mosquitto_disconnect_v5(handle, 0, list)
         mosquitto_loop_write(handle, 1)
+        guard copy >= 0 else { return }
+        discardUntilClosed(copy, milliseconds: 2_000)
+        close(copy)
+    }
+
+    /// Reads and drops what still comes, until the other end closes.
+    private func discardUntilClosed(_ socket: Int32, milliseconds: Int) {
+        shutdown(socket, Int32(SHUT_WR))
+        let deadline = ContinuousClock.now + .milliseconds(milliseconds)
+        var bytes = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            let count = recv(socket, &bytes, bytes.count, Int32(MSG_DONTWAIT))
+            if count == 0 { return }
+            if count < 0 {
+                guard errno == EAGAIN || errno == EINTR else { return }
+                var wanted = pollfd(fd: socket, events: Int16(POLLIN), revents: 0)
+                _ = poll(&wanted, 1, 50)
+            }
+            if ContinuousClock.now >= deadline { return }
+        }
     }
 
     func takeAcknowledged() -> Int {

@@ -77,6 +77,9 @@ import Testing
         try await world.untilEnded(fleet)
         try await world.untilQuiet()
         try expectEverything(world, exactly: true)
+        // The broker has taken every acknowledgement, so nothing recorded came again.
+        let events = try world.run(["log", "cat", "--data", world.data, "--kind", "connection", "--json"]).out
+        #expect(!events.contains("broker.redelivered/1"))
         world.killDaemon()
     }
 
