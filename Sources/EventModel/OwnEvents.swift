@@ -18,7 +18,8 @@ public struct BrokerEvent: Codable, Sendable, Equatable {
         case sessionAdopted = "broker.session_adopted/1"
         /// The broker has redelivered everything that it held as unacknowledged in a resumed session.
         case sessionResumed = "broker.session_resumed/1"
-        /// The session of an earlier client id is being emptied into this log, beside the current one.
+        /// The session of an earlier client id is being emptied into this log, beside the current one. Written before
+        /// the CONNECT, and again with `session_present` when the broker answers.
         case draining = "broker.draining/1"
         /// That session is empty, unsubscribed and ended, or the broker no longer had it.
         case sessionDrained = "broker.session_drained/1"

@@ -46,10 +46,13 @@ extension BrokerConnection {
             ? "connected, but the broker lost our session: messages may be missing"
             : "connected (MQTT \(version), session \(isPresent ? "resumed" : "new"))")
         noteExpiry(connack?.sessionExpirySeconds, session)
-        awaitsDrains = !drains.withLock { $0 }.isEmpty
-        if awaitsDrains {
-            raise(.drainingOldSession)
-        } else if let text = subscribe(session, isPresent: isPresent) {
+        let hasDrains = !drains.withLock { $0 }.isEmpty
+        if hasDrains { raise(.drainingOldSession) }
+        // A session that is subscribed receives already: the old ones are unsubscribed at once, or both would bring
+        // every message until the old ones have caught up.
+        let isSubscribed = isPresent && keeper.subscribedFilters == settings.wireFilters
+        awaitsDrains = hasDrains && !isSubscribed
+        if !awaitsDrains, let text = subscribe(session, isPresent: isPresent) {
             return .lost(reason: "cannot subscribe: \(text)", code: nil)
         }
         // The events become durable together with the first redeliveries, which came with the CONNACK.

@@ -67,11 +67,12 @@ extension BrokerConnection {
             say(.error, "cannot read the log back (\(error)): redelivered messages are recorded again")
         }
         guard !isPresent else { return nil }
+        let reason = "the broker no longer has the session of our earlier client id `\(drain.clientID)`"
         event = BrokerEvent(clientID: drain.clientID)
-        event.reason = "the broker no longer has the session of our earlier client id `\(drain.clientID)`"
+        event.reason = reason
         if isLost {
             write(.sessionLost, event, to: session)
-            parent?.noteLost(event.reason ?? "")
+            parent?.noteLost(reason)
         }
         write(.sessionDrained, event, to: session)
         if let ending = commit(session) { return ending }

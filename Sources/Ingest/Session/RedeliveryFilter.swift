@@ -138,8 +138,8 @@ private struct DeliveryWalk {
     mutating func note(_ record: RecordView) throws {
         switch record.kind {
         case .message where record.flags.qos == 1:
-            // Every redelivery is marked and comes before the first new message.
             guard isOwn(record) else { return }
+            // Every redelivery is marked and comes before the first new message.
             if isResuming, !record.flags.contains(.duplicate) { resumed() }
             deliver(record.packetID, DeliveryKey.digest(of: record, hasher), record.flags.contains(.duplicate))
         case .rejection:
@@ -198,6 +198,7 @@ private struct DeliveryWalk {
         }
     }
 
+    /// A CONNACK was read.
     private mutating func answered(_ event: BrokerEvent) {
         hasUnansweredAttempt = false
         hasSeenConnection = true

@@ -202,9 +202,11 @@ public final class SessionWorld {
     // MARK: Sessions of earlier client ids
 
     private func subscribeMain(_ client: SessionClient, _ link: Int) {
-        guard !client.hasAsked, drains.allSatisfy({ model.sessions[$0.clientID]?.isEmpty ?? true }) else { return }
+        let receives = client.isResumed && client.keeper.subscribedFilters != nil
+        guard !client.hasAsked, receives || drains.allSatisfy({ model.sessions[$0.clientID]?.isEmpty ?? true })
+        else { return }
         client.hasAsked = true
-        if subscribesOnce, client.isResumed, client.keeper.subscribedFilters != nil {
+        if subscribesOnce, receives {
             client.isSubscribed = true
         } else {
             model.links[link]?.toBroker.append(.subscribe)
