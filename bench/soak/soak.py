@@ -133,6 +133,10 @@ class Site:
         self.end_faults(lambda f: True)
         self.log("faults are over")
         processes.wait_for("every server is up", lambda: self.end_faults(lambda f: True) or not self.settling, 120)
+        if self.refold.stderr.is_closed:
+            # Its lines are dropped until the next start, and it says so: it would never be healthy.
+            self.refold.stop()
+            self.start_refold()
         self.finish(watcher)
 
     def begin(self, function, dice):
