@@ -204,8 +204,8 @@ extension BrokerConnection {
 
     /// Packet ids of one session follow each other at Mosquitto: a gap was delivered to somebody else.
     func noteMissing(_ session: MQTTSession) {
-        guard status.withLock({ $0.version?.hasPrefix("mosquitto version") ?? false }) else { return }
-        let missing = keeper.missingDeliveries(in: session.inbox)
+        let isMosquitto = status.withLock { $0.version?.hasPrefix("mosquitto version") ?? false }
+        let missing = keeper.missingDeliveries(in: session.inbox, isMosquitto: isMosquitto)
         guard missing > 0 else { return }
         noteTakeover("\(missing) messages were delivered to another client, or expired, while we were away", session)
     }

@@ -41,6 +41,7 @@ public final class LogOutput: Sendable {
     private let write: @Sendable (Int32, ArraySlice<UInt8>) -> WriteResult
     private static let pauseMilliseconds = 200
 
+    /// - Parameter descriptor: stays open for ever: the thread writes to that number as long as the process lives.
     public init(
         _ descriptor: Int32, limits: LineQueue.Limits = .init(),
         makeNotice: @escaping @Sendable (UInt64) -> [UInt8] = { Array("\($0) log lines dropped\n".utf8) },

@@ -251,16 +251,31 @@ import Testing
         _ = try keeper.connected(sessionPresent: true, isV5: true)
         var missing = 0
         for (id, isDuplicate) in gap.dups.map({ ($0, true) }) + [(gap.next, false), (gap.next + 500, false)] {
-            var batch = RecordBatch()
-            var flags = RecordFlags(qos: 1)
-            if isDuplicate { flags.insert(.duplicate) }
-            let empty = UnsafeRawBufferPointer(start: nil, count: 0)
-            batch.append(
-                kind: .message, verdict: .accepted, flags: flags, receivedAt: Timestamp(microseconds: 0),
-                packetID: UInt16(id), broker: empty, topic: empty, properties: empty, payload: empty)
-            missing += keeper.missingDeliveries(in: batch)
+            missing += keeper.missingDeliveries(in: Self.arrival(id, isDuplicate), isMosquitto: true)
         }
         #expect(missing == gap.missing)
+    }
+
+    /// A connection of a process that had not heard yet what the broker is: its version comes behind the backlog.
+    @Test func whatWasReadBeforeTheBrokerSaidWhatItIsWentToNobodyElse() throws {
+        var keeper = SessionKeeper(broker: "b1", clientID: "c", history: nil)
+        _ = try keeper.connected(sessionPresent: false, isV5: true)
+        keeper.disconnected(lastPacketID: 100)
+        _ = try keeper.connected(sessionPresent: true, isV5: true)
+        for (id, isDuplicate) in [(100, true), (101, true), (102, false)] {
+            #expect(keeper.missingDeliveries(in: Self.arrival(id, isDuplicate), isMosquitto: false) == 0)
+        }
+        #expect(keeper.missingDeliveries(in: Self.arrival(8_000, false), isMosquitto: true) == 0)
+    }
+
+    private static func arrival(_ id: Int, _ isDuplicate: Bool) -> RecordBatch {
+        var batch = RecordBatch(), flags = RecordFlags(qos: 1)
+        if isDuplicate { flags.insert(.duplicate) }
+        let empty = UnsafeRawBufferPointer(start: nil, count: 0)
+        batch.append(
+            kind: .message, verdict: .accepted, flags: flags, receivedAt: Timestamp(microseconds: 0),
+            packetID: UInt16(id), broker: empty, topic: empty, properties: empty, payload: empty)
+        return batch
     }
 
     // MARK: Absence

@@ -159,7 +159,8 @@ package struct SessionKeeper {
 
     /// Messages that the broker delivered to another client between our last connection and this one. For brokers that
     /// keep packet ids only: there those of one session follow each other. 0 until the first new message has come.
-    package mutating func missingDeliveries(in incoming: borrowing RecordBatch) -> Int {
+    /// Call it for each batch, also before the broker has said what it is: what was read then lies in no gap.
+    package mutating func missingDeliveries(in incoming: borrowing RecordBatch, isMosquitto: Bool) -> Int {
         guard gapIsPending, var last = lastPacketID else { return 0 }
         var missing = 0
         incoming.withUnsafeBytes { bytes in
@@ -179,6 +180,6 @@ package struct SessionKeeper {
             }
         }
         lastPacketID = last
-        return missing
+        return isMosquitto ? missing : 0
     }
 }
