@@ -42,7 +42,7 @@ import Testing
                 Self.root.appendingPathComponent("Tests/IntegrationTests/schemathesis.toml").path,
                 "run", Self.root.appendingPathComponent("schemas/openapi.yaml").path,
                 "--url", "http://\(world.http)", "--header", "Authorization: Bearer \(token)",
-                "--phases", "examples,coverage", "--seed", "5", "--workers", "2",
+                "--phases", "examples,coverage", "--seed", "5",
                 "--exclude-path-regex", Self.excluded.joined(separator: "|"),
                 // What a document cannot say: a campaign that has ended is not started (409), "x" is no time zone.
                 "--exclude-checks", "positive_data_acceptance", "--request-timeout", "30", "--continue-on-failure",
