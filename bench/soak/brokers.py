@@ -11,6 +11,8 @@ class Broker:
     kind = None
     v5 = False
     user = None
+    # It acknowledges, while an orderly stop runs, messages that it then does not deliver (stop_loss.py).
+    loses_as_it_stops = False
 
     def __init__(self, work, name=None):
         self.name = name or self.kind
@@ -122,6 +124,7 @@ class RabbitMQ(Broker):
 
 class NATS(Broker):
     kind = "nats"
+    loses_as_it_stops = True
     # Seconds after which it redelivers, also on a live connection (the default is 30).
     ACK_WAIT = 10
 

@@ -118,7 +118,7 @@ class Account:
 
     def line(self, name):
         return (f"{name:10} acknowledged {self.acknowledged:8,}  sent {self.sent:8,}  recorded {self.recorded:8,}  "
-                f"lost {sum(self.lost.values())}  lost by the broker's own kill -9 (excused) {self.excused}  "
+                f"lost {sum(self.lost.values())}  lost by the broker itself (excused) {self.excused}  "
                 f"recorded twice {sum(self.twice.values())}  sent again without DUP after kill -9 {self.again}  "
                 f"invented {self.invented}")
 

@@ -114,6 +114,8 @@ def restart_broker(site, dice):
     broker = site.brokers[dice.choice(sorted(site.brokers))]
     if site.is_busy({broker.name}):
         return None
+    if broker.loses_as_it_stops:
+        site.fleets[broker.name].excuse_until_disconnected()
     broker.stop()
     return _down(broker, f"restart_{broker.name}", site, dice.choice([0, 3]))
 

@@ -15,7 +15,7 @@ RECENT_SECONDS = 30
 class Ledger:
     def __init__(self):
         self.sent, self.acknowledged = collections.Counter(), collections.Counter()
-        # Acknowledged just before a kill -9 of the broker that may lose them: see check.py.
+        # Acknowledged just before a kill -9, or during an orderly stop, of a broker that may lose them: see check.py.
         self.excused = collections.Counter()
         # Of unique messages: when they were acknowledged, to find the fault that lost them.
         self.acknowledged_at = {}
@@ -44,6 +44,8 @@ class Publisher:
         self.link = None
         self.is_connected = False
         self.next_id, self.turn, self.retry_at, self.since = 0, 0, 0.0, 0.0
+        # The broker, about to stop, acknowledges on this connection what it may not keep.
+        self.is_excused = False
         self.in_flight = collections.OrderedDict()
 
     def connect(self, now):
@@ -58,6 +60,7 @@ class Publisher:
     def disconnect(self, now):
         self.link.close()
         self.link, self.is_connected, self.retry_at = None, False, now + 0.2
+        self.is_excused = False
 
     def transmit(self, number, message, again):
         topic, payload, _ = message
@@ -93,6 +96,8 @@ class Publisher:
                 if message:
                     key = message[:2]
                     self.ledger.acknowledged[key] += 1
+                    if self.is_excused:
+                        self.ledger.excused[key] += 1
                     recent.append((now, key))
                     if message[2]:
                         self.ledger.acknowledged_at[key] = now
@@ -157,6 +162,12 @@ class Fleet:
         with self.lock:
             now = time.monotonic()
             self.ledger.excused.update(key for at, key in self.recent if at > now - seconds)
+
+    def excuse_until_disconnected(self):
+        """What is acknowledged from now on, over the present connections, may be lost: the broker is about to stop."""
+        with self.lock:
+            for publisher in self.publishers:
+                publisher.is_excused = publisher.link is not None
 
     def end(self):
         self.is_ending = True
