@@ -53,7 +53,7 @@ let package = Package(
         // MQTT → durable log
         .target(
             name: "EventLog", dependencies: ["EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform"]),
-        .target(name: "Ingest", dependencies: ["EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL"]),
+        .target(name: "Ingest", dependencies: ["EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform"]),
 
         // log → facts → rows → PostgreSQL
         .target(name: "Decoding", dependencies: ["EventModel", "CSIMDJSON"]),
@@ -147,6 +147,7 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["CPlatform", "CMosquitto", "COpenSSL"], path: "Tests/TestSupport",
             exclude: ["clock_shim"]),
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
+        .testTarget(name: "ThreadingTests", dependencies: ["Threading"]),
         .testTarget(name: "OutputTests", dependencies: ["Output"]),
         .testTarget(name: "EvidenceTests", dependencies: ["Evidence", "EventModel", "COpenSSL"]),
         .testTarget(name: "EventLogTests", dependencies: ["EventLog", "Evidence", "CChecksum"]),

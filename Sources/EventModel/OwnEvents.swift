@@ -21,6 +21,8 @@ public struct BrokerEvent: Codable, Sendable, Equatable {
         /// The session of an earlier client id is being emptied into this log, beside the current one. Written before
         /// the CONNECT, and again with `session_present` when the broker answers.
         case draining = "broker.draining/1"
+        /// Its UNSUBSCRIBE is about to be sent. Durable before: a process that has this client id again must subscribe.
+        case unsubscribing = "broker.unsubscribing/1"
         /// That session is empty, unsubscribed and ended, or the broker no longer had it.
         case sessionDrained = "broker.session_drained/1"
         case subscribed = "broker.subscribed/1"
@@ -32,6 +34,37 @@ public struct BrokerEvent: Codable, Sendable, Equatable {
         /// An alarm that stays until an operator acknowledges it.
         case alarmRaised = "broker.alarm_raised/1"
         case alarmsAcknowledged = "broker.alarms_acknowledged/1"
+        /// What a later process must know of the broker, in one event: written with each connection and at least every
+        /// `BrokerEvent.stateEveryEvents` events, so that nobody has to read further back.
+        case sessionState = "broker.session_state/1"
+    }
+
+    /// Distance of two `session_state` events in the log, in events of any kind.
+    public static let stateEveryEvents: UInt64 = 1 << 20
+
+    /// A session of ours that the broker may hold.
+    public struct Session: Codable, Sendable, Equatable {
+        public var clientID: String
+        /// What it is subscribed to; nil: nothing.
+        public var filters: [String]?
+
+        public init(clientID: String, filters: [String]?) { (self.clientID, self.filters) = (clientID, filters) }
+
+        enum CodingKeys: String, CodingKey { case clientID = "client_id", filters }
+    }
+
+    /// An alarm that waits for an operator.
+    public struct Alarm: Codable, Sendable, Equatable {
+        public var code: String
+        /// First observed, in microseconds since 1970.
+        public var sinceMicroseconds: Int64
+        public var evidence: String?
+
+        public init(code: String, sinceMicroseconds: Int64, evidence: String?) {
+            (self.code, self.sinceMicroseconds, self.evidence) = (code, sinceMicroseconds, evidence)
+        }
+
+        enum CodingKeys: String, CodingKey { case code, sinceMicroseconds = "since_us", evidence }
     }
 
     public var clientID: String
@@ -52,6 +85,9 @@ public struct BrokerEvent: Codable, Sendable, Equatable {
     public var granted: [Int]?
     /// Of `redelivered`: first and last packet id of each run, in the order of delivery.
     public var packetIDs: [[UInt16]]?
+    /// Of `disconnected`: of the connection's last QoS 1 message, recorded or not. The next one follows it where the
+    /// broker keeps packet ids.
+    public var lastPacketID: UInt16?
     /// Of `identified`.
     public var version: String?
     /// Of `alarm_raised`: the alarm's code; of `alarms_acknowledged`: the codes, separated by commas.
@@ -60,6 +96,15 @@ public struct BrokerEvent: Codable, Sendable, Equatable {
     public var count: UInt64?
     /// Of `alarms_acknowledged` and `session_adopted`: who did it.
     public var operatorName: String?
+    /// Of `session_state`: current and earlier client ids.
+    public var sessions: [Session]?
+    /// Of `session_state`: those that wait for an operator. Of `alarm_raised` and `session_lost`: the alarm. Of
+    /// `alarms_acknowledged`: those that end.
+    public var alarms: [Alarm]?
+    /// `$SYS/broker/publish/messages/dropped`, as last seen.
+    public var droppedByBroker: UInt64?
+    /// Of `session_state`: an operator has accepted that the broker keeps our session for so many seconds only.
+    public var acceptedExpirySeconds: UInt32?
 
     public init(clientID: String) { self.clientID = clientID }
 
@@ -67,6 +112,8 @@ public struct BrokerEvent: Codable, Sendable, Equatable {
         case clientID = "client_id", address, protocolVersion = "protocol_version", sessionPresent = "session_present"
         case unseenAttempt = "unseen_attempt", sessionExpirySeconds = "session_expiry_seconds"
         case reason, reasonCode = "reason_code", filters, granted, packetIDs = "packet_ids", version, alarm, count
-        case operatorName = "operator"
+        case lastPacketID = "last_packet_id"
+        case operatorName = "operator", sessions, alarms, droppedByBroker = "dropped_by_broker"
+        case acceptedExpirySeconds = "accepted_expiry_seconds"
     }
 }

@@ -5,12 +5,14 @@ package struct AbsenceCredit {
     static let absenceMicrosMin: Int64 = 2_000_000
     /// A credit lasts for as long as the absence, but at least this.
     static let creditMicrosMin: Int64 = 60_000_000
-    /// Nothing has come for so long: the backlog is read.
+    /// No message has come for so long behind the first one: the backlog is read. Brokers may begin with it late.
     static let idleMicrosMax: Int64 = 5_000_000
 
     private var lastRound: Int64?
     private var lastInput: Int64 = 0
     private var creditEnd: Int64?
+    /// A message has come since the absence.
+    private var hasBegun = false
 
     package init() {}
 
@@ -22,11 +24,12 @@ package struct AbsenceCredit {
     }
 
     /// One round of the loop, at `now` in µs of a steady clock.
+    /// - Parameter hasInput: messages have come since the last round, or are there to be read.
     package mutating func round(at now: Int64, hasInput: Bool, _ gate: Gate) {
         if let lastRound { grant(now - lastRound, at: now, gate) }
         lastRound = now
-        if hasInput { lastInput = now }
-        if let end = creditEnd, now >= end || now - lastInput >= Self.idleMicrosMax {
+        if hasInput { (lastInput, hasBegun) = (now, true) }
+        if let end = creditEnd, now >= end || hasBegun && now - lastInput >= Self.idleMicrosMax {
             gate.endCredit()
             creditEnd = nil
         }
@@ -35,7 +38,7 @@ package struct AbsenceCredit {
     private mutating func grant(_ micros: Int64, at now: Int64, _ gate: Gate) {
         guard micros >= Self.absenceMicrosMin, !IngestFaults.isPlanted(.chargesBacklogs) else { return }
         gate.creditAbsence(micros: micros)
-        lastInput = now
+        hasBegun = false
         creditEnd = max(creditEnd ?? 0, now + Self.lifetimeMicros(ofAbsence: micros))
     }
 

@@ -3,7 +3,7 @@ import EventModel
 /// Something about a broker connection that an operator must know.
 public struct BrokerAlarm: Sendable, Equatable {
     public enum Code: String, Sendable, CaseIterable {
-        /// Another client used our session: what it acknowledged is missing in this log.
+        /// Another client used our session, or queued messages expired: messages may be missing from this log.
         case sessionTakenOver = "session_taken_over"
         case sessionLost = "session_lost"
         /// The broker has a session under our client id that this log did not create.
@@ -11,14 +11,14 @@ public struct BrokerAlarm: Sendable, Equatable {
         case messagesDropped = "messages_dropped"
         case sessionExpiryCapped = "session_expiry_capped"
         case subscriptionRefused = "subscription_refused"
-        /// The broker grants QoS 0: what it sends us while we are away, or while a packet is lost, is gone.
+        /// The broker grants QoS 0: messages in flight are lost with the connection.
         case grantedQoS0 = "granted_qos_0"
         /// The broker closes the connection soon after it accepts it, several times in a row.
         case closedEarly = "closed_early"
         case diskFull = "disk_full"
         /// The log cannot be read back, so redelivered messages are recorded again.
         case historyUnreadable = "history_unreadable"
-        /// The session of an earlier client id is being emptied; the new one is subscribed after that.
+        /// Refold drains the session of an earlier client id. A session that is subscribed already stays so.
         case drainingOldSession = "draining_old_session"
 
         /// Stays, over restarts too, until an operator acknowledges it (`refold broker acknowledge`).
@@ -31,7 +31,8 @@ public struct BrokerAlarm: Sendable, Equatable {
 
         public var summary: String {
             switch self {
-            case .sessionTakenOver: "another client used our session: messages are missing from this log"
+            case .sessionTakenOver:
+                "another client used our session, or queued messages expired: messages may be missing from this log"
             case .sessionLost: "the broker lost our session: messages may be missing from this log"
             case .sessionUnknown: "the broker has a session under our client id that this log did not create"
             case .messagesDropped: "the broker dropped messages"
@@ -41,7 +42,7 @@ public struct BrokerAlarm: Sendable, Equatable {
             case .closedEarly: "the broker closes the connection soon after accepting it"
             case .diskFull: "the disk is full: nothing is acknowledged until there is space"
             case .historyUnreadable: "the log cannot be read back: redelivered messages are recorded again"
-            case .drainingOldSession: "emptying the session of an earlier client id"
+            case .drainingOldSession: "draining the session of an earlier client id"
             }
         }
 
@@ -61,10 +62,10 @@ public struct BrokerAlarm: Sendable, Equatable {
                 "raise the broker's limit, or lower broker.session_expiry_seconds, or run refold broker acknowledge"
             case .subscriptionRefused: "allow it in the broker's access rules"
             case .grantedQoS0: "allow QoS 1 for this user in the broker's configuration"
-            case .closedEarly: "look into the broker's log; is another client using this client id?"
+            case .closedEarly: "check the broker's log for a second client with this client id"
             case .diskFull: "free space on the disk of the data folder"
             case .historyUnreadable: "run refold log verify"
-            case .drainingOldSession: "nothing: it ends by itself"
+            case .drainingOldSession: "no action needed; clears when the drain completes"
             }
         }
     }
@@ -78,6 +79,16 @@ public struct BrokerAlarm: Sendable, Equatable {
         self.code = code
         self.since = since
         self.evidence = evidence
+    }
+
+    /// As an event carries it; nil: a code of another version.
+    init?(_ alarm: BrokerEvent.Alarm) {
+        guard let code = Code(rawValue: alarm.code) else { return nil }
+        self.init(code, since: Timestamp(microseconds: alarm.sinceMicroseconds), evidence: alarm.evidence)
+    }
+
+    var event: BrokerEvent.Alarm {
+        BrokerEvent.Alarm(code: code.rawValue, sinceMicroseconds: since.microseconds, evidence: evidence)
     }
 
     public var text: String { evidence.map { "\(code.summary) (\($0))" } ?? code.summary }

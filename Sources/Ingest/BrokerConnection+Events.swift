@@ -11,6 +11,7 @@ extension BrokerConnection {
     /// Records that we are connected, and subscribes.
     func greet(_ session: MQTTSession) -> Ending? {
         readHistory()
+        if isHistoryRead { clear(.historyUnreadable) }
         let connack = session.connack, isPresent = connack?.sessionPresent ?? false
         let standing: SessionKeeper.Standing, unseen: Bool
         do {
@@ -35,17 +36,20 @@ extension BrokerConnection {
             status.sessionPresent = isPresent
             status.protocolVersion = version
             status.lastError = nil
+            // A broker without our session may be another one.
+            if !isPresent { status.version = nil }
         }
         if standing == .lost {
             let reason = "the broker has no session for this client id although one was left there"
-            event.reason = reason
-            write(.sessionLost, event, to: session)
-            noteLost(reason)
+            recordLost(event, reason, session)
         }
         say(standing == .lost ? .warning : .info, standing == .lost
             ? "connected, but the broker lost our session: messages may be missing"
             : "connected (MQTT \(version), session \(isPresent ? "resumed" : "new"))")
         noteExpiry(connack?.sessionExpirySeconds, session)
+        credit(awaySince)
+        startDrains()
+        writeState(to: &session.inbox)
         let hasDrains = !drains.withLock { $0 }.isEmpty
         if hasDrains { raise(.drainingOldSession) }
         // A session that is subscribed receives already: the old ones are unsubscribed at once, or both would bring
@@ -59,41 +63,60 @@ extension BrokerConnection {
         return nil
     }
 
-    /// What the log says of the processes before this one, once.
-    private func readHistory() {
-        guard !isHistoryRead else { return }
-        isHistoryRead = true
-        guard let history else { return }
-        say(.info, "while we are away the broker queues for us: what is beyond its limit it drops in silence "
-            + "(1,000 messages by default: Mosquitto max_queued_messages, EMQX max_mqueue_len)")
+    /// What the log says of the processes before this one. Where it cannot be read, the broker is served all the same,
+    /// and each connection tries again.
+    func readHistory() {
+        guard !isHistoryRead, drain == nil, let history else { return }
         do {
             let known = try SessionHistory.read(from: history, broker: settings.name, clientID: settings.clientID)
+            isHistoryRead = true
+            clear(.historyUnreadable)
             keeper.note(known)
-            for alarm in known.alarms { status.withLock { _ = $0.raise(alarm) } }
-            credit(known)
-            startDrains(known)
+            awaySince = known.awaySince
+            versionInLog.withLock { $0 = known.version }
+            sessions.withLock { $0 = known.sessions }
+            status.withLock { status in
+                for alarm in known.alarms { status.raise(alarm) }
+                status.droppedByBroker = known.droppedByBroker
+                status.version = known.version
+                status.acceptedExpirySeconds = known.acceptedExpirySeconds
+            }
         } catch {
-            say(.error, "the log cannot say whether we had a session with this broker: \(error)")
-            keeper.note(nil)
+            if !status.withLock({ $0.has(.historyUnreadable) }) { say(.error, "cannot read session history: \(error)") }
+            raise(.historyUnreadable, evidence: "\(error)")
+            if !keeper.isHistoryRead { keeper.note(nil) }
         }
+        historyRetryAt = steadyMicros() + 10_000_000
+    }
+
+    /// What could not be read when the connection began, perhaps can be now (`refold log repair --accept-loss`).
+    func retryHistory() {
+        guard !isHistoryRead, drain == nil, history != nil, steadyMicros() >= historyRetryAt else { return }
+        readHistory()
+        startDrains()
+        if !drains.withLock({ $0 }).isEmpty { raise(.drainingOldSession) }
     }
 
     /// Credits the devices for the time in which the processes before this one read nothing.
-    func credit(_ known: SessionHistory) {
-        guard let since = known.awaySince else { return }
+    func credit(_ awaySince: Timestamp?) {
+        guard let since = awaySince else { return }
         let (away, overflow) = log.now().microseconds.subtractingReportingOverflow(since.microseconds)
         absence.begin(awayMicros: overflow ? 0 : away, at: steadyMicros(), gate)
     }
 
     /// Sessions of client ids that the log used before still collect messages at the broker.
-    private func startDrains(_ known: SessionHistory) {
-        let old = known.sessions.filter { $0.key != settings.clientID && $0.value.exists }
+    private func startDrains() {
+        guard isHistoryRead, !hasStartedDrains else { return }
+        hasStartedDrains = true
+        let old = sessions.withLock { $0 }.filter { $0.key != settings.clientID && $0.value.exists }
         guard !old.isEmpty else { return }
         let started = old.sorted { $0.key < $1.key }.map {
             SessionDrain(clientID: $0.key, filters: $0.value.filters ?? settings.wireFilters)
         }
         drains.withLock { $0 = started }
         for drain in started { drain.start(for: self) }
+        // A stop that came before the list was there has not reached them.
+        if isStopping { requestStop() }
     }
 
     /// Nil, or what is wrong. Filters of before that are no longer wanted would live on in a resumed session.
@@ -104,7 +127,6 @@ extension BrokerConnection {
         // MQTT 3.1.1 has no Retain Handling: to subscribe again would bring every retained message again.
         if !session.isV5, isPresent, had == wanted {
             status.withLock { $0.subscribed = true }
-            for drain in drains.withLock({ $0 }) { drain.noteSucceeded() }
         } else if let text = session.subscribe(wanted) {
             return text
         }
@@ -114,7 +136,7 @@ extension BrokerConnection {
 
     // MARK: Answers of the broker
 
-    /// What came besides messages: SUBACKs, and drains that have got on.
+    /// Processes SUBACKs and drain progress.
     func noteAnswers(_ session: MQTTSession) -> Ending? {
         if session.hasSuback, keeper.redeliveryEnded() {
             write(.sessionResumed, BrokerEvent(clientID: settings.clientID), to: session)
@@ -142,13 +164,15 @@ extension BrokerConnection {
 
     private func handleSuback(_ session: MQTTSession) -> Ending? {
         guard let granted = session.takeSuback() else { return nil }
-        let isGranted = granted.allSatisfy { $0 < 128 }, isQoS1 = granted.allSatisfy { $0 >= 1 }
+        let isGranted = granted.count == settings.wireFilters.count && granted.allSatisfy { $0 < 128 }
+        let isQoS1 = granted.allSatisfy { $0 >= 1 }
         var event = BrokerEvent(clientID: settings.clientID)
         event.filters = settings.wireFilters
         event.granted = granted
         if !isGranted { event.reasonCode = granted.first { $0 >= 128 } }
         write(isGranted ? .subscribed : .subscriptionRefused, event, to: session)
-        keeper.subscribedFilters = isGranted ? settings.wireFilters : nil
+        // A session that is subscribed at a lower QoS is subscribed again by the next connection.
+        keeper.subscribedFilters = isGranted && isQoS1 ? settings.wireFilters : nil
         status.withLock { status in
             status.subscribed = isGranted && isQoS1
             status.granted = granted
@@ -157,7 +181,6 @@ extension BrokerConnection {
             clear(.subscriptionRefused)
             if isQoS1 {
                 clear(.grantedQoS0)
-                for drain in drains.withLock({ $0 }) { drain.noteSucceeded() }
             } else {
                 let refused = zip(settings.wireFilters, granted).filter { $0.1 == 0 }.map { "`\($0.0)`" }
                 raise(.grantedQoS0, evidence: "for \(refused.joined(separator: ", "))")
@@ -184,7 +207,11 @@ extension BrokerConnection {
             status.withLock { $0.sessionExpirySeconds = nil }
             return clear(.sessionExpiryCapped)
         }
-        status.withLock { $0.sessionExpirySeconds = seconds }
+        let isAccepted = status.withLock { status in
+            status.sessionExpirySeconds = seconds
+            return status.acceptedExpirySeconds.map { seconds >= $0 } ?? false
+        }
+        guard !isAccepted else { return }
         raise(
             .sessionExpiryCapped,
             evidence: "\(seconds) s instead of \(settings.sessionExpirySeconds) s: a longer absence loses messages",
@@ -194,7 +221,8 @@ extension BrokerConnection {
     func noteDropped(_ dropped: UInt64, _ session: MQTTSession) {
         let before = status.withLock { status in
             defer { status.droppedByBroker = dropped }
-            return status.droppedByBroker
+            // Mosquitto publishes the counter when it changes: without a retained value it was 0.
+            return status.droppedByBroker ?? (session.droppedHasMoved ? 0 : nil)
         }
         guard let before, dropped > before else { return }
         raise(.messagesDropped, evidence: "\(dropped - before) messages, for all of its clients", in: session)
@@ -202,9 +230,13 @@ extension BrokerConnection {
 
     // MARK: Another client with our client id
 
-    /// Packet ids of one session follow each other at Mosquitto: a gap was delivered to somebody else.
+    /// As the broker says, or said when the log was read: a new session hears of it only when it is subscribed.
+    var isMosquitto: Bool {
+        (status.withLock { $0.version } ?? versionInLog.withLock { $0 })?.hasPrefix("mosquitto version") ?? false
+    }
+
+    /// Packet ids of one session are consecutive at Mosquitto: the messages of a gap went to another client or expired.
     func noteMissing(_ session: MQTTSession) {
-        let isMosquitto = status.withLock { $0.version?.hasPrefix("mosquitto version") ?? false }
         let missing = keeper.missingDeliveries(in: session.inbox, isMosquitto: isMosquitto)
         guard missing > 0 else { return }
         noteTakeover("\(missing) messages were delivered to another client, or expired, while we were away", session)
@@ -213,7 +245,6 @@ extension BrokerConnection {
     private func noteTakeover(_ evidence: String, _ session: MQTTSession) {
         status.withLock { $0.takeovers += 1 }
         raise(.sessionTakenOver, evidence: evidence, in: session)
-        say(.error, "\(BrokerAlarm.Code.sessionTakenOver.summary) (\(evidence))")
     }
 
     private func refuseUnknown(_ session: MQTTSession, _ event: BrokerEvent) -> Ending {
@@ -241,7 +272,7 @@ extension BrokerConnection {
     /// Makes durable what came before the end, and the end itself. Attempts that never got in are no events.
     func recordEnd(_ session: MQTTSession, reason: String, code: Int?) -> Ending? {
         guard session.connack?.reason == 0, drain == nil else { return commit(session) }
-        if code == 0x8E { noteTakeover("the broker says so (DISCONNECT 0x8E)", session) }
+        if code == 0x8E { noteTakeover("DISCONNECT 0x8E: session taken over", session) }
         writeEnd(session, reason: reason, code: code)
         return commit(session)
     }
@@ -251,6 +282,8 @@ extension BrokerConnection {
         event.address = settings.address
         event.reason = reason
         if let code, code >= 128 { event.reasonCode = code }
+        event.droppedByBroker = status.withLock { $0.droppedByBroker }
+        event.lastPacketID = session.lastPacketID
         write(.disconnected, event, to: session)
     }
 
@@ -278,10 +311,17 @@ extension BrokerConnection {
 
     // MARK: Alarms
 
-    func noteLost(_ reason: String) {
-        status.withLock { $0.sessionsLost += 1 }
-        // Its own event stands in the log.
-        raise(.sessionLost, evidence: reason)
+    /// The broker no longer has a session of ours.
+    func recordLost(_ event: BrokerEvent, _ reason: String, _ session: MQTTSession) {
+        let alarm = BrokerAlarm(.sessionLost, since: log.now(), evidence: reason)
+        var event = event
+        event.reason = reason
+        event.alarms = [alarm.event]
+        write(.sessionLost, event, to: session)
+        count { status in
+            status.sessionsLost += 1
+            status.raise(alarm)
+        }
     }
 
     /// - Parameter session: where the event goes, for an alarm that outlives the process.
@@ -289,16 +329,16 @@ extension BrokerConnection {
         let alarm = BrokerAlarm(code, since: log.now(), evidence: evidence)
         let isNew = (parent ?? self).status.withLock { $0.raise(alarm) }
         guard isNew, let session else { return }
+        say(.warning, "\(alarm.text): \(code.remedy)")
         var event = BrokerEvent(clientID: settings.clientID)
         event.alarm = code.rawValue
         event.reason = evidence
+        event.alarms = [alarm.event]
+        event.droppedByBroker = status.withLock { $0.droppedByBroker }
         write(.alarmRaised, event, to: session)
     }
 
     func clear(_ code: BrokerAlarm.Code) { count { $0.clear(code) } }
-
-    /// Clears the alarms that wait for an operator; their codes.
-    func acknowledgeAlarms() -> [BrokerAlarm.Code] { status.withLock { $0.acknowledge() } }
 
     // MARK: Writing
 
@@ -307,7 +347,29 @@ extension BrokerConnection {
     }
 
     func append(_ schema: BrokerEvent.Schema, _ event: BrokerEvent, to batch: inout RecordBatch) {
+        (parent ?? self).sessions.withLock { SessionHistory.fold(schema, event, into: &$0) }
         batch.append(schema, event, broker: settings.name, at: log.now())
+    }
+
+    /// What a later process must know, in one event.
+    func writeState(to batch: inout RecordBatch) {
+        guard drain == nil, isHistoryRead, let history else { return }
+        stateWrittenAt = history.durableCount
+        var event = BrokerEvent(clientID: settings.clientID)
+        event.sessions = sessions.withLock { $0 }.filter(\.value.exists).sorted { $0.key < $1.key }
+            .map { BrokerEvent.Session(clientID: $0.key, filters: $0.value.filters) }
+        status.withLock { status in
+            event.alarms = status.outstanding.map(\.event)
+            event.droppedByBroker = status.droppedByBroker
+            event.acceptedExpirySeconds = status.acceptedExpirySeconds
+        }
+        append(.sessionState, event, to: &batch)
+    }
+
+    /// The log has grown so far that a later process would not find the last state.
+    var isStateDue: Bool {
+        guard drain == nil, isHistoryRead, let history else { return false }
+        return history.durableCount >= stateWrittenAt + BrokerEvent.stateEveryEvents
     }
 
     func say(_ level: IngestNotice.Level, _ text: String) {

@@ -7,11 +7,15 @@ extension BrokerConnection {
     /// Makes what is in the inbox durable. Nil: it is, and the inbox is empty.
     func commit(_ session: MQTTSession) -> Ending? {
         if let dropped = session.droppedByBroker { noteDropped(dropped, session) }
+        if session.hasQoS2, let ending = refuseQoS2(session) { return ending }
         if let version = session.takeVersion() { noteVersion(version, session) }
+        if isStateDue { writeState(to: &session.inbox) }
         noteMissing(session)
         let resumeEnd = session.takeResumeEnd()
         guard !session.inbox.isEmpty else { return nil }
         let messages = session.takeReceived()
+        if messages.messages > 0 { hasArrivals = true }
+        let lateCopy = keeper.lateCopy(in: session.inbox)
         let own = session.hasClaims ? findOwn(session.inbox) : OwnMessages()
         let tally = keeper.examine(
             session.inbox, by: gate, hasDuplicates: session.hasDuplicates, resumeEnd: resumeEnd, own: own,
@@ -34,7 +38,36 @@ extension BrokerConnection {
         }
         if !tally.untouched { swap(&session.inbox, &outgoing) }
         if result == nil { session.inbox.removeAll() }
+        if result == nil, let lateCopy { return giveUp(session, lateCopy) }
         return result
+    }
+
+    /// libmosquitto queues the PUBREC with the PUBLISH and hands the message out with the PUBREL: what ends in between
+    /// is lost (MQTT 5.0, 4.3.3). We ask for QoS 1: only a session that another client has made holds such messages.
+    private func refuseQoS2(_ session: MQTTSession) -> Ending? {
+        guard !session.isHungUp else { return nil }
+        session.hangUp()
+        return .lost(
+            reason: "the session `\(settings.clientID)` holds messages of QoS 2, which cannot be made durable before "
+                + "they are acknowledged; empty it with the client that made it, or use another `node` or `client_id`",
+            code: nil)
+    }
+
+    /// Ends the connection without the acknowledgements that are queued: one of them could end a message that was not
+    /// read. The broker delivers what they were for once more.
+    private func giveUp(_ session: MQTTSession, _ packetID: UInt16) -> Ending {
+        session.hangUp()
+        return .lost(
+            reason: "the broker redelivered packet id \(packetID) after its PUBACK: acknowledged again, a newer one "
+                + "could be lost",
+            code: nil)
+    }
+
+    /// While the broker is away, too.
+    func recordState() -> Ending? {
+        var batch = RecordBatch()
+        writeState(to: &batch)
+        return append(&batch)
     }
 
     /// Blocks until durable. An empty batch is durable already.
@@ -115,7 +148,7 @@ extension BrokerConnection {
                 self.count { $0.note(appended: count) }
                 clear(.diskFull)
                 session.inbox.removeAll()
-                say(.info, "there is space again")
+                say(.info, "disk space available; resuming")
                 return .held(text)
             case .held: continue
             case .some(let ending): return ending

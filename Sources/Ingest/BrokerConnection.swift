@@ -37,6 +37,10 @@ final class BrokerConnection: @unchecked Sendable {
     private let wakeUp: Int32
     /// Sessions of earlier client ids that are being emptied.
     let drains = Mutex<[SessionDrain]>([])
+    /// The broker's sessions of ours, by client id, as the log has them.
+    let sessions = Mutex<[String: SessionHistory.Session]>([:])
+    /// What the broker called itself in an earlier process.
+    let versionInLog = Mutex<String?>(nil)
     /// The work of a drain.
     let drain: SessionDrain?
 
@@ -56,12 +60,20 @@ final class BrokerConnection: @unchecked Sendable {
     /// Hang-ups on our CONNECT in a row.
     var connectHangUps = 0
     var isHistoryRead = false
+    var historyRetryAt: Int64 = 0
+    /// Since when nothing was read, as the process began.
+    var awaySince: Timestamp?
+    var hasStartedDrains = false
+    /// The log's length at the last `session_state`.
+    var stateWrittenAt: UInt64 = 0
     /// Connections in a row that ended soon after they were accepted.
     var earlyEnds = 0
     /// The subscription waits until the sessions of earlier client ids have caught up.
     var awaitsDrains = false
     var rate = RateEstimate()
     var absence = AbsenceCredit()
+    /// Messages have come since the last round.
+    var hasArrivals = false
     private var spareInbox = RecordBatch()
     /// The last attempt did not get through to the broker: try its other addresses, one after the other.
     var triesAllAddresses = false
@@ -103,6 +115,7 @@ final class BrokerConnection: @unchecked Sendable {
             run()
             heart.rest()
             status.withLock { $0.state = .stopped }
+            drain?.release()
             finished.store(true, ordering: .releasing)
         }
     }
@@ -119,6 +132,8 @@ final class BrokerConnection: @unchecked Sendable {
         finished.load(ordering: .acquiring)
             && drains.withLock { $0 }.allSatisfy { $0.connection?.isFinished ?? true }
     }
+    /// Connected, and subscribed at QoS 1.
+    var isReceiving: Bool { status.withLock { $0.state == .connected && $0.subscribed } }
     var isStopping: Bool { stopping.load(ordering: .relaxed) }
 
     /// A copy for other threads.
@@ -144,7 +159,14 @@ final class BrokerConnection: @unchecked Sendable {
     }
 
     private func run() {
+        heart.beat(within: Self.slowSeconds)
+        if drain == nil {
+            say(.info, "the broker drops messages beyond its queue limit while Refold is disconnected "
+                + "(1,000 messages by default: Mosquitto max_queued_messages, EMQX max_mqueue_len)")
+        }
+        readHistory()
         while !isStopping {
+            if isStateDue, case .fatal(let text)? = recordState() { return onFatal(text) }
             let session = MQTTSession(
                 settings, gate: gate.settings, isV5: usesV5, clock: { [log] in log.now() }, inbox: takeInbox(),
                 isDraining: drain != nil)
@@ -199,11 +221,11 @@ final class BrokerConnection: @unchecked Sendable {
             // More may be there already where `poll` does not see it: behind a full batch, or behind the CONNACK.
             let isMore = isFull || session.pendingBytes > 0
             let ready = poll(session.socket, write: session.wantsWrite, milliseconds: isMore ? 0 : 500)
-            absence.round(at: steadyMicros(), hasInput: ready.read || isMore, gate)
+            noteRound()
             if !isMore, ready.read, rate.isDense(lingerMicros: settings.lingerMicros) {
                 usleep(UInt32(settings.lingerMicros))
             }
-            let isAlive = !(ready.read || isMore) || drain(session, &isFull)
+            let isAlive = !(ready.read || isMore) || readAvailable(session, &isFull)
             if let ending = commit(session) { return ending }
             // Only now may the acknowledgements of what was read leave.
             guard isAlive, session.write() else {
@@ -212,14 +234,22 @@ final class BrokerConnection: @unchecked Sendable {
             }
             acknowledged(session)
             if let ending = noteAnswers(session) { return ending }
+            retryHistory()
             _ = session.tick()
         }
     }
 
-    /// Reads until nothing is left or the batch is full. False: the connection has ended; what was read still counts.
-    private func drain(_ session: MQTTSession, _ isFull: inout Bool) -> Bool {
+    /// Reads until nothing is left, the batch is full, or half a second is over. False: the connection has ended; what
+    /// was read still counts.
+    func readAvailable(_ session: MQTTSession, _ isFull: inout Bool) -> Bool {
         isFull = false
+        let deadline = steadyMicros() + 500_000
         while true {
+            // Packets without a message (PINGRESP) fill no batch.
+            if steadyMicros() >= deadline {
+                isFull = true
+                return true
+            }
             let before = session.publishes
             guard session.read() else { return false }
             if session.inbox.count >= settings.batchMessagesMax || session.inbox.byteCount >= settings.batchBytesMax {
@@ -231,6 +261,12 @@ final class BrokerConnection: @unchecked Sendable {
             if session.publishes != before || session.pendingBytes > 0 { continue }
             if !poll(session.socket, write: false, milliseconds: 0).read { return true }
         }
+    }
+
+    /// Before the messages of a round are put through the gate.
+    func noteRound() {
+        absence.round(at: steadyMicros(), hasInput: hasArrivals, gate)
+        hasArrivals = false
     }
 
     func acknowledged(_ session: MQTTSession) {
@@ -246,11 +282,12 @@ final class BrokerConnection: @unchecked Sendable {
         return recordEnd(session, reason: "stopped", code: nil) ?? .stopped
     }
 
-    /// Sends what is queued, for two seconds at most.
+    /// Sends what is queued, for two seconds at most. A stop does not interrupt it.
     func flush(_ session: MQTTSession) {
         let deadline = steadyMicros() + 2_000_000
         while session.wantsWrite, steadyMicros() < deadline {
-            _ = poll(session.socket, write: true, milliseconds: 50)
+            var socket = pollfd(fd: session.socket, events: Int16(POLLOUT), revents: 0)
+            _ = Glibc.poll(&socket, 1, 50)
             guard session.write() else { break }
         }
         acknowledged(session)

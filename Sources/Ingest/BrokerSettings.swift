@@ -45,7 +45,7 @@ public struct BrokerSettings: Sendable, Equatable {
     public var sessionExpirySeconds: UInt32 = 86_400
     /// How many unacknowledged QoS 1 messages we ask the broker to send at most: a hint (Mosquitto 2.0.11 overshoots).
     public var receiveMaximum: UInt16 = 16_384
-    public var keepaliveSeconds = 60
+    public var keepaliveSeconds = 30
     public var filters = ["tenant/+/device/+/#"]
     /// With a group, `$share/group/filter` is subscribed to: several nodes share the load.
     public var sharedGroup: String?

@@ -44,17 +44,19 @@ public struct BrokerStatus: Sendable, Equatable {
     public var reconnects: UInt64 = 0
     /// Connections at which the broker had lost a session that was expected.
     public var sessionsLost: UInt64 = 0
-    /// Times that another client used our session.
+    /// Takeover alarms: another client used our session, or packet ids have a gap.
     public var takeovers: UInt64 = 0
     /// Seconds that the broker keeps our session, where it keeps it for less than we asked.
     public var sessionExpirySeconds: UInt32?
+    /// An operator has accepted that.
+    var acceptedExpirySeconds: UInt32?
     /// What the broker says it is.
     public var version: String?
     public var lastMessageAt: Timestamp?
     /// `$SYS/broker/publish/messages/dropped`, where the broker publishes it.
     public var droppedByBroker: UInt64?
     public var batches = BatchHistogram()
-    /// For how long the connection's thread should have come round its loop again; nil while it moves.
+    /// Seconds since the heartbeat of the connection's thread was due; nil when on time.
     public var overdueSeconds: Double?
 
     public var connected: Bool { state == .connected }
@@ -77,11 +79,15 @@ public struct BrokerStatus: Sendable, Equatable {
 
     mutating func clear(_ code: BrokerAlarm.Code) { alarms.removeAll { $0.code == code } }
 
-    /// Returns the codes that an operator's acknowledgement cleared.
-    mutating func acknowledge() -> [BrokerAlarm.Code] {
-        let cleared = alarms.filter(\.code.needsAcknowledgement).map(\.code)
-        alarms.removeAll { $0.code.needsAcknowledgement }
-        return cleared
+    /// Those that wait for an operator.
+    var outstanding: [BrokerAlarm] { alarms.filter(\.code.needsAcknowledgement) }
+
+    /// An operator has acknowledged exactly these; one that was raised since stays.
+    mutating func acknowledge(_ acknowledged: [BrokerAlarm]) {
+        alarms.removeAll { alarm in acknowledged.contains { $0.code == alarm.code && $0.since == alarm.since } }
+        if acknowledged.contains(where: { $0.code == .sessionExpiryCapped }) {
+            acceptedExpirySeconds = sessionExpirySeconds
+        }
     }
 }
 

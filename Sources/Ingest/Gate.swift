@@ -152,11 +152,21 @@ package final class Gate: Sendable {
     ) -> Fate {
         guard record.kind == .message else { return .keep(.accepted) }
         if filter != nil, filter?.recognises(record, hasher) == true { return .duplicate }
-        guard let topic = DeviceTopic(record.topic) else { return .keep(.badTopicFormat) }
+        guard let topic = DeviceTopic(record.topic), topic.topicClass != .other || Self.isText(record.topic) else {
+            return .keep(.badTopicFormat)
+        }
         let address = UnsafeRawBufferPointer(rebasing: record.topic[topic.address])
-        guard limiter.take(address, at: steadyMicros) else { return .reject(topic.address) }
+        // A redelivery was sent earlier than it comes. Brokers set DUP themselves (MQTT 5.0, 3.3.1.1): no device can.
+        guard record.flags.contains(.duplicate) || limiter.take(address, at: steadyMicros) else {
+            return .reject(topic.address)
+        }
         if record.flags.contains(.truncated) { return .keep(.payloadTooLarge) }
         return .keep(topic.topicClass == .otaCommand ? .foreignCommand : .accepted)
+    }
+
+    /// What a broker should not have let pass (MQTT 5.0, 1.5.4).
+    private static func isText(_ topic: UnsafeRawBufferPointer) -> Bool {
+        String(validating: topic, as: UTF8.self) != nil && !topic.contains(0)
     }
 
     private static func copy(_ bytes: UnsafeRawBufferPointer, upTo end: Int, to batch: inout RecordBatch) {

@@ -75,15 +75,16 @@ public final class IngestService: Sendable {
     /// - Throws: `AppendError`; then nothing is cleared.
     public func acknowledge(broker: String, operator name: String, reason: String?) async throws -> Position? {
         guard let connection = connections.first(where: { $0.settings.name == broker }) else { return nil }
-        let codes = connection.currentStatus.alarms.map(\.code).filter(\.needsAcknowledgement)
+        let alarms = connection.currentStatus.outstanding
         var event = BrokerEvent(clientID: connection.settings.clientID)
-        event.alarm = codes.map(\.rawValue).joined(separator: ",")
+        event.alarm = alarms.map(\.code.rawValue).joined(separator: ",")
+        event.alarms = alarms.map(\.event)
         event.operatorName = name
         event.reason = reason
         var batch = RecordBatch()
         batch.append(.alarmsAcknowledged, event, broker: broker, at: log.now())
         let positions = try await log.append(batch)
-        _ = connection.acknowledgeAlarms()
+        connection.status.withLock { $0.acknowledge(alarms) }
         return positions.lowerBound
     }
 

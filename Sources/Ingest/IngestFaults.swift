@@ -14,6 +14,8 @@ package struct IngestFaults: OptionSet, Sendable {
     package static let takesUnknownSessions = IngestFaults(rawValue: 1 << 3)
     /// A backlog is charged to the devices' rate limits as if it had been sent at once.
     package static let chargesBacklogs = IngestFaults(rawValue: 1 << 4)
+    /// A redelivery whose packet id was acknowledged already is acknowledged too.
+    package static let acknowledgesLateCopies = IngestFaults(rawValue: 1 << 5)
 
     @TaskLocal package static var planted: IngestFaults = []
 

@@ -1,4 +1,5 @@
 import CMosquitto
+import CPlatform
 import COpenSSL
 import EventModel
 
@@ -62,6 +63,10 @@ final class MQTTSession {
     private(set) var unacknowledged = 0
     private(set) var lastMessageAt: Timestamp?
     private(set) var droppedByBroker: UInt64?
+    /// That was no retained message: the counter has moved since the subscription.
+    private(set) var droppedHasMoved = false
+    /// The broker sends a message of QoS 2. Its PUBREC is queued and must not leave.
+    private(set) var hasQoS2 = false
     /// A message with DUP is in the inbox.
     var hasDuplicates = false
     /// A message that may be our own is in the inbox: on a command topic, or one that claims to be out of a log.
@@ -74,8 +79,8 @@ final class MQTTSession {
     private(set) var resumeEnd: Int?
     /// A SUBACK has come.
     private(set) var hasSuback = false
-    /// An UNSUBACK has come.
-    private(set) var hasUnsuback = false
+    /// UNSUBACKs that have come.
+    private(set) var unsubacks = 0
     /// What the broker says it is, until `takeVersion`.
     private var version: String?
     private(set) var suback: (granted: [Int], isNew: Bool)?
@@ -85,7 +90,7 @@ final class MQTTSession {
     private(set) var lastLogLine: String?
     private var subscribeID: Int32 = -1
 
-    /// QoS 1 messages since the session was resumed, while DUP still matters.
+    /// QoS 1 messages since the session was resumed, while DUP still matters; 0 over MQTT 3.1.1.
     private var watched: Int?
 
     struct Connack {
@@ -124,6 +129,8 @@ final class MQTTSession {
     }
 
     deinit { hangUp() }
+
+    var isHungUp: Bool { client == nil }
 
     /// Closes the socket at once, without a DISCONNECT and without what is queued. Nothing else may be called then.
     func hangUp() {
@@ -225,7 +232,7 @@ final class MQTTSession {
     }
 
     /// Reads one packet, or a little more under TLS. False: the connection has ended.
-    func read() -> Bool { note(mosquitto_loop_read(handle, 1)) }
+    func read() -> Bool { note(refold_guarded_read(mosquitto_loop_read, handle)) }
 
     /// Sends what is queued, acknowledgements included: only when all that came is durable.
     /// Passes 1 as the number of packets, as larger numbers only cost (the library sends the whole queue anyway).
@@ -247,7 +254,7 @@ final class MQTTSession {
     /// Pings when it is time to.
     func tick() -> Bool { note(mosquitto_loop_misc(handle)) }
 
-    /// Says goodbye, and waits two seconds at most until the broker has taken what was sent. The session stays, unless
+    /// Sends DISCONNECT and waits up to 2 s until the broker has read everything. The broker keeps the session unless
     /// `endsSession` (MQTT 5.0, 3.14.2.2.2; without effect on 3.1.1).
     func sendDisconnect(endsSession: Bool = false) {
         var list: OpaquePointer?
@@ -320,7 +327,7 @@ final class MQTTSession {
         return String(cString: mosquitto_connack_string(Int32(reason)))
     }
 
-    // MARK: what the library tells
+    // MARK: Callbacks
 
     private static func of(_ context: UnsafeMutableRawPointer?) -> MQTTSession {
         Unmanaged<MQTTSession>.fromOpaque(context!).takeUnretainedValue()
@@ -348,7 +355,7 @@ final class MQTTSession {
             session.suback = ((0..<Int(count)).map { Int(granted[$0]) }, true)
         }
         mosquitto_unsubscribe_v5_callback_set(handle) { _, context, _, _ in
-            MQTTSession.of(context).hasUnsuback = true
+            MQTTSession.of(context).unsubacks += 1
         }
         mosquitto_message_v5_callback_set(handle) { _, context, message, properties in
             guard let message else { return }
@@ -357,7 +364,8 @@ final class MQTTSession {
     }
 
     /// The DUP flag shows in no callback but in the debug line just before the message's. That line costs about a
-    /// microsecond, so it is watched only while connecting and while redelivered messages may come.
+    /// microsecond, so it is watched only while connecting and while redelivered messages may come: in a resumed
+    /// session, and over MQTT 3.1.1 always (`LateCopies`).
     private func watchLog(_ on: Bool) {
         guard on else { return mosquitto_log_callback_set(handle, nil) }
         mosquitto_log_callback_set(handle) { _, context, level, text in
@@ -369,7 +377,10 @@ final class MQTTSession {
     private func logged(_ level: Int, _ text: UnsafePointer<CChar>) {
         if level == Int(MOSQ_LOG_DEBUG) {
             let isPublish = publishLine.withUnsafeBytes { strncmp(text, $0.baseAddress!, $0.count) == 0 }
-            if isPublish { duplicateFlag = text[publishLine.count] == CChar(UInt8(ascii: "1")) }
+            guard isPublish else { return }
+            // "d0, q1, …"
+            duplicateFlag = text[publishLine.count] == CChar(UInt8(ascii: "1"))
+            if strncmp(text + publishLine.count + 1, ", q2", 4) == 0 { hasQoS2 = true }
         } else if level == Int(MOSQ_LOG_ERR) || level == Int(MOSQ_LOG_WARNING) {
             lastLogLine = String(cString: text)
         }
@@ -377,7 +388,7 @@ final class MQTTSession {
 
     private func connected(_ connack: Connack) {
         self.connack = connack
-        watched = connack.sessionPresent && connack.reason == 0 ? 0 : nil
+        watched = (connack.sessionPresent || !isV5) && connack.reason == 0 ? 0 : nil
         watchLog(watched != nil)
     }
 
@@ -421,6 +432,7 @@ final class MQTTSession {
         let text = UnsafeRawBufferPointer(start: message.payload, count: Int(message.payloadlen))
         if topic.elementsEqual(Self.droppedTopic.utf8) {
             droppedByBroker = UInt64(String(decoding: text, as: UTF8.self))
+            droppedHasMoved = !message.retain
         } else if topic.elementsEqual(Self.versionTopic.utf8) {
             version = String(decoding: text.prefix(200), as: UTF8.self)
         } else {
@@ -433,7 +445,7 @@ final class MQTTSession {
     /// in flight at the resume has come again (MQTT 5.0, 4.4).
     private func watch(_ message: mosquitto_message) -> Bool {
         guard message.qos == 1, let count = watched else { return false }
-        watched = count + 1
+        watched = isV5 ? count + 1 : 0
         if count >= UInt16.max {
             watched = nil
             watchLog(false)

@@ -1,4 +1,5 @@
 import CMosquitto
+import CPlatform
 
 #if canImport(Glibc)
 import Glibc
@@ -124,7 +125,7 @@ package final class PublishLink {
             var before = -1
             while ended == nil, before != acknowledged.count {
                 before = acknowledged.count
-                note(mosquitto_loop_read(client, 1))
+                note(refold_guarded_read(mosquitto_loop_read, client))
             }
         }
         note(mosquitto_loop_misc(client))

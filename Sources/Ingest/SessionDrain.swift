@@ -6,11 +6,20 @@ import Synchronization
 ///     connect under the old client id → read until it has caught up → (the current client id subscribes)
 ///     → unsubscribe → read the rest → end the session
 ///
+/// The old session is empty when it was silent and then answers another UNSUBSCRIBE, sent behind the last PUBACK,
+/// without a message in between. Silence alone shows only that nothing was read.
+///
+/// NATS delivers what was pending only when its `ack_wait` is over (30 s by default), and an UNSUBSCRIBE drops what it
+/// has not delivered. Over MQTT 3.1.1, where only Mosquitto is known to redeliver at once, the old session is therefore
+/// read for `patienceMicros` before the new one is subscribed.
+///
 /// From the subscription of the new session to the end of the old one both receive: a message published in between is
 /// recorded twice, none is lost.
 final class SessionDrain: Sendable {
     /// The old session has nothing more to deliver for this long: it has caught up, or is empty.
     static let idleMicros: Int64 = 1_000_000
+    /// For how long the old session is read before it is unsubscribed: all that was pending has come by then.
+    static func patienceMicros(isV5: Bool, isMosquitto: Bool) -> Int64 { isV5 || isMosquitto ? 0 : 75_000_000 }
     /// Under constant traffic it is taken to have caught up after this.
     static let catchUpMicrosMax: Int64 = 60_000_000
 
@@ -18,7 +27,6 @@ final class SessionDrain: Sendable {
     let filters: [String]
     private let owned = Mutex<BrokerConnection?>(nil)
     private let caughtUp = Atomic<Bool>(false)
-    private let succeeded = Atomic<Bool>(false)
     private let finished = Atomic<Bool>(false)
 
     init(clientID: String, filters: [String]) {
@@ -28,13 +36,13 @@ final class SessionDrain: Sendable {
 
     var connection: BrokerConnection? { owned.withLock { $0 } }
     var hasCaughtUp: Bool { caughtUp.load(ordering: .acquiring) || isFinished }
-    /// The current session is subscribed: the old one may go.
-    var isSucceeded: Bool { succeeded.load(ordering: .acquiring) }
     var isFinished: Bool { finished.load(ordering: .acquiring) }
 
     func noteCaughtUp() { caughtUp.store(true, ordering: .releasing) }
-    func noteSucceeded() { succeeded.store(true, ordering: .releasing) }
     func noteFinished() { finished.store(true, ordering: .releasing) }
+
+    /// The thread of the connection has ended.
+    func release() { owned.withLock { $0 = nil } }
 
     func start(for parent: BrokerConnection) {
         var settings = parent.settings
@@ -61,7 +69,9 @@ extension BrokerConnection {
             write(.draining, event, to: session)
             if let history, !isHistoryRead {
                 isHistoryRead = true
-                credit(try SessionHistory.read(from: history, broker: settings.name, clientID: settings.clientID))
+                credit(
+                    try SessionHistory.read(from: history, broker: settings.name, clientID: settings.clientID)
+                        .awaySince)
             }
         } catch {
             say(.error, "cannot read the log back (\(error)): redelivered messages are recorded again")
@@ -69,11 +79,8 @@ extension BrokerConnection {
         guard !isPresent else { return nil }
         let reason = "the broker no longer has the session of our earlier client id `\(drain.clientID)`"
         event = BrokerEvent(clientID: drain.clientID)
+        if isLost { recordLost(event, reason, session) }
         event.reason = reason
-        if isLost {
-            write(.sessionLost, event, to: session)
-            parent?.noteLost(reason)
-        }
         write(.sessionDrained, event, to: session)
         if let ending = commit(session) { return ending }
         session.sendDisconnect()
@@ -84,21 +91,19 @@ extension BrokerConnection {
     func serve(_ session: MQTTSession, _ drain: SessionDrain) -> Ending {
         say(.info, "emptying the session of our earlier client id `\(drain.clientID)`")
         let begun = steadyMicros()
-        var lastArrival = begun, seen = session.publishes, unsubscribedAt: Int64?
+        var lastArrival = begun, seen = session.publishes, isFull = false
+        // UNSUBSCRIBEs sent, and `publishes` at the last one.
+        var unsubscribes = 0, publishesThen = 0, succeededAt: Int64?
         while true {
             if isStopping {
                 flush(session)
                 session.sendDisconnect()
                 return .stopped
             }
-            let ready = poll(session.socket, write: session.wantsWrite, milliseconds: 50)
-            absence.round(at: steadyMicros(), hasInput: ready.read, gate)
-            var isAlive = true
-            while isAlive, session.inbox.count < settings.batchMessagesMax, session.pendingBytes > 0
-                || poll(session.socket, write: false, milliseconds: 0).read
-            {
-                isAlive = session.read()
-            }
+            let isMore = isFull || session.pendingBytes > 0
+            let ready = poll(session.socket, write: session.wantsWrite, milliseconds: isMore ? 0 : 50)
+            noteRound()
+            let isAlive = !(ready.read || isMore) || readAvailable(session, &isFull)
             if let ending = commit(session) { return ending }
             guard isAlive, session.write() else {
                 let code = session.ended ?? 0
@@ -108,17 +113,35 @@ extension BrokerConnection {
             _ = session.tick()
             let now = steadyMicros()
             if session.publishes != seen { (seen, lastArrival) = (session.publishes, now) }
+            let patience = SessionDrain.patienceMicros(isV5: session.isV5, isMosquitto: parent?.isMosquitto ?? false)
+            guard now - begun >= patience else { continue }
             if now - lastArrival >= SessionDrain.idleMicros || now - begun >= SessionDrain.catchUpMicrosMax {
                 drain.noteCaughtUp()
             }
-            if unsubscribedAt == nil, drain.isSucceeded {
-                unsubscribedAt = now
-                if let text = session.unsubscribe(drain.filters) {
-                    return .lost(reason: "cannot unsubscribe the earlier client id: \(text)", code: nil)
-                }
+            // On its present connection: a broker that was killed may have lost the new session.
+            guard parent?.isReceiving ?? false else {
+                succeededAt = nil
+                continue
             }
-            if unsubscribedAt != nil, session.hasUnsuback, now - lastArrival >= 2 * SessionDrain.idleMicros {
-                return endOldSession(session, drain)
+            guard session.unsubacks == unsubscribes else { continue }
+            if unsubscribes > 1, session.publishes == publishesThen { return endOldSession(session, drain) }
+            succeededAt = succeededAt ?? now
+            if unsubscribes == 0 {
+                // What was published before the new subscription is on its way.
+                guard patience == 0 || now - (succeededAt ?? now) >= 2 * SessionDrain.idleMicros && !isFull else {
+                    continue
+                }
+            } else {
+                // Each other one when all was silent since and every PUBACK has left.
+                guard now - lastArrival >= 2 * SessionDrain.idleMicros, !session.wantsWrite, !isFull else { continue }
+            }
+            if unsubscribes == 0 {
+                write(.unsubscribing, BrokerEvent(clientID: drain.clientID), to: session)
+                if let ending = commit(session) { return ending }
+            }
+            (unsubscribes, publishesThen) = (unsubscribes + 1, session.publishes)
+            if let text = session.unsubscribe(drain.filters) {
+                return .lost(reason: "cannot unsubscribe the earlier client id: \(text)", code: nil)
             }
         }
     }

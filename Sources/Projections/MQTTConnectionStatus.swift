@@ -78,9 +78,12 @@ struct MQTTConnectionStatus: KeyedProjection {
             state.connected = false
             state.lastDisconnected = Moment(at)
             put(event.reason ?? "disconnected", in: &state.error, &arena)
-        case .sessionLost: state.sessionsLost += 1
+        case .sessionLost:
+            // Perhaps that of an earlier client id: the row keeps the current one.
+            state.sessionsLost += 1
+            return true
         case .connecting, .sessionUnknown, .sessionAdopted, .sessionResumed, .draining, .sessionDrained, .redelivered,
-            .identified, .alarmRaised, .alarmsAcknowledged:
+            .identified, .alarmRaised, .alarmsAcknowledged, .sessionState, .unsubscribing:
             return false
         case .subscribed: state.subscribedTopics = Int64(event.filters?.count ?? 0)
         case .subscriptionRefused:

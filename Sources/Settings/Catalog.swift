@@ -121,7 +121,7 @@ public enum SettingsCatalog {
             "session_expiry_seconds", .int(0...4_294_967_294), "86400",
             "how long the broker keeps our session (MQTT 5)"),
         Setting("receive_maximum", .int(1...65_535), "16384", "messages in flight to us (MQTT 5); a hint to Mosquitto"),
-        Setting("keepalive_seconds", .int(5...65_535), "60", "seconds between pings"),
+        Setting("keepalive_seconds", .int(5...65_535), "30", "seconds between pings"),
         Setting("filters", .list, "tenant/+/device/+/#", "topic filters to subscribe to"),
         Setting("share_group", .string, "", "subscribe as $share/<group>/<filter>"),
         Setting("batch_messages_max", .int(1...65_535), "4096", "messages in one commit"),

@@ -227,6 +227,13 @@ public struct Settings: Sendable {
         for filter in broker.filters where !isValidFilter(filter) {
             problems.append("\(prefix).filters: '\(filter)' is no MQTT topic filter")
         }
+        for (index, filter) in broker.filters.enumerated() {
+            // A broker may deliver a message once for each subscription that matches (MQTT 5.0, 3.3.4).
+            for other in broker.filters[..<index] where overlap(filter, other) {
+                problems.append(
+                    "\(prefix).filters: '\(other)' and '\(filter)' overlap: messages would be recorded twice")
+            }
+        }
         return broker
     }
 
@@ -238,6 +245,19 @@ public struct Settings: Sendable {
             if level.contains("#") { return level == "#" && index == levels.count - 1 }
             return !level.contains("+") || level == "+"
         }
+    }
+
+    /// Whether a topic exists that both match (MQTT 5.0, 4.7).
+    static func overlap(_ a: String, _ b: String) -> Bool {
+        var a = a.split(separator: "/", omittingEmptySubsequences: false)[...]
+        var b = b.split(separator: "/", omittingEmptySubsequences: false)[...]
+        // `#` also matches the level above it.
+        while let first = a.first, let second = b.first {
+            if first == "#" || second == "#" { return true }
+            guard first == "+" || second == "+" || first == second else { return false }
+            (a, b) = (a.dropFirst(), b.dropFirst())
+        }
+        return a.isEmpty && b.isEmpty || (a.first ?? b.first) == "#"
     }
 
     /// As a parameter: libpq's URLs may name several hosts (PostgreSQL manual, 34.1.1), which other parsers refuse.

@@ -92,13 +92,13 @@ final class SessionTrace {
         batch.append(schema, event, broker: "b1", at: Timestamp(microseconds: 1))
         _ = try log.append(&batch)
     }
+}
 
-    private func withBytes(
-        _ a: String, _ b: String, _ c: String,
-        _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void
-    ) {
-        Array(a.utf8).withUnsafeBytes { a in
-            Array(b.utf8).withUnsafeBytes { b in Array(c.utf8).withUnsafeBytes { c in body(a, b, c) } }
-        }
+func withBytes(
+    _ a: String, _ b: String, _ c: String,
+    _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void
+) {
+    Array(a.utf8).withUnsafeBytes { a in
+        Array(b.utf8).withUnsafeBytes { b in Array(c.utf8).withUnsafeBytes { c in body(a, b, c) } }
     }
 }

@@ -28,6 +28,28 @@ private func problems(
 }
 
 @Suite struct SettingsTests {
+    /// docs/settings.md lists every key once, with its default and its range.
+    @Test func thePageListsEverySetting() throws {
+        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let page = try String(contentsOf: root.appending(path: "docs/settings.md"), encoding: .utf8)
+        let rows = page.split(separator: "\n").filter { $0.hasPrefix("| `") }.map { row in
+            row.split(separator: "|").map { $0.trimmingCharacters(in: CharacterSet(charactersIn: " `")) }
+        }
+        #expect(rows.allSatisfy { $0.count == 5 })
+        let settings = SettingsCatalog.all(brokers: [])
+        #expect(rows.compactMap(\.first).sorted() == settings.map(\.key).sorted())
+        for setting in settings {
+            let row = try #require(rows.first(where: { $0.first == setting.key }))
+            #expect(row[3] == (setting.fallback.isEmpty ? "–" : setting.fallback), "\(setting.key)")
+            switch setting.kind {
+            case .int(let range): #expect(row[4] == "\(range.lowerBound)–\(range.upperBound)", "\(setting.key)")
+            case .choice(let words): #expect(row[4] == words.joined(separator: ", "), "\(setting.key)")
+            default: break
+            }
+        }
+    }
+
     @Test func defaults() async throws {
         let all = try await settings()
         #expect(all.data == "./data")
@@ -131,6 +153,7 @@ private func problems(
         ("broker:\n  url: mqtts://x\n  ca_file: /nowhere.pem\n", "/nowhere.pem is missing or cannot be read"),
         ("broker:\n  url: mqtts://x\n  cert_file: /etc/hosts\n", "cert_file and key_file go together"),
         ("broker:\n  url: mqtt://x\n  filters: [a/#/b]\n", "'a/#/b' is no MQTT topic filter"),
+        ("broker:\n  url: mqtt://x\n  filters: [a/+/b, a/#]\n", "'a/+/b' and 'a/#' overlap"),
         ("broker:\n  url: mqtt://x\n  password_file: /nowhere\n", "/nowhere is missing"),
         ("broker:\n  url: mqtt://x\n  verify: perhaps\n", "must be true or false"),
         ("presence:\n  stale_seconds: 90\n  offline_seconds: 90\n", "must be more than presence.stale_seconds"),
@@ -179,4 +202,14 @@ private func problems(
 
     @Test(arguments: ["", "mqtt://", "http://h", "mqtt://h/path", "mqtt://h:0", "mqtt://h:99999"])
     func badAddresses(url: String) { #expect(BrokerAddress(url: url) == nil) }
+
+    @Test(arguments: [
+        ("a/#", "a", true), ("a/#", "a/b/c", true), ("#", "a/b", true), ("a/+", "a/b", true), ("a/+/c", "+/b/c", true),
+        ("a/b", "a/b", true), ("a/+", "a", false), ("a/+", "a/b/c", false), ("a/b/#", "a/c/#", false),
+        ("a/+/c", "a/b/d", false), ("a/#", "b", false), ("a", "a/b", false),
+    ])
+    func filtersOverlapWhereATopicMatchesBoth(a: String, b: String, expected: Bool) {
+        #expect(Settings.overlap(a, b) == expected)
+        #expect(Settings.overlap(b, a) == expected)
+    }
 }

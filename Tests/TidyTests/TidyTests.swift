@@ -110,7 +110,8 @@ struct LayeringTests {
         "Dispatching": ["EventModel", "Campaigns", "Ingest", "Threading", "CMosquitto", "DequeModule"],
         "ControlAPI": [
             "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "WebPages", "Queries", "Hummingbird",
-            "HummingbirdCore", "HTTPTypes", "NIOCore", "NIOHTTP1", "NIOHTTPTypesHTTP1", "ServiceLifecycle", "Logging",
+            "HummingbirdCore", "HTTPTypes", "NIOCore", "NIOHTTP1", "NIOHTTPTypes", "NIOHTTPTypesHTTP1",
+            "ServiceLifecycle", "Logging",
         ],
         "Simulation": ["EventModel", "CampaignRules", "Campaigns", "EventLog", "Ingest", "Projections", "Projecting"],
         "RefoldSim": ["Simulation"],

@@ -1,5 +1,5 @@
 // The limit that `refold-bench fold` and `refold-bench bulk` are measured against: the same log, the same folds with the
-// same meaning (DESIGN.md, "What the numbers mean"), in C++ with simdjson On-Demand and an open-addressing table. A payload
+// same meaning (Sources/Projections), in C++ with simdjson On-Demand and an open-addressing table. A payload
 // is parsed once for all projections.
 //
 //     fold LOG_FOLDER          device_status alone

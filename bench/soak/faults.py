@@ -93,6 +93,8 @@ def _kill_broker(broker, site, dice):
             name = "kill_saved_mosquitto"
         else:
             site.fleets[broker.name].excuse(MOSQUITTO_STALE_SECONDS)
+            # PUBACKs that the fleet has not read yet, too.
+            site.fleets[broker.name].excuse_until_disconnected()
     broker.kill()
     site.fleets[broker.name].resume()
     return _down(broker, name, site, dice.choice([0, 2, 15]))
@@ -210,7 +212,11 @@ def close_stderr(site, dice):
 
 
 def exhaust_descriptors(site, dice):
-    """The soft limit falls to what is open: no file, socket or connection can be opened."""
+    """The soft limit falls to what is open: no file, socket or connection can be opened until the daemon has raised it
+    again, a second later."""
+    # Without descriptors a program that has just been started cannot load its libraries.
+    if site.refold.status() is None:
+        return None
     pid = site.refold.process.pid
     try:
         soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -220,7 +226,7 @@ def exhaust_descriptors(site, dice):
     def end():
         if site.refold.process.pid == pid and site.refold.process.is_running:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
-    return Fault("exhaust_descriptors", {"descriptors"}, dice.choice([3, 15]), end, visible_after=10)
+    return Fault("exhaust_descriptors", {"descriptors"}, dice.choice([3, 15]), end)
 
 
 def idle_http_clients(site, dice):

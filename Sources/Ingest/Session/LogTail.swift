@@ -7,14 +7,16 @@ import FoundationEssentials
 enum LogTail {
     /// Reading this many events takes less than a second (about ten million events a second).
     static let eventsMax: UInt64 = 4 << 20
-    private static let firstStep: UInt64 = 1 << 17
+    /// The last state is often near. What lies before it is not read, damaged or not.
+    private static let firstStep: UInt64 = 1 << 12
 
     /// - Parameters:
     ///   - restart: called before each pass; everything collected in an earlier pass comes again.
     ///   - isEnough: called after each pass.
+    ///   - others: gets the records that are not the broker's.
     static func scan(
         _ log: any LogSource, broker: String, eventsMax: UInt64 = eventsMax, restart: () -> Void,
-        isEnough: () -> Bool, _ body: (RecordView) throws -> Void
+        isEnough: () -> Bool, others: (RecordView) -> Void = { _ in }, _ body: (RecordView) throws -> Void
     ) throws {
         let name = Array(broker.utf8)
         let end = log.durableCount
@@ -27,11 +29,11 @@ enum LogTail {
             let block = EventBlock()
             while reader.position.rawValue < end, try reader.read(into: block, atLeast: 1 << 20) {
                 try block.forEach { record, _ in
-                    if record.broker.elementsEqual(name) { try body(record) }
+                    if record.broker.elementsEqual(name) { try body(record) } else { others(record) }
                 }
             }
             if isEnough() || back == length || back >= eventsMax { return }
-            back = back > length / 4 ? length : back * 4
+            back = back > length / 8 ? length : back * 8
         }
     }
 

@@ -104,6 +104,9 @@ private struct DeliveryWalk {
     private let clientID: String
     private let hasher = SHA256()
     private var deliveries: [UInt16: Delivery] = [:]
+    /// Those that the end of the redelivery made old. The event that says which of them came again stands behind the
+    /// new messages of the same batch.
+    private var settled: [UInt16: Delivery] = [:]
     /// Deliveries walked over, redeliveries included.
     private var total = 0
     /// `total` when the connection that is walked over began.
@@ -190,6 +193,7 @@ private struct DeliveryWalk {
         case .redelivered:
             for run in event.packetIDs ?? [] where run.count == 2 && run[0] <= run[1] {
                 for id in run[0]...run[1] {
+                    if deliveries[id] == nil { deliveries[id] = settled[id] }
                     deliveries[id]?.number = total
                     total += 1
                 }
@@ -203,7 +207,9 @@ private struct DeliveryWalk {
         hasUnansweredAttempt = false
         hasSeenConnection = true
         if event.sessionPresent == false || event.unseenAttempt == true { forget() }
-        (connectionStart, isResuming) = (total, event.sessionPresent == true)
+        // A broker without our session may be another one behind the same address.
+        if event.sessionPresent == false { version = nil }
+        (connectionStart, isResuming, settled) = (total, event.sessionPresent == true, [:])
     }
 
     /// Whether it came over the session of `clientID`.
@@ -228,12 +234,13 @@ private struct DeliveryWalk {
         isResuming = false
         guard !IngestFaults.isPlanted(.matchesForEver) else { return }
         let start = connectionStart
+        settled = deliveries.filter { $0.value.number < start }
         deliveries = deliveries.filter { $0.value.number >= start }
     }
 
     /// Nothing before this matters.
     private mutating func forget() {
-        deliveries = [:]
+        (deliveries, settled) = ([:], [:])
         (total, connectionStart, reusesIDsEarly) = (0, 0, false)
         isComplete = true
     }

@@ -43,6 +43,7 @@ package struct SessionKeeper {
     /// Packet id of the last QoS 1 arrival of the connection before this one, while the first new message is awaited.
     private var lastPacketID: UInt16?
     private var gapIsPending = false
+    private var lateCopies = LateCopies()
 
     package init(
         broker: String, clientID: String, history: (any LogSource)?, adopts: Bool = false,
@@ -67,6 +68,7 @@ package struct SessionKeeper {
         let session = known.sessions[clientID]
         expectsSession = session?.isSubscribed ?? false
         subscribedFilters = session?.filters
+        lastPacketID = known.lastPacketID
     }
 
     package mutating func readHistory() throws {
@@ -103,6 +105,7 @@ package struct SessionKeeper {
         }
         (isAttemptRecorded, hasUnseenAttempt, filter) = (false, false, nil)
         self.isV5 = isV5
+        lateCopies = LateCopies()
         isResuming = sessionPresent && !unseen
         awaitsRedeliveryEnd = isResuming
         gapIsPending = sessionPresent && lastPacketID != nil
@@ -155,6 +158,13 @@ package struct SessionKeeper {
     package mutating func redeliveryEnded() -> Bool {
         defer { (isResuming, awaitsRedeliveryEnd, filter) = (false, false, nil) }
         return awaitsRedeliveryEnd
+    }
+
+    /// Call it for each batch. The packet id of a redelivery that must not be acknowledged, nor anything behind it: the
+    /// connection must end once the batch is durable. MQTT 5.0 forbids to redeliver on a live connection (4.4).
+    package mutating func lateCopy(in incoming: borrowing RecordBatch) -> UInt16? {
+        guard !isV5, !IngestFaults.isPlanted(.acknowledgesLateCopies) else { return nil }
+        return lateCopies.note(incoming)
     }
 
     /// Messages that the broker delivered to another client between our last connection and this one. For brokers that

@@ -6,14 +6,14 @@ struct BrokerModel {
         case mosquitto
         /// Counts ids anew in each connection. Loses nothing.
         case rabbitmq
-        /// Redelivers when ack_wait is over, among new messages or before them; counts from 1 again when nothing is
-        /// pending, and after a kill, from which on pending messages have other ids.
+        /// Redelivers when ack_wait is over, on a live connection too, among new messages or before them; counts from
+        /// 1 again when nothing is pending, and after a kill, from which on pending messages have other ids.
         case nats
     }
 
     enum ToClient {
         case connack(sessionPresent: Bool)
-        case suback
+        case suback, unsuback
         case publish(id: Int, isDuplicate: Bool, message: Int)
     }
 
@@ -46,6 +46,10 @@ struct BrokerModel {
         fileprivate var lastID = 0
         fileprivate(set) var isSubscribed = false
         var isEmpty: Bool { queue.isEmpty && inFlight.isEmpty }
+
+        func holds(_ message: Int) -> Bool {
+            queue.contains(message) || inFlight.contains { $0.message == message }
+        }
     }
 
     let kind: Kind
@@ -55,6 +59,8 @@ struct BrokerModel {
     private var saved: [String: Session] = [:]
     var links: [Int: Link] = [:]
     private var nextLink = 0
+    /// Times that ack_wait was over.
+    private(set) var waits = 0
 
     init(kind: Kind, ids: Int, inFlightMax: Int) {
         (self.kind, self.ids, self.inFlightMax) = (kind, ids, inFlightMax)
@@ -106,8 +112,12 @@ struct BrokerModel {
         saved[clientID] = nil
     }
 
-    /// Takes the next packet of a link. Calls `acknowledged` with each message that a PUBACK ends.
-    mutating func take(_ link: Int, _ random: inout SeededRandom, acknowledged: (Int) throws -> Void) rethrows {
+    /// Takes the next packet of a link. Calls `acknowledged` with each message that a PUBACK ends, and `dropped` with
+    /// each that an UNSUBSCRIBE takes away.
+    mutating func take(
+        _ link: Int, _ random: inout SeededRandom, acknowledged: (Int) throws -> Void,
+        dropped: (Int, BrokerModel) throws -> Void
+    ) rethrows {
         guard var open = links[link] else { return }
         guard !open.toBroker.isEmpty else {
             if open.isCut { links[link] = nil }
@@ -122,7 +132,15 @@ struct BrokerModel {
             sessions[name]?.isSubscribed = true
             send(.suback, on: name)
             if kind == .rabbitmq { redeliver(name) }
-        case .unsubscribe: sessions[name]?.isSubscribed = false
+        case .unsubscribe:
+            sessions[name]?.isSubscribed = false
+            send(.unsuback, on: name)
+            if kind == .nats, let session = sessions[name] {
+                // The subscription's consumer is deleted, with all that it has not delivered.
+                sessions[name]?.queue = []
+                sessions[name]?.inFlight = []
+                for message in session.queue + session.inFlight.map(\.message) { try dropped(message, self) }
+            }
         case .puback(let id):
             guard let index = sessions[name]?.inFlight.firstIndex(where: { $0.id == id && $0.isSent }) else { return }
             let message = sessions[name]!.inFlight.remove(at: index).message
@@ -134,9 +152,16 @@ struct BrokerModel {
     }
 
     /// NATS: ack_wait is over. RabbitMQ gets to its queue.
-    mutating func timePasses() {
+    /// - Parameter isOverall: also for what was sent on the present connection.
+    mutating func timePasses(isOverall: Bool) {
+        waits += 1
         guard kind != .mosquitto else { return }
-        for name in sessions.keys.sorted() { redeliver(name) }
+        for name in sessions.keys.sorted() {
+            for index in sessions[name]!.inFlight.indices where kind == .nats && isOverall {
+                sessions[name]!.inFlight[index].isOwed = true
+            }
+            redeliver(name)
+        }
     }
 
     private mutating func accept(_ link: Int, _ name: String, redeliversNow: Bool) {

@@ -19,10 +19,14 @@ final class SessionClient {
     var isConnected = false
     private(set) var isResumed = false
     var isSubscribed = false
+    /// The session was resumed, and neither a new message nor a SUBACK has been recorded since.
+    var isRedelivering = false
     var isRefused = false
     var isFrozen = false
-    /// On this connection: a drain has sent its UNSUBSCRIBE, the main client its SUBSCRIBE.
+    /// The main client has sent its SUBSCRIBE on this connection.
     var hasAsked = false
+    /// Of a drain's connection.
+    var unsubscribes = 0, unsubacks = 0, arrivals = 0, arrivalsThen = 0, connectedWait = 0
     private var lastPacketID: UInt16?
     private(set) var suppressed = 0
 
@@ -56,6 +60,7 @@ final class SessionClient {
             keeper.wentUnanswered()
         }
         (link, isConnected, isSubscribed, hasAsked) = (nil, false, false, false)
+        (unsubscribes, unsubacks, arrivals) = (0, 0, 0)
     }
 
     func greet(sessionPresent: Bool, isMosquitto: Bool, at time: Timestamp, steady: Int64) throws {
@@ -65,7 +70,7 @@ final class SessionClient {
             isRefused = true
             return
         }
-        (isConnected, isResumed) = (true, sessionPresent)
+        (isConnected, isResumed, isRedelivering) = (true, sessionPresent, sessionPresent)
         absence.begin(
             awayMicros: known.awaySince.map { time.microseconds - $0.microseconds } ?? 0, at: steady, gate)
         var event = BrokerEvent(clientID: clientID)
@@ -78,12 +83,13 @@ final class SessionClient {
         try append(.identified, event, at: time)
     }
 
-    /// What a batch of arrivals becomes in the log; the ids to acknowledge afterwards.
+    /// What a batch of arrivals becomes in the log; the ids to acknowledge afterwards. Nil: none, and the connection
+    /// must end.
     /// - Parameter isAppended: false loses the batch before it is durable, as a kill at that moment does.
     func record(
         _ arrivals: [(id: Int, isDuplicate: Bool, message: Int)], resumeEndsAt count: Int?, fleet: SessionFleet,
         at time: Timestamp, steady: Int64, isAppended: Bool
-    ) throws -> [Int] {
+    ) throws -> [Int]? {
         var batch = RecordBatch(), outgoing = RecordBatch(), resumeEnd: Int?
         for (index, arrival) in arrivals.enumerated() {
             if index == count { resumeEnd = batch.byteCount }
@@ -94,10 +100,12 @@ final class SessionClient {
             lastPacketID = UInt16(truncatingIfNeeded: arrival.id)
         }
         if count == arrivals.count { resumeEnd = batch.byteCount }
+        let lateCopy = keeper.lateCopy(in: batch)
         let tally = keeper.examine(
             batch, by: gate, hasDuplicates: arrivals.contains(where: \.isDuplicate), resumeEnd: resumeEnd,
             own: OwnMessages(), steadyMicros: steady, into: &outgoing, onUnreadable: { _ in })
         guard isAppended else { return [] }
+        if !arrivals.allSatisfy(\.isDuplicate) { isRedelivering = false }
         suppressed += tally.redelivered.count
         if !tally.redelivered.isEmpty {
             var event = BrokerEvent(clientID: clientID)
@@ -109,7 +117,7 @@ final class SessionClient {
         } else if !outgoing.isEmpty {
             _ = try log.append(&outgoing)
         }
-        return arrivals.map(\.id)
+        return lateCopy == nil ? arrivals.map(\.id) : nil
     }
 }
 

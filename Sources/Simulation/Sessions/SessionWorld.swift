@@ -11,6 +11,8 @@
 // - When the broker takes a PUBACK, the message that it ends stands in our log.
 // - A log that did not create the session has none of its messages.
 // - A device that keeps to its rate is never limited, whatever backlog its messages come out of.
+// - Once a session of ours is subscribed, one always is.
+// - The session of an earlier client id is ended only when it is empty.
 // - At rest everything that the broker still had is in the log.
 // - Where packet ids prove everything (Mosquitto without kills of it, without an unanswered attempt, one client id),
 //   nothing is recorded twice.
@@ -30,7 +32,8 @@ public final class SessionWorld {
     private var main: SessionClient
     private var drains: [SessionClient] = []
     private var intruder: SessionClient?
-    private var clientNumber = 0
+    private var clientNumber = 0, clientNumbers = 1
+    private var hasSubscribed = false
     private var steady: Int64 = 0
     private var deviceReady: [Int64]
     private var recorded: [Int: Int] = [:]
@@ -39,6 +42,8 @@ public final class SessionWorld {
     private let killsBroker: Bool, changesClientID: Bool, hasIntruders: Bool
     /// MQTT 3.1.1: a resumed session is not subscribed to again, so that no SUBACK ends the redelivery.
     private let subscribesOnce: Bool
+    /// NATS: ack_wait is short, so that it redelivers on live connections too.
+    private let redeliversEagerly: Bool
     private var isExact = true
     /// No faults any more.
     private var isCalm = false
@@ -52,27 +57,36 @@ public final class SessionWorld {
 
     public init(_ options: SessionWorldOptions) {
         self.options = options
-        random = SeededRandom(seed: options.seed &* 0x9E37_79B9_7F4A_7C15 &+ 7)
+        // The generator's states lie on one orbit: seeds must not be steps of it.
+        var seeds = SeededRandom(seed: options.seed)
+        random = seeds.fork()
         var limits = PacketIDLimits()
         (limits.ids, limits.deliveriesMax) = (63, 15)
         self.limits = limits
         // A bug is found by the faults that it is about: these worlds have them.
         let needsLostState = options.plant == .ignoresUnansweredAttempts
+        let needsRabbitMQ = options.plant == .endsDrainsOnSilence || options.plant == .unsubscribesUnrecorded
+        let needsNATS = options.plant == .acknowledgesLateCopies || options.plant == .unsubscribesAtOnce
+        let needsDrains = needsRabbitMQ || options.plant == .unsubscribesAtOnce
         let kind = random.pick(BrokerModel.Kind.allCases)
         model = BrokerModel(
-            kind: needsLostState ? .mosquitto : kind, ids: limits.ids, inFlightMax: random.pick([3, 6, 12]))
+            kind: needsLostState ? .mosquitto : needsNATS ? .nats : needsRabbitMQ ? .rabbitmq : kind,
+            ids: limits.ids,
+            inFlightMax: random.pick([3, 6, 12]))
         let payloadKinds = random.pick([1, 1, 3, .max])
         fleet = SessionFleet(payloadKinds: needsLostState ? 1 : payloadKinds)
         var gate = GateSettings()
-        (gate.messagesPerSecond, gate.burst) = (Self.rate, 30)
+        redeliversEagerly = random.chance(0.3) || needsNATS
+        // Eager redeliveries end connections so often that a session is read more slowly than it fills.
+        (gate.messagesPerSecond, gate.burst) = (Self.rate, redeliversEagerly ? 1_000 : 30)
         self.gate = gate
         deviceReady = Array(repeating: 0, count: 1 + random.below(2))
         let rate = random.pick([0.01, 0.04, 0.1])
         faultRate = needsLostState ? 0.2 : rate
         killsBroker = random.chance(0.5) || needsLostState
-        changesClientID = random.chance(0.3)
+        changesClientID = random.chance(0.3) || needsDrains
         hasIntruders = random.chance(0.3) && !killsBroker
-        subscribesOnce = random.chance(0.5)
+        subscribesOnce = random.chance(0.5) || options.plant == .unsubscribesUnrecorded
         main = SessionClient(.main, "c0", log: log, gate: gate, limits: limits)
     }
 
@@ -110,16 +124,22 @@ public final class SessionWorld {
         let action = random.below(100)
         trace.mix(action)
         switch action {
-        case ..<20: publish()
+        case ..<20: try publish()
         case ..<50: try advance(pickClient())
         case ..<80: try brokerStep()
         case ..<82: model.save()
-        case ..<84: model.timePasses()
+        case ..<84: model.timePasses(isOverall: redeliversEagerly)
         default: if random.chance(faultRate) { try fail() }
         }
     }
 
-    private func publish() {
+    private func publish() throws {
+        let isReceived = model.sessions.values.contains(where: \.isSubscribed)
+        if isReceived { hasSubscribed = true }
+        // Over MQTT 3.1.1 nobody can tell that a save from before the SUBSCRIBE came back: the session is there.
+        guard isReceived || !hasSubscribed || model.kind == .mosquitto && subscribesOnce else {
+            throw Violation("no session of ours is subscribed any more")
+        }
         let device = random.below(deviceReady.count)
         guard deviceReady[device] <= steady else { return }
         deviceReady[device] = steady + Int64(1_100_000 / Self.rate)
@@ -143,6 +163,15 @@ public final class SessionWorld {
             guard recorded[message, default: 0] > 0 else {
                 throw Violation("message \(message) was acknowledged and is not in the log")
             }
+        } dropped: { message, model in
+            let isOnItsWay = model.links.values.contains { link in
+                !link.isCut && link.toClient.contains {
+                    if case .publish(_, _, message) = $0 { true } else { false }
+                }
+            }
+            guard recorded[message, default: 0] > 0 || isOnItsWay
+                || model.sessions.values.contains(where: { $0.holds(message) })
+            else { throw Violation("message \(message) is gone with an UNSUBSCRIBE and is not in the log") }
         }
     }
 
@@ -151,7 +180,8 @@ public final class SessionWorld {
         guard !client.isFrozen, !client.isRefused else { return }
         guard let link = client.link else { return try client.connect(to: &model, at: now) }
         guard let open = model.links[link], !open.isCut else { return try client.lose(at: now) }
-        if client.isConnected { client.absence.round(at: steady, hasInput: !open.toClient.isEmpty, client.gate) }
+        let hasMessages = open.toClient.contains { if case .publish = $0 { true } else { false } }
+        if client.isConnected { client.absence.round(at: steady, hasInput: hasMessages, client.gate) }
         if client.role == .drain { try followDrain(client, link) }
         if client.role == .main, client.isConnected, !client.isSubscribed { subscribeMain(client, link) }
         try read(client, link, atMost: 1 + random.below(8))
@@ -170,10 +200,13 @@ public final class SessionWorld {
                     summary.refused += 1
                     return model.cut(link, received: 0)
                 }
+                client.connectedWait = model.waits
             case .suback: if resumeEnd == nil { resumeEnd = arrivals.count }
+            case .unsuback: client.unsubacks += 1
             case .publish(let id, let isDuplicate, let message):
                 note { "\(client.clientID) reads id \(id)\(isDuplicate ? " DUP" : "") message \(message)" }
                 arrivals.append((id, isDuplicate, message))
+                client.arrivals += 1
             }
         }
         // A kill may come before the append, or between the append and the acknowledgements.
@@ -183,8 +216,14 @@ public final class SessionWorld {
             arrivals, resumeEndsAt: resumeEnd, fleet: fleet, at: now, steady: steady, isAppended: isAppended)
         try readLog()
         if dies { return try kill() }
+        guard let ids else {
+            summary.lateCopies += 1
+            model.cut(link, received: model.links[link]?.toBroker.count ?? 0)
+            return try client.lose(at: now)
+        }
         acknowledge(ids, link)
         guard resumeEnd != nil else { return }
+        client.isRedelivering = false
         if client.keeper.redeliveryEnded() {
             try client.append(.sessionResumed, BrokerEvent(clientID: client.clientID), at: now)
         }
@@ -203,8 +242,11 @@ public final class SessionWorld {
 
     private func subscribeMain(_ client: SessionClient, _ link: Int) {
         let receives = client.isResumed && client.keeper.subscribedFilters != nil
-        guard !client.hasAsked, receives || drains.allSatisfy({ model.sessions[$0.clientID]?.isEmpty ?? true })
-        else { return }
+        // As far as a client can see: nothing is there to be read.
+        let haveCaughtUp = drains.allSatisfy { drain in
+            drain.isConnected && drain.link.flatMap { model.links[$0]?.toClient.isEmpty } == true && isPatient(drain)
+        }
+        guard !client.hasAsked, receives || haveCaughtUp else { return }
         client.hasAsked = true
         if subscribesOnce, receives {
             client.isSubscribed = true
@@ -214,19 +256,37 @@ public final class SessionWorld {
     }
 
     private func followDrain(_ drain: SessionClient, _ link: Int) throws {
-        guard drain.isConnected, main.isSubscribed else { return }
-        if !drain.hasAsked {
-            drain.hasAsked = true
-            model.links[link]?.toBroker.append(.unsubscribe)
-        } else if let session = model.sessions[drain.clientID], !session.isSubscribed, session.isEmpty,
-            model.links[link]?.toClient.isEmpty == true
-        {
-            try drain.append(.sessionDrained, BrokerEvent(clientID: drain.clientID), at: now)
-            model.forget(drain.clientID)
-            model.cut(link, received: 0)
-            drains.removeAll { $0 === drain }
-            summary.drained += 1
+        let isAlive = main.link.flatMap { model.links[$0] }.map { !$0.isCut } ?? false
+        guard drain.isConnected, main.isSubscribed, isAlive else { return }
+        guard drain.unsubacks == drain.unsubscribes else { return }
+        let isAnswered = drain.unsubscribes > 1 && drain.arrivals == drain.arrivalsThen
+        let isSilent = drain.unsubscribes > 0 && model.links[link]?.toClient.isEmpty == true
+        if isAnswered || isPlanted(.endsDrainsOnSilence) && isSilent { return try end(drain, link) }
+        guard isPatient(drain) else { return }
+        // For so long that the broker has taken every PUBACK and has sent all that waited for them.
+        let isQuiet = model.links[link].map { $0.toClient.isEmpty && $0.toBroker.isEmpty } ?? false
+        guard drain.unsubscribes > 0 || isQuiet || isPlanted(.unsubscribesAtOnce) else { return }
+        if drain.unsubscribes == 0, !isPlanted(.unsubscribesUnrecorded) {
+            try drain.append(.unsubscribing, BrokerEvent(clientID: drain.clientID), at: now)
         }
+        (drain.unsubscribes, drain.arrivalsThen) = (drain.unsubscribes + 1, drain.arrivals)
+        model.links[link]?.toBroker.append(.unsubscribe)
+    }
+
+    /// Mosquitto has nothing that comes later.
+    private func isPatient(_ drain: SessionClient) -> Bool {
+        model.kind == .mosquitto || model.waits - drain.connectedWait >= 2 || isPlanted(.unsubscribesAtOnce)
+    }
+
+    private func end(_ drain: SessionClient, _ link: Int) throws {
+        if let session = model.sessions[drain.clientID], session.isSubscribed || !session.isEmpty {
+            throw Violation("the session \(drain.clientID) is ended before it is empty")
+        }
+        try drain.append(.sessionDrained, BrokerEvent(clientID: drain.clientID), at: now)
+        model.forget(drain.clientID)
+        model.cut(link, received: 0)
+        drains.removeAll { $0 === drain }
+        summary.drained += 1
     }
 
     // MARK: Faults
@@ -237,7 +297,7 @@ public final class SessionWorld {
         case 1:
             // The connection breaks somewhere.
             guard let link = model.links.keys.sorted().randomPick(&random), let open = model.links[link] else { return }
-            if !main.isSubscribed { isExact = false }
+            if !main.isSubscribed || main.isRedelivering { isExact = false }
             summary.cuts += 1
             note { "cut" }
             model.cut(link, received: random.below(open.toBroker.count + 1))
@@ -246,12 +306,14 @@ public final class SessionWorld {
             note { "broker killed" }
             isExact = false
             model.restart()
+            // A save from before the subscription may have come back.
+            hasSubscribed = model.sessions.values.contains(where: \.isSubscribed)
         case 3: main.isFrozen.toggle()
         case 4:
             // Away for a while, as the devices go on.
             for _ in 0..<random.below(200) {
                 steady += 100_000
-                publish()
+                try publish()
             }
         case 5 where hasIntruders && main.isSubscribed:
             intruder = intruder == nil
@@ -271,11 +333,16 @@ public final class SessionWorld {
         summary.suppressed += main.suppressed
         for client in [main] + drains {
             guard let link = client.link else { continue }
-            if !client.isSubscribed { isExact = false }
+            if !client.isSubscribed || client.isRedelivering { isExact = false }
             model.cut(link, received: random.below((model.links[link]?.toBroker.count ?? 0) + 1))
         }
         if changesClientID, random.below(4) == 0 {
-            clientNumber += 1
+            // Another one, or an earlier one again.
+            if random.below(3) == 0 {
+                clientNumber = random.below(clientNumbers)
+            } else {
+                (clientNumber, clientNumbers) = (clientNumbers, clientNumbers + 1)
+            }
             isExact = false
         }
         main = SessionClient(.main, "c\(clientNumber)", log: log, gate: gate, limits: limits)
@@ -323,7 +390,7 @@ public final class SessionWorld {
         isCalm = true
         for turn in 0..<3_000 {
             steady += 10_000
-            if turn % 10 == 0 { model.timePasses() }
+            if turn % 50 == 0 { model.timePasses(isOverall: redeliversEagerly) }
             for client in [main] + drains { try advanceCalmly(client) }
             for link in model.links.keys.sorted() { try take(link) }
             let mine = model.sessions.filter { $0.value.isSubscribed || !$0.value.isEmpty }

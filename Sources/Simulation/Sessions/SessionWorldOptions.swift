@@ -9,6 +9,10 @@ public enum SessionPlant: String, CaseIterable, Sendable {
     case chargesBacklogs = "backlog-charged"
     case acknowledgesBeforeAppend = "ack-before-append"
     case forgetsOldClientIDs = "old-client-id-forgotten"
+    case endsDrainsOnSilence = "drain-ended-on-silence"
+    case unsubscribesAtOnce = "unsubscribe-at-once"
+    case unsubscribesUnrecorded = "unsubscribe-unrecorded"
+    case acknowledgesLateCopies = "late-copy-acknowledged"
 
     var faults: IngestFaults {
         switch self {
@@ -17,8 +21,10 @@ public enum SessionPlant: String, CaseIterable, Sendable {
         case .trustsAnyPacketID: .trustsAnyPacketID
         case .takesUnknownSessions: .takesUnknownSessions
         case .chargesBacklogs: .chargesBacklogs
+        case .acknowledgesLateCopies: .acknowledgesLateCopies
         // In how the world drives ingest.
-        case .acknowledgesBeforeAppend, .forgetsOldClientIDs: []
+        case .acknowledgesBeforeAppend, .forgetsOldClientIDs, .endsDrainsOnSilence, .unsubscribesUnrecorded,
+            .unsubscribesAtOnce: []
         }
     }
 }
@@ -59,6 +65,8 @@ public struct SessionSummary: Sendable, Equatable {
     public var cuts = 0
     public var drained = 0
     public var refused = 0
+    /// Connections that ended for a redelivery that came behind its PUBACK.
+    public var lateCopies = 0
     public var trace: UInt64 = 0
 
     public init() {}
@@ -74,6 +82,7 @@ public struct SessionSummary: Sendable, Equatable {
         sum.cuts += b.cuts
         sum.drained += b.drained
         sum.refused += b.refused
+        sum.lateCopies += b.lateCopies
         return sum
     }
 }
