@@ -28,7 +28,7 @@ public struct AccessPolicy: Sendable {
         reachability.isLoopback && !reachability.hasProxy && !reachability.isForwarded(request)
     }
 
-    /// While a damaged log keeps tokens from being known, whoever sits at the machine must be able to see why.
+    /// While tokens cannot be read back from a damaged log, local requests may read the status without one.
     private func isDiagnosis(_ route: Route, _ request: Request) -> Bool {
         isLocal(request) && ["/api/v1/status", "/api/v1/projections", "/metrics"].contains(route.path)
             && book.map { $0.tokens == nil } ?? false
@@ -72,7 +72,7 @@ public struct AccessPolicy: Sendable {
         return principal
     }
 
-    /// Whether whoever asked then might still: for answers that go on and on.
+    /// Whether the principal is still authorized; for streaming responses.
     func isStill(_ principal: Principal, _ request: Request) -> Bool {
         guard let known = try? identify(request, isWrite: false) else {
             return principal == .anonymous
@@ -94,8 +94,7 @@ public struct AccessPolicy: Sendable {
             headers: [.wwwAuthenticate: "Bearer realm=\"refold\""])
     }
 
-    /// Nil when nobody says who they are. A token that is none is never passed over in silence; a session that is over
-    /// is, where no session is needed.
+    /// Nil without credentials. An invalid token is always an error; an expired session counts as no session.
     private func identify(_ request: Request, isWrite: Bool) throws(Problem) -> Principal? {
         if let header = request.headers[.authorization] { return try principal(header) }
         guard let cookie = sessionSecret(request), let session = sessions.find(cookie) else { return nil }
@@ -133,7 +132,7 @@ public struct AccessPolicy: Sendable {
 
     /// Nil when there is no such token.
     func principal(secret: String) throws(Problem) -> Principal? {
-        // Digests are compared: the time that takes tells nothing of the secret.
+        // Digests are compared, so timing reveals nothing about the secret.
         if Secrets.sha256(secret) == folderSecret { return .folderAdmin }
         return try known(book?.find(secret: secret) ?? .unknown)
     }

@@ -25,8 +25,11 @@ public struct ControlAPI: Sendable {
     public static let bodyBytesMax = 8 << 20
     /// How long a read waits for `min_position`.
     static let waitForPosition: Duration = .seconds(5)
-    /// Connections at once; more wait in the kernel's queue.
+    /// Connections at once. Near that number new ones replace those without a request (`Connections`); when all have
+    /// one, more wait in the kernel's queue.
     public static let connectionsMax = 512
+    /// Time for a whole request header.
+    static let headerTime: TimeAmount = .seconds(5)
 
     public init(system: SystemAccess, policy: AccessPolicy) {
         self.system = system
@@ -68,10 +71,22 @@ public struct ControlAPI: Sendable {
         host: String, port: Int, connectionsMax: Int = Self.connectionsMax, logger: Logger,
         onListening: @escaping @Sendable (Int) async -> Void = { _ in }
     ) -> some Service {
-        Application(
+        server(
+            host: host, port: port, connectionsMax: connectionsMax, headerTime: Self.headerTime, logger: logger,
+            onListening: onListening)
+    }
+
+    func server(
+        host: String, port: Int, connectionsMax: Int, headerTime: TimeAmount, logger: Logger,
+        onListening: @escaping @Sendable (Int) async -> Void
+    ) -> some Service {
+        let connections = Connections(connectionsMax: connectionsMax, headerTime: headerTime)
+        return Application(
             router: router(),
             server: .http1(configuration: .init(
-                additionalChannelHandlers: [AbsoluteFormInstaller(), GoneClients.Watch(clients)],
+                additionalChannelHandlers: [
+                    AbsoluteFormInstaller(), GoneClients.Watch(clients), Connections.Watch(connections),
+                ],
                 idleTimeout: .seconds(75))),
             configuration: ApplicationConfiguration(
                 address: .hostname(host, port: port), serverName: nil,

@@ -143,16 +143,12 @@ extension APIContext {
 }
 
 extension Response {
-    static func json(_ value: some Encodable, status: HTTPResponse.Status = .ok) -> Response {
+    /// - Throws: `EncodingError` for a number that is not finite: JSON has none (RFC 8259, 6). `ProblemMiddleware` logs
+    ///   it and answers 500.
+    static func json(_ value: some Encodable, status: HTTPResponse.Status = .ok) throws -> Response {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        do {
-            return json(text: String(decoding: try encoder.encode(value), as: UTF8.self), status: status)
-        } catch {
-            // A number that is not finite: JSON has none (RFC 8259, 6), and one request must not end the daemon.
-            let problem = #"{"type":"about:blank","title":"Internal Server Error","status":500,"code":"internal"}"#
-            return json(text: problem, status: .internalServerError)
-        }
+        return json(text: String(decoding: try encoder.encode(value), as: UTF8.self), status: status)
     }
 
     static func json(text: String, status: HTTPResponse.Status = .ok) -> Response {

@@ -2,7 +2,7 @@ import Hummingbird
 import NIOCore
 import Synchronization
 
-/// Cancels the work for clients that hung up: nobody reads their answer, and what it waits for is wanted by others.
+/// Cancels requests whose client has disconnected, to free the database connection that they wait for or hold.
 ///
 /// A client that closes only its sending half (`nc -N`) counts as gone too; HTTP/1.1 clients do not do that.
 final class GoneClients: Sendable {

@@ -116,7 +116,7 @@ public enum Metric: String, Sendable, CaseIterable {
         case .rebuildFailures: "Rebuilds that failed since the start."
         case .brokerConnected: "Whether the broker connection is up and subscribed."
         case .brokerSessionLost: "Times that the broker had lost the session: messages may be missing."
-        case .brokerTakenOver: "Whether another client has taken our client id."
+        case .brokerTakenOver: "1 until a takeover of our session is acknowledged."
         case .brokerMessagesDropped: "Messages that the broker says it dropped, from its $SYS topics."
         case .deadLetters: "Messages that could not be understood, by reason."
         case .logDurableEvents: "Events known to be on disk."

@@ -30,7 +30,7 @@ public struct ParkedRetryRequest: Sendable, Equatable {
     public var key: String?
 }
 
-/// What came of it.
+/// The result of a retry.
 public struct ParkedRetryAnswer: Codable, Sendable, Equatable {
     /// Nothing waits for these any more.
     public var unparked: [ParkedKeyRow]
@@ -60,7 +60,7 @@ extension ControlAPI {
                 try request.allowQuery("projection")
                 let rows = await system.projections.parkedKeys()
                 let projection = try request.idQuery("projection")
-                return .json(Items(items: rows.filter { projection == nil || $0.projection == projection }))
+                return try .json(Items(items: rows.filter { projection == nil || $0.projection == projection }))
             },
             .post("/api/v1/parked-keys/retry") { request, _ in
                 let body = try await request.json(ParkedRetryBody.self)
@@ -73,10 +73,10 @@ extension ControlAPI {
                 let asked = ParkedRetryRequest(projection: body.projection, key: body.key)
                 guard let answer = await system.projections.retryParked(asked, timeout: Self.waitForRetry) else {
                     throw Problem.unavailable(
-                        "retry_in_progress", "the keys are being taken up, which goes on; ask for /api/v1/parked-keys",
+                        "retry_in_progress", "the retry is still running; see /api/v1/parked-keys",
                         retryAfterSeconds: 10)
                 }
-                return .json(answer)
+                return try .json(answer)
             },
         ]
     }

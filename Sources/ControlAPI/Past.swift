@@ -66,12 +66,12 @@ public struct SnapshotRow: Codable, Sendable, Equatable {
 extension ControlAPI {
     var snapshotRoutes: [Route] {
         [
-            .get("/api/v1/snapshots") { _, _ in .json(Items(items: try await system.snapshots.snapshots())) },
+            .get("/api/v1/snapshots") { _, _ in try .json(Items(items: try await system.snapshots.snapshots())) },
             .post("/api/v1/snapshots") { _, _ in
                 guard let row = try await system.snapshots.createSnapshot() else {
                     throw Problem(.conflict, "busy", "a snapshot is being made already; GET shows it when it is done")
                 }
-                return .json(row, status: .created)
+                return try .json(row, status: .created)
             },
         ]
     }

@@ -3,6 +3,7 @@ import EventLog
 import HTTPTypes
 import Hummingbird
 import NIOCore
+import NIOHTTP1
 #if canImport(FoundationEssentials)
 import FoundationEssentials
 #else
@@ -58,7 +59,8 @@ struct Problem: Error {
         let body = Body(
             type: "tag:refold,2026:problem/\(code)", title: status.reasonPhrase, status: status.code, detail: detail,
             instance: instance, code: code, position: position)
-        var response = Response.json(body, status: status)
+        // Strings and whole numbers always encode.
+        var response = (try? Response.json(body, status: status)) ?? Response.json(text: "{}", status: status)
         response.headers[.contentType] = "application/problem+json"
         for field in headers { response.headers[field.name] = field.value }
         return response
@@ -97,6 +99,10 @@ struct ProblemMiddleware: RouterMiddleware {
             context.logger.error("the log cannot be read", metadata: ["error": "\(error)"])
             return Problem(.internalServerError, "log_unreadable", error.description)
         case is NIOTooManyBytesError: return Self.tooLarge
+        case is HTTPParserError:
+            return Problem(
+                .badRequest, "malformed_request", "the request is not valid HTTP/1.1: check Transfer-Encoding, "
+                    + "Content-Length and the chunks of the body (RFC 9112, 6 and 7)", headers: [.connection: "close"])
         case is CancellationError: return Self.clientGone
         case let error as HTTPError where error.status == .notFound: return notRouted(request)
         case let error as HTTPError where error.status == .contentTooLarge: return Self.tooLarge
@@ -105,7 +111,7 @@ struct ProblemMiddleware: RouterMiddleware {
         default:
             context.logger.error(
                 "request failed", metadata: ["path": "\(request.uri.path)", "error": "\(error)"])
-            return Problem(.internalServerError, "internal", "the daemon's log says more")
+            return Problem(.internalServerError, "internal", "internal error; see the daemon's log")
         }
     }
 
@@ -121,7 +127,7 @@ struct ProblemMiddleware: RouterMiddleware {
         case .cancelled: return Self.clientGone
         case .failed(let text):
             context.logger.error("query failed", metadata: ["error": "\(text)"])
-            return Problem(.internalServerError, "query_failed", "the query failed; the daemon's log says more")
+            return Problem(.internalServerError, "query_failed", "the query failed; see the daemon's log")
         }
     }
 

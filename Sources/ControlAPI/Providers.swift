@@ -56,7 +56,7 @@ public protocol StatusProviding: Sendable {
     func status() async -> SystemStatus
     /// Why the daemon is not ready (the log cannot be written, a broker is not subscribed); empty when it is.
     func reasonsNotReady() async -> [String]
-    /// Which threads stand still although there is something to do; empty while all move.
+    /// Threads that missed their heartbeat; empty when all are on time.
     func reasonsNotLive() async -> [String]
 }
 

@@ -9,7 +9,7 @@ public protocol TableRebuilding: Sendable {
     /// Begins one and returns at once. No names: every projection.
     /// - Throws: `RebuildRefusal`.
     func beginRebuild(_ projections: [String], startOver: Bool, fromSnapshot: Bool) async throws -> RebuildRow
-    /// Nil when none is going on. What was folded is gone on with by the next.
+    /// Nil when no rebuild is running. The next rebuild resumes from the rows that this one has folded.
     func cancelRebuild() async -> RebuildRow?
     /// - Throws: `RebuildRefusal`, and nothing was changed.
     func rollback(_ projections: [String]) async throws -> RollbackRow
@@ -134,10 +134,10 @@ struct ProjectionsBody: BodyFields {
 extension ControlAPI {
     var rebuildRoutes: [Route] {
         [
-            .get("/api/v1/rebuilds") { _, _ in .json(Items(items: await system.rebuilds.rebuilds())) },
+            .get("/api/v1/rebuilds") { _, _ in try .json(Items(items: await system.rebuilds.rebuilds())) },
             .post("/api/v1/rebuilds") { request, _ in
                 let body = try await request.json(RebuildBody.self)
-                return .json(
+                return try .json(
                     try await refusing {
                         try await system.rebuilds.beginRebuild(
                             body.projections ?? [], startOver: body.startOver ?? false,
@@ -148,11 +148,11 @@ extension ControlAPI {
                 guard let row = await system.rebuilds.cancelRebuild() else {
                     throw Problem(.notFound, "not_found", "no rebuild is going on")
                 }
-                return .json(row)
+                return try .json(row)
             },
             .post("/api/v1/rollbacks") { request, _ in
                 let body = try await request.json(ProjectionsBody.self)
-                return .json(try await refusing { try await system.rebuilds.rollback(body.projections ?? []) })
+                return try .json(try await refusing { try await system.rebuilds.rollback(body.projections ?? []) })
             },
             drop("previous", unfinished: false),
             drop("unfinished", unfinished: true),
@@ -162,7 +162,7 @@ extension ControlAPI {
     private func drop(_ what: String, unfinished: Bool) -> Route {
         .post("/api/v1/rebuilds/drop-\(what)") { request, _ in
             let body = try await request.json(ProjectionsBody.self)
-            return .json(Items(items: try await refusing {
+            return try .json(Items(items: try await refusing {
                 try await system.rebuilds.dropTables(body.projections ?? [], unfinished: unfinished)
             }))
         }

@@ -7,13 +7,13 @@ extension ControlAPI {
         [
             .get("/healthz", .open) { _, _ in
                 let reasons = await system.status.reasonsNotLive()
-                return .json(
+                return try .json(
                     Liveness(status: reasons.isEmpty ? "alive" : "stuck", reasons: reasons),
                     status: reasons.isEmpty ? .ok : .serviceUnavailable)
             },
             .get("/readyz", .open) { _, _ in
                 let reasons = await system.status.reasonsNotReady()
-                return .json(
+                return try .json(
                     Readiness(ready: reasons.isEmpty, reasons: reasons),
                     status: reasons.isEmpty ? .ok : .serviceUnavailable)
             },
@@ -28,18 +28,18 @@ extension ControlAPI {
 
     var systemRoutes: [Route] {
         [
-            .get("/api/v1/status") { _, _ in .json(await system.status.status()) },
-            .get("/api/v1/projections") { _, _ in .json(Items(items: await system.projections.projections())) },
+            .get("/api/v1/status") { _, _ in try .json(await system.status.status()) },
+            .get("/api/v1/projections") { _, _ in try .json(Items(items: await system.projections.projections())) },
             .get("/api/v1/projections/{name}") { _, context in
                 let name = context.parameters.get("name") ?? ""
                 let all = await system.projections.projections()
-                return .json(try await known(all.first { $0.name == name }))
+                return try .json(try await known(all.first { $0.name == name }))
             },
             .post("/api/v1/projections/{name}/pause") { _, context in
-                .json(try await known(await system.projections.pause(context.parameters.get("name") ?? "")))
+                try .json(try await known(await system.projections.pause(context.parameters.get("name") ?? "")))
             },
             .post("/api/v1/projections/{name}/resume") { _, context in
-                .json(try await known(await system.projections.resume(context.parameters.get("name") ?? "")))
+                try .json(try await known(await system.projections.resume(context.parameters.get("name") ?? "")))
             },
         ]
     }
@@ -56,7 +56,7 @@ extension ControlAPI {
                     let names = await system.status.status().brokers.map(\.name).joined(separator: ", ")
                     throw Problem(.notFound, "not_found", "there is no such broker; there are: \(names)")
                 }
-                return .json(Recorded(position: position))
+                return try .json(Recorded(position: position))
             },
         ]
     }
@@ -71,10 +71,10 @@ extension ControlAPI {
                     status: .ok, headers: [.contentType: "text/plain; charset=utf-8", .cacheControl: "no-store"],
                     body: .init(byteBuffer: ByteBuffer(string: note)))
             },
-            .get("/api/v1/log/losses") { _, _ in .json(Items(items: await system.keeping.losses())) },
+            .get("/api/v1/log/losses") { _, _ in try .json(Items(items: await system.keeping.losses())) },
             .post("/api/v1/log/losses") { request, _ in
                 let body = try await request.json(LossBody.self)
-                return .json(Items(items: try await system.keeping.acceptLosses(try body.request())))
+                return try .json(Items(items: try await system.keeping.acceptLosses(try body.request())))
             },
         ]
     }

@@ -118,7 +118,7 @@ extension ControlAPI {
                         headers: [.wwwAuthenticate: "Bearer realm=\"refold\", error=\"invalid_token\""])
                 }
                 let (secret, session) = policy.sessions.begin(principal)
-                var response = Response.json(SessionRow(principal, csrf: session.csrf))
+                var response = try Response.json(SessionRow(principal, csrf: session.csrf))
                 response.headers[.setCookie] = policy.cookie(secret, seconds: SessionBook.seconds, request)
                 return response
             },
@@ -137,7 +137,7 @@ extension ControlAPI {
                     ? policy.sessionSecret(request).flatMap { policy.sessions.find($0) } : nil
                 // For whoever has sent it already.
                 let isOwn = session?.accepts(csrf: request.headers[.csrfToken]) ?? false
-                return .json(SessionRow(context.principal, csrf: isOwn ? session?.csrf : nil))
+                return try .json(SessionRow(context.principal, csrf: isOwn ? session?.csrf : nil))
             },
         ]
     }

@@ -11,8 +11,8 @@ import FoundationEssentials
 import Foundation
 #endif
 
-// Server-sent events: what changes, told as it changes. A stream sends what is, then what is new. It ends with the
-// daemon, and with the token that opened it; a reader that comes back begins with what is.
+// Server-sent events. A stream sends the current state, then each change. It ends with the daemon, or when the token
+// that opened it is revoked or expires; a reconnecting reader gets the current state again.
 
 extension ControlAPI {
     var streamRoutes: [Route] {
@@ -66,7 +66,7 @@ extension ControlAPI {
         return (try? encoder.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
     }
 
-    /// - Parameter look: what is to be told now. While the database is away that is said once, as `unavailable`.
+    /// - Parameter look: returns the events to send now. A database that is down is reported once, as `unavailable`.
     private func stream(
         _ request: Request, _ context: APIContext, _ look: @escaping @Sendable () async throws -> [StreamEvent]
     ) throws(Problem) -> Response {
@@ -105,13 +105,13 @@ struct StreamEvent: Sendable, Equatable {
     }
 }
 
-/// Looks as often as its reader takes what was found, and once a second at most.
+/// Polls when the reader has taken the last events, at most once a second.
 struct EventFeed: AsyncSequence, Sendable {
     typealias Element = ByteBuffer
     /// Between two looks.
     static let interval: Duration = .seconds(1)
-    /// Something is sent at least every so many looks: proxies close what is silent, and so a reader that has gone is
-    /// noticed.
+    /// Polls without an event before a keep-alive is sent: proxies close silent connections, and a failed write shows
+    /// that the reader has gone.
     static let silenceMax = 15
 
     let place: StreamPlace
@@ -190,7 +190,7 @@ final class StreamPlace: Sendable {
     deinit { places.taken.withLock { $0 -= 1 } }
 }
 
-/// What a stream has told already. One reader's own: its looks follow each other.
+/// The last row and position that a stream has sent. One reader only; its polls are sequential.
 private final class LastSeen: Sendable {
     private let state = Mutex<(row: String, position: Int64?)>(("", nil))
 

@@ -191,7 +191,7 @@ extension ControlAPI {
             command: command))
         switch answer {
         case .accepted(let position, let id, let status):
-            var response = Response.json(
+            var response = try Response.json(
                 Accepted(position: position.rawValue, id: id, status: status?.rawValue),
                 status: collection == nil ? .ok : .created)
             if let collection { response.headers[.location] = "\(collection)/\(id)" }

@@ -3,6 +3,7 @@ import Glibc
 #else
 import Musl
 #endif
+import EventLog
 
 /// The API's token: 256 random bits in hex, in the file `token` of the data folder, for its owner only.
 public enum TokenFile {
@@ -28,19 +29,22 @@ public enum TokenFile {
 
     private static func load(inFolder folder: String, owners: Set<uid_t>?) throws(TokenFileError) -> String {
         let path = "\(folder)/token"
-        let file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-        guard file >= 0 else { throw TokenFileError(path, "read") }
+        let opened: (descriptor: Int32, status: stat)
+        do throws(FileError) {
+            opened = try RegularFile.open(path, O_RDONLY)
+        } catch {
+            let isOther = error.code == ENXIO || error.code == EISDIR
+            throw TokenFileError(
+                description: isOther
+                    ? "\(path) is no regular file; remove it" : "cannot read \(path): \(error.reason)")
+        }
+        let file = opened.descriptor, status = opened.status
         defer { close(file) }
-        var status = stat()
-        guard fstat(file, &status) == 0 else { throw TokenFileError(path, "read") }
         // Whoever wrote it knows it: it must be none of another user's making.
         guard owners?.contains(status.st_uid) ?? true else {
             throw TokenFileError(
                 description: "\(path) belongs to the user \(status.st_uid), who knows the token: remove it to have a "
                     + "new one made, or chown it to the user that runs Refold")
-        }
-        guard status.st_mode & S_IFMT == S_IFREG else {
-            throw TokenFileError(description: "\(path) is no regular file; remove it")
         }
         guard status.st_mode & 0o077 == 0 else {
             throw TokenFileError(description: "\(path) can be read by others; run: chmod 600 \(path)")

@@ -76,7 +76,7 @@ extension ControlAPI {
                 try request.allowQuery()
                 guard let all = await system.tokens.tokens() else { throw Self.starting }
                 let rows = all.filter(context.principal.mayGovern).map { TokenRow(token: $0) }
-                return .json(Items(items: rows))
+                return try .json(Items(items: rows))
             },
             .post("/api/v1/tokens", .write(.admin), scope: .own) { request, context in
                 let body = try await request.json(TokenBody.self)
@@ -99,9 +99,9 @@ extension ControlAPI {
             principal: context.principal, idempotencyKey: try request.idempotencyKey(), command: command))
         switch answer {
         case .created(let position, let token, let secret):
-            return .json(TokenRow(token: token, position: position.rawValue, secret: secret), status: .created)
+            return try .json(TokenRow(token: token, position: position.rawValue, secret: secret), status: .created)
         case .revoked(let position, let token, let also):
-            return .json(TokenRow(token: token, position: position.rawValue, alsoRevoked: also.map(\.id)))
+            return try .json(TokenRow(token: token, position: position.rawValue, alsoRevoked: also.map(\.id)))
         case .rejected(let position, let code, let reason):
             let status: HTTPResponse.Status = switch code {
             case .notFound: .notFound

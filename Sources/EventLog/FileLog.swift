@@ -38,7 +38,7 @@ public struct FileLogOptions: Sendable {
     /// When a step of the wall clock is believed.
     public var clockRules = GuardedClock.Rules()
     public var fileSystem: any LogFileSystem = PosixFileSystem()
-    /// Of the outside; the open log's own is `FileLog.clock`, guarded.
+    /// Unguarded wall clock; an open log uses `FileLog.clock`.
     public var clock: any LogClock = SystemClock()
     /// Where the writer and all that goes on beside it run.
     public var threads: any LogThreads = SystemThreads()
@@ -53,8 +53,8 @@ public struct FileLogOptions: Sendable {
     public var onCheckpoint: (@Sendable (SignedNote) -> Void)?
     /// Called on the writer's thread, with seconds, when an fdatasync took more than one.
     public var onSlowSync: (@Sendable (Double) -> Void)?
-    /// Called once, on the writer's thread, when the log can be written no more, before any append is told so, whoever
-    /// appended: the process must end now, acknowledging nothing. What the text says is for the operator.
+    /// Called once, on the writer's thread, when the log can no longer be written, before any pending append fails: the
+    /// process must end now, acknowledging nothing. The text is for the operator.
     public var onFailure: (@Sendable (String) -> Void)?
 
     public init() {}
@@ -201,7 +201,7 @@ public final class FileLog: LogWriter, LogSource {
     /// The first position that is kept.
     public var firstPosition: Position { catalog.first ?? Position(0) }
     public var statistics: LogStatistics { shared.statistics }
-    /// For how long what was submitted should have been durable; nil while the writer moves.
+    /// Seconds since the writer's heartbeat was due; nil when on time.
     public var overdueSeconds: Double? { shared.heart.overdueSeconds }
 
     /// How the Merkle tree stands; nil when none is kept.

@@ -23,7 +23,7 @@ extension LogWriter {
 }
 
 public enum AppendError: Error, Sendable, CustomStringConvertible {
-    /// No space: nothing was written, nothing is lost; try again when there is space. Readers go on.
+    /// No space, or no file descriptor: nothing was written, nothing is lost; try again later. Readers continue.
     case full(String)
     /// A write or an fsync failed, or the log is closed. What is on disk beyond the durable end is unknown.
     case failed(String)
@@ -49,6 +49,11 @@ public protocol LogSource: AnyObject, Sendable {
     /// The same for whoever wants decisions only: it may leave out stretches that hold none.
     func decisionReader(from position: Position) throws -> any LogReader
 
+    /// Calls `body` with the log's own events of one schema at `range`, in order, for whoever wants few of very many.
+    func forEachEvent(
+        of schema: LogSchema, in range: Range<Position>, _ body: (RecordView, Position) throws -> Void
+    ) throws
+
     /// Blocks the calling thread until `durableCount > count` or the time is over; returns `durableCount`.
     func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64
 }
@@ -56,6 +61,20 @@ public protocol LogSource: AnyObject, Sendable {
 extension LogSource {
     public var firstPosition: Position { Position(0) }
     public func decisionReader(from position: Position) throws -> any LogReader { try reader(from: position) }
+
+    public func forEachEvent(
+        of schema: LogSchema, in range: Range<Position>, _ body: (RecordView, Position) throws -> Void
+    ) throws {
+        guard !range.isEmpty else { return }
+        let reader = try self.reader(from: range.lowerBound), block = EventBlock()
+        while reader.position < range.upperBound, try reader.read(into: block, atLeast: 1 << 20) {
+            try block.forEach { record, position in
+                guard range.contains(position), record.kind == .system, record.topicString == schema.rawValue
+                else { return }
+                try body(record, position)
+            }
+        }
+    }
 }
 
 /// Reads forward. One consumer's own; not thread-safe.

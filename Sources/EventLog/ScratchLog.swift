@@ -1,7 +1,7 @@
 import EventModel
 
-/// A log in memory: for histories that never were, told to the code that reads and writes the real one. Every append is
-/// one commit block. Of one thread; `@unchecked Sendable` because the protocols ask for it.
+/// In-memory log for replaying hypothetical histories through production code. Every append is one commit block. For
+/// one thread; `@unchecked Sendable` because the protocols require it.
 public final class ScratchLog: LogWriter, LogSource, @unchecked Sendable {
     private var commits: [(base: UInt64, batch: RecordBatch)] = []
     public private(set) var durableCount: UInt64 = 0

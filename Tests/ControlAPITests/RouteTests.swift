@@ -243,6 +243,19 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
         #expect(!String(buffer: broken.body).contains("secret"), "nothing of the inside leaks")
     }
 
+    /// JSON has no infinity: the answer is a problem like any other, and the daemon's log has the error.
+    @Test(arguments: ["/api/v1/projections", "/api/v1/status"])
+    func anAnswerThatCannotBeEncodedIsALoggedProblem(path: String) async throws {
+        system.set { $0.lagSeconds = .infinity }
+        let response = try await send(.get, path)
+        #expect(response.status == .internalServerError)
+        #expect(response.headers[.contentType] == "application/problem+json")
+        let problem = try json(response)
+        #expect(problem["code"] as? String == "internal" && problem["instance"] as? String == path)
+        #expect(system.recorder.lines.count == 1, "\(system.recorder.lines)")
+        #expect(system.recorder.lines.first?.hasPrefix("request failed") == true)
+    }
+
     @Test func pagesAndRowsPassThrough() async throws {
         #expect(String(buffer: try await send(.get, campaigns + "?limit=2&after=9&status=RUNNING").body)
             == #"{"items":[{"id":1},{"id":2}],"next":2}"# + "\n")

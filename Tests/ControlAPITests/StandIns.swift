@@ -13,6 +13,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
     struct Facts {
         var notReady: [String] = []
         var paused = false
+        var lagSeconds = 1.5
         var reached = true
         var queryError: QueryError?
         var appendError: AppendError?
@@ -29,6 +30,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
     }
     let facts = Mutex(Facts())
     let tokens = TokenStandIn()
+    let recorder = LogRecorder()
 
     var requests: [CommandRequest] { facts.withLock { $0.requests } }
     func set(_ change: (inout Facts) -> Void) { facts.withLock { change(&$0) } }
@@ -48,7 +50,8 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
 
     private func projection() -> SystemStatus.Projection {
         .init(
-            name: "device_status", version: 1, partition: 0, position: nil, lagEvents: 11, lagSeconds: 1.5,
+            name: "device_status", version: 1, partition: 0, position: nil, lagEvents: 11,
+            lagSeconds: facts.withLock { $0.lagSeconds },
             state: facts.withLock { $0.paused } ? "paused" : "running")
     }
     func projections() async -> [SystemStatus.Projection] { [projection()] }
@@ -200,9 +203,8 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
     func client<T: Sendable>(
         bindHost: String = "127.0.0.1", _ body: @escaping @Sendable (any TestClientProtocol) async throws -> T
     ) async throws -> T {
-        var logger = Logger(label: "test")
-        logger.logLevel = .critical
-        return try await Application(router: api(bindHost: bindHost).router(), logger: logger).test(.router, body)
+        let router = api(bindHost: bindHost).router()
+        return try await Application(router: router, logger: recorder.logger).test(.router, body)
     }
 }
 

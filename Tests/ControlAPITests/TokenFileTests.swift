@@ -44,6 +44,14 @@ import Testing
         }
     }
 
+    @Test func aFIFOIsRefusedAtOnce() throws {
+        try withFolder {
+            try #require(mkfifo(folder + "/token", 0o600) == 0)
+            let error = #expect(throws: TokenFileError.self) { try TokenFile.loadOrCreate(inFolder: folder) }
+            #expect(error?.description.contains("no regular file") == true)
+        }
+    }
+
     /// The mode was checked, the owner was not.
     @Test func aTokenOfAnotherUsersMakingIsNotBelieved_F32() throws {
         try withFolder {

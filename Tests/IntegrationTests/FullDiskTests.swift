@@ -52,7 +52,9 @@ import FoundationNetworking
         #expect(seconds < 1, "it took \(seconds) s")
         try await world.untilEnded(fleet)
         try await world.untilQuiet()
-        #expect(world.status()?.state == "healthy", "\(String(describing: world.status()))")
+        // The free space is measured every few seconds.
+        let isHealthy = await eventually(within: 20) { world.status()?.state == "healthy" }
+        #expect(isHealthy, "\(String(describing: world.status()))")
         let ledger = try world.ledger()
         let result = Comparison(
             log: try world.log(), published: ledger.published, acknowledged: ledger.acknowledged, exactly: true)

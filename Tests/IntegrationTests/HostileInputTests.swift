@@ -159,9 +159,9 @@ private func runToEnd(_ arguments: [String], seconds: Double) -> Int32 {
     return child.exitCode ?? -1
 }
 
-/// Files of the data folder made of nothing, garbage, far too much, or a folder in their place.
+/// Files of the data folder made of nothing, garbage, far too much, or a folder or a FIFO in their place.
 @Suite(.serialized) struct HostileFileTests {
-    enum Damage: CaseIterable { case empty, garbage, huge, folder }
+    enum Damage: CaseIterable { case empty, garbage, huge, folder, fifo }
 
     @Test func noFileOfTheDataFolderEndsTheDaemonByASignal() async throws {
         let world = try World(postgres: try PostgresServer.shared.get())
@@ -239,9 +239,13 @@ private func runToEnd(_ arguments: [String], seconds: Double) -> Int32 {
                 bytes.append(UInt8(truncatingIfNeeded: random >> 56))
             }
         case .huge: bytes = try Data(contentsOf: URL(fileURLWithPath: path))
-        case .folder: break
+        case .folder, .fifo: break
         }
         try FileManager.default.removeItem(atPath: path)
+        if damage == .fifo {
+            try #require(mkfifo(path, 0o600) == 0)
+            return
+        }
         if damage == .folder {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
             return
@@ -274,8 +278,11 @@ private func runToEnd(_ arguments: [String], seconds: Double) -> Int32 {
                     connect(client, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
                 }
             }
+            // Half of them send half a header.
+            if clients.count % 2 == 0 { _ = send(client, "GET / HT", 8, Int32(MSG_NOSIGNAL)) }
         }
         #expect(clients.count == 400)
+        #expect(await eventually(within: 5) { world.metric("process_max_fds") == 256 }, "probes get through")
         // The broker comes back over a new descriptor, and messages are recorded, while the clients stay.
         world.broker.stop()
         try world.broker.start()
@@ -288,6 +295,43 @@ private func runToEnd(_ arguments: [String], seconds: Double) -> Int32 {
         #expect(await eventually { world.status()?.brokers.first?.connected == true })
         #expect(world.metric("process_max_fds") == 256 && world.metric("process_open_fds").map { $0 < 256 } == true)
         #expect(world.stopDaemon().exitCode == 0)
+    }
+
+    /// With fewer, libdispatch would end the daemon at some time: it says so at the start.
+    @Test func aHardLimitThatIsTooLowIsRefusedAtTheStart() async throws {
+        let folder = try makeTemporaryFolder("limit"), log = folder + "/log"
+        let daemon = try ChildProcess(
+            [
+                "/bin/sh", "-c", "ulimit -n 199; exec \"$0\" \"$@\"", World.program, "run", "--data", folder + "/data",
+                "--http", "127.0.0.1:\(freeLoopbackPort())", "--broker-url", "mqtt://127.0.0.1:1", "--database-url",
+                "postgresql://127.0.0.1:1/none",
+            ], log: log)
+        #expect(await eventually(within: 30) { !daemon.isRunning })
+        #expect(daemon.exitCode == 2)
+        let said = try String(contentsOfFile: log, encoding: .utf8)
+        for word in ["199", "200", "ulimit -n", "LimitNOFILE="] { #expect(said.contains(word), "\(said)") }
+        #expect(!FileManager.default.fileExists(atPath: folder + "/data"))
+    }
+
+    /// prlimit(1) while it runs, twice: each is undone within a second or two, and is one line of the log.
+    @Test func aSoftLimitThatIsLoweredWhileItRunsIsRaisedAgain() async throws {
+        let world = try World(postgres: try PostgresServer.shared.get())
+        try world.startDaemon(shell: "ulimit -n 4096; exec \"$0\" \"$@\"")
+        #expect(await eventually(within: 30) { world.metric("process_max_fds") == 4096 })
+        let pid = try #require(world.daemon?.pid)
+        func timesReported() -> Int {
+            world.daemonLog.components(separatedBy: "the soft limit of open files was lowered").count - 1
+        }
+        for time in 1...2 {
+            let lower = try ChildProcess(
+                ["/usr/bin/prlimit", "--pid", "\(pid)", "--nofile=1000:4096"], log: world.folder + "/prlimit.log")
+            lower.wait()
+            try #require(lower.exitCode == 0)
+            #expect(await eventually(within: 10) { timesReported() == time })
+            #expect(await eventually(within: 10) { world.metric("process_max_fds") == 4096 })
+        }
+        #expect(world.stopDaemon().exitCode == 0)
+        #expect(timesReported() == 2)
     }
 
     /// Shells and containers give 1,024 of many more.

@@ -73,7 +73,7 @@ final class LockFile: Sendable {
         do {
             held = try fileSystem.lock(path, text: text)
         } catch {
-            throw LogError(.system, "cannot lock \(path): \(errorText(error.code))")
+            throw LogError(.system, "cannot lock \(path): \(error.reason)")
         }
         guard let held else {
             let holder = readHolder(path, fileSystem), program = holder.flatMap(programName)
@@ -96,6 +96,9 @@ final class LockFile: Sendable {
         let program = first.split(separator: "/").last.map(String.init) ?? first
         return ([program] + words.dropFirst().prefix { !$0.hasPrefix("-") }.prefix(2)).joined(separator: " ")
     }
+
+    /// Throws when the lock file or the log's folder was deleted or replaced, so that a second writer could begin.
+    func check() throws(FileError) { try held.check() }
 
     private static func readHolder(_ path: String, _ fileSystem: any LogFileSystem) -> String? {
         guard let file = try? fileSystem.open(path, create: false, writable: false) else { return nil }

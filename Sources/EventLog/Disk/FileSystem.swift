@@ -20,8 +20,8 @@ public protocol LogFileSystem: Sendable {
     func makeDirectory(_ path: String) throws(FileError)
     /// fsync of a folder: created and renamed names are durable after it.
     func synchronizeDirectory(_ path: String) throws(FileError)
-    /// Locks a file, made where there is none, and leaves `text` in it; nil when somebody holds it, in this process or
-    /// in another. The lock ends when it is released, and with its process.
+    /// Locks a file, made where there is none, and its folder, and leaves `text` in the file; nil when this process or
+    /// another holds either. The lock ends when it is released, and with its process.
     func lock(_ path: String, text: String) throws(FileError) -> (any FileLock)?
     /// Whether somebody holds the lock on a file. Takes none.
     func isLocked(_ path: String) -> Bool
@@ -50,7 +50,15 @@ public struct FileStatus: Equatable, Sendable {
 }
 
 /// A lock that is held until this is released.
-public protocol FileLock: AnyObject, Sendable {}
+public protocol FileLock: AnyObject, Sendable {
+    /// Throws ESTALE when the locked file, or the folder that holds it, was deleted or replaced: another process could
+    /// then lock what is there now.
+    func check() throws(FileError)
+}
+
+extension FileLock {
+    public func check() throws(FileError) {}
+}
 
 /// Bytes of a file, seen by every process that maps it; valid until this is released. It survives the process, and may
 /// fall behind when the machine stops: nobody syncs it.
@@ -72,7 +80,8 @@ public protocol LogFile: AnyObject, Sendable {
     func allocate(_ byteCount: Int) throws(FileError)
     func truncate(_ byteCount: Int) throws(FileError)
     /// fdatasync: everything written is durable, and the size, when it returns. Never to be repeated after an error:
-    /// the kernel marks the pages clean all the same (PostgreSQL's "fsyncgate", 2018).
+    /// the kernel marks the pages clean all the same (PostgreSQL's "fsyncgate", 2018). Throws ESTALE when the file was
+    /// deleted: nothing will find what was written.
     func synchronize() throws(FileError)
 }
 
@@ -89,5 +98,14 @@ public struct FileError: Error, Sendable, CustomStringConvertible {
         self.code = code
     }
 
-    public var description: String { "\(operation) \(path): \(errorText(code)) (errno \(code))" }
+    public var description: String { "\(operation) \(path): \(reason) (errno \(code))" }
+
+    /// What failed, without the file's name.
+    public var reason: String {
+        switch (operation, code) {
+        case ("open", ENXIO): "it is no regular file; remove it"
+        case (_, ESTALE): "it was deleted or replaced while in use"
+        default: errorText(code)
+        }
+    }
 }

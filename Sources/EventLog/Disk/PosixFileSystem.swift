@@ -6,9 +6,8 @@ public struct PosixFileSystem: LogFileSystem {
     public init() {}
 
     public func open(_ path: String, create: Bool, writable: Bool) throws(FileError) -> any LogFile {
-        let flags = (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | (create ? O_CREAT | O_TRUNC : 0)
-        let descriptor = try call("open", path) { Glibc.open(path, flags, 0o600) }
-        return PosixFile(descriptor: Int32(descriptor), path: path)
+        let flags = (writable ? O_RDWR : O_RDONLY) | (create ? O_CREAT | O_TRUNC : 0)
+        return PosixFile(descriptor: try RegularFile.open(path, flags).descriptor, path: path)
     }
 
     public func rename(_ path: String, to newPath: String) throws(FileError) {
@@ -68,39 +67,55 @@ public struct PosixFileSystem: LogFileSystem {
     }
 
     public func lock(_ path: String, text: String) throws(FileError) -> (any FileLock)? {
-        let descriptor = Int32(try call("open", path) { Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600) })
-        let code = refold_lock_file(descriptor)
-        guard code == 0 else {
-            Glibc.close(descriptor)
-            if code == EAGAIN || code == EACCES { return nil }
-            throw FileError(operation: "lock", path: path, code: code)
-        }
+        // The folder first: a lock file that was deleted under its holder is not made again here. Where the file system
+        // cannot lock a folder (EBADF on NFS), the lock on the file is all there is.
+        let folder = try PosixLock.Part(Self.folder(of: path), O_RDONLY | O_DIRECTORY)
+        if refold_lock_folder(folder.descriptor) == EWOULDBLOCK { return nil }
+        let lock = PosixLock(folder: folder, file: try PosixLock.Part(path, O_RDWR | O_CREAT))
+        let code = refold_lock_file(lock.file.descriptor)
+        if code == EAGAIN || code == EACCES { return nil }
+        guard code == 0 else { throw FileError(operation: "lock", path: path, code: code) }
         // Overwritten, not cut first: a full disk can still take it.
         var text = text
-        _ = text.withUTF8 { pwrite(descriptor, $0.baseAddress, $0.count, 0) }
-        return PosixLock(descriptor: descriptor)
+        _ = text.withUTF8 { pwrite(lock.file.descriptor, $0.baseAddress, $0.count, 0) }
+        return lock
     }
 
     public func isLocked(_ path: String) -> Bool {
-        let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return false }
-        defer { Glibc.close(descriptor) }
-        return refold_file_is_locked(descriptor) == 1
+        do throws(FileError) {
+            let file = try RegularFile.open(path, O_RDONLY)
+            defer { Glibc.close(file.descriptor) }
+            return refold_file_is_locked(file.descriptor) == 1
+        } catch {
+            // The file was deleted, or there was no writer yet.
+            guard error.isMissing else { return false }
+            let folder = Glibc.open(Self.folder(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            guard folder >= 0 else { return false }
+            defer { Glibc.close(folder) }
+            return refold_folder_is_locked(folder) == 1
+        }
+    }
+
+    private static func folder(of path: String) -> String {
+        guard let slash = path.lastIndex(of: "/") else { return "." }
+        return slash == path.startIndex ? "/" : String(path[..<slash])
     }
 
     public func map(_ path: String, byteCount: Int, writable: Bool) throws(FileError) -> (any SharedPage)? {
-        let descriptor = Glibc.open(path, (writable ? O_RDWR | O_CREAT : O_RDONLY) | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else {
-            if errno == ENOENT { return nil }
-            throw FileError(operation: "open", path: path, code: errno)
+        let opened: (descriptor: Int32, status: stat)
+        do throws(FileError) {
+            opened = try RegularFile.open(path, writable ? O_RDWR | O_CREAT : O_RDONLY)
+        } catch {
+            if error.isMissing { return nil }
+            throw error
         }
+        let descriptor = opened.descriptor
         defer { Glibc.close(descriptor) }
         if writable {
             let code = posix_fallocate(descriptor, 0, off_t(byteCount))
             guard code == 0 else { throw FileError(operation: "fallocate", path: path, code: code) }
-        } else {
-            var status = stat()
-            guard fstat(descriptor, &status) == 0, status.st_size >= off_t(byteCount) else { return nil }
+        } else if opened.status.st_size < off_t(byteCount) {
+            return nil
         }
         let access = writable ? PROT_READ | PROT_WRITE : PROT_READ
         let address = mmap(nil, byteCount, access, MAP_SHARED, descriptor, 0)
@@ -109,15 +124,50 @@ public struct PosixFileSystem: LogFileSystem {
     }
 }
 
+/// The lock on a file, and on the folder that holds it.
 private final class PosixLock: FileLock {
-    private let descriptor: Int32
+    /// An open file or folder.
+    final class Part: Sendable {
+        let descriptor: Int32
+        private let path: String
 
-    /// Takes ownership of the descriptor.
-    init(descriptor: Int32) { self.descriptor = descriptor }
+        /// Opens a regular file, or with `O_DIRECTORY` a folder.
+        init(_ path: String, _ flags: Int32) throws(FileError) {
+            self.path = path
+            descriptor = try RegularFile.open(path, flags).descriptor
+        }
+
+        deinit { Glibc.close(descriptor) }
+
+        /// Compares what the path names now with what is open. Other errors than a missing file prove nothing.
+        func check() throws(FileError) {
+            var held = stat(), found = stat()
+            guard fstat(descriptor, &held) == 0 else { return }
+            if stat(path, &found) == 0 {
+                guard found.st_dev != held.st_dev || found.st_ino != held.st_ino else { return }
+            } else if errno != ENOENT && errno != ENOTDIR {
+                return
+            }
+            throw FileError(operation: "lock", path: path, code: ESTALE)
+        }
+    }
+
+    let folder: Part
+    let file: Part
+
+    init(folder: Part, file: Part) {
+        self.folder = folder
+        self.file = file
+    }
+
+    func check() throws(FileError) {
+        try folder.check()
+        try file.check()
+    }
 
     deinit {
-        refold_unlock_file(descriptor)
-        Glibc.close(descriptor)
+        refold_unlock_file(file.descriptor)
+        refold_unlock_folder(folder.descriptor)
     }
 }
 
@@ -167,9 +217,12 @@ final class PosixFile: LogFile {
     func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(FileError) {
         var done = 0
         while done < bytes.count {
-            done += try call("pwrite", path) {
+            let count = try call("pwrite", path) {
                 pwrite(descriptor, bytes.baseAddress! + done, bytes.count - done, off_t(offset + done))
             }
+            // Repeated, a write that takes nothing has no end.
+            guard count > 0 else { throw FileError(operation: "pwrite", path: path, code: EIO) }
+            done += count
         }
     }
 
@@ -199,6 +252,30 @@ final class PosixFile: LogFile {
     func synchronize() throws(FileError) {
         // Not through `call`: it is not repeated, whatever the reason.
         guard fdatasync(descriptor) == 0 else { throw FileError(operation: "fdatasync", path: path, code: errno) }
+        // The kernel syncs a deleted file without an error, and frees its space when it is closed.
+        guard try status().st_nlink > 0 else { throw FileError(operation: "fdatasync", path: path, code: ESTALE) }
+    }
+}
+
+/// Opens files of the data folder. A FIFO would make open(2) wait for its other end, for ever and unmoved by signals.
+public enum RegularFile {
+    /// Opens a regular file, or with `O_DIRECTORY` a folder; new files have mode 0600. The caller closes it.
+    /// - Throws: ENXIO for anything else; EISDIR for a folder where a file is expected.
+    public static func open(_ path: String, _ flags: Int32) throws(FileError) -> (descriptor: Int32, status: stat) {
+        let descriptor = Int32(try call("open", path) {
+            Glibc.open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0o600)
+        })
+        var status = stat(), code: Int32 = 0
+        if fstat(descriptor, &status) != 0 {
+            code = errno
+        } else if status.st_mode & S_IFMT == S_IFDIR {
+            code = flags & O_DIRECTORY == 0 ? EISDIR : 0
+        } else if status.st_mode & S_IFMT != S_IFREG {
+            code = ENXIO
+        }
+        guard code != 0 else { return (descriptor, status) }
+        Glibc.close(descriptor)
+        throw FileError(operation: "open", path: path, code: code)
     }
 }
 

@@ -2,8 +2,8 @@ import EventModel
 import FoundationEssentials
 import Synchronization
 
-/// What a command of the operator's does with a segment's file: returns when it is done, throws a text when not.
-/// Called on the thread that steps whoever asks; may take minutes.
+/// Runs an operator's command on a segment file; throws a text when it fails.
+/// Called on the stepping thread of the archiver or reader; may take minutes.
 public typealias SegmentCommand = @Sendable (_ path: String, _ name: String) throws -> Void
 
 /// Gives every sealed segment to the operator's `archive_command`, in the order of the log, each until it is done:

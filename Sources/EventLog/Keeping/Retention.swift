@@ -18,7 +18,7 @@ public struct RetentionRules: Sendable, Equatable {
     public var isOff: Bool { bytesMax == nil && secondsMax == nil }
 }
 
-/// Somebody who still needs what lies at and behind a position.
+/// A consumer that still needs the events from a position on.
 public struct RetentionGuard: Sendable, Equatable {
     /// Who, and how it knows: for the operator.
     public let name: String
@@ -168,7 +168,7 @@ public final class Retention: Sendable {
             kind: .system, schema: LogSchema.segmentsRemoved.rawValue, receivedAt: log.options.clock.now(),
             json: Array(try encoder.encode(event)))
         _ = try log.append(&batch)
-        // Out of the catalog first: nobody asks for a name that is gone. Whoever reads one reads on.
+        // Remove it from the catalog first, so that no reader opens a missing file. Open readers continue.
         for segment in segments { catalog.remove(segment.base) }
         for segment in segments { try log.options.fileSystem.remove(segment.path) }
         try log.options.fileSystem.synchronizeDirectory(catalog.directory)

@@ -11,7 +11,7 @@ public struct TreeStatus: Sendable {
         case current
         /// It stands before damage, and goes on when the damage is repaired or given up.
         case stopped(String)
-        /// Nothing is signed: what the log holds is not what an earlier checkpoint says. Somebody must look.
+        /// Nothing is signed: the log contradicts an earlier checkpoint. An operator must investigate.
         case refused(String)
     }
     public internal(set) var state = State.catchingUp

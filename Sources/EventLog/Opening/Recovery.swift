@@ -13,7 +13,7 @@ public struct OpenReport: Sendable {
     public internal(set) var corrupt: [CorruptRange] = []
 }
 
-/// Bytes behind the last whole commit that nobody was told of: an append that a crash interrupted.
+/// A torn write: bytes behind the last whole commit, of an append that a crash interrupted before its acknowledgement.
 public struct TornTail: Sendable, Equatable, CustomStringConvertible {
     public let segment: String
     public let bytes: Range<Int>

@@ -196,6 +196,22 @@ extension FileLog {
     public func events(_ selection: EventSelection, in range: Range<Position>) -> KeyedReader {
         catalog.events(selection, in: range) { [self] () throws(LogError) in durableCount }
     }
+
+    /// By posting lists: see `KeyedReader`.
+    public func forEachEvent(
+        of schema: LogSchema, in range: Range<Position>, _ body: (RecordView, Position) throws -> Void
+    ) throws {
+        let reader = events(.schema(schema.rawValue), in: range)
+        var failure: (any Error)?
+        while failure == nil {
+            let isMore = try reader.read { record, position in
+                guard failure == nil, record.kind == .system else { return }
+                do { try body(record, position) } catch { failure = error }
+            }
+            guard isMore else { break }
+        }
+        if let failure { throw failure }
+    }
 }
 
 extension ReadOnlyLog {

@@ -83,7 +83,7 @@ final class CommitQueue: Sendable {
     }
 
     func wakeReaders() {
-        // Behind the lock: whoever has asked `stop` and does not wait yet would miss it.
+        // Under the lock: a reader between its `stop` check and its wait would miss the wake-up.
         readers.withLock { _ in }
         readers.wakeAll()
     }
@@ -113,7 +113,7 @@ final class CommitLoop: LogWork, @unchecked Sendable {
     private let encoder: GroupEncoder
     private let clock: GuardedClock
     private let clockFile: ClockFile?
-    /// In the file; nil: nothing yet.
+    /// Offset last written to `clock`; nil before the first write.
     private var keptOffset: Int64?
     private var clockPlan = GuardedClock.Plan()
     /// Batches that were on their way when the clock was set back were stamped by it as it was before.
@@ -169,6 +169,7 @@ final class CommitLoop: LogWork, @unchecked Sendable {
         if let failure = queue.failure { return complete(.failed(failure)) }
         encode()
         do {
+            try lock?.check()
             let seconds = try segments.commit(encoder, beginsEraAt: clockPlan.era)
             publish(syncSeconds: seconds)
             if seconds > Self.slowSyncSeconds { options.onSlowSync?(seconds) }
@@ -216,8 +217,8 @@ final class CommitLoop: LogWork, @unchecked Sendable {
         lastTime = encoder.lastTime ?? lastTime
         if clockPlan.stepsBack { lateUntilSteady = clock.steadyMicroseconds() + Self.lateMicros }
         durableFile.count = end.rawValue
-        // Whoever reads the clock before and after it folds the log, and takes the earlier time, never has a later time
-        // than its state: a step back counts before its event is visible, a step forward behind it.
+        // A step back takes effect before its event is visible, a step forward after it. A reader that takes
+        // min(clock before, clock after) a fold never sees a time later than its state.
         if clockPlan.stepsBack { clock.settle(clockPlan) }
         queue.publish(durableCount: end.rawValue) { statistics in
             statistics.commits += 1

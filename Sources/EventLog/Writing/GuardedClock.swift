@@ -101,7 +101,8 @@ public final class GuardedClock: LogClock {
         self.lastTime = lastTime
         self.earliest = earliest ?? Timestamp(microseconds: .min)
         let reading = Self.read(source)
-        var state = State(offset: kept ?? reading.offset)
+        // From a file.
+        var state = State(offset: kept.map { Int64(storedMicroseconds: $0) } ?? reading.offset)
         if let last = lastTime?.microseconds {
             if reading.steady + state.offset < last - rules.behindMicrosMax { state.offset = last - reading.steady }
             state.isWaiting = !accepts && reading.steady + reading.offset < last - rules.behindMicrosMax
@@ -132,20 +133,37 @@ public final class GuardedClock: LogClock {
     public var isSynchronised: Bool { source.isSynchronised }
     public var bootID: String? { source.bootID }
 
+    /// What the clock does now. Changes nothing: it ends no wait, and notices no step on behalf of the writer.
     public var status: ClockStatus {
+        let reading = Self.read(source)
+        var copy = state.withLock { $0 }
+        observe(reading, &copy)
+        return describe(copy, reading, source.isSynchronised)
+    }
+
+    /// Polls both clocks on behalf of whoever waits for the wall clock, and ends the wait when the wall clock has
+    /// stayed behind the log for as long as the rules ask: from then on the writer takes what comes, and adopts the
+    /// step with it.
+    public func poll() -> ClockStatus {
         let reading = Self.read(source), isSynchronised = source.isSynchronised
         return state.withLock { state in
             observe(reading, &state)
-            guard let step = state.step else {
-                return ClockStatus(state: .following, stepMicroseconds: 0, holdMicroseconds: nil)
+            if state.isWaiting, describe(state, reading, isSynchronised).holdMicroseconds == 0 {
+                state.isWaiting = false
             }
-            let left = holdMicros(isSynchronised, step, state).map { max(0, $0 - (reading.steady - step.since)) }
-            // From here on the writer takes what comes, and adopts the step with it.
-            if state.isWaiting, left == 0 { state.isWaiting = false }
-            return ClockStatus(
-                state: state.isWaiting ? .waiting : .held, stepMicroseconds: step.offset - state.offset,
-                holdMicroseconds: left)
+            return describe(state, reading, isSynchronised)
         }
+    }
+
+    private func describe(_ state: State, _ reading: Reading, _ isSynchronised: Bool) -> ClockStatus {
+        guard let step = state.step else {
+            return ClockStatus(state: .following, stepMicroseconds: 0, holdMicroseconds: nil)
+        }
+        return ClockStatus(
+            state: state.isWaiting ? .waiting : .held, stepMicroseconds: step.offset - state.offset,
+            holdMicroseconds: holdMicros(isSynchronised, step, state).map {
+                max(0, $0 - (reading.steady - step.since))
+            })
     }
 
     /// The time that the age of events is measured by before anything is deleted for it. Without a time service it

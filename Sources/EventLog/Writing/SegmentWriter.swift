@@ -101,7 +101,11 @@ final class SegmentWriter {
         do throws(FileError) {
             try file.synchronize()
         } catch {
-            guard LogFaults.isPlanted(.syncRetried) else { throw error }
+            // The file was opened under the name of the next segment.
+            guard LogFaults.isPlanted(.syncRetried) else {
+                throw FileError(
+                    operation: error.operation, path: active?.segment.path ?? error.path, code: error.code)
+            }
             try file.synchronize()
         }
     }

@@ -280,6 +280,7 @@ private final class SimulatedFile: LogFile, @unchecked Sendable {
             }
             node.synchronize()
             try disk.end(.synchronize, view, path)
+            if node.links == 0 { throw FileError(operation: "fdatasync", path: path, code: ESTALE) }
         }
     }
 }
