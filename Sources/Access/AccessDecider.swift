@@ -3,7 +3,7 @@ import EventModel
 import Synchronization
 import Threading
 
-/// Who has which token, for whoever has to know at once: every request does. Written by the decider alone.
+/// Token table read by every request; only the decider writes it.
 public final class AccessBook: Sendable {
     private let state = Mutex<AccessState?>(nil)
     private let clock: @Sendable () -> Timestamp
@@ -45,10 +45,10 @@ public final class AccessBook: Sendable {
     public func replace(_ new: AccessState) { state.withLock { $0 = new } }
 }
 
-/// A state of before, to go on from.
+/// A saved state to resume from.
 public struct AccessBeginning: Sendable {
     public let state: AccessState
-    /// So many events are folded in it.
+    /// Number of events folded into `state`; the next position to read.
     public let end: Position
 
     public init(state: AccessState, end: Position) {
@@ -67,12 +67,14 @@ public actor AccessDecider {
     private let beginning: @Sendable () -> AccessBeginning?
     private let executor = ThreadExecutor(name: "access")
     private var folded: AccessState?
+    /// The next position to fold into `folded`.
+    private var end = Position(0)
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
     /// - Parameters:
     ///   - clock: gives the time that decisions are stamped with; the log raises it where it must.
-    ///   - beginning: a state of before, from a snapshot; nil where there is none.
+    ///   - beginning: returns the state saved in the newest snapshot; nil when there is none.
     public init(
         writer: any LogWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
         beginning: @escaping @Sendable () -> AccessBeginning? = { nil }
@@ -94,20 +96,38 @@ public actor AccessDecider {
         let start = beginning().flatMap { $0.end <= durable ? $0 : nil }
         var state = start?.state ?? AccessState()
         try state.fold((start?.end ?? Position(0))..<durable, of: source)
-        keep(state)
+        keep(state, end: durable)
         return state
     }
 
-    private func keep(_ state: AccessState) {
-        folded = state
+    private func keep(_ state: AccessState, end: Position) {
+        (folded, self.end) = (state, end)
         book.replace(state)
+    }
+
+    /// Folds the steps of the log's clock among what has become durable; every other event that concerns tokens is this
+    /// decider's own, and folded already. Returns a time that is no later than the state's: the clock may step
+    /// meanwhile, and the answers move when its event is folded.
+    private func catchUp() throws -> Timestamp {
+        var state = try recover()
+        let before = clock(), durable = Position(source.durableCount)
+        if durable > end {
+            // Only answers move.
+            if !state.answers.isEmpty {
+                try source.forEachEvent(of: .clockStepped, in: end..<durable) { record, position in
+                    state.moveAnswers(by: try AccessEvent.clockStep(record, at: position).movesTimersBy)
+                }
+            }
+            keep(state, end: durable)
+        }
+        return min(before, clock())
     }
 
     /// Decides, appends, and answers when the decision is durable. A refusal is an answer, not an error.
     /// - Throws: `AppendError` (nothing was decided, or the log has failed for good), `LogError`, `AccessLogError`.
     public func execute(_ request: AccessRequest) throws -> AccessAnswer {
+        let now = try catchUp(), secret = Secrets.token()
         var state = try recover()
-        let now = clock(), secret = Secrets.token()
         switch decide(request, state, now: now, secretSHA256: Secrets.sha256(secret)) {
         case .repeated(let position, let id):
             return try answer(request.command, id, state, position, secret: nil)
@@ -121,11 +141,11 @@ public actor AccessDecider {
                 case .revoked(let event): (AccessSchema.tokenRevoked.rawValue, event)
                 }
             }, now)
-            // What counts is what the log holds, its times included. Should that fail, it is refolded at the next
-            // command, since the decision stands.
+            // Fold the events as recorded, log times included. If that fails, the next command refolds the log: the
+            // decision is durable.
             folded = nil
-            try state.fold(positions, of: source)
-            keep(state)
+            try state.fold(end..<positions.upperBound, of: source)
+            keep(state, end: positions.upperBound)
             let id = switch events[0] {
             case .created(let event): event.id
             case .revoked(let event): event.id
@@ -157,15 +177,19 @@ public actor AccessDecider {
 }
 
 extension AccessState {
-    /// Folds the decisions in `positions`, which must be durable.
+    /// Folds the decisions in `positions`, which must be durable, and the steps of the log's clock.
     /// - Throws: `LogError`, `AccessLogError`.
     public mutating func fold(_ positions: Range<Position>, of source: any LogSource) throws {
         guard !positions.isEmpty else { return }
         let reader = try source.decisionReader(from: positions.lowerBound), block = EventBlock()
         while reader.position < positions.upperBound, try reader.read(into: block, atLeast: 1 << 20) {
             try block.forEach { record, position in
-                guard positions.contains(position), let event = try AccessEvent(record, at: position) else { return }
-                apply(event, at: position, time: record.receivedAt)
+                guard positions.contains(position) else { return }
+                if let event = try AccessEvent(record, at: position) {
+                    apply(event, at: position, time: record.receivedAt)
+                } else if record.kind == .system, record.topicString == LogSchema.clockStepped.rawValue {
+                    moveAnswers(by: try AccessEvent.clockStep(record, at: position).movesTimersBy)
+                }
             }
         }
         guard reader.position >= positions.upperBound else {

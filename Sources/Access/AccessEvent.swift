@@ -26,6 +26,18 @@ public enum AccessEvent: Sendable, Equatable {
         }
     }
 
+    /// A step of the log's clock, of which the record is one.
+    /// - Throws: `AccessLogError` when it cannot be understood.
+    static func clockStep(_ record: RecordView, at position: Position) throws(AccessLogError) -> ClockStepped {
+        do {
+            return try value(record.payload)
+        } catch {
+            throw AccessLogError(
+                "the event \(LogSchema.clockStepped.rawValue) at position \(position) cannot be understood (\(error)); "
+                    + "was it written by a newer version?")
+        }
+    }
+
     static func value<T: Decodable>(_ json: some Sequence<UInt8>) throws -> T {
         try JSONDecoder().decode(T.self, from: Data(json))
     }

@@ -38,7 +38,8 @@ public struct AccessState: Sendable, Equatable {
         let actor: String
         let key: String
         let digest: String?
-        let at: Timestamp
+        /// Moved by every step of the log's clock since.
+        var at: Timestamp
         let position: UInt64
         let id: Int64
     }
@@ -135,6 +136,13 @@ public struct AccessState: Sendable, Equatable {
                     digest: event.requestDigest, at: time, position: position.rawValue, id: event.id),
                 isKeyed: event.idempotencyKey != nil)
         }
+    }
+
+    /// The log's clock stepped (`ClockStepped`): an idempotency key keeps its answer for as long as before. A token's
+    /// expiry is a date that people were given: it follows the clock.
+    mutating func moveAnswers(by microseconds: Int64) {
+        guard microseconds != 0 else { return }
+        for index in answers.indices { answers[index].at = answers[index].at.moved(by: microseconds) }
     }
 
     private mutating func add(_ token: Token) {

@@ -1,6 +1,6 @@
 import EventModel
 
-/// A token as whoever wants it describes it.
+/// The requested properties of a new token.
 public struct TokenSpec: Sendable, Equatable {
     public var name: String
     public var role: Role
@@ -61,7 +61,7 @@ public struct AccessRequest: Sendable, Equatable {
     }
 }
 
-/// What whoever asked is told, once it is durable.
+/// The result of a token command, returned once its events are durable.
 public enum AccessAnswer: Sendable, Equatable {
     /// `secret` is nil where the token had been created before, under the same idempotency key: it is told once.
     case created(position: Position, token: AccessState.Token, secret: String?)
@@ -188,7 +188,7 @@ private func check(
     let grammar = "1 to 128 characters of A-Z a-z 0-9 . _ : -"
     guard isName(spec.name) else { throw refuse("name must be \(grammar)") }
     guard !Principal.reservedNames.contains(spec.name.lowercased()) else {
-        throw refuse("the name \(spec.name) stands for somebody else on the record; take another")
+        throw refuse("the name \(spec.name) is reserved for another actor in the log; choose another name")
     }
     if let tenant = spec.tenantID, !isName(tenant) { throw refuse("tenant must be \(grammar)") }
     guard spec.role <= principal.role else {
@@ -201,8 +201,8 @@ private func check(
         throw refuse("lifetime_seconds must be 1 to \(Int64(TokenSpec.lifetimeSecondsMax))")
     }
     let live = state.tokens.values.filter { $0.isLive(at: now) }
-    // A name is who it was, on the record: two of one name in one tenant's record could not be told apart. What names
-    // other tenants have is told to nobody.
+    // The name identifies the actor in the record: it must be unique among the live tokens of a tenant. The check
+    // reveals no names of other tenants.
     let isTaken = live.contains { other in
         other.name == spec.name
             && (other.tenantID == spec.tenantID || other.tenantID == nil || spec.tenantID == nil)

@@ -23,7 +23,7 @@ public enum Role: String, Codable, Sendable, CaseIterable, Comparable {
     private var rank: Int { Self.allCases.firstIndex(of: self) ?? 0 }
 }
 
-/// Who asks: by a token of the log, or by the one in the data folder.
+/// The authenticated caller: a token of the log, or the data folder's token.
 public struct Principal: Sendable, Equatable {
     /// The `actor` of what is done.
     public var name: String
@@ -43,7 +43,7 @@ public struct Principal: Sendable, Equatable {
     /// Whoever can read the data folder's token.
     public static let folderAdmin = Principal(name: "admin", role: .admin)
 
-    /// Names of actors that are no tokens': a token of such a name would put words into their mouths.
+    /// Actor names that no token may have: its actions would be attributed to them.
     static let reservedNames: Set<String> = ["admin", EngineActor.name, "abort-rule", "retention", "anonymous"]
 
     public func mayAct(for tenant: String) -> Bool { tenantID == nil || tenantID == tenant }

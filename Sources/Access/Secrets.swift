@@ -17,7 +17,7 @@ public enum Secrets {
         }.joined()
     }
 
-    /// In hex. Secrets are compared by it: what a comparison's time tells of a digest is of no use to anybody.
+    /// In hex. Digests are compared, so timing reveals nothing about the secret.
     public static func sha256(_ text: String) -> String {
         let bytes = Array(text.utf8)
         var digest = [UInt8](repeating: 0, count: 32)

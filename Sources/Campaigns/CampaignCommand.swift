@@ -150,7 +150,7 @@ public struct CommandRequest: Sendable, Equatable {
     }
 }
 
-/// What the operator is told, once it is durable.
+/// The result of a command, returned once its events are durable.
 public enum CommandAnswer: Sendable, Equatable {
     /// `position` is that of the command's last event, so that a read with `min_position` sees all of it.
     /// `id` is the firmware's, the group's or the campaign's, 0 for a tenant's settings; `status` the campaign's.

@@ -23,7 +23,7 @@ public actor CampaignDecider {
     /// - Parameters:
     ///   - clock: gives the time that decisions are stamped with; the log raises it where it must.
     ///   - sender: carries commands to devices; nil: nothing is sent (and `run` decides all the same).
-    ///   - beginning: a state of before, from a snapshot; nil where there is none.
+    ///   - beginning: returns the state saved in the newest snapshot; nil when there is none.
     public init(
         writer: any LogWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
         sender: (any CommandSending)? = nil, beginning: @escaping @Sendable () -> CampaignBeginning? = { nil }
@@ -42,7 +42,7 @@ public actor CampaignDecider {
     /// - Throws: `AppendError` (nothing was decided, or the log has failed for good), `LogError`, `CampaignLogError`.
     public func execute(_ request: CommandRequest) throws -> CommandAnswer { try engine.execute(request) }
 
-    /// Decides and sends until the task is cancelled. `report` is told what failed; it is tried again.
+    /// Decides and sends until the task is cancelled. Passes each failure to `report`, then retries.
     public func run(report: @escaping @Sendable (any Error) -> Void) async {
         sender?.onAcknowledged { [acknowledged] commands in acknowledged.withLock { $0 += commands } }
         while !Task.isCancelled {
@@ -78,16 +78,16 @@ public actor CampaignDecider {
     }
 }
 
-/// Where any thread leaves what the broker has acknowledged.
+/// Mailbox of broker acknowledgements; any thread appends.
 private final class Acknowledged: Sendable {
     private let waiting = Mutex<[DeviceCommand]>([])
     func withLock<R>(_ body: (inout [DeviceCommand]) -> R) -> R { waiting.withLock { body(&$0) } }
 }
 
-/// A state of before, to go on from.
+/// A saved state to resume from.
 public struct CampaignBeginning: Sendable {
     public let state: CampaignState
-    /// So many events are folded in it.
+    /// Number of events folded into `state`; the next position to read.
     public let end: Position
 
     public init(state: CampaignState, end: Position) {

@@ -1,10 +1,10 @@
 import EventLog
 import EventModel
 
-/// The rules with their log and their sender, without a thread and without waiting: takes operators' commands one at a
-/// time, follows the log for what devices report, decides as time passes, and hands over what is to be sent. Everything
-/// it decides is durable before anybody is told, and takes effect by being read back from the log. Belongs to whoever
-/// calls it: `CampaignDecider` in the daemon; simulations and questions about history elsewhere.
+/// The campaign rules with their log and their sender, without a thread of their own: executes operators' commands one
+/// at a time, reads device reports from the log, makes timed decisions, and passes commands to the sender.
+/// A decision is durable before it is answered or sent, and takes effect when it is read back from the log.
+/// Not thread-safe; owned by `CampaignDecider` in the daemon, and by simulations and what-if queries.
 public final class CampaignEngine {
     private let writer: any LogWriter
     private let source: any LogSource
@@ -24,7 +24,7 @@ public final class CampaignEngine {
     /// - Parameters:
     ///   - clock: gives the time that decisions are stamped with; the log raises it where it must.
     ///   - sender: carries commands to devices; nil: nothing is sent (and all is decided all the same).
-    ///   - beginning: a state of before, from a snapshot; nil where there is none.
+    ///   - beginning: returns the state saved in the newest snapshot; nil when there is none.
     public init(
         writer: any LogWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
         sender: (any CommandSending)? = nil, beginning: @escaping @Sendable () -> CampaignBeginning? = { nil }
@@ -107,7 +107,7 @@ public final class CampaignEngine {
         for command in commands where !command.isWithdrawal { acknowledged.add(command) }
     }
 
-    /// From now on it decides and sends. Takes up what was decided and not sent before the last stop.
+    /// Starts deciding and sending. First resends the commands that were decided but not sent before the last stop.
     public func resume() throws {
         try recover()
         isAlive = true

@@ -239,13 +239,15 @@ extension ExactJSON {
     private static func plain(_ text: String) -> String {
         let isNegative = text.hasPrefix("-")
         let parts = text.drop { $0 == "-" }.lowercased().split(separator: "e")
-        let exponent = parts.count > 1 ? Int(parts[1]) ?? 0 : 0
+        // Numbers beyond numeric are dead letters; this bound only keeps memory flat. It comes before any arithmetic:
+        // an exponent may be any number, or none that an Int can hold.
+        guard let exponent = parts.count > 1 ? Int(parts[1]) : 0, (-200_000...200_000).contains(exponent) else {
+            return text
+        }
         let mantissa = parts[0].split(separator: ".")
         let fraction = mantissa.count > 1 ? Array(mantissa[1].utf8) : []
         var digits = Array(mantissa[0].utf8) + fraction
         let scale = fraction.count - exponent
-        // Numbers beyond numeric are dead letters; this bound only keeps memory flat.
-        guard abs(exponent) <= 200_000 else { return text }
         if scale < 0 { digits += [UInt8](repeating: 0x30, count: -scale) }
         let decimals = max(0, scale)
         let missing = max(0, decimals + 1 - digits.count)

@@ -25,7 +25,17 @@ public struct ClockStepped: Codable, Sendable, Equatable {
     public init(before: Timestamp, after: Timestamp) {
         self.before = before.description
         self.after = after.description
-        stepMicroseconds = after.microseconds - before.microseconds
+        stepMicroseconds = Int64(storedMicroseconds: after.microseconds.saturatingSubtracting(before.microseconds))
+    }
+
+    /// The step is moved within the bounds of stored times, as received-at is: deciders add it to their timers.
+    public init(from decoder: any Decoder) throws {
+        let fields = try decoder.container(keyedBy: CodingKeys.self)
+        before = try fields.decode(String.self, forKey: .before)
+        after = try fields.decode(String.self, forKey: .after)
+        stepMicroseconds = Int64(storedMicroseconds: try fields.decode(Int64.self, forKey: .stepMicroseconds))
+        adopted = try fields.decodeIfPresent(Bool.self, forKey: .adopted)
+        era = try fields.decodeIfPresent(Bool.self, forKey: .era)
     }
 
     enum CodingKeys: String, CodingKey {

@@ -14,7 +14,13 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
     /// A time as bytes or JSON give it, moved within ±73,000 years of 1970: differences and sums of such times do not
     /// overflow, whatever a damaged or foreign file holds.
     @inlinable public init(storedMicroseconds stored: Int64) {
-        microseconds = max(-1 << 61, min(1 << 61, stored))
+        microseconds = Int64(storedMicroseconds: stored)
+    }
+
+    /// This time moved by a step of the log's clock, or by a duration from the log: within the bounds of stored times,
+    /// however many steps add up.
+    @inlinable public func moved(by microseconds: Int64) -> Timestamp {
+        Timestamp(storedMicroseconds: self.microseconds.saturatingAdding(microseconds))
     }
     @inlinable public var secondsSinceEpoch: Double { Double(microseconds) / 1_000_000 }
 

@@ -8,6 +8,7 @@ import Musl
 enum Errno {
     static let interrupted = EINTR
     static let wouldBlock = EAGAIN
+    static let nothingTaken = EIO
     /// write(2): no space, a quota, a file size limit, a device error, short of memory.
     static let mayPass: Set<Int32> = [ENOSPC, EDQUOT, EFBIG, EIO, ENOMEM, ENOBUFS]
 }

@@ -25,7 +25,16 @@ public final class LogOutput: Sendable {
     }
 
     /// Result of one write: the number of bytes taken, or an errno.
-    public enum WriteResult: Sendable { case wrote(Int), failed(Int32) }
+    public enum WriteResult: Sendable {
+        case wrote(Int), failed(Int32)
+
+        /// POSIX leaves open when write(2) takes nothing of `bytes` without an error. Repeated at once it has no end:
+        /// it counts as EIO.
+        func checked(_ bytes: ArraySlice<UInt8>) -> WriteResult {
+            if case .wrote(let count) = self, count <= 0, !bytes.isEmpty { return .failed(Errno.nothingTaken) }
+            return self
+        }
+    }
 
     private struct State {
         var queue: LineQueue
@@ -103,7 +112,7 @@ public final class LogOutput: Sendable {
                 state.writingSince = .now
                 return (state.descriptor, bytes)
             }
-            let result = write(descriptor, bytes)
+            let result = write(descriptor, bytes).checked(bytes)
             let step = state.withLock { state -> LineQueue.Step in
                 switch result {
                 case .wrote(let count):
@@ -139,10 +148,12 @@ public func writeOnce(_ descriptor: Int32, _ bytes: ArraySlice<UInt8>) -> LogOut
 }
 
 /// Writes all bytes, waiting for the reader as programs do that a person or a shell started. Returns 0 or an errno.
-public func writeFully(_ descriptor: Int32, _ bytes: [UInt8]) -> Int32 {
+public func writeFully(
+    _ descriptor: Int32, _ bytes: [UInt8], write: (Int32, ArraySlice<UInt8>) -> LogOutput.WriteResult = writeOnce
+) -> Int32 {
     var rest = bytes[...]
     while !rest.isEmpty {
-        switch writeOnce(descriptor, rest) {
+        switch write(descriptor, rest).checked(rest) {
         case .wrote(let count): rest = rest.dropFirst(count)
         case .failed(EINTR): continue
         case .failed(EAGAIN):

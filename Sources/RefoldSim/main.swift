@@ -37,40 +37,56 @@ func fail(_ text: String) -> Never {
     exit(2)
 }
 
-var seeds: ClosedRange<UInt64> = 1...1
 var steps = 2000
-var plant: Plant?
 var minutes = 0.0
-var isQuiet = false
 
 var arguments = CommandLine.arguments.dropFirst()
 @MainActor func value(of name: String) -> String {
     guard let text = arguments.popFirst() else { fail("\(name) needs a value") }
     return text
 }
-/// Histories of campaigns, one seed after the other.
-@MainActor func runCampaigns() -> Never {
-    var seeds: ClosedRange<UInt64> = 1...1, plant: CampaignPlant?, isQuiet = false
+
+/// What worlds of every kind take.
+struct WorldArguments<P: RawRepresentable> where P.RawValue == String {
+    var seeds: ClosedRange<UInt64> = 1...1
+    var plant: P?
+    var isQuiet = false
+}
+
+/// Reads all arguments that are left.
+/// - Parameter other: takes an argument that only one kind of world has; false: it is none.
+@MainActor func readArguments<P: RawRepresentable>(
+    of plants: P.Type, other: @MainActor (String) -> Bool = { _ in false }
+) -> WorldArguments<P> where P.RawValue == String {
+    var chosen = WorldArguments<P>()
     while let argument = arguments.popFirst() {
         switch argument {
         case "--seed", "--seeds":
-            let ends = value(of: argument).split(separator: ".").map { UInt64($0) }
-            guard let first = ends.first ?? nil, let last = ends.last ?? nil, first <= last, ends.count <= 2 else {
-                fail("--seeds takes A..B")
+            guard let seeds = ClosedRange<UInt64>(seeds: value(of: argument)) else {
+                fail("\(argument) takes N or A..B")
             }
-            seeds = first...last
+            chosen.seeds = seeds
         case "--plant":
             let name = value(of: argument)
-            guard let known = CampaignPlant(rawValue: name) else { fail("there is no plant \(name)") }
-            plant = known
-        case "--quiet": isQuiet = true
-        default: fail("unknown argument \(argument)")
+            guard let plant = P(rawValue: name) else { fail("there is no plant \(name)") }
+            chosen.plant = plant
+        case "--quiet": chosen.isQuiet = true
+        case "--help", "-h":
+            print(usage)
+            exit(0)
+        default: if !other(argument) { fail("unknown argument \(argument)") }
         }
     }
+    return chosen
+}
+
+/// Histories of campaigns, one seed after the other.
+@MainActor func runCampaigns() -> Never {
+    let chosen = readArguments(of: CampaignPlant.self)
     var sum = CampaignSummary(), broken = 0
     let clock = ContinuousClock(), start = clock.now
-    for seed in seeds {
-        var options = CampaignWorldOptions(seed: seed, plant: plant)
+    for seed in chosen.seeds {
+        var options = CampaignWorldOptions(seed: seed, plant: chosen.plant)
         let verdict = CampaignWorld(options).run()
         sum = sum + verdict.summary
         if let violation = verdict.violation {
@@ -78,12 +94,12 @@ var arguments = CommandLine.arguments.dropFirst()
             if broken == 1 {
                 options.isRecording = true
                 let again = CampaignWorld(options).run()
-                for line in again.lines.suffix(isQuiet ? 0 : 400) { print("  \(line)") }
+                for line in again.lines.suffix(chosen.isQuiet ? 0 : 400) { print("  \(line)") }
                 print("  \(again.violation ?? "held")")
             }
             print("seed \(seed) trace \(hex(verdict.traceHash)) FAILED \(violation)")
             if broken >= 20 { break }
-        } else if !isQuiet {
+        } else if !chosen.isQuiet {
             print("seed \(seed) trace \(hex(verdict.traceHash)) held")
         }
     }
@@ -93,27 +109,11 @@ var arguments = CommandLine.arguments.dropFirst()
 
 /// Sessions, one seed after the other; stops at the first whose invariants do not hold.
 @MainActor func runSessions() -> Never {
-    var seeds: ClosedRange<UInt64> = 1...1, plant: SessionPlant?, isQuiet = false
-    while let argument = arguments.popFirst() {
-        switch argument {
-        case "--seed", "--seeds":
-            let ends = value(of: argument).split(separator: ".").map { UInt64($0) }
-            guard let first = ends.first ?? nil, let last = ends.last ?? nil, first <= last, ends.count <= 2 else {
-                fail("--seeds takes A..B")
-            }
-            seeds = first...last
-        case "--plant":
-            let name = value(of: argument)
-            guard let known = SessionPlant(rawValue: name) else { fail("there is no plant \(name)") }
-            plant = known
-        case "--quiet": isQuiet = true
-        default: fail("unknown argument \(argument)")
-        }
-    }
+    let chosen = readArguments(of: SessionPlant.self)
     var sum = SessionSummary()
     let clock = ContinuousClock(), start = clock.now
-    for seed in seeds {
-        var options = SessionWorldOptions(seed: seed, plant: plant)
+    for seed in chosen.seeds {
+        var options = SessionWorldOptions(seed: seed, plant: chosen.plant)
         let verdict = SessionWorld(options).run()
         sum = sum + verdict.summary
         if let violation = verdict.violation {
@@ -122,7 +122,7 @@ var arguments = CommandLine.arguments.dropFirst()
             print("seed \(seed) FAILED \(violation)")
             exit(1)
         }
-        if !isQuiet { print("seed \(seed) trace \(hex(verdict.summary.trace)) held") }
+        if !chosen.isQuiet { print("seed \(seed) trace \(hex(verdict.summary.trace)) held") }
     }
     print("\(sum) in \(clock.now - start)")
     exit(0)
@@ -156,33 +156,17 @@ if arguments.first == "abort-quality" {
     }
     exit(0)
 }
-while let argument = arguments.popFirst() {
+let chosen = readArguments(of: Plant.self) { argument in
     switch argument {
-    case "--seed":
-        guard let seed = UInt64(value(of: argument)) else { fail("--seed takes a number") }
-        seeds = seed...seed
-    case "--seeds":
-        let ends = value(of: argument).split(separator: ".", omittingEmptySubsequences: true).map { UInt64($0) }
-        guard ends.count == 2, let first = ends[0], let last = ends[1], first <= last else {
-            fail("--seeds takes A..B")
-        }
-        seeds = first...last
     case "--steps":
         guard let number = Int(value(of: argument)), number > 0 else { fail("--steps takes a number above 0") }
         steps = number
     case "--minutes":
         guard let number = Double(value(of: argument)), number > 0 else { fail("--minutes takes a number above 0") }
         minutes = number
-    case "--plant":
-        let name = value(of: argument)
-        guard let known = Plant(rawValue: name) else { fail("there is no plant \(name)") }
-        plant = known
-    case "--quiet": isQuiet = true
-    case "--help", "-h":
-        print(usage)
-        exit(0)
-    default: fail("unknown argument \(argument)")
+    default: return false
     }
+    return true
 }
 
 func hex(_ number: UInt64) -> String {
@@ -196,9 +180,9 @@ var worlds = 0
 var stepsTaken = 0
 var sum = WorldSummary()
 var failed = false
-var seed = seeds.lowerBound
+var seed = chosen.seeds.lowerBound
 while true {
-    let options = WorldOptions(seed: seed, steps: steps, plant: plant)
+    let options = WorldOptions(seed: seed, steps: steps, plant: chosen.plant)
     let verdict = World(options).run()
     worlds += 1
     stepsTaken += verdict.stepsTaken
@@ -213,8 +197,8 @@ while true {
         failed = true
         break
     }
-    if !isQuiet { print("seed \(seed) steps \(steps) trace \(hex(verdict.traceHash)) held") }
-    if seed < seeds.upperBound {
+    if !chosen.isQuiet { print("seed \(seed) steps \(steps) trace \(hex(verdict.traceHash)) held") }
+    if seed < chosen.seeds.upperBound {
         seed += 1
     } else if Double((clock.now - start).components.seconds) < minutes * 60 {
         seed += 1

@@ -30,6 +30,17 @@ public struct SeededRandom: Sendable {
     public mutating func fork() -> SeededRandom { SeededRandom(seed: next()) }
 }
 
+extension ClosedRange<UInt64> {
+    /// Seeds as people name them: `N`, or `A..B` with B included; nil when the text is neither.
+    public init?(seeds text: String) {
+        let ends = text.split(separator: ".").map { UInt64($0) }
+        guard ends.count == 2 || UInt64(text) != nil, let first = ends[0], let last = ends[ends.count - 1],
+            first <= last
+        else { return nil }
+        self = first...last
+    }
+}
+
 /// What happened, as one number: two runs of a seed must end with the same.
 public struct TraceHash: Sendable, Equatable {
     public private(set) var value: UInt64 = 0xCBF2_9CE4_8422_2325

@@ -62,7 +62,7 @@ import Testing
         let revoke = AccessRequest(principal: .folderAdmin, command: .revoke(1))
         _ = try await restarted.execute(revoke)
         #expect(restarted.book.find(secret: secret) == .unknown && restarted.book.find(id: 1) == .unknown)
-        #expect(restarted.book.hasTokens, "reads stay closed (F7)")
+        #expect(restarted.book.hasTokens, "reads stay closed")
         #expect(code(try await restarted.execute(revoke)) == .illegalTransition)
     }
 
@@ -233,6 +233,66 @@ import Testing
         }
         time.pass(seconds: 24 * 3600)
         #expect(code(try await create(restarted, spec, key: "k")) == .nameTaken)
+    }
+
+    /// The log's clock stepped, as the writer records it; this decider's clock steps with it.
+    private func step(_ json: (ClockStepped) -> [UInt8] = { $0.json }, seconds: Int64) throws {
+        let before = time.now
+        time.pass(seconds: seconds)
+        var event = ClockStepped(before: before, after: time.now), batch = RecordBatch()
+        event.adopted = true
+        batch.append(
+            kind: .system, schema: LogSchema.clockStepped.rawValue, receivedAt: time.now, json: json(event))
+        _ = try log.append(&batch)
+    }
+
+    /// A step forward is no day that has passed, and a step back makes no day longer. Whether the first token has
+    /// expired by then, which follows the clock, makes no difference.
+    @Test(arguments: [604_800, -3_600] as [Int64], [nil, 3_600] as [Double?])
+    func aStepOfTheClockMovesIdempotencyKeys(seconds: Int64, lifetime: Double?) async throws {
+        let decider = decider(), spec = TokenSpec(name: "ci", role: .operator, lifetimeSeconds: lifetime)
+        _ = try await create(decider, spec, key: "k")
+        try step(seconds: seconds)
+        let restarted = self.decider()
+        let state = try await restarted.recover()
+        #expect(try AccessState(stored: try state.stored()) == state, "and from a snapshot")
+        for decider in [decider, restarted] {
+            guard case .created(_, let token, nil) = try await create(decider, spec, key: "k") else {
+                return #expect(Bool(false), "a second token, or its secret told again")
+            }
+            #expect(token.id == 1)
+        }
+        #expect(try await decider.recover() == state)
+        time.pass(seconds: 24 * 3600 - 1)
+        guard case .created(_, _, nil) = try await create(decider, spec, key: "k") else {
+            return #expect(Bool(false), "a day has not passed")
+        }
+        time.pass(seconds: 1)
+        let late = try await create(decider, spec, key: "k")
+        if lifetime == nil { #expect(code(late) == .nameTaken) } else { _ = try secret(late) }
+        let live = try await decider.recover()
+        #expect(try await self.decider().recover() == live, "what is folded live is what is refolded")
+    }
+
+    /// A key that is used after a step is not moved by it.
+    @Test func aStepMovesOnlyTheKeysBeforeIt() async throws {
+        let decider = decider()
+        _ = try await create(decider, TokenSpec(name: "a", role: .viewer), key: "a")
+        try step(seconds: 604_800)
+        _ = try await create(decider, TokenSpec(name: "b", role: .viewer), key: "b")
+        let state = try await decider.recover()
+        #expect(state.answers.map(\.at) == [time.now, time.now])
+        #expect(try await self.decider().recover() == state)
+    }
+
+    @Test func aStepThatCannotBeUnderstoodIsNotPassedOver() async throws {
+        let decider = decider(), restarted = self.decider()
+        let request = AccessRequest(
+            principal: .folderAdmin, idempotencyKey: "k", command: .create(TokenSpec(name: "ci", role: .operator)))
+        _ = try await decider.execute(request)
+        try step({ _ in Array("{}".utf8) }, seconds: 604_800)
+        await #expect(throws: AccessLogError.self) { try await decider.execute(request) }
+        await #expect(throws: AccessLogError.self) { try await restarted.recover() }
     }
 
     @Test func aTenantsAdminStaysWithinTheTenant() async throws {

@@ -39,6 +39,23 @@ final class TestClock: Sendable {
         _ = try log.append(&batch)
     }
 
+    /// The log's clock stepped, as the writer records it.
+    private func appendStep(_ json: String) throws {
+        var batch = RecordBatch()
+        batch.append(
+            kind: .system, schema: LogSchema.clockStepped.rawValue, receivedAt: clock.now, json: Array(json.utf8))
+        _ = try log.append(&batch)
+    }
+
+    /// Passed over, it would leave timers where they are: devices would be given up.
+    @Test func aClockStepThatCannotBeUnderstoodStopsTheDecider() async throws {
+        let decider = decider()
+        _ = try await decider.execute(firmware())
+        try appendStep(#"{"before":"","after":"","step_microseconds":7300000000,"adopted":"yes"}"#)
+        await #expect(throws: CampaignLogError.self) { try await decider.execute(self.firmware("2")) }
+        await #expect(throws: CampaignLogError.self) { try await self.decider().recover() }
+    }
+
     @Test func theAnswersPositionIsThatOfTheLastEvent() async throws {
         let decider = decider()
         try appendMessage()

@@ -78,6 +78,22 @@ struct RolloutTests {
         #expect(trace.lastStatusChange?.code == "DEADLINE")
     }
 
+    /// Steps as a damaged or foreign log may hold them, several times.
+    @Test(arguments: [Int64.max, .min]) func stepsBeyondAllBoundsOverflowNothing(step: Int64) throws {
+        var trace = EngineTrace(devices: 4, rate: 1) { $0.retry.attemptsMax = 2 }
+        trace.advance()
+        trace.publish()
+        trace.report("d1", .downloading, .failed)
+        for _ in 0..<4 { trace.state.moveTimers(by: step) }
+        _ = trace.state.nextWake(after: trace.now)
+        trace.advance()
+        trace.pass(seconds: 10)
+        #expect(trace.status == (step > 0 ? .running : .completed), "a deadline that is moved ahead, or has passed")
+        var stored = try CampaignState(stored: try trace.state.stored())
+        #expect(stored == trace.state)
+        #expect(stored.nextWake(after: trace.now) == trace.state.nextWake(after: trace.now))
+    }
+
     @Test func pausedNothingIsSent() {
         var trace = EngineTrace(devices: 100, rate: 10)
         trace.advance()

@@ -53,6 +53,24 @@ import Testing
         #expect(try await decider.recover().campaigns.count == 1)
     }
 
+    /// Times and counts as a damaged snapshot may hold them.
+    @Test(arguments: [Int64.max, .min]) func timesBeyondAllBoundsOverflowNothing(limit: Int64) throws {
+        var trace = EngineTrace(devices: 4, rate: 1)
+        trace.advance()
+        trace.publish()
+        var text = String(decoding: try trace.state.stored(), as: UTF8.self)
+        for name in ["paceFrom", "paceCount", "timer"] {
+            let changed = text.replacing(try Regex("\"\(name)\":[0-9]+"), with: "\"\(name)\":\(limit)")
+            #expect(changed != text, "\(name)")
+            text = changed
+        }
+        var state = try CampaignState(stored: Array(text.utf8))
+        state.moveTimers(by: limit.signum())
+        _ = state.nextWake(after: trace.now)
+        _ = state.advance(trace.now)
+        #expect(state.campaigns[1]?.targets.allSatisfy { $0.timer == .max || abs($0.timer) <= 1 << 61 } == true)
+    }
+
     @Test func nonsenseIsRefused() {
         #expect(throws: CampaignLogError.self) { try CampaignState(stored: Array("{}".utf8)) }
     }

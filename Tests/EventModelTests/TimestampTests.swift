@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 @testable import EventModel
 
@@ -23,4 +24,18 @@ import Testing
         "2026-11-21T01:38:24.Z", "x",
     ])
     func refused(text: String) { #expect(Timestamp(rfc3339: text) == nil) }
+
+    /// Sums and differences of what bytes and JSON give do not overflow, however often it is added.
+    @Test(arguments: [
+        ("-9223372036854775808", -1 << 61), ("9223372036854775807", 1 << 61), ("-7", -7), ("0", 0),
+    ] as [(String, Int64)])
+    func stepsOfTheClockStayWithinTheBoundsOfStoredTimes(text: String, step: Int64) throws {
+        let json = #"{"before":"","after":"","step_microseconds":\#(text),"adopted":true}"#
+        let event = try JSONDecoder().decode(ClockStepped.self, from: Data(json.utf8))
+        #expect(event.movesTimersBy == step)
+        let time = Timestamp(microseconds: 1_795_225_104_123_456)
+        let moved = (0..<4).reduce(time) { time, _ in time.moved(by: step) }
+        #expect(abs(moved.microseconds) <= 1 << 61)
+        #expect(abs(ClockStepped(before: moved, after: time).stepMicroseconds) <= 1 << 61)
+    }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import Synchronization
 import Testing
 
 @testable import Output
@@ -64,6 +65,31 @@ import Testing
         #expect(ContinuousClock.now - start < .seconds(10))
     }
 
+    private final class Calls: Sendable {
+        private let count = Mutex(0)
+        func next() -> Int {
+            count.withLock { count in
+                count += 1
+                return count
+            }
+        }
+    }
+
+    /// Takes nothing of what it is given, a few times, and reports no error.
+    private func idleWrite(_ calls: Calls) -> @Sendable (Int32, ArraySlice<UInt8>) -> LogOutput.WriteResult {
+        { _, bytes in .wrote(calls.next() <= 5 ? 0 : bytes.count) }
+    }
+
+    @Test func aWriteThatTakesNothingIsAnErrorAndNotRepeatedAtOnce() {
+        #expect(writeFully(STDOUT_FILENO, [0x61], write: idleWrite(Calls())) == EIO)
+        #expect(writeFully(STDOUT_FILENO, [], write: idleWrite(Calls())) == 0)
+        let output = LogOutput(STDERR_FILENO, write: idleWrite(Calls()))
+        output.add(Array("a line\n".utf8))
+        #expect(!output.flush(atMostMilliseconds: 20_000), "an end does not wait for an output that fails")
+        #expect(wait { output.statistics.written == 1 }, "it is tried again after a pause")
+        #expect(output.statistics.dropped == 0)
+    }
+
     private func wait(_ condition: () -> Bool) -> Bool {
         let deadline = ContinuousClock.now + .seconds(20)
         while ContinuousClock.now < deadline {
@@ -75,7 +101,7 @@ import Testing
 }
 
 struct TerminalTextTests {
-    /// Sequences that terminals obey, and characters that turn or hide text; attack.md F32 and public-reports.md.
+    /// Sequences that terminals obey, and characters that reverse or hide text.
     @Test(arguments: [
         "\u{1B}[2J", "\u{9B}31m", "\u{202E}abc", "\u{2066}x\u{2069}", "a\u{200B}b", "\r", "\u{7F}", "\u{61C}",
         "\u{FEFF}", "\u{E0041}", "\u{2028}", "\u{AD}", "\0",

@@ -57,6 +57,20 @@ struct FileSystemCase: Sendable, CustomTestStringConvertible {
             #expect(try disk.list(folder) == [])
             #expect(try old.text(0, 9) == "old")
         },
+        FileSystemCase("a file that was deleted or replaced while open cannot be synced") { disk, folder in
+            let file = try disk.open(folder + "/a", create: true, writable: true)
+            try file.put("a", at: 0)
+            try disk.rename(folder + "/a", to: folder + "/b")
+            try file.synchronize()
+            let other = try disk.open(folder + "/c", create: true, writable: true)
+            try disk.rename(folder + "/c", to: folder + "/b")
+            let replaced = #expect(throws: FileError.self) { try file.synchronize() }
+            #expect(replaced?.code == ESTALE)
+            try other.synchronize()
+            try disk.remove(folder + "/b")
+            let deleted = #expect(throws: FileError.self) { try other.synchronize() }
+            #expect(deleted?.code == ESTALE)
+        },
         FileSystemCase("space is taken as zeroes and given back") { disk, folder in
             let file = try disk.open(folder + "/a", create: true, writable: true)
             try file.put("abc", at: 0)

@@ -1,7 +1,7 @@
 import EventModel
 
-/// What the broker has acknowledged and the log does not say yet. A whole batch is said in a word; of one that is not
-/// complete after a while the devices are named.
+/// Broker acknowledgements not yet recorded in the log. A complete batch becomes one short event; for a batch that is
+/// incomplete after 2 s the event lists the devices.
 struct Acknowledgements {
     private struct Batch {
         let campaign: Int64

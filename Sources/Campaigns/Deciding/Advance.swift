@@ -162,7 +162,7 @@ extension Campaign {
     /// Success of a stage that is over and has soaked; the next stage, or a stop.
     private mutating func judgeStage(_ now: Timestamp) -> CampaignEvent? {
         guard !isLastStage, let since = stageEndedAt, plan.stages.indices.contains(stage),
-            now.microseconds >= since.microseconds + Int64(plan.stages[stage].soakSeconds * 1_000_000)
+            now >= since.moved(by: Int64(saturating: plan.stages[stage].soakSeconds * 1_000_000))
         else { return nil }
         let results = successes + failures, wanted = plan.stages[stage].successMin
         // Whether it fails too often is the abort rule's to judge: few results say little. But none must say nothing.
@@ -185,7 +185,7 @@ extension Campaign {
         guard let startedAt else { return nil }
         let elapsed = Double(now.microseconds - startedAt.microseconds) / 1_000_000
         if elapsed >= plan.timeouts.campaignSeconds {
-            return ("DEADLINE", "\(Int(plan.timeouts.campaignSeconds)) s have passed since its start")
+            return ("DEADLINE", "\(Int(saturating: plan.timeouts.campaignSeconds)) s have passed since its start")
         }
         let ended = Double(counts.total - counts.open - retryCount)
         if plan.completion.share < 1, elapsed >= plan.completion.seconds,

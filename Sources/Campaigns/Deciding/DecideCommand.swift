@@ -153,8 +153,8 @@ private func create(
     created.requestDigest = digest
     return [.campaignCreated(created)] + inRecords(spec.devices).map { start, devices in
         .campaignTargets(CampaignTargets(
-            campaignID: created.id, tenantID: request.tenantID, firstID: state.nextTargetID + Int64(start),
-            devices: devices))
+            campaignID: created.id, tenantID: request.tenantID,
+            firstID: state.nextTargetID.saturatingAdding(Int64(start)), devices: devices))
     }
 }
 

@@ -4,13 +4,13 @@ import EventModel
 // Which devices are sent for now: as the pace, the stage, the windows and other campaigns allow.
 
 extension Campaign {
-    private var tickMicroseconds: Int64 { max(1, Int64(plan.tickSeconds * 1_000_000)) }
+    private var tickMicroseconds: Int64 { max(1, Int64(saturating: plan.tickSeconds * 1_000_000)) }
 
     /// When the device behind so many may be sent for. Exact over time: no rounding adds up.
     func dueMicroseconds(_ count: Int64) -> Int64 {
-        guard let rate else { return paceFrom }
+        guard let rate, rate > 0 else { return paceFrom }
         let (product, overflow) = count.multipliedReportingOverflow(by: tickMicroseconds)
-        return overflow ? paceFrom : paceFrom + product / rate
+        return overflow ? paceFrom : Int64(storedMicroseconds: paceFrom.saturatingAdding(product / rate))
     }
 
     mutating func dispatch(_ now: Timestamp, take: (String) -> Claim) -> [CampaignEvent] {
@@ -72,6 +72,9 @@ extension Campaign {
     // MARK: when to look again
 
     mutating func nextWake(after now: Timestamp) -> Timestamp? {
+        func after(_ seconds: Double, _ begin: Timestamp) -> Int64 {
+            begin.moved(by: Int64(saturating: seconds * 1_000_000)).microseconds
+        }
         guard status != .created else { return nil }
         var next = Int64.max
         if !verdicts.isEmpty || hasEnded && status == .aborted && (counts.pending > 0 || !unpublished.isEmpty) {
@@ -80,13 +83,13 @@ extension Campaign {
         while let first = timers.min, targets[Int(first.index)].timer != first.at { timers.removeMin() }
         if let first = timers.min { next = min(next, first.at) }
         if !hasEnded, let startedAt {
-            next = min(next, startedAt.microseconds + Int64(plan.timeouts.campaignSeconds * 1_000_000))
-            let share = startedAt.microseconds + Int64(plan.completion.seconds * 1_000_000)
+            next = min(next, after(plan.timeouts.campaignSeconds, startedAt))
+            let share = after(plan.completion.seconds, startedAt)
             if plan.completion.share < 1, share > now.microseconds { next = min(next, share) }
         }
         if status == .running {
             if !isLastStage, let since = stageEndedAt {
-                next = min(next, since.microseconds + Int64(plan.stages[stage].soakSeconds * 1_000_000))
+                next = min(next, after(plan.stages[stage].soakSeconds, since))
             }
             next = min(next, nextDispatch(now) ?? .max)
         }

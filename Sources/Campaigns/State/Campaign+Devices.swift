@@ -28,7 +28,7 @@ extension Campaign {
         return before
     }
 
-    /// The device's word on a command of this campaign.
+    /// Applies a device's `commands/ack`.
     mutating func acknowledge(_ index: Int32, isRefusal: Bool, at position: Position, time: Timestamp) {
         guard targets[Int(index)].part.status == .downloading else { return }
         let isFirst = !targets[Int(index)].hasAnswered
@@ -132,7 +132,7 @@ extension Campaign {
         if retries(targets[i]) {
             let doubled = Double(1 << min(max(targets[i].part.attempt - 1, 0), 30))
             let pause = min(plan.retry.backoffSeconds * doubled, plan.retry.backoffMaxSeconds)
-            retry(index, at: time.microseconds + Int64(pause * 1_000_000))
+            retry(index, at: time.moved(by: Int64(saturating: pause * 1_000_000)).microseconds)
         }
         if plan.delivery == .retained, after.hasEnded, !before.hasEnded, targets[i].part.command != nil {
             endedRetained.append(index)
@@ -165,7 +165,7 @@ extension Campaign {
     }
 
     private mutating func setTimer(_ index: Int32, _ time: Timestamp, _ seconds: Double) {
-        let at = time.microseconds + Int64(seconds * 1_000_000)
+        let at = time.moved(by: Int64(saturating: seconds * 1_000_000)).microseconds
         targets[Int(index)].timer = at
         timers.insert(Due(at: at, index: index))
     }
@@ -202,7 +202,7 @@ extension Campaign {
         if targets[i].sample >= 0 { test?.set(Int(targets[i].sample), failed: outcome == .failure) }
     }
 
-    /// A person has looked and lets it go on: what has been is not held against it again.
+    /// Resets the failure statistics when an operator resumes the campaign.
     mutating func forgetResults() {
         (successes, failures, consecutiveFailures) = (0, 0, 0)
         evidence = []

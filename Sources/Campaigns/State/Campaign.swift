@@ -53,7 +53,7 @@ struct Campaign: Sendable {
     var lastResult: Position?
     var test: FailureTest?
 
-    // Queues. What is in them and is true no more is passed over.
+    // Queues. Stale entries are skipped when they are taken.
     var ready: Heap<Turn> = []
     var timers: Heap<Due> = []
     var retries: Heap<Due> = []
@@ -92,7 +92,7 @@ struct Campaign: Sendable {
         test = plan.abort.method == .sequential ? threshold.map { FailureTest(threshold: $0) } : nil
     }
 
-    // MARK: what it comes to
+    // MARK: Derived values
 
     var hasEnded: Bool { status == .completed || status == .aborted }
     /// Devices that have been sent for, or came by themselves.
@@ -103,7 +103,7 @@ struct Campaign: Sendable {
     func devicesMax(stage: Int) -> Int64 {
         guard plan.stages.indices.contains(stage), stage < plan.stages.count - 1 else { return counts.total }
         let share = Double(counts.total) * plan.stages[stage].percent / 100
-        return min(counts.total, max(1, Int64(share.rounded(.up))))
+        return min(counts.total, max(1, Int64(saturating: share.rounded(.up))))
     }
 
     /// Whether a device that failed so is tried again by itself.

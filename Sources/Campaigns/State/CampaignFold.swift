@@ -63,11 +63,22 @@ final class CampaignFold {
             else { return }
             state.apply(record, topic, at: position, decoder)
         case .system:
-            guard record.topicString == LogSchema.clockStepped.rawValue,
-                let step = try? JSONDecoder().decode(ClockStepped.self, from: Data(record.payload))
-            else { return }
-            state.moveTimers(by: step.movesTimersBy)
+            guard record.topicString == LogSchema.clockStepped.rawValue else { return }
+            state.moveTimers(by: try Self.clockStep(record, position).movesTimersBy)
         case .connection, .rejection: break
+        }
+    }
+
+    /// A step that is passed over would leave the timers where they are, and give devices up.
+    private static func clockStep(
+        _ record: RecordView, _ position: Position
+    ) throws(CampaignLogError) -> ClockStepped {
+        do {
+            return try JSONDecoder().decode(ClockStepped.self, from: Data(record.payload))
+        } catch {
+            throw CampaignLogError(
+                "the event \(LogSchema.clockStepped.rawValue) at position \(position) cannot be understood (\(error)); "
+                    + "was it written by a newer version?")
         }
     }
 }

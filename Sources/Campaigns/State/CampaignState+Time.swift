@@ -4,8 +4,8 @@ import HeapModule
 // The log's time stepped (`ClockStepped`): what waits for a time waits as long as before.
 
 extension CampaignState {
-    /// Moves everything that is measured from a time of the log: nobody is given less time because the clock was set
-    /// forward, and nothing stands still because it was set back. Maintenance windows follow the clock.
+    /// Shifts every timer by the step of the log's clock: no time limit shrinks when the clock steps forward, and none
+    /// grows when it steps back. Maintenance windows follow the clock.
     mutating func moveTimers(by microseconds: Int64) {
         guard microseconds != 0 else { return }
         answers.move(by: microseconds)
@@ -15,25 +15,26 @@ extension CampaignState {
 
 extension Campaign {
     fileprivate mutating func moveTimers(by microseconds: Int64) {
-        startedAt = startedAt?.adding(microseconds: microseconds)
-        endedAt = endedAt?.adding(microseconds: microseconds)
-        stageEndedAt = stageEndedAt?.adding(microseconds: microseconds)
+        func moved(_ at: Int64) -> Int64 { Timestamp(microseconds: at).moved(by: microseconds).microseconds }
+        startedAt = startedAt?.moved(by: microseconds)
+        endedAt = endedAt?.moved(by: microseconds)
+        stageEndedAt = stageEndedAt?.moved(by: microseconds)
         // 0: it never began.
-        if paceFrom != 0 { paceFrom += microseconds }
+        if paceFrom != 0 { paceFrom = moved(paceFrom) }
         for index in targets.indices {
-            if targets[index].timer != .max { targets[index].timer += microseconds }
-            if let at = targets[index].retryAt { targets[index].retryAt = at + microseconds }
+            if targets[index].timer != .max { targets[index].timer = moved(targets[index].timer) }
+            if let at = targets[index].retryAt { targets[index].retryAt = moved(at) }
         }
-        timers = Heap(timers.unordered.map { Due(at: $0.at + microseconds, index: $0.index) })
-        retries = Heap(retries.unordered.map { Due(at: $0.at + microseconds, index: $0.index) })
+        timers = Heap(timers.unordered.map { Due(at: moved($0.at), index: $0.index) })
+        retries = Heap(retries.unordered.map { Due(at: moved($0.at), index: $0.index) })
     }
 }
 
 extension Answers {
     fileprivate mutating func move(by microseconds: Int64) {
         stored = stored.mapValues {
-            Stored(digest: $0.digest, at: $0.at.adding(microseconds: microseconds), answer: $0.answer)
+            Stored(digest: $0.digest, at: $0.at.moved(by: microseconds), answer: $0.answer)
         }
-        expiries = expiries.map { Expiry(at: $0.at.adding(microseconds: microseconds), key: $0.key) }
+        expiries = expiries.map { Expiry(at: $0.at.moved(by: microseconds), key: $0.key) }
     }
 }

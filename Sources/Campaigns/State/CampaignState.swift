@@ -87,12 +87,12 @@ public struct CampaignState: Sendable {
             firmware[event.id] = Firmware(
                 tenantID: event.tenantID, version: event.version, fileURL: event.fileURL,
                 checksum: event.checksumSHA256)
-            nextFirmwareID = max(nextFirmwareID, event.id + 1)
+            nextFirmwareID = max(nextFirmwareID, event.id.saturatingAdding(1))
             answers.remember(event.tenantID, event.idempotencyKey, event.requestDigest, time,
                              .accepted(position: position, id: event.id, status: nil))
         case .groupCreated(let event):
             groups[event.id] = Group(tenantID: event.tenantID, name: event.name, query: event.query)
-            nextGroupID = max(nextGroupID, event.id + 1)
+            nextGroupID = max(nextGroupID, event.id.saturatingAdding(1))
             answers.remember(event.tenantID, event.idempotencyKey, event.requestDigest, time,
                              .accepted(position: position, id: event.id, status: nil))
         case .groupMembers(let event): apply(event, at: position, time: time)
@@ -107,7 +107,7 @@ public struct CampaignState: Sendable {
         case .campaignCreated(let event):
             archive(before: time)
             if campaigns[event.id] == nil { campaigns[event.id] = Campaign(event) }
-            nextCampaignID = max(nextCampaignID, event.id + 1)
+            nextCampaignID = max(nextCampaignID, event.id.saturatingAdding(1))
             answers.remember(event.tenantID, event.idempotencyKey, event.requestDigest, time,
                              .accepted(position: position, id: event.id, status: .created))
         case .campaignTargets(let event): apply(event, at: position)
@@ -152,7 +152,7 @@ public struct CampaignState: Sendable {
     }
 
     private mutating func apply(_ event: CampaignTargets, at position: Position) {
-        nextTargetID = max(nextTargetID, event.firstID + Int64(event.devices.count))
+        nextTargetID = max(nextTargetID, event.firstID.saturatingAdding(Int64(event.devices.count)))
         guard let before = campaigns[event.campaignID]?.targets.count else { return }
         campaigns[event.campaignID]?.add(event.devices, at: position)
         for index in before..<(campaigns[event.campaignID]?.targets.count ?? before) {
@@ -204,8 +204,8 @@ public struct CampaignState: Sendable {
             moved(event.campaignID, index, before)
         }
         withCampaign(event.campaignID) {
-            $0.paceFrom = event.paceFrom
-            $0.paceCount = event.paceCount
+            $0.paceFrom = Int64(storedMicroseconds: event.paceFrom)
+            $0.paceCount = max(0, event.paceCount)
         }
     }
 

@@ -41,8 +41,8 @@ struct StoredCampaign: Codable {
             target.part = part
             target.isPublished = isPublished ?? false
             target.hasAnswered = hasAnswered ?? false
-            target.timer = timer ?? .max
-            target.retryAt = retryAt
+            target.timer = timer.map { Int64(storedMicroseconds: $0) } ?? .max
+            target.retryAt = retryAt.map { Int64(storedMicroseconds: $0) }
             target.isAwake = isAwake ?? false
             if let shownIsCampaigns, let shownAt {
                 target.shown = Target.Shown(isCampaigns: shownIsCampaigns, at: shownAt)
@@ -112,8 +112,8 @@ struct StoredCampaign: Codable {
         campaign.stage = stage
         campaign.stageEndedAt = stageEndedAt.map { Timestamp(storedMicroseconds: $0) }
         campaign.waivedStage = waivedStage
-        campaign.paceFrom = paceFrom
-        campaign.paceCount = paceCount
+        campaign.paceFrom = Int64(storedMicroseconds: paceFrom)
+        campaign.paceCount = max(0, paceCount)
         campaign.successes = successes
         campaign.failures = failures
         campaign.consecutiveFailures = consecutiveFailures

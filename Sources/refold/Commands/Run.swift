@@ -16,9 +16,9 @@ struct Run: AsyncParsableCommand {
         abstract: "Run the pipeline: brokers into the log, the log into PostgreSQL.",
         discussion: """
             Without a broker, or without a database, in the settings it starts a private one inside the data folder. \
-            Exit code 1: the disk fails or the log is damaged; 2: settings or schema forbid it; 3: something \
-            it cannot do without is unreachable; 4: another process holds the data folder's lock or the API's port, \
-            so that a later start may succeed.
+            Exit code 1: the disk fails or the log is damaged; 2: settings, schema or the hard limit of open files \
+            forbid it; 3: something it cannot do without is unreachable; 4: another process holds the data folder's \
+            lock or the API's port, so that a later start may succeed.
             """)
 
     @OptionGroup var options: SettingsOptions
@@ -30,6 +30,10 @@ struct Run: AsyncParsableCommand {
     var adoptSession = false
 
     func run() async throws {
+        if let shortage = Descriptors.shortage() {
+            printError(shortage)
+            throw ExitCode(2)
+        }
         let settings = try await options.load()
         let screen = demo && isatty(1) == 1
         let notes = screen ? RecentNotes() : nil

@@ -4,8 +4,8 @@ import Logging
 import Synchronization
 import Threading
 
-/// What goes on in the background for the log's sake: it watches the room on the disk and reads the log again. One
-/// thread, at low priority, that wakes a few times a second at most.
+/// What goes on in the background for the log's sake: it watches the room on the disk and the limit of open files, and
+/// reads the log again. One thread, at low priority, that wakes a few times a second at most.
 final class LogCare: Sendable {
     let scrubber: Scrubber
     private let folder: String
@@ -13,6 +13,8 @@ final class LogCare: Sendable {
     private let logger: Logger
     private let forecastState = Mutex(DiskForecast())
     private let stopped = Mutex(false)
+    /// The soft limit of open files that `run` has set.
+    private let descriptorLimit = Descriptors.limit
 
     /// How often the free space is asked for.
     private static let sampleSeconds = 2.0
@@ -40,12 +42,16 @@ final class LogCare: Sendable {
     func stop() { stopped.withLock { $0 = true } }
 
     private func run() {
-        var nextSample = 0.0, nextPiece = 0.0, damaged = 0
+        var nextSample = 0.0, nextPiece = 0.0, nextLimit = 0.0, damaged = 0
         while !stopped.withLock({ $0 }) {
             let now = steadySeconds()
             if now >= nextSample {
                 if let free = freeBytes() { forecastState.withLock { $0.add(freeBytes: free, at: now) } }
                 nextSample = now + Self.sampleSeconds
+            }
+            if now >= nextLimit {
+                keepDescriptorLimit()
+                nextLimit = now + 1
             }
             if isScrubbing, now >= nextPiece {
                 scrubber.forgetAccepted()
@@ -62,6 +68,14 @@ final class LogCare: Sendable {
             }
             usleep(100_000)
         }
+    }
+
+    /// libdispatch ends the process when no descriptor is left: the limit is raised by a thread that is not its own.
+    private func keepDescriptorLimit() {
+        guard let limit = Descriptors.restoreLimit(descriptorLimit) else { return }
+        logger.warning(
+            "the soft limit of open files was lowered; it is raised again",
+            metadata: ["found": "\(limit.found)", "limit": "\(limit.restored)"])
     }
 
     /// For us: what is reserved for the superuser does not count (statvfs(3), f_bavail).
