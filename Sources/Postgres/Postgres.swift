@@ -52,6 +52,10 @@ public struct PostgresError: Error, Sendable, CustomStringConvertible {
         return text
     }
 
+    /// The session is read-only. It may stay so when the server no longer is: `default_transaction_read_only` of a
+    /// role or a database is read when a session begins. Close the connection and open another.
+    public var needsNewSession: Bool { sqlState == "25006" }
+
     /// PostgreSQL 15 documentation, appendix A, "Error Codes".
     public static func kind(ofSQLState state: String) -> Kind {
         switch state.prefix(2) {

@@ -23,6 +23,8 @@ public final class PostgresStore: ProjectionStore {
     private var isFilling: Bool
     /// Of each projection and partition whose checkpoint was read.
     private var generations: [String: Int64] = [:]
+    /// The checkpoints of this session, as last read or committed.
+    private var lastSeen: [String: (position: Int64, file: Int64?)] = [:]
 
     /// Beyond this many rows, or bytes, a table's rows go by COPY.
     static let arrayRowsMax = 1000
@@ -60,10 +62,12 @@ public final class PostgresStore: ProjectionStore {
             key.int4(Int32(partition))
             let found = try session.connection.query(
                 """
-                SELECT version, position, generation, held_version, held_reason \
+                SELECT version, position, generation, held_version, held_reason, \
+                    pg_relation_filenode(tableoid)::int8 \
                 FROM \(self.place.rawValue).projection_checkpoints WHERE projection = $1 AND partition = $2
                 """, key, name: "read the checkpoint of \(projection.name)")
             guard found.rowCount == 1, let version = found.int4(0, 0), let position = found.int8(0, 1) else {
+                self.lastSeen[id] = nil
                 return .success(nil)
             }
             guard Int(version) == projection.version else {
@@ -74,9 +78,15 @@ public final class PostgresStore: ProjectionStore {
             let generation = found.int8(0, 2)
             if let known, generation != known {
                 self.generations[id] = nil
+                self.lastSeen[id] = nil
                 return .failure(.checkpointMoved("other tables stand in the place of these: going on with them"))
             }
             self.generations[id] = generation
+            let file = found.int8(0, 5)
+            if let last = self.lastSeen[id], position < last.position, last.file == nil || file == last.file {
+                return .failure(.movedBack(projection, from: last.position, to: position))
+            }
+            self.lastSeen[id] = (position: position, file: file)
             return .success(Position(stored: position))
         }.get()
     }
@@ -146,7 +156,10 @@ public final class PostgresStore: ProjectionStore {
                 rows, large, projection, checkpoint, isFirst: old == nil, session,
                 ending: self.ending(variant, of: projection, partition: partition))
         }
-        if case .rehearsal = variant {} else { generations[id] = moved }
+        if case .rehearsal = variant { return }
+        generations[id] = moved
+        let file = old == nil ? nil : lastSeen[id]?.file
+        lastSeen[id] = (position: Int64(new.rawValue), file: file)
     }
 
     private static let moveCheckpoint = "move_checkpoint"
@@ -187,17 +200,20 @@ public final class PostgresStore: ProjectionStore {
         for index in rows.indices where !rows[index].isEmpty && !large.contains(index) {
             try prepareMerge(session.sql(projection, index), session)
         }
-        do {
+        do throws(PostgresError) {
             var pipeline = Pipeline()
             pipeline.execute(sql: "BEGIN")
             pipeline.execute(Self.moveCheckpoint, checkpoint)
             let moved = try connection.run(pipeline).last?.int8(0, 0)
             for index in large {
                 let sql = session.sql(projection, index)
-                try connection.copyIn(
+                let name = "copy to \(sql.table.name)"
+                let count = try connection.copyIn(
                     goesStraight(index) ? sql.copyToTable : sql.copyToStage,
-                    chunks: [Self.copyHeader, rows[index].bytes, Self.copyTrailer],
-                    name: "copy to \(sql.table.name)")
+                    chunks: [Self.copyHeader, rows[index].bytes, Self.copyTrailer], name: name)
+                if count != rows[index].rowCount {
+                    throw Self.swallowed(sql.table.name, expected: rows[index].rowCount, found: count, name)
+                }
             }
             pipeline = Pipeline()
             for index in rows.indices where !rows[index].isEmpty {
@@ -241,6 +257,7 @@ public final class PostgresStore: ProjectionStore {
             defer { if !session.connection.isUsable { self.session = nil } }
             return try body(session)
         } catch let error as PostgresError {
+            if error.needsNewSession { session = nil }
             throw Self.storeError(error)
         } catch let error as MigrationError {
             throw .refused("\(error)")
@@ -252,11 +269,14 @@ public final class PostgresStore: ProjectionStore {
     private func open() throws -> Session {
         let connection = try Connection(target, interrupt: interrupt)
         try prepare(connection)
+        // A server that crashed meanwhile may have lost the last commits, rows and checkpoint together.
+        lastSeen = [:]
         return try Session(connection, place)
     }
 
     static func storeError(_ error: PostgresError) -> StoreError {
         if error.sqlState == "RF001" { return .checkpointMoved(error.message) }
+        if let text = missingRows(error) { return .refused(text) }
         return switch error.kind {
         case .unavailable, .serialization: .unavailable("\(error)")
         case .refused: isAboutRows(error) ? .refusedRows("\(error)") : .refused("\(error)")
@@ -280,9 +300,10 @@ final class Session {
         // frozen.
         try connection.exec(
             """
-            SET synchronous_commit = off; SET jit = off; SET client_min_messages = warning;
+            SET statement_timeout = '120s'; SET synchronous_commit = off; SET jit = off;
+            SET client_min_messages = warning;
             SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-            SET lock_timeout = '30s'; SET statement_timeout = '120s'; SET idle_in_transaction_session_timeout = '60s'
+            SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '60s'
             """, name: "set up the session")
         // Ends the statement of a client that hung up. Not every system that PostgreSQL runs on can do it.
         try? connection.exec("SET client_connection_check_interval = '1s'")

@@ -9,6 +9,9 @@ struct TableSQL {
     /// Unique among the statements and temporary tables of a connection.
     let name: String
 
+    /// Ahead of the table's name in what `refold.expect_rows` raises for rows that were sent and not kept.
+    static let countedMark = "written:"
+
     var stage: String { "refold_stage_\(name)" }
     private var target: String { "\(place.rawValue).\(quote(table.name))" }
     private var keys: [Column] { table.columns.filter { $0.role == .key } }
@@ -51,7 +54,7 @@ struct TableSQL {
             SELECT \(list(table.columns, of: "s")) FROM \(source)\(order)
             """
         switch table.write {
-        case .insert: return insert
+        case .insert: return counted(insert, count)
         case .upsert:
             let set = table.columns.filter { $0.role != .key }.map { column in
                 let name = quote(column.name)
@@ -59,7 +62,9 @@ struct TableSQL {
                     ? "\(name) = t.\(name) + EXCLUDED.\(name)" : "\(name) = EXCLUDED.\(name)"
             }
             let conflict = " ON CONFLICT (\(list(keys, of: nil))) DO "
-            return insert + conflict + (set.isEmpty ? "NOTHING" : "UPDATE SET " + set.joined(separator: ", "))
+            // Rows of keys alone that are there already are not written, and cannot be counted.
+            guard !set.isEmpty else { return insert + conflict + "NOTHING" }
+            return counted(insert + conflict + "UPDATE SET " + set.joined(separator: ", "), count)
         case .addDeltas:
             let deltas = table.columns.filter { $0.role == .delta }.map { quote($0.name) }
             let set = deltas.map { "\($0) = t.\($0) + s.\($0)" }.joined(separator: ", ")
@@ -69,6 +74,14 @@ struct TableSQL {
                 SELECT refold.expect_rows('\(table.name)', count(*), \(count)) FROM moved
                 """
         }
+    }
+
+    /// A trigger or a rule may swallow rows without an error: the transaction must fail rather than lose them.
+    private func counted(_ statement: String, _ count: String) -> String {
+        """
+        WITH written AS (\(statement) RETURNING 1) \
+        SELECT refold.expect_rows('\(Self.countedMark)\(table.name)', count(*), \(count)) FROM written
+        """
     }
 
     /// `unnest` of one array parameter a column, as `s`.

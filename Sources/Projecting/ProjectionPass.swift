@@ -74,8 +74,11 @@ package struct ProjectionPass {
     /// Behind the last event folded.
     var end: Position { next }
 
-    /// The positions that are folded and not committed, for people.
-    var uncommitted: String { "positions \(committed?.next ?? Position(0)) to \(next.rawValue &- 1)" }
+    /// The positions that are folded and not committed, for people; nil: none.
+    var uncommitted: String? {
+        let first = committed?.next ?? Position(0)
+        return next > first ? "positions \(first) to \(next.rawValue &- 1)" : nil
+    }
 
     /// Goes on until the board says that it should yield; then commits what is folded.
     mutating func run() throws {

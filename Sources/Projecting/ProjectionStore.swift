@@ -40,6 +40,15 @@ public enum StoreError: Error, Sendable, CustomStringConvertible {
         }
     }
 
+    /// The checkpoint is lower than one that this session committed, and neither a rebuild, a restore nor a crash of
+    /// the server explains it: the rows hold the events between them already, and would count them twice.
+    public static func movedBack(_ projection: ProjectionDescriptor, from: Int64, to: Int64) -> StoreError {
+        .refused(
+            "another client moved the checkpoint of \(projection.name) back from position \(from) to \(to), without "
+                + "its rows: events would count twice. Run refold replay rebuild \(projection.name), which folds "
+                + "the rows again (or set the position back to \(from))")
+    }
+
     /// What every store says to a projection whose rows are of another version.
     public static func otherVersion(_ projection: ProjectionDescriptor, found: Int) -> StoreError {
         .refused(

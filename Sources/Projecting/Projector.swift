@@ -10,6 +10,7 @@ import Threading
 // from the checkpoint again:
 // - store unavailable: after 0.1 to 5 s, doubling, with jitter, for ever;
 // - checkpoint moved by somebody else: soon, and it is counted;
+// - checkpoint moved back under the rows, by hand: FAILED, see `StoreError.movedBack`;
 // - rows refused: at once, and piece by piece, until it is known whose they are. Those keys are parked (see
 //   Parking/ParkedKeys.swift), and the rest goes on;
 // - tables refused, log damaged, rows of another version, checkpoint past the log's end: FAILED, and every 30 s

@@ -42,7 +42,7 @@ public struct ProjectorStatus: Sendable, Equatable {
     public var applyTime: DurationHistogram
     /// For how long every attempt has failed; nil while it goes on.
     public var failingSeconds: Double?
-    /// For how long its thread should have come round again; nil while it moves.
+    /// Seconds since the heartbeat was due; nil when on time.
     public var overdueSeconds: Double?
 }
 

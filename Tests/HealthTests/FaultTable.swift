@@ -3,7 +3,7 @@ import Testing
 
 @testable import Health
 
-/// A fault, the facts that it leaves, and everything that must be seen of it.
+/// A fault, the facts that it produces, and the expected verdict.
 struct Fault: Sendable, CustomTestStringConvertible {
     let name: String
     let state: Health.State
@@ -54,6 +54,13 @@ struct Fault: Sendable, CustomTestStringConvertible {
             $0.brokers[0].isConnected = false
             $0.brokers[0].lastError = "connection refused"
         },
+        Fault(
+            "a broker is frozen, when the keepalive is over (`broker.keepalive_seconds`, at most twice that)",
+            .degraded, [.brokerDisconnected], ready: false
+        ) {
+            $0.brokers[0].isConnected = false
+            $0.brokers[0].lastError = "no answer within the keepalive"
+        },
         Fault("both brokers are down", .degraded, [.brokerDisconnected, .brokerDisconnected], ready: false) {
             for index in 0..<2 { $0.brokers[index].isConnected = false }
         },
@@ -61,28 +68,49 @@ struct Fault: Sendable, CustomTestStringConvertible {
             $0.brokers[0].isSubscribed = false
         },
         Fault(
-            "the broker refuses the subscription", .degraded, [.brokerNotSubscribed, .brokerSubscriptionRefused],
+            "the broker refuses the subscription", .degraded, [.brokerDisconnected, .brokerSubscriptionRefused],
             ready: false
         ) {
+            $0.brokers[0].isConnected = false
             $0.brokers[0].isSubscribed = false
+            $0.brokers[0].granted = [135]
             $0.brokers[0].alarms = [.init(.brokerSubscriptionRefused, text: "135")]
         },
-        Fault("SUBACK grants QoS 0 (MQTT.js#313)", .degraded, [.brokerQoSLowered], ready: false) {
+        Fault(
+            "SUBACK grants QoS 0 (MQTT.js#313)", .degraded, [.brokerNotSubscribed, .brokerQoSLowered], ready: false
+        ) {
+            $0.brokers[0].isSubscribed = false
             $0.brokers[0].granted = [1, 0]
-        },
-        Fault("SUBACK grants QoS 0, and the connection alarms it too", .degraded, [.brokerQoSLowered], ready: false) {
-            $0.brokers[0].granted = [0]
             $0.brokers[0].alarms = [.init(.brokerQoSLowered, text: "granted 0")]
         },
         Fault(
-            "the broker resumes a session of another log", .degraded, [.brokerForeignSession], ready: false,
-            alarm(.brokerForeignSession)),
-        Fault("another client took our session", .degraded, [.brokerTakenOver], alarm(.brokerTakenOver)),
+            "the broker resumes a session of another log", .degraded, [.brokerDisconnected, .brokerForeignSession],
+            ready: false
+        ) {
+            $0.brokers[0].isConnected = false
+            $0.brokers[0].alarms = [.init(.brokerForeignSession, text: "evidence")]
+        },
+        Fault(
+            "another client took our session (DISCONNECT 0x8E), before the next attempt", .degraded,
+            [.brokerDisconnected, .brokerTakenOver], ready: false
+        ) {
+            $0.brokers[0].isConnected = false
+            $0.brokers[0].alarms = [.init(.brokerTakenOver, text: "evidence")]
+        },
+        Fault(
+            "a takeover, connected again; or a gap of packet ids at Mosquitto", .degraded, [.brokerTakenOver],
+            alarm(.brokerTakenOver)),
         Fault("the broker lost our session", .degraded, [.brokerSessionLost], alarm(.brokerSessionLost)),
         Fault(
             "CONNACK caps the session expiry (mosquitto#3616)", .degraded, [.brokerSessionExpiryCapped],
             alarm(.brokerSessionExpiryCapped)),
-        Fault("the broker ends fresh connections", .degraded, [.brokerQuickDrops], alarm(.brokerQuickDrops)),
+        Fault(
+            "the broker ends fresh connections, between two attempts", .degraded,
+            [.brokerDisconnected, .brokerQuickDrops], ready: false
+        ) {
+            $0.brokers[0].isConnected = false
+            $0.brokers[0].alarms = [.init(.brokerQuickDrops, text: "evidence")]
+        },
         Fault("the broker drops messages", .degraded, [.brokerDropsMessages], alarm(.brokerDropsMessages)),
         Fault(
             "redelivery cannot be checked", .degraded, [.brokerRedeliveryUnchecked], alarm(.brokerRedeliveryUnchecked)),
@@ -93,6 +121,9 @@ struct Fault: Sendable, CustomTestStringConvertible {
             $0.brokers[0].isSubscribed = false
             $0.brokers[0].alarms = [.init(.brokerDrainingOldSession, text: "emptying")]
         },
+        Fault(
+            "a restart during such a drain: the new session is subscribed", .degraded, [.brokerDrainingOldSession],
+            ready: false, alarm(.brokerDrainingOldSession)),
         Fault(
             "ingest blocks (the broker still counts as connected)", .degraded, [.ingestStuck], ready: false, live: false
         ) { $0.brokers[1].overdueSeconds = 12 },
@@ -111,11 +142,14 @@ struct Fault: Sendable, CustomTestStringConvertible {
             facts.database.isConnected = false
             fail(&facts, "no answer in time", seconds: 3600)
         },
-        Fault("tables of another log; a newer schema; PgBouncer in transaction mode", .degraded, [.databaseUnusable]) {
+        Fault(
+            "a database that comes up later: tables of another log; a newer schema; PgBouncer in transaction mode",
+            .degraded, [.databaseUnusable]
+        ) {
             $0.database.isRefused = true
             $0.database.lastError = "the tables belong to another log"
         },
-        Fault("failover to a standby, default_transaction_read_only (F4)", .degraded, [.databaseReadOnly]) { facts in
+        Fault("failover to a standby, default_transaction_read_only", .degraded, [.databaseReadOnly]) { facts in
             facts.database.isReadOnly = true
             fail(&facts, "cannot execute UPDATE in a read-only transaction", seconds: 75)
         },
@@ -133,11 +167,11 @@ struct Fault: Sendable, CustomTestStringConvertible {
 
     static let projections: [Fault] = [
         Fault(
-            "no space left on the database's disk (F4)", .degraded,
+            "no space left on the database's disk", .degraded,
             [.projectionWaiting, .projectionWaiting, .projectionWaiting]
         ) { fail(&$0, "could not extend file: No space left on device", seconds: 75) },
         Fault("one attempt failed, a moment ago", .healthy) { fail(&$0.projections[0], "moved", seconds: 1) },
-        Fault("a table is locked for 45 s (28b)", .degraded, [.projectionLagging]) {
+        Fault("a table is locked for 45 s", .degraded, [.projectionLagging]) {
             $0.projections[2].lagSeconds = 45
             $0.projections[2].lagEvents = 1000
         },
@@ -173,7 +207,10 @@ struct Fault: Sendable, CustomTestStringConvertible {
         },
         Fault("the disk is full in 20 min", .degraded, [.diskFilling]) { $0.log.diskFullSeconds = 1200 },
         Fault("the disk is full in 6 h", .healthy) { $0.log.diskFullSeconds = 21600 },
-        Fault("fdatasync does not return", .degraded, [.logStuck], ready: false, live: false) {
+        Fault(
+            "fdatasync does not return", .degraded, [.ingestStuck, .ingestStuck, .logStuck], ready: false, live: false
+        ) {
+            for index in 0..<2 { $0.brokers[index].overdueSeconds = 5 }
             $0.log.overdueSeconds = 5
         },
         Fault("bit rot", .degraded, [.logDamaged]) { $0.log.damagedPlaces = 1 },
@@ -189,6 +226,13 @@ struct Fault: Sendable, CustomTestStringConvertible {
         },
         Fault("the clock stepped by days", .degraded, [.clockNotTrusted]) {
             $0.log.clockProblem = "the clock stepped forward by 259200 s and is not believed yet"
+        },
+        Fault(
+            "the clock is behind the log's last event at the start", .degraded,
+            [.brokerDisconnected, .brokerDisconnected, .clockNotTrusted], ready: false
+        ) {
+            for index in 0..<2 { $0.brokers[index].isConnected = false }
+            $0.log.clockProblem = "waiting for the clock"
         },
     ]
 

@@ -72,18 +72,36 @@ struct HealthTests {
             try Self.text("docs/health.md") == expected, "REFOLD_REWRITE_DOCS=1 swift test --filter HealthTests")
     }
 
+    static func rules() throws -> [[String: Any]] {
+        let file = try #require(
+            try Yams.load(yaml: text("packaging/prometheus/refold.rules.yml")) as? [String: Any])
+        return (file["groups"] as? [[String: Any]] ?? []).flatMap { $0["rules"] as? [[String: Any]] ?? [] }
+    }
+
     /// Alert rules by name: the expressions that raise each.
     static func alerts() throws -> [String: [String]] {
-        let rules = try #require(
-            try Yams.load(yaml: text("packaging/prometheus/refold.rules.yml")) as? [String: Any])
         var alerts: [String: [String]] = [:]
-        for group in rules["groups"] as? [[String: Any]] ?? [] {
-            for rule in group["rules"] as? [[String: Any]] ?? [] {
-                guard let name = rule["alert"] as? String, let expression = rule["expr"] as? String else { continue }
-                alerts[name, default: []].append(expression)
-            }
+        for rule in try rules() {
+            guard let name = rule["alert"] as? String, let expression = rule["expr"] as? String else { continue }
+            alerts[name, default: []].append(expression)
         }
         return alerts
+    }
+
+    @Test(arguments: ReasonCode.allCases) func theAlertWaitsAsLongAsThePageSays(_ code: ReasonCode) throws {
+        let rule = try #require(try Self.rules().first(where: { $0["alert"] as? String == code.alert }))
+        let delay = (rule["for"] as? String)?.replacing("m", with: " min").replacing("h", with: " h")
+        #expect(delay == code.alertDelay, "\(code.alert)")
+    }
+
+    /// An increase has no sample to start from after an outage that is longer than its range.
+    @Test func alarmsThatStayAreAlertedByTheirStateAndNotByAnIncrease() throws {
+        let alerts = try Self.alerts()
+        for code in ReasonCode.allCases where code.isAcknowledged {
+            let expressions = try #require(alerts[code.alert])
+            #expect(expressions.allSatisfy { !$0.contains("increase(") && !$0.contains("rate(") }, "\(code.alert)")
+            #expect(code.metric?.contains("increase(") != true, "\(code.rawValue)")
+        }
     }
 
     @Test(arguments: ReasonCode.allCases) func everyReasonHasAnAlertThatItRaises(_ code: ReasonCode) throws {

@@ -93,7 +93,7 @@ import Testing
         arguments[http + 1] = "127.0.0.1:\(freeLoopbackPort())"
         let second = try world.refold(arguments, log: output)
         #expect(await eventually { !second.isRunning })
-        #expect(second.exitCode == 4, "it passes: 2 would keep the unit from starting again (attack.md F12)")
+        #expect(second.exitCode == 4, "it passes: 2 would keep the unit from starting again")
         let said = try String(contentsOfFile: output, encoding: .utf8)
         let lines = said.split(separator: "\n").filter { $0.hasPrefix("refold:") }
         #expect(lines.count == 1 && lines[0].contains("lock") && lines[0].contains(world.data), "\(said)")

@@ -21,7 +21,7 @@ import Testing
         }
     }
 
-    /// 04a: Mosquitto loses its packet id counter; identical heartbeats under the same ids are other messages.
+    /// Mosquitto loses its packet id counter; identical heartbeats under the same ids are other messages.
     @Test func heartbeatsUnderIDsThatBeganAgainAreRecorded_emqx16296() async throws {
         let world = try World(postgres: try PostgresServer.shared.get(), brokerLines: ["autosave_interval 3600"])
         try world.startDaemon()
@@ -47,7 +47,7 @@ import Testing
         #expect(world.stopDaemon().exitCode == 0)
     }
 
-    /// 04b: 65,535 identical heartbeats later the packet id is the same again.
+    /// 65,535 identical heartbeats later the packet id is the same again.
     @Test func theHeartbeatBehindAFullRoundOfIDsIsRecorded_emqx16296() async throws {
         let world = try World(postgres: try PostgresServer.shared.get())
         try world.startDaemon(["--set", "gate.burst=1000000"])
@@ -64,7 +64,7 @@ import Testing
         world.killDaemon()
     }
 
-    /// 05: what a device sent while we were away comes at our rate of reading, not at its own.
+    /// What a device sent while we were away comes at our rate of reading, not at its own.
     @Test func aBacklogIsNotRateLimited_thingsboard15685() async throws {
         let limits = ["--set", "gate.rate_per_second=50", "--set", "gate.burst=10"]
         let world = try World(postgres: try PostgresServer.shared.get())
@@ -85,7 +85,7 @@ import Testing
         world.killDaemon()
     }
 
-    /// 07: another node name is another client id; the session of the first one still collects messages.
+    /// Another node name is another client id; the session of the first one still collects messages.
     @Test func anotherNodeNameLosesNothing_telegraf797() async throws {
         let world = try World(postgres: try PostgresServer.shared.get())
         try world.startDaemon(["--node", "first"])

@@ -1,3 +1,4 @@
+import EventModel
 import Postgres
 import Projecting
 import ProjectionTestSupport
@@ -72,6 +73,102 @@ private let template = Result {
         #expect(error.map { "\($0)" }?.contains("projection_checkpoints") == true)
         let store = PostgresStore(target) { _ = try RefoldSchema.migrate(on: $0) }
         #expect(try store.checkpoint(of: projection, partition: 0) == nil)
+    }
+
+    /// `ALTER DATABASE … SET default_transaction_read_only` stays in the sessions that began under it.
+    @Test func aReadOnlySessionIsReplaced() throws {
+        let target = try makeTarget(), admin = try Connection(target)
+        let database = try #require(try admin.query("SELECT quote_ident(current_database())").text(0, 0))
+        try admin.exec("ALTER DATABASE \(database) SET default_transaction_read_only = on")
+        let bench = StoreBench(PostgresStore(target))
+        let error = #expect(throws: StoreError.self) { try bench.commit(nil, 0, inserts: [1]) }
+        guard case .unavailable? = error else {
+            Issue.record("\(String(describing: error))")
+            return
+        }
+        try admin.exec("ALTER DATABASE \(database) RESET default_transaction_read_only")
+        try bench.commit(nil, 0, inserts: [1])
+    }
+
+    /// A BEFORE trigger that returns NULL drops rows without an error. Few rows and many go different ways.
+    @Test(arguments: ["test_all", "test_inserts"], [1, 2500] as [Int64])
+    func rowsThatATriggerDropsAreAnError(table: String, count: Int64) throws {
+        let target = try makeTarget(), admin = try Connection(target)
+        try admin.exec(
+            """
+            CREATE FUNCTION refold.drop_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+            CREATE TRIGGER quiet BEFORE INSERT OR UPDATE ON refold.\(table)
+                FOR EACH ROW EXECUTE FUNCTION refold.drop_row();
+            """)
+        let bench = StoreBench(PostgresStore(target))
+        let error = #expect(throws: StoreError.self) { try put(count, table, nil, 0, bench) }
+        guard case .refused(let text)? = error else {
+            Issue.record("\(String(describing: error))")
+            return
+        }
+        #expect(text.contains("table refold.\(table): \(count) rows were sent and PostgreSQL kept 0"), "\(text)")
+        #expect(text.contains("triggers, rules and row-level security"))
+        try admin.exec("DROP TRIGGER quiet ON refold.\(table)")
+        try put(count, table, nil, 0, bench)
+    }
+
+    @Test(arguments: ["test_all", "test_inserts"]) func rowsThatARuleDropsAreAnError(table: String) throws {
+        let target = try makeTarget(), admin = try Connection(target)
+        let bench = StoreBench(PostgresStore(target))
+        try put(1, table, nil, 0, bench)
+        try admin.exec("CREATE RULE quiet AS ON INSERT TO refold.\(table) DO INSTEAD NOTHING")
+        let error = #expect(throws: StoreError.self) { try put(2, table, 0, 1, bench, from: 10) }
+        guard case .refused(let text)? = error else {
+            Issue.record("\(String(describing: error))")
+            return
+        }
+        #expect(text.contains("drop the rule"), "\(text)")
+        try admin.exec("DROP RULE quiet ON refold.\(table)")
+        try put(2, table, 0, 1, bench, from: 10)
+    }
+
+    private func put(
+        _ count: Int64, _ table: String, _ old: Int64?, _ new: Int64, _ bench: StoreBench, from first: Int64 = 0
+    ) throws {
+        let range = first..<first + count
+        guard table == "test_all" else { return try bench.commit(old, new, inserts: Array(range)) }
+        try bench.commit(old, new, all: { rows in
+            for n in range {
+                rows.beginRow(fieldCount: 10)
+                rows.text("k")
+                rows.int8(n)
+                for _ in 0..<7 { rows.null() }
+                rows.int8(0)
+            }
+        })
+    }
+
+    /// By hand. The rows hold the events already; a restore brings rows and checkpoint back together.
+    @Test func aCheckpointMovedBackByHandIsRefused() throws {
+        let target = try makeTarget(), admin = try Connection(target), store = PostgresStore(target)
+        let bench = StoreBench(store), projection = StoreCase.projection()
+        try bench.commit(nil, 5)
+        try bench.commit(5, 9)
+        try admin.exec("UPDATE refold.projection_checkpoints SET position = 3")
+        #expect(throws: StoreError.self) { try bench.commit(9, 10) }
+        for _ in 0..<2 {
+            let error = #expect(throws: StoreError.self) { try store.checkpoint(of: projection, partition: 0) }
+            guard case .refused(let text)? = error else {
+                Issue.record("\(String(describing: error))")
+                return
+            }
+            #expect(text.contains("from position 9 to 3"), "\(text)")
+            #expect(text.contains("refold replay rebuild test_store"), "\(text)")
+        }
+        try admin.exec("UPDATE refold.projection_checkpoints SET position = 9")
+        #expect(try store.checkpoint(of: projection, partition: 0) == Position(9))
+        try admin.exec(
+            """
+            CREATE TABLE saved AS TABLE refold.projection_checkpoints; UPDATE saved SET position = 3;
+            TRUNCATE refold.projection_checkpoints CASCADE;
+            INSERT INTO refold.projection_checkpoints SELECT * FROM saved
+            """)
+        #expect(try store.checkpoint(of: projection, partition: 0) == Position(3))
     }
 }
 

@@ -149,6 +149,24 @@ private func difference(_ target: Target, events: Int64, topics: Int64) throws -
         #expect(try difference(target, events: 6, topics: 3) == nil)
     }
 
+    /// Events behind a checkpoint that somebody moved back would count twice.
+    @Test func aCheckpointMovedBackByHandStopsTheProjection() async throws {
+        let target = try makeTarget(), admin = try Connection(target)
+        let log = MemoryLog(), projector = makeProjector(log, target)
+        let run = Task { await projector.run() }
+        log.append(["a", "b", "a"])
+        #expect(await projector.waitUntilApplied(Position(2), timeout: .seconds(20)))
+        try admin.exec("UPDATE refold.projection_checkpoints SET position = 0")
+        #expect(await eventually { projector.status.state == .failed })
+        #expect(projector.status.lastError?.contains("refold replay rebuild test_counting") == true)
+        log.append(["a"])
+        try admin.exec("UPDATE refold.projection_checkpoints SET position = 2")
+        #expect(await projector.waitUntilApplied(Position(3), timeout: .seconds(20)))
+        await projector.stop()
+        await run.value
+        #expect(try difference(target, events: 4, topics: 2) == nil)
+    }
+
     /// What no row would change is nobody's poison.
     @Test func aTableThatIsMissingParksNobody() async throws {
         let target = try makeTarget()

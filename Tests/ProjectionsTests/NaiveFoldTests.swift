@@ -67,7 +67,7 @@ func runNaiveFold(events: String, _ arguments: [String]) throws -> (code: Int32,
     return (process.terminationStatus, output)
 }
 
-/// The independent fold in Python, which knows only DESIGN.md's words, must come to the same rows.
+/// The independent fold in Python, which shares no code with the program, must give the same rows.
 @Suite struct NaiveFoldTests {
     private func run(_ history: History, change: (String) -> String = { $0 }) throws -> (code: Int32, output: String) {
         let file = FileManager.default.temporaryDirectory.appending(path: "naive-fold-\(UUID().uuidString).json")

@@ -193,6 +193,41 @@ struct AuditTests {
         #expect(throws: ReplayError.self) { try report.bundle(signedWith: history.signer) }
         #expect(report.html.contains("Missing") && report.text.contains("positions 0 to 63"))
     }
+
+    /// The log is complete, and messages are missing all the same: a broker lost them.
+    @Test func brokerLossesAreSaidWithReasonAndOperator() throws {
+        let folder = try DataFolder()
+        try folder.append(isSigned: true) { batch in
+            batch.message(telemetry("d1"), #"{"metrics":{"t":1}}"#, at: moment(0))
+            for (schema, rest) in [
+                ("broker.alarm_raised/1", #""alarm":"session_taken_over","reason":"5 messages \u001b[2J for another""#),
+                ("broker.session_lost/1", #""reason":"no session present","count":3"#),
+                ("broker.alarm_raised/1", #""alarm":"session_expiry_capped","reason":"60 s""#),
+                ("broker.alarms_acknowledged/1", #""alarm":"session_lost","operator":"ann","reason":"seen""#),
+            ] {
+                batch.append(
+                    kind: .connection, schema: schema, broker: "main", receivedAt: moment(1),
+                    json: Array(#"{"client_id":"refold-x",\#(rest)}"#.utf8))
+            }
+        }
+        let log = try folder.open(), key = try #require(try LogKey.publicKey(dataFolder: folder.path))
+        func audit(_ subject: AuditSubject, _ end: UInt64 = 5) throws -> AuditReport {
+            try Audit.run(subject, in: Position(0)..<Position(end), of: log, key: key, madeAt: moment(9))
+        }
+        #expect(try audit(.range, 1).text.contains("nothing that is known"))
+        for report in [try audit(.range), try audit(.device(tenant: "acme", device: "d1"))] {
+            #expect(report.brokerLosses.map(\.position.rawValue) == [1, 2])
+            let text = report.text
+            #expect(text.contains("the log is complete; 2 broker losses are reported in it, see below"), "\(text)")
+            #expect(text.contains("alarm session_taken_over; 5 messages \u{FFFD}[2J for another"), "\(text)")
+            #expect(text.contains("no session present; 3 messages"), "\(text)")
+            #expect(report.html.contains("Broker losses") && unclosed(report.html).isEmpty)
+        }
+        let text = try audit(.range).text
+        #expect(text.contains("operator ann, on broker main: broker.alarms_acknowledged/1: acknowledged session_lost;"))
+        // A bundle of it proves that the device has sent nothing; the verb says so.
+        #expect(try audit(.device(tenant: "acme", device: "nope")).isEmpty)
+    }
 }
 
 extension AuditReport {

@@ -78,6 +78,8 @@ struct PublishAndAuditCommandTests {
         let key = data + "/" + LogKey.publicName
         let text = try refold("audit", "device", "--data", data, "acme", "d1")
         #expect(text.code == 0 && text.out.contains("message_count 19 → 20"))
+        let unknown = try refold("audit", "device", "--data", data, "acme", "nope")
+        #expect(unknown.code == 1 && !unknown.out.contains("nothing that is known"), "\(unknown)")
         let made = try refold(
             "audit", "device", "--data", data, "acme", "d1", "--bundle", bundle, "--html", page, "--json")
         #expect(try made.code == 0 && object(made.out)["events"] as? Int == 20)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""An independent fold of a Refold log, deliberately naive: DESIGN.md's words in plain Python, one dictionary a table.
+"""An independent fold of a Refold log, deliberately naive: the rules in plain Python, one dictionary a table.
 
 It shares nothing with the program but the log's events as `refold log cat --json` prints them, and compares
 what it folds with the tables as PostgreSQL gives them. Standard library only; needs `psql`.

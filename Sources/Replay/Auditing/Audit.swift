@@ -219,9 +219,13 @@ public final class Audit {
         return kept.sorted { $0.position < $1.position }
     }
 
-    /// What says something about the record itself: sessions that a broker lost, losses, steps of the clock.
+    /// What says something about the record itself: messages that a broker lost, losses, steps of the clock.
     private func context() throws -> [Kept] {
-        try keep(
+        let alarms = try keep([BrokerEvent.Schema.alarmRaised.rawValue], in: range, isContext: true) { record in
+            guard case .broker(let schema, let event) = decoder.decodeOwn(record) else { return false }
+            return EventWords.isLoss(schema, event)
+        }
+        return try alarms + keep(
             [BrokerEvent.Schema.sessionLost.rawValue, LogSchema.lossAccepted.rawValue, LogSchema.clockStepped.rawValue],
             in: range, isContext: true)
     }
@@ -416,7 +420,7 @@ public final class Audit {
         let words = EventWords(record, decoder: decoder)
         report.events.append(AuditReport.Event(
             position: position, receivedAt: record.receivedAt, who: words.who, what: words.what, isContext: isContext,
-            record: Array(record.bytes), changes: changes))
+            reportsBrokerLoss: words.reportsBrokerLoss, record: Array(record.bytes), changes: changes))
     }
 
     /// What an event changes in the subject's rows.

@@ -37,6 +37,11 @@ extension AuditReport {
                     + "\(SafeText.html(gap.text))</p>\n"
             }
         }
+        if !brokerLosses.isEmpty { page += "<h2>Broker losses</h2>\n" }
+        for loss in brokerLosses {
+            page += "<p class=\"gap\"><a href=\"#p\(loss.position)\">\(loss.position)</a> "
+                + "\(SafeText.html(loss.who)): \(SafeText.html(loss.what))</p>\n"
+        }
         page += "<h2>At the end</h2>\n" + (end.isEmpty ? "<p>No row.</p>\n" : end.map(Self.row).joined())
         page += "<h2>Events</h2>\n" + (events.isEmpty ? "<p>None.</p>\n" : "<ol>\n")
         for event in events { page += Self.item(event) }

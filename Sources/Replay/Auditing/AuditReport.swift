@@ -12,6 +12,8 @@ public struct AuditReport: Sendable {
         public let what: String
         /// It is no event of the subject, but says something about the record: a lost session, a loss.
         public let isContext: Bool
+        /// A broker lost messages, or may have lost some: they are missing although the log is complete.
+        public let reportsBrokerLoss: Bool
         let record: [UInt8]
         let changes: [RowChange]
     }
@@ -28,6 +30,12 @@ public struct AuditReport: Sendable {
         public let text: String
     }
 
+    /// Nothing in the range is about the device. A bundle proves that; for people it is most often a wrong name.
+    public var isEmpty: Bool {
+        guard case .device = subject else { return false }
+        return gaps.isEmpty && events.allSatisfy(\.isContext)
+    }
+
     public let subject: AuditSubject
     /// What was asked for, and is covered by the checkpoint.
     public let range: Range<Position>
@@ -37,6 +45,8 @@ public struct AuditReport: Sendable {
     /// Rows that were there before the first event, the subject's and those that folding needs.
     var start: [(table: StoredTable, row: AuditRow)] = []
     public internal(set) var gaps: [Gap] = []
+    /// Events of the report in which a broker lost messages, or may have.
+    public var brokerLosses: [Event] { events.filter(\.reportsBrokerLoss) }
     public internal(set) var proof: [TreeHash] = []
     /// Why there is none.
     public internal(set) var proofProblem: String?

@@ -1,5 +1,6 @@
 import Decoding
 import EventModel
+import Foundation
 import Projections
 
 /// What an audit is about.
@@ -68,9 +69,16 @@ public enum AuditSubject: Sendable, Equatable, CustomStringConvertible {
 struct EventWords {
     let who: String
     let what: String
+    /// A broker lost messages, or may have: they are missing from the log although the log itself is complete.
+    let reportsBrokerLoss: Bool
 
     init(_ record: RecordView, decoder: FactDecoder) {
         let topic = DeviceTopic(record.topic)
+        if record.kind == .connection, case .broker(let schema, let event) = decoder.decodeOwn(record) {
+            reportsBrokerLoss = Self.isLoss(schema, event)
+        } else {
+            reportsBrokerLoss = false
+        }
         func part(_ range: Range<Int>?) -> String {
             range.map { String(decoding: record.topic[$0], as: UTF8.self) } ?? ""
         }
@@ -87,19 +95,69 @@ struct EventWords {
             let count = decoder.rejectedCount(record) ?? 1
             what = "refused \(count) messages of device \(part(topic?.device)) beyond its rate (\(record.verdict.name))"
         case .connection:
-            who = "our connection to broker \(record.brokerString)"
-            what = record.topicString
+            guard case .broker(let schema, let event) = decoder.decodeOwn(record) else {
+                (who, what) = ("our connection to broker \(record.brokerString)", record.topicString)
+                break
+            }
+            who = event.operatorName.map { "operator \($0), on broker \(record.brokerString)" }
+                ?? "our connection to broker \(record.brokerString)"
+            what = Self.connection(schema, event)
         case .decision:
             (who, what) = Self.decision(record, decoder)
         case .system:
-            if case .lossAccepted(let loss) = decoder.decodeOwn(record) {
-                who = "operator \(loss.operatorName)"
-                what = "gave up positions \(loss.from) to \(loss.to): \(loss.reason)"
-            } else {
-                who = "the log"
-                what = record.topicString
-            }
+            (who, what) = Self.system(record, decoder)
         }
+    }
+
+    /// Whether a broker event reports messages that the broker lost, or may have lost.
+    static func isLoss(_ schema: BrokerEvent.Schema, _ event: BrokerEvent) -> Bool {
+        switch schema {
+        case .sessionLost: true
+        case .alarmRaised: ["session_taken_over", "session_lost", "messages_dropped"].contains(event.alarm)
+        default: false
+        }
+    }
+
+    /// The schema, and what the event carries besides.
+    private static func connection(_ schema: BrokerEvent.Schema, _ event: BrokerEvent) -> String {
+        var details: [String] = []
+        switch schema {
+        case .sessionLost: details.append("the broker lost our session: messages may be missing from this log")
+        case .alarmRaised: details.append("alarm \(event.alarm ?? "unknown")")
+        case .alarmsAcknowledged: details.append("acknowledged \(event.alarm ?? "no alarm")")
+        case .sessionState:
+            // Alarms that wait for an operator.
+            details += (event.alarms ?? []).prefix(10).map { alarm in
+                "outstanding alarm \(alarm.code)" + (alarm.evidence.map { " (\($0))" } ?? "")
+            }
+        default: break
+        }
+        if let reason = event.reason, !reason.isEmpty { details.append(reason) }
+        if let code = event.reasonCode { details.append("reason code \(code)") }
+        if let count = event.count { details.append("\(count) messages") }
+        if let dropped = event.droppedByBroker, dropped > 0 {
+            details.append("the broker's count of dropped messages: \(dropped)")
+        }
+        if let version = event.version { details.append("version \(version)") }
+        guard !details.isEmpty else { return schema.rawValue }
+        let text = details.joined(separator: "; ")
+        return "\(schema.rawValue): " + (text.count > 1_000 ? String(text.prefix(1_000)) + " …" : text)
+    }
+
+    private static func system(_ record: RecordView, _ decoder: FactDecoder) -> (String, String) {
+        switch decoder.decodeOwn(record) {
+        case .lossAccepted(let loss):
+            return ("operator \(loss.operatorName)", "gave up positions \(loss.from) to \(loss.to): \(loss.reason)")
+        case .segmentsRemoved(let event):
+            return ("the log", "removed positions \(event.from) to \(event.to) by the retention rules "
+                + "(\(event.reason)); they were \(event.archived ? "" : "not ")archived")
+        default: break
+        }
+        guard LogSchema(rawValue: record.topicString) == .clockStepped,
+            let step = try? JSONDecoder().decode(ClockStepped.self, from: Data(record.payload))
+        else { return ("the log", record.topicString) }
+        return ("the log", "\(LogSchema.clockStepped.rawValue): from \(step.before) to \(step.after)"
+            + (step.adopted == false ? "; not adopted" : ""))
     }
 
     private static func decision(_ record: RecordView, _ decoder: FactDecoder) -> (String, String) {

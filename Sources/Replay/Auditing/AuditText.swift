@@ -66,12 +66,21 @@ extension AuditReport {
         if let first = own.first, let last = own.last {
             lines.append(("received", "\(first.receivedAt) to \(last.receivedAt)"))
         }
-        lines.append(("missing", gaps.isEmpty ? "nothing that is known" : "\(gaps.count) stretches, see below"))
+        lines.append(("missing", missing))
         lines.append(("checkpoint", "\(size) events, signed by the log's key"
             + (isCutToCheckpoint ? "; later events were not signed yet and are left out" : "")))
         if let proofProblem { lines.append(("proof", "none: \(proofProblem)")) }
         lines.append(("made at", madeAt.description))
         return lines
+    }
+
+    private var missing: String {
+        let count = brokerLosses.count
+        let losses = "\(count) broker \(count == 1 ? "loss is" : "losses are") reported"
+        guard gaps.isEmpty else {
+            return "\(gaps.count) stretches, see below" + (count == 0 ? "" : "; besides, \(losses)")
+        }
+        return count == 0 ? "nothing that is known" : "the log is complete; \(losses) in it, see below"
     }
 
     /// For people, in plain text.
@@ -81,6 +90,12 @@ extension AuditReport {
         if !gaps.isEmpty {
             lines += ["", "Missing"]
             lines += gaps.map { "  positions \($0.from) to \($0.to) (\($0.kind.rawValue)): \(SafeText.safe($0.text))" }
+        }
+        if !brokerLosses.isEmpty {
+            lines += ["", "Broker losses: messages that never reached the log"]
+            lines += brokerLosses.map { loss in
+                "  \(loss.position)  \(loss.receivedAt)  \(SafeText.safe(loss.who)): \(SafeText.safe(loss.what))"
+            }
         }
         lines += ["", "Events"]
         for event in events {

@@ -96,10 +96,11 @@ final class OutputFile {
         var rest = bytes
         while !rest.isEmpty {
             let count = Glibc.write(descriptor, rest.baseAddress, rest.count)
-            if count < 0 {
-                if errno == EINTR { continue }
+            if count < 0, errno == EINTR { continue }
+            // Repeated, a write that takes nothing has no end.
+            guard count > 0 else {
                 throw ReplayError(.usage, "cannot write \(path ?? "to standard output"): "
-                    + String(cString: strerror(errno)))
+                    + String(cString: strerror(count < 0 ? errno : EIO)))
             }
             bytesWritten += UInt64(count)
             rest = UnsafeRawBufferPointer(rebasing: rest[count...])

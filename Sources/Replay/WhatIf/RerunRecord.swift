@@ -70,13 +70,13 @@ struct RerunRecord {
             guard record.topicString == LogSchema.clockStepped.rawValue,
                 let step = try? JSONDecoder().decode(ClockStepped.self, from: Data(record.payload))
             else { return }
-            stepped += step.movesTimersBy
+            stepped = Int64(storedMicroseconds: stepped.saturatingAdding(step.movesTimersBy))
         default: break
         }
     }
 
     /// Steady time: steps of the log's clock are no part of how long anything took.
-    private func time(_ record: RecordView) -> Timestamp { record.receivedAt.adding(microseconds: -stepped) }
+    private func time(_ record: RecordView) -> Timestamp { record.receivedAt.moved(by: -stepped) }
 
     private mutating func decide(_ record: RecordView, _ position: Position) {
         let at = time(record)

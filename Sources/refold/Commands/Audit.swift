@@ -43,6 +43,10 @@ struct AuditOptions: ParsableArguments {
                 subject, in: begin..<max(begin, end), of: log, eventsMax: limit,
                 snapshots: SnapshotFolder(data.folder + "/snapshots", logID: log.logID), key: key,
                 madeAt: Timestamp(microseconds: Int64(Date().timeIntervalSince1970 * 1_000_000)))
+            if report.isEmpty, html == nil, bundle == nil {
+                throw ReplayError(.no, "no event of \(subject) in \(begin)..<\(end): check tenant and device, as in "
+                    + "the topic tenant/TENANT/device/DEVICE/…")
+            }
             if let html { try write(Array(report.html.utf8), to: html) }
             var bytes: [UInt8]?
             if let bundle {

@@ -16,11 +16,22 @@ extension DatabaseKeeper {
     static func examine(_ open: Connection, connectionsNeeded: Int) throws(PostgresError) -> Examination {
         let found = try open.query(
             """
-            select to_regclass('refold.schema_migrations') is not null, current_setting('transaction_read_only') = 'on',
+            select exists (select from pg_class where relnamespace = to_regnamespace('refold')
+                    and relname = 'schema_migrations'),
+                current_setting('transaction_read_only') = 'on',
                 has_database_privilege(current_database(), 'TEMPORARY'),
                 has_database_privilege(current_database(), 'CREATE'), to_regnamespace('refold') is not null,
                 quote_ident(current_database()), quote_ident(current_user), rolsuper, rolconnlimit, datconnlimit,
-                current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4
+                current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4,
+                coalesce(has_schema_privilege(to_regnamespace('refold')::oid, 'USAGE')
+                    and has_schema_privilege(to_regnamespace('refold')::oid, 'CREATE'), true),
+                (select string_agg('refold.' || quote_ident(t.relname), ', ') from (
+                    select relname from pg_class
+                    where relnamespace = to_regnamespace('refold') and relkind in ('r', 'p')
+                        and (relname ~ '_v[0-9]+$' or relname in ('projection_checkpoints', 'parked_keys'))
+                        and not (has_table_privilege(oid, 'SELECT') and has_table_privilege(oid, 'INSERT')
+                            and has_table_privilege(oid, 'UPDATE'))
+                    order by relname) as t)
             from pg_roles, pg_database where rolname = current_user and datname = current_database()
             """, name: "examine the database")
         guard found.rowCount == 1 else { return Examination() }
@@ -33,6 +44,12 @@ extension DatabaseKeeper {
             examination.mayHaveSchema = false
             examination.missingGrants.append("GRANT CREATE ON DATABASE \(database) TO \(role)")
         }
+        // A right that was revoked after the schema was made.
+        if !flag(11) {
+            examination.mayHaveSchema = false
+            examination.missingGrants.append("GRANT USAGE, CREATE ON SCHEMA refold TO \(role)")
+        }
+        if let tables = found.text(0, 12) { examination.missingGrants.append("GRANT ALL ON \(tables) TO \(role)") }
         // Limits of roles and databases do not hold for superusers (PostgreSQL 15, CREATE ROLE, "CONNECTION LIMIT").
         let isSuperuser = flag(7)
         let limits = [
@@ -47,6 +64,37 @@ extension DatabaseKeeper {
                 + "\(remedy) \(connectionsNeeded)"
         }
         return examination
+    }
+}
+
+extension DatabaseKeeper {
+    /// What ends an error of a server that answers.
+    enum Remedy: Equatable {
+        /// A statement for `missingGrants`.
+        case grant(String)
+        /// Why the database is of no use, and what to do.
+        case unusable(String)
+    }
+
+    /// Nil: nothing that the error alone explains.
+    /// - Parameter open: the connection that got the error.
+    static func remedy(_ error: PostgresError, _ open: Connection) -> Remedy? {
+        func ask(_ sql: String) -> String? { (try? open.query(sql))?.text(0, 0) }
+        switch error.sqlState {
+        case "42501":
+            let role = ask("select quote_ident(current_user)") ?? "the role of the database URL"
+            return .grant("GRANT ALL ON SCHEMA refold TO \(role); GRANT ALL ON ALL TABLES IN SCHEMA refold TO \(role) "
+                + "(PostgreSQL: \(error.message))")
+        case "57014":
+            // Also of an administrator's pg_cancel_backend.
+            let role = ask("select quote_ident(current_user)") ?? "ROLE"
+            let limit = ask("select current_setting('statement_timeout')") ?? "too short"
+            guard limit != "0" else { return .unusable("\(error)") }
+            return .unusable("\(error.statement): PostgreSQL canceled the statement (\(error.message)). The "
+                + "statement_timeout of the role \(role) or of the database is \(limit): "
+                + "run ALTER ROLE \(role) SET statement_timeout = '60s'")
+        default: return nil
+        }
     }
 }
 

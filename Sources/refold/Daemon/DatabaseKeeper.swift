@@ -48,11 +48,12 @@ actor DatabaseKeeper {
     ///   it is.
     func prepare() throws {
         do {
-            let open = try Connection(target) { [logger] notice in logger.info("database: \(notice)") }
+            connection = nil
+            let open = try session()
             try Pooler.refuseTransactionMode(open, target)
             let examination = try examine(open)
             guard examination.mayHaveSchema, !examination.isReadOnly else {
-                connection = open
+                if examination.isReadOnly { connection = nil }
                 return set(nil)
             }
             let applied = try Migrator(RefoldSchema.migrations, schema: RefoldSchema.name).run(on: open)
@@ -65,16 +66,26 @@ actor DatabaseKeeper {
                 thresholds,
                 name: "write the thresholds of presence")
             try bind(open)
-            connection = open
             set(nil, prepared: true)
         } catch let error
             where error is MigrationError || error is OtherLogError || error is TransactionPoolerError {
             shared.withLock { $0 = State(connected: true, lastError: "\(error)", prepared: false, refused: true) }
             throw error
+        } catch let error as PostgresError {
+            report(error)
         } catch {
             connection = nil
             set("\(error)")
         }
+    }
+
+    /// The connection, or a new one. Its statements have no time limit of the role's: `target` limits the waiting.
+    private func session() throws(PostgresError) -> Connection {
+        if let connection, connection.isUsable { return connection }
+        let open = try Connection(target) { [logger] notice in logger.info("database: \(notice)") }
+        connection = open
+        try open.exec("set statement_timeout = 0", name: "set up the session")
+        return open
     }
 
     private func bind(_ open: Connection) throws { try bindLog(open, logID: logID, durableCount: durableCount()) }
@@ -85,8 +96,7 @@ actor DatabaseKeeper {
     /// with it everything that was committed before (PostgreSQL 15, 30.4).
     func flushedPositions() -> [String: Position]? {
         do {
-            let open = try connection.flatMap { $0.isUsable ? $0 : nil } ?? Connection(target)
-            connection = open
+            let open = try session()
             let found = try open.query(
                 // Whoever is taken up again needs the log from where it was parked.
                 """
@@ -107,6 +117,7 @@ actor DatabaseKeeper {
             }
             return positions
         } catch {
+            connection = nil
             return nil
         }
     }
@@ -136,17 +147,16 @@ actor DatabaseKeeper {
     /// A schema that somebody dropped is made again: the projectors then find no checkpoint and refold from the log.
     private func ask() {
         do {
-            let open = try connection.flatMap { $0.isUsable ? $0 : nil } ?? Connection(target)
-            connection = open
-            let examination = try examine(open)
+            let examination = try examine(session())
+            // Its setting may outlive the cause: the next examination has a new session.
+            if examination.isReadOnly { connection = nil }
             guard examination.hasSchema || examination.isReadOnly else {
                 logger.warning("the schema refold is gone: it is made again and refolded from the log")
                 return try prepare()
             }
             set(nil)
         } catch let error as PostgresError {
-            connection = nil
-            set("\(error)")
+            report(error)
         } catch {
             logger.error("the database cannot be used: \(error)")
         }
@@ -171,21 +181,42 @@ actor DatabaseKeeper {
         return examination
     }
 
-    private func set(_ problem: String?, prepared: Bool = false) {
+    /// An error of PostgreSQL itself is not reported as an unreachable database when it says what to mend.
+    private func report(_ error: PostgresError) {
+        let remedy = connection.flatMap { $0.isUsable ? Self.remedy(error, $0) : nil }
+        connection = nil
+        switch remedy {
+        case nil: set("\(error)")
+        case .grant(let grant)?:
+            let isNew = shared.withLock { state in
+                defer { state.examination.missingGrants = [grant] }
+                return state.examination.missingGrants != [grant]
+            }
+            if isNew { logger.warning("the database role lacks rights", metadata: ["grant": "\(grant)"]) }
+            set(nil)
+        case .unusable(let text)?:
+            set(text, answers: true)
+        }
+    }
+
+    /// - Parameter answers: the server is there, and refuses.
+    private func set(_ problem: String?, prepared: Bool = false, answers: Bool = false) {
         let before = shared.withLock { state in
             let before = state
-            state.connected = problem == nil
-            state.refused = false
+            state.connected = problem == nil || answers
+            state.refused = answers
             state.lastError = problem
             state.prepared = state.prepared || prepared
             return before
         }
-        if let problem, before.lastError != problem {
+        if let problem, answers {
+            if before.lastError != problem { logger.error("the database cannot be used: \(problem)") }
+        } else if let problem, before.lastError != problem {
             logger.warning(
                 "the database cannot be reached: \(problem). The log goes on; the tables catch up by themselves"
             )
         } else if problem == nil, before.lastError != nil {
-            logger.info("the database is there again")
+            logger.info("connected to the database again")
         }
     }
 }

@@ -171,6 +171,23 @@ struct RerunTests {
         }
     }
 
+    /// Steps of the clock as a damaged or foreign log may hold them.
+    @Test(arguments: [Int64.max, .min]) func stepsBeyondAllBoundsOverflowNothing(step: Int64) throws {
+        let log = ScratchLog(), time = Timestamp(microseconds: 1_772_352_000_000_000)
+        for _ in 0..<4 {
+            var event = ClockStepped(before: time, after: time), batch = RecordBatch()
+            event.stepMicroseconds = step
+            event.adopted = true
+            batch.append(kind: .system, schema: LogSchema.clockStepped.rawValue, receivedAt: time, json: event.json)
+            try log.append(&batch)
+        }
+        var record = RerunRecord(campaign: 1)
+        let reader = try log.reader(from: Position(0)), block = EventBlock()
+        while try reader.read(into: block, atLeast: 1) { block.forEach { record.apply($0, $1) } }
+        // Steady time: as far from the first event as the bounds of stored times let it be.
+        #expect(record.end == Timestamp(microseconds: step > 0 ? time.microseconds - 1 << 61 : 1 << 61))
+    }
+
     @Test func aCampaignThatIsNotThereHasNoCourse() throws {
         let log = ScratchLog()
         #expect(try WhatIf.rerun(campaign: 7, [], over: log, in: Position(0)..<Position(0)) == nil)
