@@ -5,7 +5,7 @@
 // made of byte ranges into the block and allocates nothing. What the engine itself recorded is rare: an `OwnFact`
 // holds ordinary strings.
 //
-// The field rules are in DESIGN.md, "Topics and payloads"; the JSON Schemas under `schemas/messages` say the same.
+// The field rules are the JSON Schemas under `schemas/messages`.
 import EventModel
 
 /// Bytes of a block or of the decoder. They are valid until the block changes or the decoder decodes again.

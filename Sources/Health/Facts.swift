@@ -1,6 +1,6 @@
 import EventModel
 
-/// What is known of every part at one moment: the only thing that a verdict is made of. Times are durations, taken from
+/// Facts about every part at one moment: the only input of a verdict. Times are durations, taken from
 /// steady clocks, so that a step of the wall clock changes no verdict.
 public struct HealthFacts: Sendable {
     public struct Broker: Sendable {
@@ -32,7 +32,7 @@ public struct HealthFacts: Sendable {
         /// Devices whose command the broker refuses.
         public var commandsRefused = 0
         public var commandError: String?
-        /// For how long its thread should have come round again; nil while it moves.
+        /// Seconds since the heartbeat was due; nil when on time.
         public var overdueSeconds: Double?
 
         public init(name: String) { self.name = name }
@@ -74,11 +74,11 @@ public struct HealthFacts: Sendable {
     }
 
     public struct Log: Sendable {
-        /// For how long what was submitted should have been durable; nil while the writer moves.
+        /// Seconds since the writer's heartbeat was due; nil when on time.
         public var overdueSeconds: Double?
-        /// Places that the scrubber found damaged and nobody signed for.
+        /// Damaged places that the scrubber found and no operator accepted.
         public var damagedPlaces = 0
-        /// Damaged segment files that nobody signed for.
+        /// Damaged segment files whose loss no operator accepted.
         public var damagedSegments: [String] = []
         /// Why segments are not packed and sealed.
         public var sealingProblem: String?
@@ -93,7 +93,7 @@ public struct HealthFacts: Sendable {
         public var retentionProblem: String?
         /// Seconds until the disk is full, when that is foreseeable.
         public var diskFullSeconds: Double?
-        /// Why the wall clock is not followed.
+        /// Why the log's clock does not follow the wall clock.
         public var clockProblem: String?
 
         public init() {}
@@ -105,7 +105,7 @@ public struct HealthFacts: Sendable {
         public var descriptorsOpen = 0
         /// The soft limit; 0 when it is not known.
         public var descriptorsMax = 0
-        /// Why operators' commands and campaigns stand still.
+        /// Why the campaign engine stopped; commands are refused meanwhile.
         public var deciderError: String?
         /// Why tokens cannot be read back from the log.
         public var tokenError: String?

@@ -4,9 +4,9 @@
 // /healthz, /readyz, the watchdog and the metric refold_problems all show this verdict and nothing else. A fault that
 // must be visible is a case of `ReasonCode`, a fact, a line below, and a row of the table in Tests/HealthTests.
 //
-// Invariants. `healthy` means: no problem. Not live only where a thread of ours stands still, since a restart cures
-// that: a database that is away, a full disk or a paused projection never is. One cause gives one problem: what
-// only follows from another one (nine projections that wait for one database) is left out.
+// Invariants. `healthy` means: no problem. Only a thread that misses its heartbeat makes the daemon not live, since a
+// restart cures that; a database that is down, a full disk and a paused projection do not. One cause gives one problem:
+// its consequences (nine projections that wait for one database) are suppressed.
 
 import EventModel
 
@@ -39,7 +39,7 @@ public struct Health: Sendable, Equatable {
     /// Messages are taken in and may be acknowledged: every broker is connected and subscribed at QoS 1.
     public var notReady: [Problem] { problems.filter { $0.code.effect.isUnready } }
 
-    /// A thread stands still although there is something to do. /healthz answers 503 and the watchdog is not fed.
+    /// A thread missed its heartbeat. /healthz answers 503 and the watchdog is not fed.
     public var stuck: [Problem] { problems.filter { $0.code.effect.isDead } }
 
     // MARK: Limits
@@ -50,8 +50,7 @@ public struct Health: Sendable, Equatable {
     public static let failingSecondsMax = 5.0
     /// Less time than that until the disk is full.
     public static let diskFullSecondsMin = 3600.0
-    /// A received-at further ahead of the clock.
-    /// Of the limit on open descriptors.
+    /// Open file descriptors as a share of the process limit.
     public static let descriptorsShareMax = 0.9
 
     // MARK: Rules
@@ -59,11 +58,12 @@ public struct Health: Sendable, Equatable {
     private mutating func add(_ broker: HealthFacts.Broker) {
         let name = broker.name
         if broker.isHeld {
-            add(.diskFull, name, "broker \(name) is held: the disk is full, nothing is read or acknowledged")
+            let why = broker.lastError ?? "the disk is full"
+            add(.diskFull, name, "broker \(name) is held, nothing is read or acknowledged: \(why)")
         } else if !broker.isConnected {
             add(.brokerDisconnected, name, "broker \(name) is not connected: \(broker.lastError ?? "connecting")")
         } else if !broker.isSubscribed {
-            add(.brokerNotSubscribed, name, "broker \(name): nothing is subscribed")
+            add(.brokerNotSubscribed, name, "broker \(name): no subscription at QoS 1 is in force")
         } else if broker.granted.contains(where: { $0 < 1 }) {
             add(.brokerQoSLowered, name, "broker \(name) granted the subscription at QoS 0: messages may be lost")
         }
@@ -71,7 +71,7 @@ public struct Health: Sendable, Equatable {
             add(.ingestStuck, name, "the thread of broker \(name) has not moved for \(whole(seconds)) s too long")
         }
         for alarm in broker.alarms {
-            // Said above, or follows from it.
+            // Reported above already.
             if problems.contains(where: { $0.code == alarm.code && $0.object == name }) { continue }
             add(alarm.code, name, "broker \(name): \(alarm.text)", since: alarm.since)
         }
@@ -113,7 +113,7 @@ public struct Health: Sendable, Equatable {
             let why = projection.pauseReason ?? "by command; refold projection resume \(name) ends that"
             add(.projectionPaused, name, "projection \(name) is paused: \(why)")
         } else if isDatabaseAway {
-            // Follows from what is said of the database.
+            // Suppressed: a consequence of the database problem.
         } else if let seconds = projection.failingSeconds, seconds > Self.failingSecondsMax {
             add(.projectionWaiting, name, "projection \(name) cannot write its tables: \(error)")
         } else if projection.lagSeconds > Self.lagSecondsMax {
@@ -171,7 +171,7 @@ public struct Health: Sendable, Equatable {
                 text: "\(process.descriptorsOpen) of \(process.descriptorsMax) file descriptors are open")
         }
         if let text = process.deciderError {
-            add(.campaignsStopped, text: "campaigns and operators' commands stand still: \(text)")
+            add(.campaignsStopped, text: "the campaign engine stopped; commands are refused: \(text)")
         }
         if let text = process.tokenError {
             add(.tokensUnreadable, text: "only the data folder's token is accepted: \(text)")

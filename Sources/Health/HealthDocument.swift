@@ -1,6 +1,6 @@
-/// docs/health.md, made of the code that decides.
+/// Generates docs/health.md.
 public enum HealthDocument {
-    /// One row of the table of faults: what is expected, as the test has it.
+    /// One row of the fault table: the expectations of a test.
     public struct Row: Sendable {
         public var fault: String
         public var state: Health.State
@@ -46,7 +46,7 @@ public enum HealthDocument {
 
             \(code.meaning)
             State: \(effects.joined(separator: ", ")). Metric: `refold_problems{code="\(code.rawValue)"} > 0`\(own). \
-            Alert: `\(code.alert)`.
+            Alert: `\(code.alert)`, \(code.alertDelay.map { "after \($0)" } ?? "at once").
             What to do: \(code.remedy)
 
             """
@@ -56,28 +56,29 @@ public enum HealthDocument {
         # Health
 
         One function decides (`Sources/Health`). `refold status`, `GET /api/v1/status`, `/healthz`, `/readyz`, the \
-        systemd watchdog and the metric `refold_problems` all show its verdict. This page is made of that code: \
-        `REFOLD_REWRITE_DOCS=1 swift test --filter HealthTests` writes it anew.
+        systemd watchdog and the metric `refold_problems` all show its verdict. This page is generated from that code: \
+        `REFOLD_REWRITE_DOCS=1 swift test --filter HealthTests` rewrites it.
 
         | state | means | `refold status` exits |
         |---|---|---|
         | `healthy` | nothing in the list below is wrong | 0 |
-        | `degraded` | at least one reason is there; ingest goes on unless the reason says otherwise | 1 |
-        | `held` | the disk is full: nothing is taken in or acknowledged until there is space | 1 |
+        | `degraded` | at least one reason is listed; ingest continues unless the reason says otherwise | 1 |
+        | `held` | the disk is full: Refold records and acknowledges nothing until there is space | 1 |
         | (no daemon answers) | | 3 |
 
-        - **`/readyz`** answers 200 while every broker is connected and subscribed at QoS 1 and the log can be \
-        written. \
-        The database does not count: without it messages are still taken in.
-        - **`/healthz`** answers 200 while the threads of ingest, of the log's writer and of the projections move when \
-        there is something to move. Each states within how many seconds its next round is due. A broker or a database \
-        that is away, a full disk and a paused projection are waited for by a moving thread, so they never count.
+        - **`/readyz`** answers 200 while every broker is connected and subscribed at QoS 1, no session of an earlier \
+        client id is being drained, and the log can be written. \
+        The database does not count: ingest does not need it.
+        - **`/healthz`** answers 200 while the threads of ingest, of the log's writer and of the projections meet \
+        their heartbeats. Each heartbeat states when the next one is due. A broker or a database that is down, a full \
+        disk and a paused projection never count: the thread that waits for them keeps its heartbeat.
         - **The watchdog** (`WatchdogSec=` in the unit) is fed while `/healthz` answers 200.
-        - Every reason has a code, the object it is about, the time since when it holds, and a sentence: `problems` in \
+        - Every reason has a code, an object (broker or projection), its start time and a sentence: `problems` in \
         `refold status --json`. `reasons` has the sentences alone.
-        - What happened once and cannot be seen any more (a lost session, a takeover, dropped messages) stays until \
-        an operator acknowledges it: `refold broker acknowledge NAME --reason TEXT` records \
-        `broker.alarms_acknowledged`.
+        - A reason that reports a past event (a lost session, a takeover, dropped messages) stays until an operator \
+        acknowledges it: `refold broker acknowledge NAME --reason TEXT` records `broker.alarms_acknowledged`.
+        - The last column names the alert rule that covers the reason (`packaging/prometheus/refold.rules.yml`). It \
+        does not fire when the reason appears, but after the rule's delay (`for:`), which each reason below names.
 
         """
 }

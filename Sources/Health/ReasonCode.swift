@@ -1,5 +1,5 @@
-/// Every kind of problem. The raw value is what programs see: in `problems` of the status, and as the label `code` of
-/// the metric refold_problems. docs/health.md is made of what stands here.
+/// Every kind of problem. The raw value is the code in `problems` of the status and the label `code` of the metric
+/// refold_problems. docs/health.md is generated from this enum.
 public enum ReasonCode: String, Sendable, CaseIterable {
     case brokerDisconnected = "broker_disconnected"
     case brokerNotSubscribed = "broker_not_subscribed"
@@ -53,7 +53,7 @@ public enum ReasonCode: String, Sendable, CaseIterable {
         public static let held = Effect(rawValue: 1)
         /// /readyz answers 503.
         public static let unready = Effect(rawValue: 2)
-        /// /healthz answers 503, and the watchdog is not fed: a restart is what helps.
+        /// /healthz answers 503 and the watchdog is not fed: only a restart helps.
         public static let dead = Effect(rawValue: 4)
 
         var isHeld: Bool { contains(.held) }
@@ -72,7 +72,7 @@ public enum ReasonCode: String, Sendable, CaseIterable {
         }
     }
 
-    /// It happened and stays until an operator says that they know: `refold broker acknowledge`.
+    /// The problem stays until an operator acknowledges it: `refold broker acknowledge`.
     public var isAcknowledged: Bool {
         switch self {
         case .brokerTakenOver, .brokerSessionLost, .brokerDropsMessages, .brokerSessionExpiryCapped: true
@@ -80,13 +80,12 @@ public enum ReasonCode: String, Sendable, CaseIterable {
         }
     }
 
-    /// The condition, in PromQL, that shows it besides `refold_problems`; nil where only that does.
+    /// A PromQL condition that shows the problem besides `refold_problems`; nil when there is none. An alarm that stays
+    /// has no `increase()`, which shows nothing after an outage that is longer than its range.
     public var metric: String? {
         switch self {
         case .brokerDisconnected, .brokerNotSubscribed, .brokerSubscriptionRefused: "refold_broker_connected == 0"
         case .brokerTakenOver: "refold_broker_taken_over == 1"
-        case .brokerSessionLost: "increase(refold_broker_session_lost_total) > 0"
-        case .brokerDropsMessages: "increase(refold_broker_messages_dropped) > 0"
         case .commandsRefused: "refold_commands_refused > 0"
         case .commandsWaiting: "refold_commands_waiting > 0"
         case .diskFull: "refold_held == 1"
@@ -128,6 +127,20 @@ public enum ReasonCode: String, Sendable, CaseIterable {
         case .tablesDiffer: "RefoldTablesDiffer"
         case .brokerQoSLowered, .brokerForeignSession, .ingestStuck, .logStuck: "RefoldProblemUrgent"
         default: "RefoldProblem"
+        }
+    }
+
+    /// How long the condition lasts before the alert fires: `for:` of the rule; nil when it fires at once.
+    public var alertDelay: String? {
+        switch alert {
+        case "RefoldSessionLost", "RefoldBrokerDropsMessages", "RefoldLogDamaged", "RefoldTablesDiffer": nil
+        case "RefoldHeld", "RefoldTakenOver", "RefoldProblemUrgent": "1 min"
+        case "RefoldBrokerDisconnected": "2 min"
+        case "RefoldDatabaseDisconnected", "RefoldProjectionLagging", "RefoldProjectionFailed", "RefoldKeysParked",
+            "RefoldDiskFills": "5 min"
+        case "RefoldCheckpointsStay": "30 min"
+        case "RefoldProjectionPaused", "RefoldRetentionBlocked": "6 h"
+        default: "10 min"
         }
     }
 }

@@ -71,7 +71,7 @@ public final class PrivateMosquitto: Sendable {
         while Self.isFree(port) {
             guard process.isRunning, ContinuousClock.now < deadline else {
                 process.stop(timeoutSeconds: 1)
-                throw ServiceError("the private Mosquitto does not start; its words are in \(folder)/mosquitto.log")
+                throw ServiceError("the private Mosquitto does not start; see \(folder)/mosquitto.log")
             }
             usleep(20_000)
         }

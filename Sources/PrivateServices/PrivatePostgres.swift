@@ -71,7 +71,7 @@ public final class PrivatePostgres: Sendable {
         let deadline = ContinuousClock.now + .seconds(30)
         while !Self.answers(bin, socket) {
             if ContinuousClock.now > deadline {
-                throw ServiceError("the private PostgreSQL does not answer; its words are in \(output)")
+                throw ServiceError("the private PostgreSQL does not answer; see \(output)")
             }
             usleep(50_000)
         }

@@ -3,8 +3,8 @@ import EventModel
 
 /// `device_status`: the latest of every device, and how often it spoke.
 ///
-/// What the numbers mean is DESIGN.md's, "What the numbers mean". Activity is every accepted message that the broker
-/// did not replay, undecodable ones included. Replayed (retained) messages count for the shadow only.
+/// Activity is every accepted message that the broker did not replay, undecodable ones included. Replayed (retained)
+/// messages count for the shadow only.
 struct DeviceStatus: KeyedProjection {
     static let descriptor = ProjectionDescriptor(name: "device_status", version: 1, tables: [
         Table("device_status_v1", write: .upsert, [

@@ -71,7 +71,7 @@ struct RestoreCommand: ParsableCommand {
     func run() throws {
         try backing {
             let manifest = try DataBackup.restore(folder, to: data)
-            // It is the log's: without it nothing is signed any more. What comes with it is said.
+            // Warn that the signing key came from the backup.
             if manifest.files.contains(where: { $0.name == LogKey.name }) {
                 printError("the log's signing key (\(LogKey.name)) comes from the backup: whoever can read the backup "
                     + "can sign for this log. The data folder's token is made anew at the first start")

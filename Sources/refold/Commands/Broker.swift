@@ -46,14 +46,14 @@ struct BrokerCommand: AsyncParsableCommand {
 
     struct Acknowledge: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Record that you know of a broker's alarms, and end them.",
+            abstract: "Acknowledge a broker's alarms.",
             discussion: """
                 A lost session, a takeover and dropped messages stay in `refold status` until an operator acknowledges \
-                them; the log then holds who did and why. Example: \
+                them. The log records the operator and the reason. Example: \
                 refold broker acknowledge main --reason "broker reinstalled, gap of 40 s accepted"
                 """)
         @Argument(help: "The broker's name.") var name: String
-        @Option(help: "Why they need no more attention; it goes on record.") var reason: String
+        @Option(help: "Reason, recorded in the log.") var reason: String
         @OptionGroup var daemon: DaemonOptions
 
         func run() async throws {

@@ -18,7 +18,7 @@ struct CampaignCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Create a campaign; nothing is sent before it is started.",
             discussion: """
-                How it goes about it is its plan: stages, maintenance windows, the abort rule, time limits, retries, \
+                The plan has stages, maintenance windows, the abort rule, time limits, retries, \
                 verification. Give it as JSON with --plan, and single settings with --set: --set abort.method=ratio \
                 --set timeouts.download_seconds=600. What is left out has its default.
                 """)

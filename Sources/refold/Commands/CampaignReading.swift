@@ -41,7 +41,7 @@ extension CampaignCommand {
     }
 
     struct Devices: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "How a campaign's devices stand.")
+        static let configuration = CommandConfiguration(abstract: "List a campaign's devices with their status.")
         @Argument(help: "The campaign's id.") var id: Int64
         @Option(help: "The tenant.") var tenant: String
         @Option(help: "Only those in this status: PENDING, DOWNLOADING, …, FAILED, TIMED_OUT.") var status: String?
@@ -91,7 +91,7 @@ extension CampaignCommand {
     }
 
     struct Failures: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "What a campaign's devices failed of, most first.")
+        static let configuration = CommandConfiguration(abstract: "List failure causes, most frequent first.")
         @Argument(help: "The campaign's id.") var id: Int64
         @Option(help: "The tenant.") var tenant: String
         @OptionGroup var daemon: DaemonOptions

@@ -32,7 +32,7 @@ struct ParkedList: AsyncParsableCommand {
 /// `refold dead-letters retry`: takes parked keys up again.
 struct ParkedRetryVerb: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "retry", abstract: "Fold what waits for parked keys, now that the cause is mended.",
+        commandName: "retry", abstract: "Fold the waiting events of parked keys after the cause is fixed.",
         discussion: """
             Folds the events that wait, up to where the projection stands, and unparks the keys whose rows are now \
             taken: the tables are then as if nothing had been refused. Keys that are refused again stay parked, from \

@@ -7,7 +7,7 @@ import Foundation
 /// `refold log`: works on the files alone, with the daemon up or down; shows nothing that is not durable.
 struct LogCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "log", abstract: "The event log: what is in it, and what is coming in.",
+        commandName: "log", abstract: "Read, verify, repair and prove the event log.",
         subcommands: [
             LogTail.self, LogCat.self, LogInfo.self, LogVerify.self, LogRepair.self, LogProve.self, LogCheckProof.self,
             LogExportTiles.self,
@@ -35,7 +35,7 @@ struct LogCat: ParsableCommand {
     func run() throws {
         let log = try data.openLog()
         do {
-            // Without a wish it begins with what is on this disk; a wish for what was removed is an order to fetch it.
+            // Without --from it begins with the first event on this disk; --from a removed event fetches its segment.
             var start = from.map { Position($0) } ?? log.firstPosition
             if let since = try time("--since", since) { start = max(start, try log.position(atOrAfter: since)) }
             var end = log.durableCount
@@ -58,7 +58,7 @@ struct LogCat: ParsableCommand {
                 _ = try LogWalk(log: log, filter: filter, from: start)
                     .run(until: Position(end), limit: limit) { printer.print($0, $1) }
             }
-            // Whoever asked for all did not get it, and not because somebody wanted it so.
+            // The output lacks events that no retention rule removed.
             if from == nil, since == nil, let missing = try log.missingBeginning() {
                 printer.flush()
                 throw ReadOnlyLog.describe(missing: missing, in: log.directory)
@@ -83,7 +83,7 @@ struct LogTail: ParsableCommand {
     @OptionGroup var data: DataOption
     @OptionGroup var filters: LogFilterOptions
     @Option(name: [.customShort("n"), .long], help: "How many of the last events to begin with.") var lines = 10
-    @Flag(inversion: .prefixedNo, help: "Go on with what comes.") var follow = true
+    @Flag(inversion: .prefixedNo, help: "Follow new events.") var follow = true
     @Option(help: "End after so many events.") var limit: Int?
     @Flag(help: "Print JSON, one object a line.") var json = false
     @Flag(help: "JSON with every payload in base64: its exact bytes.") var base64 = false
@@ -181,7 +181,7 @@ final class LogWalk {
 
 struct LogInfo: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "info", abstract: "What the log holds, and what it takes.")
+        commandName: "info", abstract: "Show the log's contents and disk usage.")
     @OptionGroup var data: DataOption
     @Flag(help: "Print JSON.") var json = false
 

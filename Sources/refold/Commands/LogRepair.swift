@@ -68,7 +68,7 @@ struct LogRepair: AsyncParsableCommand {
             throw ExitCode(1)
         }
         guard yes || confirmed("Give up \(lost) events in \(open.count) places for good?") else {
-            printError("nothing was changed; --yes answers for those who cannot be asked")
+            printError("nothing was changed; without a terminal, confirm with --yes")
             throw ExitCode(1)
         }
         let accepted = try await accept(open.map(\.range.positions), writerIsUp: log.isWriterUp)

@@ -3,7 +3,7 @@ import Foundation
 
 struct TokenCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "token", abstract: "Say who may use the API: create, list and revoke tokens.",
+        commandName: "token", abstract: "Create, list and revoke API tokens.",
         discussion: """
             Whoever can read the file `token` of the data folder is an admin of everything. Others get tokens of their \
             own: a role (viewer reads; operator also commands firmware, groups and campaigns; admin also tokens) and a \

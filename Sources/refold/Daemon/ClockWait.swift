@@ -13,14 +13,16 @@ struct ClockWait: Sendable {
     /// False when the task was cancelled first.
     func run() async -> Bool {
         var unreported = Self.reportMilliseconds, hasWaited = false
-        while clock.status.state == .waiting {
+        var status = clock.poll()
+        while status.state == .waiting {
             if unreported >= Self.reportMilliseconds {
-                logger.warning("\(clock.status.reason ?? "waiting for the clock")")
+                logger.warning("\(status.reason ?? "waiting for the clock")")
                 unreported = 0
             }
             hasWaited = true
             do { try await Task.sleep(for: .milliseconds(Self.pollMilliseconds)) } catch { return false }
             unreported += Self.pollMilliseconds
+            status = clock.poll()
         }
         if hasWaited { logger.info("the clock is right; receiving begins") }
         return !Task.isCancelled

@@ -69,7 +69,7 @@ final class Daemon: Sendable {
         var folder = stat()
         if stat(settings.data, &folder) == 0, folder.st_uid != geteuid(), folder.st_uid != 0 {
             logger.warning(
-                "the data folder belongs to another user, who can change what Refold believes; chown it",
+                "the data folder belongs to another user, who can modify the log; chown it",
                 metadata: ["data": "\(settings.data)", "owner": "\(folder.st_uid)"])
         }
         // The log first: its lock says whether the folder, private services included, is ours.
@@ -124,7 +124,7 @@ final class Daemon: Sendable {
             logger: logger)
         try await keeper.prepare()
 
-        // Before anybody reads: what was removed can be had from now on.
+        // Install restore_command before the first reader opens.
         let archive = try LogArchive(settings, log: log, database: keeper, logger: logger)
         let snapshots = SnapshotKeeper(settings, log: log, logger: logger)
         let commands = CommandPublisher(
@@ -205,14 +205,14 @@ final class Daemon: Sendable {
         checkpoints.start()
         archive.start(snapshots)
         snapshots.start(for: archive.retention)
-        // Ingest does not wait for them, nor fall with them: only commands need what was decided before, and whoever
-        // has no other token than one of the log.
+        // Recovers the deciders in the background: ingest neither waits for them nor stops with them. Only commands and
+        // tokens of the log need the recovered state.
         self.access = Task { await Self.recover(tokens, troubles, logger) }
         engine = Task {
             guard await receiving.value else { return }
             await decider.run { error in
                 troubles.deciderFailed(error)
-                logger.error("the campaigns stand still, and it is tried again: \(error)")
+                logger.error("campaign engine stopped; retrying in 2 s", metadata: ["error": "\(error)"])
             }
         }
         self.settings = settings
@@ -242,7 +242,7 @@ final class Daemon: Sendable {
                 troubles.tokenError = nil
                 return
             } catch {
-                if !isTold { logger.error("tokens cannot be read back; only the data folder's is taken: \(error)") }
+                if !isTold { logger.error("cannot read tokens back; only the data folder's token works: \(error)") }
                 troubles.tokenError = "\(error)"
                 isTold = true
             }

@@ -69,7 +69,7 @@ final class RebuildKeeper: Sendable, TableRebuilding {
         do {
             act(try await judge())
         } catch {
-            logger.warning("whether tables must be rebuilt cannot be asked, it is asked again: \(error)")
+            logger.warning("cannot check whether tables need a rebuild; retrying in 30 s: \(error)")
             Task {
                 try? await Task.sleep(for: Self.retry)
                 if !isStopped { await settle(act) }
@@ -125,10 +125,10 @@ final class RebuildKeeper: Sendable, TableRebuilding {
                 do {
                     if try await judge().isEmpty { return }
                 } catch {
-                    logger.warning("whether tables must be rebuilt cannot be asked, it is asked again: \(error)")
+                    logger.warning("cannot check whether tables need a rebuild; retrying in 30 s: \(error)")
                 }
             } catch {
-                logger.warning("the rebuild of \(names) is tried again: \(error)")
+                logger.warning("cannot rebuild \(names); retrying in 30 s: \(error)")
             }
             try? await Task.sleep(for: Self.retry)
         }

@@ -71,10 +71,10 @@ final class SelfCheck: Sendable {
                 at: wallClock().description, agrees: report.agrees, differences: report.differenceCount,
                 seconds: report.seconds, lastError: report.skipped.first.map { "\($0.projection): \($0.reason)" }))
             if report.agrees {
-                logger.info("the tables are what the log says (\(report.tables.count) tables, \(report.seconds) s)")
+                logger.info("the tables agree with the log (\(report.tables.count) tables, \(report.seconds) s)")
             } else {
                 logger.error("""
-                    the tables are not what the log says: \(report.differenceCount) rows differ \
+                    the tables differ from the log in \(report.differenceCount) rows \
                     (\(report.skipped.count) projections could not be compared): refold replay verify shows them
                     """)
             }

@@ -150,7 +150,7 @@ final class SnapshotKeeper: Sendable {
             } catch is CancellationError {
                 return
             } catch {
-                logger.error("no snapshot could be made, it is tried again: \(error)")
+                logger.error("cannot make a snapshot; retrying in 60 s: \(error)")
                 wait = Self.pauseSeconds
             }
         }

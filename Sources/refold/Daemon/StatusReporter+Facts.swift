@@ -7,6 +7,7 @@ import Ingest
 import Output
 import Projecting
 import Synchronization
+import Threading
 
 /// What every part is like at this moment, for `Health` to judge. Nothing is decided here.
 extension StatusReporter {
@@ -60,7 +61,7 @@ extension StatusReporter {
         let keeping = keeping, statistics = log.statistics
         facts.overdueSeconds = log.overdueSeconds
         facts.damagedPlaces = keeping.scrub?.damaged ?? 0
-        // What an operator has signed for stays as it is, and is no news.
+        // Accepted losses are not reported.
         let signed = Set(log.acceptedLosses.map(\.event.segment))
         facts.damagedSegments = statistics.keeping.damaged.filter { !signed.contains($0) }
         facts.sealingProblem = statistics.keeping.problem
@@ -78,9 +79,8 @@ extension StatusReporter {
 
     private var process: HealthFacts.Process {
         var facts = HealthFacts.Process()
-        let descriptors = openDescriptors()
-        facts.descriptorsOpen = descriptors.open
-        facts.descriptorsMax = descriptors.limit
+        facts.descriptorsOpen = Descriptors.open ?? 0
+        facts.descriptorsMax = Descriptors.limit
         facts.linesDroppedLately = droppedLately(LogOutput.shared.statistics.dropped)
         facts.deciderError = troubles.deciderError
         facts.tokenError = troubles.tokenError
@@ -109,19 +109,6 @@ final class Troubles: Sendable {
         get { state.withLock { $0.tokens } }
         set { state.withLock { $0.tokens = newValue } }
     }
-}
-
-/// Open descriptors of this process and its soft limit; 0 where they cannot be counted (none is left to count with:
-/// then all are open).
-func openDescriptors() -> (open: Int, limit: Int) {
-    var limit = rlimit()
-    guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return (0, 0) }
-    let max = Int(clamping: limit.rlim_cur)
-    guard let folder = opendir("/proc/self/fd") else { return (errno == EMFILE ? max : 0, max) }
-    defer { closedir(folder) }
-    var count = 0
-    while readdir(folder) != nil { count += 1 }
-    return (Swift.max(0, count - 3), max)  // `.`, `..` and the folder itself
 }
 
 extension BrokerAlarm.Code {

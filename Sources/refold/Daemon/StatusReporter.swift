@@ -147,7 +147,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     }
 }
 
-/// The memory of problems, for whoever asks at whatever moment.
+/// Start time of each current problem; thread-safe.
 private final class SharedMemory: Sendable {
     private let memory = Mutex(ProblemMemory())
     /// Log lines dropped in all before the last drops, and when those were seen.
