@@ -67,11 +67,10 @@ extension BrokerConnection {
             event.sessionPresent = isPresent
             if unseen { event.unseenAttempt = true }
             write(.draining, event, to: session)
-            if let history, !isHistoryRead {
+            if !isHistoryRead {
                 isHistoryRead = true
-                credit(
-                    try SessionHistory.read(from: history, broker: settings.name, clientID: settings.clientID)
-                        .awaySince)
+                // As the process began: its own connection is on record since.
+                credit(parent?.awaySince)
             }
         } catch {
             say(.error, "cannot read the log back (\(error)): redelivered messages are recorded again")
