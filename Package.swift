@@ -194,8 +194,8 @@ let package = Package(
             "Dispatching", "Campaigns", "Ingest", "EventLog", "EventModel", "TestSupport",
         ]),
         .testTarget(name: "ControlAPITests", dependencies: [
-            "ControlAPI", "Access", "Campaigns", "WebPages", "refold", .product(name: "Yams", package: "Yams"),
-            .product(name: "HummingbirdTesting", package: "hummingbird"),
+            "ControlAPI", "Access", "Campaigns", "WebPages", "refold", "TestSupport",
+            .product(name: "Yams", package: "Yams"), .product(name: "HummingbirdTesting", package: "hummingbird"),
         ]),
         .testTarget(
             name: "SimulationTests",

@@ -84,7 +84,7 @@ public struct BrokerAlarm: Sendable, Equatable {
     /// As an event carries it; nil: a code of another version.
     init?(_ alarm: BrokerEvent.Alarm) {
         guard let code = Code(rawValue: alarm.code) else { return nil }
-        self.init(code, since: Timestamp(microseconds: alarm.sinceMicroseconds), evidence: alarm.evidence)
+        self.init(code, since: Timestamp(storedMicroseconds: alarm.sinceMicroseconds), evidence: alarm.evidence)
     }
 
     var event: BrokerEvent.Alarm {

@@ -78,7 +78,6 @@ extension BrokerConnection {
             status.withLock { status in
                 for alarm in known.alarms { status.raise(alarm) }
                 status.droppedByBroker = known.droppedByBroker
-                status.version = known.version
                 status.acceptedExpirySeconds = known.acceptedExpirySeconds
             }
         } catch {
@@ -111,7 +110,8 @@ extension BrokerConnection {
         let old = sessions.withLock { $0 }.filter { $0.key != settings.clientID && $0.value.exists }
         guard !old.isEmpty else { return }
         let started = old.sorted { $0.key < $1.key }.map {
-            SessionDrain(clientID: $0.key, filters: $0.value.filters ?? settings.wireFilters)
+            SessionDrain(
+                clientID: $0.key, filters: $0.value.filters ?? settings.wireFilters, awaySince: awaySince)
         }
         drains.withLock { $0 = started }
         for drain in started { drain.start(for: self) }

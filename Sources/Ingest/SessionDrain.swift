@@ -25,13 +25,14 @@ final class SessionDrain: Sendable {
 
     let clientID: String
     let filters: [String]
+    /// Since when nothing was read as the process began: its own connections are on record since.
+    let awaySince: Timestamp?
     private let owned = Mutex<BrokerConnection?>(nil)
     private let caughtUp = Atomic<Bool>(false)
     private let finished = Atomic<Bool>(false)
 
-    init(clientID: String, filters: [String]) {
-        self.clientID = clientID
-        self.filters = filters
+    init(clientID: String, filters: [String], awaySince: Timestamp?) {
+        (self.clientID, self.filters, self.awaySince) = (clientID, filters, awaySince)
     }
 
     var connection: BrokerConnection? { owned.withLock { $0 } }
@@ -63,15 +64,12 @@ extension BrokerConnection {
         var event = BrokerEvent(clientID: drain.clientID), isLost = false
         do {
             let (standing, unseen) = try keeper.connected(sessionPresent: isPresent, isV5: session.isV5)
+            if standing == .unknown { return leave(session, drain, event) }
             isLost = standing == .lost
             event.sessionPresent = isPresent
             if unseen { event.unseenAttempt = true }
             write(.draining, event, to: session)
-            if !isHistoryRead {
-                isHistoryRead = true
-                // As the process began: its own connection is on record since.
-                credit(parent?.awaySince)
-            }
+            credit(drain.awaySince)
         } catch {
             say(.error, "cannot read the log back (\(error)): redelivered messages are recorded again")
         }
@@ -83,6 +81,15 @@ extension BrokerConnection {
         write(.sessionDrained, event, to: session)
         if let ending = commit(session) { return ending }
         session.sendDisconnect()
+        drain.noteFinished()
+        return .stopped
+    }
+
+    /// Another log's session, under a client id that this log had: nothing of it is read.
+    private func leave(_ session: MQTTSession, _ drain: SessionDrain, _ event: BrokerEvent) -> Ending {
+        write(.sessionUnknown, event, to: session)
+        if let ending = commit(session) { return ending }
+        session.hangUp()
         drain.noteFinished()
         return .stopped
     }
@@ -126,17 +133,14 @@ extension BrokerConnection {
             if unsubscribes > 1, session.publishes == publishesThen { return endOldSession(session, drain) }
             succeededAt = succeededAt ?? now
             if unsubscribes == 0 {
-                // What was published before the new subscription is on its way.
-                guard patience == 0 || now - (succeededAt ?? now) >= 2 * SessionDrain.idleMicros && !isFull else {
-                    continue
-                }
+                // Where an UNSUBSCRIBE drops messages: those from before the new subscription are on their way.
+                let settled = patience == 0 || now - (succeededAt ?? now) >= 2 * SessionDrain.idleMicros && !isFull
+                guard settled else { continue }
+                write(.unsubscribing, BrokerEvent(clientID: drain.clientID), to: session)
+                if let ending = commit(session) { return ending }
             } else {
                 // Each other one when all was silent since and every PUBACK has left.
                 guard now - lastArrival >= 2 * SessionDrain.idleMicros, !session.wantsWrite, !isFull else { continue }
-            }
-            if unsubscribes == 0 {
-                write(.unsubscribing, BrokerEvent(clientID: drain.clientID), to: session)
-                if let ending = commit(session) { return ending }
             }
             (unsubscribes, publishesThen) = (unsubscribes + 1, session.publishes)
             if let text = session.unsubscribe(drain.filters) {

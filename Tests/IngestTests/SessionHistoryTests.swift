@@ -56,13 +56,21 @@ import Testing
     }
 
     @Test(arguments: [
-        BrokerEvent.Schema.connecting, .connected, .disconnected, .draining, .sessionResumed, .sessionAdopted,
-        .subscribed,
+        BrokerEvent.Schema.connected, .disconnected, .draining, .sessionResumed, .sessionAdopted, .subscribed,
     ])
-    func anyEventOfAClientIDShowsThatItsSessionMayExist(_ schema: BrokerEvent.Schema) throws {
+    func eventsOfAConnectionShowThatTheSessionMayExist(_ schema: BrokerEvent.Schema) throws {
         try add(messages: 10)
-        try add(schema, "old")
+        try add(schema, "old") { $0.sessionPresent = true }
         #expect(try known().existing == ["old"])
+    }
+
+    /// Neither drained nor taken over, also by way of a state that is written at the next start.
+    @Test func anAttemptAndARefusalMakeNoSessionOurs() throws {
+        try add(.connecting, "theirs")
+        try add(.sessionUnknown, "theirs")
+        try add(.draining, "theirs")
+        #expect(try known("theirs").existing.isEmpty)
+        #expect(try !SessionHistory.mentions("theirs", in: log, broker: "b1"))
     }
 
     /// The process that has this client id again must subscribe, also over MQTT 3.1.1.

@@ -269,15 +269,7 @@ private func runToEnd(_ arguments: [String], seconds: Double) -> Int32 {
             let client = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
             guard client >= 0 else { break }
             clients.append(client)
-            var address = sockaddr_in()
-            address.sin_family = sa_family_t(AF_INET)
-            address.sin_port = in_port_t(port).bigEndian
-            address.sin_addr.s_addr = inet_addr("127.0.0.1")
-            _ = withUnsafePointer(to: &address) {
-                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    connect(client, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-                }
-            }
+            connectLoopback(client, port: port)
             // Half of them send half a header.
             if clients.count % 2 == 0 { _ = send(client, "GET / HT", 8, Int32(MSG_NOSIGNAL)) }
         }

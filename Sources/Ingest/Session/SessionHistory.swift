@@ -51,7 +51,7 @@ package struct SessionHistory {
             log, broker: broker, restart: { history = SessionHistory() }, isEnough: { history.hasState },
             others: { if $0.kind == .decision { history.lastPacketID = nil } }
         ) { history.note($0) }
-        if history.sessions.isEmpty, history.hasMessages {
+        if !history.hasState, history.sessions.isEmpty, history.hasMessages {
             history.sessions[clientID] = Session(exists: true, isSubscribed: true)
         }
         return history
@@ -114,13 +114,15 @@ package struct SessionHistory {
         }
     }
 
-    /// What an event says about the sessions that the broker may hold. Any event of a client id shows that it may.
+    /// What an event says about our sessions that the broker may hold. An attempt that was never answered has left none
+    /// that collects messages: a SUBSCRIBE leaves after the CONNACK is on record.
     static func fold(
         _ schema: BrokerEvent.Schema, _ event: BrokerEvent, into sessions: inout [String: Session]
     ) {
         switch schema {
         case .connected where event.sessionPresent == false: sessions[event.clientID] = Session(exists: true)
-        case .connecting, .connected, .disconnected, .draining, .sessionAdopted, .sessionResumed:
+        case .draining where event.sessionPresent != true: break
+        case .connected, .disconnected, .draining, .sessionAdopted, .sessionResumed:
             sessions[event.clientID, default: Session()].exists = true
         case .subscribed:
             // At QoS 0 it must be subscribed to again.
@@ -149,28 +151,16 @@ package struct SessionHistory {
     private mutating func noteRead(at time: Timestamp) {
         defer { lastRecordAt = time }
         guard let last = lastRecordAt,
-            time.microseconds.subtractingSaturated(last.microseconds) >= AbsenceCredit.absenceMicrosMin
+            time.microseconds.saturatingSubtracting(last.microseconds) >= AbsenceCredit.absenceMicrosMin
         else { return }
         let since = backlog.map { last <= $0.until ? $0.since : last } ?? last
-        let away = AbsenceCredit.lifetimeMicros(ofAbsence: time.microseconds.subtractingSaturated(since.microseconds))
-        backlog = (since, Timestamp(microseconds: time.microseconds.addingSaturated(away)))
+        let away = AbsenceCredit.lifetimeMicros(ofAbsence: time.microseconds.saturatingSubtracting(since.microseconds))
+        backlog = (since, Timestamp(microseconds: time.microseconds.saturatingAdding(away)))
     }
 
     private mutating func raise(_ event: BrokerEvent, _ code: BrokerAlarm.Code, at time: Timestamp) {
         let alarm = event.alarms?.first.flatMap(BrokerAlarm.init)
             ?? BrokerAlarm(code, since: time, evidence: event.reason)
         if !alarms.contains(where: { $0.code == alarm.code }) { alarms.append(alarm) }
-    }
-}
-
-extension Int64 {
-    fileprivate func addingSaturated(_ other: Int64) -> Int64 {
-        let (sum, overflow) = addingReportingOverflow(other)
-        return overflow ? (other < 0 ? .min : .max) : sum
-    }
-
-    fileprivate func subtractingSaturated(_ other: Int64) -> Int64 {
-        let (difference, overflow) = subtractingReportingOverflow(other)
-        return overflow ? (other < 0 ? .max : .min) : difference
     }
 }
