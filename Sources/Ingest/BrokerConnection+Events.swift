@@ -110,8 +110,11 @@ extension BrokerConnection {
         let old = sessions.withLock { $0 }.filter { $0.key != settings.clientID && $0.value.exists }
         guard !old.isEmpty else { return }
         let started = old.sorted { $0.key < $1.key }.map {
-            SessionDrain(
-                clientID: $0.key, filters: $0.value.filters ?? settings.wireFilters, awaySince: awaySince)
+            let filters = $0.value.filters ?? settings.wireFilters
+            let isExact = isMosquitto && old.count == 1 && Set(filters) == Set(settings.wireFilters)
+            return SessionDrain(
+                clientID: $0.key, filters: filters, awaySince: awaySince,
+                handover: isExact ? logID.map { Handover(logID: $0) } : nil)
         }
         drains.withLock { $0 = started }
         for drain in started { drain.start(for: self) }
@@ -151,9 +154,13 @@ extension BrokerConnection {
         guard !drains.isEmpty else { return nil }
         if awaitsDrains, drains.allSatisfy(\.hasCaughtUp) {
             awaitsDrains = false
-            if let text = subscribe(session, isPresent: session.connack?.sessionPresent ?? false) {
+            let isPresent = session.connack?.sessionPresent ?? false
+            let handover = isPresent ? nil : drains.first?.handover.flatMap { $0.isPossible ? $0 : nil }
+            if let handover { session.awaitMarker(handover) }
+            if let text = subscribe(session, isPresent: isPresent) {
                 return .lost(reason: "cannot subscribe: \(text)", code: nil)
             }
+            if let handover { hold(session, for: handover) }
         }
         if drains.allSatisfy(\.isFinished) {
             self.drains.withLock { $0 = [] }

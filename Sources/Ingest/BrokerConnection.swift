@@ -169,7 +169,7 @@ final class BrokerConnection: @unchecked Sendable {
             if isStateDue, case .fatal(let text)? = recordState() { return onFatal(text) }
             let session = MQTTSession(
                 settings, gate: gate.settings, isV5: usesV5, clock: { [log] in log.now() }, inbox: takeInbox(),
-                isDraining: drain != nil)
+                isDraining: drain != nil, logID: logID)
             guard let session else {
                 say(.error, "cannot create an MQTT client: out of memory or descriptors; trying again")
                 wait(milliseconds: 1_000)

@@ -49,6 +49,16 @@ final class MQTTSession {
     private let publishLine: [UInt8]
     let isV5: Bool
     private let isDraining: Bool
+    /// What comes on it is for a `Handover`, and is not recorded.
+    private let handoverTopic: [UInt8]
+    /// Whose marker is awaited.
+    private var handover: Handover?
+    /// The probe that was sent has come back.
+    private(set) var hasProbe = false
+    /// Offset in `inbox` at which the marker came.
+    private(set) var markerOffset: Int?
+    /// Messages that came behind the marker in an old session: the new one has them.
+    private var leftToNewSession = 0
     /// The log's time.
     private let clock: @Sendable () -> Timestamp
 
@@ -105,13 +115,14 @@ final class MQTTSession {
     ///   - endsSession: the session of this client id ends with the connection.
     init?(
         _ settings: BrokerSettings, gate: GateSettings, isV5: Bool, clock: @escaping @Sendable () -> Timestamp,
-        inbox: consuming RecordBatch, isDraining: Bool = false, endsSession: Bool = false
+        inbox: consuming RecordBatch, isDraining: Bool = false, endsSession: Bool = false, logID: String? = nil
     ) {
         guard let handle = mosquitto_new(settings.clientID, endsSession, nil) else { return nil }
         client = handle
         self.settings = settings
         self.isV5 = isV5
         self.isDraining = isDraining
+        handoverTopic = logID.map { Array(Handover.topic(logID: $0).utf8) } ?? []
         self.clock = clock
         self.inbox = inbox
         payloadBytesMax = gate.payloadBytesMax
@@ -187,6 +198,80 @@ final class MQTTSession {
         defer { pointers.forEach { free($0) } }
         let result = pointers.withUnsafeMutableBufferPointer { body($0.baseAddress) }
         return result == MOSQ_ERR_SUCCESS.rawValue ? nil : describe(Int(result))
+    }
+
+    // MARK: Handover
+
+    /// Before the marker is published.
+    func awaitMarker(_ handover: Handover) {
+        self.handover = handover
+        mosquitto_subscribe(handle, nil, handover.topic, 1)
+    }
+
+    func publishMarker(_ handover: Handover) { publish(handover.marker, for: handover) }
+
+    func publishProbe(_ handover: Handover) {
+        hasProbe = false
+        publish(handover.probe, for: handover)
+    }
+
+    private func publish(_ payload: [UInt8], for handover: Handover) {
+        mosquitto_publish(handle, nil, handover.topic, Int32(payload.count), payload, 1, false)
+    }
+
+    /// No marker is awaited any more.
+    func forgetMarker(_ handover: Handover) {
+        (self.handover, markerOffset) = (nil, nil)
+        mosquitto_unsubscribe(handle, nil, handover.topic)
+    }
+
+    /// Before the marker came a message that is in the inbox.
+    var hasMessagesBeforeMarker: Bool {
+        guard let end = markerOffset else { return false }
+        return inbox.withUnsafeBytes { bytes in
+            var offset = 0
+            while offset < end {
+                let record = RecordView(unchecked: bytes.baseAddress! + offset)
+                if record.kind == .message { return true }
+                offset += record.length
+            }
+            return false
+        }
+    }
+
+    func takeLeftToNewSession() -> Int {
+        defer { leftToNewSession = 0 }
+        return leftToNewSession
+    }
+
+    /// Takes the messages that came before the marker out of the inbox.
+    /// - Returns: how many.
+    func dropBeforeMarker() -> Int {
+        guard let end = markerOffset else { return 0 }
+        var kept = RecordBatch(), dropped = 0
+        inbox.withUnsafeBytes { bytes in
+            var offset = 0
+            while offset < bytes.count {
+                let record = RecordView(unchecked: bytes.baseAddress! + offset)
+                if offset < end, record.kind == .message {
+                    dropped += 1
+                } else {
+                    kept.append(record, verdict: record.verdict)
+                }
+                offset += record.length
+            }
+        }
+        inbox = kept
+        // Both were of the whole inbox.
+        (hasDuplicates, resumeEnd) = (false, nil)
+        return dropped
+    }
+
+    private func takesMarker(_ message: mosquitto_message) {
+        let text = UnsafeRawBufferPointer(start: message.payload, count: Int(message.payloadlen))
+        guard let handover else { return }
+        if text.elementsEqual(handover.marker) { markerOffset = inbox.byteCount }
+        if text.elementsEqual(handover.probe) { hasProbe = true }
     }
 
     static let droppedTopic = "$SYS/broker/publish/messages/dropped"
@@ -399,6 +484,12 @@ final class MQTTSession {
         if message.qos == 1 { lastPacketID = UInt16(truncatingIfNeeded: message.mid) }
         let topic = UnsafeRawBufferPointer(start: name, count: strlen(name))
         if topic.first == UInt8(ascii: "$"), takesBrokerTopic(topic, message) { return }
+        if topic.count == handoverTopic.count, topic.elementsEqual(handoverTopic) { return takesMarker(message) }
+        if isDraining, markerOffset != nil {
+            leftToNewSession += 1
+            if message.qos == 1 { unacknowledged += 1 }
+            return
+        }
         let length = Int(message.payloadlen)
         let kept = length > payloadBytesMax ? payloadBytesKept : length
         var flags = RecordFlags(qos: UInt8(message.qos))

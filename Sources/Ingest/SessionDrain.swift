@@ -13,8 +13,8 @@ import Synchronization
 /// has not delivered. Over MQTT 3.1.1, where only Mosquitto is known to redeliver at once, the old session is therefore
 /// read for `patienceMicros` before the new one is subscribed.
 ///
-/// From the subscription of the new session to the end of the old one both receive: a message published in between is
-/// recorded twice, none is lost.
+/// From the subscription of the new session to the end of the old one both receive. A `Handover` tells which messages
+/// both have; without one a message published in between is recorded twice, none is lost.
 final class SessionDrain: Sendable {
     /// The old session has nothing more to deliver for this long: it has caught up, or is empty.
     static let idleMicros: Int64 = 1_000_000
@@ -27,12 +27,15 @@ final class SessionDrain: Sendable {
     let filters: [String]
     /// Since when nothing was read as the process began: its own connections are on record since.
     let awaySince: Timestamp?
+    /// Nil: what both sessions have cannot be told.
+    let handover: Handover?
     private let owned = Mutex<BrokerConnection?>(nil)
     private let caughtUp = Atomic<Bool>(false)
     private let finished = Atomic<Bool>(false)
 
-    init(clientID: String, filters: [String], awaySince: Timestamp?) {
+    init(clientID: String, filters: [String], awaySince: Timestamp?, handover: Handover?) {
         (self.clientID, self.filters, self.awaySince) = (clientID, filters, awaySince)
+        self.handover = handover
     }
 
     var connection: BrokerConnection? { owned.withLock { $0 } }
@@ -100,6 +103,10 @@ extension BrokerConnection {
         var lastArrival = begun, seen = session.publishes, isFull = false
         // UNSUBSCRIBEs sent, and `publishes` at the last one.
         var unsubscribes = 0, publishesThen = 0, succeededAt: Int64?
+        var hasPassed = false, common = 0, probedAt: Int64?
+        let handover = drain.handover.flatMap { $0.isImpossible ? nil : $0 }
+        if let handover { session.awaitMarker(handover) }
+        defer { if probedAt != nil { giveUpHandover(handover) } }
         while true {
             if isStopping {
                 flush(session)
@@ -111,6 +118,14 @@ extension BrokerConnection {
             noteRound()
             let isAlive = !(ready.read || isMore) || readAvailable(session, &isFull)
             if let ending = commit(session) { return ending }
+            if let handover, !hasPassed, session.markerOffset != nil {
+                if let text = passMarker(handover) {
+                    session.hangUp()
+                    return .lost(reason: "cannot hand over the earlier client id: \(text)", code: nil)
+                }
+                hasPassed = true
+            }
+            common += takeLeftToNewSession(session)
             guard isAlive, session.write() else {
                 let code = session.ended ?? 0
                 return .lost(reason: session.describe(code), code: code)
@@ -119,6 +134,17 @@ extension BrokerConnection {
             _ = session.tick()
             let now = steadyMicros()
             if session.publishes != seen { (seen, lastArrival) = (session.publishes, now) }
+            if let handover, !drain.hasCaughtUp {
+                if session.hasProbe, let sentAt = probedAt {
+                    handover.noteProbe(isAnswered: true)
+                    if now - sentAt < SessionDrain.idleMicros { drain.noteCaughtUp() }
+                    probedAt = nil
+                }
+                if probedAt == nil, !drain.hasCaughtUp {
+                    session.publishProbe(handover)
+                    probedAt = now
+                }
+            }
             let patience = SessionDrain.patienceMicros(isV5: session.isV5, isMosquitto: parent?.isMosquitto ?? false)
             guard now - begun >= patience else { continue }
             if now - lastArrival >= SessionDrain.idleMicros || now - begun >= SessionDrain.catchUpMicrosMax {
@@ -130,7 +156,7 @@ extension BrokerConnection {
                 continue
             }
             guard session.unsubacks == unsubscribes else { continue }
-            if unsubscribes > 1, session.publishes == publishesThen { return endOldSession(session, drain) }
+            if unsubscribes > 1, session.publishes == publishesThen { return endOldSession(session, drain, common) }
             succeededAt = succeededAt ?? now
             if unsubscribes == 0 {
                 // Where an UNSUBSCRIBE drops messages: those from before the new subscription are on their way.
@@ -149,10 +175,28 @@ extension BrokerConnection {
         }
     }
 
+    private func giveUpHandover(_ handover: Handover?) {
+        guard let handover, !isStopping, !handover.isPossible else { return }
+        handover.noteProbe(isAnswered: false)
+        say(.warning, "the broker does not deliver on `\(handover.topic)`, perhaps it may not be used: messages that "
+            + "come while both sessions receive are recorded twice")
+    }
+
+    private func takeLeftToNewSession(_ session: MQTTSession) -> Int {
+        let count = session.takeLeftToNewSession()
+        if count > 0 {
+            self.count { $0.received += UInt64(count) }
+            noteCommon(count)
+        }
+        return count
+    }
+
     /// It is empty and unsubscribed.
-    private func endOldSession(_ session: MQTTSession, _ drain: SessionDrain) -> Ending {
+    /// - Parameter common: messages that were not recorded, because the new session has them.
+    private func endOldSession(_ session: MQTTSession, _ drain: SessionDrain, _ common: Int) -> Ending {
         var event = BrokerEvent(clientID: drain.clientID)
         event.address = settings.address
+        if common > 0 { event.count = UInt64(common) }
         write(.sessionDrained, event, to: session)
         if let ending = commit(session) { return ending }
         flush(session)

@@ -1,3 +1,4 @@
+import EventModel
 import Foundation
 import TestSupport
 import Testing
@@ -113,6 +114,77 @@ import Testing
         let again = try world.run(["log", "cat", "--data", world.data, "--kind", "connection", "--json"])
         #expect(again.out.ranges(of: "broker.session_drained/1").count == 1)
         world.killDaemon()
+    }
+
+    /// Both sessions receive for a moment; a marker tells what both have.
+    @Test(arguments: ["5", "3.1.1"])
+    func newClientIDsUnderTrafficRecordEachMessageOnce(version: String) async throws {
+        let world = try World(postgres: try PostgresServer.shared.get())
+        func start(_ node: String) async throws {
+            try world.startDaemon(["--node", node, "--set", "broker.protocol=\(version)"])
+            try await world.untilSubscribed()
+        }
+        try await start("n0")
+        try await world.untilQuiet()
+        let publisher = try TestPublisher(port: world.broker.port)
+        let traffic = Task {
+            var count = 0
+            while !Task.isCancelled {
+                try publisher.publish("tenant/acme/device/d/heartbeat", "{\"seq\":\(count / 2)}".utf8)
+                count += 1
+                try? await Task.sleep(for: .milliseconds(2))
+            }
+            try await publisher.flush()
+            return count
+        }
+        for round in 1...3 {
+            #expect(world.stopDaemon().exitCode == 0)
+            try await start("n\(round)")
+            let isDrained = try await eventually(within: 60) { try drained(in: world).count == round }
+            #expect(isDrained)
+        }
+        traffic.cancel()
+        let count = try await traffic.value
+        try await world.untilQuiet()
+        let recorded = try heartbeats(in: world)
+        #expect(recorded == count)
+        // Else the test has shown nothing.
+        let common = try drained(in: world).compactMap(\.count).reduce(0, +)
+        #expect(common > 0, "no message came while both sessions received")
+        world.killDaemon()
+    }
+
+    /// Where the broker's access rules forbid the marker, what both sessions have is recorded twice.
+    @Test func aNewClientIDWithoutAMarkerLosesNothing() async throws {
+        let world = try World(postgres: try PostgresServer.shared.get(), brokerLines: ["acl_file \(try rules())"])
+        try world.startDaemon(["--node", "first"])
+        try await world.untilSubscribed()
+        try await world.untilQuiet()
+        _ = world.stopDaemon()
+        try await publish(50, to: world) { "{\"seq\":\($0)}" }
+        try world.startDaemon(["--node", "second"])
+        try await world.untilSubscribed()
+        let isDrained = try await eventually(within: 60) { try drained(in: world).count == 1 }
+        #expect(isDrained, "\(world.broker.logText.suffix(4000))")
+        try await publish(50, to: world) { "{\"seq\":\($0 + 50)}" }
+        try await world.untilQuiet()
+        #expect(try world.log().filter { $0.key.contains("/heartbeat ") }.count == 100)
+        #expect(world.daemonLog.contains("perhaps it may not be used"))
+        world.killDaemon()
+    }
+
+    private func rules() throws -> String {
+        let path = try makeTemporaryFolder("rules") + "/acl"
+        try "topic readwrite tenant/#\ntopic read $SYS/#\n".write(toFile: path, atomically: true, encoding: .utf8)
+        return path
+    }
+
+    private func drained(in world: World) throws -> [BrokerEvent] {
+        let cat = try world.run(["log", "cat", "--data", world.data, "--kind", "connection", "--json"])
+        return try cat.out.split(separator: "\n").filter { $0.contains("broker.session_drained/1") }.map { line in
+            struct Event: Decodable { var payload: BrokerEvent }
+            return try JSONDecoder().decode(Event.self, from: Data(line.utf8)).payload
+        }
     }
 
     /// A second Refold with the client id of the first stops before it acknowledges anything.

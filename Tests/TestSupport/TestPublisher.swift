@@ -8,6 +8,7 @@ public final class TestPublisher: @unchecked Sendable {
     private let client: OpaquePointer  // struct mosquitto *
     private let acknowledgedCount = Mutex(0)
     private let published = Mutex(0)
+    private let greeted = DispatchSemaphore(value: 0)
 
     public struct Options: Sendable {
         public var clientID = "publisher-" + String(UInt32.random(in: 0 ... .max), radix: 36)
@@ -17,7 +18,7 @@ public final class TestPublisher: @unchecked Sendable {
         public init() {}
     }
 
-    /// Connects, by MQTT 5.
+    /// Connects, by MQTT 5, and waits for the CONNACK: libmosquitto sends some of what is published before it twice.
     public init(port: Int, options: Options = Options()) throws {
         mosquitto_lib_init()
         guard let client = mosquitto_new(options.clientID, true, nil) else { throw SystemError("mosquitto_new failed") }
@@ -30,10 +31,15 @@ public final class TestPublisher: @unchecked Sendable {
             guard reason < 128, let context else { return }
             Unmanaged<TestPublisher>.fromOpaque(context).takeUnretainedValue().acknowledgedCount.withLock { $0 += 1 }
         }
+        mosquitto_connect_callback_set(client) { _, context, _ in
+            guard let context else { return }
+            Unmanaged<TestPublisher>.fromOpaque(context).takeUnretainedValue().greeted.signal()
+        }
         let result = mosquitto_connect(client, "127.0.0.1", Int32(port), 60)
         guard result == MOSQ_ERR_SUCCESS.rawValue, mosquitto_loop_start(client) == MOSQ_ERR_SUCCESS.rawValue else {
             throw SystemError("publisher: \(String(cString: mosquitto_strerror(result)))")
         }
+        guard greeted.wait(timeout: .now() + 20) == .success else { throw SystemError("publisher: no CONNACK") }
     }
 
     deinit {

@@ -20,6 +20,8 @@ struct BrokerModel {
     enum ToBroker {
         case connect, subscribe, unsubscribe
         case puback(Int)
+        /// PUBLISH of the marker of a handover: a message with a number below 0.
+        case marker(Int)
     }
 
     /// One TCP connection of a client.
@@ -115,7 +117,7 @@ struct BrokerModel {
     /// Takes the next packet of a link. Calls `acknowledged` with each message that a PUBACK ends, and `dropped` with
     /// each that an UNSUBSCRIBE takes away.
     mutating func take(
-        _ link: Int, _ random: inout SeededRandom, acknowledged: (Int) throws -> Void,
+        _ link: Int, _ random: inout SeededRandom, acknowledged: (Int, BrokerModel) throws -> Void,
         dropped: (Int, BrokerModel) throws -> Void
     ) rethrows {
         guard var open = links[link] else { return }
@@ -141,12 +143,13 @@ struct BrokerModel {
                 sessions[name]?.inFlight = []
                 for message in session.queue + session.inFlight.map(\.message) { try dropped(message, self) }
             }
+        case .marker(let message): publish(message)
         case .puback(let id):
             guard let index = sessions[name]?.inFlight.firstIndex(where: { $0.id == id && $0.isSent }) else { return }
             let message = sessions[name]!.inFlight.remove(at: index).message
             // What a kill left pending has no id until it is sent again.
             if kind == .nats, sessions[name]!.inFlight.allSatisfy({ $0.id == 0 }) { sessions[name]!.lastID = 0 }
-            try acknowledged(message)
+            try acknowledged(message, self)
         }
         pump(name)
     }

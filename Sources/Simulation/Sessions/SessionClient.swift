@@ -25,6 +25,10 @@ final class SessionClient {
     var isFrozen = false
     /// The main client has sent its SUBSCRIBE on this connection.
     var hasAsked = false
+    /// The main client has subscribed, and reads nothing until it knows what the old session has.
+    var isHolding = false
+    /// The drain has made durable what came before the marker, and leaves the rest to the main client.
+    var isBehindMarker = false
     /// Of a drain's connection.
     var unsubscribes = 0, unsubacks = 0, arrivals = 0, arrivalsThen = 0, connectedWait = 0
     private var lastPacketID: UInt16?
@@ -61,6 +65,7 @@ final class SessionClient {
         }
         (link, isConnected, isSubscribed, hasAsked) = (nil, false, false, false)
         (unsubscribes, unsubacks, arrivals) = (0, 0, 0)
+        (isHolding, isBehindMarker) = (false, false)
     }
 
     func greet(sessionPresent: Bool, isMosquitto: Bool, at time: Timestamp, steady: Int64) throws {

@@ -1,7 +1,7 @@
 // Devices, a broker and our processes around one persistent session. A seed decides what happens next and what fails.
 //
-// The code under test is the real one: SessionKeeper, RedeliveryFilter, SessionHistory, Gate, AbsenceCredit. Models
-// stand for the broker (three kinds, see `BrokerModel`), the connection and the process around them.
+// The code under test is the real one: SessionKeeper, RedeliveryFilter, SessionHistory, Gate, AbsenceCredit and
+// Handover. Models stand for the broker (three kinds, see `BrokerModel`), the connection and the process around them.
 //
 // What fails: our process (kill -9 before and after the append, before and after the PUBACK), the connection at any
 // packet, the broker (Mosquitto comes back as it was saved last, with its packet ids), reading (a frozen process), the
@@ -14,8 +14,8 @@
 // - Once a session of ours is subscribed, one always is.
 // - The session of an earlier client id is ended only when it is empty.
 // - At rest everything that the broker still had is in the log.
-// - Where packet ids prove everything (Mosquitto without kills of it, without an unanswered attempt, one client id),
-//   nothing is recorded twice.
+// - Where packet ids and markers prove everything (Mosquitto without kills of it, without an unanswered attempt, and
+//   without an end of a connection while one client id takes over from another), nothing is recorded twice.
 
 import EventLog
 import EventModel
@@ -32,6 +32,9 @@ public final class SessionWorld {
     private var main: SessionClient
     private var drains: [SessionClient] = []
     private var intruder: SessionClient?
+    /// From the one session of an earlier client id, at Mosquitto; and the number of its marker.
+    private var handover: (exchange: Handover, marker: Int)?
+    private var markers = 0
     private var clientNumber = 0, clientNumbers = 1
     private var hasSubscribed = false
     private var steady: Int64 = 0
@@ -67,10 +70,11 @@ public final class SessionWorld {
         let needsLostState = options.plant == .ignoresUnansweredAttempts
         let needsRabbitMQ = options.plant == .endsDrainsOnSilence || options.plant == .unsubscribesUnrecorded
         let needsNATS = options.plant == .acknowledgesLateCopies || options.plant == .unsubscribesAtOnce
-        let needsDrains = needsRabbitMQ || options.plant == .unsubscribesAtOnce
+        let needsMarkers = options.plant == .recordsBehindMarkers || options.plant == .dropsBeforeMarkers
+        let needsDrains = needsRabbitMQ || needsMarkers || options.plant == .unsubscribesAtOnce
         let kind = random.pick(BrokerModel.Kind.allCases)
         model = BrokerModel(
-            kind: needsLostState ? .mosquitto : needsNATS ? .nats : needsRabbitMQ ? .rabbitmq : kind,
+            kind: needsLostState || needsMarkers ? .mosquitto : needsNATS ? .nats : needsRabbitMQ ? .rabbitmq : kind,
             ids: limits.ids,
             inFlightMax: random.pick([3, 6, 12]))
         let payloadKinds = random.pick([1, 1, 3, .max])
@@ -83,7 +87,7 @@ public final class SessionWorld {
         deviceReady = Array(repeating: 0, count: 1 + random.below(2))
         let rate = random.pick([0.01, 0.04, 0.1])
         faultRate = needsLostState ? 0.2 : rate
-        killsBroker = random.chance(0.5) || needsLostState
+        killsBroker = random.chance(0.5) && !needsMarkers || needsLostState
         changesClientID = random.chance(0.3) || needsDrains
         hasIntruders = random.chance(0.3) && !killsBroker
         subscribesOnce = random.chance(0.5) || options.plant == .unsubscribesUnrecorded
@@ -157,12 +161,13 @@ public final class SessionWorld {
     }
 
     private func take(_ link: Int) throws {
-        try model.take(link, &random) { message in
+        try model.take(link, &random) { message, model in
             summary.acknowledged += 1
             note { "broker: message \(message) is acknowledged" }
-            guard recorded[message, default: 0] > 0 else {
-                throw Violation("message \(message) was acknowledged and is not in the log")
-            }
+            // What the old session has behind a marker, the new one has.
+            guard message < 0 || recorded[message, default: 0] > 0
+                || handover != nil && model.sessions[main.clientID]?.holds(message) == true
+            else { throw Violation("message \(message) was acknowledged and is not in the log") }
         } dropped: { message, model in
             let isOnItsWay = model.links.values.contains { link in
                 !link.isCut && link.toClient.contains {
@@ -182,8 +187,10 @@ public final class SessionWorld {
         guard let open = model.links[link], !open.isCut else { return try client.lose(at: now) }
         let hasMessages = open.toClient.contains { if case .publish = $0 { true } else { false } }
         if client.isConnected { client.absence.round(at: steady, hasInput: hasMessages, client.gate) }
+        if client.isHolding { return hold(client, link) }
         if client.role == .drain { try followDrain(client, link) }
         if client.role == .main, client.isConnected, !client.isSubscribed { subscribeMain(client, link) }
+        if client.role == .drain, isPlanted(.dropsBeforeMarkers), main.isSubscribed { client.isBehindMarker = true }
         try read(client, link, atMost: 1 + random.below(8))
     }
 
@@ -191,6 +198,10 @@ public final class SessionWorld {
         var arrivals: [(id: Int, isDuplicate: Bool, message: Int)] = [], resumeEnd: Int?
         for _ in 0..<count {
             guard let packet = model.links[link]?.toClient.first else { break }
+            if client.role == .drain, case .publish(_, _, let message) = packet, message == handover?.marker {
+                // Only when what came before it is durable, and the new session has what is behind it.
+                guard arrivals.isEmpty, passMarker(client) else { break }
+            }
             model.links[link]?.toClient.removeFirst()
             switch packet {
             case .connack(let isPresent):
@@ -205,8 +216,13 @@ public final class SessionWorld {
             case .unsuback: client.unsubacks += 1
             case .publish(let id, let isDuplicate, let message):
                 note { "\(client.clientID) reads id \(id)\(isDuplicate ? " DUP" : "") message \(message)" }
-                arrivals.append((id, isDuplicate, message))
                 client.arrivals += 1
+                if message < 0 || client.isBehindMarker {
+                    if message >= 0 { summary.handedOver += 1 }
+                    acknowledge([id], link)
+                } else {
+                    arrivals.append((id, isDuplicate, message))
+                }
             }
         }
         // A kill may come before the append, or between the append and the acknowledgements.
@@ -248,11 +264,46 @@ public final class SessionWorld {
         }
         guard !client.hasAsked, receives || haveCaughtUp else { return }
         client.hasAsked = true
+        if !drains.isEmpty, client.isResumed || handover == nil { isExact = false }
         if subscribesOnce, receives {
             client.isSubscribed = true
         } else {
             model.links[link]?.toBroker.append(.subscribe)
+            guard let handover, !drains.isEmpty, !client.isResumed else { return }
+            model.links[link]?.toBroker.append(.marker(handover.marker))
+            client.isHolding = true
         }
+    }
+
+    /// What came before the marker is dropped once the old session has it.
+    private func hold(_ client: SessionClient, _ link: Int) {
+        guard let handover, let packets = model.links[link]?.toClient else { return client.isHolding = false }
+        let isSubscribed = packets.contains { if case .suback = $0 { true } else { false } }
+        if isSubscribed { handover.exchange.noteSubscribed() }
+        let marker = packets.firstIndex {
+            if case .publish(_, _, let message) = $0 { message == handover.marker } else { false }
+        }
+        let before = packets[..<(marker ?? 0)].compactMap { if case .publish(let id, _, _) = $0 { id } else { nil } }
+        if isSubscribed, let marker, before.isEmpty || handover.exchange.hasPassed {
+            summary.handedOver += before.count
+            acknowledge(before, link)
+            model.links[link]?.toClient = packets[..<marker].filter {
+                if case .publish = $0 { false } else { true }
+            } + packets[marker...]
+            client.isHolding = false
+        } else if random.chance(0.02) {
+            // It does not wait any longer.
+            isExact = false
+            client.isHolding = false
+        }
+    }
+
+    private func passMarker(_ drain: SessionClient) -> Bool {
+        guard let handover, !isPlanted(.recordsBehindMarkers) else { return true }
+        handover.exchange.notePassed()
+        guard handover.exchange.isSubscribed || main.isSubscribed else { return false }
+        drain.isBehindMarker = true
+        return true
     }
 
     private func followDrain(_ drain: SessionClient, _ link: Int) throws {
@@ -297,7 +348,7 @@ public final class SessionWorld {
         case 1:
             // The connection breaks somewhere.
             guard let link = model.links.keys.sorted().randomPick(&random), let open = model.links[link] else { return }
-            if !main.isSubscribed || main.isRedelivering { isExact = false }
+            if !main.isSubscribed || main.isRedelivering || !drains.isEmpty { isExact = false }
             summary.cuts += 1
             note { "cut" }
             model.cut(link, received: random.below(open.toBroker.count + 1))
@@ -343,13 +394,14 @@ public final class SessionWorld {
             } else {
                 (clientNumber, clientNumbers) = (clientNumbers, clientNumbers + 1)
             }
-            isExact = false
         }
         main = SessionClient(.main, "c\(clientNumber)", log: log, gate: gate, limits: limits)
         guard !isPlanted(.forgetsOldClientIDs) else { return drains = [] }
         let known = try SessionHistory.read(from: log, broker: SessionClient.broker, clientID: main.clientID)
         drains = known.existing.filter { $0 != main.clientID }.sorted()
             .map { SessionClient(.drain, $0, log: log, gate: gate, limits: limits) }
+        markers -= 1
+        handover = model.kind == .mosquitto && drains.count == 1 ? (Handover(logID: "log"), markers) : nil
     }
 
     // MARK: Checks

@@ -13,6 +13,8 @@ public enum SessionPlant: String, CaseIterable, Sendable {
     case unsubscribesAtOnce = "unsubscribe-at-once"
     case unsubscribesUnrecorded = "unsubscribe-unrecorded"
     case acknowledgesLateCopies = "late-copy-acknowledged"
+    case recordsBehindMarkers = "marker-ignored"
+    case dropsBeforeMarkers = "dropped-before-marker"
 
     var faults: IngestFaults {
         switch self {
@@ -24,7 +26,7 @@ public enum SessionPlant: String, CaseIterable, Sendable {
         case .acknowledgesLateCopies: .acknowledgesLateCopies
         // In how the world drives ingest.
         case .acknowledgesBeforeAppend, .forgetsOldClientIDs, .endsDrainsOnSilence, .unsubscribesUnrecorded,
-            .unsubscribesAtOnce: []
+            .unsubscribesAtOnce, .recordsBehindMarkers, .dropsBeforeMarkers: []
         }
     }
 }
@@ -64,6 +66,8 @@ public struct SessionSummary: Sendable, Equatable {
     public var brokerKills = 0
     public var cuts = 0
     public var drained = 0
+    /// Messages that both sessions of a change of the client id had, and one recorded.
+    public var handedOver = 0
     public var refused = 0
     /// Connections that ended for a redelivery that came behind its PUBACK.
     public var lateCopies = 0
@@ -81,6 +85,7 @@ public struct SessionSummary: Sendable, Equatable {
         sum.brokerKills += b.brokerKills
         sum.cuts += b.cuts
         sum.drained += b.drained
+        sum.handedOver += b.handedOver
         sum.refused += b.refused
         sum.lateCopies += b.lateCopies
         return sum
