@@ -265,7 +265,11 @@ public struct SystemStatus: Codable, Sendable, Equatable {
 
     public struct Broker: Codable, Sendable, Equatable {
         public var name: String
+        /// The MQTT client id, under which the broker keeps our session.
+        public var clientID: String
         public var connected: Bool
+        /// Connected, and every filter is granted at QoS 1: from now on nothing that is published passes us by.
+        public var subscribed: Bool
         public var sessionPresent: Bool
         public var lastError: String?
         public var commands: Commands
@@ -307,23 +311,29 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         }
 
         public init(
-            name: String, connected: Bool, sessionPresent: Bool, lastError: String? = nil, commands: Commands = .init()
+            name: String, clientID: String, connected: Bool, subscribed: Bool, sessionPresent: Bool,
+            lastError: String? = nil, commands: Commands = .init()
         ) {
             self.name = name
+            self.clientID = clientID
             self.connected = connected
+            self.subscribed = subscribed
             self.sessionPresent = sessionPresent
             self.lastError = lastError
             self.commands = commands
         }
 
         enum CodingKeys: String, CodingKey {
-            case name, connected, sessionPresent = "session_present", lastError = "last_error", commands
+            case name, clientID = "client_id", connected, subscribed, sessionPresent = "session_present"
+            case lastError = "last_error", commands
         }
 
         public func encode(to encoder: any Encoder) throws {
             var container = encoder.container(keyedBy: CodingKeys.self)
             try container.encode(name, forKey: .name)
+            try container.encode(clientID, forKey: .clientID)
             try container.encode(connected, forKey: .connected)
+            try container.encode(subscribed, forKey: .subscribed)
             try container.encode(sessionPresent, forKey: .sessionPresent)
             try container.encode(lastError, forKey: .lastError)
             try container.encode(commands, forKey: .commands)

@@ -110,10 +110,11 @@ extension BrokerConnection {
         let old = sessions.withLock { $0 }.filter { $0.key != settings.clientID && $0.value.exists }
         guard !old.isEmpty else { return }
         let started = old.sorted { $0.key < $1.key }.map {
-            let filters = $0.value.filters ?? settings.wireFilters
-            let isExact = isMosquitto && old.count == 1 && Set(filters) == Set(settings.wireFilters)
+            // Both have the same messages. Of a shared subscription's each goes to one of them.
+            let isExact = isMosquitto && old.count == 1 && $0.value.filters == settings.wireFilters
+                && settings.sharedGroup == nil
             return SessionDrain(
-                clientID: $0.key, filters: filters, awaySince: awaySince,
+                clientID: $0.key, filters: $0.value.filters ?? settings.wireFilters, awaySince: awaySince,
                 handover: isExact ? logID.map { Handover(logID: $0) } : nil)
         }
         drains.withLock { $0 = started }
@@ -155,15 +156,17 @@ extension BrokerConnection {
         if awaitsDrains, drains.allSatisfy(\.hasCaughtUp) {
             awaitsDrains = false
             let isPresent = session.connack?.sessionPresent ?? false
-            let handover = isPresent ? nil : drains.first?.handover.flatMap { $0.isPossible ? $0 : nil }
+            let isExact = !isPresent && !drains.allSatisfy(\.isFinished)
+            let handover = isExact ? drains.first?.handover.flatMap { $0.begin() ? $0 : nil } : nil
             if let handover { session.awaitMarker(handover) }
             if let text = subscribe(session, isPresent: isPresent) {
                 return .lost(reason: "cannot subscribe: \(text)", code: nil)
             }
-            if let handover { hold(session, for: handover) }
+            if let handover, let ending = hold(session, for: handover) { return ending }
         }
         if drains.allSatisfy(\.isFinished) {
             self.drains.withLock { $0 = [] }
+            handingOver = nil
             clear(.drainingOldSession)
         }
         return nil

@@ -37,7 +37,10 @@ extension BrokerConnection {
             if result == nil { status.note(appended: count) }
         }
         if !tally.untouched { swap(&session.inbox, &outgoing) }
-        if result == nil { session.inbox.removeAll() }
+        if result == nil {
+            noteForHandover(session.inbox)
+            session.inbox.removeAll()
+        }
         if result == nil, let lateCopy { return giveUp(session, lateCopy) }
         return result
     }

@@ -70,6 +70,10 @@ final class BrokerConnection: @unchecked Sendable {
     var earlyEnds = 0
     /// The subscription waits until the sessions of earlier client ids have caught up.
     var awaitsDrains = false
+    /// What is appended is noted for the other side.
+    var handingOver: Handover?
+    /// Messages of the old session that the new one has recorded.
+    var commonCount = 0
     var rate = RateEstimate()
     var absence = AbsenceCredit()
     /// Messages have come since the last round.
@@ -132,8 +136,7 @@ final class BrokerConnection: @unchecked Sendable {
         finished.load(ordering: .acquiring)
             && drains.withLock { $0 }.allSatisfy { $0.connection?.isFinished ?? true }
     }
-    /// Connected, and subscribed at QoS 1.
-    var isReceiving: Bool { status.withLock { $0.state == .connected && $0.subscribed } }
+    var isReceiving: Bool { status.withLock { $0.isReceiving } }
     var isStopping: Bool { stopping.load(ordering: .relaxed) }
 
     /// A copy for other threads.
@@ -252,7 +255,9 @@ final class BrokerConnection: @unchecked Sendable {
             }
             let before = session.publishes
             guard session.read() else { return false }
-            if session.inbox.count >= settings.batchMessagesMax || session.inbox.byteCount >= settings.batchBytesMax {
+            if session.inbox.count + session.behind.count >= settings.batchMessagesMax
+                || session.inbox.byteCount + session.behind.byteCount >= settings.batchBytesMax
+            {
                 isFull = true
                 return true
             }

@@ -60,6 +60,8 @@ public struct BrokerStatus: Sendable, Equatable {
     public var overdueSeconds: Double?
 
     public var connected: Bool { state == .connected }
+    /// Connected, and every filter is granted at QoS 1.
+    public var isReceiving: Bool { connected && subscribed }
 
     init(_ settings: BrokerSettings) {
         name = settings.name

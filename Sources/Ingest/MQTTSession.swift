@@ -55,10 +55,11 @@ final class MQTTSession {
     private var handover: Handover?
     /// The probe that was sent has come back.
     private(set) var hasProbe = false
-    /// Offset in `inbox` at which the marker came.
-    private(set) var markerOffset: Int?
-    /// Messages that came behind the marker in an old session: the new one has them.
-    private var leftToNewSession = 0
+    /// The marker has come: messages go into `behind` now.
+    private(set) var isBehindMarker = false
+    private(set) var behind = RecordBatch()
+    /// Messages on the topic of handovers: they show no traffic of the devices.
+    private(set) var handoverMessages = 0
     /// The log's time.
     private let clock: @Sendable () -> Timestamp
 
@@ -219,59 +220,64 @@ final class MQTTSession {
         mosquitto_publish(handle, nil, handover.topic, Int32(payload.count), payload, 1, false)
     }
 
-    /// No marker is awaited any more.
+    /// No marker is awaited any more: messages go into the inbox again.
     func forgetMarker(_ handover: Handover) {
-        (self.handover, markerOffset) = (nil, nil)
+        (self.handover, isBehindMarker) = (nil, false)
         mosquitto_unsubscribe(handle, nil, handover.topic)
     }
 
-    /// Before the marker came a message that is in the inbox.
-    var hasMessagesBeforeMarker: Bool {
-        guard let end = markerOffset else { return false }
-        return inbox.withUnsafeBytes { bytes in
-            var offset = 0
-            while offset < end {
-                let record = RecordView(unchecked: bytes.baseAddress! + offset)
-                if record.kind == .message { return true }
-                offset += record.length
-            }
-            return false
-        }
+    /// A message of the devices, which was not retained, is in the inbox.
+    var hasLiveMessages: Bool {
+        var isThere = false
+        forEachInInbox { if $0.kind == .message, !$0.flags.contains(.retained) { isThere = true } }
+        return isThere
     }
 
-    func takeLeftToNewSession() -> Int {
-        defer { leftToNewSession = 0 }
-        return leftToNewSession
-    }
-
-    /// Takes the messages that came before the marker out of the inbox.
+    /// Takes messages out of the inbox; retained ones come to a new subscription only, and stay.
     /// - Returns: how many.
-    func dropBeforeMarker() -> Int {
-        guard let end = markerOffset else { return 0 }
+    func dropFromInbox(_ isKnown: (RecordView) -> Bool) -> Int {
         var kept = RecordBatch(), dropped = 0
+        forEachInInbox { record in
+            if record.kind == .message, !record.flags.contains(.retained), isKnown(record) {
+                dropped += 1
+            } else {
+                kept.append(record, verdict: record.verdict)
+            }
+        }
+        if dropped > 0 {
+            inbox = kept
+            // It was an offset into the whole inbox: the filter stays open until the next SUBACK.
+            resumeEnd = nil
+        }
+        return dropped
+    }
+
+    func moveBehindToInbox() {
+        inbox.append(behind)
+        behind.removeAll()
+    }
+
+    private func forEachInInbox(_ body: (RecordView) -> Void) {
         inbox.withUnsafeBytes { bytes in
             var offset = 0
             while offset < bytes.count {
                 let record = RecordView(unchecked: bytes.baseAddress! + offset)
-                if offset < end, record.kind == .message {
-                    dropped += 1
-                } else {
-                    kept.append(record, verdict: record.verdict)
-                }
+                body(record)
                 offset += record.length
             }
         }
-        inbox = kept
-        // Both were of the whole inbox.
-        (hasDuplicates, resumeEnd) = (false, nil)
-        return dropped
     }
 
-    private func takesMarker(_ message: mosquitto_message) {
+    /// A marker or a probe, of whichever exchange.
+    private func takesHandover(_ message: mosquitto_message) -> Bool {
         let text = UnsafeRawBufferPointer(start: message.payload, count: Int(message.payloadlen))
-        guard let handover else { return }
-        if text.elementsEqual(handover.marker) { markerOffset = inbox.byteCount }
+        guard Handover.isOurs(text) else { return false }
+        handoverMessages += 1
+        // At QoS 0 a message overtakes what is queued.
+        guard let handover, message.qos == 1 else { return true }
+        if text.elementsEqual(handover.marker) { isBehindMarker = true }
         if text.elementsEqual(handover.probe) { hasProbe = true }
+        return true
     }
 
     static let droppedTopic = "$SYS/broker/publish/messages/dropped"
@@ -484,12 +490,7 @@ final class MQTTSession {
         if message.qos == 1 { lastPacketID = UInt16(truncatingIfNeeded: message.mid) }
         let topic = UnsafeRawBufferPointer(start: name, count: strlen(name))
         if topic.first == UInt8(ascii: "$"), takesBrokerTopic(topic, message) { return }
-        if topic.count == handoverTopic.count, topic.elementsEqual(handoverTopic) { return takesMarker(message) }
-        if isDraining, markerOffset != nil {
-            leftToNewSession += 1
-            if message.qos == 1 { unacknowledged += 1 }
-            return
-        }
+        if topic.count == handoverTopic.count, topic.elementsEqual(handoverTopic), takesHandover(message) { return }
         let length = Int(message.payloadlen)
         let kept = length > payloadBytesMax ? payloadBytesKept : length
         var flags = RecordFlags(qos: UInt8(message.qos))
@@ -502,16 +503,18 @@ final class MQTTSession {
             hasClaims = CommandEcho.isCandidate(topic)
                 || !properties.isEmpty && properties.withUnsafeBytes { ReplayEcho.isMarked($0) }
         }
-        let now = clock()
-        broker.withUnsafeBytes { broker in
-            properties.withUnsafeBytes { properties in
-                inbox.append(
-                    kind: .message, verdict: .accepted, flags: flags, receivedAt: now,
-                    packetID: UInt16(truncatingIfNeeded: message.mid), broker: broker, topic: topic,
-                    properties: properties, payload: UnsafeRawBufferPointer(start: message.payload, count: kept),
-                    originalPayloadLength: length)
+        let now = clock(), payload = UnsafeRawBufferPointer(start: message.payload, count: kept)
+        func append(to batch: inout RecordBatch) {
+            broker.withUnsafeBytes { broker in
+                properties.withUnsafeBytes { properties in
+                    batch.append(
+                        kind: .message, verdict: .accepted, flags: flags, receivedAt: now,
+                        packetID: UInt16(truncatingIfNeeded: message.mid), broker: broker, topic: topic,
+                        properties: properties, payload: payload, originalPayloadLength: length)
+                }
             }
         }
+        if isBehindMarker { append(to: &behind) } else { append(to: &inbox) }
         received += 1
         receivedBytes += topic.count + length
         if message.qos == 1 { unacknowledged += 1 }

@@ -100,12 +100,13 @@ extension BrokerConnection {
     func serve(_ session: MQTTSession, _ drain: SessionDrain) -> Ending {
         say(.info, "emptying the session of our earlier client id `\(drain.clientID)`")
         let begun = steadyMicros()
-        var lastArrival = begun, seen = session.publishes, isFull = false
-        // UNSUBSCRIBEs sent, and `publishes` at the last one.
-        var unsubscribes = 0, publishesThen = 0, succeededAt: Int64?
-        var hasPassed = false, common = 0, probedAt: Int64?
-        let handover = drain.handover.flatMap { $0.isImpossible ? nil : $0 }
+        var lastArrival = begun, seen = session.publishes - session.handoverMessages, isFull = false
+        // UNSUBSCRIBEs sent, and `arrivals` at the last one.
+        var unsubscribes = 0, arrivalsThen = 0, succeededAt: Int64?
+        var probedAt: Int64?
+        let handover = drain.handover.flatMap { $0.isRefused || $0.hasBegun ? nil : $0 }
         if let handover { session.awaitMarker(handover) }
+        handingOver = handover
         defer { if probedAt != nil { giveUpHandover(handover) } }
         while true {
             if isStopping {
@@ -118,22 +119,17 @@ extension BrokerConnection {
             noteRound()
             let isAlive = !(ready.read || isMore) || readAvailable(session, &isFull)
             if let ending = commit(session) { return ending }
-            if let handover, !hasPassed, session.markerOffset != nil {
-                if let text = passMarker(handover) {
-                    session.hangUp()
-                    return .lost(reason: "cannot hand over the earlier client id: \(text)", code: nil)
-                }
-                hasPassed = true
+            if let handover, session.isBehindMarker, let ending = settleBehindMarker(session, handover) {
+                return ending
             }
-            common += takeLeftToNewSession(session)
             guard isAlive, session.write() else {
                 let code = session.ended ?? 0
                 return .lost(reason: session.describe(code), code: code)
             }
             acknowledged(session)
             _ = session.tick()
-            let now = steadyMicros()
-            if session.publishes != seen { (seen, lastArrival) = (session.publishes, now) }
+            let now = steadyMicros(), arrivals = session.publishes - session.handoverMessages
+            if arrivals != seen { (seen, lastArrival) = (arrivals, now) }
             if let handover, !drain.hasCaughtUp {
                 if session.hasProbe, let sentAt = probedAt {
                     handover.noteProbe(isAnswered: true)
@@ -156,7 +152,7 @@ extension BrokerConnection {
                 continue
             }
             guard session.unsubacks == unsubscribes else { continue }
-            if unsubscribes > 1, session.publishes == publishesThen { return endOldSession(session, drain, common) }
+            if unsubscribes > 1, arrivals == arrivalsThen { return endOldSession(session, drain) }
             succeededAt = succeededAt ?? now
             if unsubscribes == 0 {
                 // Where an UNSUBSCRIBE drops messages: those from before the new subscription are on their way.
@@ -168,35 +164,26 @@ extension BrokerConnection {
                 // Each other one when all was silent since and every PUBACK has left.
                 guard now - lastArrival >= 2 * SessionDrain.idleMicros, !session.wantsWrite, !isFull else { continue }
             }
-            (unsubscribes, publishesThen) = (unsubscribes + 1, session.publishes)
-            if let text = session.unsubscribe(drain.filters) {
+            (unsubscribes, arrivalsThen) = (unsubscribes + 1, arrivals)
+            if let text = session.unsubscribe(drain.filters + (handover.map { [$0.topic] } ?? [])) {
                 return .lost(reason: "cannot unsubscribe the earlier client id: \(text)", code: nil)
             }
         }
     }
 
     private func giveUpHandover(_ handover: Handover?) {
-        guard let handover, !isStopping, !handover.isPossible else { return }
+        guard let handover, !isStopping else { return }
         handover.noteProbe(isAnswered: false)
+        guard handover.isRefused else { return }
         say(.warning, "the broker does not deliver on `\(handover.topic)`, perhaps it may not be used: messages that "
             + "come while both sessions receive are recorded twice")
     }
 
-    private func takeLeftToNewSession(_ session: MQTTSession) -> Int {
-        let count = session.takeLeftToNewSession()
-        if count > 0 {
-            self.count { $0.received += UInt64(count) }
-            noteCommon(count)
-        }
-        return count
-    }
-
     /// It is empty and unsubscribed.
-    /// - Parameter common: messages that were not recorded, because the new session has them.
-    private func endOldSession(_ session: MQTTSession, _ drain: SessionDrain, _ common: Int) -> Ending {
+    private func endOldSession(_ session: MQTTSession, _ drain: SessionDrain) -> Ending {
         var event = BrokerEvent(clientID: drain.clientID)
         event.address = settings.address
-        if common > 0 { event.count = UInt64(common) }
+        if commonCount > 0 { event.count = UInt64(commonCount) }
         write(.sessionDrained, event, to: session)
         if let ending = commit(session) { return ending }
         flush(session)

@@ -278,7 +278,7 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
         ])
         #expect(projection["position"] is NSNull && projection["last_error"] is NSNull)
         #expect(Set(try #require((status["brokers"] as? [[String: Any]])?.first).keys)
-            == ["name", "connected", "session_present", "last_error", "commands"])
+            == ["name", "client_id", "connected", "subscribed", "session_present", "last_error", "commands"])
         #expect(Set(try #require(status["log"] as? [String: Any]).keys) == [
             "head", "durable", "segments", "bytes", "keeping",
         ])

@@ -42,7 +42,9 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
                 code: "database_unreachable", object: nil, since: nil, text: "PostgreSQL cannot be reached",
                 remedy: "Start it.", isAcknowledgeable: false)],
             log: .init(head: 12, durable: 11, segments: 1, bytes: 4096),
-            projections: [projection()], brokers: [.init(name: "b", connected: true, sessionPresent: false)],
+            projections: [projection()], brokers: [
+                .init(name: "b", clientID: "refold-b", connected: true, subscribed: true, sessionPresent: false)
+            ],
             database: .init(connected: false, lastError: "connection refused"))
     }
     func reasonsNotReady() async -> [String] { facts.withLock { $0.notReady } }

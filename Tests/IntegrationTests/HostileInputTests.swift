@@ -284,7 +284,7 @@ private func runToEnd(_ arguments: [String], seconds: Double) -> Int32 {
         #expect(world.daemonLog.contains("few file descriptors"))
         for client in clients { close(client) }
         clients = []
-        #expect(await eventually { world.status()?.brokers.first?.connected == true })
+        #expect(await eventually { world.status()?.brokers.first?.subscribed == true })
         #expect(world.metric("process_max_fds") == 256 && world.metric("process_open_fds").map { $0 < 256 } == true)
         #expect(world.stopDaemon().exitCode == 0)
     }

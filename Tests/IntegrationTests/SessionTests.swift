@@ -17,8 +17,8 @@ import Testing
     }
 
     private func reconnected(_ world: World) async throws {
-        guard await eventually(within: 60, { world.status()?.brokers.first?.connected == true }) else {
-            throw SystemError("not connected: \(world.daemonLog.suffix(2000))")
+        guard await eventually(within: 60, { world.status()?.brokers.first?.subscribed == true }) else {
+            throw SystemError("not subscribed: \(world.daemonLog.suffix(2000))")
         }
     }
 
@@ -207,7 +207,7 @@ import Testing
 
         // One that was told to take it does, and the first one knows afterwards.
         let thief = try Second(beside: world, shared + ["--adopt-session"])
-        #expect(await eventually(within: 30) { thief.status?.brokers.first?.connected == true })
+        #expect(await eventually(within: 30) { thief.status?.brokers.first?.subscribed == true })
         thief.freeze()
         thief.kill()
         world.killDaemon()
@@ -219,7 +219,7 @@ import Testing
         try world.startDaemon()
         try await world.untilSubscribed()
         let other = try Second(beside: world, ["--node", "world"])
-        #expect(await eventually(within: 30) { other.status?.brokers.first?.connected == true })
+        #expect(await eventually(within: 30) { other.status?.brokers.first?.subscribed == true })
         try await publish(50, to: world) { "{\"seq\":\($0)}" }
         try await world.untilQuiet()
         #expect(try heartbeats(in: world) == 50)

@@ -85,7 +85,7 @@ import Testing
         world.broker.stop()
         #expect(await eventually { world.status()?.brokers.first?.connected == false })
         try world.broker.start()
-        #expect(await eventually(within: 60) { world.status()?.brokers.first?.connected == true })
+        #expect(await eventually(within: 60) { world.status()?.brokers.first?.subscribed == true })
     }
 
     private func untilIngestMoves(_ world: World) async throws {

@@ -95,6 +95,7 @@ final class World {
         }
         struct Broker: Decodable {
             var connected: Bool
+            var subscribed: Bool
             var session_present: Bool
             var last_error: String?
         }
@@ -155,7 +156,7 @@ final class World {
     }
 
     func untilSubscribed() async throws {
-        let ready = await eventually(within: 60) { status()?.brokers.first?.connected == true }
+        let ready = await eventually(within: 60) { status()?.brokers.first?.subscribed == true }
         guard ready else { throw SystemError("the daemon is not subscribed: \(daemonLog.suffix(2000))") }
     }
 
@@ -205,7 +206,7 @@ final class World {
     func untilQuiet() async throws {
         var last = -1, since = ContinuousClock.now
         let quiet = await eventually(within: 90) {
-            guard let status = status(), status.brokers.first?.connected == true, status.isCaughtUp else {
+            guard let status = status(), status.brokers.first?.subscribed == true, status.isCaughtUp else {
                 return false
             }
             if status.log.durable != last {

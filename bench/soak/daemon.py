@@ -4,6 +4,8 @@ import fcntl, json, os, select, signal, subprocess, threading, time, urllib.erro
 from processes import ROOT, Process, free_port, run, wait_for
 
 REFOLD = os.environ.get("SOAK_REFOLD", os.path.join(ROOT, ".build/release/refold"))
+# The limit of each daemon (RLIMIT_NOFILE).
+DESCRIPTORS = 300
 
 
 class Stderr:
@@ -87,8 +89,9 @@ class Daemon:
         node = ["--node", self.node] if self.node else []
         log = f"{self.work}/{self.name}.log"
         self.stderr = Stderr(log)
-        self.process = Process([REFOLD, "run", "--config", self.configuration, *node, *more], log,
-                               env=self.environment, stderr=self.stderr.write_end, cwd=self.work)
+        self.process = Process(["prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}", REFOLD, "run", "--config",
+                                self.configuration, *node, *more], log, env=self.environment,
+                               stderr=self.stderr.write_end, cwd=self.work)
         self.is_expected_to_run = True
 
     def kill(self):
@@ -119,8 +122,8 @@ class Daemon:
     def wait_until_subscribed(self, seconds=60):
         def ready():
             status = self.status()
-            return status and all(b["connected"] for b in status["brokers"])
-        wait_for(f"{self.name} is connected to every broker", ready, seconds, every=0.2)
+            return status and all(b["subscribed"] for b in status["brokers"])
+        wait_for(f"{self.name} is subscribed at every broker", ready, seconds, every=0.2)
 
     def events(self, path, more=()):
         """Events of the log, as NDJSON, with exact payloads."""
@@ -134,6 +137,3 @@ class Daemon:
     def verb(self, *arguments):
         return subprocess.run([REFOLD, *arguments, "--data", self.data], capture_output=True, text=True,
                               env=self.environment)
-
-    def descriptors(self):
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))

@@ -1,9 +1,10 @@
 """The faults. Each is a function of the site and the dice that starts it and returns a Fault, or None when it is over
 already; its name is that of the function. `shuffle` deals all of them before any comes again.
 """
-import os, resource, time
+import os, socket, time
 
 import mqtt
+from daemon import DESCRIPTORS
 from processes import wait_for
 
 # A save of Mosquitto's database may be this old when it is killed: autosave_interval 1 is checked once a second.
@@ -211,34 +212,29 @@ def close_stderr(site, dice):
     return Fault("close_stderr", {"stderr"}, 1, lambda: None)
 
 
-def exhaust_descriptors(site, dice):
-    """The soft limit falls to what is open: no file, socket or connection can be opened until the daemon has raised it
-    again, a second later."""
-    # Without descriptors a program that has just been started cannot load its libraries.
-    if site.refold.status() is None:
-        return None
-    pid = site.refold.process.pid
-    try:
-        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (site.refold.descriptors(), hard))
-    except OSError:
-        return None
-    def end():
-        if site.refold.process.pid == pid and site.refold.process.is_running:
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
-    return Fault("exhaust_descriptors", {"descriptors"}, dice.choice([3, 15]), end)
-
-
-def idle_http_clients(site, dice):
-    """300 connections that send nothing."""
+def _idle_connections(site, count):
+    """Connections to the API that send nothing."""
     host, port = site.refold.http.split(":")
-    import socket
     held = []
-    for _ in range(300):
+    for _ in range(count):
         try:
             held.append(socket.create_connection((host, int(port)), timeout=0.2))
         except OSError:
             break
+    return held
+
+
+def exhaust_descriptors(site, dice):
+    """Twice as many connections as the daemon may have descriptors."""
+    held = _idle_connections(site, 2 * DESCRIPTORS)
+    def end():
+        for one in held:
+            one.close()
+    return Fault("exhaust_descriptors", {"http"}, dice.choice([3, 15]), end)
+
+
+def idle_http_clients(site, dice):
+    held = _idle_connections(site, DESCRIPTORS // 2)
     def end():
         for one in held:
             one.close()
@@ -247,13 +243,13 @@ def idle_http_clients(site, dice):
 
 # What each needs to itself: it is not started while another fault holds one of these.
 NEEDS = {
-    kill_refold: {"refold"}, restart_refold: {"refold", "descriptors", "stderr"}, freeze_refold: {"refold"},
+    kill_refold: {"refold"}, restart_refold: {"refold", "stderr"}, freeze_refold: {"refold"},
     rename_client: {"refold", "mosquitto"},
     second_instance: {"refold", "mosquitto", "rabbitmq", "nats", "postgresql", "clock"},
     kill_mosquitto: {"mosquitto"}, kill_rabbitmq: {"rabbitmq"}, kill_nats: {"nats"}, restart_broker: set(),
     freeze_broker: set(), ids_begin_again: {"refold", "mosquitto"}, kill_postgresql: {"postgresql"},
     freeze_postgresql: {"postgresql"}, step_clock: {"clock"}, fill_disk: {"disk"}, block_stderr: {"stderr", "refold"},
-    close_stderr: {"stderr", "refold"}, exhaust_descriptors: {"descriptors", "refold"},
+    close_stderr: {"stderr", "refold"}, exhaust_descriptors: {"http", "refold"},
     idle_http_clients: {"http", "refold"},
 }
 ALL = list(NEEDS)

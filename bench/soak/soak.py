@@ -79,7 +79,7 @@ class Site:
         ready = 0
         while time.monotonic() < until:
             status = self.refold.status(timeout=1)
-            connected = status and any(b["name"] == name and b["connected"] for b in status["brokers"])
+            connected = status and any(b["name"] == name and b["subscribed"] for b in status["brokers"])
             ready = ready + 1 if connected and status["state"] != "held" else 0
             if ready >= 5:
                 return True
@@ -183,7 +183,7 @@ class Site:
             durable = status["log"]["durable"]
             if durable != state["durable"]:
                 state.update(durable=durable, since=time.monotonic())
-            return (status["state"] == "healthy" and all(b["connected"] for b in status["brokers"])
+            return (status["state"] == "healthy" and all(b["subscribed"] for b in status["brokers"])
                     and all(p["position"] == durable - 1 for p in status["projections"])
                     and time.monotonic() - state["since"] > NATS.ACK_WAIT + 3)
         processes.wait_for("healthy, connected and folded", quiet, 180, every=0.5)

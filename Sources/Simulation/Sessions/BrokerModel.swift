@@ -117,7 +117,7 @@ struct BrokerModel {
     /// Takes the next packet of a link. Calls `acknowledged` with each message that a PUBACK ends, and `dropped` with
     /// each that an UNSUBSCRIBE takes away.
     mutating func take(
-        _ link: Int, _ random: inout SeededRandom, acknowledged: (Int, BrokerModel) throws -> Void,
+        _ link: Int, _ random: inout SeededRandom, acknowledged: (Int) throws -> Void,
         dropped: (Int, BrokerModel) throws -> Void
     ) rethrows {
         guard var open = links[link] else { return }
@@ -149,7 +149,7 @@ struct BrokerModel {
             let message = sessions[name]!.inFlight.remove(at: index).message
             // What a kill left pending has no id until it is sent again.
             if kind == .nats, sessions[name]!.inFlight.allSatisfy({ $0.id == 0 }) { sessions[name]!.lastID = 0 }
-            try acknowledged(message, self)
+            try acknowledged(message)
         }
         pump(name)
     }

@@ -27,8 +27,10 @@ final class SessionClient {
     var hasAsked = false
     /// The main client has subscribed, and reads nothing until it knows what the old session has.
     var isHolding = false
-    /// The drain has made durable what came before the marker, and leaves the rest to the main client.
+    /// The marker has come to the drain, and what came before it is durable.
     var isBehindMarker = false
+    /// What is appended is noted for the other side.
+    var handover: Handover?
     /// Of a drain's connection.
     var unsubscribes = 0, unsubacks = 0, arrivals = 0, arrivalsThen = 0, connectedWait = 0
     private var lastPacketID: UInt16?
@@ -66,6 +68,7 @@ final class SessionClient {
         (link, isConnected, isSubscribed, hasAsked) = (nil, false, false, false)
         (unsubscribes, unsubacks, arrivals) = (0, 0, 0)
         (isHolding, isBehindMarker) = (false, false)
+        if role == .drain { handover = nil }
     }
 
     func greet(sessionPresent: Bool, isMosquitto: Bool, at time: Timestamp, steady: Int64) throws {
@@ -117,11 +120,9 @@ final class SessionClient {
             event.packetIDs = tally.redelivered.map { [$0, $0] }
             outgoing.append(.redelivered, event, broker: Self.broker, at: time)
         }
-        if tally.untouched, !batch.isEmpty {
-            _ = try log.append(&batch)
-        } else if !outgoing.isEmpty {
-            _ = try log.append(&outgoing)
-        }
+        if !tally.untouched { batch = outgoing }
+        if !batch.isEmpty { _ = try log.append(&batch) }
+        if role == .drain { handover?.noteOld(batch) } else { handover?.noteNew(batch) }
         return lateCopy == nil ? arrivals.map(\.id) : nil
     }
 }

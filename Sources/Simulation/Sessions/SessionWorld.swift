@@ -70,7 +70,7 @@ public final class SessionWorld {
         let needsLostState = options.plant == .ignoresUnansweredAttempts
         let needsRabbitMQ = options.plant == .endsDrainsOnSilence || options.plant == .unsubscribesUnrecorded
         let needsNATS = options.plant == .acknowledgesLateCopies || options.plant == .unsubscribesAtOnce
-        let needsMarkers = options.plant == .recordsBehindMarkers || options.plant == .dropsBeforeMarkers
+        let needsMarkers = options.plant == .recordsBehindMarkers || options.plant == .dropsByOrderAlone
         let needsDrains = needsRabbitMQ || needsMarkers || options.plant == .unsubscribesAtOnce
         let kind = random.pick(BrokerModel.Kind.allCases)
         model = BrokerModel(
@@ -161,13 +161,12 @@ public final class SessionWorld {
     }
 
     private func take(_ link: Int) throws {
-        try model.take(link, &random) { message, model in
+        try model.take(link, &random) { message in
             summary.acknowledged += 1
             note { "broker: message \(message) is acknowledged" }
-            // What the old session has behind a marker, the new one has.
-            guard message < 0 || recorded[message, default: 0] > 0
-                || handover != nil && model.sessions[main.clientID]?.holds(message) == true
-            else { throw Violation("message \(message) was acknowledged and is not in the log") }
+            guard message < 0 || recorded[message, default: 0] > 0 else {
+                throw Violation("message \(message) was acknowledged and is not in the log")
+            }
         } dropped: { message, model in
             let isOnItsWay = model.links.values.contains { link in
                 !link.isCut && link.toClient.contains {
@@ -190,7 +189,6 @@ public final class SessionWorld {
         if client.isHolding { return hold(client, link) }
         if client.role == .drain { try followDrain(client, link) }
         if client.role == .main, client.isConnected, !client.isSubscribed { subscribeMain(client, link) }
-        if client.role == .drain, isPlanted(.dropsBeforeMarkers), main.isSubscribed { client.isBehindMarker = true }
         try read(client, link, atMost: 1 + random.below(8))
     }
 
@@ -198,9 +196,17 @@ public final class SessionWorld {
         var arrivals: [(id: Int, isDuplicate: Bool, message: Int)] = [], resumeEnd: Int?
         for _ in 0..<count {
             guard let packet = model.links[link]?.toClient.first else { break }
-            if client.role == .drain, case .publish(_, _, let message) = packet, message == handover?.marker {
-                // Only when what came before it is durable, and the new session has what is behind it.
-                guard arrivals.isEmpty, passMarker(client) else { break }
+            if client.role == .drain, case .publish(_, _, let message) = packet {
+                if message == handover?.marker {
+                    // Only when what came before it is durable.
+                    guard arrivals.isEmpty else { break }
+                    passMarker(client)
+                } else if client.isBehindMarker, message >= 0, !isRecordedByMain(message) {
+                    // It waits, for a while.
+                    guard random.chance(0.05) else { break }
+                    isExact = false
+                    client.isBehindMarker = false
+                }
             }
             model.links[link]?.toClient.removeFirst()
             switch packet {
@@ -217,7 +223,7 @@ public final class SessionWorld {
             case .publish(let id, let isDuplicate, let message):
                 note { "\(client.clientID) reads id \(id)\(isDuplicate ? " DUP" : "") message \(message)" }
                 client.arrivals += 1
-                if message < 0 || client.isBehindMarker {
+                if message < 0 || client.role == .drain && client.isBehindMarker {
                     if message >= 0 { summary.handedOver += 1 }
                     acknowledge([id], link)
                 } else {
@@ -270,6 +276,7 @@ public final class SessionWorld {
         } else {
             model.links[link]?.toBroker.append(.subscribe)
             guard let handover, !drains.isEmpty, !client.isResumed else { return }
+            guard handover.exchange.begin() else { return isExact = false }
             model.links[link]?.toBroker.append(.marker(handover.marker))
             client.isHolding = true
         }
@@ -279,16 +286,19 @@ public final class SessionWorld {
     private func hold(_ client: SessionClient, _ link: Int) {
         guard let handover, let packets = model.links[link]?.toClient else { return client.isHolding = false }
         let isSubscribed = packets.contains { if case .suback = $0 { true } else { false } }
-        if isSubscribed { handover.exchange.noteSubscribed() }
         let marker = packets.firstIndex {
             if case .publish(_, _, let message) = $0 { message == handover.marker } else { false }
         }
-        let before = packets[..<(marker ?? 0)].compactMap { if case .publish(let id, _, _) = $0 { id } else { nil } }
+        let before = packets[..<(marker ?? 0)].compactMap { packet -> (id: Int, message: Int)? in
+            if case .publish(let id, _, let message) = packet { (id, message) } else { nil }
+        }
         if isSubscribed, let marker, before.isEmpty || handover.exchange.hasPassed {
-            summary.handedOver += before.count
-            acknowledge(before, link)
+            let known = before.filter { isKnown($0.message, handover.exchange.takeOld) }.map(\.id)
+            if known.count < before.count { isExact = false } else { client.handover = handover.exchange }
+            summary.handedOver += known.count
+            acknowledge(known, link)
             model.links[link]?.toClient = packets[..<marker].filter {
-                if case .publish = $0 { false } else { true }
+                if case .publish(let id, _, _) = $0 { !known.contains(id) } else { true }
             } + packets[marker...]
             client.isHolding = false
         } else if random.chance(0.02) {
@@ -298,12 +308,21 @@ public final class SessionWorld {
         }
     }
 
-    private func passMarker(_ drain: SessionClient) -> Bool {
-        guard let handover, !isPlanted(.recordsBehindMarkers) else { return true }
+    private func passMarker(_ drain: SessionClient) {
+        guard let handover, drain.handover != nil, !isPlanted(.recordsBehindMarkers) else { return }
         handover.exchange.notePassed()
-        guard handover.exchange.isSubscribed || main.isSubscribed else { return false }
         drain.isBehindMarker = true
-        return true
+    }
+
+    private func isRecordedByMain(_ message: Int) -> Bool {
+        guard let handover else { return false }
+        return isPlanted(.dropsByOrderAlone) || isKnown(message, handover.exchange.takeNew)
+    }
+
+    private func isKnown(_ message: Int, _ take: (RecordView) -> Bool) -> Bool {
+        var batch = RecordBatch()
+        fleet.append(message, id: 1, flags: [], at: now, broker: SessionClient.broker, to: &batch)
+        return batch.withUnsafeBytes { take(RecordView(unchecked: $0.baseAddress!)) }
     }
 
     private func followDrain(_ drain: SessionClient, _ link: Int) throws {
@@ -402,6 +421,8 @@ public final class SessionWorld {
             .map { SessionClient(.drain, $0, log: log, gate: gate, limits: limits) }
         markers -= 1
         handover = model.kind == .mosquitto && drains.count == 1 ? (Handover(logID: "log"), markers) : nil
+        handover?.exchange.noteProbe(isAnswered: true)
+        drains.first?.handover = handover?.exchange
     }
 
     // MARK: Checks

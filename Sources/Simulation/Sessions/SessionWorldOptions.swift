@@ -14,7 +14,7 @@ public enum SessionPlant: String, CaseIterable, Sendable {
     case unsubscribesUnrecorded = "unsubscribe-unrecorded"
     case acknowledgesLateCopies = "late-copy-acknowledged"
     case recordsBehindMarkers = "marker-ignored"
-    case dropsBeforeMarkers = "dropped-before-marker"
+    case dropsByOrderAlone = "dropped-by-order-alone"
 
     var faults: IngestFaults {
         switch self {
@@ -26,7 +26,7 @@ public enum SessionPlant: String, CaseIterable, Sendable {
         case .acknowledgesLateCopies: .acknowledgesLateCopies
         // In how the world drives ingest.
         case .acknowledgesBeforeAppend, .forgetsOldClientIDs, .endsDrainsOnSilence, .unsubscribesUnrecorded,
-            .unsubscribesAtOnce, .recordsBehindMarkers, .dropsBeforeMarkers: []
+            .unsubscribesAtOnce, .recordsBehindMarkers, .dropsByOrderAlone: []
         }
     }
 }

@@ -59,10 +59,11 @@ struct StatusCommand: AsyncParsableCommand {
         ]
         if !status.brokers.isEmpty {
             lines += ["", TextTable(columns: [
-                .init("broker", "name"), .init("connected", "connected"), .init("session", "session"),
-                .init("last error", "error"),
+                .init("broker", "name"), .init("client id", "client"), .init("connection", "connection"),
+                .init("session", "session"), .init("last error", "error"),
             ]).text(status.brokers.map {
-                ["name": $0.name, "connected": $0.connected ? "yes" : "no",
+                ["name": $0.name, "client": $0.clientID,
+                 "connection": $0.subscribed ? "subscribed" : $0.connected ? "connected" : "none",
                  "session": $0.sessionPresent ? "resumed" : "new", "error": $0.lastError ?? "-"]
             })]
         }

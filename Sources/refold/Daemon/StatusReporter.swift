@@ -58,7 +58,8 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
             projections: projectors.map { report($0.status) },
             brokers: zip(ingest(), commands.statuses).map { broker, lane in
                 .init(
-                    name: broker.name, connected: broker.connected, sessionPresent: broker.sessionPresent,
+                    name: broker.name, clientID: broker.clientID, connected: broker.connected,
+                    subscribed: broker.isReceiving, sessionPresent: broker.sessionPresent,
                     lastError: broker.lastError, commands: .init(
                         connected: lane.isConnected, waiting: lane.waiting + lane.sent, refused: lane.refused,
                         acknowledged: lane.acknowledged, lastError: lane.lastError))
