@@ -145,7 +145,7 @@ let package = Package(
 
         // tests, one folder a target
         .target(name: "TestSupport", dependencies: ["CPlatform", "CMosquitto", "COpenSSL"], path: "Tests/TestSupport",
-            exclude: ["clock_shim"]),
+            exclude: ["clock_shim", "disk_shim"]),
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
         .testTarget(name: "ThreadingTests", dependencies: ["Threading"]),
         .testTarget(name: "OutputTests", dependencies: ["Output"]),

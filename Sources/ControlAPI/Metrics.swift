@@ -92,7 +92,7 @@ public enum Metric: String, Sendable, CaseIterable {
         case .commitEvents: "Events in one group commit."
         case .fdatasyncSeconds: "Duration of one fdatasync of the log."
         case .messagesAcknowledged: "MQTT messages acknowledged after they were durable, by broker."
-        case .duplicatesSuppressed: "Redelivered MQTT messages that were durable already, by broker."
+        case .duplicatesSuppressed: "MQTT messages not recorded again because they were durable already, by broker."
         case .replaysRecognised: "Messages published out of the log that came back, not recorded twice, by broker."
         case .commandEchoes: "Our own commands that came back to us, not recorded again, by broker."
         case .commandsWaiting: "Commands to devices that a broker has still to take."

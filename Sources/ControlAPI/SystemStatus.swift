@@ -265,10 +265,10 @@ public struct SystemStatus: Codable, Sendable, Equatable {
 
     public struct Broker: Codable, Sendable, Equatable {
         public var name: String
-        /// The MQTT client id, under which the broker keeps our session.
+        /// MQTT client id of the session.
         public var clientID: String
         public var connected: Bool
-        /// Connected, and every filter is granted at QoS 1: from now on nothing that is published passes us by.
+        /// Connected, and every filter is granted at QoS 1: the broker delivers or queues every matching message.
         public var subscribed: Bool
         public var sessionPresent: Bool
         public var lastError: String?

@@ -27,7 +27,8 @@ public struct BrokerEvent: Codable, Sendable, Equatable {
         case sessionDrained = "broker.session_drained/1"
         case subscribed = "broker.subscribed/1"
         case subscriptionRefused = "broker.subscription_refused/1"
-        /// Redelivered messages that are in the log already and were acknowledged again without a second record.
+        /// Messages that are in the log already and were acknowledged without a second record: redeliveries, with their
+        /// packet ids, or what two sessions of this log both received.
         case redelivered = "broker.redelivered/1"
         /// What the broker says it is (`$SYS/broker/version`).
         case identified = "broker.identified/1"

@@ -103,6 +103,18 @@ public struct RecordBatch: Sendable {
         }
     }
 
+    /// Calls `body` with each record. A view ends with the call.
+    public func forEach(_ body: (RecordView) throws -> Void) rethrows {
+        try bytes.withUnsafeBytes { bytes in
+            var offset = 0
+            while offset < bytes.count {
+                let record = RecordView(unchecked: bytes.baseAddress! + offset)
+                try body(record)
+                offset += record.length
+            }
+        }
+    }
+
     public func withUnsafeBytes<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
         try bytes.withUnsafeBytes(body)
     }

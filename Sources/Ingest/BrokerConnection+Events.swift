@@ -110,12 +110,12 @@ extension BrokerConnection {
         let old = sessions.withLock { $0 }.filter { $0.key != settings.clientID && $0.value.exists }
         guard !old.isEmpty else { return }
         let started = old.sorted { $0.key < $1.key }.map {
-            // Both have the same messages. Of a shared subscription's each goes to one of them.
-            let isExact = isMosquitto && old.count == 1 && $0.value.filters == settings.wireFilters
+            // A shared subscription gives each message to one session only: nothing to compare.
+            let canHandOver = isMosquitto && old.count == 1 && $0.value.filters == settings.wireFilters
                 && settings.sharedGroup == nil
             return SessionDrain(
                 clientID: $0.key, filters: $0.value.filters ?? settings.wireFilters, awaySince: awaySince,
-                handover: isExact ? logID.map { Handover(logID: $0) } : nil)
+                handover: canHandOver ? logID.map { Handover(logID: $0) } : nil)
         }
         drains.withLock { $0 = started }
         for drain in started { drain.start(for: self) }
@@ -156,13 +156,13 @@ extension BrokerConnection {
         if awaitsDrains, drains.allSatisfy(\.hasCaughtUp) {
             awaitsDrains = false
             let isPresent = session.connack?.sessionPresent ?? false
-            let isExact = !isPresent && !drains.allSatisfy(\.isFinished)
-            let handover = isExact ? drains.first?.handover.flatMap { $0.begin() ? $0 : nil } : nil
-            if let handover { session.awaitMarker(handover) }
+            let canHandOver = !isPresent && !drains.allSatisfy(\.isFinished)
+            let handover = canHandOver ? drains.first?.handover.flatMap { $0.begin() ? $0 : nil } : nil
+            if let handover { session.joinHandover(handover) }
             if let text = subscribe(session, isPresent: isPresent) {
                 return .lost(reason: "cannot subscribe: \(text)", code: nil)
             }
-            if let handover, let ending = hold(session, for: handover) { return ending }
+            if let handover, let ending = takeOver(session, with: handover) { return ending }
         }
         if drains.allSatisfy(\.isFinished) {
             self.drains.withLock { $0 = [] }

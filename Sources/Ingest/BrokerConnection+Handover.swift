@@ -6,71 +6,109 @@ import Glibc
 import Musl
 #endif
 
-// Both sides of a `Handover`.
+// The new and the old session during a `Handover`.
 
 extension BrokerConnection {
     // MARK: The new session
 
-    /// From the SUBSCRIBE on: reads, and acknowledges nothing, until the marker has come and the old session has
-    /// recorded what came before it. Whatever ends the wait, what is not dropped is made durable.
-    func hold(_ session: MQTTSession, for handover: Handover) -> Ending? {
+    /// Reads without acknowledging until the marker arrives and the old session has recorded everything before it. Then
+    /// records all messages that are not dropped, whatever ended the wait.
+    func takeOver(_ session: MQTTSession, with handover: Handover) -> Ending? {
         session.publishMarker(handover)
         var isAlive = session.write(), isFull = false
         let deadline = steadyMicros() + Handover.waitMicrosMax
         while isAlive, !isFull, !isStopping, steadyMicros() < deadline,
-            session.inbox.count < Handover.heldMessagesMax(isV5: session.isV5),
-            !session.isBehindMarker || session.hasLiveMessages && !handover.hasPassed
+            session.inbox.count + session.behind.count < Handover.unacknowledgedMax(isV5: session.isV5),
+            !session.isBehindMarker || !handover.hasPassed
         {
             let isMore = session.pendingBytes > 0
             let ready = poll(session.socket, write: false, milliseconds: isMore ? 0 : 5)
             noteRound()
-            if ready.read || isMore { isAlive = readAvailable(session, &isFull) }
+            guard ready.read || isMore else { continue }
+            isAlive = readAvailable(session, &isFull)
+            // Retained messages are the new session's own, and may be many.
+            guard isAlive, !session.isBehindMarker, !session.inbox.isEmpty, !session.hasLiveMessages else { continue }
+            if let ending = commit(session) { return ending }
+            isAlive = session.write()
+            isFull = false
         }
-        if session.isBehindMarker { noteCommon(session.dropFromInbox { handover.takeOld($0) }) }
-        let hasMarker = session.isBehindMarker
-        say(.info, "took over from the session of our earlier client id"
-            + (hasMarker ? "" : " without its marker: messages that came to both are recorded twice"))
+        let hasMarker = session.isBehindMarker, before = Handover.digests(of: session.inbox)
+        let isComplete = hasMarker && (before.isEmpty || handover.endsOld(before))
+        if isComplete { recordDropped(session.dropLiveMessages(before.count), session) }
+        say(isComplete ? .info : .warning, isComplete
+            ? "handover from the earlier client id complete"
+            : "handover from the earlier client id incomplete: messages that both sessions received are recorded twice")
         if let ending = commit(session) { return ending }
         session.moveBehindToInbox()
         if hasMarker { handingOver = handover }
-        session.forgetMarker(handover)
+        session.leaveHandover(handover)
         return commit(session)
     }
 
     // MARK: The old session
 
-    /// When the marker has come and what came before it is durable: nothing behind it is acknowledged before it stands
-    /// in the log, by the new session or by this one.
+    /// Publishes probes until one comes back quickly: the old session has caught up.
+    /// - Parameter sentAt: of the probe that is under way.
+    func probe(_ session: MQTTSession, _ drain: SessionDrain, _ handover: Handover, _ sentAt: inout Int64?) {
+        guard !drain.hasCaughtUp else { return }
+        let now = steadyMicros()
+        if let at = sentAt, session.hasProbe {
+            handover.noteProbe(isAnswered: true)
+            sentAt = nil
+            if now - at < Handover.waitMicrosMax / 2 { return drain.noteCaughtUp() }
+        }
+        guard sentAt == nil else { return }
+        session.publishProbe(handover)
+        sentAt = now
+    }
+
+    /// The connection ends.
+    /// - Parameter isProbing: a probe is under way.
+    func leave(_ handover: Handover, isProbing: Bool) {
+        handover.close()
+        guard isProbing, !isStopping else { return }
+        handover.noteProbe(isAnswered: false)
+        guard handover.isRefused else { return }
+        say(.warning, "no answer to the probe on `\(handover.topic)`: messages that both sessions receive are recorded "
+            + "twice (allow this user to read and write the topic)")
+    }
+
+    /// Called when everything before the marker is durable. Acknowledges a message behind it only after this or the new
+    /// session has recorded it.
     func settleBehindMarker(_ session: MQTTSession, _ handover: Handover) -> Ending? {
         handingOver = nil
         handover.notePassed()
         guard !session.behind.isEmpty else { return nil }
         session.moveBehindToInbox()
-        let deadline = steadyMicros() + Handover.waitMicrosMax
-        var common = 0
-        while true {
-            common += session.dropFromInbox { handover.takeNew($0) }
-            if session.inbox.isEmpty || handover.isVoid || isStopping { break }
-            if steadyMicros() >= deadline {
-                handover.giveUp()
-                break
-            }
-            usleep(2_000)
+        let digests = Handover.digests(of: session.inbox), deadline = steadyMicros() + Handover.waitMicrosMax
+        var taken = 0
+        while taken < digests.count, !handover.isClosed {
+            taken += handover.takeNew(digests[taken...])
+            if steadyMicros() >= deadline || isStopping { handover.close() }
+            if taken < digests.count { usleep(2_000) }
         }
-        commonCount += common
-        noteCommon(common)
+        recordDropped(session.dropLiveMessages(taken), session)
         return commit(session)
     }
 
-    /// Messages that are not recorded here, because the other session has recorded them.
-    private func noteCommon(_ count: Int) {
+    /// What was dropped is on record before it is acknowledged.
+    private func recordDropped(_ count: Int, _ session: MQTTSession) {
         guard count > 0 else { return }
         self.count { $0.duplicatesSuppressed += UInt64(count) }
+        var event = BrokerEvent(clientID: settings.clientID)
+        event.count = UInt64(count)
+        event.reason = "the session of another client id of this log has recorded them"
+        write(.redelivered, event, to: session)
     }
 
-    /// What was appended just now.
-    func noteForHandover(_ batch: borrowing RecordBatch) {
-        guard let handingOver else { return }
-        if drain == nil { handingOver.noteNew(batch) } else { handingOver.noteOld(batch) }
+    /// Reports to the handover what has become durable.
+    /// - Parameters:
+    ///   - digests: of all messages that came, in their order.
+    ///   - isWhole: none of them was a redelivery.
+    func noteForHandover(_ digests: [Digest], isWhole: Bool) {
+        guard let handover = handingOver else { return }
+        if drain != nil { return handover.noteOld(digests) }
+        if isWhole { handover.noteNew(digests) } else { handover.close() }
+        if handover.isClosed { handingOver = nil }
     }
 }

@@ -23,6 +23,7 @@ extension BrokerConnection {
         session.hasDuplicates = false
         session.hasClaims = false
         recordRedelivered(tally.redelivered)
+        let handed = handingOver.map { _ in Handover.digests(of: session.inbox) }
         let result = tally.untouched ? append(&session.inbox) : append(&outgoing)
         rate.record(messages.messages, at: steadyMicros())
         let count = tally.untouched ? session.inbox.count : outgoing.count
@@ -38,7 +39,7 @@ extension BrokerConnection {
         }
         if !tally.untouched { swap(&session.inbox, &outgoing) }
         if result == nil {
-            noteForHandover(session.inbox)
+            if let handed { noteForHandover(handed, isWhole: tally.redelivered.isEmpty) }
             session.inbox.removeAll()
         }
         if result == nil, let lateCopy { return giveUp(session, lateCopy) }

@@ -70,10 +70,8 @@ final class BrokerConnection: @unchecked Sendable {
     var earlyEnds = 0
     /// The subscription waits until the sessions of earlier client ids have caught up.
     var awaitsDrains = false
-    /// What is appended is noted for the other side.
+    /// The handover to which appended records are reported.
     var handingOver: Handover?
-    /// Messages of the old session that the new one has recorded.
-    var commonCount = 0
     var rate = RateEstimate()
     var absence = AbsenceCredit()
     /// Messages have come since the last round.
@@ -136,7 +134,7 @@ final class BrokerConnection: @unchecked Sendable {
         finished.load(ordering: .acquiring)
             && drains.withLock { $0 }.allSatisfy { $0.connection?.isFinished ?? true }
     }
-    var isReceiving: Bool { status.withLock { $0.isReceiving } }
+    var isSubscribed: Bool { status.withLock { $0.isSubscribed } }
     var isStopping: Bool { stopping.load(ordering: .relaxed) }
 
     /// A copy for other threads.
@@ -187,6 +185,8 @@ final class BrokerConnection: @unchecked Sendable {
             }
             if case .held(let text) = ending { ending = hold(session, text, hasEnded: hasEnded) }
             keeper.disconnected(lastPacketID: session.lastPacketID)
+            handingOver?.close()
+            handingOver = nil
             let milliseconds = Int(clamping: (steadyMicros() - begun) / 1_000)
             switch ending {
             case .stopped: if drain?.isFinished == true { return }

@@ -61,7 +61,7 @@ public struct BrokerStatus: Sendable, Equatable {
 
     public var connected: Bool { state == .connected }
     /// Connected, and every filter is granted at QoS 1.
-    public var isReceiving: Bool { connected && subscribed }
+    public var isSubscribed: Bool { connected && subscribed }
 
     init(_ settings: BrokerSettings) {
         name = settings.name

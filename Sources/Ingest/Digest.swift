@@ -1,7 +1,7 @@
 import COpenSSL
 
 /// 32 bytes of SHA-256.
-struct Digest: Hashable, Sendable {
+package struct Digest: Hashable, Sendable {
     var a: UInt64 = 0, b: UInt64 = 0, c: UInt64 = 0, d: UInt64 = 0
 
     /// 64 digits, lower case.

@@ -37,7 +37,7 @@ package func setMosquittoTLS(_ client: OpaquePointer, _ tls: BrokerSettings.TLS)
 /// log has them in the order in which they happened.
 final class MQTTSession {
     private var client: OpaquePointer?  // struct mosquitto *; nil once hung up
-    private var handle: OpaquePointer {
+    var handle: OpaquePointer {
         guard let client else { preconditionFailure("this session has hung up") }
         return client
     }
@@ -49,17 +49,17 @@ final class MQTTSession {
     private let publishLine: [UInt8]
     let isV5: Bool
     private let isDraining: Bool
-    /// What comes on it is for a `Handover`, and is not recorded.
+    /// Topic of markers and probes; they are not recorded.
     private let handoverTopic: [UInt8]
-    /// Whose marker is awaited.
-    private var handover: Handover?
-    /// The probe that was sent has come back.
-    private(set) var hasProbe = false
-    /// The marker has come: messages go into `behind` now.
-    private(set) var isBehindMarker = false
-    private(set) var behind = RecordBatch()
-    /// Messages on the topic of handovers: they show no traffic of the devices.
-    private(set) var handoverMessages = 0
+    /// The handover in progress.
+    var handover: Handover?
+    /// The last probe has arrived.
+    var hasProbe = false
+    /// The marker has arrived: later messages go into `behind`.
+    var isBehindMarker = false
+    var behind = RecordBatch()
+    /// Markers and probes received; not device traffic.
+    var handoverMessages = 0
     /// The log's time.
     private let clock: @Sendable () -> Timestamp
 
@@ -87,7 +87,7 @@ final class MQTTSession {
     /// Packet id of the last QoS 1 arrival.
     private(set) var lastPacketID: UInt16?
     /// Offset in `inbox` of the first message that came behind a SUBACK, until `takeResumeEnd`.
-    private(set) var resumeEnd: Int?
+    var resumeEnd: Int?
     /// A SUBACK has come.
     private(set) var hasSuback = false
     /// UNSUBACKs that have come.
@@ -199,85 +199,6 @@ final class MQTTSession {
         defer { pointers.forEach { free($0) } }
         let result = pointers.withUnsafeMutableBufferPointer { body($0.baseAddress) }
         return result == MOSQ_ERR_SUCCESS.rawValue ? nil : describe(Int(result))
-    }
-
-    // MARK: Handover
-
-    /// Before the marker is published.
-    func awaitMarker(_ handover: Handover) {
-        self.handover = handover
-        mosquitto_subscribe(handle, nil, handover.topic, 1)
-    }
-
-    func publishMarker(_ handover: Handover) { publish(handover.marker, for: handover) }
-
-    func publishProbe(_ handover: Handover) {
-        hasProbe = false
-        publish(handover.probe, for: handover)
-    }
-
-    private func publish(_ payload: [UInt8], for handover: Handover) {
-        mosquitto_publish(handle, nil, handover.topic, Int32(payload.count), payload, 1, false)
-    }
-
-    /// No marker is awaited any more: messages go into the inbox again.
-    func forgetMarker(_ handover: Handover) {
-        (self.handover, isBehindMarker) = (nil, false)
-        mosquitto_unsubscribe(handle, nil, handover.topic)
-    }
-
-    /// A message of the devices, which was not retained, is in the inbox.
-    var hasLiveMessages: Bool {
-        var isThere = false
-        forEachInInbox { if $0.kind == .message, !$0.flags.contains(.retained) { isThere = true } }
-        return isThere
-    }
-
-    /// Takes messages out of the inbox; retained ones come to a new subscription only, and stay.
-    /// - Returns: how many.
-    func dropFromInbox(_ isKnown: (RecordView) -> Bool) -> Int {
-        var kept = RecordBatch(), dropped = 0
-        forEachInInbox { record in
-            if record.kind == .message, !record.flags.contains(.retained), isKnown(record) {
-                dropped += 1
-            } else {
-                kept.append(record, verdict: record.verdict)
-            }
-        }
-        if dropped > 0 {
-            inbox = kept
-            // It was an offset into the whole inbox: the filter stays open until the next SUBACK.
-            resumeEnd = nil
-        }
-        return dropped
-    }
-
-    func moveBehindToInbox() {
-        inbox.append(behind)
-        behind.removeAll()
-    }
-
-    private func forEachInInbox(_ body: (RecordView) -> Void) {
-        inbox.withUnsafeBytes { bytes in
-            var offset = 0
-            while offset < bytes.count {
-                let record = RecordView(unchecked: bytes.baseAddress! + offset)
-                body(record)
-                offset += record.length
-            }
-        }
-    }
-
-    /// A marker or a probe, of whichever exchange.
-    private func takesHandover(_ message: mosquitto_message) -> Bool {
-        let text = UnsafeRawBufferPointer(start: message.payload, count: Int(message.payloadlen))
-        guard Handover.isOurs(text) else { return false }
-        handoverMessages += 1
-        // At QoS 0 a message overtakes what is queued.
-        guard let handover, message.qos == 1 else { return true }
-        if text.elementsEqual(handover.marker) { isBehindMarker = true }
-        if text.elementsEqual(handover.probe) { hasProbe = true }
-        return true
     }
 
     static let droppedTopic = "$SYS/broker/publish/messages/dropped"

@@ -13,8 +13,8 @@ import Synchronization
 /// has not delivered. Over MQTT 3.1.1, where only Mosquitto is known to redeliver at once, the old session is therefore
 /// read for `patienceMicros` before the new one is subscribed.
 ///
-/// From the subscription of the new session to the end of the old one both receive. A `Handover` tells which messages
-/// both have; without one a message published in between is recorded twice, none is lost.
+/// Between the SUBSCRIBE of the new session and the end of the old one both receive. A `Handover` drops the messages
+/// that both received; without one they are recorded twice. None is lost.
 final class SessionDrain: Sendable {
     /// The old session has nothing more to deliver for this long: it has caught up, or is empty.
     static let idleMicros: Int64 = 1_000_000
@@ -27,7 +27,7 @@ final class SessionDrain: Sendable {
     let filters: [String]
     /// Since when nothing was read as the process began: its own connections are on record since.
     let awaySince: Timestamp?
-    /// Nil: what both sessions have cannot be told.
+    /// Nil: messages of the two sessions cannot be matched.
     let handover: Handover?
     private let owned = Mutex<BrokerConnection?>(nil)
     private let caughtUp = Atomic<Bool>(false)
@@ -105,9 +105,9 @@ extension BrokerConnection {
         var unsubscribes = 0, arrivalsThen = 0, succeededAt: Int64?
         var probedAt: Int64?
         let handover = drain.handover.flatMap { $0.isRefused || $0.hasBegun ? nil : $0 }
-        if let handover { session.awaitMarker(handover) }
+        if let handover { session.joinHandover(handover) }
         handingOver = handover
-        defer { if probedAt != nil { giveUpHandover(handover) } }
+        defer { if let handover { leave(handover, isProbing: probedAt != nil) } }
         while true {
             if isStopping {
                 flush(session)
@@ -130,24 +130,14 @@ extension BrokerConnection {
             _ = session.tick()
             let now = steadyMicros(), arrivals = session.publishes - session.handoverMessages
             if arrivals != seen { (seen, lastArrival) = (arrivals, now) }
-            if let handover, !drain.hasCaughtUp {
-                if session.hasProbe, let sentAt = probedAt {
-                    handover.noteProbe(isAnswered: true)
-                    if now - sentAt < SessionDrain.idleMicros { drain.noteCaughtUp() }
-                    probedAt = nil
-                }
-                if probedAt == nil, !drain.hasCaughtUp {
-                    session.publishProbe(handover)
-                    probedAt = now
-                }
-            }
+            if let handover { probe(session, drain, handover, &probedAt) }
             let patience = SessionDrain.patienceMicros(isV5: session.isV5, isMosquitto: parent?.isMosquitto ?? false)
             guard now - begun >= patience else { continue }
             if now - lastArrival >= SessionDrain.idleMicros || now - begun >= SessionDrain.catchUpMicrosMax {
                 drain.noteCaughtUp()
             }
             // On its present connection: a broker that was killed may have lost the new session.
-            guard parent?.isReceiving ?? false else {
+            guard parent?.isSubscribed ?? false else {
                 succeededAt = nil
                 continue
             }
@@ -171,19 +161,10 @@ extension BrokerConnection {
         }
     }
 
-    private func giveUpHandover(_ handover: Handover?) {
-        guard let handover, !isStopping else { return }
-        handover.noteProbe(isAnswered: false)
-        guard handover.isRefused else { return }
-        say(.warning, "the broker does not deliver on `\(handover.topic)`, perhaps it may not be used: messages that "
-            + "come while both sessions receive are recorded twice")
-    }
-
     /// It is empty and unsubscribed.
     private func endOldSession(_ session: MQTTSession, _ drain: SessionDrain) -> Ending {
         var event = BrokerEvent(clientID: drain.clientID)
         event.address = settings.address
-        if commonCount > 0 { event.count = UInt64(commonCount) }
         write(.sessionDrained, event, to: session)
         if let ending = commit(session) { return ending }
         flush(session)

@@ -20,12 +20,6 @@ final class Site {
         world.commandPrefix = clock?.prefix ?? []
         try world.startDaemon(["--set", "presence.stale_seconds=3600", "--set", "presence.offline_seconds=7200"])
         try await world.untilSubscribed()
-        // Connected is not yet subscribed, and what is published in between nobody gets.
-        let readiness = URL(string: "http://\(world.http)/readyz")!
-        let isReady = await eventually {
-            (try? Data(contentsOf: readiness)).map { String(decoding: $0, as: UTF8.self).contains("true") } ?? false
-        }
-        guard isReady else { throw SystemError("the daemon is not ready: \(world.daemonLog.suffix(2000))") }
         token = try String(contentsOfFile: world.data + "/token", encoding: .utf8)
             .trimmingCharacters(in: .whitespacesAndNewlines)
         devices = try TestPublisher(port: world.broker.port)

@@ -73,6 +73,21 @@ struct PublishAndAuditCommandTests {
         #expect(lines.code == 0 && lines.out.split(separator: "\n").count == 3)
     }
 
+    /// The log is complete; a script, too, hears that messages are missing all the same.
+    @Test func anAuditTellsScriptsOfBrokerLosses() throws {
+        let folder = try DataFolder()
+        try folder.append(isSigned: true) { batch in
+            batch.message(telemetry("d1"), "{}", at: moment(0))
+            batch.append(
+                kind: .connection, schema: "broker.session_lost/1", broker: "main", receivedAt: moment(1),
+                json: Array(#"{"client_id":"refold-x","reason":"no session present"}"#.utf8))
+        }
+        let made = try refold("audit", "device", "--data", folder.path, "acme", "d1", "--json")
+        let losses = try object(made.out)["broker_losses"] as? [[String: Any]]
+        #expect(losses?.map { $0["position"] as? Int } == [1], "\(made)")
+        #expect((losses?.first?["what"] as? String)?.contains("no session present") == true, "\(made)")
+    }
+
     @Test func auditing() throws {
         let folder = try folder(), data = folder.path, bundle = data + "/b.jsonl", page = data + "/p.html"
         let key = data + "/" + LogKey.publicName

@@ -16,6 +16,7 @@ import Testing
         // It does not pass by doing nothing.
         #expect(sum.acknowledged > 3_000 && sum.suppressed > 20 && sum.recordedAgain > 20 && sum.kills > 100)
         #expect(sum.brokerKills > 10 && sum.cuts > 30 && sum.drained > 5 && sum.refused > 5 && sum.lateCopies > 100)
+        #expect(sum.handedOver > 20)
     }
 
     @Test func theSameSeedIsTheSameWorld() {

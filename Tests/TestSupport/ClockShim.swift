@@ -3,29 +3,19 @@ import Foundation
 /// The wall clock of processes under test, stepped at will (`clock_shim/clock_shim.c`). Children of such a process,
 /// its private PostgreSQL for one, run on the same clock.
 public final class ClockShim: Sendable {
-    private let folder: String
+    private let library: String
     private let offsetFile: String
 
     /// Compiles the library into `folder`.
     public init(in folder: String) throws {
-        self.folder = folder
+        library = try preloadedLibrary("clock_shim", in: folder)
         offsetFile = folder + "/clock-offset"
-        let source = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-            .appending(path: "clock_shim/clock_shim.c").path
-        let compiler = try ChildProcess(
-            ["/usr/bin/env", "cc", "-O2", "-shared", "-fPIC", "-o", folder + "/clock_shim.so", source],
-            log: folder + "/clock_shim.log")
-        compiler.wait()
-        guard compiler.exitCode == 0 else {
-            let said = (try? String(contentsOfFile: folder + "/clock_shim.log", encoding: .utf8)) ?? ""
-            throw SystemError("cc \(source): \(said)")
-        }
         try set(seconds: 0)
     }
 
     /// To put in front of a command.
     public var prefix: [String] {
-        ["/usr/bin/env", "LD_PRELOAD=\(folder)/clock_shim.so", "CLOCK_SHIM_OFFSET_FILE=\(offsetFile)"]
+        ["/usr/bin/env", "LD_PRELOAD=\(library)", "CLOCK_SHIM_OFFSET_FILE=\(offsetFile)"]
     }
 
     /// Sets how far the clock is ahead of the real one; it counts within 10 ms.

@@ -8,7 +8,8 @@ public final class TestPublisher: @unchecked Sendable {
     private let client: OpaquePointer  // struct mosquitto *
     private let acknowledgedCount = Mutex(0)
     private let published = Mutex(0)
-    private let greeted = DispatchSemaphore(value: 0)
+    private let connackReceived = DispatchSemaphore(value: 0)
+    private let connackCode = Mutex<Int32>(-1)
 
     public struct Options: Sendable {
         public var clientID = "publisher-" + String(UInt32.random(in: 0 ... .max), radix: 36)
@@ -18,7 +19,8 @@ public final class TestPublisher: @unchecked Sendable {
         public init() {}
     }
 
-    /// Connects, by MQTT 5, and waits for the CONNACK: libmosquitto sends some of what is published before it twice.
+    /// Connects with MQTT 5.0 and waits for the CONNACK: libmosquitto sends some messages twice that are published
+    /// before it.
     public init(port: Int, options: Options = Options()) throws {
         mosquitto_lib_init()
         guard let client = mosquitto_new(options.clientID, true, nil) else { throw SystemError("mosquitto_new failed") }
@@ -31,15 +33,21 @@ public final class TestPublisher: @unchecked Sendable {
             guard reason < 128, let context else { return }
             Unmanaged<TestPublisher>.fromOpaque(context).takeUnretainedValue().acknowledgedCount.withLock { $0 += 1 }
         }
-        mosquitto_connect_callback_set(client) { _, context, _ in
+        mosquitto_connect_callback_set(client) { _, context, code in
             guard let context else { return }
-            Unmanaged<TestPublisher>.fromOpaque(context).takeUnretainedValue().greeted.signal()
+            let publisher = Unmanaged<TestPublisher>.fromOpaque(context).takeUnretainedValue()
+            publisher.connackCode.withLock { $0 = code }
+            publisher.connackReceived.signal()
         }
         let result = mosquitto_connect(client, "127.0.0.1", Int32(port), 60)
         guard result == MOSQ_ERR_SUCCESS.rawValue, mosquitto_loop_start(client) == MOSQ_ERR_SUCCESS.rawValue else {
             throw SystemError("publisher: \(String(cString: mosquitto_strerror(result)))")
         }
-        guard greeted.wait(timeout: .now() + 20) == .success else { throw SystemError("publisher: no CONNACK") }
+        guard connackReceived.wait(timeout: .now() + 20) == .success else {
+            throw SystemError("publisher: no CONNACK")
+        }
+        let code = connackCode.withLock { $0 }
+        guard code == 0 else { throw SystemError("publisher: CONNACK code \(code)") }
     }
 
     deinit {

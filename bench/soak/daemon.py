@@ -4,7 +4,7 @@ import fcntl, json, os, select, signal, subprocess, threading, time, urllib.erro
 from processes import ROOT, Process, free_port, run, wait_for
 
 REFOLD = os.environ.get("SOAK_REFOLD", os.path.join(ROOT, ".build/release/refold"))
-# The limit of each daemon (RLIMIT_NOFILE).
+# RLIMIT_NOFILE of each daemon; `run` refuses less than 200.
 DESCRIPTORS = 300
 
 

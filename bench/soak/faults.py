@@ -212,8 +212,7 @@ def close_stderr(site, dice):
     return Fault("close_stderr", {"stderr"}, 1, lambda: None)
 
 
-def _idle_connections(site, count):
-    """Connections to the API that send nothing."""
+def _idle_http(name, site, count, seconds):
     host, port = site.refold.http.split(":")
     held = []
     for _ in range(count):
@@ -221,24 +220,20 @@ def _idle_connections(site, count):
             held.append(socket.create_connection((host, int(port)), timeout=0.2))
         except OSError:
             break
-    return held
+    def end():
+        for one in held:
+            one.close()
+    return Fault(name, {"http"}, seconds, end)
 
 
 def exhaust_descriptors(site, dice):
-    """Twice as many connections as the daemon may have descriptors."""
-    held = _idle_connections(site, 2 * DESCRIPTORS)
-    def end():
-        for one in held:
-            one.close()
-    return Fault("exhaust_descriptors", {"http"}, dice.choice([3, 15]), end)
+    """Opens twice as many API connections as the daemon has descriptors."""
+    return _idle_http("exhaust_descriptors", site, 2 * DESCRIPTORS, dice.choice([3, 15]))
 
 
 def idle_http_clients(site, dice):
-    held = _idle_connections(site, DESCRIPTORS // 2)
-    def end():
-        for one in held:
-            one.close()
-    return Fault("idle_http_clients", {"http"}, 5, end)
+    """Opens API connections that send nothing, half the descriptor limit."""
+    return _idle_http("idle_http_clients", site, DESCRIPTORS // 2, 5)
 
 
 # What each needs to itself: it is not started while another fault holds one of these.

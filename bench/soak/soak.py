@@ -74,13 +74,14 @@ class Site:
         return status["log"]["durable"] if status else None
 
     def wait_until_recorded(self, seconds):
-        """The fleet of one broker is calm: waits until refold is connected and has taken what the broker had."""
+        """The fleet of one broker is calm: waits until Refold is subscribed and has recorded
+        what the broker had."""
         until, name = time.monotonic() + seconds, "mosquitto"
         ready = 0
         while time.monotonic() < until:
             status = self.refold.status(timeout=1)
-            connected = status and any(b["name"] == name and b["subscribed"] for b in status["brokers"])
-            ready = ready + 1 if connected and status["state"] != "held" else 0
+            subscribed = status and any(b["name"] == name and b["subscribed"] for b in status["brokers"])
+            ready = ready + 1 if subscribed and status["state"] != "held" else 0
             if ready >= 5:
                 return True
             time.sleep(0.1)
@@ -173,7 +174,7 @@ class Site:
         self.judge(watcher)
 
     def wait_until_quiet(self):
-        """Connected, healthy, folded, and nothing arrived for longer than NATS takes to redeliver."""
+        """Subscribed, healthy, folded, and nothing arrived for longer than NATS takes to redeliver."""
         state = {"durable": None, "since": time.monotonic()}
         def quiet():
             status = self.refold.status()
@@ -186,7 +187,7 @@ class Site:
             return (status["state"] == "healthy" and all(b["subscribed"] for b in status["brokers"])
                     and all(p["position"] == durable - 1 for p in status["projections"])
                     and time.monotonic() - state["since"] > NATS.ACK_WAIT + 3)
-        processes.wait_for("healthy, connected and folded", quiet, 180, every=0.5)
+        processes.wait_for("healthy, subscribed and folded", quiet, 180, every=0.5)
 
     def acknowledge(self, status):
         """As an operator would, every 20 s at most: some alarms stay until then, and would hide what comes after."""

@@ -1,39 +1,46 @@
 import EventModel
 import Synchronization
 
-/// The exchange of one session for another under a new client id, without a message recorded twice. For brokers that
-/// deliver to all of their sessions in one order: Mosquitto, which is one thread.
+/// Replaces the session of an earlier client id without recording a message twice. For brokers that deliver to all
+/// sessions in one order (Mosquitto is single-threaded).
 ///
-///     new session:  SUBSCRIBE, PUBLISH of the marker → hold what comes, unacknowledged → what came before the marker
-///                   is dropped where the old session has recorded it
-///     old session:  make durable what came before the marker → what comes behind it is held, unacknowledged, and
-///                   dropped where the new session has recorded it
+///     new session:  SUBSCRIBE, PUBLISH of the marker → read without acknowledging until the marker arrives → drop what
+///                   came before it and the old session has recorded
+///     old session:  record what came before the marker → acknowledge what comes behind it only when one of the two
+///                   has recorded it
 ///
-/// In one order the new session has before the marker only what the old one has, and the old one has behind it only
-/// what the new one has. But nothing is dropped by order alone: only for a message of the same topic and payload that
-/// the other session has made durable, on its side of the marker, and each of these counts once. Whatever is not found
-/// so within a moment is recorded: perhaps twice, but not lost.
+/// In one order, what the new session has before the marker is the end of what the old one has before it, and what
+/// the old one has behind it is the beginning of what the new one has behind it. A session drops messages only if
+/// topics and payloads show exactly that, and only what the other session has recorded. At the first difference both
+/// record everything: duplicates are possible, losses are not.
 ///
-/// Before that the old session catches up, so that each device's messages stay in their order: a probe that it sends to
-/// itself comes back at once. Where it does not come back (the broker may forbid it), each session records what it has.
+/// First the old session catches up, which keeps each device's order: it publishes a probe to itself and waits for it.
+/// Without an answer, both sessions record everything.
 package final class Handover: Sendable {
-    private enum Probing { case open, answered, refused }
+    fileprivate enum Probing { case open, answered, refused }
 
-    private struct State {
+    fileprivate struct State {
         var probing = Probing.open
-        var hasBegun = false, hasPassed = false, isVoid = false
-        var old = Digests(), new = Digests()
+        var hasBegun = false, hasPassed = false, isClosed = false
+        /// The last messages that the old session recorded before the marker.
+        var old: [Digest] = []
+        /// What the new session recorded behind it, without what the old one has dropped.
+        var new: [Digest] = []
     }
 
-    /// For how long the new session holds, and the old one for each of its messages, in µs. The usual time is two round
-    /// trips and a write to the disk. Mosquitto drops what it cannot queue meanwhile (`max_queued_messages`, 1,000).
+    /// Longest wait of the new session, and of the old one for each batch behind the marker, in µs. Usually two round
+    /// trips and an fdatasync. Mosquitto drops what it cannot queue meanwhile (`max_queued_messages`, 1,000).
     static let waitMicrosMax: Int64 = 500_000
     /// Over MQTT 3.1.1 Mosquitto has 20 messages in flight by default, and sends no marker behind them.
-    static func heldMessagesMax(isV5: Bool) -> Int { isV5 ? 500 : 16 }
+    static func unacknowledgedMax(isV5: Bool) -> Int { isV5 ? 500 : 16 }
+    /// Of the old session's records; the new one has fewer messages before the marker.
+    private static let oldMax = 1_024
+    /// Records that the old session does not ask for: it is gone, or far behind.
+    private static let newMax = 65_536
 
     static func topic(logID: String) -> String { "refold/\(logID)/handover" }
 
-    /// A payload of ours: such messages are not recorded, of whichever exchange.
+    /// True for a marker or probe of any exchange: these are not recorded.
     static func isOurs(_ payload: UnsafeRawBufferPointer) -> Bool {
         payload.count == prefix.count + 16 && payload.prefix(prefix.count).elementsEqual(prefix)
     }
@@ -41,9 +48,9 @@ package final class Handover: Sendable {
     private static let prefix = Array("handover ".utf8)
 
     let topic: String
-    /// Known to nobody before it is published: a stranger could send it earlier.
+    /// Random and unpublished until used: no other client can send it earlier.
     let marker = Handover.payload()
-    /// What the old session sends to itself to see how far behind it is.
+    /// The old session publishes it to itself to measure its lag.
     let probe = Handover.payload()
     private let state = Mutex(State())
 
@@ -60,15 +67,16 @@ package final class Handover: Sendable {
         state.withLock { if $0.probing == .open { $0.probing = isAnswered ? .answered : .refused } }
     }
 
-    /// Mosquitto 2.0 ends a connection that publishes what it may not, with `max_queued_messages 0`: one attempt.
+    /// The probe got no answer: do not retry. Mosquitto 2.0 with `max_queued_messages 0` closes a connection that
+    /// publishes on a forbidden topic.
     var isRefused: Bool { state.withLock { $0.probing == .refused } }
 
-    /// An old session that connects again records what it has.
+    /// An old session that reconnects takes no part.
     var hasBegun: Bool { state.withLock { $0.hasBegun } }
 
     // MARK: The exchange
 
-    /// True once, and only where the probe has come back.
+    /// True once, and only if the probe was answered.
     package func begin() -> Bool {
         state.withLock { state in
             defer { state.hasBegun = true }
@@ -76,72 +84,64 @@ package final class Handover: Sendable {
         }
     }
 
-    /// The old session has made these durable, all before the marker.
-    package func noteOld(_ batch: borrowing RecordBatch) {
-        state.withLock { if !$0.hasPassed { $0.old.add(batch) } }
+    /// The old session has recorded these, all before the marker.
+    package func noteOld(_ digests: [Digest]) {
+        state.withLock { state in
+            guard !state.hasPassed else { return }
+            state.old += digests
+            if state.old.count > 2 * Self.oldMax { state.old.removeFirst(state.old.count - Self.oldMax) }
+        }
     }
 
-    /// The marker has come to the old session, and what was before it is durable.
+    /// The old session has read the marker and recorded everything before it.
     package func notePassed() { state.withLock { $0.hasPassed = true } }
     package var hasPassed: Bool { state.withLock { $0.hasPassed } }
 
-    /// The old session has recorded such a message, which counts no more.
-    package func takeOld(_ record: RecordView) -> Bool {
-        state.withLock { $0.hasPassed && $0.old.take(record) }
+    /// True if these are the last messages that the old session recorded before the marker.
+    package func endsOld(_ digests: [Digest]) -> Bool {
+        state.withLock { $0.hasPassed && $0.old.suffix(digests.count).elementsEqual(digests) }
     }
 
-    /// The new session has made these durable, all behind the marker.
-    package func noteNew(_ batch: borrowing RecordBatch) { state.withLock { $0.new.add(batch) } }
+    /// The new session has recorded these, all behind the marker.
+    package func noteNew(_ digests: [Digest]) {
+        state.withLock { state in
+            guard !state.isClosed else { return }
+            state.new += digests
+            if state.new.count > Self.newMax { state.close() }
+        }
+    }
 
-    /// The new session has recorded such a message, which counts no more.
-    package func takeNew(_ record: RecordView) -> Bool { state.withLock { $0.new.take(record) } }
+    /// How many of these the new session has recorded, as its next messages. A difference closes the handover.
+    package func takeNew(_ digests: ArraySlice<Digest>) -> Int {
+        state.withLock { state in
+            let count = zip(state.new, digests).prefix { $0 == $1 }.count
+            let differs = count < min(state.new.count, digests.count)
+            state.new.removeFirst(count)
+            if differs { state.close() }
+            return count
+        }
+    }
 
-    /// The old session has waited in vain: it does not wait any more.
-    package func giveUp() { state.withLock { $0.isVoid = true } }
-    var isVoid: Bool { state.withLock { $0.isVoid } }
+    /// Nothing more is dropped: a session has waited in vain, or its connection has ended. No effect before `begin`.
+    package func close() { state.withLock { $0.close() } }
+    package var isClosed: Bool { state.withLock { $0.isClosed } }
+
+    /// Of the messages, by topic and payload; without retained ones, which only a new subscription receives.
+    package static func digests(of batch: borrowing RecordBatch) -> [Digest] {
+        let hasher = SHA256()
+        var digests: [Digest] = []
+        batch.forEach { if $0.isLive { digests.append(DeliveryKey.digest(of: $0, hasher)) } }
+        return digests
+    }
 }
 
-/// The last messages that were recorded, by topic and payload.
-private struct Digests {
-    private static let countMax = 8_192
-    private var counts: [Int: Int] = [:]
-    private var order: [Int] = []
-
-    mutating func add(_ batch: borrowing RecordBatch) {
-        batch.withUnsafeBytes { bytes in
-            var offset = 0
-            while offset < bytes.count {
-                let record = RecordView(unchecked: bytes.baseAddress! + offset)
-                offset += record.length
-                guard record.kind == .message else { continue }
-                let digest = Self.digest(record)
-                counts[digest, default: 0] += 1
-                order.append(digest)
-            }
-        }
-        guard order.count > Self.countMax else { return }
-        let excess = order.count - Self.countMax / 2
-        for digest in order[..<excess] { remove(digest) }
-        order.removeFirst(excess)
+extension Handover.State {
+    fileprivate mutating func close() {
+        if hasBegun { (isClosed, new) = (true, []) }
     }
+}
 
-    mutating func take(_ record: RecordView) -> Bool {
-        let digest = Self.digest(record)
-        guard counts[digest] != nil else { return false }
-        remove(digest)
-        return true
-    }
-
-    private mutating func remove(_ digest: Int) {
-        guard let count = counts[digest] else { return }
-        counts[digest] = count > 1 ? count - 1 : nil
-    }
-
-    private static func digest(_ record: RecordView) -> Int {
-        var hasher = Hasher()
-        hasher.combine(record.topic.count)
-        hasher.combine(bytes: record.topic)
-        hasher.combine(bytes: record.payload)
-        return hasher.finalize()
-    }
+extension RecordView {
+    /// A message that was published while its subscription was there.
+    var isLive: Bool { kind == .message && !flags.contains(.retained) }
 }

@@ -248,7 +248,7 @@ private struct DeliveryWalk {
 
 /// What makes two deliveries under one packet id the same message: topic and payload. Of a payload that was cut, the
 /// first bytes and the length.
-private enum DeliveryKey {
+enum DeliveryKey {
     static func digest(of record: RecordView, _ hasher: SHA256) -> Digest {
         let cut = record.flags.contains(.truncated) ? record.originalPayloadLength : 0
         return digest(record.topic, hasher.digest(record.payload), cut: cut, hasher)

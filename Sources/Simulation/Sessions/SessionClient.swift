@@ -25,11 +25,11 @@ final class SessionClient {
     var isFrozen = false
     /// The main client has sent its SUBSCRIBE on this connection.
     var hasAsked = false
-    /// The main client has subscribed, and reads nothing until it knows what the old session has.
-    var isHolding = false
-    /// The marker has come to the drain, and what came before it is durable.
+    /// Subscribed; reads nothing until the old session has recorded its part.
+    var awaitsMarker = false
+    /// The drain has read the marker; everything before it is durable.
     var isBehindMarker = false
-    /// What is appended is noted for the other side.
+    /// Appended records are reported to it.
     var handover: Handover?
     /// Of a drain's connection.
     var unsubscribes = 0, unsubacks = 0, arrivals = 0, arrivalsThen = 0, connectedWait = 0
@@ -67,8 +67,9 @@ final class SessionClient {
         }
         (link, isConnected, isSubscribed, hasAsked) = (nil, false, false, false)
         (unsubscribes, unsubacks, arrivals) = (0, 0, 0)
-        (isHolding, isBehindMarker) = (false, false)
-        if role == .drain { handover = nil }
+        (awaitsMarker, isBehindMarker) = (false, false)
+        handover?.close()
+        handover = nil
     }
 
     func greet(sessionPresent: Bool, isMosquitto: Bool, at time: Timestamp, steady: Int64) throws {
@@ -108,7 +109,7 @@ final class SessionClient {
             lastPacketID = UInt16(truncatingIfNeeded: arrival.id)
         }
         if count == arrivals.count { resumeEnd = batch.byteCount }
-        let lateCopy = keeper.lateCopy(in: batch)
+        let lateCopy = keeper.lateCopy(in: batch), digests = handover.map { _ in Handover.digests(of: batch) } ?? []
         let tally = keeper.examine(
             batch, by: gate, hasDuplicates: arrivals.contains(where: \.isDuplicate), resumeEnd: resumeEnd,
             own: OwnMessages(), steadyMicros: steady, into: &outgoing, onUnreadable: { _ in })
@@ -120,9 +121,16 @@ final class SessionClient {
             event.packetIDs = tally.redelivered.map { [$0, $0] }
             outgoing.append(.redelivered, event, broker: Self.broker, at: time)
         }
-        if !tally.untouched { batch = outgoing }
-        if !batch.isEmpty { _ = try log.append(&batch) }
-        if role == .drain { handover?.noteOld(batch) } else { handover?.noteNew(batch) }
+        if tally.untouched, !batch.isEmpty {
+            _ = try log.append(&batch)
+        } else if !outgoing.isEmpty {
+            _ = try log.append(&outgoing)
+        }
+        if role == .drain { handover?.noteOld(digests) } else if tally.redelivered.isEmpty {
+            handover?.noteNew(digests)
+        } else {
+            handover?.close()
+        }
         return lateCopy == nil ? arrivals.map(\.id) : nil
     }
 }

@@ -15,7 +15,7 @@
 // - The session of an earlier client id is ended only when it is empty.
 // - At rest everything that the broker still had is in the log.
 // - Where packet ids and markers prove everything (Mosquitto without kills of it, without an unanswered attempt, and
-//   without an end of a connection while one client id takes over from another), nothing is recorded twice.
+//   without a lost connection or an expired wait during a handover), nothing is recorded twice.
 
 import EventLog
 import EventModel
@@ -32,7 +32,7 @@ public final class SessionWorld {
     private var main: SessionClient
     private var drains: [SessionClient] = []
     private var intruder: SessionClient?
-    /// From the one session of an earlier client id, at Mosquitto; and the number of its marker.
+    /// The handover from the one earlier session at Mosquitto, and its marker's number.
     private var handover: (exchange: Handover, marker: Int)?
     private var markers = 0
     private var clientNumber = 0, clientNumbers = 1
@@ -186,7 +186,7 @@ public final class SessionWorld {
         guard let open = model.links[link], !open.isCut else { return try client.lose(at: now) }
         let hasMessages = open.toClient.contains { if case .publish = $0 { true } else { false } }
         if client.isConnected { client.absence.round(at: steady, hasInput: hasMessages, client.gate) }
-        if client.isHolding { return hold(client, link) }
+        if client.awaitsMarker { return takeOver(client, link) }
         if client.role == .drain { try followDrain(client, link) }
         if client.role == .main, client.isConnected, !client.isSubscribed { subscribeMain(client, link) }
         try read(client, link, atMost: 1 + random.below(8))
@@ -196,16 +196,19 @@ public final class SessionWorld {
         var arrivals: [(id: Int, isDuplicate: Bool, message: Int)] = [], resumeEnd: Int?
         for _ in 0..<count {
             guard let packet = model.links[link]?.toClient.first else { break }
+            var isLeft = client.role != .drain || !client.isBehindMarker
             if client.role == .drain, case .publish(_, _, let message) = packet {
                 if message == handover?.marker {
-                    // Only when what came before it is durable.
+                    // Read only after everything before it is durable.
                     guard arrivals.isEmpty else { break }
                     passMarker(client)
                 } else if client.isBehindMarker, message >= 0, !isRecordedByMain(message) {
-                    // It waits, for a while.
-                    guard random.chance(0.05) else { break }
-                    isExact = false
-                    client.isBehindMarker = false
+                    // The message waits for the new session, for a while.
+                    let waits = handover?.exchange.isClosed == false
+                    guard !waits || random.chance(0.05) else { break }
+                    if waits { isExact = false }
+                    handover?.exchange.close()
+                    isLeft = true
                 }
             }
             model.links[link]?.toClient.removeFirst()
@@ -223,7 +226,7 @@ public final class SessionWorld {
             case .publish(let id, let isDuplicate, let message):
                 note { "\(client.clientID) reads id \(id)\(isDuplicate ? " DUP" : "") message \(message)" }
                 client.arrivals += 1
-                if message < 0 || client.role == .drain && client.isBehindMarker {
+                if message < 0 || !isLeft {
                     if message >= 0 { summary.handedOver += 1 }
                     acknowledge([id], link)
                 } else {
@@ -278,13 +281,13 @@ public final class SessionWorld {
             guard let handover, !drains.isEmpty, !client.isResumed else { return }
             guard handover.exchange.begin() else { return isExact = false }
             model.links[link]?.toBroker.append(.marker(handover.marker))
-            client.isHolding = true
+            client.awaitsMarker = true
         }
     }
 
-    /// What came before the marker is dropped once the old session has it.
-    private func hold(_ client: SessionClient, _ link: Int) {
-        guard let handover, let packets = model.links[link]?.toClient else { return client.isHolding = false }
+    /// Drops messages before the marker that the old session recorded.
+    private func takeOver(_ client: SessionClient, _ link: Int) {
+        guard let handover, let packets = model.links[link]?.toClient else { return client.awaitsMarker = false }
         let isSubscribed = packets.contains { if case .suback = $0 { true } else { false } }
         let marker = packets.firstIndex {
             if case .publish(_, _, let message) = $0 { message == handover.marker } else { false }
@@ -293,18 +296,18 @@ public final class SessionWorld {
             if case .publish(let id, _, let message) = packet { (id, message) } else { nil }
         }
         if isSubscribed, let marker, before.isEmpty || handover.exchange.hasPassed {
-            let known = before.filter { isKnown($0.message, handover.exchange.takeOld) }.map(\.id)
-            if known.count < before.count { isExact = false } else { client.handover = handover.exchange }
-            summary.handedOver += known.count
-            acknowledge(known, link)
+            client.awaitsMarker = false
+            guard before.isEmpty || handover.exchange.endsOld(before.flatMap { digests($0.message) }) else { return }
+            client.handover = handover.exchange
+            summary.handedOver += before.count
+            acknowledge(before.map(\.id), link)
             model.links[link]?.toClient = packets[..<marker].filter {
-                if case .publish(let id, _, _) = $0 { !known.contains(id) } else { true }
+                if case .publish = $0 { false } else { true }
             } + packets[marker...]
-            client.isHolding = false
         } else if random.chance(0.02) {
-            // It does not wait any longer.
+            // The wait expires.
             isExact = false
-            client.isHolding = false
+            client.awaitsMarker = false
         }
     }
 
@@ -316,13 +319,13 @@ public final class SessionWorld {
 
     private func isRecordedByMain(_ message: Int) -> Bool {
         guard let handover else { return false }
-        return isPlanted(.dropsByOrderAlone) || isKnown(message, handover.exchange.takeNew)
+        return isPlanted(.dropsByOrderAlone) || handover.exchange.takeNew(digests(message)[...]) == 1
     }
 
-    private func isKnown(_ message: Int, _ take: (RecordView) -> Bool) -> Bool {
+    private func digests(_ message: Int) -> [Digest] {
         var batch = RecordBatch()
         fleet.append(message, id: 1, flags: [], at: now, broker: SessionClient.broker, to: &batch)
-        return batch.withUnsafeBytes { take(RecordView(unchecked: $0.baseAddress!)) }
+        return Handover.digests(of: batch)
     }
 
     private func followDrain(_ drain: SessionClient, _ link: Int) throws {

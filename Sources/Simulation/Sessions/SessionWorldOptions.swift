@@ -66,7 +66,7 @@ public struct SessionSummary: Sendable, Equatable {
     public var brokerKills = 0
     public var cuts = 0
     public var drained = 0
-    /// Messages that both sessions of a change of the client id had, and one recorded.
+    /// Messages received by both sessions and dropped by one.
     public var handedOver = 0
     public var refused = 0
     /// Connections that ended for a redelivery that came behind its PUBACK.

@@ -81,6 +81,10 @@ struct AuditOptions: ParsableArguments {
                 "end": report.range.upperBound.rawValue, "events": report.events.count,
                 "checkpoint_size": report.size, "cut_to_checkpoint": report.isCutToCheckpoint,
                 "gaps": report.gaps.map { ["kind": $0.kind.rawValue, "from": $0.from, "to": $0.to, "text": $0.text] },
+                "broker_losses": report.brokerLosses.map {
+                    ["position": $0.position.rawValue, "received_at": "\($0.receivedAt)", "who": $0.who,
+                     "what": $0.what] as [String: Any]
+                },
             ]
             object["html"] = html
             object["bundle"] = bundle
@@ -91,7 +95,9 @@ struct AuditOptions: ParsableArguments {
             return print(report.text, terminator: "")
         }
         print("\(report.subject): \(report.events.count) events"
-            + (report.gaps.isEmpty ? "" : ", \(report.gaps.count) stretches are missing"))
+            + (report.gaps.isEmpty ? "" : ", \(report.gaps.count) stretches are missing")
+            + (report.brokerLosses.isEmpty ? "" : ", a broker lost messages, or may have, in "
+                + "\(report.brokerLosses.count) of them"))
         if let html { print("wrote \(html)") }
         if let bundle {
             print("wrote \(bundle), \(bundleBytes ?? 0) bytes. To check it: refold audit check \(bundle) "

@@ -98,7 +98,7 @@ struct MetricsCollector: Sendable {
             metrics.add(.duplicatesSuppressed, broker.duplicatesSuppressed, ["broker": broker.name])
             metrics.add(.replaysRecognised, broker.replays, ["broker": broker.name])
             metrics.add(.commandEchoes, broker.echoes, ["broker": broker.name])
-            metrics.add(.brokerConnected, broker.isReceiving, ["broker": broker.name])
+            metrics.add(.brokerConnected, broker.isSubscribed, ["broker": broker.name])
             metrics.add(.brokerSessionLost, broker.sessionsLost, ["broker": broker.name])
             metrics.add(.brokerTakenOver, broker.has(.sessionTakenOver), ["broker": broker.name])
             if let dropped = broker.droppedByBroker {

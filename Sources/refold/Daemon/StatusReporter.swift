@@ -59,7 +59,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
             brokers: zip(ingest(), commands.statuses).map { broker, lane in
                 .init(
                     name: broker.name, clientID: broker.clientID, connected: broker.connected,
-                    subscribed: broker.isReceiving, sessionPresent: broker.sessionPresent,
+                    subscribed: broker.isSubscribed, sessionPresent: broker.sessionPresent,
                     lastError: broker.lastError, commands: .init(
                         connected: lane.isConnected, waiting: lane.waiting + lane.sent, refused: lane.refused,
                         acknowledged: lane.acknowledged, lastError: lane.lastError))

@@ -139,7 +139,8 @@ function brokersOf(status) {
     h('h2', null, 'Connections'),
     h('ul', { class: 'rows' },
       status.brokers.map((one) => line(one.name, one.connected,
-        one.connected ? (one.session_present ? 'its session went on' : 'a new session') : '', one.connected ? null : one.last_error)),
+        !one.connected ? '' : !one.subscribed ? 'not subscribed' : one.session_present ? 'its session went on' : 'a new session',
+        one.subscribed ? null : one.last_error)),
       line('PostgreSQL', status.database.connected, '', status.database.connected ? null : status.database.last_error)),
   ];
 }
