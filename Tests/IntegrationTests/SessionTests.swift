@@ -65,18 +65,20 @@ import Testing
         world.killDaemon()
     }
 
-    /// What a device sent while we were away comes at our rate of reading, not at its own.
-    @Test func aBacklogIsNotRateLimited_thingsboard15685() async throws {
+    /// What a device sent while we were away comes at our rate of reading, not at its own; also out of the session of an
+    /// earlier client id.
+    @Test(arguments: ["first", "second"])
+    func aBacklogIsNotRateLimited_thingsboard15685(node: String) async throws {
         let limits = ["--set", "gate.rate_per_second=50", "--set", "gate.burst=10"]
         let world = try World(postgres: try PostgresServer.shared.get())
-        try world.startDaemon(limits)
+        try world.startDaemon(limits + ["--node", "first"])
         try await world.untilSubscribed()
         try await world.untilQuiet()
         _ = world.stopDaemon()
         try await publish(140, to: world) { "{\"seq\":\($0)}" }
         // 140 messages at 50 a second take 2.8 s.
         try await Task.sleep(for: .seconds(3))
-        try world.startDaemon(limits)
+        try world.startDaemon(limits + ["--node", node])
         try await world.untilSubscribed()
         try await world.untilQuiet()
         let count = try heartbeats(in: world)
