@@ -29,6 +29,8 @@ struct SealedTreeTests {
     private func fill(_ log: FileLog, _ count: Int) throws {
         // Commits of 100 small records: packed.
         try log.addMany(count, each: 30)
+        // A segment is sealed when the tree has its events.
+        for _ in 0..<2000 where log.treeStatus?.size != log.durableCount { usleep(5000) }
         try keep(log) { $0.contains(.sealed) && $0.filter { $0 == .live }.count == 1 }
     }
 
