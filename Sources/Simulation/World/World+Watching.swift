@@ -170,6 +170,8 @@ extension World {
         isCalm = true
         disk.setFaults()
         disk.cancelPlannedDeath()
+        // Left wrong for the whole rest it would be believed, and rightly.
+        mendClock()
         disk.capacityBytes = .max
         (database.isUp, database.breaks) = (true, 0)
         auditor = nil
@@ -195,9 +197,8 @@ extension World {
         try audit()
     }
 
-    /// However wrong the clock was, received-at is right again when the clock is.
+    /// However wrong the clock was, received-at is right again now that the clock is.
     private func checkClockIsFollowed() throws {
-        mendClock()
         for _ in 0..<3 {
             _ = writer?.log?.now()
             clock.advance(microseconds: 2 * Int(Self.clockHoldMicros))
