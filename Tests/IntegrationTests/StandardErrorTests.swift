@@ -65,7 +65,8 @@ import Testing
         let end = open(lines, O_WRONLY | O_APPEND)
         while write(end, "\n", 1) > 0 {}
         close(end)
-        let fleet = try world.startFleet(["--devices", "50", "--rate", "4000", "--count", "8000"])
+        // More than the segment that is open has room for.
+        let fleet = try world.startFleet(["--devices", "50", "--rate", "4000", "--count", "24000"])
         #expect(await eventually(within: 60) { world.status()?.state == "held" })
         #expect(await eventually { world.metric("refold_log_lines_waiting").map { $0 > 0 } ?? false })
         try FileManager.default.removeItem(atPath: filler)
