@@ -65,8 +65,8 @@ import Testing
         world.killDaemon()
     }
 
-    /// What a device sent while we were away comes at our rate of reading, not at its own; also out of the session of an
-    /// earlier client id.
+    /// What a device sent while we were away comes at our rate of reading, not at its own; also out of the session of
+    /// an earlier client id.
     @Test(arguments: ["first", "second"])
     func aBacklogIsNotRateLimited_thingsboard15685(node: String) async throws {
         let limits = ["--set", "gate.rate_per_second=50", "--set", "gate.burst=10"]
