@@ -160,7 +160,9 @@ import Testing
 
     /// If access rules forbid the marker, Refold warns and loses no message.
     @Test func aForbiddenHandoverTopicLosesNothing() async throws {
-        let rules = try aclWithoutHandover()
+        let folder = try makeTemporaryFolder("acl"), rules = folder + "/acl"
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        try "topic readwrite tenant/#\ntopic read $SYS/#\n".write(toFile: rules, atomically: true, encoding: .utf8)
         let world = try World(postgres: try PostgresServer.shared.get(), brokerLines: ["acl_file \(rules)"])
         try world.startDaemon(["--node", "first"])
         try await world.untilSubscribed()
@@ -178,12 +180,6 @@ import Testing
         #expect(try world.log().filter { $0.key.contains("/heartbeat ") }.count == 100)
         #expect(world.daemonLog.contains("no answer to the probe"))
         world.killDaemon()
-    }
-
-    private func aclWithoutHandover() throws -> String {
-        let path = try makeTemporaryFolder("rules") + "/acl"
-        try "topic readwrite tenant/#\ntopic read $SYS/#\n".write(toFile: path, atomically: true, encoding: .utf8)
-        return path
     }
 
     private func events(_ schema: String, in world: World) throws -> [BrokerEvent] {

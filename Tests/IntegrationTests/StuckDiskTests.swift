@@ -28,7 +28,8 @@ import Testing
         try await publish()
         try await world.untilQuiet()
         #expect(world.get("/healthz") == 200 && world.get("/readyz") == 200)
-        let acknowledged = world.metric("refold_messages_acknowledged_total{broker=\"main\"}")
+        let acknowledgedTotal = "refold_messages_acknowledged_total{broker=\"main\"}"
+        let acknowledged = try #require(world.metric(acknowledgedTotal))
 
         try disk.hang()
         try await publish()
@@ -38,7 +39,7 @@ import Testing
         #expect(status?.state == "degraded")
         let isNamed = status?.reasons.contains { $0.contains("has not made events durable") } ?? false
         #expect(isNamed, "\(status?.reasons ?? [])")
-        #expect(world.metric("refold_messages_acknowledged_total{broker=\"main\"}") == acknowledged)
+        #expect(world.metric(acknowledgedTotal) == acknowledged)
         disk.release()
         let isHealthy = await eventually(within: 60) { world.status()?.state == "healthy" }
         #expect(isHealthy, "\(String(describing: world.status()))")

@@ -74,8 +74,7 @@ class Site:
         return status["log"]["durable"] if status else None
 
     def wait_until_recorded(self, seconds):
-        """The fleet of one broker is calm: waits until Refold is subscribed and has recorded
-        what the broker had."""
+        """The fleet of one broker is calm: waits until Refold is subscribed and has recorded what the broker had."""
         until, name = time.monotonic() + seconds, "mosquitto"
         ready = 0
         while time.monotonic() < until:

@@ -196,7 +196,7 @@ public final class SessionWorld {
         var arrivals: [(id: Int, isDuplicate: Bool, message: Int)] = [], resumeEnd: Int?
         for _ in 0..<count {
             guard let packet = model.links[link]?.toClient.first else { break }
-            var isLeft = client.role != .drain || !client.isBehindMarker
+            var recordsHere = client.role != .drain || !client.isBehindMarker
             if client.role == .drain, case .publish(_, _, let message) = packet {
                 if message == handover?.marker {
                     // Read only after everything before it is durable.
@@ -208,7 +208,7 @@ public final class SessionWorld {
                     guard !waits || random.chance(0.05) else { break }
                     if waits { isExact = false }
                     handover?.exchange.close()
-                    isLeft = true
+                    recordsHere = true
                 }
             }
             model.links[link]?.toClient.removeFirst()
@@ -226,7 +226,7 @@ public final class SessionWorld {
             case .publish(let id, let isDuplicate, let message):
                 note { "\(client.clientID) reads id \(id)\(isDuplicate ? " DUP" : "") message \(message)" }
                 client.arrivals += 1
-                if message < 0 || !isLeft {
+                if message < 0 || !recordsHere {
                     if message >= 0 { summary.handedOver += 1 }
                     acknowledge([id], link)
                 } else {

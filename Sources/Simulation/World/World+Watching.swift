@@ -170,7 +170,7 @@ extension World {
         isCalm = true
         disk.setFaults()
         disk.cancelPlannedDeath()
-        // Left wrong for the whole rest it would be believed, and rightly.
+        // The log rightly adopts an error that lasts for the whole rest.
         mendClock()
         disk.capacityBytes = .max
         (database.isUp, database.breaks) = (true, 0)
@@ -197,7 +197,7 @@ extension World {
         try audit()
     }
 
-    /// However wrong the clock was, received-at is right again now that the clock is.
+    /// However wrong the clock was, received-at follows it again after the error.
     private func checkClockIsFollowed() throws {
         for _ in 0..<3 {
             _ = writer?.log?.now()

@@ -96,8 +96,7 @@ struct AuditOptions: ParsableArguments {
         }
         print("\(report.subject): \(report.events.count) events"
             + (report.gaps.isEmpty ? "" : ", \(report.gaps.count) stretches are missing")
-            + (report.brokerLosses.isEmpty ? "" : ", a broker lost messages, or may have, in "
-                + "\(report.brokerLosses.count) of them"))
+            + (report.brokerLosses.isEmpty ? "" : ", \(report.brokerLosses.count) of them report broker losses"))
         if let html { print("wrote \(html)") }
         if let bundle {
             print("wrote \(bundle), \(bundleBytes ?? 0) bytes. To check it: refold audit check \(bundle) "
