@@ -1,6 +1,6 @@
 # make run: from a clone to a running demo. make test: everything, from nothing.
 PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev liblz4-dev zlib1g-dev libsimdjson-dev \
-           openssl pkg-config postgresql
+           libcurl4-openssl-dev openssl pkg-config postgresql
 # For the tests only: promtool and systemd-analyze check what packaging/ holds, the naive fold is Python, and the pages
 # are used in a real browser. The ledger soak runs two more brokers.
 SOAK_PACKAGES = rabbitmq-server nats-server python3 gcc

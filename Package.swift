@@ -25,7 +25,6 @@ let package = Package(
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.11.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
-        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     ],
     targets: [
         // C and C++ libraries, each behind one target
@@ -33,6 +32,7 @@ let package = Package(
         .systemLibrary(name: "CPostgres", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        .systemLibrary(name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .target(name: "CPlatform"),
         .target(name: "CChecksum", cSettings: optimisedC),
@@ -43,6 +43,9 @@ let package = Package(
         .target(name: "Threading", dependencies: ["CPlatform"]),
         // what the process writes for people: log lines and the output of verbs
         .target(name: "Output", dependencies: ["Threading"]),
+
+        // requests to other servers
+        .target(name: "HTTPClient", dependencies: ["Threading", "CCurl"]),
 
         // what lets an outsider check the log: Merkle tree, signed checkpoints, proofs
         .target(name: "Evidence", dependencies: ["EventModel", "COpenSSL"]),
@@ -122,9 +125,8 @@ let package = Package(
         .executableTarget(name: "refold", dependencies: [
             "EventModel", "Threading", "Output", "Evidence", "EventLog", "Ingest", "Projections", "Projecting", "Postgres",
             "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices", "Queries", "Campaigns", "Access",
-            "Dispatching", "ControlAPI", "FleetSimulator", "Health",
+            "Dispatching", "ControlAPI", "FleetSimulator", "Health", "HTTPClient",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            .product(name: "AsyncHTTPClient", package: "async-http-client"),
             .product(name: "Logging", package: "swift-log"),
             .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         ]),
@@ -149,6 +151,7 @@ let package = Package(
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
         .testTarget(name: "ThreadingTests", dependencies: ["Threading"]),
         .testTarget(name: "OutputTests", dependencies: ["Output"]),
+        .testTarget(name: "HTTPClientTests", dependencies: ["HTTPClient", "TestSupport"]),
         .testTarget(name: "EvidenceTests", dependencies: ["Evidence", "EventModel", "COpenSSL"]),
         .testTarget(name: "EventLogTests", dependencies: ["EventLog", "Evidence", "CChecksum"]),
         .testTarget(name: "LogCommandTests", dependencies: [

@@ -115,6 +115,23 @@ public final class ScriptedConnection: @unchecked Sendable {
         return bytes
     }
 
+    // MARK: HTTP
+
+    /// The next request as it came: head and body. Nil at the end of the stream.
+    public func receiveHTTP() -> String? {
+        var request: [UInt8] = []
+        while !request.suffix(4).elementsEqual("\r\n\r\n".utf8) {
+            guard let byte = read(1), request.count < 65_536 else { return nil }
+            request += byte
+        }
+        let name = "content-length:"
+        let length = String(decoding: request, as: UTF8.self).split(separator: "\r\n")
+            .first { $0.lowercased().hasPrefix(name) }
+            .flatMap { Int($0.dropFirst(name.count).trimmingCharacters(in: .whitespaces)) } ?? 0
+        guard let body = read(length) else { return nil }
+        return String(decoding: request + body, as: UTF8.self)
+    }
+
     // MARK: MQTT
 
     /// Takes the CONNECT and accepts it. Returns the protocol level: 5, or 4 for 3.1.1. Nil: the client is gone.

@@ -115,6 +115,7 @@ struct LayeringTests {
         ],
         "Simulation": ["EventModel", "CampaignRules", "Campaigns", "EventLog", "Ingest", "Projections", "Projecting"],
         "RefoldSim": ["Simulation"],
+        "HTTPClient": ["Threading", "CCurl"],
         "FleetSimulator": ["EventModel", "Threading", "CMosquitto", "COpenSSL", "CPlatform"],
     ]
     static let system: Set<String> = [

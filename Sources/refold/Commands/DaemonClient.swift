@@ -1,25 +1,15 @@
 import ArgumentParser
-import AsyncHTTPClient
 import ControlAPI
 import Foundation
-import NIOCore
-import NIOHTTP1
+import HTTPClient
 
 /// The daemon's API, as the verbs use it. Problems become a line on standard error and an exit code.
 struct DaemonClient: Sendable {
     let address: String
     let token: Result<String, TokenFileError>
 
-    private static let answerBytesMax = 64 << 20
-
-    /// Lives as long as the process. A refused connection is an answer: it is not tried again.
-    private static let http: HTTPClient = {
-        var configuration = HTTPClient.Configuration()
-        configuration.connectionPool.retryConnectionEstablishment = false
-        configuration.timeout.connect = .seconds(3)
-        configuration.redirectConfiguration = .disallow
-        return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
-    }()
+    /// Lives as long as the process.
+    private static let http = HTTPClient()
 
     struct Answer {
         let status: Int
@@ -36,7 +26,7 @@ struct DaemonClient: Sendable {
     /// `path` begins with a slash; its parts must be escaped already (`DaemonClient.escape`).
     func get(_ path: String, query: [(String, String?)] = []) async throws(APIError) -> Answer {
         let pairs = query.compactMap { name, value in value.map { "\(name)=\(Self.escape($0))" } }
-        return try await send(.GET, pairs.isEmpty ? path : "\(path)?\(pairs.joined(separator: "&"))", nil, nil)
+        return try await send(.get, pairs.isEmpty ? path : "\(path)?\(pairs.joined(separator: "&"))", nil, nil)
     }
 
     /// Page by page, until `limit` rows are there or no more are. `after` may be a number or an id.
@@ -55,21 +45,21 @@ struct DaemonClient: Sendable {
     }
 
     func post(
-        _ path: String, _ body: [String: Any]? = nil, key: String? = nil, timeout: TimeAmount = .seconds(60)
+        _ path: String, _ body: [String: Any]? = nil, key: String? = nil, timeout: Duration = .seconds(60)
     ) async throws(APIError) -> Answer {
-        try await write(.POST, path, body, key, timeout)
+        try await write(.post, path, body, key, timeout)
     }
 
     func put(_ path: String, _ body: [String: Any], key: String? = nil) async throws(APIError) -> Answer {
-        try await write(.PUT, path, body, key, .seconds(60))
+        try await write(.put, path, body, key, .seconds(60))
     }
 
     func delete(_ path: String, key: String? = nil) async throws(APIError) -> Answer {
-        try await write(.DELETE, path, nil, key, .seconds(60))
+        try await write(.delete, path, nil, key, .seconds(60))
     }
 
     private func write(
-        _ method: HTTPMethod, _ path: String, _ body: [String: Any]?, _ key: String?, _ timeout: TimeAmount
+        _ method: HTTPRequest.Method, _ path: String, _ body: [String: Any]?, _ key: String?, _ timeout: Duration
     ) async throws(APIError) -> Answer {
         guard case .success = token else { throw .noToken(token) }
         let bytes: Data?
@@ -83,39 +73,29 @@ struct DaemonClient: Sendable {
     }
 
     private func send(
-        _ method: HTTPMethod, _ target: String, _ body: Data?, _ key: String?, _ timeout: TimeAmount = .seconds(60)
+        _ method: HTTPRequest.Method, _ target: String, _ body: Data?, _ key: String?, _ timeout: Duration = .seconds(60)
     ) async throws(APIError) -> Answer {
-        var request = HTTPClientRequest(url: "http://\(address)\(target)")
-        request.method = method
-        request.headers.add(name: "Accept", value: "application/json")
-        if case .success(let token) = token { request.headers.add(name: "Authorization", value: "Bearer \(token)") }
-        if let key { request.headers.add(name: "Idempotency-Key", value: key) }
+        var request = HTTPRequest(method, "http://\(address)\(target)")
+        request.timeout = timeout
+        request.headers.append(("Accept", "application/json"))
+        if case .success(let token) = token { request.headers.append(("Authorization", "Bearer \(token)")) }
+        if let key { request.headers.append(("Idempotency-Key", key)) }
         if let body {
-            request.headers.add(name: "Content-Type", value: "application/json")
-            request.body = .bytes(ByteBuffer(bytes: body))
+            request.headers.append(("Content-Type", "application/json"))
+            request.body = Array(body)
         }
         let answer: Answer
         do {
-            let response = try await Self.http.execute(request, timeout: timeout)
-            let bytes = try await response.body.collect(upTo: Self.answerBytesMax)
-            answer = Answer(status: Int(response.status.code), body: Data(bytes.readableBytesView))
+            let response = try await Self.http.send(request)
+            answer = Answer(status: response.status, body: Data(response.body))
         } catch {
-            throw .unreachable(address, Self.reason(error))
+            throw .unreachable(address, error.description)
         }
         guard (200...299).contains(answer.status) else {
             guard let problem = try? JSONDecoder().decode(ProblemBody.self, from: answer.body) else { throw .notRefold }
             throw .problem(problem, answer.body)
         }
         return answer
-    }
-
-    /// In words: what the system said, where it said something.
-    private static func reason(_ error: any Error) -> String {
-        switch error {
-        case let error as IOError: String(cString: strerror(error.errnoCode))
-        case let error as HTTPClientError: error.shortDescription
-        default: "\(error)"
-        }
     }
 
     /// Percent-encodes all but the unreserved characters (RFC 3986, 2.3).

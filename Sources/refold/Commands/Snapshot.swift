@@ -40,7 +40,7 @@ struct SnapshotCommand: AsyncParsableCommand {
             var row: [String: Any]
             if log.isWriterUp {
                 row = try await daemon.asking {
-                    try await $0.post("/api/v1/snapshots", timeout: .hours(12))
+                    try await $0.post("/api/v1/snapshots", timeout: .seconds(12 * 3600))
                 }.object()
             } else {
                 row = try reporting { try onFiles(log) }.map { SnapshotCommand.row(.whole($0.file)) } ?? [:]
