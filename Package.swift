@@ -38,36 +38,48 @@ let package = Package(
         .target(name: "CChecksum", cSettings: optimisedC),
         .target(name: "CSIMDJSON", cxxSettings: optimisedCXX, linkerSettings: [.linkedLibrary("simdjson")]),
 
-        // what an event is
-        .target(name: "EventModel"),
-        .target(name: "Threading", dependencies: ["CPlatform"]),
-        // what the process writes for people: log lines and the output of verbs
-        .target(name: "Output", dependencies: ["Threading"]),
+        // digests, hex, JSON strings, seeded random numbers, clocks
+        .target(name: "Primitives", dependencies: ["COpenSSL"], swiftSettings: optimisedSwift),
 
-        // requests to other servers
+        // what an event is
+        .target(name: "EventModel", dependencies: ["Primitives"]),
+        .target(name: "Threading", dependencies: ["Primitives", "CPlatform"]),
+        // what the process writes for people: log lines and the output of verbs
+        .target(name: "Output", dependencies: ["Primitives", "Threading"]),
+
+        // HTTP client
         .target(name: "HTTPClient", dependencies: ["Threading", "CCurl"]),
 
         // what lets an outsider check the log: Merkle tree, signed checkpoints, proofs
-        .target(name: "Evidence", dependencies: ["EventModel", "COpenSSL"]),
+        .target(name: "Evidence", dependencies: ["Primitives", "EventModel", "COpenSSL"]),
 
         // what those who decide about campaigns and those who count them must agree on
         .target(name: "CampaignRules", dependencies: ["EventModel"], swiftSettings: optimisedSwift),
 
         // MQTT → durable log
         .target(
-            name: "EventLog", dependencies: ["EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform"]),
-        .target(name: "Ingest", dependencies: ["EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform"]),
+            name: "EventLog", dependencies: [
+                "Primitives", "EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform",
+            ]),
+        .target(name: "Ingest", dependencies: [
+            "Primitives", "EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform",
+        ]),
 
         // log → facts → rows → PostgreSQL
         .target(name: "Decoding", dependencies: ["EventModel", "CSIMDJSON"]),
-        .target(name: "Projections", dependencies: ["EventModel", "CampaignRules", "Decoding", "CPlatform"]),
+        .target(name: "Projections", dependencies: [
+            "Primitives", "EventModel", "CampaignRules", "Decoding", "CPlatform",
+        ]),
         .target(
-            name: "Projecting", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Threading"]),
+            name: "Projecting", dependencies: [
+                "Primitives", "EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Threading",
+            ]),
         // rows on files, beside the log: where folding need not begin at the first event
         .target(name: "Snapshots", dependencies: [
-            "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "Threading", "CLZ4", "CChecksum",
+            "Primitives", "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "Threading", "CLZ4",
+            "CChecksum",
         ]),
-        .target(name: "Postgres", dependencies: ["CPostgres", "COpenSSL"]),
+        .target(name: "Postgres", dependencies: ["Primitives", "CPostgres", "COpenSSL"]),
         .target(
             name: "PostgresStore", dependencies: ["EventModel", "Projecting", "Projections", "Postgres"],
             plugins: ["EmbedMigrations"]),
@@ -75,8 +87,9 @@ let package = Package(
 
         // history, told again: rebuilt, checked, looked at, published, explained
         .target(name: "Replay", dependencies: [
-            "EventModel", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding", "Projections", "Projecting",
-            "Snapshots", "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib", "Output",
+            "Primitives", "EventModel", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding", "Projections",
+            "Projecting", "Snapshots", "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib",
+            "Output",
         ]),
 
         // the tables, read
@@ -95,11 +108,11 @@ let package = Package(
             ]),
 
         // a broker and a database of our own, where none is given
-        .target(name: "PrivateServices", dependencies: ["Threading", "CPlatform"]),
+        .target(name: "PrivateServices", dependencies: ["Primitives", "Threading", "CPlatform"]),
 
         // what operators decide, and how they say it
         .target(name: "Campaigns", dependencies: [
-            "EventModel", "CampaignRules", "EventLog", "Decoding", "Threading", "COpenSSL",
+            "Primitives", "EventModel", "CampaignRules", "EventLog", "Decoding", "Threading",
             .product(name: "HeapModule", package: "swift-collections"),
         ], swiftSettings: optimisedSwift),
         // decided commands → devices
@@ -108,24 +121,24 @@ let package = Package(
             .product(name: "DequeModule", package: "swift-collections"),
         ]),
         // who may use the API
-        .target(name: "Access", dependencies: ["EventModel", "EventLog", "Threading", "COpenSSL"]),
+        .target(name: "Access", dependencies: ["Primitives", "EventModel", "EventLog", "Threading"]),
         // pages for people, and the API beneath them
         .target(name: "WebPages", exclude: ["Files"], plugins: ["EmbedPages"]),
         .plugin(name: "EmbedPages", capability: .buildTool()),
         .target(name: "ControlAPI", dependencies: [
-            "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "WebPages",
+            "Primitives", "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "WebPages",
             .product(name: "Hummingbird", package: "hummingbird"),
         ]),
 
         // devices that behave like devices
         .target(
-            name: "FleetSimulator", dependencies: ["EventModel", "Threading", "CMosquitto", "COpenSSL", "CPlatform"]),
+            name: "FleetSimulator", dependencies: ["Primitives", "EventModel", "Threading", "CMosquitto", "CPlatform"]),
 
         // the executable: composition root and command line
         .executableTarget(name: "refold", dependencies: [
-            "EventModel", "Threading", "Output", "Evidence", "EventLog", "Ingest", "Projections", "Projecting", "Postgres",
-            "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices", "Queries", "Campaigns", "Access",
-            "Dispatching", "ControlAPI", "FleetSimulator", "Health", "HTTPClient",
+            "Primitives", "EventModel", "Threading", "Output", "Evidence", "EventLog", "Ingest", "Projections",
+            "Projecting", "Postgres", "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices",
+            "Queries", "Campaigns", "Access", "Dispatching", "ControlAPI", "FleetSimulator", "Health", "HTTPClient",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "Logging", package: "swift-log"),
             .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -134,9 +147,12 @@ let package = Package(
         // a world in which everything fails, by a seed
         .target(
             name: "Simulation",
-            dependencies: ["EventModel", "CampaignRules", "Campaigns", "EventLog", "Ingest", "Projections", "Projecting"],
+            dependencies: [
+                "Primitives", "EventModel", "CampaignRules", "Campaigns", "EventLog", "Ingest", "Projections",
+                "Projecting",
+            ],
             swiftSettings: optimisedSwift),
-        .executableTarget(name: "RefoldSim", dependencies: ["Simulation"]),
+        .executableTarget(name: "RefoldSim", dependencies: ["Primitives", "Simulation"]),
 
         // figures; `bench/` sets them beside peers and limits
         .executableTarget(name: "RefoldBench", dependencies: [
@@ -146,14 +162,16 @@ let package = Package(
         ]),
 
         // tests, one folder a target
-        .target(name: "TestSupport", dependencies: ["CPlatform", "CMosquitto", "COpenSSL"], path: "Tests/TestSupport",
-            exclude: ["clock_shim", "disk_shim"]),
+        .target(
+            name: "TestSupport", dependencies: ["HTTPClient", "Primitives", "CPlatform", "CMosquitto", "COpenSSL"],
+            path: "Tests/TestSupport", exclude: ["clock_shim", "disk_shim"]),
+        .testTarget(name: "PrimitivesTests", dependencies: ["Primitives", "COpenSSL"]),
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
         .testTarget(name: "ThreadingTests", dependencies: ["Threading"]),
-        .testTarget(name: "OutputTests", dependencies: ["Output"]),
+        .testTarget(name: "OutputTests", dependencies: ["Primitives", "Output"]),
         .testTarget(name: "HTTPClientTests", dependencies: ["HTTPClient", "TestSupport"]),
-        .testTarget(name: "EvidenceTests", dependencies: ["Evidence", "EventModel", "COpenSSL"]),
-        .testTarget(name: "EventLogTests", dependencies: ["EventLog", "Evidence", "CChecksum"]),
+        .testTarget(name: "EvidenceTests", dependencies: ["Primitives", "Evidence", "EventModel", "COpenSSL"]),
+        .testTarget(name: "EventLogTests", dependencies: ["Primitives", "EventLog", "Evidence", "CChecksum"]),
         .testTarget(name: "LogCommandTests", dependencies: [
             "EventLog", "EventModel", "Evidence", "ProjectionTestSupport", "TestSupport", "refold",
         ]),
@@ -161,22 +179,26 @@ let package = Package(
         .testTarget(
             name: "ProjectionsTests",
             dependencies: [
-                "EventLog", "Projections", "Projecting", "PostgresStore", "Postgres", "ProjectionTestSupport",
-                "TestSupport",
+                "Primitives", "EventLog", "Projections", "Projecting", "PostgresStore", "Postgres",
+                "ProjectionTestSupport", "TestSupport",
             ]),
-        .testTarget(name: "IngestTests", dependencies: ["Ingest", "EventLog", "EventModel", "Threading", "TestSupport"]),
+        .testTarget(name: "IngestTests", dependencies: [
+            "Primitives", "Ingest", "EventLog", "EventModel", "Threading", "TestSupport",
+        ]),
         .testTarget(name: "FleetSimulatorTests", dependencies: ["FleetSimulator", "TestSupport"]),
         .testTarget(name: "PostgresTests", dependencies: ["Postgres", "TestSupport"]),
         .target(
             name: "ProjectionTestSupport",
-            dependencies: ["EventModel", "EventLog", "CampaignRules", "Projecting", "Projections"],
+            dependencies: ["Primitives", "EventModel", "EventLog", "CampaignRules", "Projecting", "Projections"],
             path: "Tests/ProjectionTestSupport"),
         .testTarget(name: "ProjectingTests", dependencies: ["Projecting", "ProjectionTestSupport", "TestSupport"]),
         .testTarget(name: "SnapshotsTests", dependencies: [
-            "Snapshots", "Evidence", "Campaigns", "ProjectionTestSupport", "TestSupport",
+            "Primitives", "Snapshots", "Evidence", "Campaigns", "ProjectionTestSupport", "TestSupport",
         ]),
         .testTarget(
-            name: "PostgresStoreTests", dependencies: ["PostgresStore", "Postgres", "ProjectionTestSupport", "TestSupport"]),
+            name: "PostgresStoreTests", dependencies: [
+                "PostgresStore", "Postgres", "ProjectionTestSupport", "TestSupport",
+            ]),
         .testTarget(name: "QueriesTests", dependencies: [
             "Queries", "EventModel", "Postgres", "PostgresStore", "TestSupport",
         ]),
@@ -188,26 +210,31 @@ let package = Package(
             "Threading", "ProjectionTestSupport", "TestSupport", "refold",
         ]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
-        .testTarget(name: "HealthTests", dependencies: ["Health", "EventModel", .product(name: "Yams", package: "Yams")]),
+        .testTarget(name: "HealthTests", dependencies: [
+            "Health", "EventModel", .product(name: "Yams", package: "Yams"),
+        ]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
-        .testTarget(name: "CampaignRulesTests", dependencies: ["CampaignRules", "EventModel"]),
-        .testTarget(name: "CampaignsTests", dependencies: ["Campaigns", "EventLog", "EventModel"]),
+        .testTarget(name: "CampaignRulesTests", dependencies: ["Primitives", "CampaignRules", "EventModel"]),
+        .testTarget(name: "CampaignsTests", dependencies: ["Primitives", "Campaigns", "EventLog", "EventModel"]),
         .testTarget(name: "AccessTests", dependencies: ["Access", "EventLog", "EventModel"]),
         .testTarget(name: "DispatchingTests", dependencies: [
             "Dispatching", "Campaigns", "Ingest", "EventLog", "EventModel", "TestSupport",
         ]),
         .testTarget(name: "ControlAPITests", dependencies: [
-            "ControlAPI", "Access", "Campaigns", "WebPages", "refold", "TestSupport",
+            "Primitives", "ControlAPI", "Access", "Campaigns", "WebPages", "refold", "TestSupport",
             .product(name: "Yams", package: "Yams"), .product(name: "HummingbirdTesting", package: "hummingbird"),
         ]),
         .testTarget(
             name: "SimulationTests",
-            dependencies: ["Simulation", "EventLog", "EventModel", "Projections", "Projecting"]),
+            dependencies: ["Primitives", "Simulation", "EventLog", "EventModel", "Projections", "Projecting"]),
         .testTarget(name: "ReplayTests", dependencies: [
-            "CampaignRules", "Campaigns", "CZlib", "EventLog", "EventModel", "Evidence", "Ingest", "Postgres",
-            "PostgresStore", "Projecting", "Projections", "ProjectionTestSupport", "Replay", "Snapshots", "TestSupport", "refold",
+            "Primitives", "CampaignRules", "Campaigns", "CZlib", "EventLog", "EventModel", "Evidence", "Ingest",
+            "Postgres", "PostgresStore", "Projecting", "Projections", "ProjectionTestSupport", "Replay", "Snapshots",
+            "TestSupport", "refold",
         ]),
-        .testTarget(name: "IntegrationTests", dependencies: ["refold", "Postgres", "TestSupport"]),
+        .testTarget(name: "IntegrationTests", dependencies: [
+            "HTTPClient", "Primitives", "refold", "Postgres", "TestSupport",
+        ]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"]),
         .testTarget(name: "TidyTests"),
     ],

@@ -1,4 +1,4 @@
-import COpenSSL
+import Primitives
 
 /// Random secrets and their digests.
 public enum Secrets {
@@ -11,18 +11,9 @@ public enum Secrets {
     /// 256 random bits in hex. `SystemRandomNumberGenerator` is getrandom(2) on Linux.
     public static func random() -> String {
         var generator = SystemRandomNumberGenerator()
-        return (0..<4).map { _ in
-            let digits = String(generator.next() as UInt64, radix: 16)
-            return String(repeating: "0", count: 16 - digits.count) + digits
-        }.joined()
+        return (0..<4).map { _ in Hex.encode(generator.next() as UInt64) }.joined()
     }
 
     /// In hex. Digests are compared, so timing reveals nothing about the secret.
-    public static func sha256(_ text: String) -> String {
-        let bytes = Array(text.utf8)
-        var digest = [UInt8](repeating: 0, count: 32)
-        precondition(EVP_Digest(bytes, bytes.count, &digest, nil, EVP_sha256(), nil) == 1, "SHA-256 is not available")
-        let digits = Array("0123456789abcdef".utf8)
-        return String(decoding: digest.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
-    }
+    public static func sha256(_ text: String) -> String { SHA256.digest(text.utf8).description }
 }

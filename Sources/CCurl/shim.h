@@ -16,11 +16,14 @@ static inline CURLcode refold_curl_set_pointer(CURL *handle, CURLoption option, 
 static inline CURLcode refold_curl_set_write(CURL *handle, curl_write_callback function) {
     return curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, function);
 }
-static inline CURLcode refold_curl_set_head(CURL *handle, curl_write_callback function) {
+static inline CURLcode refold_curl_set_header(CURL *handle, curl_write_callback function) {
     return curl_easy_setopt(handle, CURLOPT_HEADERFUNCTION, function);
 }
 static inline CURLcode refold_curl_set_progress(CURL *handle, curl_xferinfo_callback function) {
     return curl_easy_setopt(handle, CURLOPT_XFERINFOFUNCTION, function);
+}
+static inline CURLcode refold_curl_set_socket(CURL *handle, curl_sockopt_callback function) {
+    return curl_easy_setopt(handle, CURLOPT_SOCKOPTFUNCTION, function);
 }
 static inline CURLcode refold_curl_get_long(CURL *handle, CURLINFO info, long *value) {
     return curl_easy_getinfo(handle, info, value);

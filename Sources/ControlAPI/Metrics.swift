@@ -1,3 +1,5 @@
+import Primitives
+
 /// Every metric there is: its name, its kind and what it means. Alert rules and dashboards rely on the names.
 public enum Metric: String, Sendable, CaseIterable {
     case messagesReceived = "refold_messages_received_total"
@@ -173,7 +175,7 @@ public struct MetricsSnapshot: Sendable {
     enum Value: Sendable {
         case number(Double)
         case count(UInt64)
-        case histogram(HistogramSnapshot)
+        case histogram(Histogram)
     }
 
     private(set) var samples: [Metric: [Sample]] = [:]
@@ -195,7 +197,7 @@ public struct MetricsSnapshot: Sendable {
     }
 
     public mutating func add(
-        _ metric: Metric, _ value: HistogramSnapshot, _ labels: KeyValuePairs<String, String> = [:]
+        _ metric: Metric, _ value: Histogram, _ labels: KeyValuePairs<String, String> = [:]
     ) {
         precondition(metric.kind == .histogram, "\(metric.rawValue) is no histogram")
         add(metric, .histogram(value), labels)
@@ -204,21 +206,5 @@ public struct MetricsSnapshot: Sendable {
     private mutating func add(_ metric: Metric, _ value: Value, _ labels: KeyValuePairs<String, String>) {
         let named = labels.map { (name: $0.key, value: $0.value) }
         samples[metric, default: []].append(Sample(labels: named, value: value))
-    }
-}
-
-/// Observations in buckets.
-public struct HistogramSnapshot: Sendable, Equatable {
-    /// Upper bounds, ascending, without the last one (+Inf).
-    public let bounds: [Double]
-    /// Observations in each bucket alone (not cumulative), one more than bounds: the last is beyond all of them.
-    public let counts: [UInt64]
-    public let sum: Double
-
-    public init(bounds: [Double], counts: [UInt64], sum: Double) {
-        precondition(counts.count == bounds.count + 1, "a bucket for each bound, and one beyond")
-        self.bounds = bounds
-        self.counts = counts
-        self.sum = sum
     }
 }

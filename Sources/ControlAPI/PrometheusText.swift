@@ -1,3 +1,5 @@
+import Primitives
+
 /// Prometheus text exposition format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
 enum PrometheusText {
     static let contentType = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,7 +25,7 @@ enum PrometheusText {
     private typealias Labels = [(name: String, value: String)]
 
     /// Buckets are cumulative, and the last one, +Inf, equals the count.
-    private static func histogram(_ name: String, _ labels: Labels, _ value: HistogramSnapshot, _ text: inout String) {
+    private static func histogram(_ name: String, _ labels: Labels, _ value: Histogram, _ text: inout String) {
         var total: UInt64 = 0
         for (index, count) in value.counts.enumerated() {
             total += count

@@ -1,3 +1,5 @@
+import Access
+
 #if canImport(Glibc)
 import Glibc
 #else
@@ -14,7 +16,7 @@ public enum TokenFile {
         // Written aside and linked into place: the file is never seen half written, and never replaced.
         let draft = "\(path).\(getpid()).\(UInt64.random(in: .min ... .max))"
         if access(path, F_OK) != 0 {
-            try write(random() + "\n", to: draft)
+            try write(Secrets.random() + "\n", to: draft)
             defer { unlink(draft) }
             guard link(draft, path) == 0 || errno == EEXIST else { throw TokenFileError(path, "create") }
         }
@@ -57,15 +59,6 @@ public enum TokenFile {
             throw TokenFileError(description: "\(path) holds no token; remove it and restart the daemon")
         }
         return String(decoding: token, as: UTF8.self)
-    }
-
-    private static func random() -> String {
-        // SystemRandomNumberGenerator is getrandom(2) on Linux.
-        var generator = SystemRandomNumberGenerator()
-        return (0..<4).map { _ in
-            let digits = String(generator.next() as UInt64, radix: 16)
-            return String(repeating: "0", count: 16 - digits.count) + digits
-        }.joined()
     }
 
     private static func write(_ text: String, to path: String) throws(TokenFileError) {

@@ -1,3 +1,5 @@
+import Primitives
+
 /// A JSON text (RFC 8259) in which nothing is lost: numbers stay as they were written, and an object keeps all
 /// members in their order, also several with one name. Device data is compared and shown through it: a parser that
 /// makes doubles of numbers refuses `1e309`, and takes 9007199254740993 for its neighbour.
@@ -220,7 +222,7 @@ extension ExactJSON {
         case .null: return "null"
         case .bool(let value): return value ? "true" : "false"
         case .number(let text): return Self.plain(text)
-        case .string(let text): return Self.quoted(text)
+        case .string(let text): return JSONString.encode(text)
         case .array(let items): return "[" + items.map(\.jsonb).joined(separator: ", ") + "]"
         case .object(let members):
             // Names are compared by their bytes: Swift's String takes canonically equivalent ones for equal.
@@ -230,7 +232,7 @@ extension ExactJSON {
                 return a.name == b.name ? a.order < b.order : a.name.lexicographicallyPrecedes(b.name)
             }
             let kept = sorted.indices.filter { $0 + 1 == sorted.count || sorted[$0].name != sorted[$0 + 1].name }
-            let texts = kept.map { Self.quoted(sorted[$0].value.name) + ": " + sorted[$0].value.value.jsonb }
+            let texts = kept.map { JSONString.encode(sorted[$0].value.name) + ": " + sorted[$0].value.value.jsonb }
             return "{" + texts.joined(separator: ", ") + "}"
         }
     }
@@ -257,22 +259,5 @@ extension ExactJSON {
         let body = (whole.isEmpty ? "0" : String(decoding: whole, as: UTF8.self))
             + (decimals > 0 ? "." + String(decoding: digits.suffix(decimals), as: UTF8.self) : "")
         return isNegative && !isZero ? "-" + body : body
-    }
-
-    private static func quoted(_ text: String) -> String {
-        var output = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar.value {
-            case 0x22, 0x5C: output += "\\" + String(scalar)
-            case 0x08: output += "\\b"
-            case 0x0C: output += "\\f"
-            case 0x0A: output += "\\n"
-            case 0x0D: output += "\\r"
-            case 0x09: output += "\\t"
-            case 0..<0x20: output += "\\u00" + (scalar.value < 0x10 ? "0" : "") + String(scalar.value, radix: 16)
-            default: output.unicodeScalars.append(scalar)
-            }
-        }
-        return output + "\""
     }
 }

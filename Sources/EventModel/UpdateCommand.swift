@@ -1,3 +1,5 @@
+import Primitives
+
 /// What a device gets on `tenant/{t}/device/{d}/ota`. One command has one spelling: what the broker brings back to us
 /// is recognised by its bytes.
 public struct UpdateCommand: Sendable, Equatable {
@@ -23,11 +25,11 @@ public struct UpdateCommand: Sendable, Equatable {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(160 + firmwareURL.utf8.count)
         bytes += "{\"campaign_id\":\(campaignID),\"firmware_url\":".utf8
-        Self.append(firmwareURL, to: &bytes)
+        JSONString.append(firmwareURL, to: &bytes)
         bytes += ",\"version\":".utf8
-        Self.append(version, to: &bytes)
+        JSONString.append(version, to: &bytes)
         bytes += ",\"checksum\":".utf8
-        if let checksum { Self.append(checksum, to: &bytes) } else { bytes += "null".utf8 }
+        if let checksum { JSONString.append(checksum, to: &bytes) } else { bytes += "null".utf8 }
         bytes += ",\"action\":\"update\"".utf8
         bytes += Self.idName.utf8
         bytes += "\(command)}".utf8
@@ -45,24 +47,5 @@ public struct UpdateCommand: Sendable, Equatable {
             payload[(start - idName.utf8.count)..<start].elementsEqual(idName.utf8)
         else { return nil }
         return UInt64(String(decoding: payload[start..<(payload.count - 1)], as: UTF8.self)).map { Position($0) }
-    }
-
-    /// As RFC 8259, section 7, asks; nothing is escaped that need not be.
-    private static func append(_ text: String, to bytes: inout [UInt8]) {
-        bytes.append(UInt8(ascii: "\""))
-        for byte in text.utf8 {
-            switch byte {
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
-                bytes.append(UInt8(ascii: "\\"))
-                bytes.append(byte)
-            case 0..<0x20:
-                bytes += "\\u00".utf8
-                for digit in [byte >> 4, byte & 15] {
-                    bytes.append(digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") + digit - 10)
-                }
-            default: bytes.append(byte)
-            }
-        }
-        bytes.append(UInt8(ascii: "\""))
     }
 }

@@ -1,3 +1,5 @@
+import Primitives
+
 /// What the log's owner says of an audit bundle: that these bytes are what the log gave. A signed note of three lines
 /// under the log's key. It is no checkpoint and cannot pass for one: those begin with the log's origin.
 public struct AuditStatement: Sendable, Equatable {

@@ -1,3 +1,5 @@
+import Primitives
+
 /// The log's statement of what it holds: origin, number of events, root of the tree (C2SP tlog-checkpoint).
 public struct Checkpoint: Sendable, Equatable {
     /// Whose tree it is: for ours `refold/<log id, 32 hexadecimal digits>`, also the name of the key.

@@ -67,7 +67,7 @@ public struct CompactRange: Sendable, Equatable {
         upper = node.end
         while let left = nodes.last, left.level == node.level, left.start.trailingZeroBitCount > left.level {
             nodes.removeLast()
-            node = Node(start: left.start, level: left.level + 1, hash: SHA256.node(left.hash, node.hash))
+            node = Node(start: left.start, level: left.level + 1, hash: TreeHash.node(left.hash, node.hash))
             completed(node)
         }
         nodes.append(node)
@@ -87,7 +87,7 @@ public struct CompactRange: Sendable, Equatable {
         precondition(
             count <= 1 || lower.trailingZeroBitCount >= 64 - (count - 1).leadingZeroBitCount, "not one subtree")
         guard var hash = nodes.last?.hash else { return .emptyRoot }
-        for node in nodes.dropLast().reversed() { hash = SHA256.node(node.hash, hash) }
+        for node in nodes.dropLast().reversed() { hash = TreeHash.node(node.hash, hash) }
         return hash
     }
 }

@@ -1,4 +1,5 @@
 import COpenSSL
+import Primitives
 
 /// Why a piece of evidence is not to be believed. The text says what is wrong with it.
 public struct EvidenceError: Error, Sendable, Equatable, CustomStringConvertible {

@@ -1,5 +1,5 @@
-import COpenSSL
 import EventModel
+import Primitives
 
 /// A record → its leaf in the tree. The canonical bytes hold SHA-256(payload) instead of the payload, so that whoever
 /// shows the tree's entries need not show what devices said; and they are independent of blocks and segments, so that

@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 
 /// A self-contained proof: that an event is in the log at its position (`inclusion`), or that the log of one checkpoint
 /// is the beginning of that of another (`consistency`).

@@ -48,7 +48,7 @@ extension TreeProofs {
             let parts = divide(wanted, middle)
             guard let left = walk(lower, middle, parts.left), let right = walk(middle, upper, parts.right)
             else { return nil }
-            return SHA256.node(left, right)
+            return TreeHash.node(left, right)
         }
         let root = walk(0, size, positions[...])
         return next == hashes.count ? root : nil

@@ -1,3 +1,5 @@
+import Primitives
+
 /// Text with signatures under it (C2SP signed-note). Parsing is strict about the form and says nothing of the truth:
 /// `verify` does.
 public struct SignedNote: Sendable, Equatable {

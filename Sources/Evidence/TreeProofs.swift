@@ -60,13 +60,13 @@ public enum TreeProofs {
         for sibling in path {
             guard sn != 0 else { return nil }
             if fn & 1 == 1 || fn == sn {
-                hash = SHA256.node(sibling, hash)
+                hash = TreeHash.node(sibling, hash)
                 while fn & 1 == 0, fn != 0 {
                     fn >>= 1
                     sn >>= 1
                 }
             } else {
-                hash = SHA256.node(hash, sibling)
+                hash = TreeHash.node(hash, sibling)
             }
             fn >>= 1
             sn >>= 1
@@ -94,14 +94,14 @@ public enum TreeProofs {
         for hash in path {
             guard sn != 0 else { return false }
             if fn & 1 == 1 || fn == sn {
-                fr = SHA256.node(hash, fr)
-                sr = SHA256.node(hash, sr)
+                fr = TreeHash.node(hash, fr)
+                sr = TreeHash.node(hash, sr)
                 while fn & 1 == 0, fn != 0 {
                     fn >>= 1
                     sn >>= 1
                 }
             } else {
-                sr = SHA256.node(sr, hash)
+                sr = TreeHash.node(sr, hash)
             }
             fn >>= 1
             sn >>= 1

@@ -1,3 +1,5 @@
+import Primitives
+
 #if canImport(Glibc)
 import Glibc
 #else
@@ -179,11 +181,11 @@ extension DeviceLink {
         let wasConnected = expected || state == .up
         watched = nil
         if expected {
-            retryAtMicros = offlineMicros == .max ? .max : monotonicMicros() + offlineMicros
+            retryAtMicros = offlineMicros == .max ? .max : SystemTime.monotonicMicroseconds() + offlineMicros
         } else {
             let delay = min(Self.backoffMicros.upperBound, Self.backoffMicros.lowerBound << min(failures, 8))
             // Spread by index: five thousand devices must not come back in the same millisecond.
-            retryAtMicros = monotonicMicros() + delay / 2 + (delay / 2) * Int64(index % 97) / 96
+            retryAtMicros = SystemTime.monotonicMicroseconds() + delay / 2 + (delay / 2) * Int64(index % 97) / 96
             failures += 1
         }
         state = expected && offlineMicros == .max ? .ended : .down

@@ -1,3 +1,5 @@
+import Primitives
+
 #if canImport(Glibc)
 import Glibc
 #else
@@ -57,7 +59,7 @@ final class FleetEngine {
         down = Array(links.indices)
         guard !settings.isShared, settings.shape.ota.offline > 0 else { return }
         away = Set(links.indices.filter { generator.isOffline(device: $0) })
-        let back = settings.shape.ota.offlineSeconds.map { monotonicMicros() + Int64($0 * 1e6) }
+        let back = settings.shape.ota.offlineSeconds.map { SystemTime.monotonicMicroseconds() + Int64($0 * 1e6) }
         for index in away { links[index].stayAway(untilMicros: back ?? .max) }
     }
 
@@ -82,11 +84,11 @@ final class FleetEngine {
     func run(
         shouldStop: () -> Bool, observe: (FleetStatistics) -> Void
     ) throws(FleetError) -> FleetStatistics {
-        startedMicros = monotonicMicros()
+        startedMicros = SystemTime.monotonicMicroseconds()
         lastProgressMicros = startedMicros
         var observedMicros = startedMicros, tendedMicros = startedMicros
         while phase != .finished {
-            let now = monotonicMicros()
+            let now = SystemTime.monotonicMicroseconds()
             if shouldStop() { stop(now) }
             connectDue(now)
             if phase == .running { perform { (updates, generator) throws(FleetError) in
@@ -107,7 +109,7 @@ final class FleetEngine {
             }
             try ledger?.flush()
             try updates.flush()
-            advance(monotonicMicros())
+            advance(SystemTime.monotonicMicroseconds())
             if now - observedMicros > 100_000 {
                 observe(snapshot(now))
                 observedMicros = now
@@ -116,7 +118,7 @@ final class FleetEngine {
         writeOff()
         try ledger?.flush()
         try updates.flush()
-        let final = snapshot(monotonicMicros())
+        let final = snapshot(SystemTime.monotonicMicroseconds())
         observe(final)
         return final
     }
@@ -250,7 +252,7 @@ extension FleetEngine {
     }
 
     private func timestamp(ofMessage index: Int) -> Timestamp {
-        guard let start = settings.startTime else { return Timestamp(microseconds: wallMicros()) }
+        guard let start = settings.startTime else { return Timestamp(microseconds: SystemTime.wallMicroseconds()) }
         let interval = settings.rate == 0 ? 1000 : 1e6 / settings.rate
         return start.adding(microseconds: Int64(Double(index) * interval))
     }
@@ -300,11 +302,12 @@ extension FleetEngine: LinkOwner {
         return Publish(
             topic: message.topic, digest: ledger == nil ? [] : Ledger.digest(message.payload), device: message.device,
             kind: message.kind, seq: message.seq, index: message.index, defect: message.defect,
-            isDuplicate: message.isDuplicate, order: statistics.published, sentAtMicros: monotonicMicros())
+            isDuplicate: message.isDuplicate, order: statistics.published,
+            sentAtMicros: SystemTime.monotonicMicroseconds())
     }
 
     func link(_ link: DeviceLink, acknowledged publish: Publish) {
-        let now = monotonicMicros()
+        let now = SystemTime.monotonicMicroseconds()
         statistics.acknowledged += 1
         lastProgressMicros = now
         latencies.add(micros: now - publish.sentAtMicros)
@@ -326,13 +329,13 @@ extension FleetEngine: LinkOwner {
         connecting -= 1
         statistics.connected += 1
         statistics.connectionsMade += 1
-        lastProgressMicros = monotonicMicros()
+        lastProgressMicros = SystemTime.monotonicMicroseconds()
         guard !settings.isShared, phase != .leaving else { return }
         statistics.waiting += 1
         away.remove(link.index)
         link.enqueueFirst(.message(generator.announcement(ofDevice: link.index, status: "CONNECTED")))
         perform { (updates, generator) in
-            updates.connected(device: link.index, now: monotonicMicros(), &generator)
+            updates.connected(device: link.index, now: SystemTime.monotonicMicroseconds(), &generator)
         }
     }
 
@@ -352,7 +355,7 @@ extension FleetEngine: LinkOwner {
         guard phase == .running else { return }
         perform { (updates, generator) throws(FleetError) in
             try updates.received(
-                payload, device: link.index, isRetained: retained, now: monotonicMicros(), &generator)
+                payload, device: link.index, isRetained: retained, now: SystemTime.monotonicMicroseconds(), &generator)
         }
     }
 }

@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 
 /// One publish of a device.
 public struct FleetMessage: Sendable {
@@ -202,7 +203,7 @@ extension FleetGenerator {
         devices[device].seq += 1
         devices[device].firmware = firmware
         var json = JSONText()
-        let now = Timestamp(microseconds: wallMicros())
+        let now = Timestamp(microseconds: SystemTime.wallMicroseconds())
         write(.shadow, device: device, seq: devices[device].seq, at: now, to: &json)
         return FleetMessage(
             device: device, kind: .shadow, topic: shape.address(ofDevice: device) + "/shadow/reported",

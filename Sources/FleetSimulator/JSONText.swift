@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 
 /// JSON written straight into bytes: no encoder, no intermediate strings, and the same bytes in every run.
 struct JSONText {
@@ -21,34 +22,10 @@ struct JSONText {
         bytes.append(UInt8(ascii: "0") + UInt8(size % 10))
     }
 
-    /// A string with its quotes, escaped as RFC 8259, section 7, asks.
-    mutating func string(_ text: String) {
-        bytes.append(UInt8(ascii: "\""))
-        for byte in text.utf8 {
-            switch byte {
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
-                bytes.append(UInt8(ascii: "\\"))
-                bytes.append(byte)
-            case 0..<0x20:
-                raw("\\u00")
-                bytes.append(Self.hexDigit(byte >> 4))
-                bytes.append(Self.hexDigit(byte & 15))
-            default: bytes.append(byte)
-            }
-        }
-        bytes.append(UInt8(ascii: "\""))
-    }
+    /// A string with its quotes.
+    mutating func string(_ text: String) { JSONString.append(text, to: &bytes) }
 
-    mutating func hex(_ data: [UInt8]) {
-        for byte in data {
-            bytes.append(Self.hexDigit(byte >> 4))
-            bytes.append(Self.hexDigit(byte & 15))
-        }
-    }
+    mutating func hex(_ data: some Sequence<UInt8>) { Hex.append(data, to: &bytes) }
 
     mutating func clear() { bytes.removeAll(keepingCapacity: true) }
-
-    private static func hexDigit(_ value: UInt8) -> UInt8 {
-        value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10
-    }
 }

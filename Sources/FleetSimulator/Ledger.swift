@@ -1,10 +1,11 @@
+import EventModel
+import Primitives
+
 #if canImport(Glibc)
 import Glibc
 #else
 import Musl
 #endif
-import COpenSSL
-import EventModel
 
 /// NDJSON, handed to the kernel in whole lines.
 final class LineFile {
@@ -55,11 +56,7 @@ final class Ledger {
     /// Begins an empty file at `path`.
     init(path: String) throws(FleetError) { file = try LineFile(path: path, option: "ledger") }
 
-    static func digest(_ payload: [UInt8]) -> [UInt8] {
-        var digest = [UInt8](repeating: 0, count: Int(SHA256_DIGEST_LENGTH))
-        _ = SHA256(payload, payload.count, &digest)
-        return digest
-    }
+    static func digest(_ payload: [UInt8]) -> [UInt8] { SHA256.digest(payload).bytes }
 
     func write(_ publish: Publish, acknowledged: Bool, shape: FleetShape) throws(FleetError) {
         file.line.raw("{\"topic\":")
@@ -110,7 +107,8 @@ final class OTALedger {
     }
 
     private func begin(_ event: String, _ command: OTACommand, _ device: Int) {
-        file.line.raw("{\"at\":\"\(Timestamp(microseconds: wallMicros()).description)\",\"event\":\"\(event)\"")
+        let now = Timestamp(microseconds: SystemTime.wallMicroseconds())
+        file.line.raw("{\"at\":\"\(now.description)\",\"event\":\"\(event)\"")
         file.line.raw(",\"tenant\":\"\(shape.tenant(ofDevice: device))\",\"device\":\"\(shape.device(device))\"")
         file.line.raw(",\"campaign_id\":\(command.campaignID)")
         if let id = command.commandID { file.line.raw(",\"command_id\":\(id)") }

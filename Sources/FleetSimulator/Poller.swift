@@ -43,20 +43,6 @@ final class Poller {
     }
 }
 
-/// Microseconds of a clock that never steps.
-func monotonicMicros() -> Int64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
-}
-
-/// Microseconds since 1970 by the wall clock.
-func wallMicros() -> Int64 {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
-}
-
 /// Asks for room for `wanted` open files and answers how many there may be now.
 func raiseFileLimit(to wanted: Int) -> Int {
     var limit = rlimit()

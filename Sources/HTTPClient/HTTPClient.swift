@@ -1,7 +1,7 @@
-// HTTP/1.1 requests over libcurl. Blocking C runs on threads of its own; a cancelled task ends its transfer.
+// An HTTP/1.1 client over libcurl. Each request blocks a thread of its own.
 //
-// Invariants: no proxy from the environment, no redirect, no cookie; at most `answerBytesMax` bytes are kept; a request
-// that is not idempotent is never sent twice (RFC 9110, 9.2.2).
+// Invariants: no proxy from the environment, no redirect, no cookie; at most `responseBytesMax` bytes are kept; a
+// request that is not idempotent is never sent twice (RFC 9110, 9.2.2).
 
 import CCurl
 import Synchronization
@@ -17,17 +17,20 @@ public struct HTTPRequest: Sendable {
     }
 
     public var method: Method
-    /// `http` or `https`; path and query already percent-encoded.
+    /// `http://` or `https://`, without credentials; path and query already percent-encoded. Sent as it is.
     public var url: String
     public var headers: [(name: String, value: String)] = []
-    /// Nil sends none.
+    /// No body if nil.
     public var body: [UInt8]?
-    /// From the first step to the last byte of the answer.
+    /// Limit for the whole request, from name resolution to the last byte.
     public var timeout: Duration = .seconds(60)
-    /// Of `timeout`, for resolving the name and connecting.
+    /// Limit for name resolution and connecting.
     public var connectTimeout: Duration = .seconds(3)
-    /// A longer answer is an error.
-    public var answerBytesMax = 64 << 20
+    /// A longer body is an error.
+    public var responseBytesMax = 64 << 20
+
+    /// POST and PUT without a body say so (RFC 9110, 8.6).
+    var hasBody: Bool { body != nil || method == .post || method == .put }
 
     public init(_ method: Method, _ url: String) {
         self.method = method
@@ -40,18 +43,19 @@ public struct HTTPResponse: Sendable {
     public let body: [UInt8]
 }
 
-/// Why there is no answer.
+/// Why a request failed.
 public struct HTTPClientError: Error, CustomStringConvertible, Equatable {
     public enum Code: Sendable {
-        /// Refused before anything was sent: the address or a header is malformed.
+        /// The URL or a header is malformed. Nothing was sent.
         case invalidRequest
-        /// The name was not resolved, or nothing accepted the connection: nothing was sent.
+        /// Name resolution, connecting or TLS failed. Nothing was sent.
         case notConnected
+        /// No complete response in time. The server may have carried the request out.
         case timedOut
-        case answerTooLarge
+        case responseTooLarge
         case cancelled
-        /// The connection ended, or what came is not HTTP: the request may have been carried out.
-        case broken
+        /// The connection was closed, or the response is not HTTP. The server may have carried the request out.
+        case outcomeUnknown
     }
     public let code: Code
     public let description: String
@@ -64,7 +68,8 @@ public final class HTTPClient: Sendable {
 
     public init() {}
 
-    /// - Returns: the answer, whatever its status.
+    /// Cancelling the task ends the transfer within a second.
+    /// - Returns: the response, whatever its status.
     /// - Throws: `HTTPClientError`.
     public func send(_ request: HTTPRequest) async throws(HTTPClientError) -> HTTPResponse {
         let transfer = Transfer(request)
@@ -79,9 +84,15 @@ public final class HTTPClient: Sendable {
         }
     }
 
+    /// Blocks the calling thread, which is none of the cooperative pool.
+    /// - Throws: `HTTPClientError`; see `send`.
+    public func perform(_ request: HTTPRequest) throws(HTTPClientError) -> HTTPResponse {
+        try perform(Transfer(request))
+    }
+
     private func perform(_ transfer: Transfer) throws(HTTPClientError) -> HTTPResponse {
-        let known = idle.withLock { $0.popLast() }
-        let handle = if let known { known } else { try CurlHandle() }
+        let reused = idle.withLock { $0.popLast() }
+        let handle = if let reused { reused } else { try CurlHandle() }
         defer { idle.withLock { if $0.count < Self.idleMax { $0.append(handle) } } }
         return try handle.perform(transfer)
     }

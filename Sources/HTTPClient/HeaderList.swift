@@ -11,14 +11,15 @@ final class HeaderList {
         let hasType = request.headers.contains { $0.name.lowercased() == "content-type" }
         var lines = hasType ? ["Expect:"] : ["Expect:", "Content-Type:"]
         for (name, value) in request.headers {
-            guard !name.isEmpty, name.utf8.allSatisfy(Self.isToken) else {
-                throw .invalid("\(name.debugDescription) is no name of a header")
+            guard !name.isEmpty, name.utf8.allSatisfy(Self.isToken), !Self.framing.contains(name.lowercased()) else {
+                throw .invalid("invalid header name \(name.debugDescription)")
             }
             guard value.utf8.allSatisfy({ ($0 >= 0x20 || $0 == 0x09) && $0 != 0x7F }) else {
-                throw .invalid("the value of the header \(name) contains a control character")
+                throw .invalid("control character in the value of header \(name)")
             }
-            // "Name:" alone would remove the header.
-            lines.append(value.isEmpty ? "\(name);" : "\(name): \(value)")
+            // "Name:" without a value would remove the header.
+            let isEmpty = value.utf8.allSatisfy { $0 == 0x20 || $0 == 0x09 }
+            lines.append(isEmpty ? "\(name);" : "\(name): \(value)")
         }
         for line in lines {
             guard let longer = curl_slist_append(list, line) else { throw .invalid("no memory for the headers") }
@@ -27,6 +28,9 @@ final class HeaderList {
     }
 
     deinit { curl_slist_free_all(list) }
+
+    /// Set by libcurl.
+    private static let framing: Set<String> = ["content-length", "transfer-encoding", "connection", "expect"]
 
     private static func isToken(_ byte: UInt8) -> Bool {
         switch byte {
@@ -48,6 +52,7 @@ extension Duration {
     /// At least 1: 0 means "no limit" to libcurl. Rounded up, and at most 24 days.
     var milliseconds: Int {
         let (seconds, attoseconds) = components
+        guard seconds >= 0 else { return 1 }
         guard seconds < 2_000_000 else { return 2_000_000_000 }
         return max(1, Int(seconds) * 1_000 + Int((attoseconds + 999_999_999_999_999) / 1_000_000_000_000_000))
     }

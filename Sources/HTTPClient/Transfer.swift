@@ -7,31 +7,31 @@ import Glibc
 import Musl
 #endif
 
-/// One request on its way. libcurl's callbacks write into it, on the thread that performs it.
+/// State of one transfer. libcurl's callbacks write into it, on the thread that performs it.
 /// `@unchecked Sendable`: only that thread touches what is received.
 final class Transfer: @unchecked Sendable {
     let request: HTTPRequest
     private(set) var received: [UInt8] = []
     private(set) var isTooLarge = false
-    private(set) var isHeadComplete = false
+    private(set) var areHeadersComplete = false
     private let cancelled = Atomic<Bool>(false)
 
     init(_ request: HTTPRequest) { self.request = request }
 
     var isCancelled: Bool { cancelled.load(ordering: .relaxed) }
 
-    /// From any thread. libcurl asks at least once a second.
+    /// From any thread. libcurl polls the flag at least once a second.
     func cancel() { cancelled.store(true, ordering: .relaxed) }
 
-    /// libcurl takes a connection that ends within the head for an answer without a body.
-    func receiveHeadLine(_ line: UnsafeRawBufferPointer) {
-        if line.starts(with: "HTTP/".utf8) { isHeadComplete = false }
-        if line.elementsEqual("\r\n".utf8) || line.elementsEqual("\n".utf8) { isHeadComplete = true }
+    /// libcurl reports a connection that is closed within the headers as success with an empty body.
+    func receiveHeaderLine(_ line: UnsafeRawBufferPointer) {
+        if line.starts(with: "HTTP/".utf8) { areHeadersComplete = false }
+        if line.elementsEqual("\r\n".utf8) || line.elementsEqual("\n".utf8) { areHeadersComplete = true }
     }
 
     /// - Returns: false when that is more than the request allows.
     func receive(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        isTooLarge = bytes.count > request.answerBytesMax - received.count
+        isTooLarge = bytes.count > request.responseBytesMax - received.count
         guard !isTooLarge else { return false }
         received += bytes
         return true
@@ -53,9 +53,10 @@ final class CurlHandle: @unchecked Sendable {
 
     deinit { curl_easy_cleanup(curl) }
 
-    /// Blocks until the answer is complete.
+    /// Blocks until the response is complete.
     func perform(_ transfer: Transfer) throws(HTTPClientError) -> HTTPResponse {
-        curl_easy_reset(curl)
+        // Options hold pointers to this request.
+        defer { curl_easy_reset(curl) }
         let headers = try HeaderList(transfer.request)
         try configure(transfer.request)
         try set(CURLOPT_HTTPHEADER, UnsafeMutableRawPointer(headers.list))
@@ -64,7 +65,7 @@ final class CurlHandle: @unchecked Sendable {
         let result = message.withUnsafeMutableBufferPointer { message in
             _ = refold_curl_set_pointer(curl, CURLOPT_ERRORBUFFER, message.baseAddress)
             return (transfer.request.body ?? []).withUnsafeBytes { body in
-                if transfer.request.body != nil || transfer.request.method == .post {
+                if transfer.request.hasBody {
                     _ = refold_curl_set_size(curl, CURLOPT_POSTFIELDSIZE_LARGE, curl_off_t(body.count))
                     // With a null pointer libcurl would ask a callback for the body.
                     _ = body.baseAddress.map { refold_curl_set_pointer(curl, CURLOPT_POSTFIELDS, .init(mutating: $0)) }
@@ -74,31 +75,48 @@ final class CurlHandle: @unchecked Sendable {
                 return withExtendedLifetime(headers) { curl_easy_perform(curl) }
             }
         }
-        _ = refold_curl_set_pointer(curl, CURLOPT_ERRORBUFFER, nil)
         guard result == CURLE_OK else { throw error(result, transfer, String(nullTerminated: message)) }
         var status = 0
-        guard refold_curl_get_long(curl, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK, transfer.isHeadComplete else {
-            throw HTTPClientError(code: .broken, description: "the connection ended within the head of the answer")
+        guard transfer.areHeadersComplete, refold_curl_get_long(curl, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK
+        else {
+            throw HTTPClientError(
+                code: .outcomeUnknown, description: "the connection was closed within the headers of the response")
         }
         return HTTPResponse(status: status, body: transfer.received)
     }
 
     private func configure(_ request: HTTPRequest) throws(HTTPClientError) {
-        guard !request.url.utf8.contains(0) else { throw .invalid("the address contains a NUL") }
+        guard !request.url.utf8.contains(0) else { throw .invalid("the URL contains a NUL byte") }
+        guard request.url.hasPrefix("http://") || request.url.hasPrefix("https://") else {
+            throw .invalid("the URL does not begin with http:// or https://")
+        }
         try set(CURLOPT_URL, request.url)
         try set(CURLOPT_PROTOCOLS_STR, "http,https")
+        // The path is sent as it is, with its dots.
+        try set(CURLOPT_PATH_AS_IS, 1)
+        try set(CURLOPT_DISALLOW_USERNAME_IN_URL, 1)
         // HTTP/0.9 would take anything for an answer, and is refused by default.
         try set(CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1)
         try set(CURLOPT_NOPROXY, "*")
         try set(CURLOPT_NOSIGNAL, 1)
+        // Otherwise a time-out waits for the thread that resolves the name.
+        try set(CURLOPT_QUICK_EXIT, 1)
+        // No child process inherits the connection.
+        _ = refold_curl_set_socket(curl) { _, socket, _ in
+            _ = fcntl(socket, F_SETFD, FD_CLOEXEC)
+            return Int32(CURL_SOCKOPT_OK)
+        }
         try set(CURLOPT_TIMEOUT_MS, request.timeout.milliseconds)
         try set(CURLOPT_CONNECTTIMEOUT_MS, request.connectTimeout.milliseconds)
         switch request.method {
         case .get: try set(CURLOPT_HTTPGET, 1)
         case .post, .put, .delete: try set(CURLOPT_CUSTOMREQUEST, request.method.rawValue)
         }
-        // On a connection that the server has closed meanwhile, libcurl sends the request again.
-        if !request.method.isIdempotent { try set(CURLOPT_FRESH_CONNECT, 1) }
+        // On a reused connection that the server has closed meanwhile, libcurl sends the request again.
+        if !request.method.isIdempotent {
+            try set(CURLOPT_FRESH_CONNECT, 1)
+            try set(CURLOPT_FORBID_REUSE, 1)
+        }
     }
 
     private func receive(into transfer: Transfer) throws(HTTPClientError) {
@@ -109,10 +127,10 @@ final class CurlHandle: @unchecked Sendable {
             return transfer.receive(UnsafeRawBufferPointer(start: bytes, count: size * count)) ? size * count : 0
         }
         try set(CURLOPT_WRITEDATA, context)
-        _ = refold_curl_set_head(curl) { bytes, size, count, context in
+        _ = refold_curl_set_header(curl) { bytes, size, count, context in
             guard let bytes, let context else { return 0 }
             Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue()
-                .receiveHeadLine(UnsafeRawBufferPointer(start: bytes, count: size * count))
+                .receiveHeaderLine(UnsafeRawBufferPointer(start: bytes, count: size * count))
             return size * count
         }
         try set(CURLOPT_HEADERDATA, context)
@@ -126,23 +144,22 @@ final class CurlHandle: @unchecked Sendable {
     private func error(_ result: CURLcode, _ transfer: Transfer, _ message: String) -> HTTPClientError {
         if transfer.isTooLarge {
             return HTTPClientError(
-                code: .answerTooLarge,
-                description: "the answer has more than \(transfer.request.answerBytesMax) bytes")
+                code: .responseTooLarge,
+                description: "the response exceeds \(transfer.request.responseBytesMax) bytes")
         }
         let text = message.isEmpty ? String(cString: curl_easy_strerror(result)) : message
         switch result {
         case CURLE_ABORTED_BY_CALLBACK: return HTTPClientError(code: .cancelled, description: "cancelled")
-        case CURLE_OPERATION_TIMEDOUT: return HTTPClientError(code: .timedOut, description: text)
-        // Also when what answered is not HTTP.
-        case CURLE_URL_MALFORMAT, CURLE_UNSUPPORTED_PROTOCOL:
-            return wasSent ? HTTPClientError(code: .broken, description: text) : .invalid(text)
+        case CURLE_OPERATION_TIMEDOUT where wasSent: return HTTPClientError(code: .timedOut, description: text)
+        case CURLE_URL_MALFORMAT, CURLE_LOGIN_DENIED: return .invalid(text)
+        // libcurl's word for a response that is not HTTP, too.
+        case CURLE_UNSUPPORTED_PROTOCOL where !wasSent: return .invalid(text)
         case CURLE_COULDNT_CONNECT:
             var number = 0
             _ = refold_curl_get_long(curl, CURLINFO_OS_ERRNO, &number)
             let reason = number > 0 ? String(cString: strerror(Int32(clamping: number))) : text
             return HTTPClientError(code: .notConnected, description: reason)
-        case CURLE_COULDNT_RESOLVE_HOST: return HTTPClientError(code: .notConnected, description: text)
-        default: return HTTPClientError(code: .broken, description: text)
+        default: return HTTPClientError(code: wasSent ? .outcomeUnknown : .notConnected, description: text)
         }
     }
 

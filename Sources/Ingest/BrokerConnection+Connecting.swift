@@ -1,5 +1,6 @@
 import CMosquitto
 import EventModel
+import Primitives
 
 #if canImport(Glibc)
 import Glibc
@@ -28,10 +29,10 @@ extension BrokerConnection {
 
     /// Until the broker has accepted us. Nothing can be in the inbox before that but the event of the attempt.
     private func awaitConnack(_ session: MQTTSession) -> Ending? {
-        let deadline = steadyMicros() + 30_000_000
+        let deadline = SystemTime.bootMicroseconds() + 30_000_000
         var isThrough = false, mayHaveSent = false
         defer { if session.connack == nil, mayHaveSent { keeper.wentUnanswered() } }
-        while session.connack == nil, steadyMicros() < deadline {
+        while session.connack == nil, SystemTime.bootMicroseconds() < deadline {
             if isStopping { return .stopped }
             // Until TCP is through, only "writable" tells; a handshake says itself whether it wants to write.
             let ready = poll(session.socket, write: !isThrough || session.wantsWrite, milliseconds: 50)

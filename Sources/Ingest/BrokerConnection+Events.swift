@@ -2,6 +2,7 @@ import CMosquitto
 import EventLog
 import EventModel
 import FoundationEssentials
+import Primitives
 
 // What a connection records about itself.
 
@@ -85,12 +86,13 @@ extension BrokerConnection {
             raise(.historyUnreadable, evidence: "\(error)")
             if !keeper.isHistoryRead { keeper.note(nil) }
         }
-        historyRetryAt = steadyMicros() + 10_000_000
+        historyRetryAt = SystemTime.bootMicroseconds() + 10_000_000
     }
 
     /// What could not be read when the connection began, perhaps can be now (`refold log repair --accept-loss`).
     func retryHistory() {
-        guard !isHistoryRead, drain == nil, history != nil, steadyMicros() >= historyRetryAt else { return }
+        guard !isHistoryRead, drain == nil, history != nil, SystemTime.bootMicroseconds() >= historyRetryAt
+        else { return }
         readHistory()
         startDrains()
         if !drains.withLock({ $0 }).isEmpty { raise(.drainingOldSession) }
@@ -100,7 +102,7 @@ extension BrokerConnection {
     func credit(_ awaySince: Timestamp?) {
         guard let since = awaySince else { return }
         let (away, overflow) = log.now().microseconds.subtractingReportingOverflow(since.microseconds)
-        absence.begin(awayMicros: overflow ? 0 : away, at: steadyMicros(), gate)
+        absence.begin(awayMicros: overflow ? 0 : away, at: SystemTime.bootMicroseconds(), gate)
     }
 
     /// Sessions of client ids that the log used before still collect messages at the broker.
@@ -395,13 +397,5 @@ extension RecordBatch {
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         guard let json = try? encoder.encode(event) else { preconditionFailure("a broker event is JSON") }
         append(kind: .connection, schema: schema.rawValue, broker: broker, receivedAt: time, json: Array(json))
-    }
-}
-
-extension BrokerStatus {
-    mutating func note(appended count: Int) {
-        guard count > 0 else { return }
-        appended += UInt64(count)
-        batches.record(count)
     }
 }

@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 
 #if canImport(Glibc)
 import Glibc
@@ -16,8 +17,8 @@ extension BrokerConnection {
     func takeOver(_ session: MQTTSession, with handover: Handover) -> Ending? {
         session.publishMarker(handover)
         var isAlive = session.write(), isFull = false
-        let deadline = steadyMicros() + Handover.waitMicrosMax
-        while isAlive, !isFull, !isStopping, steadyMicros() < deadline,
+        let deadline = SystemTime.bootMicroseconds() + Handover.waitMicrosMax
+        while isAlive, !isFull, !isStopping, SystemTime.bootMicroseconds() < deadline,
             session.inbox.count + session.behind.count < Handover.unacknowledgedMax(isV5: session.isV5),
             !session.isBehindMarker || !handover.hasPassed
         {
@@ -51,7 +52,7 @@ extension BrokerConnection {
     /// - Parameter sentAt: of the probe that is under way.
     func probe(_ session: MQTTSession, _ drain: SessionDrain, _ handover: Handover, _ sentAt: inout Int64?) {
         guard !drain.hasCaughtUp else { return }
-        let now = steadyMicros()
+        let now = SystemTime.bootMicroseconds()
         if let at = sentAt, session.hasProbe {
             handover.noteProbe(isAnswered: true)
             sentAt = nil
@@ -80,11 +81,12 @@ extension BrokerConnection {
         handover.notePassed()
         guard !session.behind.isEmpty else { return nil }
         session.moveBehindToInbox()
-        let digests = Handover.digests(of: session.inbox), deadline = steadyMicros() + Handover.waitMicrosMax
+        let digests = Handover.digests(of: session.inbox)
+        let deadline = SystemTime.bootMicroseconds() + Handover.waitMicrosMax
         var taken = 0
         while taken < digests.count, !handover.isClosed {
             taken += handover.takeNew(digests[taken...])
-            if steadyMicros() >= deadline || isStopping { handover.close() }
+            if SystemTime.bootMicroseconds() >= deadline || isStopping { handover.close() }
             if taken < digests.count { usleep(2_000) }
         }
         recordDropped(session.dropLiveMessages(taken), session)

@@ -1,5 +1,6 @@
 import EventLog
 import EventModel
+import Primitives
 
 // From the inbox into the log.
 
@@ -19,13 +20,13 @@ extension BrokerConnection {
         let own = session.hasClaims ? findOwn(session.inbox) : OwnMessages()
         let tally = keeper.examine(
             session.inbox, by: gate, hasDuplicates: session.hasDuplicates, resumeEnd: resumeEnd, own: own,
-            steadyMicros: steadyMicros(), into: &outgoing, onUnreadable: noteUnreadable)
+            steadyMicros: SystemTime.bootMicroseconds(), into: &outgoing, onUnreadable: noteUnreadable)
         session.hasDuplicates = false
         session.hasClaims = false
         recordRedelivered(tally.redelivered)
         let handed = handingOver.map { _ in Handover.digests(of: session.inbox) }
         let result = tally.untouched ? append(&session.inbox) : append(&outgoing)
-        rate.record(messages.messages, at: steadyMicros())
+        rate.record(messages.messages, at: SystemTime.bootMicroseconds())
         let count = tally.untouched ? session.inbox.count : outgoing.count
         self.count { status in
             status.received += UInt64(messages.messages)
@@ -35,7 +36,7 @@ extension BrokerConnection {
             status.replays += UInt64(tally.replays)
             for index in tally.verdicts.indices { status.verdicts[index] += tally.verdicts[index] }
             if let at = session.lastMessageAt { status.lastMessageAt = at }
-            if result == nil { status.note(appended: count) }
+            if result == nil { status.appended += UInt64(count) }
         }
         if !tally.untouched { swap(&session.inbox, &outgoing) }
         if result == nil {
@@ -149,7 +150,7 @@ extension BrokerConnection {
             switch append(&session.inbox) {
             case nil:
                 let count = session.inbox.count
-                self.count { $0.note(appended: count) }
+                self.count { $0.appended += UInt64(count) }
                 clear(.diskFull)
                 session.inbox.removeAll()
                 say(.info, "disk space available; resuming")

@@ -1,6 +1,7 @@
 import CMosquitto
 import EventLog
 import EventModel
+import Primitives
 import Synchronization
 import Threading
 
@@ -176,7 +177,7 @@ final class BrokerConnection: @unchecked Sendable {
                 wait(milliseconds: 1_000)
                 continue
             }
-            let begun = steadyMicros()
+            let begun = SystemTime.bootMicroseconds()
             status.withLock { $0.state = .connecting }
             var ending = connectAndServe(session), hasEnded = false
             if case .lost(let reason, let code) = ending {
@@ -187,7 +188,7 @@ final class BrokerConnection: @unchecked Sendable {
             keeper.disconnected(lastPacketID: session.lastPacketID)
             handingOver?.close()
             handingOver = nil
-            let milliseconds = Int(clamping: (steadyMicros() - begun) / 1_000)
+            let milliseconds = Int(clamping: (SystemTime.bootMicroseconds() - begun) / 1_000)
             switch ending {
             case .stopped: if drain?.isFinished == true { return }
             case .fatal(let text):
@@ -213,11 +214,11 @@ final class BrokerConnection: @unchecked Sendable {
     }
 
     func serve(_ session: MQTTSession) -> Ending {
-        let stableAt = steadyMicros() + Int64(settings.backoff.stableMilliseconds) * 1_000
+        let stableAt = SystemTime.bootMicroseconds() + Int64(settings.backoff.stableMilliseconds) * 1_000
         var isFull = false, isStable = false
         while true {
             if isStopping { return finish(session) }
-            if !isStable, steadyMicros() >= stableAt {
+            if !isStable, SystemTime.bootMicroseconds() >= stableAt {
                 isStable = true
                 noteStable()
             }
@@ -246,10 +247,10 @@ final class BrokerConnection: @unchecked Sendable {
     /// was read still counts.
     func readAvailable(_ session: MQTTSession, _ isFull: inout Bool) -> Bool {
         isFull = false
-        let deadline = steadyMicros() + 500_000
+        let deadline = SystemTime.bootMicroseconds() + 500_000
         while true {
             // Packets without a message (PINGRESP) fill no batch.
-            if steadyMicros() >= deadline {
+            if SystemTime.bootMicroseconds() >= deadline {
                 isFull = true
                 return true
             }
@@ -270,7 +271,7 @@ final class BrokerConnection: @unchecked Sendable {
 
     /// Before the messages of a round are put through the gate.
     func noteRound() {
-        absence.round(at: steadyMicros(), hasInput: hasArrivals, gate)
+        absence.round(at: SystemTime.bootMicroseconds(), hasInput: hasArrivals, gate)
         hasArrivals = false
     }
 
@@ -289,8 +290,8 @@ final class BrokerConnection: @unchecked Sendable {
 
     /// Sends what is queued, for two seconds at most. A stop does not interrupt it.
     func flush(_ session: MQTTSession) {
-        let deadline = steadyMicros() + 2_000_000
-        while session.wantsWrite, steadyMicros() < deadline {
+        let deadline = SystemTime.bootMicroseconds() + 2_000_000
+        while session.wantsWrite, SystemTime.bootMicroseconds() < deadline {
             var socket = pollfd(fd: session.socket, events: Int16(POLLOUT), revents: 0)
             _ = Glibc.poll(&socket, 1, 50)
             guard session.write() else { break }
@@ -323,9 +324,9 @@ final class BrokerConnection: @unchecked Sendable {
     }
 
     func wait(milliseconds: Int) {
-        let deadline = steadyMicros() + Int64(milliseconds) * 1_000
+        let deadline = SystemTime.bootMicroseconds() + Int64(milliseconds) * 1_000
         while !isStopping {
-            let left = deadline - steadyMicros()
+            let left = deadline - SystemTime.bootMicroseconds()
             guard left > 0 else { return }
             _ = poll(-1, write: false, milliseconds: Int32(clamping: min(left / 1_000 + 1, 500)))
         }

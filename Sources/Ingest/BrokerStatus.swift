@@ -55,7 +55,6 @@ public struct BrokerStatus: Sendable, Equatable {
     public var lastMessageAt: Timestamp?
     /// `$SYS/broker/publish/messages/dropped`, where the broker publishes it.
     public var droppedByBroker: UInt64?
-    public var batches = BatchHistogram()
     /// Seconds since the heartbeat of the connection's thread was due; nil when on time.
     public var overdueSeconds: Double?
 
@@ -90,24 +89,6 @@ public struct BrokerStatus: Sendable, Equatable {
         if acknowledged.contains(where: { $0.code == .sessionExpiryCapped }) {
             acceptedExpirySeconds = sessionExpirySeconds
         }
-    }
-}
-
-/// How many records the commits held. Bucket i counts those of at most 2^i records, the last one all larger ones.
-public struct BatchHistogram: Sendable, Equatable {
-    public private(set) var buckets = [UInt64](repeating: 0, count: 15)
-    public private(set) var count: UInt64 = 0
-    public private(set) var sum: UInt64 = 0
-
-    public init() {}
-
-    public static func upperBound(_ bucket: Int) -> Int? { bucket < 14 ? 1 << bucket : nil }
-
-    mutating func record(_ records: Int) {
-        let bits = records <= 1 ? 0 : Int.bitWidth - (records - 1).leadingZeroBitCount
-        buckets[min(bits, buckets.count - 1)] += 1
-        count += 1
-        sum += UInt64(records)
     }
 }
 

@@ -95,11 +95,11 @@ package final class Gate: Sendable {
     ///   - steadyMicros: now, of a clock that is never set.
     func examine(
         _ incoming: borrowing RecordBatch, filter: inout RedeliveryFilter?, resumeEnd: Int? = nil,
-        own: OwnMessages = OwnMessages(), steadyMicros: Int64, hasher: SHA256, into outgoing: inout RecordBatch
+        own: OwnMessages = OwnMessages(), steadyMicros: Int64, into outgoing: inout RecordBatch
     ) -> GateTally {
         outgoing.removeAll()
         var tally = GateTally()
-        var rejections = Rejections(hasher: hasher)
+        var rejections = Rejections()
         limiter.withLock { limiter in
             incoming.withUnsafeBytes { bytes in
                 var offset = 0
@@ -114,7 +114,7 @@ package final class Gate: Sendable {
                         filter?.note(record)
                         fate = .echo
                     } else {
-                        fate = self.fate(of: record, &filter, hasher, steadyMicros, &limiter)
+                        fate = self.fate(of: record, &filter, steadyMicros, &limiter)
                     }
                     if tally.untouched, fate != .keep(.accepted) {
                         tally.untouched = false
@@ -147,11 +147,11 @@ package final class Gate: Sendable {
     }
 
     private func fate(
-        of record: RecordView, _ filter: inout RedeliveryFilter?, _ hasher: SHA256, _ steadyMicros: Int64,
+        of record: RecordView, _ filter: inout RedeliveryFilter?, _ steadyMicros: Int64,
         _ limiter: inout RateLimiter
     ) -> Fate {
         guard record.kind == .message else { return .keep(.accepted) }
-        if filter != nil, filter?.recognises(record, hasher) == true { return .duplicate }
+        if filter != nil, filter?.recognises(record) == true { return .duplicate }
         guard let topic = DeviceTopic(record.topic), topic.topicClass != .other || Self.isText(record.topic) else {
             return .keep(.badTopicFormat)
         }

@@ -20,6 +20,7 @@
 
 import EventLog
 import EventModel
+import Primitives
 
 /// Several brokers into one log.
 public final class IngestService: Sendable {
@@ -100,7 +101,7 @@ public final class IngestService: Sendable {
 
     /// Nil when no broker remembers the device. Over several brokers: the sums, and the fewest tokens.
     public func deviceStatistics(tenant: String, device: String) -> DeviceStatistics? {
-        let now = steadyMicros()
+        let now = SystemTime.bootMicroseconds()
         let known = connections.compactMap {
             $0.gate.statistics(tenant: tenant, device: device, steadyMicros: now)
         }

@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 
 /// The messages of one commit that were beyond their device's rate: one record a device, in the order in which the
 /// devices first went over. Their payloads are not kept; their digests are, so that a redelivery is recognised.
@@ -14,11 +15,8 @@ struct Rejections {
     /// A record is split beyond this, far below what the log refuses.
     private static let entriesBytesMax = 1 << 20
 
-    private let hasher: SHA256
     private var devices: [Device] = []
     private var indices: [[UInt8]: Int] = [:]
-
-    init(hasher: SHA256) { self.hasher = hasher }
 
     mutating func add(_ record: RecordView, device: Range<Int>) {
         let address = Array(record.topic[device])
@@ -31,7 +29,7 @@ struct Rejections {
         }
         devices[index].count += 1
         devices[index].receivedAt = record.receivedAt
-        Self.write(record, hasher.digest(record.payload), to: &devices[index].entries)
+        Self.write(record, SHA256.digest(record.payload), to: &devices[index].entries)
     }
 
     func write(to batch: inout RecordBatch) {
@@ -53,30 +51,15 @@ struct Rejections {
     private static func write(_ record: RecordView, _ digest: Digest, to json: inout [UInt8]) {
         if !json.isEmpty { json.append(UInt8(ascii: ",")) }
         json.append(contentsOf: "{\"packet_id\":\(record.packetID),\"topic\":\"".utf8)
-        appendEscaped(record.topic, to: &json)
+        JSONString.appendEscaped(record.topic, to: &json)
         json.append(contentsOf: "\",\"sha256\":\"".utf8)
-        digest.appendHex(to: &json)
+        digest.withUnsafeBytes { Hex.append($0, to: &json) }
         json.append(UInt8(ascii: "\""))
         if record.flags.contains(.truncated) {
             // The digest is of the first bytes only: the rest was never copied.
             json.append(contentsOf: ",\"payload_bytes\":\(record.originalPayloadLength)".utf8)
         }
         json.append(UInt8(ascii: "}"))
-    }
-
-    /// Inside a JSON string (RFC 8259, section 7). Topics are UTF-8 already: the library refuses others.
-    private static func appendEscaped(_ text: UnsafeRawBufferPointer, to json: inout [UInt8]) {
-        for byte in text {
-            switch byte {
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
-                json.append(UInt8(ascii: "\\"))
-                json.append(byte)
-            case 0..<0x20:
-                json.append(contentsOf: byte < 0x10 ? "\\u000".utf8 : "\\u00".utf8)
-                json.append(contentsOf: String(byte, radix: 16).utf8)
-            default: json.append(byte)
-            }
-        }
     }
 }
 

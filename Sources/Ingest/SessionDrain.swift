@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 import Synchronization
 
 /// Empties the session of a client id that this log used before: the broker still queues messages for it.
@@ -99,7 +100,7 @@ extension BrokerConnection {
 
     func serve(_ session: MQTTSession, _ drain: SessionDrain) -> Ending {
         say(.info, "emptying the session of our earlier client id `\(drain.clientID)`")
-        let begun = steadyMicros()
+        let begun = SystemTime.bootMicroseconds()
         var lastArrival = begun, seen = session.publishes - session.handoverMessages, isFull = false
         // UNSUBSCRIBEs sent, and `arrivals` at the last one.
         var unsubscribes = 0, arrivalsThen = 0, succeededAt: Int64?
@@ -128,7 +129,7 @@ extension BrokerConnection {
             }
             acknowledged(session)
             _ = session.tick()
-            let now = steadyMicros(), arrivals = session.publishes - session.handoverMessages
+            let now = SystemTime.bootMicroseconds(), arrivals = session.publishes - session.handoverMessages
             if arrivals != seen { (seen, lastArrival) = (arrivals, now) }
             if let handover { probe(session, drain, handover, &probedAt) }
             let patience = SessionDrain.patienceMicros(isV5: session.isV5, isMosquitto: parent?.isMosquitto ?? false)
@@ -183,8 +184,8 @@ extension BrokerConnection {
             endsSession: true),
             session.connect(blocking: true) == nil
         else { return }
-        let deadline = steadyMicros() + 5_000_000
-        while session.connack == nil, steadyMicros() < deadline, !isStopping {
+        let deadline = SystemTime.bootMicroseconds() + 5_000_000
+        while session.connack == nil, SystemTime.bootMicroseconds() < deadline, !isStopping {
             let ready = poll(session.socket, write: session.wantsWrite, milliseconds: 50)
             if ready.read, !session.read() { return }
             if !session.write() { return }

@@ -119,9 +119,10 @@ public struct LineQueue: Sendable {
             if lines[head].reports == 0 {
                 statistics.waiting -= 1
                 drop(1)
-            } else {
+            } else if offset < lines[head].bytes.count - 1 {
                 unreported += lines[head].reports
             }
+            // A notice that lacks only its newline is complete with the newline owed.
             removeHead()
             return .goOn
         }

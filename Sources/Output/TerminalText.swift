@@ -1,3 +1,5 @@
+import Primitives
+
 // Text from outside (topics, payloads, error texts of devices and servers, names from files) may hold characters that
 // a terminal obeys or that change how a line reads: escape sequences (ECMA-48 C0 and C1), controls of direction
 // (Unicode TR 9, "Trojan source") and characters without width.
@@ -26,9 +28,7 @@ public func terminalSafeJSON(_ json: String) -> String {
         if scalar.value >= 0x7F, isUnsafeForTerminals(scalar) {
             // RFC 8259, 7: code units of UTF-16. These characters stand inside strings only.
             for unit in String(scalar).utf16 {
-                let digits = String(unit, radix: 16)
-                let zeroes = String(repeating: "0", count: 4 - digits.count)
-                safe.append(contentsOf: ("\\u" + zeroes + digits).unicodeScalars)
+                safe.append(contentsOf: ("\\u" + Hex.encode(unit)).unicodeScalars)
             }
         } else {
             safe.append(scalar)

@@ -1,5 +1,6 @@
 import COpenSSL
 import CPostgres
+import Primitives
 #if canImport(Glibc)
     import Glibc
 #else
@@ -306,11 +307,7 @@ private final class NoticeBox {
     init(_ receive: @escaping (String) -> Void) { self.receive = receive }
 }
 
-func monotonicMilliseconds() -> Int {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
-}
+func monotonicMilliseconds() -> Int { Int(SystemTime.monotonicMicroseconds() / 1_000) }
 
 /// poll(2) by a name that `Connection.poll` does not hide.
 private func systemPoll(_ descriptors: inout [pollfd], _ count: nfds_t, _ milliseconds: Int32) -> Int32 {

@@ -1,4 +1,5 @@
 import Foundation
+import Primitives
 
 /// A Mosquitto of our own inside the data folder: loopback only, one user with a password of this folder's, never run
 /// as root, and none of its default limits under which a broker loses messages in silence.
@@ -83,7 +84,7 @@ public final class PrivateMosquitto: Sendable {
         let known = ((try? String(contentsOfFile: path, encoding: .utf8)) ?? "").prefix { !$0.isNewline }
         if known.utf8.count >= 32, known.allSatisfy(\.isHexDigit) { return String(known) }
         var generator = SystemRandomNumberGenerator()
-        let made = (0..<16).map { _ in String(Int(generator.next() as UInt8) + 256, radix: 16).dropFirst() }.joined()
+        let made = Hex.encode(generator.next() as UInt64) + Hex.encode(generator.next() as UInt64)
         try PrivateFolder.write(made + "\n", to: path, owner: owner)
         return made
     }

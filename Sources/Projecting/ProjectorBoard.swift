@@ -1,5 +1,6 @@
 import EventModel
 import EventLog
+import Primitives
 import Projections
 import Synchronization
 import Threading
@@ -52,7 +53,8 @@ final class ProjectorBoard: Sendable {
         var transactions: UInt64 = 0
         var rowsWritten: UInt64 = 0
         var conflicts: UInt64 = 0
-        var applyTime = DurationHistogram()
+        var applySeconds = Histogram(
+            bounds: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5])
         var waiters: [UInt64: Waiter] = [:]
         var nextWaiter: UInt64 = 0
         var endWaiters: [CheckedContinuation<Void, Never>] = []
@@ -188,7 +190,7 @@ final class ProjectorBoard: Sendable {
         state.withLock {
             $0.transactions += 1
             $0.rowsWritten += UInt64(rows)
-            $0.applyTime.observe(took)
+            $0.applySeconds.record(took / .seconds(1))
         }
     }
 
@@ -264,7 +266,7 @@ final class ProjectorBoard: Sendable {
                 eventsPerSecond: state.rate.perSecond(at: now.microseconds / 1_000_000),
                 lastError: state.lastError, parked: state.parked,
                 transactions: state.transactions, rowsWritten: state.rowsWritten,
-                checkpointConflicts: state.conflicts, applyTime: state.applyTime,
+                checkpointConflicts: state.conflicts, applySeconds: state.applySeconds,
                 failingSeconds: state.failingSince.map { (.now - $0) / .seconds(1) },
                 overdueSeconds: heart.overdueSeconds)
         }
@@ -273,8 +275,6 @@ final class ProjectorBoard: Sendable {
     /// For what people see, never for rows: lag is measured by the clock that stamps what lags.
     private func now() -> Timestamp {
         if let clock { return clock() }
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return Timestamp(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000)
+        return Timestamp(microseconds: SystemTime.wallMicroseconds())
     }
 }

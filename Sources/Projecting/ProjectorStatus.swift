@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 
 /// What a projector is doing, as of the call that gave it.
 public struct ProjectorStatus: Sendable, Equatable {
@@ -39,7 +40,7 @@ public struct ProjectorStatus: Sendable, Equatable {
     /// How often somebody else had moved our checkpoint.
     public var checkpointConflicts: UInt64
     /// Fold and commit of each transaction.
-    public var applyTime: DurationHistogram
+    public var applySeconds: Histogram
     /// For how long every attempt has failed; nil while it goes on.
     public var failingSeconds: Double?
     /// Seconds since the heartbeat was due; nil when on time.

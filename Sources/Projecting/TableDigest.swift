@@ -1,4 +1,5 @@
 import Evidence
+import Primitives
 import Projections
 
 /// One hash of a table's rows, whoever holds them: SHA-256 over the rows in the order of their keys, each as a

@@ -1,5 +1,6 @@
 import Decoding
 import EventModel
+import Primitives
 
 /// `audit_logs`: who decided what, and what was refused. One row a decision, from the decisions themselves, and one for
 /// each gap in the log that somebody signed for or that the retention rules made. Those concern every tenant: their
@@ -62,7 +63,7 @@ struct AuditLogs: AppendProjection {
         rows.text(actor)
         rows.text(Self.action(record.topicString))
         rows.text(subject)
-        rows.optional(before) { $0.jsonb("{\"\($1.field)\": \(jsonString($1.value))}".utf8) }
+        rows.optional(before) { $0.jsonb("{\"\($1.field)\": \(JSONString.encode($1.value))}".utf8) }
         rows.jsonb(record.payload)
     }
 

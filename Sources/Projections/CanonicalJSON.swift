@@ -1,3 +1,5 @@
+import Primitives
+
 /// One spelling for each JSON value, so that rows that we folded and rows that PostgreSQL's jsonb gave back have one
 /// digest: no white space, object members sorted by the bytes of their names (of several with one name the last
 /// stands, as jsonb has it), the shortest escapes (RFC 8259, section 7: only `"`, `\` and U+0000 to U+001F), numbers
@@ -158,17 +160,7 @@ public enum CanonicalJSON {
 
         /// One character of a string.
         private mutating func put(_ scalar: UInt32) {
-            switch scalar {
-            case 0x22, 0x5C: output += [UInt8(ascii: "\\"), UInt8(scalar)]
-            case 0x08: output += Array("\\b".utf8)
-            case 0x0C: output += Array("\\f".utf8)
-            case 0x0A: output += Array("\\n".utf8)
-            case 0x0D: output += Array("\\r".utf8)
-            case 0x09: output += Array("\\t".utf8)
-            case 0..<0x20:
-                output += Array("\\u00\(scalar < 0x10 ? "0" : "")\(String(scalar, radix: 16))".utf8)
-            default: output += Array(String(Unicode.Scalar(scalar) ?? "\u{FFFD}").utf8)
-            }
+            JSONString.appendEscaped(String(Unicode.Scalar(scalar) ?? "\u{FFFD}").utf8, to: &output)
         }
 
         private mutating func number() {

@@ -75,18 +75,3 @@ enum DeviceAddress {
         key.append(contentsOf: device)
     }
 }
-
-/// A string as JSON (RFC 8259, section 7).
-public func jsonString(_ text: String) -> String {
-    var json = "\""
-    for scalar in text.unicodeScalars {
-        switch scalar {
-        case "\"": json += "\\\""
-        case "\\": json += "\\\\"
-        case _ where scalar.value < 0x20:
-            json += "\\u00" + (scalar.value < 0x10 ? "0" : "") + String(scalar.value, radix: 16)
-        default: json.unicodeScalars.append(scalar)
-        }
-    }
-    return json + "\""
-}

@@ -1,5 +1,6 @@
 import Decoding
 import EventModel
+import Primitives
 
 /// `mqtt_connection_status`: one row a broker connection of ours.
 ///
@@ -102,8 +103,8 @@ struct MQTTConnectionStatus: KeyedProjection {
     /// `{"address", "protocol_version", "session_present"}`, those that are known.
     private static func info(_ event: BrokerEvent) -> String {
         var members: [String] = []
-        if let address = event.address { members.append("\"address\": \(jsonString(address))") }
-        if let version = event.protocolVersion { members.append("\"protocol_version\": \(jsonString(version))") }
+        if let address = event.address { members.append("\"address\": \(JSONString.encode(address))") }
+        if let version = event.protocolVersion { members.append("\"protocol_version\": \(JSONString.encode(version))") }
         if let present = event.sessionPresent { members.append("\"session_present\": \(present)") }
         return "{" + members.joined(separator: ", ") + "}"
     }

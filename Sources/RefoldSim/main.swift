@@ -4,6 +4,7 @@
 // refold-sim abort-quality: how good the rule is that ends campaigns, as tables.
 
 import Glibc
+import Primitives
 import Simulation
 
 let usage = """
@@ -97,10 +98,10 @@ struct WorldArguments<P: RawRepresentable> where P.RawValue == String {
                 for line in again.lines.suffix(chosen.isQuiet ? 0 : 400) { print("  \(line)") }
                 print("  \(again.violation ?? "held")")
             }
-            print("seed \(seed) trace \(hex(verdict.traceHash)) FAILED \(violation)")
+            print("seed \(seed) trace \(Hex.encode(verdict.traceHash)) FAILED \(violation)")
             if broken >= 20 { break }
         } else if !chosen.isQuiet {
-            print("seed \(seed) trace \(hex(verdict.traceHash)) held")
+            print("seed \(seed) trace \(Hex.encode(verdict.traceHash)) held")
         }
     }
     print("\(sum) in \(clock.now - start)")
@@ -122,7 +123,7 @@ struct WorldArguments<P: RawRepresentable> where P.RawValue == String {
             print("seed \(seed) FAILED \(violation)")
             exit(1)
         }
-        if !chosen.isQuiet { print("seed \(seed) trace \(hex(verdict.summary.trace)) held") }
+        if !chosen.isQuiet { print("seed \(seed) trace \(Hex.encode(verdict.summary.trace)) held") }
     }
     print("\(sum) in \(clock.now - start)")
     exit(0)
@@ -169,11 +170,6 @@ let chosen = readArguments(of: Plant.self) { argument in
     return true
 }
 
-func hex(_ number: UInt64) -> String {
-    let digits = String(number, radix: 16)
-    return String(repeating: "0", count: 16 - digits.count) + digits
-}
-
 let clock = ContinuousClock()
 let start = clock.now
 var worlds = 0
@@ -192,12 +188,13 @@ while true {
         var again = options
         again.isRecording = true
         for line in World(again).run().lines.suffix(60) { print("  \(line)") }
-        print("seed \(seed) steps \(steps) trace \(hex(verdict.traceHash)) FAILED at step \(verdict.stepsTaken): "
+        let trace = Hex.encode(verdict.traceHash)
+        print("seed \(seed) steps \(steps) trace \(trace) FAILED at step \(verdict.stepsTaken): "
             + violation)
         failed = true
         break
     }
-    if !chosen.isQuiet { print("seed \(seed) steps \(steps) trace \(hex(verdict.traceHash)) held") }
+    if !chosen.isQuiet { print("seed \(seed) steps \(steps) trace \(Hex.encode(verdict.traceHash)) held") }
     if seed < chosen.seeds.upperBound {
         seed += 1
     } else if Double((clock.now - start).components.seconds) < minutes * 60 {

@@ -1,6 +1,7 @@
 import EventLog
 import EventModel
 import Evidence
+import Primitives
 import Projecting
 import Projections
 

@@ -1,10 +1,5 @@
+import Primitives
 import Synchronization
-
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 
 /// A dead man's switch for one thread: each beat states within how many seconds the next one is due.
 ///
@@ -29,9 +24,5 @@ public final class Heartbeat: Sendable {
         return now > due ? Double(now - due) / 1_000_000 : nil
     }
 
-    private static func now() -> Int64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000
-    }
+    private static func now() -> Int64 { SystemTime.monotonicMicroseconds() }
 }

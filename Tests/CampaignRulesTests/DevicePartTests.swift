@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 import Testing
 
 @testable import CampaignRules
@@ -189,7 +190,7 @@ struct DevicePartTests {
 
     /// Whatever comes in whatever order.
     @Test func whatHoldsAlways() {
-        var random = FailureTestTests.Generator(state: 11)
+        var random = SeededRandom(seed: 11)
         func pick<T>(_ from: [T]) -> T { from[Int(random.next() % UInt64(from.count))] }
         for _ in 0..<20_000 {
             var part = DevicePart(targetedAt: Position(1)), seen: [Position] = [Position(1)], commands: [Position] = []

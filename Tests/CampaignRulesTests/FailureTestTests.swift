@@ -1,4 +1,5 @@
 import Foundation
+import Primitives
 import Testing
 
 @testable import CampaignRules
@@ -92,7 +93,7 @@ struct FailureTestTests {
 
     /// Against a recount of every prefix, with results set and taken back in any order.
     @Test func theTreeSaysWhatARecountSays() {
-        var random = Generator(state: 7)
+        var random = SeededRandom(seed: 7)
         for threshold in [0.001, 0.02, 0.3, 0.6, 0.96] {
             var test = FailureTest(threshold: threshold), failed: [Bool] = []
             for step in 0..<1_500 {
@@ -126,7 +127,7 @@ struct FailureTestTests {
 
     /// The order in which results become known does not matter for what is known in the end.
     @Test func theOrderOfResultsDoesNotMatter() {
-        var random = Generator(state: 3)
+        var random = SeededRandom(seed: 3)
         let failing = (0..<5_000).map { _ in random.next() % 100 < 6 }
         func test(_ order: [Int]) -> FailureTest {
             var test = FailureTest(threshold: 0.05)
@@ -142,18 +143,6 @@ struct FailureTestTests {
     @Test func logarithmsAreThoseOfTheLibrary() {
         for value in [1e-12, 0.001, 0.3, 0.7071, 0.99999, 1, 1.4142, 1.5, 2, 19, 95, 1e9] {
             #expect(abs(naturalLogarithm(value) - log(value)) <= 1e-14 * max(1, abs(log(value))), "\(value)")
-        }
-    }
-
-    /// SplitMix64.
-    struct Generator {
-        var state: UInt64
-        mutating func next() -> UInt64 {
-            state &+= 0x9E37_79B9_7F4A_7C15
-            var z = state
-            z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-            z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-            return z ^ (z >> 31)
         }
     }
 }

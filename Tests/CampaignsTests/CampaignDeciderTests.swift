@@ -1,5 +1,6 @@
 import EventLog
 import EventModel
+import Primitives
 import Synchronization
 import Testing
 @testable import Campaigns
@@ -123,7 +124,7 @@ final class TestClock: Sendable {
     /// Random commands, restarts in between, a clock that jumps: the live state is always the log's fold.
     @Test(arguments: 0..<40)
     func theRefoldedStateIsTheLiveState(seed: UInt64) async throws {
-        var random = SeededGenerator(state: seed)
+        var random = SeededRandom(seed: seed)
         var live = decider()
         // The first answer under each key: its day begins there.
         var answers: [String: (request: CommandRequest, answer: CommandAnswer, at: Timestamp)] = [:]
@@ -157,7 +158,7 @@ final class TestClock: Sendable {
         if case .rejected(_, let code, _) = answer { code } else { nil }
     }
 
-    private func randomRequest(_ random: inout SeededGenerator) -> CommandRequest {
+    private func randomRequest(_ random: inout SeededRandom) -> CommandRequest {
         let id = Int64.random(in: 1...6, using: &random)
         let command: CampaignCommand =
             switch Int.random(in: 0..<8, using: &random) {
@@ -173,17 +174,5 @@ final class TestClock: Sendable {
             }
         let key = Bool.random(using: &random) ? "k\(Int.random(in: 0..<12, using: &random))" : nil
         return request(command, tenant: ["t1", "t2"].randomElement(using: &random)!, key: key)
-    }
-}
-
-/// SplitMix64: the same seed, the same test.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import Primitives
 import Testing
 @testable import ControlAPI
 
@@ -8,7 +9,7 @@ import Testing
         snapshot.add(.held, false)
         snapshot.add(.messagesReceived, 7 as UInt64, ["broker": "a\"b\\c\nd"])
         snapshot.add(.projectionLagSeconds, 0.25, ["projection": "device_status"])
-        snapshot.add(.fdatasyncSeconds, HistogramSnapshot(bounds: [0.001, 1], counts: [3, 2, 1], sum: 2.5))
+        snapshot.add(.fdatasyncSeconds, Histogram(bounds: [0.001, 1], counts: [3, 2, 1], sum: 2.5))
         #expect(PrometheusText.write(snapshot) == #"""
             # HELP refold_messages_received_total MQTT messages received, by broker.
             # TYPE refold_messages_received_total counter
@@ -35,7 +36,7 @@ import Testing
         var snapshot = MetricsSnapshot()
         for metric in Metric.allCases {
             if metric.kind == .histogram {
-                snapshot.add(metric, HistogramSnapshot(bounds: [0.5], counts: [1, 1], sum: 3), ["projection": "p"])
+                snapshot.add(metric, Histogram(bounds: [0.5], counts: [1, 1], sum: 3), ["projection": "p"])
             } else {
                 snapshot.add(metric, 1.5, ["broker": "b\n\"\\"])
             }

@@ -1,5 +1,6 @@
 import EventModel
 import Foundation
+import Primitives
 import Testing
 @testable import EventLog
 
@@ -18,7 +19,7 @@ import Testing
     }
 
     private func noise(_ count: Int, _ seed: Int) -> String {
-        var random = SplitMix(state: UInt64(seed))
+        var random = SeededRandom(seed: UInt64(seed))
         return String(decoding: (0..<count).map { _ in UInt8(0x21 + random.next() % 90) }, as: UTF8.self)
     }
 

@@ -1,5 +1,6 @@
 import EventModel
 import Foundation
+import Primitives
 import Synchronization
 import Testing
 @testable import EventLog
@@ -27,7 +28,7 @@ import Testing
 
     /// 70,000 bytes that do not compress: a block of 18 pages.
     private func large(_ number: Int) -> String {
-        var random = SplitMix(state: UInt64(number))
+        var random = SeededRandom(seed: UInt64(number))
         return String(decoding: (0..<70_000).map { _ in UInt8(0x21 + random.next() % 90) }, as: UTF8.self)
     }
 
@@ -457,18 +458,5 @@ import Testing
         let error = #expect(throws: LogError.self) { try payloads(log) }
         #expect(error?.code == .beforeHorizon)
         log.close()
-    }
-}
-
-/// Sebastiano Vigna's splitmix64.
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

@@ -1,5 +1,6 @@
 import EventModel
 import Foundation
+import Primitives
 import Testing
 @testable import EventLog
 
@@ -10,7 +11,7 @@ import Testing
         var settings = options(segmentBytes: 64 << 10)
         settings.keepsTree = false
         let log = try FileLog.open(directory: folder.path, options: settings)
-        var random = SplitMix(state: 7)
+        var random = SeededRandom(seed: 7)
         var all: [(topic: String, payload: String)] = []
         for number in 0..<400 {
             var records = RecordBatch()
@@ -83,7 +84,7 @@ import Testing
         settings.keepsTree = false
         settings.blockBytes = 1 << 10
         let log = try FileLog.open(directory: folder.path, options: settings)
-        var random = SplitMix(state: 1)
+        var random = SeededRandom(seed: 1)
         // Large blocks, each of another device, until the segment has rolled.
         for number in 0..<40 {
             let filler = String(decoding: (0..<70_000).map { _ in UInt8(0x21 + random.next() % 90) }, as: UTF8.self)

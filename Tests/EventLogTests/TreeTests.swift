@@ -1,6 +1,7 @@
 import EventModel
 import Evidence
 import Foundation
+import Primitives
 import Testing
 @testable import EventLog
 

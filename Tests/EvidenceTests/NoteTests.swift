@@ -1,5 +1,6 @@
 import COpenSSL
 import EventModel
+import Primitives
 import Testing
 @testable import Evidence
 

@@ -1,5 +1,6 @@
 import EventModel
 import Foundation
+import Primitives
 import Testing
 import TestSupport
 @testable import Ingest
@@ -94,11 +95,7 @@ import TestSupport
         let first = try #require(payloads.first?.rejected.first)
         #expect(first.topic == topic)
         #expect(first.packetID > 0)
-        // SHA-256 of "m3".
-        let hasher = SHA256()
-        var hex: [UInt8] = []
-        Array("m3".utf8).withUnsafeBytes { hasher.digest($0).appendHex(to: &hex) }
-        #expect(first.sha256 == String(decoding: hex, as: UTF8.self))
+        #expect(first.sha256 == SHA256.digest("m3".utf8).description)
         #expect(log.messages.filter { $0.topic == topic }.map(\.text) == ["m0", "m1", "m2"])
         #expect(rig.status.verdicts[Int(Verdict.rateLimited.rawValue)] == 7)
         let statistics = try #require(rig.service.deviceStatistics(tenant: "acme", device: "loud"))
@@ -109,16 +106,6 @@ import TestSupport
     }
 
     // MARK: parts
-
-    @Test func sha256IsSHA256() {
-        var hex: [UInt8] = []
-        Array("abc".utf8).withUnsafeBytes { SHA256().digest($0).appendHex(to: &hex) }
-        let text = String(decoding: hex, as: UTF8.self)
-        // FIPS 180-2, appendix B.1.
-        #expect(text == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
-        #expect(Digest(hex: text) == Array("abc".utf8).withUnsafeBytes { SHA256().digest($0) })
-        #expect(Digest(hex: text.uppercased()) == nil)
-    }
 
     private func take(_ limiter: inout RateLimiter, _ name: String, _ time: Int64) -> Bool {
         Array(name.utf8).withUnsafeBytes { limiter.take($0, at: time) }
@@ -181,14 +168,5 @@ import TestSupport
         let takeovers = (0..<8).map { _ in backoff.nextAfterTakeover() }
         #expect(takeovers.allSatisfy { (30_000...750_000).contains($0) })
         #expect(takeovers[4] > takeovers[0])
-    }
-
-    @Test func histogramBucketsAreUpperBounds() {
-        var histogram = BatchHistogram()
-        for count in [1, 2, 3, 4, 5, 4_096, 8_192, 8_193, 100_000] { histogram.record(count) }
-        #expect(histogram.buckets == [1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2])
-        #expect(histogram.count == 9)
-        #expect(BatchHistogram.upperBound(13) == 8_192)
-        #expect(BatchHistogram.upperBound(14) == nil)
     }
 }

@@ -300,7 +300,7 @@ import Testing
                         properties: empty, payload: empty)
                 }
                 let tally = under.examine(
-                    batch, filter: &filter, steadyMicros: steady, hasher: SHA256(), into: &outgoing)
+                    batch, filter: &filter, steadyMicros: steady, into: &outgoing)
                 accepted += Int(tally.verdicts[Int(Verdict.accepted.rawValue)])
             }
             return accepted

@@ -2,10 +2,6 @@ import Foundation
 import TestSupport
 import Testing
 
-#if canImport(FoundationNetworking)
-import FoundationNetworking
-#endif
-
 /// Segments go to an archive and off the disk; what needs them again gets them from there; checkpoints go outside.
 @Suite(.serialized) struct ArchiveTests {
     @Test func whatLeftTheDiskIsFetchedAndARebuildIsExact() async throws {
@@ -154,8 +150,6 @@ import FoundationNetworking
     }
 
     private func checkpoint(_ world: World) async -> String? {
-        guard let url = URL(string: "http://\(world.http)/api/v1/log/checkpoint"), let body = try? Data(contentsOf: url)
-        else { return nil }
-        return String(decoding: body, as: UTF8.self)
+        HTTP.body("http://\(world.http)/api/v1/log/checkpoint").map { String(decoding: $0, as: UTF8.self) }
     }
 }

@@ -2,10 +2,6 @@ import Foundation
 import TestSupport
 import Testing
 
-#if canImport(FoundationNetworking)
-import FoundationNetworking
-#endif
-
 /// kill -9 of the whole daemon while a campaign runs, again and again. The devices write down what they are told and
 /// what they say: each is told, none is told again what the log knows to have arrived, and the campaign ends as the
 /// devices say that it did.
@@ -182,16 +178,13 @@ import FoundationNetworking
 extension World {
     /// A command of an operator, by the token in the data folder.
     func post(_ path: String, _ body: [String: Any]) async throws -> [String: Any] {
-        var request = URLRequest(url: URL(string: "http://\(http)\(path)")!)
-        request.httpMethod = "POST"
         let token = try String(contentsOfFile: data + "/token", encoding: .utf8)
-        request.setValue(
-            "Bearer " + token.trimmingCharacters(in: .whitespacesAndNewlines), forHTTPHeaderField: "Authorization")
-        request.setValue("application/json", forHTTPHeaderField: "Content-Type")
-        request.httpBody = try JSONSerialization.data(withJSONObject: body)
-        let (answer, response) = try await URLSession.shared.data(for: request)
+        let (status, answer) = try await HTTP.send(
+            "POST", "http://\(http)\(path)",
+            headers: ["Authorization": "Bearer " + token.trimmingCharacters(in: .whitespacesAndNewlines)],
+            json: JSONSerialization.data(withJSONObject: body))
         let text = String(decoding: answer, as: UTF8.self)
-        guard let status = (response as? HTTPURLResponse)?.statusCode, (200..<300).contains(status),
+        guard (200..<300).contains(status),
             let object = try JSONSerialization.jsonObject(with: answer) as? [String: Any]
         else { throw SystemError("\(path): \(text)") }
         return object

@@ -2,10 +2,6 @@ import Foundation
 import TestSupport
 import Testing
 
-#if canImport(FoundationNetworking)
-import FoundationNetworking
-#endif
-
 /// A database that answers and does not do what it should: the state says so, with the reason, and only as long as it
 /// is true. A server of its own for each, since they change it.
 @Suite(.serialized) struct DatabaseFaultTests {
@@ -217,14 +213,7 @@ extension World {
     func get(_ path: String) -> Int? { Self.get(root + path, timeout: 30) }
 
     static func get(_ url: String, timeout: Int) -> Int? {
-        let process = Process(), pipe = Pipe()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = ["curl", "-s", "-m", "\(timeout)", "-o", "/dev/null", "-w", "%{http_code}", url]
-        process.standardOutput = pipe
-        guard (try? process.run()) != nil else { return nil }
-        let text = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        return Int(text).flatMap { $0 == 0 ? nil : $0 }
+        HTTP.get(url, timeoutSeconds: timeout)?.status
     }
 
     /// Codes of the reasons; one that cannot be had says so.
@@ -233,7 +222,7 @@ extension World {
             struct Problem: Decodable { let code: String }
             let problems: [Problem]
         }
-        guard let url = URL(string: root + "/api/v1/status"), let body = try? Data(contentsOf: url),
+        guard let body = HTTP.body(root + "/api/v1/status"),
             let answer = try? JSONDecoder().decode(Answer.self, from: body)
         else { return ["no answer"] }
         return answer.problems.map(\.code)
@@ -241,9 +230,8 @@ extension World {
 
     /// Samples of a metric, as Prometheus reads them.
     func metrics(_ name: String) -> [String] {
-        guard let url = URL(string: root + "/metrics"), let text = try? String(contentsOf: url, encoding: .utf8) else {
-            return []
-        }
-        return text.split(separator: "\n").filter { $0.hasPrefix(name + "{") }.map(String.init)
+        guard let body = HTTP.body(root + "/metrics") else { return [] }
+        let lines = String(decoding: body, as: UTF8.self).split(separator: "\n")
+        return lines.filter { $0.hasPrefix(name + "{") }.map(String.init)
     }
 }

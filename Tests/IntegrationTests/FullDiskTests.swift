@@ -2,10 +2,6 @@ import Foundation
 import TestSupport
 import Testing
 
-#if canImport(FoundationNetworking)
-import FoundationNetworking
-#endif
-
 /// The data folder is a file system of its own that somebody else fills.
 @Suite(.serialized) struct FullDiskTests {
     /// Only root can mount one.

@@ -1,11 +1,8 @@
 import Foundation
+import HTTPClient
 import Synchronization
 import TestSupport
 import Testing
-
-#if canImport(FoundationNetworking)
-import FoundationNetworking
-#endif
 
 /// The crash table: extreme, malformed and hostile input by every way in. Each gets an answer, an error and an exit
 /// code of ours; none ends a process by a signal (a trap is SIGILL or SIGTRAP).
@@ -74,18 +71,16 @@ import FoundationNetworking
     }
 
     private func status(_ site: Site, _ method: String, _ path: String, _ body: String?) async throws -> Int {
-        guard let url = URL(string: site.root + path) else { return 400 }  // no client could send it
         // An answer that needs a position of the future takes 5 s; this is not about those.
         if path.contains("min_position=9223372036854775807") { return 503 }
-        var request = URLRequest(url: url, timeoutInterval: 30)
-        request.httpMethod = method
-        request.setValue("Bearer \(site.token)", forHTTPHeaderField: "Authorization")
-        if let body {
-            request.httpBody = Data(body.utf8)
-            request.setValue("application/json", forHTTPHeaderField: "Content-Type")
+        do {
+            return try await HTTP.send(
+                method, site.root + path, headers: ["Authorization": "Bearer \(site.token)"],
+                json: body.map { Data($0.utf8) }
+            ).status
+        } catch let error as HTTPClientError where error.code == .invalidRequest {
+            return 400  // no client could send it
         }
-        let (_, response) = try await URLSession.shared.data(for: request)
-        return (response as? HTTPURLResponse)?.statusCode ?? 0
     }
 
     @Test func noArgumentEndsAVerbByASignal() async throws {
@@ -208,8 +203,7 @@ private func runToEnd(_ arguments: [String], seconds: Double) -> Int32 {
             ], log: world.folder + "/copy.log")
         _ = await eventually(within: 30) {
             if !daemon.isRunning { return true }
-            guard let url = URL(string: "http://127.0.0.1:\(port)/api/v1/status") else { return true }
-            return (try? Data(contentsOf: url)) != nil
+            return HTTP.body("http://127.0.0.1:\(port)/api/v1/status") != nil
         }
         daemon.kill(SIGTERM)
         guard await eventually(within: 30, { !daemon.isRunning }) else {

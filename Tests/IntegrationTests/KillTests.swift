@@ -1,4 +1,5 @@
 import Foundation
+import Primitives
 import TestSupport
 import Testing
 
@@ -69,17 +70,10 @@ import Testing
     }
 }
 
-/// SplitMix64, for moments that can be drawn again.
+/// Moments that can be drawn again.
 struct Moments {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
+    private var random: SeededRandom
+    init(seed: UInt64) { random = SeededRandom(seed: seed) }
 
-    mutating func next(_ range: ClosedRange<Int>) -> Int {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        z ^= z >> 31
-        return range.lowerBound + Int(z % UInt64(range.count))
-    }
+    mutating func next(_ range: ClosedRange<Int>) -> Int { range.lowerBound + random.below(range.count) }
 }

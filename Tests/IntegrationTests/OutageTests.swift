@@ -50,8 +50,10 @@ import Testing
         try world.startDaemon()
         try await world.untilSubscribed()
         let fleet = try world.startFleet(["--devices", "30", "--rate", "1000", "--count", "4000"])
-        for _ in 1...2 {
-            try await Task.sleep(for: .milliseconds(700))
+        for round in 1...2 {
+            // The whole fleet is connected: a first connection that fails ends it.
+            let durable = round * 1000
+            #expect(await eventually { world.status().map { $0.log.durable > durable } ?? false })
             world.broker.stop()
             try world.broker.start()
         }

@@ -2,10 +2,6 @@ import Foundation
 import TestSupport
 import Testing
 
-#if canImport(FoundationNetworking)
-import FoundationNetworking
-#endif
-
 /// The pages in a real browser, against the real daemon.
 @Suite(.serialized) struct PagesTests {
     /// Light and dark, wide and narrow: nothing is cut off, unreadable, nameless, asked of another server, or run.
@@ -68,11 +64,7 @@ import FoundationNetworking
         let cookies = try await browser.cookies()
         let session = try #require(cookies.first { $0.name.hasPrefix("refold_session_") })
         func status(_ headers: [String: String]) async throws -> Int {
-            var request = URLRequest(url: URL(string: site.root + "/api/v1/status")!)
-            request.httpShouldHandleCookies = false
-            for (name, value) in headers { request.setValue(value, forHTTPHeaderField: name) }
-            let (_, response) = try await URLSession.shared.data(for: request)
-            return (response as? HTTPURLResponse)?.statusCode ?? 0
+            try await HTTP.send("GET", site.root + "/api/v1/status", headers: headers).status
         }
         let cookie = "\(session.name)=\(session.value)"
         #expect(try await status(["Cookie": cookie]) == 401)

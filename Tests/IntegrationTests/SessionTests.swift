@@ -252,9 +252,9 @@ private final class Second {
     deinit { kill() }
 
     var status: World.Status? {
-        guard let url = URL(string: "http://127.0.0.1:\(http)/api/v1/status"), let body = try? Data(contentsOf: url)
-        else { return nil }
-        return try? JSONDecoder().decode(World.Status.self, from: body)
+        HTTP.body("http://127.0.0.1:\(http)/api/v1/status").flatMap {
+            try? JSONDecoder().decode(World.Status.self, from: $0)
+        }
     }
 
     func freeze() { child.kill(SIGSTOP) }

@@ -2,10 +2,6 @@ import Foundation
 import TestSupport
 import Testing
 
-#if canImport(FoundationNetworking)
-import FoundationNetworking
-#endif
-
 /// Signals of kill(1), terminals and timers: the daemon stops in order, or goes on.
 @Suite(.serialized) struct SignalTests {
     private let folder: String
@@ -23,8 +19,7 @@ import FoundationNetworking
     }
 
     private var answers: Bool {
-        guard let url = URL(string: "http://127.0.0.1:\(port)/api/v1/status") else { return false }
-        return (try? Data(contentsOf: url)) != nil
+        HTTP.body("http://127.0.0.1:\(port)/api/v1/status") != nil
     }
 
     private var log: String { (try? String(contentsOfFile: folder + "/daemon.log", encoding: .utf8)) ?? "" }

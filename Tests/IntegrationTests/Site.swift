@@ -1,10 +1,6 @@
 import Foundation
 import TestSupport
 
-#if canImport(FoundationNetworking)
-import FoundationNetworking
-#endif
-
 /// A daemon with something to see, and whoever looks at it by HTTP.
 final class Site {
     let world: World
@@ -52,15 +48,9 @@ final class Site {
     /// A JSON answer of the API. Throws when it is no 2xx.
     @discardableResult
     func api(_ method: String, _ path: String, _ body: [String: Any]? = nil) async throws -> [String: Any] {
-        var request = URLRequest(url: URL(string: root + "/api/v1" + path)!, timeoutInterval: 60)
-        request.httpMethod = method
-        request.setValue("Bearer \(token)", forHTTPHeaderField: "Authorization")
-        if let body {
-            request.httpBody = try JSONSerialization.data(withJSONObject: body)
-            request.setValue("application/json", forHTTPHeaderField: "Content-Type")
-        }
-        let (data, response) = try await URLSession.shared.data(for: request)
-        let status = (response as? HTTPURLResponse)?.statusCode ?? 0
+        let (status, data) = try await HTTP.send(
+            method, root + "/api/v1" + path, headers: ["Authorization": "Bearer \(token)"],
+            json: body.map { try JSONSerialization.data(withJSONObject: $0) })
         guard (200..<300).contains(status) else {
             throw SystemError("\(method) \(path): \(status) \(String(decoding: data.prefix(1000), as: UTF8.self))")
         }

@@ -1,10 +1,6 @@
 import Foundation
 import TestSupport
 
-#if canImport(FoundationNetworking)
-import FoundationNetworking
-#endif
-
 /// A broker, a database and a data folder, and the real programs that run against them: `refold run`, killed as the
 /// test likes, and `refold simulate` as the outside witness of what was acknowledged.
 ///
@@ -63,7 +59,7 @@ final class World {
 
     /// A sample of `/metrics` without labels; nil while there is none.
     func metric(_ name: String) -> Double? {
-        guard let url = URL(string: "http://\(http)/metrics"), let body = try? Data(contentsOf: url) else { return nil }
+        guard let body = HTTP.body("http://\(http)/metrics") else { return nil }
         let lines = String(decoding: body, as: UTF8.self).split(separator: "\n")
         return lines.first { $0.hasPrefix(name + " ") }.flatMap { Double($0.dropFirst(name.count + 1)) }
     }
@@ -141,9 +137,9 @@ final class World {
 
     /// Nil while the daemon does not answer.
     func status() -> Status? {
-        guard let url = URL(string: "http://127.0.0.1:\(httpPort)/api/v1/status"), let body = try? Data(contentsOf: url)
-        else { return nil }
-        return try? JSONDecoder().decode(Status.self, from: body)
+        HTTP.body("http://127.0.0.1:\(httpPort)/api/v1/status").flatMap {
+            try? JSONDecoder().decode(Status.self, from: $0)
+        }
     }
 
     /// Waits until the daemon answers and its subscription stands: from here on the broker keeps what we miss.

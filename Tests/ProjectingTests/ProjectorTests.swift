@@ -64,7 +64,7 @@ extension Projector {
             #expect(status.position == Position(300) && status.lastError == nil)
             #expect(
                 status.transactions >= 2 && status.rowsWritten >= 301
-                    && status.applyTime.count == status.transactions)
+                    && status.applySeconds.count == status.transactions)
         }
     }
 

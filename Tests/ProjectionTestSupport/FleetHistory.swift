@@ -1,30 +1,18 @@
 import EventLog
 import EventModel
 import Foundation
-
-/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers for a seed, on every machine.
-public struct SplitMix: RandomNumberGenerator {
-    public var state: UInt64
-    public init(state: UInt64) { self.state = state }
-    public mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-}
+import Primitives
 
 /// A little of everything that a fleet does, by seed: event i is received at second 1,700,000,000 + i.
 public struct FleetHistory {
-    private var random: SplitMix
+    private var random: SeededRandom
     private var count: UInt64 = 0
     private var campaigns: Int64 = 0
     private var chaos = CampaignChaos()
     public static let devices = (0..<9).map { "d\($0)" }
     public static let tenants = ["acme", "b.corp"]
 
-    public init(seed: UInt64) { random = SplitMix(state: seed) }
+    public init(seed: UInt64) { random = SeededRandom(seed: seed) }
 
     public static func time(_ position: UInt64) -> Timestamp {
         Timestamp(microseconds: (1_700_000_000 + Int64(position)) * 1_000_000)

@@ -1,6 +1,7 @@
 import EventLog
 import EventModel
 import Foundation
+import Primitives
 import Projecting
 import Synchronization
 import Testing
@@ -82,7 +83,7 @@ private final class HistoryLog: LogSource {
 
     @Test(arguments: 1...10)
     func threadsAndEpochsDoNotShow(seed: Int) throws {
-        var random = Seeded(state: UInt64(seed))
+        var random = SeededRandom(seed: UInt64(seed))
         let history = try History.random(seed: UInt64(seed) &+ 70, count: 600)
         func log() -> HistoryLog {
             HistoryLog(history, ends: (1..<600).filter { _ in Int.random(in: 0..<9, using: &random) == 0 })

@@ -1,4 +1,5 @@
 import Postgres
+import Primitives
 import TestSupport
 import Testing
 
@@ -31,7 +32,7 @@ import Testing
     @Test(arguments: 1...4)
     func jsonbComesToTheSame(seed: UInt64) throws {
         let connection = try Connection(Target(try PostgresServer.shared.get().url()))
-        var random = Seeded(state: seed)
+        var random = SeededRandom(seed: seed)
         let values = (0..<600).map { _ in Self.value(&random, 0) }
         var parameters = Parameters()
         parameters.textArray(values)
@@ -43,7 +44,7 @@ import Testing
         }
     }
 
-    private static func value(_ random: inout Seeded, _ depth: Int) -> String {
+    private static func value(_ random: inout SeededRandom, _ depth: Int) -> String {
         func number(_ range: Range<Int>) -> Int { Int.random(in: range, using: &random) }
         func string() -> String {
             let parts = [

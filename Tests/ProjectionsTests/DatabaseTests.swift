@@ -2,6 +2,7 @@ import EventModel
 import Foundation
 import Postgres
 import PostgresStore
+import Primitives
 import Projecting
 import TestSupport
 import Testing
@@ -22,7 +23,7 @@ import Testing
     private static func fold(
         _ history: History, _ entry: Catalog.Entry, into store: PostgresStore, seed: UInt64
     ) throws {
-        var random = Seeded(state: seed), fold = entry.makeFold(.all), start = 0, last: Position?
+        var random = SeededRandom(seed: seed), fold = entry.makeFold(.all), start = 0, last: Position?
         while start < history.batches.count {
             let end = min(history.batches.count, start + Int.random(in: 1...120, using: &random))
             let block = history.block(start..<end), from = Position(UInt64(start))

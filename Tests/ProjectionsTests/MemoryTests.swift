@@ -1,3 +1,4 @@
+import Primitives
 import Testing
 
 @testable import Projections
@@ -6,7 +7,7 @@ import Testing
 @Suite struct MemoryTests {
     @Test(arguments: 1...6)
     func anArenaKeepsWhatWasPut(seed: Int) {
-        var random = Seeded(state: UInt64(seed)), arena = ByteArena()
+        var random = SeededRandom(seed: UInt64(seed)), arena = ByteArena()
         var refs: [ByteRef?] = Array(repeating: nil, count: 60), expected: [[UInt8]] = Array(repeating: [], count: 60)
         for step in 0..<3000 {
             let place = Int.random(in: 0..<60, using: &random)

@@ -1,5 +1,6 @@
 import EventModel
 import Foundation
+import Primitives
 import Testing
 
 @testable import Projections
@@ -12,7 +13,8 @@ extension History {
                 let record = RecordView(unchecked: bytes.baseAddress!)
                 return """
                     {"position":\(position),"received_at":"\(record.receivedAt)","kind":"\(record.kind.name)",\
-                    "broker":\(jsonString(record.brokerString)),"topic":\(jsonString(record.topicString)),\
+                    "broker":\(JSONString.encode(record.brokerString)),\
+                    "topic":\(JSONString.encode(record.topicString)),\
                     "qos":\(record.flags.qos),"retain":\(record.flags.contains(.retained)),\
                     "verdict":"\(record.verdict.name)","payload_base64":"\(Data(record.payload).base64EncodedString())"}
 
@@ -30,17 +32,17 @@ extension MemoryTables {
             let rows = (self.tables[name] ?? [:]).values.map { row in
                 "{" + row.map { column, value in
                     let type = columns.first { $0.name == column }!.type
-                    return "\(jsonString(column)):\(value.map { Self.json($0, type) } ?? "null")"
+                    return "\(JSONString.encode(column)):\(value.map { Self.json($0, type) } ?? "null")"
                 }.joined(separator: ",") + "}"
             }
-            return "\(jsonString(String(name.dropLast("_v1".count)))):[\(rows.joined(separator: ","))]"
+            return "\(JSONString.encode(String(name.dropLast("_v1".count)))):[\(rows.joined(separator: ","))]"
         }
     }
 
     private static func json(_ bytes: [UInt8], _ type: ColumnType) -> String {
         switch type {
-        case .text: jsonString(String(decoding: bytes, as: UTF8.self))
-        case .bytea: jsonString(bytes.map { String(format: "%02x", $0) }.joined())
+        case .text: JSONString.encode(String(decoding: bytes, as: UTF8.self))
+        case .bytea: JSONString.encode(bytes.map { String(format: "%02x", $0) }.joined())
         case .jsonb: String(decoding: bytes.dropFirst(), as: UTF8.self)
         case .timestamptz:
             "\"\(Timestamp(microseconds: integer(bytes) + RowBuffer.postgresEpochMicroseconds))\""

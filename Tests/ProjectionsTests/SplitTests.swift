@@ -1,25 +1,14 @@
 import EventModel
+import Primitives
 import struct ProjectionTestSupport.CampaignChaos
 import Testing
 
 @testable import Projections
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers for a seed, on every machine.
-struct Seeded: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-}
-
 extension History {
     /// A history of everything that can happen, by seed.
     static func random(seed: UInt64, count: Int) throws -> History {
-        var random = Seeded(state: seed), history = History()
+        var random = SeededRandom(seed: seed), history = History()
         var campaign: Int64 = 0, chaos = CampaignChaos()
         while history.batches.count < count {
             let device = "d\(Int.random(in: 0..<6, using: &random))"
@@ -99,7 +88,7 @@ extension History {
     @Test(arguments: 1...12)
     func anySplitGivesTheSameRows(seed: Int) throws {
         let history = try History.random(seed: UInt64(seed), count: 320)
-        var random = Seeded(state: UInt64(seed) &* 977)
+        var random = SeededRandom(seed: UInt64(seed) &* 977)
         let count = history.batches.count
         for entry in Catalog.entries {
             let expected = history.fold(entry).lines

@@ -2,6 +2,7 @@ import EventLog
 import EventModel
 import Evidence
 import Foundation
+import Primitives
 import Snapshots
 import TestSupport
 import Testing
@@ -415,8 +416,15 @@ struct BundleTests {
             return bytes + Array((AuditBundle.note("statement", statement) + "\n").utf8)
         }
         let honest = lines(try history.audit(.device(tenant: "acme", device: "d1"), 5..<64).bundle(signedWith: nil))
-        let isHonest = try holds(sign(honest), history)
+        let signed = try sign(honest)
+        let isHonest = holds(signed, history)
         #expect(isHonest)
+        // JSON leaves open how a character is escaped (RFC 8259, 7). The statement does not cover its own line.
+        var escaped = lines(signed)
+        let statement = escaped.removeLast().replacingOccurrences(of: "\\n", with: "\\u000a")
+        #expect(statement.contains("\\u000a"))
+        let isHonestStill = holds(join(escaped + [statement]), history)
+        #expect(isHonestStill)
         let first = try #require(honest.firstIndex { $0.hasPrefix(#"{"position""#) })
         let proof = try #require(honest.firstIndex { $0.hasPrefix(#"{"proof""#) })
         func edit(_ index: Int, _ change: (String) -> String) throws -> [UInt8] {

@@ -1,5 +1,6 @@
 import EventModel
 import Foundation
+import Primitives
 import Projecting
 import Projections
 import Testing

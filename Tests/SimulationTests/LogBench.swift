@@ -1,5 +1,6 @@
 import EventModel
 import Foundation
+import Primitives
 import Testing
 @testable import EventLog
 @testable import Simulation

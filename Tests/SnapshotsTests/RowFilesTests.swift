@@ -1,5 +1,6 @@
 import EventModel
 import Foundation
+import Primitives
 import Projecting
 import ProjectionTestSupport
 import Projections
@@ -33,7 +34,7 @@ import Testing
     /// A store on files, with any bound on memory, holds what one in memory does.
     @Test(arguments: 1...6)
     func anyBoundOnMemoryGivesTheSameRows(seed: UInt64) throws {
-        var random = SplitMix(state: seed)
+        var random = SeededRandom(seed: seed)
         let folder = Folder()
         let bounds = [64 << 20, 4_000, 20_000, 0]
         let all = bounds.map { RowFiles(things, folder: folder.path + "/\($0)", memoryBytesMax: $0) }

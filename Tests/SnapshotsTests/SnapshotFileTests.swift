@@ -2,6 +2,7 @@ import EventLog
 import EventModel
 import Evidence
 import Foundation
+import Primitives
 import Projections
 import Testing
 

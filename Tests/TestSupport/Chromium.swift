@@ -165,7 +165,7 @@ public final class Chromium: Sendable {
         _ method: String, _ port: Int, _ path: String, _ body: [String: Any]?
     ) async throws -> Data {
         let json = try body.map { try JSONSerialization.data(withJSONObject: $0) }
-        let answer = try await PlainHTTP.ask(method, port: port, path: path, body: json)
+        let answer = try await HTTP.send(method, "http://127.0.0.1:\(port)\(path)", json: json)
         guard answer.status == 200 else {
             throw SystemError("\(method) \(path): \(String(decoding: answer.body.prefix(1000), as: UTF8.self))")
         }

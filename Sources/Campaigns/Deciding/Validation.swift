@@ -1,6 +1,6 @@
-import COpenSSL
 import CampaignRules
 import EventModel
+import Primitives
 
 /// Tenant and device ids: 1 to 128 characters of `A-Z a-z 0-9 . _ : -`, as in topics (`DeviceTopic`).
 public func isID(_ text: String) -> Bool {
@@ -160,13 +160,6 @@ extension CommandRequest {
         case .pause(_, let reason), .abort(_, let reason): add(reason)
         case .start, .resume, .delete, .deleteGroup: break
         }
-        return sha256Hex(bytes)
+        return SHA256.digest(bytes).description
     }
-}
-
-func sha256Hex(_ bytes: [UInt8]) -> String {
-    var digest = [UInt8](repeating: 0, count: 32)
-    precondition(EVP_Digest(bytes, bytes.count, &digest, nil, EVP_sha256(), nil) == 1, "SHA-256 is not available")
-    let digits = Array("0123456789abcdef".utf8)
-    return String(decoding: digest.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
 }

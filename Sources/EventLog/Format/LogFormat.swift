@@ -2,6 +2,7 @@
 
 import CChecksum
 import EventModel
+import Primitives
 
 enum LogFormat {
     static let version: UInt32 = 1
@@ -65,13 +66,7 @@ public struct LogID: Hashable, Sendable, CustomStringConvertible {
         self.low = low
     }
 
-    public var description: String {
-        func hex(_ value: UInt64) -> String {
-            let digits = String(value, radix: 16)
-            return String(repeating: "0", count: 16 - digits.utf8.count) + digits
-        }
-        return hex(high) + hex(low)
-    }
+    public var description: String { Hex.encode(high) + Hex.encode(low) }
 }
 
 extension UnsafeRawBufferPointer {

@@ -1,5 +1,6 @@
 import EventModel
 import Evidence
+import Primitives
 
 /// A file that was copied.
 public struct CopiedFile: Codable, Sendable, Equatable {

@@ -72,7 +72,7 @@ public final class LogTree {
         }
         guard level > 0, end > horizon || archive != nil else { throw removed(start) }
         let half = 1 << UInt64(level - 1)
-        return SHA256.node(try node(start, level - 1), try node(start + UInt64(half), level - 1))
+        return TreeHash.node(try node(start, level - 1), try node(start + UInt64(half), level - 1))
     }
 
     private func removed(_ position: UInt64) -> LogError {

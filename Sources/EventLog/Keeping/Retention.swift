@@ -154,7 +154,7 @@ public final class Retention: Sendable {
             lines.append(RemovedSegment(
                 name: segment.name, base: trailer.base.rawValue, end: trailer.end.rawValue, bytes: trailer.fileBytes,
                 firstTime: trailer.firstTime.description, lastTime: trailer.lastTime.description,
-                root: root.map { $0.bytes.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined() },
+                root: root?.description,
                 archived: isArchived, decisions: trailer.kindCounts[Int(EventKind.decision.rawValue)]))
         }
         try catalog.removed.note(lines, catalog)

@@ -52,7 +52,7 @@ struct TreeGrower {
             var count = hashes.count
             while count > 1 {
                 count /= 2
-                for index in 0..<count { hashes[index] = SHA256.node(hashes[2 * index], hashes[2 * index + 1]) }
+                for index in 0..<count { hashes[index] = TreeHash.node(hashes[2 * index], hashes[2 * index + 1]) }
             }
         }
         let hash = pending[0]

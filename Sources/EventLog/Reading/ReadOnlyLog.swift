@@ -1,5 +1,6 @@
 import EventModel
 import Glibc
+import Primitives
 import Synchronization
 
 /// A log that another process writes, or nobody. While a writer is up, what it has published in the file `durable` is
@@ -86,12 +87,12 @@ public final class ReadOnlyLog: LogSource {
 
     /// Asks every few milliseconds: nothing wakes another process.
     public func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {
-        let deadline = monotonicSeconds() + Double(timeoutMilliseconds) / 1000
+        let deadline = SystemTime.monotonicMicroseconds() + Int64(timeoutMilliseconds) * 1_000
         while true {
             let now = durableCount
-            let left = deadline - monotonicSeconds()
+            let left = deadline - SystemTime.monotonicMicroseconds()
             if now > count || left <= 0 { return now }
-            usleep(UInt32(min(5000, max(1, left * 1e6))))
+            usleep(UInt32(min(5_000, left)))
         }
     }
 

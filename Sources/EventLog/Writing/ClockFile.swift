@@ -1,6 +1,7 @@
 import CChecksum
 import EventModel
 import Glibc
+import Primitives
 
 /// The file `clock`: how far the log's time is ahead of the machine's steady clock, so that a daemon that starts again
 /// while the wall clock is wrong goes on with the time that it had. It counts until the machine's next boot, and is not
@@ -40,8 +41,7 @@ struct ClockFile {
 
     private static func checksum(_ text: String) -> String {
         let crc = Array(text.utf8).withUnsafeBytes { refold_crc32c(0, $0.baseAddress, $0.count) }
-        let digits = String(crc, radix: 16)
-        return "crc32c:" + String(repeating: "0", count: 8 - digits.utf8.count) + digits
+        return "crc32c:" + Hex.encode(crc)
     }
 
     /// A failure costs only what this is for.

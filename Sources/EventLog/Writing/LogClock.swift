@@ -1,6 +1,6 @@
 import CPlatform
 import EventModel
-import Glibc
+import Primitives
 
 /// Where the log takes its time from.
 public protocol LogClock: Sendable {
@@ -22,14 +22,8 @@ extension LogClock {
 public struct SystemClock: LogClock {
     public init() {}
 
-    public func now() -> Timestamp { Timestamp(microseconds: Self.read(CLOCK_REALTIME)) }
-    /// CLOCK_BOOTTIME, not CLOCK_MONOTONIC: a machine that slept has not had its clock set.
-    public func steadyMicroseconds() -> Int64 { Self.read(CLOCK_BOOTTIME) }
+    public func now() -> Timestamp { Timestamp(microseconds: SystemTime.wallMicroseconds()) }
+    /// The clock that counts suspension: a machine that slept has not had its clock set.
+    public func steadyMicroseconds() -> Int64 { SystemTime.bootMicroseconds() }
     public var isSynchronised: Bool { refold_clock_is_synchronised() != 0 }
-
-    private static func read(_ clock: clockid_t) -> Int64 {
-        var time = timespec()
-        clock_gettime(clock, &time)
-        return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
-    }
 }

@@ -1,3 +1,5 @@
+import Primitives
+
 /// Counters of a writer since it was opened; a plain copy, cheap to take.
 public struct LogStatistics: Sendable {
     public internal(set) var commits: UInt64 = 0
@@ -31,25 +33,5 @@ public struct LogStatistics: Sendable {
         /// Why nothing is packed or sealed at present; it is tried again, unless the text says that a restart is
         /// needed.
         public internal(set) var problem: String?
-    }
-
-    /// Cumulative only when printed: `counts[i]` is what fell between `bounds[i - 1]` (exclusive) and `bounds[i]`
-    /// (inclusive); the last is everything above.
-    public struct Histogram: Sendable {
-        public let bounds: [Double]
-        public private(set) var counts: [UInt64]
-        public private(set) var sum = 0.0
-
-        init(bounds: [Double]) {
-            self.bounds = bounds
-            counts = [UInt64](repeating: 0, count: bounds.count + 1)
-        }
-
-        mutating func record(_ value: Double) {
-            var index = 0
-            while index < bounds.count, value > bounds[index] { index += 1 }
-            counts[index] += 1
-            sum += value
-        }
     }
 }

@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 import Synchronization
 
 /// Replaces the session of an earlier client id without recording a message twice. For brokers that deliver to all
@@ -57,8 +58,7 @@ package final class Handover: Sendable {
     package init(logID: String) { topic = Self.topic(logID: logID) }
 
     private static func payload() -> [UInt8] {
-        let digits = String(UInt64.random(in: .min ... .max), radix: 16)
-        return prefix + Array((String(repeating: "0", count: 16 - digits.count) + digits).utf8)
+        prefix + Array(Hex.encode(UInt64.random(in: .min ... .max)).utf8)
     }
 
     // MARK: The probe
@@ -128,9 +128,8 @@ package final class Handover: Sendable {
 
     /// Of the messages, by topic and payload; without retained ones, which only a new subscription receives.
     package static func digests(of batch: borrowing RecordBatch) -> [Digest] {
-        let hasher = SHA256()
         var digests: [Digest] = []
-        batch.forEach { if $0.isLive { digests.append(DeliveryKey.digest(of: $0, hasher)) } }
+        batch.forEach { if $0.isLive { digests.append(DeliveryKey.digest(of: $0)) } }
         return digests
     }
 }

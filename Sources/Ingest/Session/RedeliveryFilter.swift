@@ -1,6 +1,7 @@
 import EventLog
 import EventModel
 import FoundationEssentials
+import Primitives
 
 /// Recognises messages that the broker delivers again after a reconnect although they are in the log: our
 /// acknowledgement was lost on the way. Such a message is acknowledged again and not recorded again.
@@ -60,9 +61,9 @@ struct RedeliveryFilter: Sendable {
     mutating func close() { isOpen = IngestFaults.isPlanted(.matchesForEver) }
 
     /// Whether this arrival is a redelivery of a recorded message. Call it for each QoS 1 arrival, in order.
-    mutating func recognises(_ record: RecordView, _ hasher: SHA256) -> Bool {
+    mutating func recognises(_ record: RecordView) -> Bool {
         guard isOpen, note(record) else { return false }
-        guard deliveries[record.packetID] == DeliveryKey.digest(of: record, hasher) else { return false }
+        guard deliveries[record.packetID] == DeliveryKey.digest(of: record) else { return false }
         deliveries[record.packetID] = nil
         return true
     }
@@ -102,7 +103,6 @@ private struct DeliveryWalk {
     }
 
     private let clientID: String
-    private let hasher = SHA256()
     private var deliveries: [UInt16: Delivery] = [:]
     /// Those that the end of the redelivery made old. The event that says which of them came again stands behind the
     /// new messages of the same batch.
@@ -144,11 +144,11 @@ private struct DeliveryWalk {
             guard isOwn(record) else { return }
             // Every redelivery is marked and comes before the first new message.
             if isResuming, !record.flags.contains(.duplicate) { resumed() }
-            deliver(record.packetID, DeliveryKey.digest(of: record, hasher), record.flags.contains(.duplicate))
+            deliver(record.packetID, DeliveryKey.digest(of: record), record.flags.contains(.duplicate))
         case .rejection:
             // It does not say by which connection its messages came.
             guard !isOthers, draining.isEmpty else { return }
-            for (id, digest) in try DeliveryKey.rejected(record, hasher) { deliver(id, digest, isResuming) }
+            for (id, digest) in try DeliveryKey.rejected(record) { deliver(id, digest, isResuming) }
         case .connection:
             if let (schema, event) = LogTail.event(record) { note(schema, event) }
         default: break
@@ -249,29 +249,29 @@ private struct DeliveryWalk {
 /// What makes two deliveries under one packet id the same message: topic and payload. Of a payload that was cut, the
 /// first bytes and the length.
 enum DeliveryKey {
-    static func digest(of record: RecordView, _ hasher: SHA256) -> Digest {
+    static func digest(of record: RecordView) -> Digest {
         let cut = record.flags.contains(.truncated) ? record.originalPayloadLength : 0
-        return digest(record.topic, hasher.digest(record.payload), cut: cut, hasher)
+        return digest(record.topic, SHA256.digest(record.payload), cut: cut)
     }
 
-    static func rejected(_ record: RecordView, _ hasher: SHA256) throws -> [(UInt16, Digest)] {
+    static func rejected(_ record: RecordView) throws -> [(UInt16, Digest)] {
         let payload = try JSONDecoder().decode(RejectionPayload.self, from: Data(record.payload))
         return payload.rejected.compactMap { entry in
             guard entry.packetID != 0, let digest = Digest(hex: entry.sha256) else { return nil }
             return Array(entry.topic.utf8).withUnsafeBytes {
-                (entry.packetID, self.digest($0, digest, cut: entry.payloadBytes ?? 0, hasher))
+                (entry.packetID, self.digest($0, digest, cut: entry.payloadBytes ?? 0))
             }
         }
     }
 
     private static func digest(
-        _ topic: UnsafeRawBufferPointer, _ payload: Digest, cut: Int, _ hasher: SHA256
+        _ topic: UnsafeRawBufferPointer, _ payload: Digest, cut: Int
     ) -> Digest {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(40 + topic.count)
         withUnsafeBytes(of: UInt64(truncatingIfNeeded: cut)) { bytes.append(contentsOf: $0) }
         withUnsafeBytes(of: payload) { bytes.append(contentsOf: $0) }
         bytes.append(contentsOf: topic)
-        return bytes.withUnsafeBytes { hasher.digest($0) }
+        return bytes.withUnsafeBytes { SHA256.digest($0) }
     }
 }

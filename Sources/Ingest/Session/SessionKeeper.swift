@@ -23,8 +23,6 @@ package struct SessionKeeper {
     /// that ended before its CONNACK was recorded leaves such a session.
     private let adopts: Bool
     private let limits: PacketIDLimits
-    private let hasher = SHA256()
-
     /// The broker has, or should have, our session. Nil before `readHistory`.
     private var expectsSession: Bool?
     /// What the session is subscribed to, as far as the log knows.
@@ -144,7 +142,7 @@ package struct SessionKeeper {
             }
         }
         let tally = gate.examine(
-            incoming, filter: &filter, resumeEnd: resumeEnd, own: own, steadyMicros: steadyMicros, hasher: hasher,
+            incoming, filter: &filter, resumeEnd: resumeEnd, own: own, steadyMicros: steadyMicros,
             into: &outgoing)
         if let filter, !filter.isOpen {
             self.filter = nil

@@ -10,6 +10,7 @@ import Decoding
 import EventLog
 import EventModel
 import Foundation
+import Primitives
 import Projecting
 import Projections
 import Snapshots
@@ -106,7 +107,8 @@ public struct AsOf: Sendable {
             let campaigns = table("ota_campaigns")
             var campaign: PastRow?
             try rows.find(key, in: campaigns.name) { campaign = PastRow($0, campaigns) }
-            guard var campaign, tenant == nil || campaign["tenant_id"] == tenant.map(jsonString) else { return nil }
+            guard var campaign, tenant == nil || campaign["tenant_id"] == tenant.map(JSONString.encode)
+            else { return nil }
             func count(_ name: String) -> Int64 { campaign[name].flatMap { Int64($0) } ?? 0 }
             campaign.insert(
                 "open", String(count("total_devices") - count("succeeded") - count("failed") - count("skipped")),
@@ -172,7 +174,7 @@ public struct AsOf: Sendable {
         var row = row
         let lastSeen = row["last_seen_at"].flatMap { Timestamp(rfc3339: $0.replacingOccurrences(of: "\"", with: "")) }
         row.insert(
-            "status", jsonString(thresholds.status(lastSeen: lastSeen, at: moment.time)), after: "site_id")
+            "status", JSONString.encode(thresholds.status(lastSeen: lastSeen, at: moment.time)), after: "site_id")
         row.insert(
             "firmware_version", PastRow.member("firmware_version", of: row["reported_state"]), after: "last_ack_at")
         return row

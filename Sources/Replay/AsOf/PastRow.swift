@@ -1,5 +1,6 @@
 import EventModel
 import Foundation
+import Primitives
 import Projections
 import Snapshots
 
@@ -50,7 +51,7 @@ public struct PastRow: Sendable, Equatable {
 
     static func value(_ row: RowReader, _ column: Int, _ type: ColumnType) -> String? {
         switch type {
-        case .text: row.text(column).map(jsonString)
+        case .text: row.text(column).map(JSONString.encode)
         case .int8: row.int8(column).map { String($0) }
         case .bool: row.bool(column).map { $0 ? "true" : "false" }
         case .float8:
@@ -60,13 +61,13 @@ public struct PastRow: Sendable, Equatable {
             }
         case .timestamptz: row.timestamptz(column).map { "\"\($0)\"" }
         case .jsonb: row.jsonb(column).map { String(decoding: $0, as: UTF8.self) }
-        case .bytea: row.bytes(column).map { jsonString(Data($0).base64EncodedString()) }
+        case .bytea: row.bytes(column).map { JSONString.encode(Data($0).base64EncodedString()) }
         }
     }
 
     /// A member of a JSON object as text, as `->>` gives it; `null` when there is none.
     static func member(_ name: String, of json: String?) -> String {
         guard let json, let text = ExactJSON(json)?[name]?.jsonbText else { return "null" }
-        return jsonString(text)
+        return JSONString.encode(text)
     }
 }

@@ -1,6 +1,7 @@
 import EventModel
 import Evidence
 import Foundation
+import Primitives
 import Projections
 
 // A bundle: a report in a file that others can check without the log. One JSON object a line, in this order:
@@ -24,7 +25,7 @@ enum AuditBundle {
         let versions = report.subject.projections.map { "\"\($0.name)\":\($0.descriptor.version)" }
         // How many of a row's first columns are its key.
         let keys = report.subject.projections.flatMap(\.descriptor.storedTables).map { "\"\($0.name)\":\($0.keyCount)" }
-        return #"{"format":"\#(format)","log":\#(jsonString(report.origin)),"subject":\#(report.subject.json)"#
+        return #"{"format":"\#(format)","log":\#(JSONString.encode(report.origin)),"subject":\#(report.subject.json)"#
             + #","from":\#(report.range.lowerBound),"end":\#(report.range.upperBound),"made_at":"\#(report.madeAt)""#
             + #","projections":{\#(versions.joined(separator: ","))}"#
             + #","keys":{\#(keys.joined(separator: ","))}}"#
@@ -46,7 +47,7 @@ enum AuditBundle {
 
     static func gap(_ gap: AuditReport.Gap) -> String {
         #"{"gap":{"kind":"\#(gap.kind.rawValue)","from":\#(gap.from),"to":\#(gap.to)"#
-            + #","text":\#(jsonString(gap.text))}}"#
+            + #","text":\#(JSONString.encode(gap.text))}}"#
     }
 
     static func proof(_ hashes: [TreeHash], size: UInt64) -> String {
@@ -54,7 +55,7 @@ enum AuditBundle {
     }
 
     static func note(_ name: String, _ note: SignedNote) -> String {
-        #"{"\#(name)":\#(jsonString(String(decoding: note.bytes, as: UTF8.self)))}"#
+        #"{"\#(name)":\#(JSONString.encode(String(decoding: note.bytes, as: UTF8.self)))}"#
     }
 }
 

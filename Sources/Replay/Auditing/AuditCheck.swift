@@ -1,6 +1,7 @@
 import EventModel
 import Evidence
 import Foundation
+import Primitives
 import Projections
 
 /// What a bundle proves. Made from its bytes and a public key alone: no log, no daemon, no database.
@@ -131,6 +132,15 @@ public struct AuditCheck {
         return value
     }
 
+    /// True if both are the same JSON text but for escapes in strings, which JSON leaves open (RFC 8259, 7): the order
+    /// of members, repeated names and the digits of numbers count.
+    private static func isSame(_ line: some Collection<UInt8>, _ expected: String) -> Bool {
+        if expected.utf8.elementsEqual(line) { return true }
+        guard let shown = ExactJSON(line), let made = ExactJSON(expected), shown == made else { return false }
+        // Swift's String takes canonically equivalent texts for equal.
+        return (shown.jsonbText ?? "").utf8.elementsEqual((made.jsonbText ?? "").utf8)
+    }
+
     // MARK: what was signed
 
     private mutating func checkStatement(
@@ -148,7 +158,7 @@ public struct AuditCheck {
         guard statement.digest == SHA256.digest(bytes[..<last.startIndex]) else {
             throw EvidenceError(.untrue, "the bundle is not the one that was signed: it was changed")
         }
-        guard AuditBundle.note("statement", try SignedNote(parsing: Array(text.utf8))).utf8.elementsEqual(last) else {
+        guard Self.isSame(last, AuditBundle.note("statement", try SignedNote(parsing: Array(text.utf8)))) else {
             throw EvidenceError(.malformed, "the statement is in another form")
         }
         lines.removeLast()
@@ -183,7 +193,7 @@ public struct AuditCheck {
             let fold = folds.first(where: { $0.tables.contains { $0.name == name } }),
             let table = fold.tables.first(where: { $0.name == name }),
             let row = AuditRow(tuple: Array(tuple), of: table),
-            AuditBundle.start(table, row).utf8.elementsEqual(lines[next])
+            Self.isSame(lines[next], AuditBundle.start(table, row))
         else { throw malformed("holds no row, or shows another than it holds") }
         fold.put(row, into: name)
     }
@@ -263,7 +273,7 @@ public struct AuditCheck {
             }
             if verdict.firstTime == nil { verdict.firstTime = time }
             verdict.lastTime = time
-            guard !hasOurVersions || line.utf8.elementsEqual(event.line) else {
+            guard !hasOurVersions || Self.isSame(event.line, line) else {
                 throw EvidenceError(.untrue, "the rows that the bundle shows at position \(event.position) are not "
                     + "those that follow from its events")
             }

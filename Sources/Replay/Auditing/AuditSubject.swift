@@ -1,6 +1,7 @@
 import Decoding
 import EventModel
 import Foundation
+import Primitives
 import Projections
 
 /// What an audit is about.
@@ -44,7 +45,7 @@ public enum AuditSubject: Sendable, Equatable, CustomStringConvertible {
     var json: String {
         switch self {
         case .device(let tenant, let device):
-            #"{"kind":"device","tenant":\#(jsonString(tenant)),"device":\#(jsonString(device))}"#
+            #"{"kind":"device","tenant":\#(JSONString.encode(tenant)),"device":\#(JSONString.encode(device))}"#
         case .campaign(let id): #"{"kind":"campaign","id":\#(id)}"#
         case .range: #"{"kind":"range"}"#
         }

@@ -1,5 +1,6 @@
 import EventModel
 import FoundationEssentials
+import Primitives
 
 /// A recorded message as a CloudEvent (CloudEvents 1.0.2, JSON event format), without a newline:
 ///
@@ -29,7 +30,7 @@ enum CloudEvent {
         let isJSON = declared.map(declaresJSON) ?? true
         if isJSON {
             EventJSON.put(#","datacontenttype":"#, &output)
-            EventJSON.appendString(declared ?? "application/json", to: &output)
+            JSONString.append(declared ?? "application/json", to: &output)
             EventJSON.put(#","data":"#, &output)
             if CompactJSON.append(record.payload, to: &output) {
                 output.append(UInt8(ascii: "}"))
@@ -38,7 +39,7 @@ enum CloudEvent {
             output.removeSubrange(before...)
         }
         EventJSON.put(#","datacontenttype":"#, &output)
-        EventJSON.appendString(declared ?? "application/octet-stream", to: &output)
+        JSONString.append(declared ?? "application/octet-stream", to: &output)
         EventJSON.put(#","data_base64":"\#(Data(record.payload).base64EncodedString())"}"#, &output)
     }
 

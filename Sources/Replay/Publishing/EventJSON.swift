@@ -1,5 +1,6 @@
 import EventModel
 import FoundationEssentials
+import Primitives
 
 /// Events as JSON objects of one line, for programs.
 public enum EventJSON {
@@ -43,28 +44,8 @@ public enum EventJSON {
 
     static func put(_ text: String, _ output: inout [UInt8]) { output.append(contentsOf: text.utf8) }
 
-    /// A JSON string (RFC 8259, 7). Bytes that are not UTF-8 become U+FFFD.
+    /// A JSON string. Bytes that are not UTF-8 become U+FFFD.
     public static func appendString(_ bytes: UnsafeRawBufferPointer, to output: inout [UInt8]) {
-        output.append(UInt8(ascii: "\""))
-        for byte in String(decoding: bytes, as: UTF8.self).utf8 {
-            switch byte {
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
-                output.append(UInt8(ascii: "\\"))
-                output.append(byte)
-            case UInt8(ascii: "\n"): output.append(contentsOf: "\\n".utf8)
-            case UInt8(ascii: "\r"): output.append(contentsOf: "\\r".utf8)
-            case UInt8(ascii: "\t"): output.append(contentsOf: "\\t".utf8)
-            case 0..<0x20, 0x7F:
-                let digits = String(byte, radix: 16)
-                output.append(contentsOf: "\\u00\(digits.count < 2 ? "0" : "")\(digits)".utf8)
-            default: output.append(byte)
-            }
-        }
-        output.append(UInt8(ascii: "\""))
-    }
-
-    static func appendString(_ text: String, to output: inout [UInt8]) {
-        var text = text
-        text.withUTF8 { appendString(UnsafeRawBufferPointer($0), to: &output) }
+        JSONString.append(String(decoding: bytes, as: UTF8.self), to: &output)
     }
 }

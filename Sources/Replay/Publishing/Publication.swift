@@ -3,6 +3,7 @@ import EventLog
 import EventModel
 import FoundationEssentials
 import Ingest
+import Primitives
 
 #if canImport(Glibc)
 import Glibc
@@ -178,14 +179,14 @@ public final class Publication {
         isStopping: () -> Bool = { false }, note: (String) -> Void = { _ in },
         progress: (PublishResult) -> Void = { _ in }
     ) throws -> PublishResult {
-        let begun = micros()
+        let begun = SystemTime.monotonicMicroseconds()
         if let state = stateFile?.state, !options.startsOver, start >= order.range.upperBound {
             result.wasDone = true
             result.isFinished = true
             result.next = state.next
             return result
         }
-        defer { result.seconds = Double(micros() - begun) / 1_000_000 }
+        defer { result.seconds = Double(SystemTime.monotonicMicroseconds() - begun) / 1_000_000 }
         do {
             try work(isStopping, note, progress)
         } catch {
@@ -199,7 +200,7 @@ public final class Publication {
         result.isFinished = isAtEnd && pendingCount == 0
         try save()
         result.counts = reader.counts
-        result.seconds = Double(micros() - begun) / 1_000_000
+        result.seconds = Double(SystemTime.monotonicMicroseconds() - begun) / 1_000_000
         return result
     }
 
@@ -208,7 +209,7 @@ public final class Publication {
     private func work(
         _ isStopping: () -> Bool, _ note: (String) -> Void, _ progress: (PublishResult) -> Void
     ) throws {
-        var link: PublishLink?, saved = micros(), shown = saved
+        var link: PublishLink?, saved = SystemTime.monotonicMicroseconds(), shown = saved
         var pace = PublishPace(speed: options.speed, rate: options.rate)
         while true {
             if isStopping() { break }
@@ -231,7 +232,7 @@ public final class Publication {
                 note("\(broker.address): \(error.text); trying again")
                 link = nil
             }
-            let now = micros()
+            let now = SystemTime.monotonicMicroseconds()
             if now - saved >= Self.saveMicros {
                 try save()
                 saved = now
@@ -268,7 +269,7 @@ public final class Publication {
             guard try fetch() else { return nil }
             guard nextWaiting < waiting.count else { return 100 }
             let message = waiting[nextWaiting]
-            let micros = pace.wait(for: message.receivedAt, now: micros())
+            let micros = pace.wait(for: message.receivedAt, now: SystemTime.monotonicMicroseconds())
             guard micros == 0 else { return Int(min(100, max(1, micros / 1_000))) }
             nextWaiting += 1
             sentBytes += message.byteCount
@@ -328,9 +329,9 @@ public final class Publication {
 
     /// Waits a little for the acknowledgements that are due, so that less is sent twice.
     private func farewell(_ link: PublishLink) {
-        let deadline = micros() + 2_000_000
+        let deadline = SystemTime.monotonicMicroseconds() + 2_000_000
         do throws(PublishLink.Failure) {
-            while firstSent < sent.count, micros() < deadline {
+            while firstSent < sent.count, SystemTime.monotonicMicroseconds() < deadline {
                 try link.serve(milliseconds: 50)
                 try settle(link)
             }
@@ -344,7 +345,7 @@ public final class Publication {
     private func connect(_ isStopping: () -> Bool, _ note: (String) -> Void) throws(PublishLink.Failure)
         -> PublishLink?
     {
-        let deadline = micros() + Int64(options.patienceSeconds * 1_000_000)
+        let deadline = SystemTime.monotonicMicroseconds() + Int64(options.patienceSeconds * 1_000_000)
         var pause: UInt32 = 200_000, said = "", hangUps = 0
         while !isStopping() {
             do throws(PublishLink.Failure) {
@@ -367,7 +368,7 @@ public final class Publication {
                             + "what devices send", isRefusal: true)
                 }
                 if error.isRefusal { throw error }
-                guard micros() < deadline else {
+                guard SystemTime.monotonicMicroseconds() < deadline else {
                     fetchError = ReplayError(.unreachable, "\(broker.address) does not answer (\(error.text)). What "
                         + "was published is remembered: the same command goes on there")
                     throw error
@@ -392,15 +393,4 @@ public final class Publication {
     }
 }
 
-private func now() -> Timestamp {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    return Timestamp(microseconds: Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000)
-}
-
-/// For durations: never steps.
-private func micros() -> Int64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1_000
-}
+private func now() -> Timestamp { Timestamp(microseconds: SystemTime.wallMicroseconds()) }

@@ -1,6 +1,7 @@
 import EventModel
 import Evidence
 import Foundation
+import Primitives
 
 /// How far a publication got, in a file, so that the same order given again goes on there. What the broker had
 /// acknowledged when it was last written is not published again; what came after (at most a second's worth) is.
@@ -39,7 +40,7 @@ final class PublishStateFile {
     /// The file's name when none is given: the same for the same order.
     static func name(of order: PublishState.Order) -> String {
         let digest = SHA256.digest(encode(order)).bytes.prefix(8)
-        return "publish-" + digest.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() + ".json"
+        return "publish-" + Hex.encode(digest) + ".json"
     }
 
     /// - Throws: `.usage` when it cannot be written, holds another order, or another publication has it.

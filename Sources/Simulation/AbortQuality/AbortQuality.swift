@@ -11,6 +11,7 @@
 //     ratio    failed / (failed + succeeded) is over the threshold
 import CampaignRules
 import Foundation
+import Primitives
 
 public struct AbortQuality: Sendable {
     public enum Rollout: String, Sendable, CaseIterable {

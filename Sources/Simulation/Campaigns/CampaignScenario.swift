@@ -1,5 +1,6 @@
 import Campaigns
 import EventModel
+import Primitives
 
 /// Bugs that a world can be given, to see that it notices.
 public enum CampaignPlant: String, Sendable, CaseIterable {

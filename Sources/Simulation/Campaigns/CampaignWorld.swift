@@ -15,6 +15,7 @@
 import Campaigns
 import EventLog
 import EventModel
+import Primitives
 
 public struct CampaignVerdict: Sendable {
     public var seed: UInt64

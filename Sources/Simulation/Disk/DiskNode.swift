@@ -1,4 +1,5 @@
 import EventLog
+import Primitives
 
 /// A file or a folder: its cache, and what is on the platter. Touched only under the disk's lock.
 final class DiskNode {

@@ -21,6 +21,7 @@
 
 import EventLog
 import Foundation
+import Primitives
 
 /// One machine's disk. Every process has its own view of it: `process()`. Safe to use from any thread, and the same
 /// again for the same seed when one thread uses it.

@@ -1,3 +1,5 @@
+import Primitives
+
 /// How three brokers keep persistent sessions, as measured on Mosquitto 2.0.11, RabbitMQ 3.10 and NATS 2.9
 /// (`bench/NOTES.md`). Packet ids are 1 to `ids`, far fewer than MQTT's, so that they come round within a world.
 struct BrokerModel {

@@ -20,6 +20,7 @@
 import EventLog
 import EventModel
 import Ingest
+import Primitives
 
 public final class SessionWorld {
     private let options: SessionWorldOptions

@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 
 /// What devices say: every message that was ever published in a world, by number.
 struct Fleet {

@@ -1,5 +1,6 @@
 import EventLog
 import EventModel
+import Primitives
 import Projecting
 import Projections
 

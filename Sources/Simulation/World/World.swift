@@ -18,6 +18,7 @@
 
 import EventLog
 import EventModel
+import Primitives
 import Projecting
 import Projections
 

@@ -1,4 +1,5 @@
 import EventLog
+import Primitives
 
 /// A bug put into the code under test, to prove that the simulation finds it.
 public enum Plant: String, CaseIterable, Sendable {

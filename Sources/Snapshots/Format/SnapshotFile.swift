@@ -2,6 +2,7 @@ import EventLog
 import EventModel
 import Evidence
 import FoundationEssentials
+import Primitives
 import Projecting
 import Projections
 

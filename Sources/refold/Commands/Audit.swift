@@ -42,7 +42,7 @@ struct AuditOptions: ParsableArguments {
             let report = try Audit.run(
                 subject, in: begin..<max(begin, end), of: log, eventsMax: limit,
                 snapshots: SnapshotFolder(data.folder + "/snapshots", logID: log.logID), key: key,
-                madeAt: Timestamp(microseconds: Int64(Date().timeIntervalSince1970 * 1_000_000)))
+                madeAt: wallClock())
             if report.isEmpty, html == nil, bundle == nil {
                 throw ReplayError(.no, "no event of \(subject) in \(begin)..<\(end): check tenant and device, as in "
                     + "the topic tenant/TENANT/device/DEVICE/…")

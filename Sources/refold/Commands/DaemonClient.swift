@@ -73,7 +73,8 @@ struct DaemonClient: Sendable {
     }
 
     private func send(
-        _ method: HTTPRequest.Method, _ target: String, _ body: Data?, _ key: String?, _ timeout: Duration = .seconds(60)
+        _ method: HTTPRequest.Method, _ target: String, _ body: Data?, _ key: String?,
+        _ timeout: Duration = .seconds(60)
     ) async throws(APIError) -> Answer {
         var request = HTTPRequest(method, "http://\(address)\(target)")
         request.timeout = timeout

@@ -1,6 +1,7 @@
 import EventModel
 import Foundation
 import Output
+import Primitives
 import Replay
 
 /// Events as lines on standard output: columns for people, JSON for programs. Lines gather in a buffer; `flush` when
@@ -53,7 +54,7 @@ struct LogPrinter {
         if CompactJSON.isUTF8(record.payload) {
             line += Self.safe(record.payload)
         } else {
-            line += "(\(record.payload.count) bytes) " + record.payload.prefix(32).map { Self.hex($0) }.joined()
+            line += "(\(record.payload.count) bytes) " + Hex.encode(record.payload.prefix(32))
         }
         if record.flags.contains(.truncated) { line += " (cut; \(record.originalPayloadLength) bytes came)" }
         if let width, line.count > width { line = line.prefix(width - 1) + "…" }
@@ -68,6 +69,4 @@ struct LogPrinter {
         let space = String(repeating: " ", count: max(0, width - text.count))
         return right ? space + text : text + space
     }
-
-    private static func hex(_ byte: UInt8) -> String { (byte < 16 ? "0" : "") + String(byte, radix: 16) }
 }

@@ -3,6 +3,7 @@ import EventLog
 import EventModel
 import Evidence
 import Foundation
+import Primitives
 
 // `refold log prove`, `check-proof` and `export-tiles`: evidence for those who need not believe us.
 

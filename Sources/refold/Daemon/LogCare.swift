@@ -1,6 +1,7 @@
 import EventLog
 import Foundation
 import Logging
+import Primitives
 import Synchronization
 import Threading
 
@@ -85,9 +86,5 @@ final class LogCare: Sendable {
         return UInt64(status.f_bavail) * UInt64(status.f_frsize)
     }
 
-    private func steadySeconds() -> Double {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
-    }
+    private func steadySeconds() -> Double { Double(SystemTime.monotonicMicroseconds()) / 1e6 }
 }

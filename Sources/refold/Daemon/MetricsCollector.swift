@@ -47,8 +47,8 @@ struct MetricsCollector: Sendable {
         let log = reporter.log, statistics = log.statistics
         metrics.add(.eventsAppended, statistics.events)
         metrics.add(.bytesAppended, statistics.storedBytes)
-        metrics.add(.commitEvents, HistogramSnapshot(statistics.commitEvents))
-        metrics.add(.fdatasyncSeconds, HistogramSnapshot(statistics.syncSeconds))
+        metrics.add(.commitEvents, statistics.commitEvents)
+        metrics.add(.fdatasyncSeconds, statistics.syncSeconds)
         metrics.add(.logDurableEvents, log.durableCount)
         metrics.add(.logBytes, statistics.usedBytes)
         metrics.add(.logSegments, UInt64(statistics.segments))
@@ -130,7 +130,7 @@ struct MetricsCollector: Sendable {
             metrics.add(.projectionPosition, status.position.map { Double($0.rawValue) } ?? -1, ["projection": name])
             metrics.add(.projectionLagEvents, status.lagEvents, ["projection": name])
             metrics.add(.projectionLagSeconds, status.lagSeconds, ["projection": name])
-            metrics.add(.projectionApplySeconds, HistogramSnapshot(status.applyTime), ["projection": name])
+            metrics.add(.projectionApplySeconds, status.applySeconds, ["projection": name])
             metrics.add(.projectionParkedKeys, UInt64(status.parked.count), ["projection": name])
             if let first = status.parked.first {
                 metrics.add(.projectionParkedPosition, first.position.rawValue, ["projection": name])
@@ -164,21 +164,4 @@ func residentBytes() -> UInt64? {
     guard let text = try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8) else { return nil }
     let fields = text.split(separator: " ")
     return fields.count > 1 ? UInt64(fields[1]).map { $0 * UInt64(sysconf(Int32(_SC_PAGESIZE))) } : nil
-}
-
-extension HistogramSnapshot {
-    init(_ histogram: LogStatistics.Histogram) {
-        self.init(bounds: histogram.bounds, counts: histogram.counts, sum: histogram.sum)
-    }
-
-    /// `cumulative` counts all observations up to each bound; a snapshot has each bucket alone.
-    init(_ histogram: DurationHistogram) {
-        var counts: [UInt64] = [], below: UInt64 = 0
-        for cumulative in histogram.cumulativeCounts {
-            counts.append(cumulative - below)
-            below = cumulative
-        }
-        counts.append(histogram.count - below)
-        self.init(bounds: DurationHistogram.boundsSeconds, counts: counts, sum: histogram.sumSeconds)
-    }
 }

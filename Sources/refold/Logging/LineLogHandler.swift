@@ -2,6 +2,7 @@ import EventModel
 import Foundation
 import Logging
 import Output
+import Primitives
 
 /// Log lines on standard error: for people on a terminal, one JSON object a line otherwise (journald, Loki, …).
 /// A call formats the line and queues it; `LogOutput` writes it from a thread of its own.
@@ -80,8 +81,4 @@ struct LineLogHandler: LogHandler {
 }
 
 /// The time now, in UTC.
-func wallClock() -> Timestamp {
-    var now = timespec()
-    clock_gettime(CLOCK_REALTIME, &now)
-    return Timestamp(microseconds: Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1000)
-}
+func wallClock() -> Timestamp { Timestamp(microseconds: SystemTime.wallMicroseconds()) }

@@ -1,6 +1,7 @@
 import EventModel
 import Foundation
 import Postgres
+import Primitives
 import Projecting
 
 @testable import Projections
@@ -46,7 +47,7 @@ enum RowLines {
         // In memory the counts of a row to which nothing was added yet are not there.
         guard let bytes = row.bytes(index) else { return column.role == .delta ? "0" : "null" }
         switch column.type {
-        case .text: return jsonString(String(decoding: bytes, as: UTF8.self))
+        case .text: return JSONString.encode(String(decoding: bytes, as: UTF8.self))
         case .int8: return String(row.int8(index)!)
         case .bool: return String(row.bool(index)!)
         case .float8: return String(row.float8(index)!)

@@ -1,34 +1,20 @@
 import EventLog
 import EventModel
 import Foundation
+import Primitives
 import Synchronization
-
-/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers for a seed, on every machine.
-struct SeededNumbers: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-    mutating func below(_ end: Int) -> Int { Int.random(in: 0..<end, using: &self) }
-    mutating func chance(_ share: Double) -> Bool { Double.random(in: 0..<1, using: &self) < share }
-    mutating func pick<T>(_ values: [T]) -> T { values[below(values.count)] }
-}
 
 /// A random history in which everything meets everything: few devices of two tenants with the same ids, campaigns that
 /// are created, aimed and started among the reports, firmware, connections, refused and broken messages.
 struct PoisonStory {
     private(set) var batches: [RecordBatch] = []
-    private var random: SeededNumbers
+    private var random: SeededRandom
     private var campaigns: Int64 = 0
     private var firmware: Int64 = 0
     private var targets: Int64 = 0
 
     init(seed: UInt64, count: Int) {
-        random = SeededNumbers(state: seed &* 7919 &+ 17)
+        random = SeededRandom(seed: seed &* 7919 &+ 17)
         while batches.count < count { add() }
     }
 
@@ -120,7 +106,7 @@ final class StoryLog: LogSource {
     let count: UInt64
 
     init(_ story: PoisonStory, seed: UInt64, commitEventsMax: Int) {
-        var random = SeededNumbers(state: seed), commits: [(base: Position, batch: RecordBatch)] = [], next = 0
+        var random = SeededRandom(seed: seed), commits: [(base: Position, batch: RecordBatch)] = [], next = 0
         while next < story.batches.count {
             let end = min(story.batches.count, next + 1 + random.below(commitEventsMax))
             var batch = RecordBatch()

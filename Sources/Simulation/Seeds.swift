@@ -1,35 +1,3 @@
-/// SplitMix64 (Steele, Lea, Flood 2014): the same on every machine and in every release, which the standard library's
-/// `random(in:using:)` does not promise.
-public struct SeededRandom: Sendable {
-    private var state: UInt64
-
-    public init(seed: UInt64) { state = seed }
-
-    public mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
-    /// A number from 0 up to, not including, `limit`.
-    public mutating func below(_ limit: Int) -> Int {
-        precondition(limit > 0, "nothing lies below \(limit)")
-        return Int(next().multipliedFullWidth(by: UInt64(limit)).high)
-    }
-
-    /// True with probability `share`. A share of 0 draws nothing.
-    public mutating func chance(_ share: Double) -> Bool {
-        share > 0 && Double(next() >> 11) * 0x1p-53 < share
-    }
-
-    public mutating func pick<T>(_ from: [T]) -> T { from[below(from.count)] }
-
-    /// A generator of its own, so that what draws from it does not shift what others draw.
-    public mutating func fork() -> SeededRandom { SeededRandom(seed: next()) }
-}
-
 extension ClosedRange<UInt64> {
     /// Seeds as people name them: `N`, or `A..B` with B included; nil when the text is neither.
     public init?(seeds text: String) {
@@ -41,7 +9,7 @@ extension ClosedRange<UInt64> {
     }
 }
 
-/// What happened, as one number: two runs of a seed must end with the same.
+/// Hash of a run's trace: two runs of a seed must end with the same.
 public struct TraceHash: Sendable, Equatable {
     public private(set) var value: UInt64 = 0xCBF2_9CE4_8422_2325
     public private(set) var count: UInt64 = 0
