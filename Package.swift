@@ -25,6 +25,7 @@ let package = Package(
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.11.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
     ],
     targets: [
         // C and C++ libraries, each behind one target
@@ -76,7 +77,7 @@ let package = Package(
             ]),
         // rows on files, beside the log: where folding need not begin at the first event
         .target(name: "Snapshots", dependencies: [
-            "Primitives", "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "Threading", "CLZ4",
+            "Primitives", "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "CLZ4",
             "CChecksum",
         ]),
         .target(name: "Postgres", dependencies: ["Primitives", "CPostgres", "COpenSSL"]),
@@ -88,7 +89,7 @@ let package = Package(
         // history, told again: rebuilt, checked, looked at, published, explained
         .target(name: "Replay", dependencies: [
             "Primitives", "EventModel", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding", "Projections",
-            "Projecting", "Snapshots", "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib",
+            "Projecting", "Snapshots", "Postgres", "PostgresStore", "Campaigns", "CMosquitto", "CZlib",
             "Output",
         ]),
 
@@ -166,6 +167,9 @@ let package = Package(
             name: "TestSupport", dependencies: ["HTTPClient", "Primitives", "CPlatform", "CMosquitto", "COpenSSL"],
             path: "Tests/TestSupport", exclude: ["clock_shim", "disk_shim"]),
         .testTarget(name: "PrimitivesTests", dependencies: ["Primitives", "COpenSSL"]),
+        .testTarget(name: "PreconditionTests", dependencies: [
+            "CampaignRules", "EventLog", "EventModel", "Evidence", "Primitives", "Projections",
+        ]),
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
         .testTarget(name: "ThreadingTests", dependencies: ["Threading"]),
         .testTarget(name: "OutputTests", dependencies: ["Primitives", "Output"]),
@@ -222,7 +226,7 @@ let package = Package(
         ]),
         .testTarget(name: "ControlAPITests", dependencies: [
             "Primitives", "ControlAPI", "Access", "Campaigns", "WebPages", "refold", "TestSupport",
-            .product(name: "Yams", package: "Yams"), .product(name: "HummingbirdTesting", package: "hummingbird"),
+            .product(name: "Yams", package: "Yams"), .product(name: "NIOEmbedded", package: "swift-nio"),
         ]),
         .testTarget(
             name: "SimulationTests",

@@ -6,9 +6,11 @@
     MEMORY_SECONDS=1800 bench/run.py memory     the long form of the memory figure
 
 Rates on a shared machine drift, so every ratio is of runs that alternate, and medians are quoted.
+Exit code: 0 if every demand is met, 1 if one is missed (each is named), 2 if the tree has uncommitted changes.
 """
 import datetime, json, os, platform, re, shutil, statistics, subprocess, sys, time
 
+from demands import missed
 from world import REFOLD, ROOT, Broker, Database, Refold, end, program, start, stop, wait_for, work
 
 BENCH = os.path.join(ROOT, "bench")
@@ -370,6 +372,10 @@ BENCHES = {"ingest": bench_ingest, "tree-cost": bench_tree_cost, "rows": bench_r
 
 def main():
     chosen = sys.argv[1:] or list(BENCHES)
+    writes = len(chosen) == len(BENCHES)
+    if writes and subprocess.run(["git", "-C", ROOT, "status", "--porcelain"], capture_output=True, text=True).stdout:
+        print("bench: RESULTS.md would be of no commit: commit or stash the changes first (git status)", file=sys.stderr)
+        sys.exit(2)
     try:
         for name in chosen:
             print(f"== {name}", flush=True)
@@ -380,10 +386,13 @@ def main():
             f"subscriber share its cores.\n\n{machine()}\n\n| what | Refold | beside | ratio | demanded |\n|---|---|---|---|---|\n")
     text = head + "".join("| " + " | ".join(r) + " |\n" for r in results)
     notes = os.path.join(BENCH, "NOTES.md")
-    if len(chosen) == len(BENCHES):
+    if writes:
         with open(f"{BENCH}/RESULTS.md", "w") as f:
             f.write(text + ("\n" + open(notes).read() if os.path.exists(notes) else ""))
     print("\n" + text)
+    for line in missed(results):
+        print(f"missed: {line}", file=sys.stderr)
+    sys.exit(1 if missed(results) else 0)
 
 
 if __name__ == "__main__":

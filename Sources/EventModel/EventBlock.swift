@@ -71,7 +71,7 @@ public final class EventBlock {
     /// The record that begins `offset` bytes behind the first: as `forEach` would give it.
     @inlinable
     public func record(atOffset offset: Int) -> RecordView {
-        precondition(offset < byteCount)
+        precondition(offset < byteCount, "an offset beyond the block")
         return RecordView(unchecked: UnsafeRawPointer(storage.baseAddress.unsafelyUnwrapped) + offset)
     }
 

@@ -1,6 +1,6 @@
 import CMosquitto
-import CPlatform
 import COpenSSL
+import CPlatform
 import EventModel
 
 #if canImport(Glibc)

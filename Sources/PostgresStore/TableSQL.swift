@@ -1,5 +1,5 @@
-import Projections
 import Postgres
+import Projections
 
 /// The statements for one table of a projection, generated from its description.
 /// Identifiers are quoted; they come from the code, never from data.

@@ -1,5 +1,5 @@
-import EventModel
 import EventLog
+import EventModel
 import Primitives
 import Projections
 import Synchronization

@@ -41,7 +41,7 @@ public struct FoldScope: Sendable {
     /// One of `count` parts of the keys. Each device, and each broker, is in one part, the same in every process; what
     /// is neither is in part 0.
     public static func partition(_ index: Int, of count: Int) -> FoldScope {
-        precondition((0..<count).contains(index))
+        precondition((0..<count).contains(index), "there is no partition \(index) of \(count)")
         return count == 1 ? .all : FoldScope(kind: .partition(index, of: count))
     }
 

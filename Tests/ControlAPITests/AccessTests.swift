@@ -3,7 +3,6 @@ import EventModel
 import Foundation
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import Testing
 @testable import ControlAPI
 
@@ -14,7 +13,7 @@ import Testing
     func send(
         _ method: HTTPRequest.Method, _ uri: String, token: String? = nil, headers: HTTPFields = [:],
         body: String? = nil, bindHost: String = "127.0.0.1"
-    ) async throws -> TestResponse {
+    ) async throws -> RouterClient.Response {
         var headers = headers
         if let token { headers[.authorization] = "Bearer \(token)" }
         if body != nil { headers[.contentType] = "application/json" }
@@ -24,7 +23,7 @@ import Testing
         }
     }
 
-    func code(_ response: TestResponse) -> String? {
+    func code(_ response: RouterClient.Response) -> String? {
         (try? JSONSerialization.jsonObject(with: Data(buffer: response.body)) as? [String: Any])?["code"] as? String
     }
 
@@ -129,16 +128,15 @@ import Testing
             token: StandIn.token, reachability: Reachability(bindHost: "127.0.0.1"),
             book: AccessBook(clock: { Timestamp(microseconds: 0) }))
         let api = ControlAPI(system: system.api().system, policy: policy)
-        try await Application(router: api.router()).test(.router) { client in
-            for (uri, token, status) in [
-                ("/api/v1/status", "", 200), ("/metrics", "", 200), ("/api/v1/dead-letters", "", 401),
-                ("/api/v1/tenants/a/firmware", "", 401), ("/api/v1/tenants/a/firmware", "Bearer refold_x", 503),
-                ("/api/v1/tenants/a/firmware", "Bearer \(StandIn.token)", 200),
-            ] {
-                let headers: HTTPFields = token.isEmpty ? [:] : [.authorization: token]
-                let response = try await client.execute(uri: uri, method: .get, headers: headers)
-                #expect(response.status.code == status, "\(uri) \(token)")
-            }
+        let client = RouterClient(api.router())
+        for (uri, token, status) in [
+            ("/api/v1/status", "", 200), ("/metrics", "", 200), ("/api/v1/dead-letters", "", 401),
+            ("/api/v1/tenants/a/firmware", "", 401), ("/api/v1/tenants/a/firmware", "Bearer refold_x", 503),
+            ("/api/v1/tenants/a/firmware", "Bearer \(StandIn.token)", 200),
+        ] {
+            let headers: HTTPFields = token.isEmpty ? [:] : [.authorization: token]
+            let response = try await client.execute(uri: uri, method: .get, headers: headers)
+            #expect(response.status.code == status, "\(uri) \(token)")
         }
     }
 
@@ -192,41 +190,40 @@ import Testing
     @Test func aSessionReadsAndCommandsWithItsCSRFToken() async throws {
         let api = system.api()
         let secret = system.tokens.add("night-shift", .operator, tenant: "a")
-        try await Application(router: api.router()).test(.router) { client in
-            func ask(
-                _ method: HTTPRequest.Method, _ uri: String, _ headers: HTTPFields, _ body: String? = nil
-            ) async throws -> TestResponse {
-                var headers = headers
-                if body != nil { headers[.contentType] = "application/json" }
-                return try await client.execute(
-                    uri: uri, method: method, headers: headers, body: body.map { ByteBuffer(string: $0) })
-            }
-            let login = try await ask(.post, "/login", [:], #"{"token":"\#(secret)"}"#)
-            let cookie = String(try #require(login.headers[.setCookie]).prefix { $0 != ";" })
-            let row = try JSONSerialization.jsonObject(with: Data(buffer: login.body)) as? [String: Any]
-            let csrf = try #require(row?["csrf"] as? String)
-            let firmware = "/api/v1/tenants/a/firmware", body = #"{"version":"1","file_url":"https://h/f"}"#
-            let both: HTTPFields = [.cookie: "other=1; \(cookie)", .csrfToken: csrf]
-            #expect(try await ask(.get, firmware, both).status == .ok)
-            #expect(try await ask(.get, firmware, [.cookie: cookie]).status == .unauthorized, "a half opens nothing")
-            #expect(try await ask(.get, "/api/v1/tenants/b/firmware", both).status == .forbidden)
-            let shown = String(buffer: try await ask(.get, "/api/v1/session", both).body)
-            #expect(shown.contains(csrf) && shown.contains("night-shift"))
-            let bare = try await ask(.post, firmware, [.cookie: cookie], body)
-            #expect(bare.status == .forbidden && code(bare) == "csrf_token_required")
-            let wrong = try await ask(.post, firmware, [.cookie: cookie, .csrfToken: csrf + "0"], body)
-            #expect(wrong.status == .forbidden)
-            #expect(try await ask(.post, firmware, [.cookie: cookie, .csrfToken: csrf], body).status == .created)
-            let elsewhere = try await ask(
-                .post, firmware, [.cookie: cookie, .csrfToken: csrf, .origin: "https://evil.example"], body)
-            #expect(elsewhere.status == .forbidden && code(elsewhere) == "foreign_origin")
-
-            #expect(try await ask(.post, "/logout", [.cookie: cookie]).status == .forbidden)
-            #expect(try await ask(.get, firmware, both).status == .ok, "nobody else ends it")
-            let out = try await ask(.post, "/logout", both)
-            #expect(out.status == .noContent && out.headers[.setCookie]?.contains("Max-Age=0") == true)
-            #expect(try await ask(.get, firmware, both).status == .unauthorized)
+        let client = RouterClient(api.router())
+        func ask(
+            _ method: HTTPRequest.Method, _ uri: String, _ headers: HTTPFields, _ body: String? = nil
+        ) async throws -> RouterClient.Response {
+            var headers = headers
+            if body != nil { headers[.contentType] = "application/json" }
+            return try await client.execute(
+                uri: uri, method: method, headers: headers, body: body.map { ByteBuffer(string: $0) })
         }
+        let login = try await ask(.post, "/login", [:], #"{"token":"\#(secret)"}"#)
+        let cookie = String(try #require(login.headers[.setCookie]).prefix { $0 != ";" })
+        let row = try JSONSerialization.jsonObject(with: Data(buffer: login.body)) as? [String: Any]
+        let csrf = try #require(row?["csrf"] as? String)
+        let firmware = "/api/v1/tenants/a/firmware", body = #"{"version":"1","file_url":"https://h/f"}"#
+        let both: HTTPFields = [.cookie: "other=1; \(cookie)", .csrfToken: csrf]
+        #expect(try await ask(.get, firmware, both).status == .ok)
+        #expect(try await ask(.get, firmware, [.cookie: cookie]).status == .unauthorized, "a half opens nothing")
+        #expect(try await ask(.get, "/api/v1/tenants/b/firmware", both).status == .forbidden)
+        let shown = String(buffer: try await ask(.get, "/api/v1/session", both).body)
+        #expect(shown.contains(csrf) && shown.contains("night-shift"))
+        let bare = try await ask(.post, firmware, [.cookie: cookie], body)
+        #expect(bare.status == .forbidden && code(bare) == "csrf_token_required")
+        let wrong = try await ask(.post, firmware, [.cookie: cookie, .csrfToken: csrf + "0"], body)
+        #expect(wrong.status == .forbidden)
+        #expect(try await ask(.post, firmware, [.cookie: cookie, .csrfToken: csrf], body).status == .created)
+        let elsewhere = try await ask(
+            .post, firmware, [.cookie: cookie, .csrfToken: csrf, .origin: "https://evil.example"], body)
+        #expect(elsewhere.status == .forbidden && code(elsewhere) == "foreign_origin")
+
+        #expect(try await ask(.post, "/logout", [.cookie: cookie]).status == .forbidden)
+        #expect(try await ask(.get, firmware, both).status == .ok, "nobody else ends it")
+        let out = try await ask(.post, "/logout", both)
+        #expect(out.status == .noContent && out.headers[.setCookie]?.contains("Max-Age=0") == true)
+        #expect(try await ask(.get, firmware, both).status == .unauthorized)
         #expect(system.requests.map(\.actor) == ["night-shift"])
     }
 

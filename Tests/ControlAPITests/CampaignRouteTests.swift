@@ -5,7 +5,6 @@ import EventModel
 import Foundation
 import HTTPTypes
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import Testing
 @testable import ControlAPI

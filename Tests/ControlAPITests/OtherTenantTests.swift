@@ -4,7 +4,6 @@ import EventLog
 import EventModel
 import Foundation
 import Hummingbird
-import HummingbirdTesting
 import NIOCore
 import Testing
 @testable import ControlAPI
@@ -38,44 +37,45 @@ import Testing
             if case .rejected(_, .invalidValue, let reason) = answer { Issue.record("\(reason)") }
             _ = try await decider.execute(CommandRequest(tenantID: "b", actor: "b-admin", command: command))
         }
-        try await Application(router: api.router()).test(.router) { client in
-            func ask(_ method: HTTPRequest.Method, _ path: String, _ body: String? = nil) async throws -> TestResponse {
-                try await client.execute(
-                    uri: "/api/v1/tenants/a/\(path)", method: method,
-                    headers: [.authorization: "Bearer \(secret)", .contentType: "application/json"],
-                    body: body.map { ByteBuffer(string: $0) })
-            }
-            func campaign(_ rest: String) -> String { #"{"name":"n","firmware_version_id":1,\#(rest)}"# }
-            let attempts: [(HTTPRequest.Method, String, String?)] = [
-                (.post, "campaigns", campaign(#""devices":["d1"]"#)),
-                (.post, "campaigns", campaign(#""target_group_id":1"#)),
-                (.post, "campaigns", campaign(#""target_group_id":2"#)),
-                (.post, "campaigns/1/start", nil), (.post, "campaigns/1/pause", nil),
-                (.post, "campaigns/1/resume", nil), (.post, "campaigns/1/abort", #"{"reason":"mine now"}"#),
-                (.post, "campaigns/1/retry", nil), (.delete, "campaigns/1", nil), (.delete, "groups/1", nil),
-                (.post, "groups/1/members", #"{"add":["d9"]}"#),
-            ]
-            for (method, path, body) in attempts {
-                let theirs = try await ask(method, path, body)
-                #expect(theirs.status == .notFound, "\(method) \(path): \(String(buffer: theirs.body))")
-                let nobodys = try await ask(
-                    method, path.replacing("/1", with: "/7"),
-                    body?.replacing("id\":1", with: "id\":7").replacing("id\":2", with: "id\":7"))
-                #expect(Self.detail(nobodys) == Self.detail(theirs), "what exists elsewhere is told apart")
-            }
-            // The same idempotency key in another tenant is another key.
-            let key: HTTPFields = [
-                .authorization: "Bearer \(secret)", .contentType: "application/json", .idempotencyKey: "key-of-b",
-            ]
-            let own = try await client.execute(
-                uri: "/api/v1/tenants/a/firmware", method: .post, headers: key,
-                body: ByteBuffer(string: #"{"version":"1","file_url":"https://h/f"}"#))
-            #expect(own.status == .created && String(buffer: own.body).contains(#""id":3"#))
+        let client = RouterClient(api.router())
+        func ask(
+            _ method: HTTPRequest.Method, _ path: String, _ body: String? = nil
+        ) async throws -> RouterClient.Response {
+            try await client.execute(
+                uri: "/api/v1/tenants/a/\(path)", method: method,
+                headers: [.authorization: "Bearer \(secret)", .contentType: "application/json"],
+                body: body.map { ByteBuffer(string: $0) })
         }
+        func campaign(_ rest: String) -> String { #"{"name":"n","firmware_version_id":1,\#(rest)}"# }
+        let attempts: [(HTTPRequest.Method, String, String?)] = [
+            (.post, "campaigns", campaign(#""devices":["d1"]"#)),
+            (.post, "campaigns", campaign(#""target_group_id":1"#)),
+            (.post, "campaigns", campaign(#""target_group_id":2"#)),
+            (.post, "campaigns/1/start", nil), (.post, "campaigns/1/pause", nil),
+            (.post, "campaigns/1/resume", nil), (.post, "campaigns/1/abort", #"{"reason":"mine now"}"#),
+            (.post, "campaigns/1/retry", nil), (.delete, "campaigns/1", nil), (.delete, "groups/1", nil),
+            (.post, "groups/1/members", #"{"add":["d9"]}"#),
+        ]
+        for (method, path, body) in attempts {
+            let theirs = try await ask(method, path, body)
+            #expect(theirs.status == .notFound, "\(method) \(path): \(String(buffer: theirs.body))")
+            let nobodys = try await ask(
+                method, path.replacing("/1", with: "/7"),
+                body?.replacing("id\":1", with: "id\":7").replacing("id\":2", with: "id\":7"))
+            #expect(Self.detail(nobodys) == Self.detail(theirs), "what exists elsewhere is told apart")
+        }
+        // The same idempotency key in another tenant is another key.
+        let key: HTTPFields = [
+            .authorization: "Bearer \(secret)", .contentType: "application/json", .idempotencyKey: "key-of-b",
+        ]
+        let own = try await client.execute(
+            uri: "/api/v1/tenants/a/firmware", method: .post, headers: key,
+            body: ByteBuffer(string: #"{"version":"1","file_url":"https://h/f"}"#))
+        #expect(own.status == .created && String(buffer: own.body).contains(#""id":3"#))
     }
 
     /// Without the number that was asked for.
-    static func detail(_ response: TestResponse) -> String {
+    static func detail(_ response: RouterClient.Response) -> String {
         let object = try? JSONSerialization.jsonObject(with: Data(buffer: response.body)) as? [String: Any]
         return (object?["detail"] as? String ?? "").filter { !$0.isNumber }
     }

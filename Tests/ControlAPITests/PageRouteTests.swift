@@ -1,5 +1,4 @@
 import Hummingbird
-import HummingbirdTesting
 import Testing
 import WebPages
 @testable import ControlAPI
@@ -8,10 +7,8 @@ import WebPages
 @Suite struct PageRouteTests {
     private func get(
         _ uri: String, _ headers: HTTPFields = [:], api: ControlAPI = StandIn().api()
-    ) async throws -> TestResponse {
-        try await Application(router: api.router()).test(.router) { client in
-            try await client.execute(uri: uri, method: .get, headers: headers)
-        }
+    ) async throws -> RouterClient.Response {
+        try await RouterClient(api.router()).execute(uri: uri, method: .get, headers: headers)
     }
 
     @Test func everyPageIsTheSameDocumentUnderTheSamePolicy() async throws {

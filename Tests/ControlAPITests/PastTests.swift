@@ -1,7 +1,6 @@
 import EventLog
 import EventModel
 import Hummingbird
-import HummingbirdTesting
 import Testing
 @testable import ControlAPI
 
@@ -31,11 +30,8 @@ struct PastStandIn: PastReading, SnapshotKeeping {
 
 @Suite struct PastTests {
     private func get(_ path: String) async throws -> (status: Int, body: String) {
-        let application = Application(router: StandIn().api().router())
-        return try await application.test(.router) { client in
-            try await client.execute(uri: path, method: .get) { response in
-                (response.status.code, String(buffer: response.body))
-            }
+        try await RouterClient(StandIn().api().router()).execute(uri: path, method: .get) { response in
+            (response.status.code, String(buffer: response.body))
         }
     }
 

@@ -3,7 +3,6 @@ import EventLog
 import EventModel
 import Foundation
 import Hummingbird
-import HummingbirdTesting
 import Testing
 @testable import ControlAPI
 
@@ -11,7 +10,7 @@ private let authorized: HTTPFields = [.authorization: "Bearer \(StandIn.token)",
 private let firmware = "/api/v1/tenants/t1/firmware"
 private let campaigns = "/api/v1/tenants/t1/campaigns"
 
-private func json(_ response: TestResponse) throws -> [String: Any] {
+private func json(_ response: RouterClient.Response) throws -> [String: Any] {
     try #require(try JSONSerialization.jsonObject(with: Data(buffer: response.body)) as? [String: Any])
 }
 
@@ -21,7 +20,7 @@ private func json(_ response: TestResponse) throws -> [String: Any] {
     func send(
         _ method: HTTPRequest.Method, _ uri: String, _ body: String? = nil, headers: HTTPFields = authorized,
         bindHost: String = "127.0.0.1"
-    ) async throws -> TestResponse {
+    ) async throws -> RouterClient.Response {
         try await system.client(bindHost: bindHost) { client in
             try await client.execute(
                 uri: uri, method: method, headers: headers, body: body.map { ByteBuffer(string: $0) })

@@ -3,7 +3,6 @@ import Campaigns
 import EventLog
 import EventModel
 import Hummingbird
-import HummingbirdTesting
 import Logging
 import Synchronization
 @testable import ControlAPI
@@ -203,10 +202,9 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
     }
 
     func client<T: Sendable>(
-        bindHost: String = "127.0.0.1", _ body: @escaping @Sendable (any TestClientProtocol) async throws -> T
+        bindHost: String = "127.0.0.1", _ body: @escaping @Sendable (RouterClient) async throws -> T
     ) async throws -> T {
-        let router = api(bindHost: bindHost).router()
-        return try await Application(router: router, logger: recorder.logger).test(.router, body)
+        try await body(RouterClient(api(bindHost: bindHost).router(), logger: recorder.logger))
     }
 }
 

@@ -1,5 +1,5 @@
-import Testing
 import EventModel
+import Testing
 
 @Suite struct TopicFilterTests {
     @Test(arguments: [

@@ -1,8 +1,8 @@
 import EventModel
 import Foundation
 import Ingest
-import Testing
 import TestSupport
+import Testing
 
 /// Our own commands come back to us, and are not recorded again. Whoever only says that a command is ours is recorded
 /// as a stranger.

@@ -2,8 +2,8 @@ import EventModel
 import Foundation
 import Ingest
 import Synchronization
-import Testing
 import TestSupport
+import Testing
 
 /// Getting in, staying in, and saying what is wrong.
 @Suite(.serialized) struct ConnectionTests {

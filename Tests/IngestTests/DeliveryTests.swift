@@ -2,8 +2,8 @@ import EventModel
 import Foundation
 import Ingest
 import Synchronization
-import Testing
 import TestSupport
+import Testing
 
 /// Acknowledged means durable, and nothing is lost or doubled at the seam of two connections.
 @Suite(.serialized) struct DeliveryTests {

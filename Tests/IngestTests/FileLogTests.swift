@@ -3,8 +3,8 @@ import EventModel
 import Foundation
 import Ingest
 import Synchronization
-import Testing
 import TestSupport
+import Testing
 
 /// The same on the log's own files, closed and opened again in between.
 @Suite(.serialized) struct FileLogTests {

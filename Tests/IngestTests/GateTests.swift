@@ -1,8 +1,8 @@
 import EventModel
 import Foundation
 import Primitives
-import Testing
 import TestSupport
+import Testing
 @testable import Ingest
 
 @Suite(.serialized) struct GateTests {

@@ -1,8 +1,8 @@
 import EventLog
 import EventModel
 import Projecting
-import Projections
 import ProjectionTestSupport
+import Projections
 import Synchronization
 import TestSupport
 import Testing

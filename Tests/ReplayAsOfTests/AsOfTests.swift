@@ -2,8 +2,8 @@ import EventLog
 import EventModel
 import Foundation
 import Projecting
-import Projections
 import ProjectionTestSupport
+import Projections
 import Snapshots
 import Synchronization
 import Testing

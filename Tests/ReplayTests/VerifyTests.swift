@@ -4,8 +4,8 @@ import Foundation
 import Postgres
 import PostgresStore
 import Projecting
-import Projections
 import ProjectionTestSupport
+import Projections
 import Snapshots
 import TestSupport
 import Testing

@@ -3,8 +3,8 @@ import EventLog
 import EventModel
 import Foundation
 import Projecting
-import Projections
 import ProjectionTestSupport
+import Projections
 import Synchronization
 import Testing
 

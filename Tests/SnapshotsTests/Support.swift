@@ -1,8 +1,8 @@
 import EventLog
 import EventModel
 import Foundation
-import Projections
 import ProjectionTestSupport
+import Projections
 
 @testable import Snapshots
 

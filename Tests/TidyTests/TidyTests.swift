@@ -15,6 +15,37 @@ struct TidyTests {
         }
     }
 
+    /// By their bytes, within each block without an empty line.
+    @Test func importsAreSorted() throws {
+        for file in Tree.files(["Sources", "Tests"], ending: [".swift"]) {
+            var names: [String] = []
+            for line in try (Tree.text(file) + "\n").split(separator: "\n", omittingEmptySubsequences: false) {
+                if line.hasPrefix("import ") {
+                    names.append(String(line.split(separator: " ").last ?? ""))
+                } else {
+                    #expect(names == names.sorted(), "\(file) imports \(names)")
+                    names = []
+                }
+            }
+        }
+    }
+
+    @Test func nothingGeneratedIsInGit() throws {
+        let files = try Tree.output(["git", "-C", Tree.root.path, "ls-files"]).split(separator: "\n")
+        #expect(files.count > 500)
+        let generated = files.filter { file in
+            ["__pycache__/", ".pyc", ".schemathesis", ".hypothesis", ".build/", "Package.resolved"].contains {
+                file.contains($0) && !file.hasSuffix(".gitignore")
+            }
+        }
+        #expect(generated.isEmpty)
+    }
+
+    @Test func whatBenchDemandsIsReadAsItIsWritten() throws {
+        let program = ["python3", "-B", "-m", "doctest", Tree.root.appending(path: "bench/demands.py").path]
+        #expect(try Tree.output(program) == "")
+    }
+
     @Test func nothingIsLeftForLater() throws {
         // Written in two parts, so that this file does not find itself.
         let words = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"]
@@ -86,22 +117,22 @@ struct LayeringTests {
         "Evidence": ["Primitives", "EventModel", "COpenSSL"],
         "EventLog": ["Primitives", "EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform"],
         "Ingest": [
-            "Primitives", "EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform", "Logging",
+            "Primitives", "EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform",
         ],
         "Decoding": ["EventModel", "CSIMDJSON"],
         "Projections": ["Primitives", "EventModel", "CampaignRules", "Decoding", "CPlatform"],
         "Projecting": [
-            "Primitives", "EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Threading", "Logging",
+            "Primitives", "EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Threading",
         ],
         "Snapshots": [
-            "Primitives", "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "Threading", "CLZ4",
+            "Primitives", "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "CLZ4",
             "CChecksum",
         ],
-        "Postgres": ["Primitives", "CPostgres", "COpenSSL", "Threading"],
-        "PostgresStore": ["EventModel", "Projecting", "Projections", "Postgres", "Threading", "Logging"],
+        "Postgres": ["Primitives", "CPostgres", "COpenSSL"],
+        "PostgresStore": ["EventModel", "Projecting", "Projections", "Postgres"],
         "Replay": [
             "Primitives", "EventModel", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding", "Projections",
-            "Projecting", "Snapshots", "Postgres", "PostgresStore", "Threading", "Campaigns", "CMosquitto", "CZlib",
+            "Projecting", "Snapshots", "Postgres", "PostgresStore", "Campaigns", "CMosquitto", "CZlib",
             "Output",
         ],
         "Queries": ["EventModel", "Postgres", "Threading"],
@@ -109,13 +140,13 @@ struct LayeringTests {
         "Settings": ["Configuration", "SystemPackage", "Yams"],
         "PrivateServices": ["Primitives", "Threading", "CPlatform"],
         "Campaigns": [
-            "Primitives", "EventModel", "CampaignRules", "EventLog", "Decoding", "Threading", "HeapModule", "Logging",
+            "Primitives", "EventModel", "CampaignRules", "EventLog", "Decoding", "Threading", "HeapModule",
         ],
         "Access": ["Primitives", "EventModel", "EventLog", "Threading"],
         "WebPages": [],
         "Dispatching": ["EventModel", "Campaigns", "Ingest", "Threading", "CMosquitto", "DequeModule"],
         "ControlAPI": [
-            "Primitives", "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "WebPages", "Queries",
+            "Primitives", "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "WebPages",
             "Hummingbird", "HummingbirdCore", "HTTPTypes", "NIOCore", "NIOHTTP1", "NIOHTTPTypes", "NIOHTTPTypesHTTP1",
             "ServiceLifecycle", "Logging",
         ],
@@ -141,6 +172,8 @@ struct LayeringTests {
             guard let allowed = Self.allowed[target] else { continue }
             let extra = imported.subtracting(allowed).subtracting(Self.system)
             #expect(extra.isEmpty, "\(target) imports \(extra.sorted())")
+            let stale = allowed.subtracting(imported)
+            #expect(stale.isEmpty, "\(target) may import \(stale.sorted()), and does not")
         }
     }
 
@@ -197,6 +230,18 @@ struct LayeringTests {
 
 /// The files of the package, as the tests see them.
 enum Tree {
+    /// Standard output and standard error of a program that is found in PATH.
+    static func output(_ arguments: [String]) throws -> String {
+        let process = Process(), pipe = Pipe()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = arguments
+        (process.standardOutput, process.standardError) = (pipe, pipe)
+        try process.run()
+        let output = pipe.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        return String(decoding: output, as: UTF8.self)
+    }
+
     static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent()
     static let ownFolders = ["Sources", "Tests", "bench", "packaging", "schemas", "replay", "Plugins", "."]

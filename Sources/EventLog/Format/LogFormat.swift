@@ -71,14 +71,14 @@ public struct LogID: Hashable, Sendable, CustomStringConvertible {
 
 extension UnsafeRawBufferPointer {
     func little<T: FixedWidthInteger>(_ offset: Int, as type: T.Type = T.self) -> T {
-        precondition(offset >= 0 && offset + MemoryLayout<T>.size <= count)
+        precondition(offset >= 0 && offset + MemoryLayout<T>.size <= count, "a number beyond the buffer")
         return T(littleEndian: loadUnaligned(fromByteOffset: offset, as: T.self))
     }
 }
 
 extension UnsafeMutableRawBufferPointer {
     func store<T: FixedWidthInteger>(little value: T, _ offset: Int) {
-        precondition(offset >= 0 && offset + MemoryLayout<T>.size <= count)
+        precondition(offset >= 0 && offset + MemoryLayout<T>.size <= count, "a number beyond the buffer")
         storeBytes(of: value.littleEndian, toByteOffset: offset, as: T.self)
     }
 }

@@ -1,6 +1,6 @@
 import EventModel
-import Threading
 import Synchronization
+import Threading
 
 /// What submitters, readers and the writer's thread share: the queue, the durable count, the counters.
 final class CommitQueue: Sendable {

@@ -1,10 +1,10 @@
 import EventLog
+import Foundation
 import Ingest
 import Logging
 import PrivateServices
 import Synchronization
 import Threading
-import Foundation
 
 /// Takes each signed checkpoint of the log to where this machine's owner cannot call it back: a command of the
 /// operator's, and a retained topic on every broker. A key that lies beside the log lets its owner sign another
