@@ -68,13 +68,34 @@ class History(threading.Thread):
         return any(first <= position and (last is None or position < last) for first, last in self.stale)
 
 
+class Attempts:
+    """A broker's CONNECTs, by client id. What is redelivered after one without an answer on record is in doubt: nothing
+    proves what that connection was sent (README, "What it promises")."""
+
+    def __init__(self):
+        self.unanswered, self.doubtful = set(), set()
+
+    def note(self, schema, body):
+        client = body.get("client_id")
+        if schema == "broker.connecting/1":
+            self.doubtful.clear()
+        if schema == "broker.connecting/1" or schema == "broker.draining/1" and "session_present" not in body:
+            (self.doubtful.add if client in self.unanswered else self.doubtful.discard)(client)
+            self.unanswered.add(client)
+        elif schema in ("broker.connected/1", "broker.draining/1"):
+            self.unanswered.discard(client)
+        elif schema in ("broker.session_resumed/1", "broker.session_drained/1", "broker.disconnected/1"):
+            self.doubtful.discard(client)
+
+
 class Recorded:
     """How often each (topic, payload) is in the log, by broker, and how many were rejected. `stale`: how many of them
-    a kill -9 of Mosquitto may have brought once more."""
+    a kill -9 of Mosquitto may have brought once more. `doubtful`: how many came with DUP after a CONNECT of Refold's
+    that was killed before its answer was on record."""
 
     def __init__(self, path, history):
         self.counts = collections.defaultdict(collections.Counter)
-        self.stale = collections.Counter()
+        self.stale, self.doubtful, attempts = collections.Counter(), collections.Counter(), Attempts()
         self.rejected = collections.Counter()
         with open(path) as f:
             for line in f:
@@ -85,8 +106,12 @@ class Recorded:
                         self.counts[event["broker"]][event["topic"], payload] += 1
                         if event["broker"] == "mosquitto" and history.is_stale(event["position"]):
                             self.stale[event["topic"], payload] += 1
+                        elif event["broker"] == "mosquitto" and event.get("duplicate") and attempts.doubtful:
+                            self.doubtful[event["topic"], payload] += 1
                     else:
                         self.rejected[event["broker"], event["verdict"]] += 1
+                elif event["kind"] == "connection" and event["broker"] == "mosquitto":
+                    attempts.note(event["topic"], json.loads(base64.b64decode(event["payload_base64"])))
                 elif event["kind"] == "rejection":
                     body = json.loads(base64.b64decode(event["payload_base64"]))
                     self.rejected[event["broker"], event["verdict"]] += len(body["rejected"])
@@ -95,10 +120,10 @@ class Recorded:
 class Account:
     """One broker's ledger beside the log."""
 
-    def __init__(self, ledger, recorded, stale):
+    def __init__(self, ledger, recorded, stale, doubtful):
         self.sent, self.acknowledged = sum(ledger.sent.values()), sum(ledger.acknowledged.values())
         self.recorded = sum(recorded.values())
-        self.lost, self.excused, self.twice, self.again, self.invented = {}, 0, {}, 0, 0
+        self.lost, self.excused, self.twice, self.again, self.doubtful, self.invented = {}, 0, {}, 0, 0, 0
         for key, count in ledger.acknowledged.items():
             missing = count - recorded[key]
             if missing > 0:
@@ -113,13 +138,16 @@ class Account:
                 surplus = count - ledger.sent[key]
                 allowed = min(surplus, stale.get(key, 0))
                 self.again += allowed
-                if surplus > allowed:
-                    self.twice[key] = surplus - allowed
+                in_doubt = min(surplus - allowed, doubtful.get(key, 0))
+                self.doubtful += in_doubt
+                if surplus > allowed + in_doubt:
+                    self.twice[key] = surplus - allowed - in_doubt
 
     def line(self, name):
         return (f"{name:10} acknowledged {self.acknowledged:8,}  sent {self.sent:8,}  recorded {self.recorded:8,}  "
                 f"lost {sum(self.lost.values())}  lost by the broker itself (excused) {self.excused}  "
                 f"recorded twice {sum(self.twice.values())}  sent again without DUP after kill -9 {self.again}  "
+                f"redelivered after a CONNECT without an answer {self.doubtful}  "
                 f"invented {self.invented}")
 
 

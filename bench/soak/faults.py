@@ -250,9 +250,12 @@ NEEDS = {
 ALL = list(NEEDS)
 
 
-def shuffle(dice, only=None):
-    """Fault functions without end; each once before any again."""
-    names = [f for f in ALL if not only or f.__name__ in only]
+def shuffle(dice, choice=frozenset()):
+    """Fault functions without end; each once before any again. `choice`: names of those wanted, or `-name` of those
+    not."""
+    excluded = {name[1:] for name in choice if name.startswith("-")}
+    wanted = {name for name in choice if not name.startswith("-")}
+    names = [f for f in ALL if (not wanted or f.__name__ in wanted) and f.__name__ not in excluded]
     while True:
         deck = list(names)
         dice.shuffle(deck)

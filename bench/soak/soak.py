@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ledger soak: a fleet over Mosquitto, RabbitMQ and nats-server, one daemon, one PostgreSQL, and faults by seed.
 
-    SOAK_MINUTES=120 SEED=1 bench/soak/soak.py          SOAK_FAULTS=kill_refold,fill_disk: only these
+    SOAK_MINUTES=120 SEED=1 bench/soak/soak.py          SOAK_FAULTS=kill_refold,fill_disk: only these; -fill_disk: all but this
 
 Exit code 0: nothing lost, nothing recorded twice on Mosquitto, never healthy while a visible fault was in force, the
 tables agree with the naive fold. 1: one of these is not so; the work folder is kept. See bench/NOTES.md.
@@ -16,7 +16,7 @@ from fleet import Fleet
 MINUTES = float(os.environ.get("SOAK_MINUTES", 120))
 SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 31))
 RATE = float(os.environ.get("SOAK_RATE", 300))
-ONLY = set(filter(None, os.environ.get("SOAK_FAULTS", "").split(",")))
+CHOICE = set(filter(None, os.environ.get("SOAK_FAULTS", "").split(",")))
 
 
 class Site:
@@ -118,7 +118,7 @@ class Site:
         watcher = check.Watcher(self)
         watcher.start()
         dice = random.Random(SEED)
-        deck = faults.shuffle(dice, ONLY)
+        deck = faults.shuffle(dice, CHOICE)
         until, next_at, waiting = time.monotonic() + MINUTES * 60, time.monotonic() + 3, None
         while time.monotonic() < until:
             self.end_faults(lambda f: f.until <= time.monotonic())
@@ -205,8 +205,9 @@ class Site:
         events = self.refold.events(f"{self.work}/events.ndjson")
         recorded = check.Recorded(events, self.history)
         for name, fleet in self.fleets.items():
-            account = check.Account(fleet.ledger, recorded.counts[name],
-                                    recorded.stale if name == "mosquitto" else {})
+            is_mosquitto = name == "mosquitto"
+            account = check.Account(fleet.ledger, recorded.counts[name], recorded.stale if is_mosquitto else {},
+                                    recorded.doubtful if is_mosquitto else {})
             self.log(account.line(name))
             if account.lost:
                 self.violate(f"{name}: {sum(account.lost.values())} lost")
@@ -216,7 +217,7 @@ class Site:
                     self.log(f"    {key[0]} {key[1].decode()}: {count} of {fleet.ledger.acknowledged[key]}{when}")
             if account.invented:
                 self.violate(f"{name}: {account.invented} that were never sent")
-            if name == "mosquitto" and account.twice:
+            if is_mosquitto and account.twice:
                 self.violate(f"{name}: {sum(account.twice.values())} recorded twice")
         for (name, verdict), count in recorded.rejected.items():
             self.violate(f"{name}: {count} with verdict {verdict}")
