@@ -1,6 +1,5 @@
 import EventModel
 import Postgres
-import Primitives
 import Projecting
 import Projections
 
@@ -28,7 +27,7 @@ struct PoisonRule: Sendable, CustomStringConvertible {
         }
     }
 
-    static func random(_ random: inout SeededRandom) -> PoisonRule {
+    static func random(_ random: inout SeededNumbers) -> PoisonRule {
         let device = "d\(random.below(5))"
         switch random.below(14) {
         case 0: return text("device_status_v1", "device_id", device)
@@ -72,12 +71,12 @@ struct MemoryGround: PoisonGround {
 final class BreakingStore: ParkingStore {
     private let inner: any ParkingStore
     private let share: Double
-    private var random: SeededRandom
+    private var random: SeededNumbers
 
     init(_ inner: any ParkingStore, share: Double, seed: UInt64) {
         self.inner = inner
         self.share = share
-        random = SeededRandom(seed: seed)
+        random = SeededNumbers(seed: seed)
     }
 
     var interrupter: @Sendable () -> Void { inner.interrupter }

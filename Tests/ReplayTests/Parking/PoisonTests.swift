@@ -3,7 +3,6 @@ import EventModel
 import Foundation
 import Postgres
 import PostgresStore
-import Primitives
 import Projecting
 import Projections
 import Synchronization
@@ -74,7 +73,7 @@ private struct PoisonRun {
     let breaks: Double
 
     func run() async throws {
-        var random = SeededRandom(seed: seed)
+        var random = SeededNumbers(seed: seed)
         let story = PoisonStory(seed: seed, count: 120 + random.below(200))
         let log = StoryLog(story, seed: seed, commitEventsMax: random.pick([1, 4, 30]))
         let rules = (0..<(1 + random.below(4))).map { _ in PoisonRule.random(&random) }
@@ -96,7 +95,7 @@ private struct PoisonRun {
                         everParked.insert("\(projector.descriptor.name) \(parked.key)")
                     }
                     guard takesUp else { continue }
-                    var dice = SeededRandom(seed: dice)
+                    var dice = SeededNumbers(seed: dice)
                     let keys = projector.status.parked.map(\.key).filter { _ in !some || dice.chance(0.5) }
                     _ = await projector.retryParked(some ? Set(keys) : nil)
                 }
@@ -151,7 +150,7 @@ private struct PoisonRun {
         return RowLines.of(tables)
     }
 
-    private func options(_ random: inout SeededRandom) -> ProjectorOptions {
+    private func options(_ random: inout SeededNumbers) -> ProjectorOptions {
         var options = ProjectorOptions()
         options.backoffMax = .milliseconds(5)
         options.failedRetry = .milliseconds(20)
