@@ -39,8 +39,8 @@ final class CampaignFold: ProjectionFold {
     // MARK: rows that must be known
 
     func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] {
-        campaigns.beginRound(isStart: range.lowerBound == Position(0))
-        devices.beginRound(isStart: range.lowerBound == Position(0))
+        campaigns.beginRound(isStart: scope.startsEmpty(at: range.lowerBound))
+        devices.beginRound(isStart: scope.startsEmpty(at: range.lowerBound))
         forEachOfOurs(block, in: range) { record, position in
             if let (topic, report) = report(in: record, at: position) {
                 _ = touchCampaign(report.campaignID)
@@ -239,13 +239,13 @@ final class CampaignFold: ProjectionFold {
         case .campaignStatusChanged(let schema, let event):
             guard takesIn(event.campaignID, position) else { return }
             let id = touchCampaign(event.campaignID)
-            guard campaigns.states[Int(id)].created != nil else { return }
+            guard campaigns.states[Int(id)].takes(position) else { return }
             campaigns.states[Int(id)].apply(schema, event, at, position)
             if writes(event.campaignID, position) { campaigns.markDirty(id) }
         case .campaignStageBegun(let event):
             guard takesIn(event.campaignID, position) else { return }
             let id = touchCampaign(event.campaignID)
-            guard campaigns.states[Int(id)].created != nil else { return }
+            guard campaigns.states[Int(id)].takes(position) else { return }
             campaigns.states[Int(id)].apply(event, at, position)
             if writes(event.campaignID, position) { campaigns.markDirty(id) }
         case .campaignDispatched(let event):

@@ -93,8 +93,8 @@ final class DeviceGroupFold: ProjectionFold {
     // MARK: rows that must be known
 
     func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] {
-        groups.beginRound(isStart: range.lowerBound == Position(0))
-        members.beginRound(isStart: range.lowerBound == Position(0))
+        groups.beginRound(isStart: scope.startsEmpty(at: range.lowerBound))
+        members.beginRound(isStart: scope.startsEmpty(at: range.lowerBound))
         forEachOfOurs(block, in: range) { fact, _, _ in
             switch fact {
             case .groupCreated(let event): _ = touch(event.id)

@@ -68,6 +68,13 @@ public struct FoldScope: Sendable {
     @inline(__always)
     var isAll: Bool { if case .all = kind { true } else { false } }
 
+    /// Whether no row can exist when a fold starts with the event at `position`: it is the log's first, and no keys are
+    /// taken up, whose fold reads rows that are newer than its events.
+    func startsEmpty(at position: Position) -> Bool {
+        if case .parked(_, .some) = kind { return false }
+        return position == Position(0)
+    }
+
     /// Whether what concerns this key alone is folded.
     @inline(__always)
     func includes(_ key: UnsafeRawBufferPointer, at position: Position) -> Bool { isAll || decide(key, position) }

@@ -82,7 +82,7 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
     ) {
         touches.removeAll(keepingCapacity: true)
         touches.reserveCapacity(block.count)
-        table.beginRound(isStart: range.lowerBound == Position(0))
+        table.beginRound(isStart: scope.startsEmpty(at: range.lowerBound))
         var index = 0
         block.forEach { record, position in
             let topic = topics[index]

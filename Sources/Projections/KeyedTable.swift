@@ -56,7 +56,7 @@ struct KeyedTable<State: RowState>: ~Copyable {
 
     // MARK: looking up
 
-    /// Begins a round of touches. `isStart`: it begins at the log's first event, so that no row can exist yet.
+    /// Begins a round of touches. `isStart`: no row can exist yet (`FoldScope.startsEmpty`).
     mutating func beginRound(isStart: Bool) {
         if isStart && rows.isEmpty { isComplete = true }
         round &+= 1

@@ -1,5 +1,6 @@
 import EventModel
 import Postgres
+import Primitives
 import Projecting
 import Projections
 
@@ -27,7 +28,7 @@ struct PoisonRule: Sendable, CustomStringConvertible {
         }
     }
 
-    static func random(_ random: inout SeededNumbers) -> PoisonRule {
+    static func random(_ random: inout SeededRandom) -> PoisonRule {
         let device = "d\(random.below(5))"
         switch random.below(14) {
         case 0: return text("device_status_v1", "device_id", device)
@@ -71,12 +72,12 @@ struct MemoryGround: PoisonGround {
 final class BreakingStore: ParkingStore {
     private let inner: any ParkingStore
     private let share: Double
-    private var random: SeededNumbers
+    private var random: SeededRandom
 
     init(_ inner: any ParkingStore, share: Double, seed: UInt64) {
         self.inner = inner
         self.share = share
-        random = SeededNumbers(seed: seed)
+        random = SeededRandom(seed: seed)
     }
 
     var interrupter: @Sendable () -> Void { inner.interrupter }

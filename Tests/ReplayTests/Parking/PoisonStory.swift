@@ -4,29 +4,17 @@ import Foundation
 import Primitives
 import Synchronization
 
-/// Draws as the standard library does. With `SeededRandom`'s own draws, seeds 4 and 101 give other rows than a clean
-/// run, which is not understood yet.
-struct SeededNumbers: RandomNumberGenerator {
-    private var random: SeededRandom
-    init(seed: UInt64) { random = SeededRandom(seed: seed) }
-
-    mutating func next() -> UInt64 { random.next() }
-    mutating func below(_ end: Int) -> Int { Int.random(in: 0..<end, using: &random) }
-    mutating func chance(_ share: Double) -> Bool { Double.random(in: 0..<1, using: &random) < share }
-    mutating func pick<T>(_ values: [T]) -> T { values[below(values.count)] }
-}
-
 /// A random history in which everything meets everything: few devices of two tenants with the same ids, campaigns that
 /// are created, aimed and started among the reports, firmware, connections, refused and broken messages.
 struct PoisonStory {
     private(set) var batches: [RecordBatch] = []
-    private var random: SeededNumbers
+    private var random: SeededRandom
     private var campaigns: Int64 = 0
     private var firmware: Int64 = 0
     private var targets: Int64 = 0
 
     init(seed: UInt64, count: Int) {
-        random = SeededNumbers(seed: seed &* 7919 &+ 17)
+        random = SeededRandom(seed: seed &* 7919 &+ 17)
         while batches.count < count { add() }
     }
 
@@ -118,7 +106,7 @@ final class StoryLog: LogSource {
     let count: UInt64
 
     init(_ story: PoisonStory, seed: UInt64, commitEventsMax: Int) {
-        var random = SeededNumbers(seed: seed), commits: [(base: Position, batch: RecordBatch)] = [], next = 0
+        var random = SeededRandom(seed: seed), commits: [(base: Position, batch: RecordBatch)] = [], next = 0
         while next < story.batches.count {
             let end = min(story.batches.count, next + 1 + random.below(commitEventsMax))
             var batch = RecordBatch()

@@ -3,6 +3,7 @@ import EventModel
 import Foundation
 import Postgres
 import PostgresStore
+import Primitives
 import Projecting
 import Projections
 import Synchronization
@@ -73,7 +74,7 @@ private struct PoisonRun {
     let breaks: Double
 
     func run() async throws {
-        var random = SeededNumbers(seed: seed)
+        var random = SeededRandom(seed: seed)
         let story = PoisonStory(seed: seed, count: 120 + random.below(200))
         let log = StoryLog(story, seed: seed, commitEventsMax: random.pick([1, 4, 30]))
         let rules = (0..<(1 + random.below(4))).map { _ in PoisonRule.random(&random) }
@@ -95,7 +96,7 @@ private struct PoisonRun {
                         everParked.insert("\(projector.descriptor.name) \(parked.key)")
                     }
                     guard takesUp else { continue }
-                    var dice = SeededNumbers(seed: dice)
+                    var dice = SeededRandom(seed: dice)
                     let keys = projector.status.parked.map(\.key).filter { _ in !some || dice.chance(0.5) }
                     _ = await projector.retryParked(some ? Set(keys) : nil)
                 }
@@ -150,7 +151,7 @@ private struct PoisonRun {
         return RowLines.of(tables)
     }
 
-    private func options(_ random: inout SeededNumbers) -> ProjectorOptions {
+    private func options(_ random: inout SeededRandom) -> ProjectorOptions {
         var options = ProjectorOptions()
         options.backoffMax = .milliseconds(5)
         options.failedRetry = .milliseconds(20)
