@@ -197,7 +197,7 @@ let package = Package(
             path: "Tests/ProjectionTestSupport"),
         .testTarget(name: "ProjectingTests", dependencies: ["Projecting", "ProjectionTestSupport", "TestSupport"]),
         .testTarget(name: "SnapshotsTests", dependencies: [
-            "Primitives", "Snapshots", "Evidence", "Campaigns", "ProjectionTestSupport", "TestSupport",
+            "Primitives", "Snapshots", "Evidence", "Campaigns", "ProjectionTestSupport",
         ]),
         .testTarget(
             name: "PostgresStoreTests", dependencies: [
@@ -207,7 +207,7 @@ let package = Package(
             "Queries", "EventModel", "Postgres", "PostgresStore", "TestSupport",
         ]),
         .testTarget(name: "ReplayAsOfTests", dependencies: [
-            "Replay", "Snapshots", "Campaigns", "ProjectionTestSupport", "TestSupport",
+            "Replay", "Snapshots", "ProjectionTestSupport",
         ]),
         .testTarget(name: "RebuildTests", dependencies: [
             "Replay", "PostgresStore", "Postgres", "EventLog", "EventModel", "Projecting", "Projections", "Snapshots",

@@ -9,15 +9,20 @@ def missed(rows):
     ['a: 9 s, demanded ≤ 5 s', 'c: 0.83, demanded ≥ 0.9']
     >>> missed([("d", "max 88 MB", "–", "–", "≤ 150 MB, flat"), ("e", "5", "–", "–", "reported")])
     []
+    >>> missed([("h", "1.2 s", "–", "–", "≤ 100 ms")])
+    ['h: 1.2 s is not in the unit of ≤ 100 ms']
     >>> missed([("f", "3", "5", "1.00", "≥ 1"), ("g", "1.0 / 1.4 %", "–", "–", "independent of the size")])
     []
     """
     found = []
     for what, ours, _, ratio, demand in rows:
-        bound = re.match(r"([≥≤]) ([\d.,]+)", demand)
+        bound = re.match(r"([≥≤]) ([\d.,]+)(?: (\w+))?", demand)
         if not bound:
             continue
         shown = ours if ratio == "–" else ratio
+        if bound.group(3) and not re.search(rf"\d {bound.group(3)}\b", shown):
+            found.append(f"{what}: {shown} is not in the unit of {demand}")
+            continue
         value, limit = (float(re.search(r"\d[\d,]*(\.\d+)?", text).group().replace(",", ""))
                         for text in (shown, bound.group(2).rstrip(",")))
         if not (value >= limit if bound.group(1) == "≥" else value <= limit):

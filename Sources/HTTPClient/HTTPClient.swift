@@ -29,7 +29,7 @@ public struct HTTPRequest: Sendable {
     /// A longer body is an error.
     public var responseBytesMax = 64 << 20
 
-    /// POST and PUT without a body say so (RFC 9110, 8.6).
+    /// POST and PUT send `Content-Length: 0` without a body (RFC 9110, 8.6).
     var hasBody: Bool { body != nil || method == .post || method == .put }
 
     public init(_ method: Method, _ url: String) {
@@ -84,7 +84,7 @@ public final class HTTPClient: Sendable {
         }
     }
 
-    /// Blocks the calling thread, which is none of the cooperative pool.
+    /// Blocks the calling thread: not for async code.
     /// - Throws: `HTTPClientError`; see `send`.
     public func perform(_ request: HTTPRequest) throws(HTTPClientError) -> HTTPResponse {
         try perform(Transfer(request))

@@ -7,7 +7,7 @@ final class HeaderList {
     /// - Throws: `.invalidRequest` for a name or value that RFC 9110, 5.5 and 5.6.2 do not allow: libcurl sends any
     ///   line as it is, a second header within it included.
     init(_ request: HTTPRequest) throws(HTTPClientError) {
-        // Without these libcurl waits for "100 Continue" before a large body and names a type for forms.
+        // Otherwise libcurl sends `Expect: 100-continue` with a large body, and the content type of HTML forms.
         let hasType = request.headers.contains { $0.name.lowercased() == "content-type" }
         var lines = hasType ? ["Expect:"] : ["Expect:", "Content-Type:"]
         for (name, value) in request.headers {

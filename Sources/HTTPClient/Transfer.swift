@@ -91,11 +91,10 @@ final class CurlHandle: @unchecked Sendable {
             throw .invalid("the URL does not begin with http:// or https://")
         }
         try set(CURLOPT_URL, request.url)
-        try set(CURLOPT_PROTOCOLS_STR, "http,https")
         // The path is sent as it is, with its dots.
         try set(CURLOPT_PATH_AS_IS, 1)
         try set(CURLOPT_DISALLOW_USERNAME_IN_URL, 1)
-        // HTTP/0.9 would take anything for an answer, and is refused by default.
+        // HTTP/0.9, which would accept any bytes as a response, is off by default.
         try set(CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1)
         try set(CURLOPT_NOPROXY, "*")
         try set(CURLOPT_NOSIGNAL, 1)
@@ -152,8 +151,6 @@ final class CurlHandle: @unchecked Sendable {
         case CURLE_ABORTED_BY_CALLBACK: return HTTPClientError(code: .cancelled, description: "cancelled")
         case CURLE_OPERATION_TIMEDOUT where wasSent: return HTTPClientError(code: .timedOut, description: text)
         case CURLE_URL_MALFORMAT, CURLE_LOGIN_DENIED: return .invalid(text)
-        // libcurl's word for a response that is not HTTP, too.
-        case CURLE_UNSUPPORTED_PROTOCOL where !wasSent: return .invalid(text)
         case CURLE_COULDNT_CONNECT:
             var number = 0
             _ = refold_curl_get_long(curl, CURLINFO_OS_ERRNO, &number)

@@ -116,13 +116,14 @@ public struct LineQueue: Sendable {
             statistics.lastErrorCode = code
             guard !isEmpty else { return .goOn }
             if offset > 0 { owesNewline = true }
+            // What lacks only its newline is complete with the newline owed.
+            let isWhole = offset > 0 && offset == lines[head].bytes.count - 1
             if lines[head].reports == 0 {
                 statistics.waiting -= 1
-                drop(1)
-            } else if offset < lines[head].bytes.count - 1 {
+                if isWhole { statistics.written += 1 } else { drop(1) }
+            } else if !isWhole {
                 unreported += lines[head].reports
             }
-            // A notice that lacks only its newline is complete with the newline owed.
             removeHead()
             return .goOn
         }

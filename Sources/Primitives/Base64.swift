@@ -1,4 +1,4 @@
-/// Standard base64 with padding (RFC 4648, 4). Foundation's is lenient about what it skips; here a text has one form.
+/// Standard base64 with padding (RFC 4648, 4). Stricter than Foundation's: one text for each byte string.
 public enum Base64 {
     private static let digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
     private static let values: [UInt8] = {

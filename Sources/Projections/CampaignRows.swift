@@ -81,8 +81,8 @@ struct CampaignState: RowState {
         return created
     }
 
-    /// Whether the campaign's own event at `position` is to be applied. A row that is newer has it already, or ignored it
-    /// because there was no campaign then.
+    /// Whether the campaign's own event at `position` is to be applied. A row that is newer has it already, or ignored
+    /// it because there was no campaign then.
     func takes(_ position: Position) -> Bool { created != nil && lastPosition < position }
 
     mutating func move(from old: borrowing ByteArena, to new: inout ByteArena) {}

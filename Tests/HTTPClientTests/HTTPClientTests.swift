@@ -44,10 +44,8 @@ struct HTTPClientTests {
     @Test(arguments: answers)
     func responseOutcomes(name: String, sent: String, outcome: Outcome) async throws {
         let server = try ScriptedBroker { connection in
-            while connection.receiveHTTP() != nil {
-                if !sent.isEmpty { try connection.send(Array(sent.utf8)) }
-                return
-            }
+            guard connection.receiveHTTP() != nil, !sent.isEmpty else { return }
+            try connection.send(Array(sent.utf8))
         }
         var request = HTTPRequest(.post, "http://127.0.0.1:\(server.port)/")
         request.responseBytesMax = 8

@@ -95,7 +95,7 @@ func history(seed: UInt64, limits: LineQueue.Limits, _ make: () -> any LineBuffe
         }
     }
     if output.taken.last != 0x0A { return "the last line is torn" }
-    if whole < counts.written { return "\(whole) whole lines seen, \(counts.written) counted as written" }
+    if whole != counts.written { return "\(whole) whole lines seen, \(counts.written) counted as written" }
     return reported == counts.dropped ? nil : "\(reported) drops reported, \(counts.dropped) counted"
 }
 

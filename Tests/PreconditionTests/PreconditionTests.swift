@@ -8,7 +8,7 @@ import Testing
 @testable import Evidence
 @testable import Projections
 
-/// Preconditions that keep data from being wrong in silence: each ends the process, with the words that name it.
+/// Preconditions against silent data corruption: each ends the process with its message.
 struct PreconditionTests {
     @Test(arguments: Violation.allCases)
     func endsTheProcess(violation: Violation) async throws {
@@ -21,7 +21,7 @@ struct PreconditionTests {
             Issue.record("it ended with \(String(describing: result?.exitStatus))")
             return
         }
-        // Optimised targets trap without a word.
+        // Targets built with -O print no message.
         guard !violation.isSilent else { return }
         let error = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
         #expect(error.contains("/\(violation.file):"), "\(error)")
@@ -66,7 +66,7 @@ enum Violation: String, CaseIterable, Codable {
         case .entryTooLong: "an entry longer than its 16-bit length"
         case .thresholdBeyondOne: "a threshold is a share: 0 to 1"
         case .errorRateOfZero: "an error rate lies between 0 and 1"
-        case .sampleThatIsNone: "there is no sample 0"
+        case .sampleThatIsNone: "there is no sample 1"
         case .hashOfHalfABlock: "SHA-256 takes blocks of 64 bytes"
         case .nothingBelowZero: "nothing lies below 0"
         case .histogramWithoutLast: "a bucket for each bound, and one above"
@@ -175,7 +175,8 @@ enum Violation: String, CaseIterable, Codable {
         case .errorRateOfZero: _ = FailureTest(threshold: 0.1, errorRate: 0)
         case .sampleThatIsNone:
             var test = FailureTest(threshold: 0.1)
-            test.set(0, failed: true)
+            test.append()
+            test.set(1, failed: true)
         case .partitionThatIsNone: _ = FoldScope.partition(2, of: 2)
         case .hashOfHalfABlock: _ = [UInt8](repeating: 0, count: 63).withUnsafeBytes { SHA256.digest(padded: $0) }
         case .nothingBelowZero: _ = random.below(0)

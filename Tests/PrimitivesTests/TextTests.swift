@@ -37,7 +37,10 @@ struct TextTests {
         #expect((0..<3).map { _ in random.next() } == [
             6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423,
         ])
-        for _ in 0..<1_000 { #expect((0..<7).contains(random.below(7))) }
+        let drawn = Set((0..<1_000).map { _ in random.below(7) })
+        #expect(drawn == Set(0..<7))
+        let heads = (0..<1_000).count { _ in random.chance(0.25) }
+        #expect((150...350).contains(heads))
         #expect(!random.chance(0) && random.chance(1))
     }
 

@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 import Projecting
 import Projections
 
@@ -254,7 +255,7 @@ public final class StoreBench {
                 row.text(0), row.int8(1).map(String.init), row.text(2), row.int8(3).map(String.init),
                 row.bool(4).map(String.init), row.float8(5).map { "\($0)" },
                 row.jsonb(6).map { String(decoding: $0, as: UTF8.self) },
-                row.bytes(7).map { $0.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() },
+                row.bytes(7).map { Hex.encode($0) },
                 row.timestamptz(8).map { "\($0)" }, row.int8(9).map(String.init)
             ]
             found.append(fields.map { $0 ?? "null" }.joined(separator: "/"))

@@ -42,7 +42,7 @@ extension MemoryTables {
     private static func json(_ bytes: [UInt8], _ type: ColumnType) -> String {
         switch type {
         case .text: JSONString.encode(String(decoding: bytes, as: UTF8.self))
-        case .bytea: JSONString.encode(bytes.map { String(format: "%02x", $0) }.joined())
+        case .bytea: JSONString.encode(Hex.encode(bytes))
         case .jsonb: String(decoding: bytes.dropFirst(), as: UTF8.self)
         case .timestamptz:
             "\"\(Timestamp(microseconds: integer(bytes) + RowBuffer.postgresEpochMicroseconds))\""

@@ -425,6 +425,8 @@ struct BundleTests {
         #expect(statement.contains("\\u000a"))
         let isHonestStill = holds(join(escaped + [statement]), history)
         #expect(isHonestStill)
+        let isSpaced = holds(join(escaped + [statement.replacingOccurrences(of: "\":", with: "\": ")]), history)
+        #expect(!isSpaced, "white space outside of strings")
         let first = try #require(honest.firstIndex { $0.hasPrefix(#"{"position""#) })
         let proof = try #require(honest.firstIndex { $0.hasPrefix(#"{"proof""#) })
         func edit(_ index: Int, _ change: (String) -> String) throws -> [UInt8] {

@@ -69,29 +69,31 @@ class History(threading.Thread):
 
 
 class Attempts:
-    """A broker's CONNECTs, by client id. What is redelivered after one without an answer on record is in doubt: nothing
-    proves what that connection was sent (README, "What it promises")."""
+    """A broker's CONNECTs, by client id. A redelivery after an unanswered CONNECT is in doubt: the log cannot show what
+    the broker sent on that connection (README, "What it promises"). Doubt begins with the answer to the next CONNECT."""
 
     def __init__(self):
-        self.unanswered, self.doubtful = set(), set()
+        self.unanswered, self.doubtful = collections.Counter(), set()
 
     def note(self, schema, body):
         client = body.get("client_id")
-        if schema == "broker.connecting/1":
-            self.doubtful.clear()
         if schema == "broker.connecting/1" or schema == "broker.draining/1" and "session_present" not in body:
-            (self.doubtful.add if client in self.unanswered else self.doubtful.discard)(client)
-            self.unanswered.add(client)
+            if schema == "broker.connecting/1":
+                self.doubtful.clear()
+            self.unanswered[client] += 1
         elif schema in ("broker.connected/1", "broker.draining/1"):
-            self.unanswered.discard(client)
+            if body["session_present"] and (self.unanswered[client] > 1 or body.get("unseen_attempt")):
+                self.doubtful.add(client)
+            self.unanswered[client] = 0
         elif schema in ("broker.session_resumed/1", "broker.session_drained/1", "broker.disconnected/1"):
+            self.unanswered[client] = 0
             self.doubtful.discard(client)
 
 
 class Recorded:
     """How often each (topic, payload) is in the log, by broker, and how many were rejected. `stale`: how many of them
-    a kill -9 of Mosquitto may have brought once more. `doubtful`: how many came with DUP after a CONNECT of Refold's
-    that was killed before its answer was on record."""
+    a kill -9 of Mosquitto may have brought once more. `doubtful`: how many came again with DUP while a session
+    was in doubt (`Attempts`)."""
 
     def __init__(self, path, history):
         self.counts = collections.defaultdict(collections.Counter)
@@ -103,11 +105,12 @@ class Recorded:
                 if event["kind"] == "message":
                     payload = base64.b64decode(event.get("payload_base64") or "")
                     if event["verdict"] == "ACCEPTED":
-                        self.counts[event["broker"]][event["topic"], payload] += 1
+                        key, counts = (event["topic"], payload), self.counts[event["broker"]]
+                        counts[key] += 1
                         if event["broker"] == "mosquitto" and history.is_stale(event["position"]):
-                            self.stale[event["topic"], payload] += 1
-                        elif event["broker"] == "mosquitto" and event.get("duplicate") and attempts.doubtful:
-                            self.doubtful[event["topic"], payload] += 1
+                            self.stale[key] += 1
+                        elif event["broker"] == "mosquitto" and counts[key] > 1 and event.get("duplicate") and attempts.doubtful:
+                            self.doubtful[key] += 1
                     else:
                         self.rejected[event["broker"], event["verdict"]] += 1
                 elif event["kind"] == "connection" and event["broker"] == "mosquitto":

@@ -250,13 +250,21 @@ NEEDS = {
 ALL = list(NEEDS)
 
 
-def shuffle(dice, choice=frozenset()):
-    """Fault functions without end; each once before any again. `choice`: names of those wanted, or `-name` of those
-    not."""
+def choose(choice):
+    """Fault functions by name: those wanted, or all but `-name`. Ends the program if a name is unknown."""
     excluded = {name[1:] for name in choice if name.startswith("-")}
     wanted = {name for name in choice if not name.startswith("-")}
-    names = [f for f in ALL if (not wanted or f.__name__ in wanted) and f.__name__ not in excluded]
+    unknown = (excluded | wanted) - {f.__name__ for f in ALL}
+    chosen = [f for f in ALL if (not wanted or f.__name__ in wanted) and f.__name__ not in excluded]
+    if unknown or not chosen:
+        raise SystemExit(f"SOAK_FAULTS: no fault {', '.join(sorted(unknown))}; there are: "
+                         f"{', '.join(f.__name__ for f in ALL)}")
+    return chosen
+
+
+def shuffle(dice, chosen):
+    """The faults without end; each once before any again."""
     while True:
-        deck = list(names)
+        deck = list(chosen)
         dice.shuffle(deck)
         yield from deck

@@ -16,7 +16,7 @@ from fleet import Fleet
 MINUTES = float(os.environ.get("SOAK_MINUTES", 120))
 SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 31))
 RATE = float(os.environ.get("SOAK_RATE", 300))
-CHOICE = set(filter(None, os.environ.get("SOAK_FAULTS", "").split(",")))
+CHOSEN = faults.choose(set(filter(None, os.environ.get("SOAK_FAULTS", "").split(","))))
 
 
 class Site:
@@ -118,7 +118,7 @@ class Site:
         watcher = check.Watcher(self)
         watcher.start()
         dice = random.Random(SEED)
-        deck = faults.shuffle(dice, CHOICE)
+        deck = faults.shuffle(dice, CHOSEN)
         until, next_at, waiting = time.monotonic() + MINUTES * 60, time.monotonic() + 3, None
         while time.monotonic() < until:
             self.end_faults(lambda f: f.until <= time.monotonic())

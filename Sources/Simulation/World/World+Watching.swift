@@ -170,7 +170,7 @@ extension World {
         isCalm = true
         disk.setFaults()
         disk.cancelPlannedDeath()
-        // The log rightly adopts an error that lasts for the whole rest.
+        // The log would adopt a clock error that lasts until the end, and that is correct.
         mendClock()
         disk.capacityBytes = .max
         (database.isUp, database.breaks) = (true, 0)

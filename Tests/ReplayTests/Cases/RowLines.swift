@@ -52,7 +52,7 @@ enum RowLines {
         case .bool: return String(row.bool(index)!)
         case .float8: return String(row.float8(index)!)
         case .timestamptz: return "\"\(row.timestamptz(index)!)\""
-        case .bytea: return "\"" + bytes.map { String(format: "%02x", $0) }.joined() + "\""
+        case .bytea: return JSONString.encode(Hex.encode(bytes))
         case .jsonb:
             var canonical: [UInt8] = []
             CanonicalJSON.append(row.jsonb(index)!, to: &canonical)
