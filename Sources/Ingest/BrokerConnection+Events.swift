@@ -158,7 +158,7 @@ extension BrokerConnection {
         if awaitsDrains, drains.allSatisfy(\.hasCaughtUp) {
             awaitsDrains = false
             let isPresent = session.connack?.sessionPresent ?? false
-            let canHandOver = !isPresent && !drains.allSatisfy(\.isFinished)
+            let canHandOver = !keeper.hasBacklog && !drains.allSatisfy(\.isFinished)
             let handover = canHandOver ? drains.first?.handover.flatMap { $0.begin() ? $0 : nil } : nil
             if let handover { session.joinHandover(handover) }
             if let text = subscribe(session, isPresent: isPresent) {

@@ -14,11 +14,16 @@ import Synchronization
 /// has not delivered. Over MQTT 3.1.1, where only Mosquitto is known to redeliver at once, the old session is therefore
 /// read for `patienceMicros` before the new one is subscribed.
 ///
+/// RabbitMQ 3.10 does not carry out an UNSUBSCRIBE in a resumed session, although it answers it. Where messages go on
+/// arriving behind the UNSUBACK, the old session is subscribed once more and then unsubscribed.
+///
 /// Between the SUBSCRIBE of the new session and the end of the old one both receive. A `Handover` drops the messages
 /// that both received; without one they are recorded twice. None is lost.
 final class SessionDrain: Sendable {
     /// The old session has nothing more to deliver for this long: it has caught up, or is empty.
     static let idleMicros: Int64 = 1_000_000
+    /// What was on its way when an UNSUBSCRIBE took effect has come after this.
+    static let answerMicros: Int64 = 3_000_000
     /// For how long the old session is read before it is unsubscribed: all that was pending has come by then.
     static func patienceMicros(isV5: Bool, isMosquitto: Bool) -> Int64 { isV5 || isMosquitto ? 0 : 75_000_000 }
     /// Under constant traffic it is taken to have caught up after this.
@@ -103,7 +108,7 @@ extension BrokerConnection {
         let begun = SystemTime.bootMicroseconds()
         var lastArrival = begun, seen = session.publishes - session.handoverMessages, isFull = false
         // UNSUBSCRIBEs sent, and `arrivals` at the last one.
-        var unsubscribes = 0, arrivalsThen = 0, succeededAt: Int64?
+        var unsubscribes = 0, arrivalsThen = 0, unsubscribedAt = begun, succeededAt: Int64?
         var probedAt: Int64?
         let handover = drain.handover.flatMap { $0.isRefused || $0.hasBegun ? nil : $0 }
         if let handover { session.joinHandover(handover) }
@@ -132,7 +137,8 @@ extension BrokerConnection {
             let now = SystemTime.bootMicroseconds(), arrivals = session.publishes - session.handoverMessages
             if arrivals != seen { (seen, lastArrival) = (arrivals, now) }
             if let handover { probe(session, drain, handover, &probedAt) }
-            let patience = SessionDrain.patienceMicros(isV5: session.isV5, isMosquitto: parent?.isMosquitto ?? false)
+            let isMosquitto = parent?.isMosquitto ?? false
+            let patience = SessionDrain.patienceMicros(isV5: session.isV5, isMosquitto: isMosquitto)
             guard now - begun >= patience else { continue }
             if now - lastArrival >= SessionDrain.idleMicros || now - begun >= SessionDrain.catchUpMicrosMax {
                 drain.noteCaughtUp()
@@ -151,11 +157,18 @@ extension BrokerConnection {
                 guard settled else { continue }
                 write(.unsubscribing, BrokerEvent(clientID: drain.clientID), to: session)
                 if let ending = commit(session) { return ending }
+            } else if now - lastArrival < 2 * SessionDrain.idleMicros {
+                let ignores = !session.isV5 && !isMosquitto && now - unsubscribedAt >= SessionDrain.answerMicros
+                guard ignores else { continue }
+                say(.info, "messages still arrive for our earlier client id `\(drain.clientID)`: unsubscribing it again")
+                if let text = session.subscribe(drain.filters) {
+                    return .lost(reason: "cannot subscribe the earlier client id: \(text)", code: nil)
+                }
             } else {
                 // Each other one when all was silent since and every PUBACK has left.
-                guard now - lastArrival >= 2 * SessionDrain.idleMicros, !session.wantsWrite, !isFull else { continue }
+                guard !session.wantsWrite, !isFull else { continue }
             }
-            (unsubscribes, arrivalsThen) = (unsubscribes + 1, arrivals)
+            (unsubscribes, arrivalsThen, unsubscribedAt) = (unsubscribes + 1, arrivals, now)
             if let text = session.unsubscribe(drain.filters + (handover.map { [$0.topic] } ?? [])) {
                 return .lost(reason: "cannot unsubscribe the earlier client id: \(text)", code: nil)
             }

@@ -118,9 +118,10 @@ import Testing
         world.killDaemon()
     }
 
-    /// A marker separates the messages that both sessions receive.
-    @Test(arguments: ["5", "3.1.1"])
-    func newClientIDsUnderTrafficRecordEachMessageOnce(version: String) async throws {
+    /// A marker separates the messages that both sessions receive. A stop between the CONNECT and the SUBSCRIBE of the
+    /// new session leaves one without a subscription, which is resumed.
+    @Test(arguments: [("5", false), ("3.1.1", false), ("5", true), ("3.1.1", true)])
+    func newClientIDsUnderTrafficRecordEachMessageOnce(version: String, isResumed: Bool) async throws {
         let world = try World(postgres: try PostgresServer.shared.get())
         func start(_ node: String) async throws {
             try world.startDaemon(["--node", node, "--set", "broker.protocol=\(version)"])
@@ -139,8 +140,14 @@ import Testing
             try await publisher.flush()
             return count
         }
+        let logID = try #require(try events("broker.connected/1", in: world).first?.clientID.split(separator: "-").last)
         for round in 1...3 {
             #expect(world.stopDaemon().exitCode == 0)
+            if isResumed {
+                var options = TestPublisher.Options()
+                (options.clientID, options.sessionSeconds) = ("refold-n\(round)-\(logID)", 3_600)
+                _ = try TestPublisher(port: world.broker.port, options: options)
+            }
             try await start("n\(round)")
             let isDrained = try await eventually(within: 60) {
                 try events("broker.session_drained/1", in: world).count == round
@@ -153,6 +160,8 @@ import Testing
         let recorded = try heartbeats(in: world)
         #expect(recorded == count)
         // Otherwise the test proves nothing.
+        let resumed = try events("broker.connected/1", in: world).filter { $0.sessionPresent == true }
+        #expect(resumed.count == (isResumed ? 3 : 0))
         let common = try events("broker.redelivered/1", in: world).filter { $0.packetIDs == nil }
         #expect(common.compactMap(\.count).reduce(0, +) > 0, "no message came while both sessions received")
         world.killDaemon()

@@ -6,16 +6,27 @@ import Synchronization
 /// `@unchecked Sendable`: the client handle is libmosquitto's, which locks for itself in its threaded mode.
 public final class TestPublisher: @unchecked Sendable {
     private let client: OpaquePointer  // struct mosquitto *
-    private let acknowledgedCount = Mutex(0)
+    private let answers = Answers()
     private let published = Mutex(0)
-    private let connackReceived = DispatchSemaphore(value: 0)
-    private let connackCode = Mutex<Int32>(-1)
+
+    /// What the library's thread may hold alone: the publisher ends that thread, and so must not end on it.
+    private final class Answers: Sendable {
+        let acknowledged = Mutex(0)
+        let connackReceived = DispatchSemaphore(value: 0)
+        let connackCode = Mutex<Int32>(-1)
+
+        static func of(_ context: UnsafeMutableRawPointer) -> Answers {
+            Unmanaged<Answers>.fromOpaque(context).takeUnretainedValue()
+        }
+    }
 
     public struct Options: Sendable {
         public var clientID = "publisher-" + String(UInt32.random(in: 0 ... .max), radix: 36)
         public var username: String?
         public var password: String?
         public var ca: String?
+        /// For how long the broker keeps the session, in seconds; 0: it is a new one each time.
+        public var sessionSeconds: UInt32 = 0
         public init() {}
     }
 
@@ -23,30 +34,34 @@ public final class TestPublisher: @unchecked Sendable {
     /// before it.
     public init(port: Int, options: Options = Options()) throws {
         mosquitto_lib_init()
-        guard let client = mosquitto_new(options.clientID, true, nil) else { throw SystemError("mosquitto_new failed") }
+        guard let client = mosquitto_new(options.clientID, options.sessionSeconds == 0, nil) else {
+            throw SystemError("mosquitto_new failed")
+        }
         self.client = client
         mosquitto_int_option(client, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V5)
         if let username = options.username { mosquitto_username_pw_set(client, username, options.password) }
         if let ca = options.ca { mosquitto_tls_set(client, ca, nil, nil, nil, nil) }
-        mosquitto_user_data_set(client, Unmanaged.passUnretained(self).toOpaque())
+        mosquitto_user_data_set(client, Unmanaged.passUnretained(answers).toOpaque())
         mosquitto_publish_v5_callback_set(client) { _, context, _, reason, _ in
             guard reason < 128, let context else { return }
-            Unmanaged<TestPublisher>.fromOpaque(context).takeUnretainedValue().acknowledgedCount.withLock { $0 += 1 }
+            Answers.of(context).acknowledged.withLock { $0 += 1 }
         }
         mosquitto_connect_callback_set(client) { _, context, code in
             guard let context else { return }
-            let publisher = Unmanaged<TestPublisher>.fromOpaque(context).takeUnretainedValue()
-            publisher.connackCode.withLock { $0 = code }
-            publisher.connackReceived.signal()
+            Answers.of(context).connackCode.withLock { $0 = code }
+            Answers.of(context).connackReceived.signal()
         }
-        let result = mosquitto_connect(client, "127.0.0.1", Int32(port), 60)
+        var list: OpaquePointer?
+        defer { mosquitto_property_free_all(&list) }
+        if options.sessionSeconds > 0 { mosquitto_property_add_int32(&list, 17, options.sessionSeconds) }
+        let result = mosquitto_connect_bind_v5(client, "127.0.0.1", Int32(port), 60, nil, list)
         guard result == MOSQ_ERR_SUCCESS.rawValue, mosquitto_loop_start(client) == MOSQ_ERR_SUCCESS.rawValue else {
             throw SystemError("publisher: \(String(cString: mosquitto_strerror(result)))")
         }
-        guard connackReceived.wait(timeout: .now() + 20) == .success else {
+        guard answers.connackReceived.wait(timeout: .now() + 20) == .success else {
             throw SystemError("publisher: no CONNACK")
         }
-        let code = connackCode.withLock { $0 }
+        let code = answers.connackCode.withLock { $0 }
         guard code == 0 else { throw SystemError("publisher: CONNACK code \(code)") }
     }
 
@@ -92,7 +107,7 @@ public final class TestPublisher: @unchecked Sendable {
     }
 
     /// How many of the publishes the broker has taken (at QoS 0: how many were sent).
-    public var acknowledged: Int { acknowledgedCount.withLock { $0 } }
+    public var acknowledged: Int { answers.acknowledged.withLock { $0 } }
 
     /// Waits until all are.
     public func flush() async throws {

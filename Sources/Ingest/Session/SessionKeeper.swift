@@ -31,6 +31,8 @@ package struct SessionKeeper {
     private var isAttemptRecorded = false
     /// Since the last CONNACK a CONNECT may have reached the broker that was not answered.
     private var hasUnseenAttempt = false
+    /// The broker had the session at the last CONNACK.
+    private var isPresent = false
     /// The connection speaks MQTT 5.0.
     private var isV5 = false
     /// The broker may still redeliver.
@@ -56,6 +58,9 @@ package struct SessionKeeper {
     }
 
     package var isHistoryRead: Bool { expectsSession != nil }
+
+    /// The session was subscribed before this connection, as far as the log knows: the broker may hold messages for it.
+    package var hasBacklog: Bool { isPresent && subscribedFilters != nil }
 
     /// Takes over what the log knows. Nil: it cannot be read; a lost session must not pass unnoticed for that.
     mutating func note(_ known: SessionHistory?) {
@@ -102,7 +107,7 @@ package struct SessionKeeper {
             return (.unknown, unseen)
         }
         (isAttemptRecorded, hasUnseenAttempt, filter) = (false, false, nil)
-        self.isV5 = isV5
+        (self.isV5, isPresent) = (isV5, sessionPresent)
         lateCopies = LateCopies()
         isResuming = sessionPresent && !unseen
         awaitsRedeliveryEnd = isResuming

@@ -267,19 +267,19 @@ public final class SessionWorld {
     // MARK: Sessions of earlier client ids
 
     private func subscribeMain(_ client: SessionClient, _ link: Int) {
-        let receives = client.isResumed && client.keeper.subscribedFilters != nil
+        let receives = client.keeper.hasBacklog
         // As far as a client can see: nothing is there to be read.
         let haveCaughtUp = drains.allSatisfy { drain in
             drain.isConnected && drain.link.flatMap { model.links[$0]?.toClient.isEmpty } == true && isPatient(drain)
         }
         guard !client.hasAsked, receives || haveCaughtUp else { return }
         client.hasAsked = true
-        if !drains.isEmpty, client.isResumed || handover == nil { isExact = false }
+        if !drains.isEmpty, receives || handover == nil { isExact = false }
         if subscribesOnce, receives {
             client.isSubscribed = true
         } else {
             model.links[link]?.toBroker.append(.subscribe)
-            guard let handover, !drains.isEmpty, !client.isResumed else { return }
+            guard let handover, !drains.isEmpty, !receives else { return }
             guard handover.exchange.begin() else { return isExact = false }
             model.links[link]?.toBroker.append(.marker(handover.marker))
             client.awaitsMarker = true
