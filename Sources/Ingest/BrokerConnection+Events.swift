@@ -98,11 +98,10 @@ extension BrokerConnection {
         if !drains.withLock({ $0 }).isEmpty { raise(.drainingOldSession) }
     }
 
-    /// Credits the devices for the time in which the processes before this one read nothing.
+    /// Credits the devices for the time in which nothing was read, by the processes before this one too.
     func credit(_ awaySince: Timestamp?) {
-        guard let since = awaySince else { return }
-        let (away, overflow) = log.now().microseconds.subtractingReportingOverflow(since.microseconds)
-        absence.begin(awayMicros: overflow ? 0 : away, at: SystemTime.bootMicroseconds(), gate)
+        let now = log.now().microseconds, away = awaySince.map { now.saturatingSubtracting($0.microseconds) } ?? 0
+        absence.connected(awayMicros: max(0, away), at: SystemTime.bootMicroseconds(), gate)
     }
 
     /// Sessions of client ids that the log used before still collect messages at the broker.

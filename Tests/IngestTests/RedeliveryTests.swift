@@ -280,37 +280,62 @@ import Testing
 
     // MARK: Absence
 
-    /// thingsboard#15685: 45 minutes of a device's 5 messages a second come at once.
-    @Test func aBacklogIsNotChargedAsOneBurst_thingsboard15685() {
+    private static func limited() -> Gate {
         var gate = GateSettings()
         (gate.messagesPerSecond, gate.burst) = (10, 50)
-        let under = Gate(gate)
-        var absence = AbsenceCredit()
-        absence.round(at: 1_000_000, hasInput: true, under)
-        func send(_ count: Int, at steady: Int64) -> Int {
-            var accepted = 0
-            for _ in 0..<count {
-                var filter: RedeliveryFilter?
-                var batch = RecordBatch(), outgoing = RecordBatch()
-                let empty = UnsafeRawBufferPointer(start: nil, count: 0)
-                Array(device("d").utf8).withUnsafeBytes {
-                    batch.append(
-                        kind: .message, verdict: .accepted, flags: RecordFlags(qos: 1),
-                        receivedAt: Timestamp(microseconds: 0), packetID: 1, broker: empty, topic: $0,
-                        properties: empty, payload: empty)
-                }
-                let tally = under.examine(
-                    batch, filter: &filter, steadyMicros: steady, into: &outgoing)
-                accepted += Int(tally.verdicts[Int(Verdict.accepted.rawValue)])
+        return Gate(gate)
+    }
+
+    /// How many of one device's messages the gate accepts.
+    private static func send(_ count: Int, at steady: Int64, through gate: Gate) -> Int {
+        var accepted = 0
+        for _ in 0..<count {
+            var filter: RedeliveryFilter?
+            var batch = RecordBatch(), outgoing = RecordBatch()
+            let empty = UnsafeRawBufferPointer(start: nil, count: 0)
+            Array(device("d").utf8).withUnsafeBytes {
+                batch.append(
+                    kind: .message, verdict: .accepted, flags: RecordFlags(qos: 1),
+                    receivedAt: Timestamp(microseconds: 0), packetID: 1, broker: empty, topic: $0,
+                    properties: empty, payload: empty)
             }
-            return accepted
+            let tally = gate.examine(batch, filter: &filter, steadyMicros: steady, into: &outgoing)
+            accepted += Int(tally.verdicts[Int(Verdict.accepted.rawValue)])
         }
-        #expect(send(100, at: 1_000_000) == 50, "no credit without an absence")
+        return accepted
+    }
+
+    /// thingsboard#15685: 45 minutes of a device's 5 messages a second come at once.
+    @Test func aBacklogIsNotChargedAsOneBurst_thingsboard15685() {
+        let gate = Self.limited()
+        var absence = AbsenceCredit()
+        absence.round(at: 1_000_000, hasInput: true, gate)
+        #expect(Self.send(100, at: 1_000_000, through: gate) == 50, "no credit without an absence")
         let back: Int64 = 1_000_000 + 2_700_000_000
-        absence.round(at: back, hasInput: true, under)
-        #expect(send(13_500, at: back) == 13_500)
+        absence.round(at: back, hasInput: true, gate)
+        #expect(Self.send(13_500, at: back, through: gate) == 13_500)
         // The backlog is read: the rate holds again.
-        for second in 1...6 { absence.round(at: back + Int64(second) * 1_000_000, hasInput: false, under) }
-        #expect(send(1_000, at: back + 6_000_000) <= 60 + 50)
+        for second in 1...6 { absence.round(at: back + Int64(second) * 1_000_000, hasInput: false, gate) }
+        #expect(Self.send(1_000, at: back + 6_000_000, through: gate) <= 60 + 50)
+    }
+
+    /// Back after a second, the broker delivers nothing for 20 s more, then everything at once.
+    @Test func theSilenceBehindAConnectBelongsToTheAbsence() {
+        let gate = Self.limited()
+        var absence = AbsenceCredit()
+        absence.connected(awayMicros: 0, at: 0, gate)
+        absence.round(at: 1_000_000, hasInput: true, gate)
+        #expect(Self.send(50, at: 1_000_000, through: gate) == 50)
+        absence.connected(awayMicros: 0, at: 2_000_000, gate)
+        for half in 4...44 { absence.round(at: Int64(half) * 500_000, hasInput: false, gate) }
+        #expect(Self.send(300, at: 22_000_000, through: gate) >= 210, "21 s at 10 a second")
+    }
+
+    @Test func aConnectionThatStaysSilentEarnsNoMoreThanAMinute() {
+        let gate = Self.limited()
+        var absence = AbsenceCredit()
+        absence.connected(awayMicros: 0, at: 0, gate)
+        for second in 1...3_600 { absence.round(at: Int64(second) * 1_000_000, hasInput: false, gate) }
+        #expect(Self.send(10_000, at: 3_600_000_000, through: gate) <= 600 + 50)
     }
 }

@@ -80,7 +80,7 @@ final class SessionClient {
             return
         }
         (isConnected, isResumed, isRedelivering) = (true, sessionPresent, sessionPresent)
-        absence.begin(
+        absence.connected(
             awayMicros: known.awaySince.map { time.microseconds - $0.microseconds } ?? 0, at: steady, gate)
         var event = BrokerEvent(clientID: clientID)
         event.sessionPresent = sessionPresent
