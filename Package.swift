@@ -89,7 +89,7 @@ let package = Package(
         // history, told again: rebuilt, checked, looked at, published, explained
         .target(name: "Replay", dependencies: [
             "Primitives", "EventModel", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding", "Projections",
-            "Projecting", "Snapshots", "Postgres", "PostgresStore", "Campaigns", "CMosquitto", "CZlib",
+            "Projecting", "Snapshots", "Postgres", "PostgresStore", "Deciding", "Campaigns", "CMosquitto", "CZlib",
             "Output",
         ]),
 
@@ -111,9 +111,11 @@ let package = Package(
         // a broker and a database of our own, where none is given
         .target(name: "PrivateServices", dependencies: ["Primitives", "Threading", "CPlatform"]),
 
+        // log → decision → log, whatever is decided
+        .target(name: "Deciding", dependencies: ["EventModel", "EventLog", "Decoding"]),
         // what operators decide, and how they say it
         .target(name: "Campaigns", dependencies: [
-            "Primitives", "EventModel", "CampaignRules", "EventLog", "Decoding", "Threading",
+            "Primitives", "EventModel", "CampaignRules", "EventLog", "Decoding", "Deciding", "Threading",
             .product(name: "HeapModule", package: "swift-collections"),
         ], swiftSettings: optimisedSwift),
         // decided commands → devices
@@ -122,7 +124,7 @@ let package = Package(
             .product(name: "DequeModule", package: "swift-collections"),
         ]),
         // who may use the API
-        .target(name: "Access", dependencies: ["Primitives", "EventModel", "EventLog", "Threading"]),
+        .target(name: "Access", dependencies: ["Primitives", "EventModel", "EventLog", "Deciding", "Threading"]),
         // pages for people, and the API beneath them
         .target(name: "WebPages", exclude: ["Files"], plugins: ["EmbedPages"]),
         .plugin(name: "EmbedPages", capability: .buildTool()),
@@ -139,7 +141,8 @@ let package = Package(
         .executableTarget(name: "refold", dependencies: [
             "Primitives", "EventModel", "Threading", "Output", "Evidence", "EventLog", "Ingest", "Projections",
             "Projecting", "Postgres", "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices",
-            "Queries", "Campaigns", "Access", "Dispatching", "ControlAPI", "FleetSimulator", "Health", "HTTPClient",
+            "Queries", "Deciding", "Campaigns", "Access", "Dispatching", "ControlAPI", "FleetSimulator", "Health",
+            "HTTPClient",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
             .product(name: "Logging", package: "swift-log"),
             .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -149,8 +152,8 @@ let package = Package(
         .target(
             name: "Simulation",
             dependencies: [
-                "Primitives", "EventModel", "CampaignRules", "Campaigns", "EventLog", "Ingest", "Projections",
-                "Projecting",
+                "Primitives", "EventModel", "CampaignRules", "Deciding", "Campaigns", "EventLog", "Ingest",
+                "Projections", "Projecting",
             ],
             swiftSettings: optimisedSwift),
         .executableTarget(name: "RefoldSim", dependencies: ["Primitives", "Simulation"]),
@@ -197,7 +200,7 @@ let package = Package(
             path: "Tests/ProjectionTestSupport"),
         .testTarget(name: "ProjectingTests", dependencies: ["Projecting", "ProjectionTestSupport", "TestSupport"]),
         .testTarget(name: "SnapshotsTests", dependencies: [
-            "Primitives", "Snapshots", "Evidence", "Campaigns", "ProjectionTestSupport",
+            "Primitives", "Snapshots", "Evidence", "Deciding", "Campaigns", "ProjectionTestSupport",
         ]),
         .testTarget(
             name: "PostgresStoreTests", dependencies: [
@@ -219,22 +222,25 @@ let package = Package(
         ]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
         .testTarget(name: "CampaignRulesTests", dependencies: ["Primitives", "CampaignRules", "EventModel"]),
-        .testTarget(name: "CampaignsTests", dependencies: ["Primitives", "Campaigns", "EventLog", "EventModel"]),
-        .testTarget(name: "AccessTests", dependencies: ["Access", "EventLog", "EventModel"]),
+        .testTarget(name: "DecidingTests", dependencies: ["Deciding", "Access", "Campaigns", "EventLog", "EventModel"]),
+        .testTarget(name: "CampaignsTests", dependencies: [
+            "Primitives", "Deciding", "Campaigns", "EventLog", "EventModel",
+        ]),
+        .testTarget(name: "AccessTests", dependencies: ["Deciding", "Access", "EventLog", "EventModel"]),
         .testTarget(name: "DispatchingTests", dependencies: [
             "Dispatching", "Campaigns", "Ingest", "EventLog", "EventModel", "TestSupport",
         ]),
         .testTarget(name: "ControlAPITests", dependencies: [
-            "Primitives", "ControlAPI", "Access", "Campaigns", "WebPages", "refold", "TestSupport",
+            "Primitives", "ControlAPI", "Access", "Deciding", "Campaigns", "WebPages", "refold", "TestSupport",
             .product(name: "Yams", package: "Yams"), .product(name: "NIOEmbedded", package: "swift-nio"),
         ]),
         .testTarget(
             name: "SimulationTests",
             dependencies: ["Primitives", "Simulation", "EventLog", "EventModel", "Projections", "Projecting"]),
         .testTarget(name: "ReplayTests", dependencies: [
-            "Primitives", "CampaignRules", "Campaigns", "CZlib", "EventLog", "EventModel", "Evidence", "Ingest",
-            "Postgres", "PostgresStore", "Projecting", "Projections", "ProjectionTestSupport", "Replay", "Snapshots",
-            "TestSupport", "refold",
+            "Primitives", "CampaignRules", "Deciding", "Campaigns", "CZlib", "EventLog", "EventModel", "Evidence",
+            "Ingest", "Postgres", "PostgresStore", "Projecting", "Projections", "ProjectionTestSupport", "Replay",
+            "Snapshots", "TestSupport", "refold",
         ]),
         .testTarget(name: "IntegrationTests", dependencies: [
             "HTTPClient", "Primitives", "refold", "Postgres", "TestSupport",

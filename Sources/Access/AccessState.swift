@@ -1,7 +1,13 @@
+import Deciding
 import EventModel
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
 
 /// The fold of the decisions about access, in log order. Pure: time is the events'.
-public struct AccessState: Sendable, Equatable {
+public struct AccessState: Decider, Equatable {
     public struct Token: Sendable, Equatable, Codable {
         public let id: Int64
         public let name: String
@@ -32,7 +38,7 @@ public struct AccessState: Sendable, Equatable {
     }
 
     /// What was answered under an idempotency key.
-    struct Answer: Sendable, Equatable, Codable {
+    struct KeyedAnswer: Sendable, Equatable, Codable {
         /// The actor's tenant, or `*`. Names are unique in a tenant only. Nil only in snapshots of older versions.
         var tenantID: String?
         let actor: String
@@ -49,7 +55,7 @@ public struct AccessState: Sendable, Equatable {
     /// Number of tokens in `tokens`, by tenant.
     private var counts: [String: Int] = [:]
     /// Oldest first.
-    private(set) var answers: [Answer] = []
+    private(set) var answers: [KeyedAnswer] = []
     public private(set) var nextID: Int64 = 1
     /// The log's beginning, with the decisions in it, is gone, and no snapshot has them.
     private var isBeginningUnknown = false
@@ -63,8 +69,7 @@ public struct AccessState: Sendable, Equatable {
 
     public init() {}
 
-    /// The state at a log's horizon when no snapshot has the decisions before it.
-    public static var beginningUnknown: AccessState {
+    public static var beginningUnknown: AccessState? {
         var state = AccessState()
         state.isBeginningUnknown = true
         return state
@@ -85,7 +90,7 @@ public struct AccessState: Sendable, Equatable {
         return token.principal
     }
 
-    func answer(to principal: Principal, key: String, now: Timestamp) -> Answer? {
+    func answer(to principal: Principal, key: String, now: Timestamp) -> KeyedAnswer? {
         let tenant = principal.tenantID ?? TokenSpec.allTenants
         return answers.last {
             $0.tenantID == tenant && $0.actor == principal.name && $0.key == key
@@ -120,7 +125,7 @@ public struct AccessState: Sendable, Equatable {
             // An id that cannot be raised comes from no decider of ours.
             nextID = max(nextID, event.id == .max ? event.id : event.id + 1)
             remember(
-                Answer(
+                KeyedAnswer(
                     tenantID: tenant, actor: event.actor, key: event.idempotencyKey ?? "",
                     digest: event.requestDigest, at: time, position: position.rawValue, id: event.id),
                 isKeyed: event.idempotencyKey != nil)
@@ -131,16 +136,17 @@ public struct AccessState: Sendable, Equatable {
                 tokens[event.id]?.revokedWith = event.revokedWith
             }
             remember(
-                Answer(
+                KeyedAnswer(
                     tenantID: tenant, actor: event.actor, key: event.idempotencyKey ?? "",
                     digest: event.requestDigest, at: time, position: position.rawValue, id: event.id),
                 isKeyed: event.idempotencyKey != nil)
+        case .rejected: break
         }
     }
 
     /// The log's clock stepped (`ClockStepped`): an idempotency key keeps its answer for as long as before. A token's
     /// expiry is a date that people were given: it follows the clock.
-    mutating func moveAnswers(by microseconds: Int64) {
+    public mutating func moveTimers(by microseconds: Int64) {
         guard microseconds != 0 else { return }
         for index in answers.indices { answers[index].at = answers[index].at.moved(by: microseconds) }
     }
@@ -174,7 +180,7 @@ public struct AccessState: Sendable, Equatable {
         return isOfTenant ? subject : TokenSpec.allTenants
     }
 
-    private mutating func remember(_ answer: Answer, isKeyed: Bool) {
+    private mutating func remember(_ answer: KeyedAnswer, isKeyed: Bool) {
         answers.removeAll { answer.at.microseconds - $0.at.microseconds >= Self.answerMicroseconds }
         guard isKeyed else { return }
         answers.append(answer)
@@ -186,32 +192,29 @@ public struct AccessState: Sendable, Equatable {
 // MARK: in snapshots
 
 extension AccessState {
-    /// Under which a snapshot keeps this fold.
     public static let storedName = "access"
-    /// Raised whenever the fold means something else: a state of another version is not gone on from.
     public static let storedVersion = 1
+    public static let isSoleWriter = true
 
     private struct Stored: Codable {
         var tokens: [Token]
-        var answers: [Answer]
+        var answers: [KeyedAnswer]
         var nextID: Int64
         var isBeginningUnknown: Bool?
     }
 
-    /// The state as JSON, the same bytes for the same state.
-    public func stored() throws -> [UInt8] {
-        try AccessEvent.json(Stored(
+    public func stored() -> [UInt8] {
+        canonicalJSON(Stored(
             tokens: tokens.values.sorted { $0.id < $1.id }, answers: answers, nextID: nextID,
             isBeginningUnknown: isBeginningUnknown ? true : nil))
     }
 
-    /// - Throws: `AccessLogError` when they are no state of this version.
     public init(stored: [UInt8]) throws {
         let form: Stored
         do {
-            form = try AccessEvent.value(stored)
+            form = try JSONDecoder().decode(Stored.self, from: Data(stored))
         } catch {
-            throw AccessLogError("the tokens in the snapshot cannot be understood (\(error))")
+            throw UnreadableDecision("the tokens in the snapshot cannot be understood (\(error))")
         }
         for token in form.tokens { add(token) }
         answers = form.answers.map { answer in

@@ -1,3 +1,4 @@
+import Deciding
 import EventModel
 
 /// The requested properties of a new token.
@@ -86,37 +87,66 @@ public struct AccessRefusal: Error, Sendable, Equatable {
     }
 }
 
-enum AccessDecision: Sendable, Equatable {
-    /// All of them in one commit. The first is what the command asked for.
-    case append([AccessEvent])
-    case reject(CommandRejected, AccessRefusal)
-    /// The same command under the same key was answered before: nothing is appended.
-    case repeated(position: Position, id: Int64)
+/// A request with the secret that the token gets if it creates one.
+public struct NewSecret: Sendable {
+    let request: AccessRequest
+    let secret: String
+
+    init(for request: AccessRequest, secret: String = Secrets.token()) {
+        (self.request, self.secret) = (request, secret)
+    }
 }
 
 /// Live tokens of one tenant, and of all tenants. The data folder's admin is free of it, so that nobody can be locked
 /// out by what others created.
 public let tokensPerTenantMax = 1_000
 
-/// The rule. Pure: the same request, state, time and secret give the same decision.
-func decide(
-    _ request: AccessRequest, _ state: AccessState, now: Timestamp, secretSHA256: String
-) -> AccessDecision {
-    let digest = request.idempotencyKey.map { _ in request.digest }
-    if let key = request.idempotencyKey,
-        let stored = state.answer(to: request.principal, key: key, now: now),
-        let token = state.tokens[stored.id], request.principal.mayGovern(token) {
-        if stored.digest == digest { return .repeated(position: Position(stored.position), id: stored.id) }
-        return reject(request, AccessRefusal(
-            .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))
-    }
-    do throws(AccessRefusal) {
-        if let id = request.principal.tokenID, state.principal(id: id, now: now) == nil {
-            throw AccessRefusal(.tokenInvalid, "the token that sent this command has been revoked or has expired")
+extension AccessState {
+    public func decide(_ new: NewSecret, now: Timestamp) -> Outcome<AccessEvent, AccessAnswer> {
+        let request = new.request, digest = request.idempotencyKey.map { _ in request.digest }
+        if let key = request.idempotencyKey,
+            let stored = answer(to: request.principal, key: key, now: now),
+            let token = tokens[stored.id], request.principal.mayGovern(token) {
+            if stored.digest == digest {
+                return .repeated(answer(request.command, token, at: Position(stored.position), secret: nil))
+            }
+            return .append([reject(request, AccessRefusal(
+                .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))])
         }
-        return .append(try accept(request, state, now, digest, secretSHA256))
-    } catch {
-        return reject(request, error)
+        do throws(AccessRefusal) {
+            if let id = request.principal.tokenID, principal(id: id, now: now) == nil {
+                throw AccessRefusal(.tokenInvalid, "the token that sent this command has been revoked or has expired")
+            }
+            return .append(try accept(request, self, now, digest, Secrets.sha256(new.secret)))
+        } catch {
+            return .append([reject(request, error)])
+        }
+    }
+
+    public func answer(
+        to new: NewSecret, _ events: [AccessEvent], at positions: Range<Position>
+    ) throws(UnreadableDecision) -> AccessAnswer {
+        let position = positions.lowerBound, id: Int64
+        switch events[0] {
+        case .created(let event): id = event.id
+        case .revoked(let event): id = event.id
+        case .rejected(let event):
+            return .rejected(
+                position: position, code: event.code.flatMap(AccessRefusal.Code.init) ?? .invalidValue,
+                reason: event.reason)
+        }
+        guard let token = tokens[id] else {
+            throw UnreadableDecision("the decision at position \(position) about token \(id) was not folded")
+        }
+        return answer(new.request.command, token, at: position, secret: new.secret)
+    }
+
+    private func answer(
+        _ command: AccessCommand, _ token: Token, at position: Position, secret: String?
+    ) -> AccessAnswer {
+        guard case .revoke = command else { return .created(position: position, token: token, secret: secret) }
+        let also = tokens.values.filter { $0.revokedWith == token.id }.sorted { $0.id < $1.id }
+        return .revoked(position: position, token: token, also: also)
     }
 }
 
@@ -218,7 +248,7 @@ private func check(
     }
 }
 
-private func reject(_ request: AccessRequest, _ refusal: AccessRefusal) -> AccessDecision {
+private func reject(_ request: AccessRequest, _ refusal: AccessRefusal) -> AccessEvent {
     let subject = if case .revoke(let id) = request.command { "token:\(id)" } else { "" }
     // Without the key: an idempotency key's answer is kept for what was done.
     var event = CommandRejected(
@@ -226,7 +256,7 @@ private func reject(_ request: AccessRequest, _ refusal: AccessRefusal) -> Acces
         tenantID: request.principal.tenantID ?? TokenSpec.allTenants, actor: request.principal.name,
         reason: refusal.reason)
     event.code = refusal.code.rawValue
-    return .reject(event, refusal)
+    return .rejected(event)
 }
 
 /// The grammar of ids, as in topics.

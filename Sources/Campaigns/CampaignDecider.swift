@@ -1,3 +1,4 @@
+import Deciding
 import EventLog
 import EventModel
 import Synchronization
@@ -21,25 +22,27 @@ public actor CampaignDecider {
     private static let pauseMilliseconds: Int64 = 2_000
 
     /// - Parameters:
+    ///   - writer: shared by all deciders of the log.
     ///   - clock: gives the time that decisions are stamped with; the log raises it where it must.
     ///   - sender: carries commands to devices; nil: nothing is sent (and `run` decides all the same).
-    ///   - beginning: returns the state saved in the newest snapshot; nil when there is none.
+    ///   - snapshot: returns the state saved in the newest snapshot; nil when there is none.
     public init(
-        writer: any LogWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
-        sender: (any CommandSending)? = nil, beginning: @escaping @Sendable () -> CampaignBeginning? = { nil }
+        writer: DecisionWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
+        sender: (any CommandSending)? = nil,
+        snapshot: @escaping @Sendable () -> DeciderSnapshot<CampaignState>? = { nil }
     ) {
-        engine = CampaignEngine(writer: writer, source: source, clock: clock, sender: sender, beginning: beginning)
+        engine = CampaignEngine(writer: writer, source: source, clock: clock, sender: sender, snapshot: snapshot)
         self.sender = sender
     }
 
     /// The state, refolded the first time it is asked for: from a snapshot on where there is one, else from the whole
     /// log. Called once at start-up, so that the first command need not wait.
-    /// - Throws: `LogError`, `CampaignLogError`.
+    /// - Throws: `LogError`, `UnreadableDecision`.
     @discardableResult
     public func recover() throws -> CampaignState { try engine.recover() }
 
     /// Decides, appends, and answers when the decision is durable. A refusal is an answer, not an error.
-    /// - Throws: `AppendError` (nothing was decided, or the log has failed for good), `LogError`, `CampaignLogError`.
+    /// - Throws: `AppendError` (nothing was decided, or the log has failed for good), `LogError`, `UnreadableDecision`.
     public func execute(_ request: CommandRequest) throws -> CommandAnswer { try engine.execute(request) }
 
     /// Decides and sends until the task is cancelled. Passes each failure to `report`, then retries.
@@ -51,7 +54,7 @@ public actor CampaignDecider {
                 if !engine.isAlive { try engine.resume() }
                 noteAcknowledged()
                 try engine.step()
-                if engine.state?.wantsReports ?? false { pause = Self.lookMilliseconds }
+                if engine.state?.wantsMessages ?? false { pause = Self.lookMilliseconds }
             } catch {
                 report(error)
                 pause = Self.pauseMilliseconds
@@ -82,16 +85,4 @@ public actor CampaignDecider {
 private final class Acknowledged: Sendable {
     private let waiting = Mutex<[DeviceCommand]>([])
     func withLock<R>(_ body: (inout [DeviceCommand]) -> R) -> R { waiting.withLock { body(&$0) } }
-}
-
-/// A saved state to resume from.
-public struct CampaignBeginning: Sendable {
-    public let state: CampaignState
-    /// Number of events folded into `state`; the next position to read.
-    public let end: Position
-
-    public init(state: CampaignState, end: Position) {
-        self.state = state
-        self.end = end
-    }
 }

@@ -1,19 +1,14 @@
+import Deciding
 import EventLog
 import EventModel
 
-/// The campaign rules with their log and their sender, without a thread of their own: executes operators' commands one
-/// at a time, reads device reports from the log, makes timed decisions, and passes commands to the sender.
-/// A decision is durable before it is answered or sent, and takes effect when it is read back from the log.
+/// The campaigns' decider with its sender, without a thread of its own: executes operators' commands one at a time,
+/// makes the decisions that time and devices' reports bring about, and passes commands to the sender.
 /// Not thread-safe; owned by `CampaignDecider` in the daemon, and by simulations and what-if queries.
 public final class CampaignEngine {
-    private let writer: any LogWriter
-    private let source: any LogSource
+    private let runtime: DeciderRuntime<CampaignState>
     private let clock: @Sendable () -> Timestamp
-    private let beginning: @Sendable () -> CampaignBeginning?
     private let sender: (any CommandSending)?
-    private let fold: CampaignFold
-    /// Nil before `recover`.
-    public private(set) var state: CampaignState?
     private var acknowledged = Acknowledgements()
     /// It decides and sends; before `resume` it only takes commands.
     public private(set) var isAlive = false
@@ -22,82 +17,41 @@ public final class CampaignEngine {
     private static let roundsMax = 100
 
     /// - Parameters:
+    ///   - writer: shared by all deciders of the log.
     ///   - clock: gives the time that decisions are stamped with; the log raises it where it must.
     ///   - sender: carries commands to devices; nil: nothing is sent (and all is decided all the same).
-    ///   - beginning: returns the state saved in the newest snapshot; nil when there is none.
+    ///   - snapshot: returns the state saved in the newest snapshot; nil when there is none.
     public init(
-        writer: any LogWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
-        sender: (any CommandSending)? = nil, beginning: @escaping @Sendable () -> CampaignBeginning? = { nil }
+        writer: DecisionWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
+        sender: (any CommandSending)? = nil,
+        snapshot: @escaping @Sendable () -> DeciderSnapshot<CampaignState>? = { nil }
     ) {
-        self.writer = writer
-        self.source = source
-        self.clock = clock
-        self.sender = sender
-        self.beginning = beginning
-        fold = CampaignFold(source: source)
-    }
-
-    /// So many events are folded.
-    public var end: Position { fold.end }
-
-    // MARK: operators
-
-    /// Folds the log: from a snapshot on where there is one, else from its beginning. The first time only.
-    /// - Throws: `LogError`, `CampaignLogError`.
-    @discardableResult
-    public func recover() throws -> CampaignState {
-        if let state { return state }
-        let durable = Position(source.durableCount)
-        // A snapshot beyond the log's end belongs to a log that was longer once.
-        let start = beginning().flatMap { $0.end <= durable ? $0 : nil }
-        var state = start?.state ?? CampaignState()
-        fold.begin(at: start?.end ?? Position(0))
-        try fold.advance(&state, to: durable)
-        self.state = state
-        return state
-    }
-
-    /// Decides, appends, and answers when the decision is durable. A refusal is an answer, not an error.
-    /// - Throws: `AppendError` (nothing was decided, or the log has failed for good), `LogError`, `CampaignLogError`.
-    public func execute(_ request: CommandRequest) throws -> CommandAnswer {
-        let now = try catchUp()
-        switch decide(request, state ?? CampaignState(), now: now) {
-        case .repeated(let answer):
-            return answer
-        case .append(let events):
-            let answer = Campaigns.answer(to: events, at: try append(events, at: now))
-            // What follows at once from it need not wait for the next look; what fails there fails again at that one.
-            if isAlive { do { try decideAll() } catch {} }
-            return answer
+        runtime = DeciderRuntime(writer: writer, source: source, clock: clock, snapshot: snapshot)
+        (self.clock, self.sender) = (clock, sender)
+        runtime.onAppended = { [unowned self] events, positions in
+            if isAlive { perform(events, at: positions) }
         }
     }
 
-    /// Folds what has become durable. Returns a time that is no later than the state's: the log's clock may step
-    /// meanwhile, and timers move when its event is folded.
-    @discardableResult
-    private func catchUp() throws -> Timestamp {
-        try recover()
-        let before = clock(), durable = Position(source.durableCount)
-        if durable > fold.end { try change { state, fold in try fold.advance(&state, to: durable) } }
-        return min(before, clock())
-    }
+    /// Nil before `recover`.
+    public var state: CampaignState? { runtime.state }
+    /// So many events are folded.
+    public var end: Position { runtime.end }
 
-    /// Changes the state in place. Should that fail, it is folded again from the beginning: the log is right.
-    private func change(_ body: (inout CampaignState, CampaignFold) throws -> Void) throws {
-        guard var state = state.take() else { return }
-        try body(&state, fold)
-        self.state = state
-    }
+    // MARK: operators
 
-    /// Appends decisions, and folds them back: what counts is what the log holds, its times included.
+    /// Folds the log, the first time only.
+    /// - Throws: `LogError`, `UnreadableDecision`.
     @discardableResult
-    private func append(_ events: [CampaignEvent], at now: Timestamp) throws -> Range<Position> {
-        var batch = RecordBatch()
-        for event in events { event.append(to: &batch, at: now) }
-        let positions = try writer.append(&batch)
-        try change { state, fold in try fold.advance(&state, to: positions.upperBound) }
-        if isAlive { perform(events, at: positions) }
-        return positions
+    public func recover() throws -> CampaignState { try runtime.recover() }
+
+    /// Decides, appends, and answers when the decision is durable. A refusal is an answer, not an error.
+    /// - Throws: as `DeciderRuntime.execute`.
+    public func execute(_ request: CommandRequest) throws -> CommandAnswer {
+        let before = runtime.end, answer = try runtime.execute(request)
+        // What follows at once from it need not wait for the next look; what fails there fails again at that one.
+        if isAlive, runtime.end > before { do { try decideAll() } catch {} }
+        return answer
     }
 
     // MARK: as time passes
@@ -111,9 +65,11 @@ public final class CampaignEngine {
     public func resume() throws {
         try recover()
         isAlive = true
-        guard let sender, let state else { return }
-        let commands = state.campaignIDs.flatMap { state.unsent($0) + state.withdrawals($0, all: true) }
-        if !commands.isEmpty { sender.send(commands) }
+        guard let sender else { return }
+        let commands = runtime.withState { state in
+            state.campaignIDs.flatMap { state.unsent($0) + state.withdrawals($0, all: true) }
+        }
+        if let commands, !commands.isEmpty { sender.send(commands) }
     }
 
     /// Reads what has become durable, and decides all there is to be decided now.
@@ -125,44 +81,43 @@ public final class CampaignEngine {
     /// Writes down what the broker has acknowledged.
     /// - Parameter all: batches that are not complete too, because nobody comes back to them.
     public func recordAcknowledgements(all: Bool = false) throws {
-        let now = try catchUp()
-        let before = acknowledged, events = acknowledged.take(now, state ?? CampaignState(), all: all)
-        do {
-            if !events.isEmpty { try append(events, at: now) }
-        } catch {
-            acknowledged = before
-            throw error
+        var left = acknowledged
+        try runtime.decide { state, now in
+            left = acknowledged
+            return left.take(now, state, all: all)
         }
+        acknowledged = left
     }
 
     /// When a look will find something to decide if nothing happens until then; nil: never.
     public func nextWake() -> Timestamp? {
-        guard var state = state.take() else { return nil }
-        defer { self.state = state }
-        return state.nextWake(after: clock())
+        let now = clock()
+        return runtime.withState { $0.nextWake(after: now) } ?? nil
     }
 
     private func decideAll() throws {
         for _ in 0..<Self.roundsMax {
-            let now = try catchUp()
-            var events: [CampaignEvent] = []
-            try change { state, _ in events = state.advance(now) }
-            withdraw()
-            if events.isEmpty { return }
-            try append(events, at: now)
+            let hasDecided = try runtime.decide { state, now in
+                let events = state.advance(now)
+                withdraw(&state)
+                return events
+            }
+            if !hasDecided { return }
         }
     }
 
     /// The effects of decisions that are durable and were not void.
     private func perform(_ events: [CampaignEvent], at positions: Range<Position>) {
-        guard let sender, let state else { return }
+        guard let sender else { return }
         for event in events {
             switch event {
-            case .dispatched(let event): sender.send(state.commands(event, within: positions))
+            case .dispatched(let event):
+                if let commands = runtime.withState({ $0.commands(event, within: positions) }) { sender.send(commands) }
             case .statusChanged(let schema, let event):
                 switch schema {
                 case .campaignPaused, .campaignAborted, .campaignCompleted: sender.withdraw(campaign: event.campaignID)
-                case .campaignResumed: sender.send(state.unsent(event.campaignID))
+                case .campaignResumed:
+                    if let commands = runtime.withState({ $0.unsent(event.campaignID) }) { sender.send(commands) }
                 default: break
                 }
             default: break
@@ -171,11 +126,10 @@ public final class CampaignEngine {
     }
 
     /// Retained commands of devices that have ended are taken back.
-    private func withdraw() {
-        guard let sender, state?.hasEndedRetained ?? false, var state = state.take() else { return }
+    private func withdraw(_ state: inout CampaignState) {
+        guard let sender, state.hasEndedRetained else { return }
         let commands = state.campaignIDs.flatMap { state.withdrawals($0, all: false) }
         state.forgetEndedRetained()
-        self.state = state
         if !commands.isEmpty { sender.send(commands) }
     }
 }

@@ -1,3 +1,4 @@
+import Deciding
 import EventModel
 #if canImport(FoundationEssentials)
 import FoundationEssentials
@@ -6,7 +7,7 @@ import Foundation
 #endif
 
 /// The events of this decider, typed. What each is called in the log: `CampaignSchema`.
-public enum CampaignEvent: Sendable, Equatable {
+public enum CampaignEvent: Decision, Equatable {
     case firmwareAdded(FirmwareAdded)
     case groupCreated(GroupCreated)
     case groupMembers(GroupMembers)
@@ -40,16 +41,10 @@ public enum CampaignEvent: Sendable, Equatable {
         }
     }
 
-    /// Nil when the record is none of this decider's: another kind, or another decider's schema.
-    /// - Throws: `CampaignLogError` when it is one and cannot be understood.
-    public init?(_ record: RecordView, at position: Position) throws(CampaignLogError) {
+    public init?(_ record: RecordView, at position: Position) throws(UnreadableDecision) {
         guard record.kind == .decision, let schema = CampaignSchema(rawValue: record.topicString) else { return nil }
-        do {
-            self = try Self.decode(schema, Data(record.payload))
-        } catch {
-            throw CampaignLogError(
-                "the event \(schema.rawValue) at position \(position) cannot be understood (\(error)); "
-                    + "was it written by a newer version?")
+        self = try UnreadableDecision.reading(schema.rawValue, at: position) {
+            try Self.decode(schema, Data(record.payload))
         }
     }
 
@@ -76,41 +71,47 @@ public enum CampaignEvent: Sendable, Equatable {
         }
     }
 
-    /// Appends it as a record.
     public func append(to batch: inout RecordBatch, at time: Timestamp) {
         let json: [UInt8] =
             switch self {
-            case .firmwareAdded(let event): ownJSON(event)
-            case .groupCreated(let event): ownJSON(event)
-            case .groupMembers(let event): ownJSON(event)
-            case .groupDeleted(let event): ownJSON(event)
-            case .tenantConfigured(let event): ownJSON(event)
-            case .campaignCreated(let event): ownJSON(event)
-            case .campaignTargets(let event): ownJSON(event)
-            case .statusChanged(_, let event): ownJSON(event)
-            case .stageBegun(let event): ownJSON(event)
-            case .dispatched(let event): ownJSON(event)
-            case .published(let event): ownJSON(event)
-            case .devicesEnded(let event): ownJSON(event)
-            case .rejected(let event): ownJSON(event)
+            case .firmwareAdded(let event): canonicalJSON(event)
+            case .groupCreated(let event): canonicalJSON(event)
+            case .groupMembers(let event): canonicalJSON(event)
+            case .groupDeleted(let event): canonicalJSON(event)
+            case .tenantConfigured(let event): canonicalJSON(event)
+            case .campaignCreated(let event): canonicalJSON(event)
+            case .campaignTargets(let event): canonicalJSON(event)
+            case .statusChanged(_, let event): canonicalJSON(event)
+            case .stageBegun(let event): canonicalJSON(event)
+            case .dispatched(let event): canonicalJSON(event)
+            case .published(let event): canonicalJSON(event)
+            case .devicesEnded(let event): canonicalJSON(event)
+            case .rejected(let event): canonicalJSON(event)
             }
         batch.append(kind: .decision, schema: schema.rawValue, receivedAt: time, json: json)
     }
 }
 
-/// One event has one spelling: digests and recorded cases rely on it.
-func ownJSON(_ value: some Encodable) -> [UInt8] {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    do {
-        return Array(try encoder.encode(value))
-    } catch {
-        preconditionFailure("an event of strings and finite numbers did not encode: \(error)")
+extension CampaignEvent {
+    /// The idempotency key is one of them: it has one answer.
+    public var subjects: [String] {
+        func of(_ subject: String?, _ tenant: String, _ key: String?) -> [String] {
+            [subject, key.map { "key:\(tenant)/\($0)" }].compactMap { $0 }
+        }
+        return switch self {
+        case .firmwareAdded(let event): of("firmware:\(event.id)", event.tenantID, event.idempotencyKey)
+        case .groupCreated(let event): of("group:\(event.id)", event.tenantID, event.idempotencyKey)
+        case .groupMembers(let event): of("group:\(event.groupID)", event.tenantID, event.idempotencyKey)
+        case .groupDeleted(let event): of("group:\(event.groupID)", event.tenantID, event.idempotencyKey)
+        case .tenantConfigured(let event): of("tenant:\(event.tenantID)", event.tenantID, event.idempotencyKey)
+        case .campaignCreated(let event): of("campaign:\(event.id)", event.tenantID, event.idempotencyKey)
+        case .campaignTargets(let event): of("campaign:\(event.campaignID)", event.tenantID, nil)
+        case .statusChanged(_, let event): of("campaign:\(event.campaignID)", event.tenantID, event.idempotencyKey)
+        case .stageBegun(let event): of("campaign:\(event.campaignID)", event.tenantID, nil)
+        case .dispatched(let event): of("campaign:\(event.campaignID)", event.tenantID, nil)
+        case .published(let event): of("campaign:\(event.campaignID)", event.tenantID, nil)
+        case .devicesEnded(let event): of("campaign:\(event.campaignID)", event.tenantID, nil)
+        case .rejected(let event): of(nil, event.tenantID, event.idempotencyKey)
+        }
     }
-}
-
-/// The log holds a decision that this version cannot fold. Nothing is decided on top of it.
-public struct CampaignLogError: Error, Sendable, CustomStringConvertible {
-    public let description: String
-    init(_ description: String) { self.description = description }
 }

@@ -130,7 +130,7 @@ public protocol CampaignCommanding: Sendable {
     /// - Throws: `AppendError` when the log takes nothing at the moment.
     func execute(_ request: CommandRequest) async throws -> CommandAnswer
     /// What finds the group's devices; nil when it is a list, or not there.
-    /// - Throws: `LogError`, `CampaignLogError` when the decisions cannot be read back.
+    /// - Throws: `LogError`, `UnreadableDecision` when the decisions cannot be read back.
     func groupQuery(tenant: String, id: Int64) async throws -> GroupQuery?
 }
 

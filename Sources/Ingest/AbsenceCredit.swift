@@ -1,7 +1,7 @@
 /// Credits the devices' rate limits for the time in which nothing was read: the process was stopped, frozen or held, or
 /// the broker away. What they sent meanwhile comes at once, at the rate of our reading and not at theirs.
 ///
-/// A broker may begin late with what it held (RabbitMQ after a start; NATS when `ack_wait` is over), so an absence lasts
+/// A broker may begin late with what it held (RabbitMQ after a start; NATS when `ack_wait` is over): an absence lasts
 /// until the first message of the connection, or `lateMicrosMax`.
 package struct AbsenceCredit {
     /// Shorter pauses are covered by the burst.

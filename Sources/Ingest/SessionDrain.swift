@@ -160,7 +160,8 @@ extension BrokerConnection {
             } else if now - lastArrival < 2 * SessionDrain.idleMicros {
                 let ignores = !session.isV5 && !isMosquitto && now - unsubscribedAt >= SessionDrain.answerMicros
                 guard ignores else { continue }
-                say(.info, "messages still arrive for our earlier client id `\(drain.clientID)`: unsubscribing it again")
+                say(.info, "messages still arrive for our earlier client id `\(drain.clientID)`; "
+                    + "unsubscribing it again")
                 if let text = session.subscribe(drain.filters) {
                     return .lost(reason: "cannot subscribe the earlier client id: \(text)", code: nil)
                 }

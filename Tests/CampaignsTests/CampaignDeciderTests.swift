@@ -1,3 +1,4 @@
+import Deciding
 import EventLog
 import EventModel
 import Primitives
@@ -16,7 +17,9 @@ final class TestClock: Sendable {
     let log = MemoryLog()
     let clock = TestClock()
 
-    func decider() -> CampaignDecider { CampaignDecider(writer: log, source: log, clock: { [clock] in clock.now }) }
+    func decider() -> CampaignDecider {
+        CampaignDecider(writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now })
+    }
 
     func firmware(_ version: String = "1", key: String? = nil) -> CommandRequest {
         CommandRequest(
@@ -53,8 +56,8 @@ final class TestClock: Sendable {
         let decider = decider()
         _ = try await decider.execute(firmware())
         try appendStep(#"{"before":"","after":"","step_microseconds":7300000000,"adopted":"yes"}"#)
-        await #expect(throws: CampaignLogError.self) { try await decider.execute(self.firmware("2")) }
-        await #expect(throws: CampaignLogError.self) { try await self.decider().recover() }
+        await #expect(throws: UnreadableDecision.self) { try await decider.execute(self.firmware("2")) }
+        await #expect(throws: UnreadableDecision.self) { try await self.decider().recover() }
     }
 
     @Test func theAnswersPositionIsThatOfTheLastEvent() async throws {
@@ -110,7 +113,7 @@ final class TestClock: Sendable {
         batch.append(
             kind: .decision, schema: "campaign.created/1", receivedAt: clock.now, json: Array(#"{"id":"one"}"#.utf8))
         _ = try log.append(&batch)
-        await #expect(throws: CampaignLogError.self) { try await decider().execute(firmware()) }
+        await #expect(throws: UnreadableDecision.self) { try await decider().execute(firmware()) }
         #expect(log.commitCount == 1, "nothing is decided on top of what is not understood")
     }
 

@@ -1,4 +1,5 @@
 import CampaignRules
+import Deciding
 import EventLog
 import EventModel
 import Testing
@@ -18,7 +19,7 @@ struct CampaignEngineTests {
 
         init(devices: Int = 1, _ change: (inout CampaignPlan) -> Void = { _ in }) throws {
             let clock = clock
-            engine = CampaignEngine(writer: self, source: log, clock: { clock.now }, sender: self)
+            engine = CampaignEngine(writer: DecisionWriter(self), source: log, clock: { clock.now }, sender: self)
             try engine.resume()
             try command(.addFirmware(FirmwareSpec(version: "2", fileURL: "https://f/2")))
             var plan = CampaignPlan()

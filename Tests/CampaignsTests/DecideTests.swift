@@ -10,14 +10,14 @@ private func run(
     at time: Timestamp = now
 ) -> CommandAnswer {
     let request = CommandRequest(tenantID: tenant, actor: "admin", idempotencyKey: key, command: command)
-    switch decide(request, state, now: time) {
+    switch state.decide(request, now: time) {
     case .repeated(let answer): return answer
     case .append(let events):
         let first = Position(1000)
         for (index, event) in events.enumerated() {
             state.apply(event, at: first.advanced(by: index), time: time)
         }
-        return answer(to: events, at: first..<first.advanced(by: events.count))
+        return state.answer(to: request, events, at: first..<first.advanced(by: events.count))
     }
 }
 
@@ -144,7 +144,7 @@ private func campaign(_ devices: [String] = ["d1", "d2"], firmware: Int64 = 1) -
         _ = run(firmware, &state)
         let devices = (0..<12_001).map { "d\($0)" }
         let request = CommandRequest(tenantID: "t1", actor: "admin", command: campaign(devices))
-        guard case .append(let events) = decide(request, state, now: now) else { throw Unexpected() }
+        guard case .append(let events) = state.decide(request, now: now) else { throw Unexpected() }
         let targets = events.dropFirst().compactMap { event in
             if case .campaignTargets(let targets) = event { targets } else { nil }
         }
@@ -186,7 +186,7 @@ private func campaign(_ devices: [String] = ["d1", "d2"], firmware: Int64 = 1) -
 
     @Test func aTenantThatBreaksTheGrammarStaysOutOfTheRecord() throws {
         let request = CommandRequest(tenantID: "a/\u{0}", actor: "admin", command: firmware)
-        guard case .append(let events) = decide(request, CampaignState(), now: now),
+        guard case .append(let events) = CampaignState().decide(request, now: now),
             case .rejected(let event) = events[0]
         else { throw Unexpected() }
         #expect(event.tenantID == "" && event.code == "invalid_value")

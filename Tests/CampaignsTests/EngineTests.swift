@@ -62,7 +62,7 @@ struct RolloutTests {
         trace.step(seconds: step)
         #expect(trace.status("d3") == .downloading && trace.status("d2") == .failed && trace.sent().count == 4)
         // A stored state is moved as well.
-        var stored = try CampaignState(stored: try trace.state.stored())
+        var stored = try CampaignState(stored: trace.state.stored())
         #expect(stored.nextWake(after: trace.now) == trace.state.nextWake(after: trace.now))
         trace.pass(seconds: 9.9)
         #expect(trace.sent().count == 4)
@@ -89,7 +89,7 @@ struct RolloutTests {
         trace.advance()
         trace.pass(seconds: 10)
         #expect(trace.status == (step > 0 ? .running : .completed), "a deadline that is moved ahead, or has passed")
-        var stored = try CampaignState(stored: try trace.state.stored())
+        var stored = try CampaignState(stored: trace.state.stored())
         #expect(stored == trace.state)
         #expect(stored.nextWake(after: trace.now) == trace.state.nextWake(after: trace.now))
     }
@@ -461,9 +461,9 @@ struct RetryTests {
             if let device = trace.campaign().targets.first(where: { $0.part.status.isInFlight })?.id {
                 trace.report(device, .downloading, step % 5 == 0 ? .failed : .success)
             }
-            var restored = try CampaignState(stored: try trace.state.stored())
+            var restored = try CampaignState(stored: trace.state.stored())
             var live = trace.state
-            #expect(try restored.stored() == live.stored())
+            #expect(restored.stored() == live.stored())
             let later = trace.now.adding(microseconds: 7_000_000)
             #expect(restored.nextWake(after: trace.now) == live.nextWake(after: trace.now))
             #expect(restored.advance(later) == live.advance(later))

@@ -32,12 +32,11 @@ struct EngineTrace {
 
     @discardableResult
     mutating func command(_ command: CampaignCommand) -> CommandAnswer {
-        guard case .append(let events) = decide(
-            CommandRequest(tenantID: "t", actor: "op", command: command), state, now: now)
-        else { preconditionFailure() }
+        let request = CommandRequest(tenantID: "t", actor: "op", command: command)
+        guard case .append(let events) = state.decide(request, now: now) else { preconditionFailure() }
         let first = Position(next)
         for event in events { apply(event) }
-        return answer(to: events, at: first..<Position(next))
+        return state.answer(to: request, events, at: first..<Position(next))
     }
 
     mutating func apply(_ event: CampaignEvent) {

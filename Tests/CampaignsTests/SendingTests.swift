@@ -1,4 +1,5 @@
 import CampaignRules
+import Deciding
 import EventLog
 import EventModel
 import Synchronization
@@ -31,7 +32,8 @@ struct SendingTests {
     /// Runs the engine over the log while `body` looks on, as a daemon would between a start and a kill.
     private func live(_ body: (CampaignDecider, WatchedSender) async throws -> Void) async throws {
         let sender = WatchedSender()
-        let decider = CampaignDecider(writer: log, source: log, clock: { [clock] in clock.now }, sender: sender)
+        let decider = CampaignDecider(
+            writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }, sender: sender)
         let engine = Task { await decider.run { Issue.record("\($0)") } }
         do {
             try await body(decider, sender)
@@ -154,7 +156,8 @@ struct SendingTests {
 
     @Test func whileTheLogIsFullTheEngineWaits() async throws {
         let sender = WatchedSender()
-        let decider = CampaignDecider(writer: log, source: log, clock: { [clock] in clock.now }, sender: sender)
+        let decider = CampaignDecider(
+            writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }, sender: sender)
         try await begin(decider, devices: 3)
         log.fail(with: .full("no space"))
         let failures = Mutex(0)

@@ -1,3 +1,4 @@
+import Deciding
 import EventLog
 import EventModel
 import Testing
@@ -10,7 +11,7 @@ import Testing
 
     /// Commands that are accepted, refused, repeated and expired.
     private func history() async throws {
-        let decider = CampaignDecider(writer: log, source: log, clock: { [clock] in clock.now })
+        let decider = CampaignDecider(writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now })
         func run(_ command: CampaignCommand, _ key: String?, tenant: String = "t1") async throws {
             _ = try await decider.execute(
                 CommandRequest(tenantID: tenant, actor: "admin", idempotencyKey: key, command: command))
@@ -34,12 +35,12 @@ import Testing
         for cut in 0...end.rawValue {
             var before = CampaignState()
             try before.fold(Position(0)..<Position(cut), of: log)
-            let bytes = try before.stored()
+            let bytes = before.stored()
             let restored = try CampaignState(stored: bytes)
             #expect(restored == before)
-            #expect(try restored.stored() == bytes, "one state, one spelling")
-            let decider = CampaignDecider(writer: log, source: log, clock: { [clock] in clock.now }) {
-                CampaignBeginning(state: restored, end: Position(cut))
+            #expect(restored.stored() == bytes, "one state, one spelling")
+            let decider = CampaignDecider(writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }) {
+                DeciderSnapshot(state: restored, end: Position(cut))
             }
             #expect(try await decider.recover() == whole)
         }
@@ -47,8 +48,9 @@ import Testing
 
     @Test func aSnapshotOfALongerLogIsNotGoneOnFrom() async throws {
         try await history()
-        let decider = CampaignDecider(writer: log, source: log, clock: { [clock] in clock.now }) { [log] in
-            CampaignBeginning(state: CampaignState(), end: Position(log.durableCount + 1))
+        let decider = CampaignDecider(
+            writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }) { [log] in
+            DeciderSnapshot(state: CampaignState(), end: Position(log.durableCount + 1))
         }
         #expect(try await decider.recover().campaigns.count == 1)
     }
@@ -58,7 +60,7 @@ import Testing
         var trace = EngineTrace(devices: 4, rate: 1)
         trace.advance()
         trace.publish()
-        var text = String(decoding: try trace.state.stored(), as: UTF8.self)
+        var text = String(decoding: trace.state.stored(), as: UTF8.self)
         for name in ["paceFrom", "paceCount", "timer"] {
             let changed = text.replacing(try Regex("\"\(name)\":[0-9]+"), with: "\"\(name)\":\(limit)")
             #expect(changed != text, "\(name)")
@@ -72,6 +74,6 @@ import Testing
     }
 
     @Test func nonsenseIsRefused() {
-        #expect(throws: CampaignLogError.self) { try CampaignState(stored: Array("{}".utf8)) }
+        #expect(throws: UnreadableDecision.self) { try CampaignState(stored: Array("{}".utf8)) }
     }
 }

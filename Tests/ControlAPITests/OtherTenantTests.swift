@@ -1,5 +1,6 @@
 import Access
 import Campaigns
+import Deciding
 import EventLog
 import EventModel
 import Foundation
@@ -20,7 +21,7 @@ import Testing
         }
         let system = StandIn(), secret = system.tokens.add("a-admin", .admin, tenant: "a")
         let decider = CampaignDecider(
-            writer: log, source: log, clock: { Timestamp(microseconds: 1_700_000_000_000_000) })
+            writer: DecisionWriter(log), source: log, clock: { Timestamp(microseconds: 1_700_000_000_000_000) })
         var access = system.api().system
         access.campaigns = decider
         let api = ControlAPI(system: access, policy: system.api().policy)

@@ -1,4 +1,5 @@
 import Campaigns
+import Deciding
 import EventLog
 import EventModel
 import Foundation
@@ -42,7 +43,7 @@ import Testing
     private let campaigns = DeciderFold(name: "campaigns", version: 1) { old, range, source in
         var state = try old.map { try CampaignState(stored: $0) } ?? CampaignState()
         try state.fold(range, of: source)
-        return try state.stored()
+        return state.stored()
     }
 
     private func digests(_ snapshot: SnapshotFile) -> [String] {
@@ -165,7 +166,7 @@ import Testing
         let campaigns = DeciderFold(name: "campaigns", version: 1) { old, range, source in
             var state = try old.map { try CampaignState(stored: $0) } ?? CampaignState()
             try state.fold(range, of: source)
-            return try state.stored()
+            return state.stored()
         }
         let snapshots = SnapshotFolder(folder.path + "/snapshots", logID: log.logID)
         let maker = SnapshotMaker(
@@ -183,8 +184,8 @@ import Testing
         let second = try maker.make(end: Position(log.durableCount))
         #expect(second.from == first.file.end, "it goes on from the first")
         let stored = try #require(try second.file.state(ofDecider: "campaigns"))
-        let decider = CampaignDecider(writer: log, source: log, clock: { Timestamp(microseconds: 0) }) {
-            (try? CampaignState(stored: stored.bytes)).map { CampaignBeginning(state: $0, end: second.file.end) }
+        let decider = CampaignDecider(writer: DecisionWriter(log), source: log, clock: { Timestamp(microseconds: 0) }) {
+            (try? CampaignState(stored: stored.bytes)).map { DeciderSnapshot(state: $0, end: second.file.end) }
         }
         #expect(try await decider.recover().campaignCount == whole.campaignCount)
         // From nothing, nobody can.

@@ -132,17 +132,18 @@ struct LayeringTests {
         "PostgresStore": ["EventModel", "Projecting", "Projections", "Postgres"],
         "Replay": [
             "Primitives", "EventModel", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding", "Projections",
-            "Projecting", "Snapshots", "Postgres", "PostgresStore", "Campaigns", "CMosquitto", "CZlib",
+            "Projecting", "Snapshots", "Postgres", "PostgresStore", "Deciding", "Campaigns", "CMosquitto", "CZlib",
             "Output",
         ],
         "Queries": ["EventModel", "Postgres", "Threading"],
         "Health": ["EventModel"],
         "Settings": ["Configuration", "SystemPackage", "Yams"],
         "PrivateServices": ["Primitives", "Threading", "CPlatform"],
+        "Deciding": ["EventModel", "EventLog", "Decoding"],
         "Campaigns": [
-            "Primitives", "EventModel", "CampaignRules", "EventLog", "Decoding", "Threading", "HeapModule",
+            "EventModel", "CampaignRules", "EventLog", "Decoding", "Deciding", "Primitives", "Threading", "HeapModule",
         ],
-        "Access": ["Primitives", "EventModel", "EventLog", "Threading"],
+        "Access": ["Primitives", "EventModel", "EventLog", "Deciding", "Threading"],
         "WebPages": [],
         "Dispatching": ["EventModel", "Campaigns", "Ingest", "Threading", "CMosquitto", "DequeModule"],
         "ControlAPI": [
@@ -151,7 +152,7 @@ struct LayeringTests {
             "ServiceLifecycle", "Logging",
         ],
         "Simulation": [
-            "Primitives", "EventModel", "CampaignRules", "Campaigns", "EventLog", "Ingest", "Projections",
+            "Primitives", "EventModel", "CampaignRules", "Deciding", "Campaigns", "EventLog", "Ingest", "Projections",
             "Projecting",
         ],
         "RefoldSim": ["Primitives", "Simulation"],

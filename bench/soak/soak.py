@@ -6,7 +6,7 @@
 Exit code 0: nothing lost, nothing recorded twice on Mosquitto, never healthy while a visible fault was in force, the
 tables agree with the naive fold. 1: one of these is not so; the work folder is kept. See bench/NOTES.md.
 """
-import os, random, sys, time, traceback
+import os, random, signal, sys, time, traceback
 
 import check, faults, mqtt, processes
 from brokers import NATS, Mosquitto, PostgreSQL, RabbitMQ
@@ -238,6 +238,8 @@ def main():
     if not os.access(REFOLD, os.X_OK):
         raise SystemExit(f"{REFOLD} is missing (make build, or SOAK_REFOLD)")
     print(f"ledger soak: SEED={SEED} SOAK_MINUTES={MINUTES:g} {RATE:g} messages/s", flush=True)
+    # Ended from outside it leaves nothing running either.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     site, code = None, 1
     try:
         site = Site()

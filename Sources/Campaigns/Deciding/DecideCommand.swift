@@ -1,51 +1,46 @@
 import CampaignRules
+import Deciding
 import EventModel
-
-/// What is to happen after a command.
-public enum Decision: Sendable, Equatable {
-    /// These become one commit: all of them, or none.
-    case append([CampaignEvent])
-    /// The same command under the same key was answered before: nothing is appended.
-    case repeated(CommandAnswer)
-}
 
 /// A `campaign.targets/1` record names at most so many devices: a record must stay well below the log's limit.
 public let targetsPerRecordMax = 5_000
 
-/// The rule. Pure: the same request, state and time give the same decision.
-public func decide(_ request: CommandRequest, _ state: CampaignState, now: Timestamp) -> Decision {
-    let digest = request.idempotencyKey.map { _ in request.digest }
-    if let key = request.idempotencyKey,
-        let stored = state.answers.inForce(tenantID: request.tenantID, key: key, now: now) {
-        if stored.digest == digest { return .repeated(stored.answer) }
-        // On record without the key: the key's answer is the first command's.
-        return .append([rejection(request, digest: nil, Refusal(
-            .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))])
+extension CampaignState {
+    public func decide(_ request: CommandRequest, now: Timestamp) -> Outcome<CampaignEvent, CommandAnswer> {
+        let digest = request.idempotencyKey.map { _ in request.digest }
+        if let key = request.idempotencyKey,
+            let stored = answers.inForce(tenantID: request.tenantID, key: key, now: now) {
+            if stored.digest == digest { return .repeated(stored.answer) }
+            // On record without the key: the key's answer is the first command's.
+            return .append([rejection(request, digest: nil, Refusal(
+                .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))])
+        }
+        do {
+            return .append(try accept(request, self, digest))
+        } catch {
+            return .append([rejection(request, digest: digest, error)])
+        }
     }
-    do {
-        return .append(try accept(request, state, digest))
-    } catch {
-        return .append([rejection(request, digest: digest, error)])
-    }
-}
 
-/// What to tell whoever gave the command, once its events are durable at `positions`.
-public func answer(to events: [CampaignEvent], at positions: Range<Position>) -> CommandAnswer {
-    precondition(!events.isEmpty && positions.lowerBound < positions.upperBound, "an answer needs an event")
-    let last = Position(positions.upperBound.rawValue - 1)
-    switch events[0] {
-    case .firmwareAdded(let event): return .accepted(position: last, id: event.id, status: nil)
-    case .groupCreated(let event): return .accepted(position: last, id: event.id, status: nil)
-    case .groupMembers(let event): return .accepted(position: last, id: event.groupID, status: nil)
-    case .groupDeleted(let event): return .accepted(position: last, id: event.groupID, status: nil)
-    case .tenantConfigured: return .accepted(position: last, id: 0, status: nil)
-    case .campaignCreated(let event): return .accepted(position: last, id: event.id, status: .created)
-    case .statusChanged(_, let event):
-        return .accepted(position: last, id: event.campaignID, status: CampaignStatus(rawValue: event.after))
-    case .rejected(let event):
-        return .rejected(
-            position: last, code: event.code.flatMap(RejectionCode.init) ?? .invalidValue, reason: event.reason)
-    default: preconditionFailure("\(events[0].schema.rawValue) is no answer to a command")
+    public func answer(
+        to request: CommandRequest, _ events: [CampaignEvent], at positions: Range<Position>
+    ) -> CommandAnswer {
+        precondition(!events.isEmpty && positions.lowerBound < positions.upperBound, "an answer needs an event")
+        let last = Position(positions.upperBound.rawValue - 1)
+        switch events[0] {
+        case .firmwareAdded(let event): return .accepted(position: last, id: event.id, status: nil)
+        case .groupCreated(let event): return .accepted(position: last, id: event.id, status: nil)
+        case .groupMembers(let event): return .accepted(position: last, id: event.groupID, status: nil)
+        case .groupDeleted(let event): return .accepted(position: last, id: event.groupID, status: nil)
+        case .tenantConfigured: return .accepted(position: last, id: 0, status: nil)
+        case .campaignCreated(let event): return .accepted(position: last, id: event.id, status: .created)
+        case .statusChanged(_, let event):
+            return .accepted(position: last, id: event.campaignID, status: CampaignStatus(rawValue: event.after))
+        case .rejected(let event):
+            return .rejected(
+                position: last, code: event.code.flatMap(RejectionCode.init) ?? .invalidValue, reason: event.reason)
+        default: preconditionFailure("\(events[0].schema.rawValue) is no answer to a command")
+        }
     }
 }
 

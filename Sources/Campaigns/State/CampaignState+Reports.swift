@@ -14,7 +14,9 @@ extension CampaignState {
     static let refusals: Set<String> = ["REJECTED", "REFUSED", "DENIED"]
 
     /// Folds what is accepted, and not replayed by the broker.
-    mutating func apply(_ record: RecordView, _ topic: DeviceTopic, at position: Position, _ decoder: FactDecoder) {
+    public mutating func observe(_ record: RecordView, at position: Position, _ decoder: FactDecoder) {
+        guard record.verdict == .accepted, !record.flags.contains(.retained), let topic = DeviceTopic(record.topic)
+        else { return }
         switch topic.topicClass {
         case .otaStatus:
             if case .otaStatus(let report) = decoder.decode(record, topic: topic) {

@@ -6,7 +6,7 @@ import HeapModule
 extension CampaignState {
     /// Shifts every timer by the step of the log's clock: no time limit shrinks when the clock steps forward, and none
     /// grows when it steps back. Maintenance windows follow the clock.
-    mutating func moveTimers(by microseconds: Int64) {
+    public mutating func moveTimers(by microseconds: Int64) {
         guard microseconds != 0 else { return }
         answers.move(by: microseconds)
         for id in campaignIDs { withCampaign(id) { $0.moveTimers(by: microseconds) } }

@@ -1,4 +1,5 @@
 import CampaignRules
+import Deciding
 import EventModel
 
 /// CREATED → RUNNING ⇄ PAUSED → COMPLETED | ABORTED; CREATED may be aborted, or deleted.
@@ -12,7 +13,7 @@ public enum CampaignStatus: String, Sendable, CaseIterable, Codable {
 
 /// The fold of the decider's own events, and of what devices report while a campaign is known, in log order. Pure: time
 /// is the events'.
-public struct CampaignState: Sendable {
+public struct CampaignState: Decider {
     struct Firmware: Sendable, Equatable {
         let tenantID: String
         let version: String
@@ -71,15 +72,13 @@ public struct CampaignState: Sendable {
     /// How many campaigns are known with their devices.
     public var campaignCount: Int { campaigns.count }
 
-    /// Whether what devices say matters at all.
-    var wantsReports: Bool { !campaigns.isEmpty }
+    /// While a campaign is known.
+    public var wantsMessages: Bool { !campaigns.isEmpty }
     /// In their order, so that the same log is decided in the same order.
     var campaignIDs: [Int64] { campaigns.keys.sorted() }
 
     // MARK: decisions
 
-    /// Folds one event. Events that no rule of today would produce (an unknown campaign, a status that does not
-    /// fit) are folded as they stand: the log is right, by definition.
     public mutating func apply(_ event: CampaignEvent, at position: Position, time: Timestamp) {
         answers.expire(before: time)
         switch event {

@@ -1,4 +1,5 @@
 import CampaignRules
+import Deciding
 import EventModel
 #if canImport(FoundationEssentials)
 import FoundationEssentials
@@ -7,20 +8,16 @@ import Foundation
 #endif
 
 extension CampaignState {
-    /// Under which a snapshot keeps this fold.
     public static let storedName = "campaigns"
-    /// Raised whenever the fold means something else: a state of another version is not gone on from.
     public static let storedVersion = 2
 
-    /// The state as JSON, the same bytes for the same state.
-    public func stored() throws -> [UInt8] { ownJSON(StoredForm(self)) }
+    public func stored() -> [UInt8] { canonicalJSON(StoredForm(self)) }
 
-    /// - Throws: `CampaignLogError` when they are no state of this version.
     public init(stored: [UInt8]) throws {
         do {
             self = try JSONDecoder().decode(StoredForm.self, from: Data(stored)).state()
         } catch {
-            throw CampaignLogError("the campaigns' state in the snapshot cannot be understood (\(error))")
+            throw UnreadableDecision("the campaigns' state in the snapshot cannot be understood (\(error))")
         }
     }
 }
@@ -140,7 +137,7 @@ private struct StoredForm: Codable {
         let position = Position(item.position), answer: CommandAnswer
         if let text = item.code {
             guard let code = RejectionCode(rawValue: text) else {
-                throw CampaignLogError("a refusal has the code \(text)")
+                throw UnreadableDecision("a refusal has the code \(text)")
             }
             answer = .rejected(position: position, code: code, reason: item.reason ?? "")
         } else {

@@ -4,6 +4,7 @@
 // how many those are.
 import CampaignRules
 import Campaigns
+import Deciding
 import EventLog
 import EventModel
 
@@ -95,7 +96,8 @@ private final class RerunCourse {
         (self.record, self.created) = (record, created)
         let clock = Clock(record.created?.at ?? Timestamp(microseconds: 0))
         self.clock = clock
-        engine = CampaignEngine(writer: log, source: log, clock: { clock.now }, sender: sender)
+        engine = CampaignEngine(
+            writer: DecisionWriter(log), source: log, clock: { clock.now }, sender: sender)
         donors = record.order.filter { !(record.devices[$0]?.begun.isEmpty ?? true) }
     }
 

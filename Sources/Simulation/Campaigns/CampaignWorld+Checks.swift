@@ -86,11 +86,11 @@ extension CampaignWorld {
             let end = engine?.end ?? Position(log.durableCount)
             var live = state, fresh = CampaignState()
             try fresh.fold(Position(0)..<end, of: log)
-            var kept = try CampaignState(stored: try state.stored())
-            if try fresh.stored() != state.stored() {
+            var kept = try CampaignState(stored: state.stored())
+            if fresh.stored() != state.stored() {
                 return violate("\(moment): another state by the whole log" + (try difference(fresh, state)))
             }
-            if try kept.stored() != state.stored() { return violate("\(moment): a kept state is another") }
+            if kept.stored() != state.stored() { return violate("\(moment): a kept state is another") }
             for seconds in [0.0, 30, 400, 10_000] {
                 let then = now.adding(microseconds: Int64(seconds * 1e6))
                 let decided = live.advance(then)
@@ -113,7 +113,7 @@ extension CampaignWorld {
 
     private func difference(_ a: CampaignState, _ b: CampaignState) throws -> String {
         guard options.isRecording else { return "" }
-        let one = try a.stored(), other = try b.stored()
+        let one = a.stored(), other = b.stored()
         let same = max(0, zip(one, other).prefix { $0 == $1 }.count - 300)
         func part(_ bytes: [UInt8]) -> String { String(decoding: bytes.dropFirst(same).prefix(400), as: UTF8.self) }
         return ": …\(part(one))… and …\(part(other))…"

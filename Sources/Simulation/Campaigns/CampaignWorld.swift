@@ -13,6 +13,7 @@
 //
 // After every look of the engine `CampaignRecount` must agree with it, and nothing may be beyond its deadline.
 import Campaigns
+import Deciding
 import EventLog
 import EventModel
 import Primitives
@@ -274,14 +275,15 @@ public final class CampaignWorld {
         line("begins")
         let start = snapshot.flatMap { snapshot in
             (try? CampaignState(stored: snapshot.state)).map {
-                CampaignBeginning(
+                DeciderSnapshot(
                     state: $0,
                     end: options.plant == .staleSnapshot ? Position(log.durableCount) : snapshot.end)
             }
         }
         let isUsed = random.chance(0.5) || options.plant == .staleSnapshot
         let engine = CampaignEngine(
-            writer: log, source: log, clock: engineClock(), sender: carrier, beginning: { isUsed ? start : nil })
+            writer: DecisionWriter(log), source: log, clock: engineClock(), sender: carrier,
+            snapshot: { isUsed ? start : nil })
         do {
             let state = try engine.recover()
             // Half of them: it takes as long as all the rest.
@@ -325,7 +327,7 @@ public final class CampaignWorld {
         } catch {
             if case .full? = error as? AppendError { summary.failedAppends += 1 } else { violate("\(error)") }
         }
-        if random.chance(0.02), let state = engine.state, let stored = try? state.stored() {
+        if random.chance(0.02), let stored = engine.state?.stored() {
             snapshot = (stored, engine.end)
         }
         if !carrier.waiting.isEmpty { after(0.01, .pump) }

@@ -1,6 +1,7 @@
 import Access
 import Campaigns
 import ControlAPI
+import Deciding
 import Dispatching
 import EventLog
 import EventModel
@@ -132,11 +133,13 @@ final class Daemon: Sendable {
             notify: { notice in
                 logger.log(level: notice.logLevel, "\(notice.text)", metadata: ["broker": "\(notice.broker)"])
             })
-        let decider = CampaignDecider(writer: log, source: log, clock: { log.now() }, sender: commands) {
-            snapshots.folder.campaigns { logger.error("a damaged snapshot is passed over: \($0)") }
+        let decisions = DecisionWriter(log)
+        let passOver: @Sendable (SnapshotError) -> Void = { logger.error("a damaged snapshot is passed over: \($0)") }
+        let decider = CampaignDecider(writer: decisions, source: log, clock: { log.now() }, sender: commands) {
+            snapshots.folder.newest(CampaignState.self, horizon: log.horizon, report: passOver)
         }
-        let tokens = AccessDecider(writer: log, source: log, clock: { log.now() }) {
-            snapshots.folder.access(horizon: log.horizon) { logger.error("a damaged snapshot is passed over: \($0)") }
+        let tokens = AccessDecider(writer: decisions, source: log, clock: { log.now() }) {
+            snapshots.folder.newest(AccessState.self, horizon: log.horizon, report: passOver)
         }
         let projectors = Self.makeProjectors(
             settings, log: log, databaseURL: databaseURL, snapshots: snapshots, logger: logger)

@@ -11,79 +11,10 @@ import Snapshots
 import Synchronization
 import Threading
 
-extension DeciderFold {
-    /// The campaigns' decider, as snapshots keep it.
-    static let campaigns = DeciderFold(name: CampaignState.storedName, version: CampaignState.storedVersion) {
-        var state = try $0.map { try CampaignState(stored: $0) } ?? CampaignState()
-        try state.fold($1, of: $2)
-        return try state.stored()
-    }
-}
-
-extension DeciderFold {
-    /// Who has which token, as snapshots keep it.
-    static let access = DeciderFold(name: AccessState.storedName, version: AccessState.storedVersion) {
-        stored, positions, source in
-        var state = try stored.map { try AccessState(stored: $0) } ?? AccessState()
-        do {
-            try state.fold(positions, of: source)
-        } catch let error as LogError where error.code == .beforeHorizon && stored == nil {
-            // Only programs that knew no tokens made snapshots without them: nothing was decided before.
-            try state.fold(source.firstPosition..<positions.upperBound, of: source)
-        }
-        return try state.stored()
-    }
-}
-
 extension SnapshotFolder {
     /// The snapshots of a data folder.
     static func of(dataFolder: String, logID: LogID?) -> SnapshotFolder {
         SnapshotFolder(dataFolder + "/snapshots", logID: logID)
-    }
-
-    /// The campaigns' state in the newest snapshot that has it whole.
-    func campaigns(report: (SnapshotError) -> Void) -> CampaignBeginning? {
-        do {
-            return try withNewest(
-                atOrBefore: Position(.max),
-                where: { file in
-                    file.description.deciders.contains {
-                        $0.name == CampaignState.storedName && $0.version == CampaignState.storedVersion
-                    }
-                }, report: report
-            ) { file in
-                guard let file, let state = try file.state(ofDecider: CampaignState.storedName) else { return nil }
-                return CampaignBeginning(state: try CampaignState(stored: state.bytes), end: file.end)
-            }
-        } catch {
-            report((error as? SnapshotError) ?? SnapshotError(.system, "\(error)"))
-            return nil
-        }
-    }
-}
-
-extension SnapshotFolder {
-    /// The tokens' state in the newest snapshot that has it whole; else nothing, from where the log begins.
-    func access(horizon: Position, report: (SnapshotError) -> Void) -> AccessBeginning? {
-        do {
-            return try withNewest(
-                atOrBefore: Position(.max),
-                where: { file in
-                    file.description.deciders.contains {
-                        $0.name == AccessState.storedName && $0.version == AccessState.storedVersion
-                    }
-                }, report: report
-            ) { file in
-                guard let file, let state = try file.state(ofDecider: AccessState.storedName) else {
-                    return AccessBeginning(
-                        state: horizon == Position(0) ? AccessState() : .beginningUnknown, end: horizon)
-                }
-                return AccessBeginning(state: try AccessState(stored: state.bytes), end: file.end)
-            }
-        } catch {
-            report((error as? SnapshotError) ?? SnapshotError(.system, "\(error)"))
-            return nil
-        }
     }
 }
 
@@ -92,7 +23,9 @@ extension SnapshotMaker {
         log: any LogSource, logID: LogID, folder: SnapshotFolder,
         now: @escaping @Sendable () -> Timestamp = { wallClock() }
     ) {
-        self.init(source: log, logID: logID, folder: folder, deciders: [.campaigns, .access], now: now)
+        self.init(
+            source: log, logID: logID, folder: folder,
+            deciders: [.of(CampaignState.self), .of(AccessState.self)], now: now)
     }
 }
 

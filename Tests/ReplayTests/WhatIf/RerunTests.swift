@@ -1,5 +1,6 @@
 import CampaignRules
 import Campaigns
+import Deciding
 import EventLog
 import EventModel
 import Testing
@@ -22,7 +23,7 @@ struct RerunTests {
         init(fails: @escaping (Int) -> Bool) {
             self.fails = fails
             let clock = clock
-            engine = CampaignEngine(writer: log, source: log, clock: { clock.now }, sender: self)
+            engine = CampaignEngine(writer: DecisionWriter(log), source: log, clock: { clock.now }, sender: self)
         }
 
         func send(_ commands: [DeviceCommand]) { sent += commands }

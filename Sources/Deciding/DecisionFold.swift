@@ -1,18 +1,13 @@
 import Decoding
 import EventLog
 import EventModel
-#if canImport(FoundationEssentials)
-import FoundationEssentials
-#else
-import Foundation
-#endif
 
-/// Reads the log into a `CampaignState`: decisions always, what devices say only while a campaign is known that it may
-/// concern. Belongs to one thread.
-final class CampaignFold {
+/// Reads the log into a decider's state: decisions always, messages only while the state wants them. Belongs to one
+/// thread.
+final class DecisionFold<D: Decider> {
     private let source: any LogSource
-    private let decoder = FactDecoder()
     private let block = EventBlock()
+    private var decoder: FactDecoder?
     private var reader: (reader: any LogReader, readsAll: Bool)?
     /// So many events are folded.
     private(set) var end = Position(0)
@@ -25,13 +20,13 @@ final class CampaignFold {
     }
 
     /// Folds up to `target`, which must be durable.
-    /// - Throws: `LogError`, `CampaignLogError`. Begin again then: the state may be half changed.
-    func advance(_ state: inout CampaignState, to target: Position) throws {
+    /// - Throws: `LogError`, `UnreadableDecision`. Begin again then: the state may be half changed.
+    func advance(_ state: inout D, to target: Position) throws {
         while end < target {
-            let open = try reader(readingAll: state.wantsReports)
+            let open = try reader(readingAll: state.wantsMessages)
             guard try open.read(into: block, atLeast: 1 << 18) else {
                 // Nothing but what may be passed over lies between.
-                if !state.wantsReports, open.position >= target { break }
+                if !state.wantsMessages, open.position >= target { break }
                 throw LogError(.outOfRange, "the log ends at \(open.position), before its durable end \(target)")
             }
             let end = self.end
@@ -44,6 +39,15 @@ final class CampaignFold {
         end = max(end, target)
     }
 
+    /// Folds the steps of the log's clock up to `target`, for whoever has folded every decision of its own.
+    func advanceClock(_ state: inout D, to target: Position) throws {
+        guard target > end else { return }
+        try source.forEachEvent(of: .clockStepped, in: end..<target) { record, position in
+            state.moveTimers(by: try Self.clockStep(record, position))
+        }
+        begin(at: target)
+    }
+
     private func reader(readingAll: Bool) throws -> any LogReader {
         if let open = reader, open.readsAll == readingAll, open.reader.position == end { return open.reader }
         let open = readingAll ? try source.reader(from: end) : try source.decisionReader(from: end)
@@ -51,43 +55,37 @@ final class CampaignFold {
         return open
     }
 
-    private func apply(_ record: RecordView, _ position: Position, to state: inout CampaignState) throws {
+    private func apply(_ record: RecordView, _ position: Position, to state: inout D) throws {
         switch record.kind {
         case .decision:
-            if let event = try CampaignEvent(record, at: position) {
+            if let event = try D.Event(record, at: position) {
                 state.apply(event, at: position, time: record.receivedAt)
             }
         case .message:
-            guard state.wantsReports, record.verdict == .accepted, !record.flags.contains(.retained),
-                let topic = DeviceTopic(record.topic)
-            else { return }
-            state.apply(record, topic, at: position, decoder)
+            guard state.wantsMessages else { return }
+            let decoder = self.decoder ?? FactDecoder()
+            self.decoder = decoder
+            state.observe(record, at: position, decoder)
         case .system:
             guard record.topicString == LogSchema.clockStepped.rawValue else { return }
-            state.moveTimers(by: try Self.clockStep(record, position).movesTimersBy)
+            state.moveTimers(by: try Self.clockStep(record, position))
         case .connection, .rejection: break
         }
     }
 
-    /// A step that is passed over would leave the timers where they are, and give devices up.
-    private static func clockStep(
-        _ record: RecordView, _ position: Position
-    ) throws(CampaignLogError) -> ClockStepped {
-        do {
-            return try JSONDecoder().decode(ClockStepped.self, from: Data(record.payload))
-        } catch {
-            throw CampaignLogError(
-                "the event \(LogSchema.clockStepped.rawValue) at position \(position) cannot be understood (\(error)); "
-                    + "was it written by a newer version?")
+    /// A step that is passed over would leave the timers where they are.
+    private static func clockStep(_ record: RecordView, _ position: Position) throws(UnreadableDecision) -> Int64 {
+        try UnreadableDecision.reading(LogSchema.clockStepped.rawValue, at: position) {
+            try record.decoded(ClockStepped.self).movesTimersBy
         }
     }
 }
 
-extension CampaignState {
+extension Decider {
     /// Folds the events in `positions`, which must be durable.
-    /// - Throws: `LogError`, `CampaignLogError`.
+    /// - Throws: `LogError`, `UnreadableDecision`.
     public mutating func fold(_ positions: Range<Position>, of source: any LogSource) throws {
-        let fold = CampaignFold(source: source)
+        let fold = DecisionFold<Self>(source: source)
         fold.begin(at: positions.lowerBound)
         try fold.advance(&self, to: positions.upperBound)
     }

@@ -1,0 +1,91 @@
+// Deciding: what watches the log and appends decisions to it.
+//
+//     DeciderRuntime.execute(request)
+//         catch up          fold what has become durable
+//         decide            pure; a refusal is an event too
+//         append            one commit, on the condition that nobody else decided about the same subjects meanwhile
+//         fold back         what counts is what the log holds, its times included
+//         answer            and perform effects: only for what is durable
+//
+//     Decider               the rules of one decider: a state that is folded and asked; no log, no thread, no clock
+//     DecisionFold          log → state
+//     DecisionWriter        conditional append
+//     DeciderRuntime        the steps above, one at a time; no thread of its own
+//
+// Invariants. A state is a fold of the log and of nothing else: a restart folds it again and gets the same. A decision
+// is durable before it is answered or acted upon. What cannot be understood ends the decider, not the process: nothing
+// is decided on top of it.
+import Decoding
+import EventModel
+
+/// The rules of one decider, and the state that they look at.
+public protocol Decider: Sendable {
+    associatedtype Event: Decision
+    associatedtype Request: Sendable
+    associatedtype Answer: Sendable
+
+    /// Under which snapshots keep the state.
+    static var storedName: String { get }
+    /// Raised whenever the fold means something else: a state of another version is not gone on from.
+    static var storedVersion: Int { get }
+    /// Nothing else appends its decisions: between its own, only the steps of the log's clock are read.
+    static var isSoleWriter: Bool { get }
+
+    init()
+    /// The state where the log's beginning is gone and no snapshot has it; nil: the decider cannot begin there.
+    static var beginningUnknown: Self? { get }
+
+    /// What devices say matters: messages are folded too. May change with each event.
+    var wantsMessages: Bool { get }
+
+    /// Folds one decision. One that no rule of today would make is folded as it stands: the log is right.
+    mutating func apply(_ event: Event, at position: Position, time: Timestamp)
+
+    /// Folds one message of a device, while `wantsMessages`.
+    mutating func observe(_ message: RecordView, at position: Position, _ decoder: FactDecoder)
+
+    /// The log's clock stepped (`ClockStepped`): what waits for a time waits as long as before.
+    mutating func moveTimers(by microseconds: Int64)
+
+    /// The rule. Pure: the same request, state and time give the same outcome.
+    func decide(_ request: Request, now: Timestamp) -> Outcome<Event, Answer>
+
+    /// What to tell whoever asked, once `events` are durable at `positions` and folded.
+    /// - Throws: `UnreadableDecision` when the state does not show them.
+    func answer(to request: Request, _ events: [Event], at positions: Range<Position>) throws -> Answer
+
+    /// The state in a snapshot: the same bytes for the same state.
+    func stored() -> [UInt8]
+
+    /// - Throws: `UnreadableDecision` when they are no state of this version.
+    init(stored: [UInt8]) throws
+}
+
+extension Decider {
+    public static var isSoleWriter: Bool { false }
+    public static var beginningUnknown: Self? { nil }
+    public var wantsMessages: Bool { false }
+    public mutating func observe(_ message: RecordView, at position: Position, _ decoder: FactDecoder) {}
+}
+
+/// What is to happen after a request.
+public enum Outcome<Event: Sendable, Answer: Sendable>: Sendable {
+    /// These become one commit: all of them, or none.
+    case append([Event])
+    /// The same request under the same idempotency key was answered before: nothing is appended.
+    case repeated(Answer)
+}
+
+extension Outcome: Equatable where Event: Equatable, Answer: Equatable {}
+
+/// A saved state to resume from.
+public struct DeciderSnapshot<D: Decider>: Sendable {
+    public let state: D
+    /// Number of events folded into `state`; the next position to read.
+    public let end: Position
+
+    public init(state: D, end: Position) {
+        self.state = state
+        self.end = end
+    }
+}

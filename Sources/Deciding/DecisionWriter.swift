@@ -1,0 +1,55 @@
+import EventLog
+import EventModel
+import Synchronization
+
+/// Somebody else has decided about a subject since the state was folded: nothing was appended. Catch up, and decide
+/// again.
+public struct AppendConflict: Error, Sendable, CustomStringConvertible {
+    public let subject: String
+    public var description: String { "another decision about \(subject) came first; nothing was appended" }
+}
+
+/// Appends decisions on the condition that their subjects have not changed since they were read. One for each log,
+/// shared by all of its deciders: it knows what this process has appended, and no other process appends.
+public final class DecisionWriter: Sendable {
+    fileprivate struct State {
+        /// Behind the last decision about each subject.
+        var ends: [String: Position] = [:]
+        /// Behind every decision that `ends` no longer has.
+        var floor = Position(0)
+    }
+
+    /// Beyond so many subjects the half that changed longest ago is forgotten; their next append reads the log once
+    /// more than it had to.
+    private static let subjectsMax = 65_536
+
+    private let log: any LogWriter
+    private let state = Mutex(State())
+
+    public init(_ log: any LogWriter) { self.log = log }
+
+    /// Blocks the calling thread until the batch is durable. One append at a time.
+    /// - Parameter end: so many events are folded into the state that the decisions were made from.
+    /// - Throws: `AppendConflict` (nothing was appended), `AppendError`.
+    func append(
+        _ batch: inout RecordBatch, about subjects: [String], ifUnchangedSince end: Position
+    ) throws -> Range<Position> {
+        try state.withLock { state in
+            for subject in subjects where (state.ends[subject] ?? state.floor) > end {
+                throw AppendConflict(subject: subject)
+            }
+            let positions = try log.append(&batch)
+            for subject in subjects { state.ends[subject] = positions.upperBound }
+            if state.ends.count > Self.subjectsMax { state.forgetHalf() }
+            return positions
+        }
+    }
+}
+
+extension DecisionWriter.State {
+    fileprivate mutating func forgetHalf() {
+        let median = ends.values.sorted()[ends.count / 2]
+        floor = max(floor, median)
+        ends = ends.filter { $0.value > median }
+    }
+}

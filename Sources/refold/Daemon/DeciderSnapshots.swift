@@ -1,0 +1,47 @@
+import Deciding
+import EventLog
+import EventModel
+import Snapshots
+
+extension DeciderFold {
+    /// A decider, as snapshots keep it.
+    static func of<D: Decider>(_ decider: D.Type) -> DeciderFold {
+        DeciderFold(name: D.storedName, version: D.storedVersion) { stored, positions, source in
+            var state = try stored.map { try D(stored: $0) } ?? D()
+            do {
+                try state.fold(positions, of: source)
+            } catch let error as LogError
+                where error.code == .beforeHorizon && stored == nil && D.beginningUnknown != nil {
+                // Only programs that did not know the decider made snapshots without it: nothing was decided before.
+                try state.fold(source.firstPosition..<positions.upperBound, of: source)
+            }
+            return state.stored()
+        }
+    }
+}
+
+extension SnapshotFolder {
+    /// The decider's state in the newest snapshot that has it whole.
+    /// - Parameter horizon: of the log: without a state, a decider that can begins there.
+    func newest<D: Decider>(
+        _ decider: D.Type, horizon: Position, report: (SnapshotError) -> Void
+    ) -> DeciderSnapshot<D>? {
+        do {
+            return try withNewest(
+                atOrBefore: Position(.max),
+                where: { file in
+                    file.description.deciders.contains { $0.name == D.storedName && $0.version == D.storedVersion }
+                }, report: report
+            ) { file in
+                if let file, let state = try file.state(ofDecider: D.storedName) {
+                    return DeciderSnapshot(state: try D(stored: state.bytes), end: file.end)
+                }
+                guard horizon > Position(0), let beginning = D.beginningUnknown else { return nil }
+                return DeciderSnapshot(state: beginning, end: horizon)
+            }
+        } catch {
+            report((error as? SnapshotError) ?? SnapshotError(.system, "\(error)"))
+            return nil
+        }
+    }
+}

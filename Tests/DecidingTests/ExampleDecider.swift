@@ -1,0 +1,141 @@
+import Deciding
+import EventLog
+import EventModel
+import Foundation
+
+// The smallest whole decider: notes that operators leave for each other. docs/adding-a-decider.md goes through it.
+
+struct NoteLeft: Codable, Sendable, Equatable {
+    var id: Int64
+    var text: String
+    var key: String?
+}
+
+enum NoteEvent: Decision, Equatable {
+    case left(NoteLeft)
+    case removed(id: Int64)
+    case rejected(reason: String)
+
+    private enum Schema: String {
+        case left = "note.left/1", removed = "note.removed/1", rejected = "note.rejected/1"
+    }
+
+    init?(_ record: RecordView, at position: Position) throws(UnreadableDecision) {
+        guard record.kind == .decision, let schema = Schema(rawValue: record.topicString) else { return nil }
+        self = try UnreadableDecision.reading(schema.rawValue, at: position) {
+            switch schema {
+            case .left: .left(try record.decoded())
+            case .removed: .removed(id: try record.decoded())
+            case .rejected: .rejected(reason: try record.decoded())
+            }
+        }
+    }
+
+    func append(to batch: inout RecordBatch, at time: Timestamp) {
+        let (schema, json): (Schema, [UInt8]) = switch self {
+        case .left(let event): (.left, canonicalJSON(event))
+        case .removed(let id): (.removed, canonicalJSON(id))
+        case .rejected(let reason): (.rejected, canonicalJSON(reason))
+        }
+        batch.append(kind: .decision, schema: schema.rawValue, receivedAt: time, json: json)
+    }
+
+    var subjects: [String] {
+        switch self {
+        case .left(let event): ["note:\(event.id)"] + (event.key.map { ["key:\($0)"] } ?? [])
+        case .removed(let id): ["note:\(id)"]
+        case .rejected: []
+        }
+    }
+}
+
+struct Notes: Decider {
+    enum Request: Sendable {
+        case leave(String, key: String?)
+        case remove(Int64)
+    }
+    enum Answer: Sendable, Equatable {
+        case done(Position, id: Int64)
+        case refused(Position, String)
+    }
+    struct Kept: Codable, Equatable {
+        var id: Int64
+        var text: String
+        var position: UInt64
+        var at: Timestamp
+    }
+
+    static let storedName = "notes"
+    static let storedVersion = 1
+    /// How long a key keeps its answer, in µs.
+    static let keyMicros: Int64 = 24 * 3_600_000_000
+
+    private var texts: [Int64: String] = [:]
+    private var nextID: Int64 = 1
+    private var keys: [String: Kept] = [:]
+
+    init() {}
+
+    mutating func apply(_ event: NoteEvent, at position: Position, time: Timestamp) {
+        switch event {
+        case .left(let event):
+            texts[event.id] = event.text
+            nextID = max(nextID, event.id.saturatingAdding(1))
+            if let key = event.key {
+                keys[key] = Kept(id: event.id, text: event.text, position: position.rawValue, at: time)
+            }
+        case .removed(let id): texts[id] = nil
+        case .rejected: break
+        }
+    }
+
+    mutating func moveTimers(by microseconds: Int64) {
+        keys = keys.mapValues {
+            Kept(id: $0.id, text: $0.text, position: $0.position, at: $0.at.moved(by: microseconds))
+        }
+    }
+
+    func decide(_ request: Request, now: Timestamp) -> Outcome<NoteEvent, Answer> {
+        switch request {
+        case .leave(let text, let key):
+            if let kept = key.flatMap({ keys[$0] }), now.microseconds - kept.at.microseconds < Self.keyMicros {
+                guard kept.text == text else { return .append([.rejected(reason: "the key is another note's")]) }
+                return .repeated(.done(Position(kept.position), id: kept.id))
+            }
+            return .append([.left(NoteLeft(id: nextID, text: text, key: key))])
+        case .remove(let id):
+            guard texts[id] != nil else { return .append([.rejected(reason: "there is no note \(id)")]) }
+            return .append([.removed(id: id)])
+        }
+    }
+
+    func answer(to request: Request, _ events: [NoteEvent], at positions: Range<Position>) -> Answer {
+        switch events[0] {
+        case .left(let event): .done(positions.lowerBound, id: event.id)
+        case .removed(let id): .done(positions.lowerBound, id: id)
+        case .rejected(let reason): .refused(positions.lowerBound, reason)
+        }
+    }
+
+    private struct Stored: Codable {
+        var ids: [Int64]
+        var texts: [String]
+        var nextID: Int64
+        var keys: [String: Kept]
+    }
+
+    func stored() -> [UInt8] {
+        let sorted = texts.sorted { $0.key < $1.key }
+        return canonicalJSON(Stored(ids: sorted.map(\.key), texts: sorted.map(\.value), nextID: nextID, keys: keys))
+    }
+
+    init(stored: [UInt8]) throws {
+        do {
+            let form = try JSONDecoder().decode(Stored.self, from: Data(stored))
+            texts = Dictionary(zip(form.ids, form.texts)) { $1 }
+            (nextID, keys) = (form.nextID, form.keys)
+        } catch {
+            throw UnreadableDecision("the notes in the snapshot cannot be understood (\(error))")
+        }
+    }
+}
