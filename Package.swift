@@ -112,7 +112,7 @@ let package = Package(
         .target(name: "PrivateServices", dependencies: ["Primitives", "Threading", "CPlatform"]),
 
         // log → decision → log, whatever is decided
-        .target(name: "Deciding", dependencies: ["EventModel", "EventLog", "Decoding"]),
+        .target(name: "Deciding", dependencies: ["EventModel", "EventLog", "Decoding", "Threading"]),
         // what operators decide, and how they say it
         .target(name: "Campaigns", dependencies: [
             "Primitives", "EventModel", "CampaignRules", "EventLog", "Decoding", "Deciding", "Threading",
@@ -129,7 +129,7 @@ let package = Package(
         .target(name: "WebPages", exclude: ["Files"], plugins: ["EmbedPages"]),
         .plugin(name: "EmbedPages", capability: .buildTool()),
         .target(name: "ControlAPI", dependencies: [
-            "Primitives", "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "WebPages",
+            "Primitives", "EventModel", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns", "WebPages",
             .product(name: "Hummingbird", package: "hummingbird"),
         ]),
 

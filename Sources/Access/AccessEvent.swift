@@ -1,11 +1,11 @@
 import Deciding
 import EventModel
 
-/// The events of this decider, typed. What each is called in the log: `AccessSchema`.
+/// The events of this decider, typed.
 public enum AccessEvent: Decision, Equatable {
     case created(TokenCreated)
     case revoked(TokenRevoked)
-    /// Changes nothing here, and is not read back.
+    /// A refusal, `command.rejected/1`: it changes nothing, and is not read back.
     case rejected(CommandRejected)
 
     public init?(_ record: RecordView, at position: Position) throws(UnreadableDecision) {
@@ -27,8 +27,6 @@ public enum AccessEvent: Decision, Equatable {
         batch.append(kind: .decision, schema: schema, receivedAt: time, json: json)
     }
 
-    /// All tokens are one: a name is taken, and a family ends, across them.
-    public var subjects: [String] {
-        if case .rejected = self { [] } else { ["tokens"] }
-    }
+    /// All tokens are one subject: names are unique and a revocation ends others across them.
+    public var subjects: [String] { ["tokens"] }
 }

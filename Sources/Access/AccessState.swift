@@ -194,7 +194,6 @@ public struct AccessState: Decider, Equatable {
 extension AccessState {
     public static let storedName = "access"
     public static let storedVersion = 1
-    public static let isSoleWriter = true
 
     private struct Stored: Codable {
         var tokens: [Token]

@@ -87,7 +87,7 @@ public struct AccessRefusal: Error, Sendable, Equatable {
     }
 }
 
-/// A request with the secret that the token gets if it creates one.
+/// A request, and the secret for the token that it may create.
 public struct NewSecret: Sendable {
     let request: AccessRequest
     let secret: String

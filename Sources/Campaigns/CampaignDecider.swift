@@ -1,6 +1,7 @@
 import Deciding
 import EventLog
 import EventModel
+import Primitives
 import Synchronization
 import Threading
 
@@ -15,11 +16,14 @@ public actor CampaignDecider {
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
-    /// How long the engine sleeps at most while a campaign is known, and when none is.
-    private static let lookMilliseconds: Int64 = 50
-    private static let idleMilliseconds: Int64 = 1_000
+    private let clock: @Sendable () -> Timestamp
+    private let sleep: DeciderSleep
+
+    /// What comes at once is looked at together.
+    private static let lookMicros: Int64 = 50_000
+    private static let sleepMillisecondsMax = 60_000
     /// After a failure.
-    private static let pauseMilliseconds: Int64 = 2_000
+    private static let pauseMicros: Int64 = 2_000_000
 
     /// - Parameters:
     ///   - writer: shared by all deciders of the log.
@@ -32,7 +36,8 @@ public actor CampaignDecider {
         snapshot: @escaping @Sendable () -> DeciderSnapshot<CampaignState>? = { nil }
     ) {
         engine = CampaignEngine(writer: writer, source: source, clock: clock, sender: sender, snapshot: snapshot)
-        self.sender = sender
+        (self.sender, self.clock) = (sender, clock)
+        sleep = DeciderSleep(source: source, executor: executor)
     }
 
     /// The state, refolded the first time it is asked for: from a snapshot on where there is one, else from the whole
@@ -45,23 +50,17 @@ public actor CampaignDecider {
     /// - Throws: `AppendError` (nothing was decided, or the log has failed for good), `LogError`, `UnreadableDecision`.
     public func execute(_ request: CommandRequest) throws -> CommandAnswer { try engine.execute(request) }
 
-    /// Decides and sends until the task is cancelled. Passes each failure to `report`, then retries.
+    /// Decides and sends until the task is cancelled; sleeps while neither the log grows nor anything is due. Passes
+    /// each failure to `report`, then retries.
     public func run(report: @escaping @Sendable (any Error) -> Void) async {
-        sender?.onAcknowledged { [acknowledged] commands in acknowledged.withLock { $0 += commands } }
-        while !Task.isCancelled {
-            var pause = Self.idleMilliseconds
-            do {
-                if !engine.isAlive { try engine.resume() }
-                noteAcknowledged()
-                try engine.step()
-                if engine.state?.wantsMessages ?? false { pause = Self.lookMilliseconds }
-            } catch {
-                report(error)
-                pause = Self.pauseMilliseconds
-                if case .failed? = error as? AppendError { return }
-            }
-            // Cancelled: the loop ends.
-            try? await Task.sleep(for: .milliseconds(pause))
+        sender?.onAcknowledged { [acknowledged, sleep] commands in
+            acknowledged.withLock { $0 += commands }
+            sleep.wake()
+        }
+        await withTaskCancellationHandler {
+            await decide(report)
+        } onCancel: { [sleep] in
+            sleep.wake()
         }
         guard engine.isAlive else { return }
         do {
@@ -70,6 +69,45 @@ public actor CampaignDecider {
         } catch {
             // They are sent once more after the next start, with the same ids.
             report(error)
+        }
+    }
+
+    private func decide(_ report: (any Error) -> Void) async {
+        while !Task.isCancelled {
+            let began = SystemTime.monotonicMicroseconds()
+            do {
+                if !engine.isAlive { try engine.resume() }
+                noteAcknowledged()
+                try engine.step()
+                let hasCampaigns = engine.state?.wantsMessages ?? false
+                sleep.sleep(
+                    milliseconds: millisecondsToNextDecision(),
+                    untilLogHasMoreThan: hasCampaigns ? engine.end.rawValue : nil)
+                await Task.yield()
+                await pause(untilMicros: began + Self.lookMicros)
+            } catch {
+                report(error)
+                if case .failed? = error as? AppendError { return }
+                await pause(untilMicros: began + Self.pauseMicros)
+            }
+        }
+    }
+
+    private func millisecondsToNextDecision() -> Int {
+        guard let due = [engine.nextWake(), engine.acknowledgementsDue].compactMap({ $0 }).min() else {
+            return Self.sleepMillisecondsMax
+        }
+        let left = due.microseconds.saturatingSubtracting(clock().microseconds)
+        return Int(clamping: max(0, min(left / 1_000 + 1, Int64(Self.sleepMillisecondsMax))))
+    }
+
+    /// Commands are executed meanwhile.
+    private func pause(untilMicros end: Int64) async {
+        while !Task.isCancelled {
+            let left = end - SystemTime.monotonicMicroseconds()
+            guard left > 0 else { return }
+            sleep.pause(milliseconds: Int(left / 1_000) + 1)
+            await Task.yield()
         }
     }
 

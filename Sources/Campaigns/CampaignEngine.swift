@@ -33,14 +33,14 @@ public final class CampaignEngine {
         }
     }
 
-    /// Nil before `recover`.
+    /// Nil before `recover`, and after a fold that failed.
     public var state: CampaignState? { runtime.state }
-    /// So many events are folded.
+    /// Number of events folded; the next position to read.
     public var end: Position { runtime.end }
 
     // MARK: operators
 
-    /// Folds the log, the first time only.
+    /// Folds the log: see `DeciderRuntime.recover`.
     /// - Throws: `LogError`, `UnreadableDecision`.
     @discardableResult
     public func recover() throws -> CampaignState { try runtime.recover() }
@@ -88,6 +88,9 @@ public final class CampaignEngine {
         }
         acknowledged = left
     }
+
+    /// When what the broker has acknowledged is written down, though more of it may come; nil: all is.
+    public var acknowledgementsDue: Timestamp? { acknowledged.due }
 
     /// When a look will find something to decide if nothing happens until then; nil: never.
     public func nextWake() -> Timestamp? {

@@ -93,7 +93,7 @@ public enum CampaignEvent: Decision, Equatable {
 }
 
 extension CampaignEvent {
-    /// The idempotency key is one of them: it has one answer.
+    /// With the idempotency key, so that two requests under one key conflict.
     public var subjects: [String] {
         func of(_ subject: String?, _ tenant: String, _ key: String?) -> [String] {
             [subject, key.map { "key:\(tenant)/\($0)" }].compactMap { $0 }
@@ -111,7 +111,8 @@ extension CampaignEvent {
         case .dispatched(let event): of("campaign:\(event.campaignID)", event.tenantID, nil)
         case .published(let event): of("campaign:\(event.campaignID)", event.tenantID, nil)
         case .devicesEnded(let event): of("campaign:\(event.campaignID)", event.tenantID, nil)
-        case .rejected(let event): of(nil, event.tenantID, event.idempotencyKey)
+        case .rejected(let event):
+            of(event.subject.isEmpty ? nil : event.subject, event.tenantID, event.idempotencyKey)
         }
     }
 }

@@ -1,4 +1,5 @@
 import Campaigns
+import Deciding
 import EventLog
 import HTTPTypes
 import Hummingbird
@@ -91,6 +92,8 @@ struct ProblemMiddleware: RouterMiddleware {
         case AppendError.failed(let text):
             context.logger.error("append failed", metadata: ["error": "\(text)"])
             return .unavailable("log_failed", "the log failed and the daemon stops", retryAfterSeconds: 30)
+        case let error as AppendConflict:
+            return .unavailable("conflict", "\(error.description); try again", retryAfterSeconds: 1)
         case let error as LogError where error.code == .outOfRange:
             return Problem(.notFound, "no_such_event", error.description)
         case let error as LogError where error.code == .beforeHorizon:

@@ -1,24 +1,25 @@
-// Deciding: what watches the log and appends decisions to it.
+// Deciding: the runtime of deciders, which fold the log and append decisions to it.
 //
 //     DeciderRuntime.execute(request)
 //         catch up          fold what has become durable
 //         decide            pure; a refusal is an event too
-//         append            one commit, on the condition that nobody else decided about the same subjects meanwhile
+//         append            one commit, if no other decision changed these subjects meanwhile
 //         fold back         what counts is what the log holds, its times included
 //         answer            and perform effects: only for what is durable
 //
 //     Decider               the rules of one decider: a state that is folded and asked; no log, no thread, no clock
 //     DecisionFold          log → state
 //     DecisionWriter        conditional append
+//     DeciderSleep          until the log grows, a request comes or something is due
 //     DeciderRuntime        the steps above, one at a time; no thread of its own
 //
 // Invariants. A state is a fold of the log and of nothing else: a restart folds it again and gets the same. A decision
-// is durable before it is answered or acted upon. What cannot be understood ends the decider, not the process: nothing
-// is decided on top of it.
+// is durable before it is answered or acted upon. A record that cannot be read stops the decider, not the process:
+// nothing is decided on top of it.
 import Decoding
 import EventModel
 
-/// The rules of one decider, and the state that they look at.
+/// The rule of one decider, and the folded state that it looks at.
 public protocol Decider: Sendable {
     associatedtype Event: Decision
     associatedtype Request: Sendable
@@ -26,19 +27,17 @@ public protocol Decider: Sendable {
 
     /// Under which snapshots keep the state.
     static var storedName: String { get }
-    /// Raised whenever the fold means something else: a state of another version is not gone on from.
+    /// Raise it when the fold means something else: snapshots of other versions are not used.
     static var storedVersion: Int { get }
-    /// Nothing else appends its decisions: between its own, only the steps of the log's clock are read.
-    static var isSoleWriter: Bool { get }
 
     init()
     /// The state where the log's beginning is gone and no snapshot has it; nil: the decider cannot begin there.
     static var beginningUnknown: Self? { get }
 
-    /// What devices say matters: messages are folded too. May change with each event.
+    /// Whether messages of devices are folded too. May change with each event.
     var wantsMessages: Bool { get }
 
-    /// Folds one decision. One that no rule of today would make is folded as it stands: the log is right.
+    /// Folds one decision, also one that the present rule would not make.
     mutating func apply(_ event: Event, at position: Position, time: Timestamp)
 
     /// Folds one message of a device, while `wantsMessages`.
@@ -50,7 +49,7 @@ public protocol Decider: Sendable {
     /// The rule. Pure: the same request, state and time give the same outcome.
     func decide(_ request: Request, now: Timestamp) -> Outcome<Event, Answer>
 
-    /// What to tell whoever asked, once `events` are durable at `positions` and folded.
+    /// The caller's answer, once `events` are durable at `positions` and folded.
     /// - Throws: `UnreadableDecision` when the state does not show them.
     func answer(to request: Request, _ events: [Event], at positions: Range<Position>) throws -> Answer
 
@@ -62,7 +61,6 @@ public protocol Decider: Sendable {
 }
 
 extension Decider {
-    public static var isSoleWriter: Bool { false }
     public static var beginningUnknown: Self? { nil }
     public var wantsMessages: Bool { false }
     public mutating func observe(_ message: RecordView, at position: Position, _ decoder: FactDecoder) {}

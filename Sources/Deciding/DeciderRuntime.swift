@@ -9,15 +9,13 @@ public final class DeciderRuntime<D: Decider> {
     private let clock: @Sendable () -> Timestamp
     private let snapshot: @Sendable () -> DeciderSnapshot<D>?
     private let folding: DecisionFold<D>
-    /// All decisions before it are folded. A sole writer passes over what lies between this and `end`.
-    private var decidedEnd = Position(0)
 
     /// Nil before `recover`, and after a fold that failed.
     public private(set) var state: D?
     /// Called with decisions that are durable and folded: the time for their effects.
     public var onAppended: ([D.Event], Range<Position>) -> Void = { _, _ in }
 
-    /// A decision that meets others so often waits for its next turn.
+    /// Attempts before `AppendConflict` is thrown.
     private static var attemptsMax: Int { 100 }
 
     /// - Parameters:
@@ -35,7 +33,7 @@ public final class DeciderRuntime<D: Decider> {
         folding = DecisionFold(source: source)
     }
 
-    /// So many events are folded.
+    /// Number of events folded; the next position to read.
     public var end: Position { folding.end }
 
     /// Folds the log: from a snapshot on where there is one, else from its beginning. The first time, and again after a
@@ -50,24 +48,18 @@ public final class DeciderRuntime<D: Decider> {
         var state = start?.state ?? D()
         folding.begin(at: start?.end ?? Position(0))
         try folding.advance(&state, to: durable)
-        (self.state, decidedEnd) = (state, durable)
+        self.state = state
         return state
     }
 
-    /// Folds what has become durable. Returns a time that is no later than the state's: the log's clock may step
-    /// meanwhile, and timers move when its event is folded.
+    /// Folds what has become durable.
+    /// - Returns: the time to decide at, the earlier of the clock before and after: a step of the log's clock may come
+    ///   in between.
     @discardableResult
     public func catchUp() throws -> Timestamp {
         try recover()
         let before = clock(), durable = Position(source.durableCount)
-        if durable > end {
-            if D.isSoleWriter {
-                try change { state, folding in try folding.advanceClock(&state, to: durable) }
-            } else {
-                try change { state, folding in try folding.advance(&state, to: durable) }
-                decidedEnd = durable
-            }
-        }
+        if durable > end { try change { state, folding in try folding.advance(&state, to: durable) } }
         return min(before, clock())
     }
 
@@ -88,7 +80,7 @@ public final class DeciderRuntime<D: Decider> {
         }
     }
 
-    /// Catches up, and appends what `body` decides. False: nothing.
+    /// Catches up, and appends the events that `body` returns. False when there are none.
     /// - Throws: as `execute`. What `body` has changed in the state stays.
     @discardableResult
     public func decide(_ body: (inout D, Timestamp) -> [D.Event]) throws -> Bool {
@@ -110,10 +102,7 @@ public final class DeciderRuntime<D: Decider> {
 
     private func retryingConflicts<R>(_ body: () throws -> R) throws -> R {
         for _ in 1..<Self.attemptsMax {
-            do { return try body() } catch is AppendConflict {
-                // It is not the sole writer: what it passed over counts.
-                if D.isSoleWriter { state = nil }
-            }
+            do { return try body() } catch is AppendConflict {}
         }
         return try body()
     }
@@ -123,14 +112,13 @@ public final class DeciderRuntime<D: Decider> {
     private func append(_ events: [D.Event], at now: Timestamp) throws -> Range<Position> {
         var batch = RecordBatch()
         for event in events { event.append(to: &batch, at: now) }
-        let positions = try writer.append(&batch, about: events.flatMap(\.subjects), ifUnchangedSince: decidedEnd)
+        let positions = try writer.append(&batch, about: events.flatMap(\.subjects), ifUnchangedSince: end)
         try change { state, folding in try folding.advance(&state, to: positions.upperBound) }
-        decidedEnd = positions.upperBound
         onAppended(events, positions)
         return positions
     }
 
-    /// Changes the state in place. Should that fail, it is folded again from the beginning: the log is right.
+    /// Changes the state in place. Should that fail, the next call folds it again from the newest snapshot on.
     private func change(_ body: (inout D, DecisionFold<D>) throws -> Void) throws {
         guard var state = state.take() else { return }
         try body(&state, folding)

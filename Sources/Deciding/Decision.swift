@@ -14,7 +14,9 @@ public protocol Decision: Sendable {
     /// Appends it as a record.
     func append(to batch: inout RecordBatch, at time: Timestamp)
 
-    /// What it changes, such as `campaign:12`. Two decisions about one subject are never made from the same state.
+    /// What it depends on and changes, such as `campaign:12`; a refusal has the subject that it is about. Of two
+    /// decisions about one subject, the second is made from a state that has the first. All deciders of a log share the
+    /// names.
     var subjects: [String] { get }
 }
 

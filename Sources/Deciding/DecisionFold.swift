@@ -9,7 +9,7 @@ final class DecisionFold<D: Decider> {
     private let block = EventBlock()
     private var decoder: FactDecoder?
     private var reader: (reader: any LogReader, readsAll: Bool)?
-    /// So many events are folded.
+    /// Number of events folded; the next position to read.
     private(set) var end = Position(0)
 
     init(source: any LogSource) { self.source = source }
@@ -39,15 +39,6 @@ final class DecisionFold<D: Decider> {
         end = max(end, target)
     }
 
-    /// Folds the steps of the log's clock up to `target`, for whoever has folded every decision of its own.
-    func advanceClock(_ state: inout D, to target: Position) throws {
-        guard target > end else { return }
-        try source.forEachEvent(of: .clockStepped, in: end..<target) { record, position in
-            state.moveTimers(by: try Self.clockStep(record, position))
-        }
-        begin(at: target)
-    }
-
     private func reader(readingAll: Bool) throws -> any LogReader {
         if let open = reader, open.readsAll == readingAll, open.reader.position == end { return open.reader }
         let open = readingAll ? try source.reader(from: end) : try source.decisionReader(from: end)
@@ -73,7 +64,7 @@ final class DecisionFold<D: Decider> {
         }
     }
 
-    /// A step that is passed over would leave the timers where they are.
+    /// Throws where it cannot be read: passed over, it would leave the timers where they are.
     private static func clockStep(_ record: RecordView, _ position: Position) throws(UnreadableDecision) -> Int64 {
         try UnreadableDecision.reading(LogSchema.clockStepped.rawValue, at: position) {
             try record.decoded(ClockStepped.self).movesTimersBy

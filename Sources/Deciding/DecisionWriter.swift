@@ -2,15 +2,15 @@ import EventLog
 import EventModel
 import Synchronization
 
-/// Somebody else has decided about a subject since the state was folded: nothing was appended. Catch up, and decide
-/// again.
+/// There is a newer decision about the subject than the state has: nothing was appended. Catch up, and decide again.
 public struct AppendConflict: Error, Sendable, CustomStringConvertible {
     public let subject: String
     public var description: String { "another decision about \(subject) came first; nothing was appended" }
 }
 
 /// Appends decisions on the condition that their subjects have not changed since they were read. One for each log,
-/// shared by all of its deciders: it knows what this process has appended, and no other process appends.
+/// shared by all of its deciders: it knows what this process has appended, and no other process appends. Check and
+/// append are one step: the lock is held until the batch is durable.
 public final class DecisionWriter: Sendable {
     fileprivate struct State {
         /// Behind the last decision about each subject.

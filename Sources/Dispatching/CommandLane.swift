@@ -173,7 +173,7 @@ final class CommandLane: Sendable {
             } else {
                 try fill(link, &underWay, &retry, windowMax: caution.window(options.window))
             }
-            let pause = underWay.isEmpty ? retry.milliseconds(atMost: 500) : taken.pause
+            let pause = underWay.isEmpty ? retry.milliseconds(atMost: 1_000) : taken.pause
             try link.serve(milliseconds: pause, wakeUp: wakeUp)
             var count: UInt64 = 0
             _ = read(wakeUp, &count, 8)

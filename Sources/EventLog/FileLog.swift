@@ -188,9 +188,13 @@ public final class FileLog: LogWriter, LogSource {
         }
     }
 
-    public func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {
-        shared.waitForDurable(beyond: count, timeoutMilliseconds: timeoutMilliseconds)
+    public func waitForDurable(
+        beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
+    ) -> UInt64 {
+        shared.waitForDurable(beyond: count, timeoutMilliseconds: timeoutMilliseconds, unless: stop)
     }
+
+    public func wakeWaiters() { shared.wakeReaders() }
 
     /// The position behind the last event that was received before `time`: in a log without eras, that of the first
     /// event received at or after it. What a clock stamped that was ahead counts as received before its correction.

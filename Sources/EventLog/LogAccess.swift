@@ -54,11 +54,21 @@ public protocol LogSource: AnyObject, Sendable {
         of schema: LogSchema, in range: Range<Position>, _ body: (RecordView, Position) throws -> Void
     ) throws
 
-    /// Blocks the calling thread until `durableCount > count` or the time is over; returns `durableCount`.
-    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64
+    /// Blocks the calling thread until `durableCount > count`, `stop` says so or the time is over; returns
+    /// `durableCount`. `stop` is asked again after `wakeWaiters`, and must not block.
+    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool) -> UInt64
+
+    /// Whoever waits asks `stop` again.
+    func wakeWaiters()
 }
 
 extension LogSource {
+    public func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {
+        waitForDurable(beyond: count, timeoutMilliseconds: timeoutMilliseconds, unless: { false })
+    }
+
+    public func wakeWaiters() {}
+
     public var firstPosition: Position { Position(0) }
     public func decisionReader(from position: Position) throws -> any LogReader { try reader(from: position) }
 

@@ -29,7 +29,11 @@ public final class ScratchLog: LogWriter, LogSource, @unchecked Sendable {
     }
 
     public func reader(from position: Position) throws -> any LogReader { Reader(self, position) }
-    public func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 { durableCount }
+    public func waitForDurable(
+        beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
+    ) -> UInt64 {
+        durableCount
+    }
 
     /// The commit block that holds a position; nil beyond the end.
     private func index(holding position: Position) -> Int? {

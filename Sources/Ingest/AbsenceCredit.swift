@@ -8,9 +8,9 @@ package struct AbsenceCredit {
     static let absenceMicrosMin: Int64 = 2_000_000
     /// A credit lasts for as long as the absence, but at least this.
     static let creditMicrosMin: Int64 = 60_000_000
-    /// No message has come for so long behind the first one: the backlog is read.
+    /// Without a message for so long behind the first one, the backlog is read.
     static let idleMicrosMax: Int64 = 5_000_000
-    /// A connection that brought no message for so long has no backlog.
+    /// A connection that brings no message for so long has no backlog.
     static let lateMicrosMax: Int64 = 60_000_000
 
     private var lastRound: Int64?
@@ -20,7 +20,7 @@ package struct AbsenceCredit {
     private var hasBegun = false
     /// The present absence so far, and how much of it is credited.
     private var absentMicros: Int64 = 0, creditedMicros: Int64 = 0
-    /// Until when the connection's first message ends the absence. Nil: it has come.
+    /// End of the wait for the connection's first message; nil: it is not awaited.
     private var awaitsFirstUntil: Int64?
 
     package init() {}

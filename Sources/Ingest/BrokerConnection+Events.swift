@@ -101,6 +101,8 @@ extension BrokerConnection {
     /// Credits the devices for the time in which nothing was read, by the processes before this one too.
     func credit(_ awaySince: Timestamp?) {
         let now = log.now().microseconds, away = awaySince.map { now.saturatingSubtracting($0.microseconds) } ?? 0
+        // What the connection before brought says nothing of this one.
+        hasArrivals = false
         absence.connected(awayMicros: max(0, away), at: SystemTime.bootMicroseconds(), gate)
     }
 

@@ -16,8 +16,8 @@ struct RateLimiter {
         var at: Int64
         var accepted: UInt64 = 0
         var rejected: UInt64 = 0
-        /// What is left of the credit with this number.
-        var credit = 0.0
+        /// What was taken of the credit with this number.
+        var creditTaken = 0.0
         var creditNumber: UInt32 = 0
     }
 
@@ -26,7 +26,7 @@ struct RateLimiter {
     private let generationMax: Int
     private var young: DeviceTable
     private var old: DeviceTable
-    /// Messages that each device may send beside its bucket, since this number of grants and ends.
+    /// Messages that each device may send beside its bucket, since so many credits have ended.
     private var credit = 0.0
     private var creditNumber: UInt32 = 0
     /// A longer absence earns no more.
@@ -45,8 +45,8 @@ struct RateLimiter {
 
     /// Lets each device send what its rate allows in `micros`, beside its bucket. Adds to a credit that has not ended.
     mutating func credit(micros: Int64) {
-        credit += Double(min(max(0, micros), Self.creditMicrosMax)) * tokensPerMicro
-        creditNumber &+= 1
+        let limit = Double(Self.creditMicrosMax) * tokensPerMicro
+        credit = min(limit, credit + Double(max(0, micros)) * tokensPerMicro)
     }
 
     mutating func endCredit() {
@@ -110,9 +110,9 @@ struct RateLimiter {
             return true
         }
         entry.tokens = available
-        if entry.creditNumber != creditNumber { (entry.credit, entry.creditNumber) = (credit, creditNumber) }
-        if entry.credit >= 1 {
-            entry.credit -= 1
+        if entry.creditNumber != creditNumber { (entry.creditTaken, entry.creditNumber) = (0, creditNumber) }
+        if credit - entry.creditTaken >= 1 {
+            entry.creditTaken += 1
             entry.accepted += 1
             return true
         }

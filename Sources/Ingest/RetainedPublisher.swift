@@ -20,7 +20,6 @@ public final class RetainedPublisher: Sendable {
 
     private struct State {
         var waiting: [UInt8]?
-        var isStopping = false
         var status = Status()
     }
 
@@ -28,6 +27,7 @@ public final class RetainedPublisher: Sendable {
     private let settings: BrokerSettings
     private let topic: [CChar]
     private let state = Mutex(State())
+    public let thread = ServiceThread()
     private static let answerMilliseconds = 10_000
     private static let retryMillisecondsMax = 60_000
 
@@ -37,7 +37,7 @@ public final class RetainedPublisher: Sendable {
         self.topic = topic.utf8.map { CChar(bitPattern: $0) } + [0]
         broker = settings.name
         MQTTLibrary.load()
-        startThread(name: "publish") { [self] in run() }
+        thread.start(name: "publish") { [self] in run() }
     }
 
     public var status: Status { state.withLock { $0.status } }
@@ -45,17 +45,15 @@ public final class RetainedPublisher: Sendable {
     /// Replaces what waits to be sent.
     public func publish(_ payload: [UInt8]) { state.withLock { $0.waiting = payload } }
 
-    public func stop() { state.withLock { $0.isStopping = true } }
-
-    private var isStopping: Bool { state.withLock { $0.isStopping } }
+    public func stop() { thread.stop() }
 
     private func run() {
         var link: PublishLink?, retry = 500
-        while !isStopping {
+        while !thread.isStopping {
             guard let payload = state.withLock({ $0.waiting }) else {
                 // Pings, and notices a connection that ended; the next value makes a new one.
-                do throws(PublishLink.Failure) { try link?.serve(milliseconds: 200) } catch { link = nil }
-                if link == nil { usleep(200_000) }
+                do throws(PublishLink.Failure) { try link?.serve(milliseconds: 1_000) } catch { link = nil }
+                if link == nil { thread.rest(milliseconds: 500) }
                 continue
             }
             do throws(PublishLink.Failure) {
@@ -77,11 +75,7 @@ public final class RetainedPublisher: Sendable {
                     state.status.failures += 1
                     state.status.lastError = "\(error)"
                 }
-                var left = retry
-                while left > 0, !isStopping {
-                    usleep(100_000)
-                    left -= 100
-                }
+                thread.rest(milliseconds: retry)
                 retry = min(retry * 2, Self.retryMillisecondsMax)
             }
         }

@@ -14,15 +14,15 @@ import Synchronization
 /// has not delivered. Over MQTT 3.1.1, where only Mosquitto is known to redeliver at once, the old session is therefore
 /// read for `patienceMicros` before the new one is subscribed.
 ///
-/// RabbitMQ 3.10 does not carry out an UNSUBSCRIBE in a resumed session, although it answers it. Where messages go on
-/// arriving behind the UNSUBACK, the old session is subscribed once more and then unsubscribed.
+/// RabbitMQ 3.10 answers an UNSUBSCRIBE in a resumed session and keeps the subscription. Where messages still arrive
+/// behind the UNSUBACK (over MQTT 3.1.1, Mosquitto excepted), the old session is subscribed and unsubscribed again.
 ///
 /// Between the SUBSCRIBE of the new session and the end of the old one both receive. A `Handover` drops the messages
 /// that both received; without one they are recorded twice. None is lost.
 final class SessionDrain: Sendable {
     /// The old session has nothing more to deliver for this long: it has caught up, or is empty.
     static let idleMicros: Int64 = 1_000_000
-    /// What was on its way when an UNSUBSCRIBE took effect has come after this.
+    /// What was on its way at an UNSUBSCRIBE has come after this.
     static let answerMicros: Int64 = 3_000_000
     /// For how long the old session is read before it is unsubscribed: all that was pending has come by then.
     static func patienceMicros(isV5: Bool, isMosquitto: Bool) -> Int64 { isV5 || isMosquitto ? 0 : 75_000_000 }
@@ -108,7 +108,9 @@ extension BrokerConnection {
         let begun = SystemTime.bootMicroseconds()
         var lastArrival = begun, seen = session.publishes - session.handoverMessages, isFull = false
         // UNSUBSCRIBEs sent, and `arrivals` at the last one.
-        var unsubscribes = 0, arrivalsThen = 0, unsubscribedAt = begun, succeededAt: Int64?
+        var unsubscribes = 0, arrivalsThen: Int? = 0, succeededAt: Int64?
+        // When the last UNSUBACK was seen, and `arrivals` then.
+        var answer: (at: Int64, arrivals: Int)?, hasSubscribedAgain = false
         var probedAt: Int64?
         let handover = drain.handover.flatMap { $0.isRefused || $0.hasBegun ? nil : $0 }
         if let handover { session.joinHandover(handover) }
@@ -149,6 +151,7 @@ extension BrokerConnection {
                 continue
             }
             guard session.unsubacks == unsubscribes else { continue }
+            answer = answer ?? (now, arrivals)
             if unsubscribes > 1, arrivals == arrivalsThen { return endOldSession(session, drain) }
             succeededAt = succeededAt ?? now
             if unsubscribes == 0 {
@@ -158,8 +161,10 @@ extension BrokerConnection {
                 write(.unsubscribing, BrokerEvent(clientID: drain.clientID), to: session)
                 if let ending = commit(session) { return ending }
             } else if now - lastArrival < 2 * SessionDrain.idleMicros {
-                let ignores = !session.isV5 && !isMosquitto && now - unsubscribedAt >= SessionDrain.answerMicros
-                guard ignores else { continue }
+                guard !session.isV5, !isMosquitto, !hasSubscribedAgain, let answer, arrivals > answer.arrivals,
+                    now - answer.at >= SessionDrain.answerMicros
+                else { continue }
+                hasSubscribedAgain = true
                 say(.info, "messages still arrive for our earlier client id `\(drain.clientID)`; "
                     + "unsubscribing it again")
                 if let text = session.subscribe(drain.filters) {
@@ -169,7 +174,9 @@ extension BrokerConnection {
                 // Each other one when all was silent since and every PUBACK has left.
                 guard !session.wantsWrite, !isFull else { continue }
             }
-            (unsubscribes, arrivalsThen, unsubscribedAt) = (unsubscribes + 1, arrivals, now)
+            // Where messages were still on their way, its answer proves nothing yet.
+            arrivalsThen = now - lastArrival >= 2 * SessionDrain.idleMicros ? arrivals : nil
+            (unsubscribes, answer) = (unsubscribes + 1, nil)
             if let text = session.unsubscribe(drain.filters + (handover.map { [$0.topic] } ?? [])) {
                 return .lost(reason: "cannot unsubscribe the earlier client id: \(text)", code: nil)
             }

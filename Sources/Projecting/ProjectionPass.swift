@@ -30,6 +30,8 @@ package struct ProjectionPass {
     /// No transaction before this, unless behind.
     private var notBefore: ContinuousClock.Instant
     private var confirmAt: ContinuousClock.Instant
+    /// How often a store with nothing to do is asked whether it still has what was committed.
+    private static let confirmEvery = Duration.seconds(5)
 
     /// Reads the checkpoint and opens the log behind it.
     init(
@@ -46,7 +48,7 @@ package struct ProjectionPass {
         self.board = board
         rows = descriptor.tables.map { _ in RowBuffer() }
         notBefore = options.now()
-        confirmAt = notBefore + .seconds(1)
+        confirmAt = notBefore + Self.confirmEvery
         committed = try store.checkpoint(of: descriptor, partition: partition)
         // Behind the checkpoint: what changes in between, the next commit notices.
         let parked = try (store as? any ParkingStore)?.parked(of: descriptor, partition: partition) ?? []
@@ -166,12 +168,12 @@ package struct ProjectionPass {
         if due { try commit() }
     }
 
-    /// With nothing to do, asks the store once a second whether it still has what was committed: a database that
+    /// With nothing to do, asks the store now and then whether it still has what was committed: a database that
     /// crashed may have lost its last asynchronous commits, or somebody dropped the tables.
     private mutating func confirmCheckpoint() throws {
         let now = options.now()
         guard oldestChange == nil, now >= confirmAt else { return }
-        confirmAt = now + .seconds(1)
+        confirmAt = now + Self.confirmEvery
         guard try store.checkpoint(of: descriptor, partition: partition) != committed else { return }
         throw StoreError.checkpointMoved(
             "the checkpoint is not at \(committed?.description ?? "the beginning") any more: going on from there")
@@ -180,14 +182,17 @@ package struct ProjectionPass {
     /// Blocks until there is more to fold or something is due.
     private func wait() {
         board.heart.beat(within: ProjectorBoard.roundSeconds)
-        if oldestChange == nil || fold.dirtyRowCount == 0 { board.caughtUp() }
-        var wait = Duration.milliseconds(100)
+        let isCurrent = oldestChange == nil || fold.dirtyRowCount == 0
+        if isCurrent { board.caughtUp() }
+        // It was until now, however long the wait took.
+        defer { if isCurrent { board.caughtUp() } }
+        var wait = max(.zero, confirmAt - options.now())
         if let oldestChange {
             let due = fold.dirtyRowCount == 0 ? oldestChange + options.checkpointDelay : notBefore
-            wait = min(wait, due - options.now())
+            wait = due - options.now()
         }
         let milliseconds = max(1, Int((wait / .milliseconds(1)).rounded(.up)))
-        _ = source.waitForDurable(beyond: next.rawValue, timeoutMilliseconds: milliseconds)
+        _ = source.waitForDurable(beyond: next.rawValue, timeoutMilliseconds: milliseconds) { board.shouldYield }
     }
 
     /// Rows and checkpoint in one transaction; nothing when nothing was folded since the last.

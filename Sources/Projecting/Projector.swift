@@ -50,11 +50,9 @@ public actor Projector {
         self.partition = partition
         self.source = source
         self.options = options
-        if let log = source as? any LogWriter {
-            board = ProjectorBoard(clock: { log.now() })
-        } else {
-            board = ProjectorBoard()
-        }
+        var clock: (@Sendable () -> Timestamp)?
+        if let log = source as? any LogWriter { clock = { log.now() } }
+        board = ProjectorBoard(clock: clock) { source.wakeWaiters() }
         self.makeFold = makeFold
         self.makeStore = makeStore
         self.note = note
@@ -79,8 +77,7 @@ public actor Projector {
         await board.waitForEnd()
     }
 
-    /// Commits what is folded, then holds until `resume()`. Takes effect within about 0.1 s and the running
-    /// transaction.
+    /// Commits what is folded, then holds until `resume()`. Takes effect behind the running transaction.
     public nonisolated func pause() { board.requestPause(true) }
     public nonisolated func resume() { board.requestPause(false) }
 

@@ -14,9 +14,14 @@ import Threading
 /// Everything is under one mutex that is held for a few instructions.
 final class ProjectorBoard: Sendable {
     private let clock: (@Sendable () -> Timestamp)?
+    private let wake: @Sendable () -> Void
 
-    /// - Parameter clock: the log's time; nil: the wall clock.
-    init(clock: (@Sendable () -> Timestamp)? = nil) { self.clock = clock }
+    /// - Parameters:
+    ///   - clock: the log's time; nil: the wall clock.
+    ///   - wake: called after each command, for a projector that waits.
+    init(clock: (@Sendable () -> Timestamp)? = nil, wake: @escaping @Sendable () -> Void = {}) {
+        (self.clock, self.wake) = (clock, wake)
+    }
 
     private struct Waiter {
         var position: Position
@@ -79,7 +84,10 @@ final class ProjectorBoard: Sendable {
     }
     var hasEnded: Bool { state.withLock { $0.ended } }
 
-    func requestPause(_ on: Bool) { state.withLock { $0.pauseRequested = on } }
+    func requestPause(_ on: Bool) {
+        state.withLock { $0.pauseRequested = on }
+        wake()
+    }
     func requestRetry() { state.withLock { $0.retryRequested = true } }
     /// Whether somebody asked since the last time.
     func takeRetry() -> Bool {
@@ -96,12 +104,15 @@ final class ProjectorBoard: Sendable {
                 state.takeUps.append(TakeUp(keys: keys, continuation: continuation))
                 return true
             }
-            if !isRunning { continuation.resume(returning: nil) }
+            if isRunning { wake() } else { continuation.resume(returning: nil) }
         }
     }
     func nextTakeUp() -> TakeUp? { state.withLock { $0.takeUps.isEmpty ? nil : $0.takeUps.removeFirst() } }
     var takesUp: Bool { state.withLock { !$0.takeUps.isEmpty } }
-    func requestStop() { state.withLock { $0.stopRequested = true } }
+    func requestStop() {
+        state.withLock { $0.stopRequested = true }
+        wake()
+    }
     func interruptStore() { state.withLock { $0.interrupter }?() }
 
     /// Returns when `run` has ended, or at once when it was never begun.

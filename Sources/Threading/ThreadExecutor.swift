@@ -25,9 +25,16 @@ public final class ThreadExecutor: SerialExecutor {
 
     deinit { queue.close() }
 
+    /// Called, on any thread, when a job has come: for a job that waits on the thread and should make room.
+    public func onEnqueue(_ body: @escaping @Sendable () -> Void) { queue.onAdd(body) }
+
+    /// Jobs wait for the one that runs.
+    public var hasJobs: Bool { !queue.isEmpty }
+
     public func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)
-        let executor = asUnownedSerialExecutor()
+        let executor = asUnownedSerialExecutor(), queue = queue
+        // The job may release this executor, before `add` returns.
         queue.add { job.runSynchronously(on: executor) }
     }
 
@@ -46,6 +53,7 @@ final class JobQueue: @unchecked Sendable {
     private var jobs: [Job] = []
     private var head = 0
     private var closed = false
+    private var added: (@Sendable () -> Void)?
 
     init() {
         precondition(pthread_mutex_init(&mutex, nil) == 0 && pthread_cond_init(&condition, nil) == 0)
@@ -59,8 +67,23 @@ final class JobQueue: @unchecked Sendable {
     func add(_ run: @escaping @Sendable () -> Void) {
         pthread_mutex_lock(&mutex)
         jobs.append(Job(run: run))
+        let added = added
         pthread_mutex_unlock(&mutex)
         pthread_cond_signal(&condition)
+        added?()
+    }
+
+    /// `body` is called after each `add`, by its caller.
+    func onAdd(_ body: @escaping @Sendable () -> Void) {
+        pthread_mutex_lock(&mutex)
+        added = body
+        pthread_mutex_unlock(&mutex)
+    }
+
+    var isEmpty: Bool {
+        pthread_mutex_lock(&mutex)
+        defer { pthread_mutex_unlock(&mutex) }
+        return head == jobs.count
     }
 
     /// Blocks until there is a job; nil once closed and empty.

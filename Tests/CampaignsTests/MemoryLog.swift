@@ -32,7 +32,11 @@ final class MemoryLog: LogWriter, LogSource, @unchecked Sendable {
 
     var durableCount: UInt64 { lock.withLock { count } }
     func reader(from position: Position) throws -> any LogReader { Reader(self, position) }
-    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 { durableCount }
+    func waitForDurable(
+        beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
+    ) -> UInt64 {
+        durableCount
+    }
 
     func commit(holding position: Position) -> (base: Position, batch: RecordBatch)? {
         lock.withLock { commits.first { $0.base <= position && position < $0.base.advanced(by: $0.batch.count) } }

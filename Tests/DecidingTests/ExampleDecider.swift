@@ -11,10 +11,19 @@ struct NoteLeft: Codable, Sendable, Equatable {
     var key: String?
 }
 
+struct NoteRemoved: Codable, Sendable, Equatable {
+    var id: Int64
+}
+
+struct NoteRejected: Codable, Sendable, Equatable {
+    var subject: String
+    var reason: String
+}
+
 enum NoteEvent: Decision, Equatable {
     case left(NoteLeft)
-    case removed(id: Int64)
-    case rejected(reason: String)
+    case removed(NoteRemoved)
+    case rejected(NoteRejected)
 
     private enum Schema: String {
         case left = "note.left/1", removed = "note.removed/1", rejected = "note.rejected/1"
@@ -25,8 +34,8 @@ enum NoteEvent: Decision, Equatable {
         self = try UnreadableDecision.reading(schema.rawValue, at: position) {
             switch schema {
             case .left: .left(try record.decoded())
-            case .removed: .removed(id: try record.decoded())
-            case .rejected: .rejected(reason: try record.decoded())
+            case .removed: .removed(try record.decoded())
+            case .rejected: .rejected(try record.decoded())
             }
         }
     }
@@ -34,8 +43,8 @@ enum NoteEvent: Decision, Equatable {
     func append(to batch: inout RecordBatch, at time: Timestamp) {
         let (schema, json): (Schema, [UInt8]) = switch self {
         case .left(let event): (.left, canonicalJSON(event))
-        case .removed(let id): (.removed, canonicalJSON(id))
-        case .rejected(let reason): (.rejected, canonicalJSON(reason))
+        case .removed(let event): (.removed, canonicalJSON(event))
+        case .rejected(let event): (.rejected, canonicalJSON(event))
         }
         batch.append(kind: .decision, schema: schema.rawValue, receivedAt: time, json: json)
     }
@@ -43,8 +52,8 @@ enum NoteEvent: Decision, Equatable {
     var subjects: [String] {
         switch self {
         case .left(let event): ["note:\(event.id)"] + (event.key.map { ["key:\($0)"] } ?? [])
-        case .removed(let id): ["note:\(id)"]
-        case .rejected: []
+        case .removed(let event): ["note:\(event.id)"]
+        case .rejected(let event): [event.subject]
         }
     }
 }
@@ -84,7 +93,7 @@ struct Notes: Decider {
             if let key = event.key {
                 keys[key] = Kept(id: event.id, text: event.text, position: position.rawValue, at: time)
             }
-        case .removed(let id): texts[id] = nil
+        case .removed(let event): texts[event.id] = nil
         case .rejected: break
         }
     }
@@ -99,21 +108,25 @@ struct Notes: Decider {
         switch request {
         case .leave(let text, let key):
             if let kept = key.flatMap({ keys[$0] }), now.microseconds - kept.at.microseconds < Self.keyMicros {
-                guard kept.text == text else { return .append([.rejected(reason: "the key is another note's")]) }
+                guard kept.text == text else { return refuse("note:\(kept.id)", "the key is another note's") }
                 return .repeated(.done(Position(kept.position), id: kept.id))
             }
             return .append([.left(NoteLeft(id: nextID, text: text, key: key))])
         case .remove(let id):
-            guard texts[id] != nil else { return .append([.rejected(reason: "there is no note \(id)")]) }
-            return .append([.removed(id: id)])
+            guard texts[id] != nil else { return refuse("note:\(id)", "there is no note \(id)") }
+            return .append([.removed(NoteRemoved(id: id))])
         }
+    }
+
+    private func refuse(_ subject: String, _ reason: String) -> Outcome<NoteEvent, Answer> {
+        .append([.rejected(NoteRejected(subject: subject, reason: reason))])
     }
 
     func answer(to request: Request, _ events: [NoteEvent], at positions: Range<Position>) -> Answer {
         switch events[0] {
         case .left(let event): .done(positions.lowerBound, id: event.id)
-        case .removed(let id): .done(positions.lowerBound, id: id)
-        case .rejected(let reason): .refused(positions.lowerBound, reason)
+        case .removed(let event): .done(positions.lowerBound, id: event.id)
+        case .rejected(let event): .refused(positions.lowerBound, event.reason)
         }
     }
 

@@ -6,7 +6,7 @@ final class FaultyLog: LogWriter, LogSource, @unchecked Sendable {
     private let log = ScratchLog()
     /// The next append fails with it.
     var failure: AppendError?
-    /// The next append is durable, and its caller hears nothing of it.
+    /// The next append is durable, and throws.
     var losesAnswer = false
     private(set) var appends = 0
 
@@ -30,7 +30,17 @@ final class FaultyLog: LogWriter, LogSource, @unchecked Sendable {
         _ = try log.append(&batch)
     }
 
-    var durableCount: UInt64 { log.durableCount }
+    /// What the next reader of `durableCount` is told: it was a moment ago.
+    var staleCount: UInt64?
+
+    var durableCount: UInt64 {
+        defer { staleCount = nil }
+        return staleCount ?? log.durableCount
+    }
     func reader(from position: Position) throws -> any LogReader { try log.reader(from: position) }
-    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 { durableCount }
+    func waitForDurable(
+        beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
+    ) -> UInt64 {
+        durableCount
+    }
 }

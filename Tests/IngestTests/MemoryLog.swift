@@ -50,7 +50,11 @@ final class MemoryLog: LogWriter, LogSource {
         return try append(&batch)
     }
 
-    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 { durableCount }
+    func waitForDurable(
+        beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
+    ) -> UInt64 {
+        durableCount
+    }
 
     func reader(from position: Position) throws -> any LogReader { Reader(self, position) }
 

@@ -54,11 +54,19 @@ public final class MemoryLog: LogSource {
         Reader(log: self, position: position)
     }
 
-    public func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {
+    public func wakeWaiters() {
+        changed.lock()
+        changed.broadcast()
+        changed.unlock()
+    }
+
+    public func waitForDurable(
+        beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
+    ) -> UInt64 {
         let deadline = Date().addingTimeInterval(Double(timeoutMilliseconds) / 1000)
         changed.lock()
         defer { changed.unlock() }
-        while durableCount <= count, changed.wait(until: deadline) {}
+        while durableCount <= count, !stop(), changed.wait(until: deadline) {}
         return durableCount
     }
 

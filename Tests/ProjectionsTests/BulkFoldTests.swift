@@ -24,7 +24,11 @@ private final class HistoryLog: LogSource {
     }
 
     var durableCount: UInt64 { durable.withLock { $0 } }
-    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 { durableCount }
+    func waitForDurable(
+        beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
+    ) -> UInt64 {
+        durableCount
+    }
     func reader(from position: Position) throws -> any LogReader { Reader(self, position) }
 
     private final class Reader: LogReader {

@@ -9,7 +9,7 @@ public final class TestPublisher: @unchecked Sendable {
     private let answers = Answers()
     private let published = Mutex(0)
 
-    /// What the library's thread may hold alone: the publisher ends that thread, and so must not end on it.
+    /// What the library's thread uses. It must not retain the publisher, whose deinit joins that thread.
     private final class Answers: Sendable {
         let acknowledged = Mutex(0)
         let connackReceived = DispatchSemaphore(value: 0)

@@ -139,7 +139,7 @@ struct LayeringTests {
         "Health": ["EventModel"],
         "Settings": ["Configuration", "SystemPackage", "Yams"],
         "PrivateServices": ["Primitives", "Threading", "CPlatform"],
-        "Deciding": ["EventModel", "EventLog", "Decoding"],
+        "Deciding": ["EventModel", "EventLog", "Decoding", "Threading"],
         "Campaigns": [
             "EventModel", "CampaignRules", "EventLog", "Decoding", "Deciding", "Primitives", "Threading", "HeapModule",
         ],
@@ -147,7 +147,7 @@ struct LayeringTests {
         "WebPages": [],
         "Dispatching": ["EventModel", "Campaigns", "Ingest", "Threading", "CMosquitto", "DequeModule"],
         "ControlAPI": [
-            "Primitives", "EventModel", "EventLog", "Access", "CampaignRules", "Campaigns", "WebPages",
+            "Primitives", "EventModel", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns", "WebPages",
             "Hummingbird", "HummingbirdCore", "HTTPTypes", "NIOCore", "NIOHTTP1", "NIOHTTPTypes", "NIOHTTPTypesHTTP1",
             "ServiceLifecycle", "Logging",
         ],

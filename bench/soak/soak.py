@@ -238,7 +238,7 @@ def main():
     if not os.access(REFOLD, os.X_OK):
         raise SystemExit(f"{REFOLD} is missing (make build, or SOAK_REFOLD)")
     print(f"ledger soak: SEED={SEED} SOAK_MINUTES={MINUTES:g} {RATE:g} messages/s", flush=True)
-    # Ended from outside it leaves nothing running either.
+    # SIGTERM goes through the cleanup below.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     site, code = None, 1
     try:

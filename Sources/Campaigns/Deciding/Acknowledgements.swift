@@ -12,6 +12,9 @@ struct Acknowledgements {
     private var arrived: [DeviceCommand] = []
     private static let patienceMicroseconds: Int64 = 2_000_000
 
+    /// When the oldest incomplete batch is taken all the same.
+    var due: Timestamp? { batches.values.map(\.since).min()?.adding(microseconds: Self.patienceMicroseconds) }
+
     mutating func add(_ command: DeviceCommand) { arrived.append(command) }
 
     /// The events to append now. What is in them is forgotten here.

@@ -63,6 +63,9 @@ public final class Retention: Sendable {
 
     public var status: Status { state.withLock { $0 } }
 
+    /// No rule ever wants a segment gone.
+    public var isOff: Bool { rules.isOff }
+
     /// Whether the rules want anything gone: cheap, to be asked before `guards` are gathered.
     public var isDue: Bool { wanted().segments.isEmpty == false }
 

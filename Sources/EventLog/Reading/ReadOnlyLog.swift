@@ -86,12 +86,14 @@ public final class ReadOnlyLog: LogSource {
     }
 
     /// Asks every few milliseconds: nothing wakes another process.
-    public func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {
+    public func waitForDurable(
+        beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
+    ) -> UInt64 {
         let deadline = SystemTime.monotonicMicroseconds() + Int64(timeoutMilliseconds) * 1_000
         while true {
             let now = durableCount
             let left = deadline - SystemTime.monotonicMicroseconds()
-            if now > count || left <= 0 { return now }
+            if now > count || left <= 0 || stop() { return now }
             usleep(UInt32(min(5_000, left)))
         }
     }

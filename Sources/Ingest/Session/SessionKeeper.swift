@@ -59,7 +59,7 @@ package struct SessionKeeper {
 
     package var isHistoryRead: Bool { expectsSession != nil }
 
-    /// The session was subscribed before this connection, as far as the log knows: the broker may hold messages for it.
+    /// The broker had the session, and the log knows of a subscription: the broker may hold messages for it.
     package var hasBacklog: Bool { isPresent && subscribedFilters != nil }
 
     /// Takes over what the log knows. Nil: it cannot be read; a lost session must not pass unnoticed for that.
@@ -114,7 +114,7 @@ package struct SessionKeeper {
         gapIsPending = sessionPresent && lastPacketID != nil
         defer { expectsSession = true }
         if sessionPresent { return (.resumed, unseen) }
-        lastPacketID = nil
+        (lastPacketID, subscribedFilters) = (nil, nil)
         return (expectsSession == true ? .lost : .new, unseen)
     }
 

@@ -73,5 +73,9 @@ final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
     }
 
     func reader(from position: Position) throws -> any LogReader { try scratch.reader(from: position) }
-    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 { durableCount }
+    func waitForDurable(
+        beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
+    ) -> UInt64 {
+        durableCount
+    }
 }

@@ -23,7 +23,6 @@ final class CheckpointPublisher: Sendable {
 
     private struct State {
         var command = Destination(name: "command")
-        var isStopping = false
     }
 
     private let log: FileLog
@@ -31,6 +30,8 @@ final class CheckpointPublisher: Sendable {
     private let brokers: [RetainedPublisher]
     private let logger: Logger
     private let state = Mutex(State())
+    let thread = ServiceThread()
+    private static let lookMilliseconds = 1_000
     private static let retrySecondsMax = 60.0
 
     /// - Parameter brokers: as for ingest; the connections made here have client ids of their own.
@@ -58,18 +59,16 @@ final class CheckpointPublisher: Sendable {
         return (command == nil ? [] : [state.withLock { $0.command }]) + mqtt
     }
 
-    func start() { startThread(name: "checkpoints") { [self] in run() } }
+    func start() { thread.start(name: "checkpoints") { [self] in run() } }
 
     func stop() {
-        state.withLock { $0.isStopping = true }
+        thread.stop()
         for broker in brokers { broker.stop() }
     }
 
-    private var isStopping: Bool { state.withLock { $0.isStopping } }
-
     private func run() {
         var sent: [UInt8]?, done: [UInt8]?, retryAt = ContinuousClock.now, pause = 1.0
-        while !isStopping {
+        while !thread.isStopping {
             let newest = log.checkpoint?.bytes
             if let newest, newest != sent {
                 for broker in brokers { broker.publish(newest) }
@@ -83,7 +82,7 @@ final class CheckpointPublisher: Sendable {
                     pause = min(pause * 2, Self.retrySecondsMax)
                 }
             }
-            usleep(100_000)
+            thread.rest(milliseconds: Self.lookMilliseconds)
         }
     }
 
@@ -93,14 +92,15 @@ final class CheckpointPublisher: Sendable {
         let size = String(decoding: note, as: UTF8.self).split(separator: "\n").dropFirst().first ?? "0"
         do {
             try command.run(
-                path: log.directory + "/checkpoint", file: "\(log.report.logID)-\(size)", isStopped: { isStopping })
+                path: log.directory + "/checkpoint", file: "\(log.report.logID)-\(size)",
+                isStopped: { thread.isStopping })
             state.withLock {
                 $0.command.published += 1
                 $0.command.lastError = nil
             }
             return true
         } catch {
-            guard !isStopping else { return false }
+            guard !thread.isStopping else { return false }
             let isNew = state.withLock { state in
                 state.command.failures += 1
                 defer { state.command.lastError = error.description }

@@ -273,6 +273,8 @@ final class Daemon: Sendable {
         }
     }
 
+    private static let joinMilliseconds = 5_000
+
     /// Orderly: nothing is acknowledged that is not durable, everything folded is committed.
     func stop() async {
         receiving.cancel()
@@ -299,7 +301,13 @@ final class Daemon: Sendable {
                 group.addTask { await projector.stop() }
             }
         }
-        try? await onOwnThread("close") { [log] in log.close() }
+        let threads = [care.thread, reporter.selfCheck.thread, checkpoints.thread, archive.thread, snapshots.thread]
+        try? await onOwnThread("close") { [log, logger] in
+            for thread in threads where !thread.join(milliseconds: Self.joinMilliseconds) {
+                logger.warning("a background thread did not end in time; nothing is lost by that")
+            }
+            log.close()
+        }
         await services.stop()
         logger.info("stopped in order at position \(log.durableCount) (events durable)")
     }

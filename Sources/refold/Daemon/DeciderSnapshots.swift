@@ -7,15 +7,24 @@ extension DeciderFold {
     /// A decider, as snapshots keep it.
     static func of<D: Decider>(_ decider: D.Type) -> DeciderFold {
         DeciderFold(name: D.storedName, version: D.storedVersion) { stored, positions, source in
-            var state = try stored.map { try D(stored: $0) } ?? D()
-            do {
-                try state.fold(positions, of: source)
-            } catch let error as LogError
-                where error.code == .beforeHorizon && stored == nil && D.beginningUnknown != nil {
-                // Only programs that did not know the decider made snapshots without it: nothing was decided before.
-                try state.fold(source.firstPosition..<positions.upperBound, of: source)
-            }
+            guard let stored else { return try fromNothing(decider, positions, source).stored() }
+            var state = try D(stored: stored)
+            try state.fold(positions, of: source)
             return state.stored()
+        }
+    }
+
+    private static func fromNothing<D: Decider>(
+        _ decider: D.Type, _ positions: Range<Position>, _ source: any LogSource
+    ) throws -> D {
+        do {
+            var state = D()
+            try state.fold(positions, of: source)
+            return state
+        } catch let error as LogError where error.code == .beforeHorizon {
+            guard var state = D.beginningUnknown else { throw error }
+            try state.fold(source.firstPosition..<positions.upperBound, of: source)
+            return state
         }
     }
 }

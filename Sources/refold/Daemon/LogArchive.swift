@@ -16,7 +16,7 @@ final class LogArchive: Sendable {
     private let log: FileLog
     private let database: DatabaseKeeper
     private let logger: Logger
-    private let stopped = Stop()
+    let thread = ServiceThread()
     private let task = Mutex<Task<Void, Never>?>(nil)
 
     /// - Throws: `LogError` when the file that says how far the log was archived cannot be read.
@@ -24,11 +24,11 @@ final class LogArchive: Sendable {
         self.log = log
         self.database = database
         self.logger = logger
-        let (seconds, stopped) = (settings.commandTimeoutSeconds, stopped)
+        let (seconds, thread) = (settings.commandTimeoutSeconds, thread)
         if let template = settings.archiveCommand {
             let command = ShellCommand(template, timeoutSeconds: seconds)
             archiver = try Archiver(log: log) { path, name in
-                try command.run(path: path, file: name, isStopped: { stopped.isSet })
+                try command.run(path: path, file: name, isStopped: { thread.isStopping })
             }
         } else {
             archiver = nil
@@ -46,27 +46,27 @@ final class LogArchive: Sendable {
 
     /// - Parameter snapshots: what cannot be had back goes only when it is in one.
     func start(_ snapshots: SnapshotKeeper) {
-        if archiver != nil { startThread(name: "archive") { [self] in archive() } }
+        if archiver != nil { thread.start(name: "archive", nice: 10) { [self] in archive() } }
+        guard !retention.isOff else { return }
         let task = Task { await removeNowAndThen(snapshots) }
         self.task.withLock { $0 = task }
     }
 
     func stop() {
-        stopped.set()
+        thread.stop()
         task.withLock { $0 }?.cancel()
     }
 
     private func archive() {
-        lowerPriority(by: 10)
         var failures: UInt64 = 0
-        while !stopped.isSet {
+        while !thread.isStopping {
             guard let archiver, !archiver.step() else { continue }
             let status = archiver.status
-            if status.failures > failures, !stopped.isSet {
+            if status.failures > failures, !thread.isStopping {
                 logger.error("archive_command failed, and is tried again: \(status.lastError ?? "")")
             }
             failures = status.failures
-            usleep(200_000)
+            thread.rest(milliseconds: 1_000)
         }
     }
 
@@ -95,11 +95,4 @@ final class LogArchive: Sendable {
                 name: "the projection \(entry.name)", needsFrom: flushed[entry.name]?.next ?? Position(0))
         }
     }
-}
-
-/// A flag that is set once.
-private final class Stop: Sendable {
-    private let state = Mutex(false)
-    var isSet: Bool { state.withLock { $0 } }
-    func set() { state.withLock { $0 = true } }
 }

@@ -6,14 +6,14 @@ import Synchronization
 import Threading
 
 /// What goes on in the background for the log's sake: it watches the room on the disk and the limit of open files, and
-/// reads the log again. One thread, at low priority, that wakes a few times a second at most.
+/// reads the log again. One thread, at low priority.
 final class LogCare: Sendable {
     let scrubber: Scrubber
     private let folder: String
     private let scrubBytesPerSecond: Int
     private let logger: Logger
     private let forecastState = Mutex(DiskForecast())
-    private let stopped = Mutex(false)
+    let thread = ServiceThread()
     /// The soft limit of open files that `run` has set.
     private let descriptorLimit = Descriptors.limit
 
@@ -34,19 +34,17 @@ final class LogCare: Sendable {
     var isScrubbing: Bool { scrubBytesPerSecond > 0 }
 
     func start() {
-        startThread(name: "log-care") { [self] in
-            lowerPriority(by: 10)
-            run()
-        }
+        thread.start(name: "log-care", nice: 10) { [self] in run() }
     }
 
-    func stop() { stopped.withLock { $0 = true } }
+    func stop() { thread.stop() }
 
     private func run() {
         var nextSample = 0.0, nextPiece = 0.0, nextLimit = 0.0, damaged = 0
-        while !stopped.withLock({ $0 }) {
+        while !thread.isStopping {
             let now = steadySeconds()
-            if now >= nextSample {
+            // What is due soon is done at the same time.
+            if now + 0.2 >= nextSample {
                 if let free = freeBytes() { forecastState.withLock { $0.add(freeBytes: free, at: now) } }
                 nextSample = now + Self.sampleSeconds
             }
@@ -67,7 +65,8 @@ final class LogCare: Sendable {
                 }
                 damaged = found.count
             }
-            usleep(100_000)
+            let due = isScrubbing ? min(nextSample, nextLimit, nextPiece) : min(nextSample, nextLimit)
+            thread.rest(milliseconds: Int(max(0.001, due - steadySeconds()) * 1_000) + 1)
         }
     }
 

@@ -15,7 +15,6 @@ import Threading
 final class SelfCheck: Sendable {
     private struct State {
         var last: SystemStatus.SelfCheck?
-        var isStopped = false
     }
 
     private let log: FileLog
@@ -24,6 +23,7 @@ final class SelfCheck: Sendable {
     private let every: Duration?
     private let logger: Logger
     private let state = Mutex(State())
+    let thread = ServiceThread()
     /// After one that could not be done.
     private static let pause = Duration.seconds(60)
 
@@ -40,28 +40,25 @@ final class SelfCheck: Sendable {
 
     func start() {
         guard let every else { return }
-        startThread(name: "self-check") { [self] in
-            lowerPriority(by: 10)
-            var next = ContinuousClock.now + every
-            while !isStopped {
-                usleep(100_000)
-                guard ContinuousClock.now >= next else { continue }
-                next = ContinuousClock.now + (check() ? every : min(every, Self.pause))
+        thread.start(name: "self-check", nice: 10) { [self] in
+            var wait = every
+            while true {
+                thread.rest(milliseconds: Int(wait / .milliseconds(1)))
+                if thread.isStopping { return }
+                wait = check() ? every : min(every, Self.pause)
             }
         }
     }
 
     /// One that is under way is given up.
-    func stop() { state.withLock { $0.isStopped = true } }
-
-    private var isStopped: Bool { state.withLock { $0.isStopped } }
+    func stop() { thread.stop() }
 
     /// False when it could not be done.
     private func check() -> Bool {
         do {
             var options = VerifyOptions()
             options.threads = 1
-            options.isCancelled = { [weak self] in self?.isStopped ?? true }
+            options.isCancelled = { [thread] in thread.isStopping }
             let report = try ReplayVerifier(
                 log: try ReadOnlyLog(directory: log.directory),
                 database: Target(databaseURL, responseTimeoutSeconds: 3600),

@@ -37,14 +37,14 @@ final class SnapshotKeeper: Sendable {
     private let logBytes: Int?
     private let logger: Logger
     private let isBusy = Mutex(false)
-    private let stopped = Mutex(false)
+    let thread = ServiceThread()
     private let cancel = Mutex<(@Sendable () -> Void)?>(nil)
 
     /// The log must have grown by so many times the last snapshot's size.
     static let growthFactor = 10
-    private static let lookSeconds = 5.0
+    private static let lookMilliseconds = 5_000
     /// After a failure.
-    private static let pauseSeconds = 60.0
+    private static let pauseMilliseconds = 60_000
 
     init(_ settings: Settings, log: FileLog, logger: Logger) {
         self.log = log
@@ -58,33 +58,28 @@ final class SnapshotKeeper: Sendable {
 
     /// - Parameter retention: what waits for snapshots, too.
     func start(for retention: Retention) {
-        startThread(name: "snapshots") { [self] in
-            lowerPriority(by: 10)
-            run(retention)
-        }
+        thread.start(name: "snapshots", nice: 10) { [self] in run(retention) }
     }
 
     /// One that is being made is given up.
     func stop() {
-        stopped.withLock { $0 = true }
+        thread.stop()
         cancel.withLock { $0 }?()
     }
 
     private func run(_ retention: Retention) {
-        var wait = Self.lookSeconds
-        while !stopped.withLock({ $0 }) {
-            usleep(100_000)
-            wait -= 0.1
-            guard wait <= 0 else { continue }
-            wait = Self.lookSeconds
+        var wait = Self.lookMilliseconds
+        while true {
+            thread.rest(milliseconds: wait)
+            if thread.isStopping { return }
+            wait = Self.lookMilliseconds
             do {
-                guard try isDue(retention) else { continue }
-                _ = try makeNow()
+                if try isDue(retention) { _ = try makeNow() }
             } catch is CancellationError {
                 return
             } catch {
                 logger.error("cannot make a snapshot; retrying in 60 s: \(error)")
-                wait = Self.pauseSeconds
+                wait = Self.pauseMilliseconds
             }
         }
     }
@@ -108,7 +103,7 @@ final class SnapshotKeeper: Sendable {
         let made = try maker.make { fold in
             cancel.withLock { $0 = fold.cancel }
             // It may have been told before there was anything to cancel.
-            if stopped.withLock({ $0 }) { fold.cancel() }
+            if thread.isStopping { fold.cancel() }
         }
         cancel.withLock { $0 = nil }
         if let event = made.event {

@@ -104,7 +104,9 @@ final class CaseLog: LogSource {
     }
 
     var durableCount: UInt64 { commits.last?.end.rawValue ?? 0 }
-    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {
+    func waitForDurable(
+        beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
+    ) -> UInt64 {
         if durableCount <= count { usleep(UInt32(timeoutMilliseconds) * 1000) }
         return durableCount
     }

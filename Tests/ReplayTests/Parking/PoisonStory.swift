@@ -130,7 +130,9 @@ final class StoryLog: LogSource {
     }
 
     var durableCount: UInt64 { told.withLock { $0 } }
-    func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int) -> UInt64 {
+    func waitForDurable(
+        beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
+    ) -> UInt64 {
         // Not as long as it may: whoever is stopped, or asked to take keys up, looks up sooner.
         for _ in 0..<min(3, max(1, timeoutMilliseconds)) where durableCount <= count { usleep(1000) }
         return durableCount
