@@ -1,9 +1,4 @@
 import EventModel
-#if canImport(FoundationEssentials)
-import FoundationEssentials
-#else
-import Foundation
-#endif
 
 /// An event that a decider appends, typed.
 public protocol Decision: Sendable {
@@ -37,13 +32,5 @@ public struct UnreadableDecision: Error, Sendable, CustomStringConvertible {
                 "the event \(schema) at position \(position) cannot be understood (\(error)); "
                     + "was it written by a newer version?")
         }
-    }
-}
-
-extension RecordView {
-    /// The payload as `T`.
-    /// - Throws: `DecodingError`.
-    public func decoded<T: Decodable>(_ type: T.Type = T.self) throws -> T {
-        try JSONDecoder().decode(T.self, from: Data(payload))
     }
 }

@@ -154,7 +154,7 @@ public final class FactDecoder {
     }
 
     private static func own<T: Decodable>(_ record: RecordView) throws -> T {
-        try JSONDecoder().decode(T.self, from: Data(record.payload))
+        try record.decoded(T.self)
     }
 
     // MARK: metrics

@@ -4,8 +4,7 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// The JSON of an event of ours, members in the order of their names: one value has one spelling, which digests and
-/// recorded cases rely on.
+/// `value` as JSON with sorted keys: equal values give equal bytes, which digests and recorded cases rely on.
 /// - Precondition: it encodes; a value of strings and finite numbers does.
 public func canonicalJSON(_ value: some Encodable) -> [UInt8] {
     let encoder = JSONEncoder()
@@ -14,5 +13,13 @@ public func canonicalJSON(_ value: some Encodable) -> [UInt8] {
         return Array(try encoder.encode(value))
     } catch {
         preconditionFailure("a value of strings and finite numbers did not encode: \(error)")
+    }
+}
+
+extension RecordView {
+    /// The payload, as the JSON of a `T`.
+    /// - Throws: `DecodingError`.
+    public func decoded<T: Decodable>(_ type: T.Type = T.self) throws -> T {
+        try JSONDecoder().decode(T.self, from: Data(payload))
     }
 }

@@ -1,7 +1,6 @@
 import CMosquitto
 import EventLog
 import EventModel
-import FoundationEssentials
 import Primitives
 
 // What a connection records about itself.
@@ -394,9 +393,7 @@ extension RecordBatch {
     package mutating func append(
         _ schema: BrokerEvent.Schema, _ event: BrokerEvent, broker: String, at time: Timestamp
     ) {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        guard let json = try? encoder.encode(event) else { preconditionFailure("a broker event is JSON") }
-        append(kind: .connection, schema: schema.rawValue, broker: broker, receivedAt: time, json: Array(json))
+        append(
+            kind: .connection, schema: schema.rawValue, broker: broker, receivedAt: time, json: canonicalJSON(event))
     }
 }

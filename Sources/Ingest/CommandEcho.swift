@@ -1,6 +1,5 @@
 import EventLog
 import EventModel
-import FoundationEssentials
 
 /// Recognises our own commands, which the broker brings back to us because we subscribe to all that devices' topics
 /// carry: the message claims to be of a decision in our log, and that decision sent this device exactly these bytes.
@@ -79,7 +78,7 @@ final class CommandEcho {
         guard let record = try past.record(at: position) else { return nil }
         var batch: Batch?
         if record.kind == .decision, record.topic.elementsEqual(CampaignSchema.campaignDispatched.rawValue.utf8),
-            let event = try? JSONDecoder().decode(CampaignDispatched.self, from: Data(record.payload))
+            let event = try? record.decoded(CampaignDispatched.self)
         {
             batch = Batch(campaignID: event.campaignID, tenant: event.tenantID, devices: Set(event.devices))
         }
@@ -114,6 +113,6 @@ final class CommandEcho {
     }
 
     private func decoded<T: Decodable>(_ type: T.Type, _ record: RecordView) -> T? {
-        try? JSONDecoder().decode(type, from: Data(record.payload))
+        try? record.decoded(type)
     }
 }

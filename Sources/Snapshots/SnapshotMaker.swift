@@ -1,6 +1,5 @@
 import EventLog
 import EventModel
-import FoundationEssentials
 import Projecting
 import Projections
 
@@ -132,13 +131,11 @@ extension SnapshotCreated {
     }
 
     /// The record of it, for the log.
-    public func batch(at time: Timestamp) throws -> RecordBatch {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    public func batch(at time: Timestamp) -> RecordBatch {
         var batch = RecordBatch()
         batch.append(
             kind: .system, schema: LogSchema.snapshotCreated.rawValue, receivedAt: time,
-            json: Array(try encoder.encode(self)))
+            json: canonicalJSON(self))
         return batch
     }
 }

@@ -1,5 +1,4 @@
 import EventModel
-import FoundationEssentials
 
 extension FileLog {
     /// Records that an operator gives up what is damaged in `ranges`, one event (`log.loss_accepted/1`) a damage. Only
@@ -14,8 +13,6 @@ extension FileLog {
             for damage in try verify(range).unaccepted where !damages.contains(damage) { damages.append(damage) }
         }
         guard !damages.isEmpty else { return [] }
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         var batch = RecordBatch()
         for damage in damages {
             let range = damage.range
@@ -26,7 +23,7 @@ extension FileLog {
                 operatorName: operatorName)
             batch.append(
                 kind: .system, schema: LogSchema.lossAccepted.rawValue, receivedAt: options.clock.now(),
-                json: Array(try encoder.encode(event)))
+                json: canonicalJSON(event))
         }
         let positions = try append(&batch)
         let reader = try reader(from: positions.lowerBound)

@@ -1,5 +1,4 @@
 import EventModel
-import FoundationEssentials
 import Synchronization
 
 /// Damage that an operator signed for, as the log has it.
@@ -15,7 +14,7 @@ public struct AcceptedLoss: Sendable, Equatable {
     /// Nil when the record is no well-formed acceptance, or accepts what comes after itself.
     init?(_ record: RecordView, at position: Position) {
         guard record.kind == .system, record.topic.elementsEqual(LogSchema.lossAccepted.rawValue.utf8),
-            let event = try? JSONDecoder().decode(LossAccepted.self, from: Data(record.payload)),
+            let event = try? record.decoded(LossAccepted.self),
             event.from <= event.to, event.to < position.rawValue
         else { return nil }
         self.position = position

@@ -72,10 +72,7 @@ final class RemovedSegments: Sendable {
     }
 
     func note(_ segments: [RemovedSegment], _ catalog: SegmentCatalog) throws {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        let lines = try segments.map { Array(try encoder.encode($0)) }
-        try KeptFile(Self.fileName, catalog).append(lines)
+        try KeptFile(Self.fileName, catalog).append(segments.map { canonicalJSON($0) })
         state.withLock { $0.byteCount = -1 }
     }
 

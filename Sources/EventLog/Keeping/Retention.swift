@@ -1,5 +1,4 @@
 import EventModel
-import FoundationEssentials
 import Synchronization
 
 /// When sealed segments may leave this disk.
@@ -164,12 +163,10 @@ public final class Retention: Sendable {
         let event = SegmentsRemoved(
             from: lines[0].base, to: lines[lines.count - 1].end - 1, segments: lines.map(\.name), archived: isArchived,
             reason: reason)
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         var batch = RecordBatch()
         batch.append(
             kind: .system, schema: LogSchema.segmentsRemoved.rawValue, receivedAt: log.options.clock.now(),
-            json: Array(try encoder.encode(event)))
+            json: canonicalJSON(event))
         _ = try log.append(&batch)
         // Remove it from the catalog first, so that no reader opens a missing file. Open readers continue.
         for segment in segments { catalog.remove(segment.base) }

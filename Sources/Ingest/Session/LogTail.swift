@@ -1,6 +1,5 @@
 import EventLog
 import EventModel
-import FoundationEssentials
 
 /// Reads the end of the log for one broker's records. Readers go forward only, so it steps back further and further
 /// until there is enough or a bound is reached.
@@ -39,7 +38,7 @@ enum LogTail {
 
     static func event(_ record: RecordView) -> (schema: BrokerEvent.Schema, event: BrokerEvent)? {
         guard record.kind == .connection, let schema = BrokerEvent.Schema(rawValue: record.topicString),
-            let event = try? JSONDecoder().decode(BrokerEvent.self, from: Data(record.payload))
+            let event = try? record.decoded(BrokerEvent.self)
         else { return nil }
         return (schema, event)
     }

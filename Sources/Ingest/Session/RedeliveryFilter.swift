@@ -1,6 +1,5 @@
 import EventLog
 import EventModel
-import FoundationEssentials
 import Primitives
 
 /// Recognises messages that the broker delivers again after a reconnect although they are in the log: our
@@ -255,7 +254,7 @@ enum DeliveryKey {
     }
 
     static func rejected(_ record: RecordView) throws -> [(UInt16, Digest)] {
-        let payload = try JSONDecoder().decode(RejectionPayload.self, from: Data(record.payload))
+        let payload = try record.decoded(RejectionPayload.self)
         return payload.rejected.compactMap { entry in
             guard entry.packetID != 0, let digest = Digest(hex: entry.sha256) else { return nil }
             return Array(entry.topic.utf8).withUnsafeBytes {

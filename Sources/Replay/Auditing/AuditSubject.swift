@@ -1,6 +1,5 @@
 import Decoding
 import EventModel
-import Foundation
 import Primitives
 import Projections
 
@@ -155,7 +154,7 @@ struct EventWords {
         default: break
         }
         guard LogSchema(rawValue: record.topicString) == .clockStepped,
-            let step = try? JSONDecoder().decode(ClockStepped.self, from: Data(record.payload))
+            let step = try? record.decoded(ClockStepped.self)
         else { return ("the log", record.topicString) }
         return ("the log", "\(LogSchema.clockStepped.rawValue): from \(step.before) to \(step.after)"
             + (step.adopted == false ? "; not adopted" : ""))

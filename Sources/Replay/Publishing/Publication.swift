@@ -166,7 +166,7 @@ public final class Publication {
         let reader = log.events(
             .schema(BrokerEvent.Schema.connected.rawValue), in: Position(0)..<Position(log.durableCount))
         while try reader.read({ record, _ in
-            let event = try? JSONDecoder().decode(BrokerEvent.self, from: Data(record.payload))
+            let event = try? record.decoded(BrokerEvent.self)
             versions[record.brokerString] = event?.protocolVersion
         }) {}
         return versions.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }

@@ -1,6 +1,5 @@
 import EventLog
 import EventModel
-import FoundationEssentials
 
 /// Which recorded messages are to be published.
 public struct PublishOrder: Sendable {
@@ -49,7 +48,7 @@ public struct PublishOrder: Sendable {
 
     private static func count(of rejection: RecordView) -> UInt64 {
         struct Payload: Decodable { let count: UInt64 }
-        return (try? JSONDecoder().decode(Payload.self, from: Data(rejection.payload)))?.count ?? 1
+        return (try? rejection.decoded(Payload.self))?.count ?? 1
     }
 }
 

@@ -2,7 +2,6 @@ import CampaignRules
 import Campaigns
 import Decoding
 import EventModel
-import Foundation
 
 /// What is on record of one campaign that another course of it needs: how it was made, what people decided, and what
 /// each device answered to each attempt, by how long after it.
@@ -68,7 +67,7 @@ struct RerunRecord {
             devices[name] = device
         case .system:
             guard record.topicString == LogSchema.clockStepped.rawValue,
-                let step = try? JSONDecoder().decode(ClockStepped.self, from: Data(record.payload))
+                let step = try? record.decoded(ClockStepped.self)
             else { return }
             stepped = Int64(storedMicroseconds: stepped.saturatingAdding(step.movesTimersBy))
         default: break

@@ -1,7 +1,6 @@
 import EventLog
 import EventModel
 import Evidence
-import FoundationEssentials
 import Primitives
 import Projecting
 import Projections
@@ -133,10 +132,8 @@ enum SnapshotWriter {
             try writer.write(bytes)
             return (offset, bytes.count, bytes.withUnsafeBytes { SnapshotFormat.crc($0) })
         }
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         let index = try part(SnapshotIndex.encode(sections))
-        let json = try part(Array(try encoder.encode(description)))
+        let json = try part(canonicalJSON(description))
         try writer.write(SnapshotTrailer(end: end, index: index, description: json).encoded())
         try writer.flush()
     }

@@ -56,7 +56,7 @@ struct SnapshotCommand: AsyncParsableCommand {
                 log: log, logID: log.logID, folder: SnapshotCommand.folder(daemon.dataFolder, readable))
             maker.note = { printError("a damaged snapshot is passed over: \($0)") }
             let made = try maker.make()
-            if var batch = try made.event?.batch(at: log.now()) { _ = try log.append(&batch) }
+            if var batch = made.event?.batch(at: log.now()) { _ = try log.append(&batch) }
             _ = try maker.folder.prune(horizon: log.horizon)
             return made
         }
@@ -159,7 +159,7 @@ struct SnapshotCommand: AsyncParsableCommand {
         try reporting {
             while try reader.read({ record, _ in
                 guard record.kind == .system else { return }
-                let event = try? JSONDecoder().decode(SnapshotCreated.self, from: Data(record.payload))
+                let event = try? record.decoded(SnapshotCreated.self)
                 if let event { found[event.file] = event }
             }) {}
         }

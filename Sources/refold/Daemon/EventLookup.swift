@@ -1,7 +1,6 @@
 import ControlAPI
 import EventLog
 import EventModel
-import Foundation
 import Replay
 import Threading
 
@@ -35,6 +34,6 @@ struct EventLookup: Sendable {
         }
         struct Owned: Decodable { var tenant_id: String }
         guard record.kind != .message, record.kind != .rejection else { return nil }
-        return try? JSONDecoder().decode(Owned.self, from: Data(record.payload)).tenant_id
+        return try? record.decoded(Owned.self).tenant_id
     }
 }

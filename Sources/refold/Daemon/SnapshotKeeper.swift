@@ -107,7 +107,7 @@ final class SnapshotKeeper: Sendable {
         }
         cancel.withLock { $0 = nil }
         if let event = made.event {
-            var batch = try event.batch(at: log.now())
+            var batch = event.batch(at: log.now())
             _ = try log.append(&batch)
             let seconds = (ContinuousClock.now - began) / .seconds(1)
             logger.info("""
