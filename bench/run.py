@@ -2,7 +2,7 @@
 """make bench: Refold beside its peers and its limits, in one run on one machine. Writes bench/RESULTS.md.
 
     bench/run.py                 everything (about 15 minutes)
-    bench/run.py ingest decode   some of it: ingest rows append decode replay latency memory campaign
+    bench/run.py ingest decode   some of it: ingest rows append decode replay latency memory campaign idle
     MEMORY_SECONDS=1800 bench/run.py memory     the long form of the memory figure
 
 Rates on a shared machine drift, so every ratio is of runs that alternate, and medians are quoted.
@@ -353,6 +353,37 @@ def bench_campaign(sizes=(10_000, 100_000)):
     broker.stop()
 
 
+def context_switches(pid):
+    """Of all threads, voluntary and not."""
+    count = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/status") as status:
+            count += sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
+    return count
+
+
+def bench_idle(seconds=int(os.environ.get("IDLE_SECONDS", 60))):
+    """A daemon with a broker, a database and an ended campaign, and nothing to do."""
+    broker, database = Broker(), Database()
+    refold = Refold(broker, database)
+    firmware = refold.post("/tenants/acme/firmware", {"version": "2.0", "file_url": "https://firmware.example/2.bin"})["id"]
+    campaign = refold.post("/tenants/acme/campaigns", {
+        "name": "idle", "firmware_version_id": firmware, "devices": ["dev-1"]})["id"]
+    for step in ("start", "abort"):
+        refold.post(f"/tenants/acme/campaigns/{campaign}/{step}")
+    wait_for("the tables", refold.caught_up)
+    # The tree's last checkpoint, and the commands that the campaign leaves.
+    time.sleep(10)
+    pid = refold.process.pid
+    switches, cpu = context_switches(pid), cpu_seconds(pid)
+    time.sleep(seconds)
+    switches, cpu = (context_switches(pid) - switches) / seconds, (cpu_seconds(pid) - cpu) / seconds
+    refold.stop(), database.down(), broker.stop()
+    for what, value, demand in [("context switches", f"{switches:.1f} /s", "≤ 20"), ("CPU", f"{cpu * 100:.2f} % of a core", "≤ 0.3")]:
+        results.append((f"idle daemon with an ended campaign, {seconds} s: {what}", value, "–", "–", demand))
+        print(" | ".join(results[-1]), flush=True)
+
+
 def metric(refold, name):
     return sum(float(line.split()[-1]) for line in refold.get("/metrics").decode().splitlines() if line.startswith(name))
 
@@ -366,7 +397,7 @@ def machine():
 
 BENCHES = {"ingest": bench_ingest, "tree-cost": bench_tree_cost, "rows": bench_rows, "append": bench_append,
            "decode": bench_decode, "history": bench_history, "replay": bench_replay, "space": bench_space, "latency": bench_latency,
-           "memory": bench_memory, "campaign": bench_campaign,
+           "memory": bench_memory, "campaign": bench_campaign, "idle": bench_idle,
            "simulation": bench_simulation}
 
 

@@ -224,7 +224,7 @@ final class BrokerConnection: @unchecked Sendable {
             }
             // More may be there already where `poll` does not see it: behind a full batch, or behind the CONNACK.
             let isMore = isFull || session.pendingBytes > 0
-            let ready = poll(session.socket, write: session.wantsWrite, milliseconds: isMore ? 0 : 500)
+            let ready = poll(session.socket, write: session.wantsWrite, milliseconds: isMore ? 0 : 1_000)
             noteRound()
             if !isMore, ready.read, rate.isDense(lingerMicros: settings.lingerMicros) {
                 usleep(UInt32(settings.lingerMicros))

@@ -31,7 +31,7 @@ package struct ProjectionPass {
     private var notBefore: ContinuousClock.Instant
     private var confirmAt: ContinuousClock.Instant
     /// How often a store with nothing to do is asked whether it still has what was committed.
-    private static let confirmEvery = Duration.seconds(5)
+    private static let confirmEvery = Duration.seconds(10)
 
     /// Reads the checkpoint and opens the log behind it.
     init(

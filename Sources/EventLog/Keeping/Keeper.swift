@@ -28,7 +28,7 @@ final class Keeper: LogWork, @unchecked Sendable {
     /// Blocks below this, on average, are packed; larger ones stay as they are.
     static let sparseBlockBytes = 64 << 10
     private static let retryMicrosMax: Int64 = 30_000_000
-    private static let ageCheckMilliseconds = 1000
+    private static let ageCheckMilliseconds = 5_000
 
     private let catalog: SegmentCatalog
     private let options: FileLogOptions

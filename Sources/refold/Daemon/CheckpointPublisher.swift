@@ -31,7 +31,7 @@ final class CheckpointPublisher: Sendable {
     private let logger: Logger
     private let state = Mutex(State())
     let thread = ServiceThread()
-    private static let lookMilliseconds = 1_000
+    private static let lookMilliseconds = 2_000
     private static let retrySecondsMax = 60.0
 
     /// - Parameter brokers: as for ingest; the connections made here have client ids of their own.
