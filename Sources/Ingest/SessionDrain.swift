@@ -105,13 +105,9 @@ extension BrokerConnection {
 
     func serve(_ session: MQTTSession, _ drain: SessionDrain) -> Ending {
         say(.info, "emptying the session of our earlier client id `\(drain.clientID)`")
-        let begun = SystemTime.bootMicroseconds()
-        var lastArrival = begun, seen = session.publishes - session.handoverMessages, isFull = false
-        // UNSUBSCRIBEs sent, and `arrivals` at the last one.
-        var unsubscribes = 0, arrivalsThen: Int? = 0, succeededAt: Int64?
-        // When the last UNSUBACK was seen, and `arrivals` then.
-        var answer: (at: Int64, arrivals: Int)?, hasSubscribedAgain = false
-        var probedAt: Int64?
+        var progress = DrainProgress(
+            at: SystemTime.bootMicroseconds(), arrivals: session.publishes - session.handoverMessages)
+        var isFull = false, probedAt: Int64?
         let handover = drain.handover.flatMap { $0.isRefused || $0.hasBegun ? nil : $0 }
         if let handover { session.joinHandover(handover) }
         handingOver = handover
@@ -136,50 +132,39 @@ extension BrokerConnection {
             }
             acknowledged(session)
             _ = session.tick()
-            let now = SystemTime.bootMicroseconds(), arrivals = session.publishes - session.handoverMessages
-            if arrivals != seen { (seen, lastArrival) = (arrivals, now) }
             if let handover { probe(session, drain, handover, &probedAt) }
             let isMosquitto = parent?.isMosquitto ?? false
-            let patience = SessionDrain.patienceMicros(isV5: session.isV5, isMosquitto: isMosquitto)
-            guard now - begun >= patience else { continue }
-            if now - lastArrival >= SessionDrain.idleMicros || now - begun >= SessionDrain.catchUpMicrosMax {
-                drain.noteCaughtUp()
+            let sight = DrainProgress.Sight(
+                now: SystemTime.bootMicroseconds(), arrivals: session.publishes - session.handoverMessages,
+                unsubacks: session.unsubacks, isReplaced: parent?.isSubscribed ?? false, hasMore: isFull,
+                wantsWrite: session.wantsWrite,
+                patienceMicros: SessionDrain.patienceMicros(isV5: session.isV5, isMosquitto: isMosquitto),
+                obeys: session.isV5 || isMosquitto)
+            let isFirst = progress.unsubscribes == 0, step = progress.look(sight)
+            if progress.hasCaughtUp(sight) { drain.noteCaughtUp() }
+            if let ending = take(step, isFirst: isFirst, session, drain, handover) { return ending }
+        }
+    }
+
+    private func take(
+        _ step: DrainProgress.Step, isFirst: Bool, _ session: MQTTSession, _ drain: SessionDrain, _ handover: Handover?
+    ) -> Ending? {
+        switch step {
+        case .wait: return nil
+        case .end: return endOldSession(session, drain)
+        case .unsubscribe: break
+        case .subscribeAgain:
+            say(.info, "messages still arrive for our earlier client id `\(drain.clientID)`; unsubscribing it again")
+            if let text = session.subscribe(drain.filters) {
+                return .lost(reason: "cannot subscribe the earlier client id: \(text)", code: nil)
             }
-            // On its present connection: a broker that was killed may have lost the new session.
-            guard parent?.isSubscribed ?? false else {
-                succeededAt = nil
-                continue
-            }
-            guard session.unsubacks == unsubscribes else { continue }
-            answer = answer ?? (now, arrivals)
-            if unsubscribes > 1, arrivals == arrivalsThen { return endOldSession(session, drain) }
-            succeededAt = succeededAt ?? now
-            if unsubscribes == 0 {
-                // Where an UNSUBSCRIBE drops messages: those from before the new subscription are on their way.
-                let settled = patience == 0 || now - (succeededAt ?? now) >= 2 * SessionDrain.idleMicros && !isFull
-                guard settled else { continue }
-                write(.unsubscribing, BrokerEvent(clientID: drain.clientID), to: session)
-                if let ending = commit(session) { return ending }
-            } else if now - lastArrival < 2 * SessionDrain.idleMicros {
-                guard !session.isV5, !isMosquitto, !hasSubscribedAgain, let answer, arrivals > answer.arrivals,
-                    now - answer.at >= SessionDrain.answerMicros
-                else { continue }
-                hasSubscribedAgain = true
-                say(.info, "messages still arrive for our earlier client id `\(drain.clientID)`; "
-                    + "unsubscribing it again")
-                if let text = session.subscribe(drain.filters) {
-                    return .lost(reason: "cannot subscribe the earlier client id: \(text)", code: nil)
-                }
-            } else {
-                // Each other one when all was silent since and every PUBACK has left.
-                guard !session.wantsWrite, !isFull else { continue }
-            }
-            // Where messages were still on their way, its answer proves nothing yet.
-            arrivalsThen = now - lastArrival >= 2 * SessionDrain.idleMicros ? arrivals : nil
-            (unsubscribes, answer) = (unsubscribes + 1, nil)
-            if let text = session.unsubscribe(drain.filters + (handover.map { [$0.topic] } ?? [])) {
-                return .lost(reason: "cannot unsubscribe the earlier client id: \(text)", code: nil)
-            }
+        }
+        if isFirst {
+            write(.unsubscribing, BrokerEvent(clientID: drain.clientID), to: session)
+            if let ending = commit(session) { return ending }
+        }
+        return session.unsubscribe(drain.filters + (handover.map { [$0.topic] } ?? [])).map {
+            .lost(reason: "cannot unsubscribe the earlier client id: \($0)", code: nil)
         }
     }
 
