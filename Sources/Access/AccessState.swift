@@ -194,6 +194,7 @@ public struct AccessState: Decider, Equatable {
 extension AccessState {
     public static let storedName = "access"
     public static let storedVersion = 1
+    public static let commonSubject: String? = "tokens"
 
     private struct Stored: Codable {
         var tokens: [Token]

@@ -21,7 +21,8 @@ public actor CampaignDecider {
 
     /// What comes at once is looked at together.
     private static let lookMicros: Int64 = 50_000
-    private static let sleepMillisecondsMax = 60_000
+    /// What has come meanwhile is folded before a command; and a suspended machine's timers stand still.
+    private static let sleepMillisecondsMax = 5_000
     /// After a failure.
     private static let pauseMicros: Int64 = 2_000_000
 
@@ -60,7 +61,7 @@ public actor CampaignDecider {
         await withTaskCancellationHandler {
             await decide(report)
         } onCancel: { [sleep] in
-            sleep.wake()
+            sleep.stop()
         }
         guard engine.isAlive else { return }
         do {

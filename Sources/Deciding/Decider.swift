@@ -34,6 +34,10 @@ public protocol Decider: Sendable {
     /// The state where the log's beginning is gone and no snapshot has it; nil: the decider cannot begin there.
     static var beginningUnknown: Self? { get }
 
+    /// A subject that each decision has. Between the decider's own decisions, only steps of the log's clock are read
+    /// then: the writer knows whether anybody else has decided. `wantsMessages` must be false.
+    static var commonSubject: String? { get }
+
     /// Whether messages of devices are folded too. May change with each event.
     var wantsMessages: Bool { get }
 
@@ -62,6 +66,7 @@ public protocol Decider: Sendable {
 
 extension Decider {
     public static var beginningUnknown: Self? { nil }
+    public static var commonSubject: String? { nil }
     public var wantsMessages: Bool { false }
     public mutating func observe(_ message: RecordView, at position: Position, _ decoder: FactDecoder) {}
 }

@@ -9,6 +9,8 @@ public final class DeciderRuntime<D: Decider> {
     private let clock: @Sendable () -> Timestamp
     private let snapshot: @Sendable () -> DeciderSnapshot<D>?
     private let folding: DecisionFold<D>
+    /// All decisions before it are folded.
+    private var decidedEnd = Position(0)
 
     /// Nil before `recover`, and after a fold that failed.
     public private(set) var state: D?
@@ -48,7 +50,7 @@ public final class DeciderRuntime<D: Decider> {
         var state = start?.state ?? D()
         folding.begin(at: start?.end ?? Position(0))
         try folding.advance(&state, to: durable)
-        self.state = state
+        (self.state, decidedEnd) = (state, durable)
         return state
     }
 
@@ -59,8 +61,25 @@ public final class DeciderRuntime<D: Decider> {
     public func catchUp() throws -> Timestamp {
         try recover()
         let before = clock(), durable = Position(source.durableCount)
-        if durable > end { try change { state, folding in try folding.advance(&state, to: durable) } }
+        if durable > end { try advance(to: durable) }
         return min(before, clock())
+    }
+
+    private func advance(to durable: Position) throws {
+        guard let subject = D.commonSubject else {
+            try change { state, folding in try folding.advance(&state, to: durable) }
+            decidedEnd = durable
+            return
+        }
+        guard writer.isUnchanged(subject, since: decidedEnd) else {
+            state = nil
+            try recover()
+            return
+        }
+        try change { state, folding in
+            precondition(!state.wantsMessages, "a decider that reads messages cannot pass them over")
+            try folding.advanceClock(&state, to: durable)
+        }
     }
 
     /// Decides, appends, and answers when the decision is durable. A refusal is an answer, not an error.
@@ -112,8 +131,10 @@ public final class DeciderRuntime<D: Decider> {
     private func append(_ events: [D.Event], at now: Timestamp) throws -> Range<Position> {
         var batch = RecordBatch()
         for event in events { event.append(to: &batch, at: now) }
-        let positions = try writer.append(&batch, about: events.flatMap(\.subjects), ifUnchangedSince: end)
+        let subjects = events.flatMap(\.subjects) + [D.commonSubject].compactMap { $0 }
+        let positions = try writer.append(&batch, about: subjects, ifUnchangedSince: decidedEnd)
         try change { state, folding in try folding.advance(&state, to: positions.upperBound) }
+        decidedEnd = positions.upperBound
         onAppended(events, positions)
         return positions
     }

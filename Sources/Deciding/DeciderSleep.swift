@@ -4,43 +4,55 @@ import Threading
 /// Lets a decider's own thread sleep until something concerns it: a job of its actor, the log's growth, a time, or
 /// `wake`. Blocks the thread: for one that has an executor of its own.
 public final class DeciderSleep: Sendable {
+    private struct State {
+        var isWoken = false
+        var isStopped = false
+        /// It waits for the log to grow.
+        var isAtLog = false
+    }
     private let source: any LogSource
     private let executor: ThreadExecutor
-    private let isWoken = Monitor(false)
+    private let state = Monitor(State())
 
     /// - Parameter executor: of the actor that sleeps.
     public init(source: any LogSource, executor: ThreadExecutor) {
         (self.source, self.executor) = (source, executor)
-        executor.onEnqueue { [weak self] in self?.lookAgain() }
+        executor.onEnqueue { [weak self] in self?.lookAgain { _ in } }
     }
 
     /// Ends the present sleep, or the next one.
-    public func wake() {
-        isWoken.withLock { $0 = true }
-        lookAgain()
-    }
+    public func wake() { lookAgain { $0.isWoken = true } }
+
+    /// Ends every sleep and pause from now on.
+    public func stop() { lookAgain { $0.isStopped = true } }
 
     /// - Parameter count: the log has grown when it holds more events; nil: whatever the log does.
     public func sleep(milliseconds: Int, untilLogHasMoreThan count: UInt64?) {
         if let count {
+            state.withLock { $0.isAtLog = true }
             _ = source.waitForDurable(beyond: count, timeoutMilliseconds: milliseconds) {
-                executor.hasJobs || isWoken.withLock { $0 }
+                executor.hasJobs || state.withLock { $0.isWoken || $0.isStopped }
             }
         } else {
-            _ = isWoken.wait(atMostMilliseconds: milliseconds) { $0 || executor.hasJobs ? true : nil }
+            _ = state.wait(atMostMilliseconds: milliseconds) {
+                $0.isWoken || $0.isStopped || executor.hasJobs ? true : nil
+            }
         }
-        isWoken.withLock { $0 = false }
+        state.withLock { ($0.isWoken, $0.isAtLog) = (false, false) }
     }
 
     /// Rests for so long, or until a job of its actor waits; leaves what `wake` said to the next sleep.
     public func pause(milliseconds: Int) {
-        _ = isWoken.wait(atMostMilliseconds: milliseconds) { _ in executor.hasJobs ? true : nil }
+        _ = state.wait(atMostMilliseconds: milliseconds) { $0.isStopped || executor.hasJobs ? true : nil }
     }
 
-    private func lookAgain() {
+    private func lookAgain(_ change: (inout State) -> Void) {
         // Under the lock: who has looked and does not wait yet would miss it.
-        isWoken.withLock { _ in }
-        isWoken.wakeAll()
-        source.wakeWaiters()
+        let isAtLog = state.withLock {
+            change(&$0)
+            return $0.isAtLog
+        }
+        state.wakeAll()
+        if isAtLog { source.wakeWaiters() }
     }
 }

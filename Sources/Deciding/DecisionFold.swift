@@ -39,6 +39,15 @@ final class DecisionFold<D: Decider> {
         end = max(end, target)
     }
 
+    /// Folds the steps of the log's clock up to `target`, for whoever has folded every decision before it.
+    func advanceClock(_ state: inout D, to target: Position) throws {
+        guard target > end else { return }
+        try source.forEachEvent(of: .clockStepped, in: end..<target) { record, position in
+            state.moveTimers(by: try Self.clockStep(record, position))
+        }
+        begin(at: target)
+    }
+
     private func reader(readingAll: Bool) throws -> any LogReader {
         if let open = reader, open.readsAll == readingAll, open.reader.position == end { return open.reader }
         let open = readingAll ? try source.reader(from: end) : try source.decisionReader(from: end)

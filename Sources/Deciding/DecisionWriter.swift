@@ -28,6 +28,11 @@ public final class DecisionWriter: Sendable {
 
     public init(_ log: any LogWriter) { self.log = log }
 
+    /// Nobody has decided about `subject` since so many events.
+    func isUnchanged(_ subject: String, since end: Position) -> Bool {
+        state.withLock { ($0.ends[subject] ?? $0.floor) <= end }
+    }
+
     /// Blocks the calling thread until the batch is durable. One append at a time.
     /// - Parameter end: so many events are folded into the state that the decisions were made from.
     /// - Throws: `AppendConflict` (nothing was appended), `AppendError`.

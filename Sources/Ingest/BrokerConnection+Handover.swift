@@ -17,7 +17,7 @@ extension BrokerConnection {
     func takeOver(_ session: MQTTSession, with handover: Handover) -> Ending? {
         session.publishMarker(handover)
         var isAlive = session.write(), isFull = false
-        let deadline = SystemTime.bootMicroseconds() + Handover.waitMicrosMax
+        let deadline = SystemTime.bootMicroseconds() + Handover.newWaitMicrosMax
         while isAlive, !isFull, !isStopping, SystemTime.bootMicroseconds() < deadline,
             session.inbox.count + session.behind.count < Handover.unacknowledgedMax(isV5: session.isV5),
             !session.isBehindMarker || !handover.hasPassed
@@ -56,7 +56,7 @@ extension BrokerConnection {
         if let at = sentAt, session.hasProbe {
             handover.noteProbe(isAnswered: true)
             sentAt = nil
-            if now - at < Handover.waitMicrosMax / 2 { return drain.noteCaughtUp() }
+            if now - at < Handover.probeMicrosMax { return drain.noteCaughtUp() }
         }
         guard sentAt == nil else { return }
         session.publishProbe(handover)
@@ -82,7 +82,7 @@ extension BrokerConnection {
         guard !session.behind.isEmpty else { return nil }
         session.moveBehindToInbox()
         let digests = Handover.digests(of: session.inbox)
-        let deadline = SystemTime.bootMicroseconds() + Handover.waitMicrosMax
+        let deadline = SystemTime.bootMicroseconds() + Handover.oldWaitMicrosMax
         var taken = 0
         while taken < digests.count, !handover.isClosed {
             taken += handover.takeNew(digests[taken...])

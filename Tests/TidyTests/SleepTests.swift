@@ -9,7 +9,7 @@ struct SleepTests {
         "Sources/Dispatching/CommandPublisher.swift": "a stop waits for the lanes' threads, with a limit",
         "Sources/EventLog/Reading/ReadOnlyLog.swift": "nothing wakes another process",
         "Sources/FleetSimulator/Poller.swift": "after a failed poll",
-        "Sources/Ingest/BrokerConnection+Handover.swift": "half a second at most, for another session's records",
+        "Sources/Ingest/BrokerConnection+Handover.swift": "two seconds at most, for another session's records",
         "Sources/Ingest/BrokerConnection.swift": "lets messages gather while they are dense",
         "Sources/Ingest/Ingest.swift": "a stop waits for the connections' threads, with a limit",
         "Sources/Output/LogOutput.swift": "a pause before the next attempt",

@@ -29,9 +29,15 @@ package final class Handover: Sendable {
         var new: [Digest] = []
     }
 
-    /// Longest wait of the new session, and of the old one for each batch behind the marker, in µs. Usually two round
-    /// trips and an fdatasync. Mosquitto drops what it cannot queue meanwhile (`max_queued_messages`, 1,000).
-    static let waitMicrosMax: Int64 = 500_000
+    /// Longest wait of the new session for the old one, in µs. Usually two round trips and an fdatasync; seconds on a
+    /// machine under load. Under traffic `unacknowledgedMax` ends it first, before Mosquitto drops what it cannot queue
+    /// (`max_queued_messages`, 1,000).
+    static let newWaitMicrosMax: Int64 = 5_000_000
+    /// Of the old session for the new one, for each batch behind the marker. What Mosquitto drops for the old session
+    /// meanwhile, the new one has.
+    static let oldWaitMicrosMax: Int64 = 2_000_000
+    /// A probe that comes back within this shows that the old session has caught up.
+    static let probeMicrosMax: Int64 = 250_000
     /// Over MQTT 3.1.1 Mosquitto has 20 messages in flight by default, and sends no marker behind them.
     static func unacknowledgedMax(isV5: Bool) -> Int { isV5 ? 500 : 16 }
     /// Of the old session's records; the new one has fewer messages before the marker.

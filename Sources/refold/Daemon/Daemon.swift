@@ -11,6 +11,7 @@ import Ingest
 import Logging
 import Postgres
 import PostgresStore
+import Primitives
 import PrivateServices
 import Projecting
 import Projections
@@ -273,7 +274,8 @@ final class Daemon: Sendable {
         }
     }
 
-    private static let joinMilliseconds = 5_000
+    /// For all background threads together: the log must be closed within the time of a stop.
+    private static let joinMicros: Int64 = 2_000_000
 
     /// Orderly: nothing is acknowledged that is not durable, everything folded is committed.
     func stop() async {
@@ -303,7 +305,10 @@ final class Daemon: Sendable {
         }
         let threads = [care.thread, reporter.selfCheck.thread, checkpoints.thread, archive.thread, snapshots.thread]
         try? await onOwnThread("close") { [log, logger] in
-            for thread in threads where !thread.join(milliseconds: Self.joinMilliseconds) {
+            let end = SystemTime.monotonicMicroseconds() + Self.joinMicros
+            for thread in threads {
+                let left = max(0, end - SystemTime.monotonicMicroseconds())
+                if thread.join(milliseconds: Int(left / 1_000)) { continue }
                 logger.warning("a background thread did not end in time; nothing is lost by that")
             }
             log.close()
