@@ -31,7 +31,7 @@ package struct ProjectionPass {
     private var notBefore: ContinuousClock.Instant
     private var confirmAt: ContinuousClock.Instant
     /// How often a store with nothing to do is asked whether it still has what was committed.
-    private static let confirmEvery = Duration.seconds(10)
+    private static let confirmEvery = Duration.seconds(1)
 
     /// Reads the checkpoint and opens the log behind it.
     init(
@@ -168,7 +168,7 @@ package struct ProjectionPass {
         if due { try commit() }
     }
 
-    /// With nothing to do, asks the store now and then whether it still has what was committed: a database that
+    /// With nothing to do, asks the store once a second whether it still has what was committed: a database that
     /// crashed may have lost its last asynchronous commits, or somebody dropped the tables.
     private mutating func confirmCheckpoint() throws {
         let now = options.now()
