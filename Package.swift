@@ -222,7 +222,9 @@ let package = Package(
         ]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
         .testTarget(name: "CampaignRulesTests", dependencies: ["Primitives", "CampaignRules", "EventModel"]),
-        .testTarget(name: "DecidingTests", dependencies: ["Deciding", "Access", "Campaigns", "EventLog", "EventModel"]),
+        .testTarget(name: "DecidingTests", dependencies: [
+            "Deciding", "Access", "Campaigns", "EventLog", "EventModel", "Threading",
+        ]),
         .testTarget(name: "CampaignsTests", dependencies: [
             "Primitives", "Deciding", "Campaigns", "EventLog", "EventModel",
         ]),

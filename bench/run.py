@@ -357,8 +357,11 @@ def context_switches(pid):
     """Of all threads, voluntary and not."""
     count = 0
     for thread in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{thread}/status") as status:
-            count += sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
+        try:
+            with open(f"/proc/{pid}/task/{thread}/status") as status:
+                count += sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
+        except FileNotFoundError:
+            pass  # the thread has ended
     return count
 
 

@@ -43,7 +43,8 @@ public final class AccessBook: Sendable {
         state.withLock { $0?.tokens.values.sorted { $0.id < $1.id } }
     }
 
-    public func replace(_ new: AccessState) { state.withLock { $0 = new } }
+    /// Nil: what the log says is not known, and nothing is open.
+    public func replace(_ new: AccessState?) { state.withLock { $0 = new } }
 }
 
 /// The thin actor around `DeciderRuntime`: one command at a time, each durable before it is answered. On a thread of
@@ -52,6 +53,9 @@ public actor AccessDecider {
     public nonisolated let book: AccessBook
     private let runtime: DeciderRuntime<AccessState>
     private let executor = ThreadExecutor(name: "access")
+    private let losses: AsyncStream<Void>.Continuation
+    /// An element each time the state was lost, because the log could not be read: `recover` is to be called again.
+    public nonisolated let stateLosses: AsyncStream<Void>
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -64,6 +68,7 @@ public actor AccessDecider {
         snapshot: @escaping @Sendable () -> DeciderSnapshot<AccessState>? = { nil }
     ) {
         book = AccessBook(clock: clock)
+        (stateLosses, losses) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
         runtime = DeciderRuntime(writer: writer, source: source, clock: clock, snapshot: snapshot)
     }
 
@@ -79,8 +84,12 @@ public actor AccessDecider {
     /// Decides, appends, and answers when the decision is durable. A refusal is an answer, not an error.
     /// - Throws: as `DeciderRuntime.execute`.
     public func execute(_ request: AccessRequest) throws -> AccessAnswer {
-        // Durable is what counts, also where the answer fails.
-        defer { runtime.state.map(book.replace) }
+        // What is durable counts, also where the answer fails. Where it cannot be folded, a revoked token must not
+        // go on.
+        defer {
+            book.replace(runtime.state)
+            if runtime.state == nil { losses.yield() }
+        }
         return try runtime.execute(NewSecret(for: request))
     }
 }

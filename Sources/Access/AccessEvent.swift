@@ -20,13 +20,13 @@ public enum AccessEvent: Decision, Equatable {
 
     public func append(to batch: inout RecordBatch, at time: Timestamp) {
         let (schema, json) = switch self {
-        case .created(let event): (AccessSchema.tokenCreated.rawValue, canonicalJSON(event))
-        case .revoked(let event): (AccessSchema.tokenRevoked.rawValue, canonicalJSON(event))
-        case .rejected(let event): (CampaignSchema.commandRejected.rawValue, canonicalJSON(event))
+        case .created(let event): (AccessSchema.tokenCreated.rawValue, eventJSON(event))
+        case .revoked(let event): (AccessSchema.tokenRevoked.rawValue, eventJSON(event))
+        case .rejected(let event): (CampaignSchema.commandRejected.rawValue, eventJSON(event))
         }
         batch.append(kind: .decision, schema: schema, receivedAt: time, json: json)
     }
 
-    /// All tokens are one subject: names are unique and a revocation ends others across them.
-    public var subjects: [String] { ["tokens"] }
+    /// None beside `AccessState.commonSubject`: names are unique, and a revocation ends other tokens too.
+    public var subjects: [String] { [] }
 }

@@ -195,6 +195,7 @@ extension AccessState {
     public static let storedName = "access"
     public static let storedVersion = 1
     public static let commonSubject: String? = "tokens"
+    public var hasTimers: Bool { !answers.isEmpty }
 
     private struct Stored: Codable {
         var tokens: [Token]
@@ -204,7 +205,7 @@ extension AccessState {
     }
 
     public func stored() -> [UInt8] {
-        canonicalJSON(Stored(
+        eventJSON(Stored(
             tokens: tokens.values.sorted { $0.id < $1.id }, answers: answers, nextID: nextID,
             isBeginningUnknown: isBeginningUnknown ? true : nil))
     }

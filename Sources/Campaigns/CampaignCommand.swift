@@ -1,14 +1,12 @@
-// Campaigns: what operators want done to firmware and campaigns, decided and put on the record.
+// Campaigns: operators' commands about firmware, groups and campaigns, and the rollout of campaigns.
 //
-// A command goes through three steps, and only the first thinks:
+//     CampaignState         the `Decider`: commands, and what time and devices' reports bring about → events
+//     CampaignEngine        `DeciderRuntime` over it, and the sender of commands
+//     CampaignDecider       an actor with a thread around the engine
 //
-//     decide(request, state, now) → events        pure; a refusal is an event too
-//     append(events)                              one commit, durable before anybody is told
-//     state.apply(event)                          the fold of exactly what the log now says
-//
-// Invariants. The state is a fold of the log and of nothing else: a restart refolds it and gets the same. Ids are
-// allocated here and carried in the events; no table, no sequence and no database takes part, so commands work while
-// PostgreSQL is down. One idempotency key has one answer for 24 hours of event time.
+// Steps and invariants of a decision: Sources/Deciding/Decider.swift. Ids are allocated here and carried in the events;
+// no database takes part, so commands work while PostgreSQL is down. One idempotency key has one answer for 24 hours of
+// event time.
 import CampaignRules
 import EventModel
 

@@ -19,9 +19,9 @@ public actor CampaignDecider {
     private let clock: @Sendable () -> Timestamp
     private let sleep: DeciderSleep
 
-    /// What comes at once is looked at together.
+    /// Least time between two rounds: what arrives together is decided together.
     private static let lookMicros: Int64 = 50_000
-    /// What has come meanwhile is folded before a command; and a suspended machine's timers stand still.
+    /// Keeps short what a command must fold first; and the monotonic clock stands still while the machine is suspended.
     private static let sleepMillisecondsMax = 5_000
     /// After a failure.
     private static let pauseMicros: Int64 = 2_000_000

@@ -48,9 +48,10 @@ public final class CampaignEngine {
     /// Decides, appends, and answers when the decision is durable. A refusal is an answer, not an error.
     /// - Throws: as `DeciderRuntime.execute`.
     public func execute(_ request: CommandRequest) throws -> CommandAnswer {
-        let before = runtime.end, answer = try runtime.execute(request)
-        // What follows at once from it need not wait for the next look; what fails there fails again at that one.
-        if isAlive, runtime.end > before { do { try decideAll() } catch {} }
+        try mend()
+        let answer = try runtime.execute(request)
+        // Makes the decisions that follow at once. An error is dropped: the next `step` meets and reports it.
+        if isAlive { do { try decideAll() } catch {} }
         return answer
     }
 
@@ -72,6 +73,15 @@ public final class CampaignEngine {
         if let commands, !commands.isEmpty { sender.send(commands) }
     }
 
+    /// A decision that is durable and could not be folded has had no effects: they are made up for when it is.
+    private func mend() throws {
+        guard isAlive, runtime.state == nil else { return }
+        try resume()
+        guard let sender else { return }
+        let halted = runtime.withState { state in state.campaigns.filter { $0.value.status != .running }.map(\.key) }
+        for id in (halted ?? []).sorted() { sender.withdraw(campaign: id) }
+    }
+
     /// Reads what has become durable, and decides all there is to be decided now.
     public func step() throws {
         try recordAcknowledgements()
@@ -81,6 +91,7 @@ public final class CampaignEngine {
     /// Writes down what the broker has acknowledged.
     /// - Parameter all: batches that are not complete too, because nobody comes back to them.
     public func recordAcknowledgements(all: Bool = false) throws {
+        try mend()
         var left = acknowledged
         try runtime.decide { state, now in
             left = acknowledged
@@ -89,7 +100,7 @@ public final class CampaignEngine {
         acknowledged = left
     }
 
-    /// When what the broker has acknowledged is written down, though more of it may come; nil: all is.
+    /// When an incomplete batch of acknowledgements is due to be recorded; nil: none waits.
     public var acknowledgementsDue: Timestamp? { acknowledged.due }
 
     /// When a look will find something to decide if nothing happens until then; nil: never.

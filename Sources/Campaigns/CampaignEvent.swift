@@ -74,19 +74,19 @@ public enum CampaignEvent: Decision, Equatable {
     public func append(to batch: inout RecordBatch, at time: Timestamp) {
         let json: [UInt8] =
             switch self {
-            case .firmwareAdded(let event): canonicalJSON(event)
-            case .groupCreated(let event): canonicalJSON(event)
-            case .groupMembers(let event): canonicalJSON(event)
-            case .groupDeleted(let event): canonicalJSON(event)
-            case .tenantConfigured(let event): canonicalJSON(event)
-            case .campaignCreated(let event): canonicalJSON(event)
-            case .campaignTargets(let event): canonicalJSON(event)
-            case .statusChanged(_, let event): canonicalJSON(event)
-            case .stageBegun(let event): canonicalJSON(event)
-            case .dispatched(let event): canonicalJSON(event)
-            case .published(let event): canonicalJSON(event)
-            case .devicesEnded(let event): canonicalJSON(event)
-            case .rejected(let event): canonicalJSON(event)
+            case .firmwareAdded(let event): eventJSON(event)
+            case .groupCreated(let event): eventJSON(event)
+            case .groupMembers(let event): eventJSON(event)
+            case .groupDeleted(let event): eventJSON(event)
+            case .tenantConfigured(let event): eventJSON(event)
+            case .campaignCreated(let event): eventJSON(event)
+            case .campaignTargets(let event): eventJSON(event)
+            case .statusChanged(_, let event): eventJSON(event)
+            case .stageBegun(let event): eventJSON(event)
+            case .dispatched(let event): eventJSON(event)
+            case .published(let event): eventJSON(event)
+            case .devicesEnded(let event): eventJSON(event)
+            case .rejected(let event): eventJSON(event)
             }
         batch.append(kind: .decision, schema: schema.rawValue, receivedAt: time, json: json)
     }
@@ -104,7 +104,9 @@ extension CampaignEvent {
         case .groupMembers(let event): of("group:\(event.groupID)", event.tenantID, event.idempotencyKey)
         case .groupDeleted(let event): of("group:\(event.groupID)", event.tenantID, event.idempotencyKey)
         case .tenantConfigured(let event): of("tenant:\(event.tenantID)", event.tenantID, event.idempotencyKey)
-        case .campaignCreated(let event): of("campaign:\(event.id)", event.tenantID, event.idempotencyKey)
+        case .campaignCreated(let event):
+            of("campaign:\(event.id)", event.tenantID, event.idempotencyKey) + ["firmware:\(event.firmwareVersionID)"]
+                + (event.targetGroupID.map { ["group:\($0)"] } ?? [])
         case .campaignTargets(let event): of("campaign:\(event.campaignID)", event.tenantID, nil)
         case .statusChanged(_, let event): of("campaign:\(event.campaignID)", event.tenantID, event.idempotencyKey)
         case .stageBegun(let event): of("campaign:\(event.campaignID)", event.tenantID, nil)

@@ -5,9 +5,10 @@
 //         decide            pure; a refusal is an event too
 //         append            one commit, if no other decision changed these subjects meanwhile
 //         fold back         what counts is what the log holds, its times included
-//         answer            and perform effects: only for what is durable
+//         effects           `onAppended`: only for what is durable
+//         answer            from the folded state
 //
-//     Decider               the rules of one decider: a state that is folded and asked; no log, no thread, no clock
+//     Decider               rule and folded state of one decider; no log, no thread, no clock
 //     DecisionFold          log → state
 //     DecisionWriter        conditional append
 //     DeciderSleep          until the log grows, a request comes or something is due
@@ -19,7 +20,7 @@
 import Decoding
 import EventModel
 
-/// The rule of one decider, and the folded state that it looks at.
+/// The rule and the folded state of one decider.
 public protocol Decider: Sendable {
     associatedtype Event: Decision
     associatedtype Request: Sendable
@@ -34,9 +35,12 @@ public protocol Decider: Sendable {
     /// The state where the log's beginning is gone and no snapshot has it; nil: the decider cannot begin there.
     static var beginningUnknown: Self? { get }
 
-    /// A subject that each decision has. Between the decider's own decisions, only steps of the log's clock are read
-    /// then: the writer knows whether anybody else has decided. `wantsMessages` must be false.
+    /// A subject of every decision of this decider; nil: none. With it, the runtime reads only steps of the log's clock
+    /// between its own decisions, because the writer reports decisions of others. `wantsMessages` must be false.
     static var commonSubject: String? { get }
+
+    /// Whether anything waits for a time, so that steps of the log's clock matter.
+    var hasTimers: Bool { get }
 
     /// Whether messages of devices are folded too. May change with each event.
     var wantsMessages: Bool { get }
@@ -67,6 +71,7 @@ public protocol Decider: Sendable {
 extension Decider {
     public static var beginningUnknown: Self? { nil }
     public static var commonSubject: String? { nil }
+    public var hasTimers: Bool { true }
     public var wantsMessages: Bool { false }
     public mutating func observe(_ message: RecordView, at position: Position, _ decoder: FactDecoder) {}
 }

@@ -78,7 +78,7 @@ public final class DeciderRuntime<D: Decider> {
         }
         try change { state, folding in
             precondition(!state.wantsMessages, "a decider that reads messages cannot pass them over")
-            try folding.advanceClock(&state, to: durable)
+            try state.hasTimers ? folding.advanceClock(&state, to: durable) : folding.begin(at: durable)
         }
     }
 
@@ -112,7 +112,7 @@ public final class DeciderRuntime<D: Decider> {
         }
     }
 
-    /// Changes what is not folded, such as caches, in place. Nil before `recover`.
+    /// Changes in place what is not folded, such as caches. Nil while there is no `state`.
     public func withState<R>(_ body: (inout D) -> R) -> R? {
         guard var state = state.take() else { return nil }
         defer { self.state = state }
@@ -141,7 +141,7 @@ public final class DeciderRuntime<D: Decider> {
 
     /// Changes the state in place. Should that fail, the next call folds it again from the newest snapshot on.
     private func change(_ body: (inout D, DecisionFold<D>) throws -> Void) throws {
-        guard var state = state.take() else { return }
+        guard var state = state.take() else { preconditionFailure("no state: recover first") }
         try body(&state, folding)
         self.state = state
     }

@@ -26,7 +26,8 @@ public final class DeciderSleep: Sendable {
     /// Ends every sleep and pause from now on.
     public func stop() { lookAgain { $0.isStopped = true } }
 
-    /// - Parameter count: the log has grown when it holds more events; nil: whatever the log does.
+    /// Sleeps for at most so long, until a job, `wake` or `stop`.
+    /// - Parameter count: also until the log holds more events than this; nil: ignores the log.
     public func sleep(milliseconds: Int, untilLogHasMoreThan count: UInt64?) {
         if let count {
             state.withLock { $0.isAtLog = true }
@@ -41,13 +42,13 @@ public final class DeciderSleep: Sendable {
         state.withLock { ($0.isWoken, $0.isAtLog) = (false, false) }
     }
 
-    /// Rests for so long, or until a job of its actor waits; leaves what `wake` said to the next sleep.
+    /// As `sleep`, but ignores the log and `wake`, which ends the next sleep.
     public func pause(milliseconds: Int) {
         _ = state.wait(atMostMilliseconds: milliseconds) { $0.isStopped || executor.hasJobs ? true : nil }
     }
 
     private func lookAgain(_ change: (inout State) -> Void) {
-        // Under the lock: who has looked and does not wait yet would miss it.
+        // Under the lock: a sleeper between its check and its wait would miss it.
         let isAtLog = state.withLock {
             change(&$0)
             return $0.isAtLog

@@ -9,9 +9,9 @@ public protocol Decision: Sendable {
     /// Appends it as a record.
     func append(to batch: inout RecordBatch, at time: Timestamp)
 
-    /// What it depends on and changes, such as `campaign:12`; a refusal has the subject that it is about. Of two
-    /// decisions about one subject, the second is made from a state that has the first. All deciders of a log share the
-    /// names.
+    /// The objects that it depends on or changes, such as `campaign:12`, and its idempotency key; a refusal has the
+    /// object that it refuses. Of two decisions that share a subject, the second is made from a state that has the
+    /// first. All deciders of a log share one namespace.
     var subjects: [String] { get }
 }
 

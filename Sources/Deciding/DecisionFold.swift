@@ -7,7 +7,7 @@ import EventModel
 final class DecisionFold<D: Decider> {
     private let source: any LogSource
     private let block = EventBlock()
-    private var decoder: FactDecoder?
+    private lazy var decoder = FactDecoder()
     private var reader: (reader: any LogReader, readsAll: Bool)?
     /// Number of events folded; the next position to read.
     private(set) var end = Position(0)
@@ -63,8 +63,6 @@ final class DecisionFold<D: Decider> {
             }
         case .message:
             guard state.wantsMessages else { return }
-            let decoder = self.decoder ?? FactDecoder()
-            self.decoder = decoder
             state.observe(record, at: position, decoder)
         case .system:
             guard record.topicString == LogSchema.clockStepped.rawValue else { return }

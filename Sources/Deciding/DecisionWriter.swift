@@ -13,22 +13,22 @@ public struct AppendConflict: Error, Sendable, CustomStringConvertible {
 /// append are one step: the lock is held until the batch is durable.
 public final class DecisionWriter: Sendable {
     fileprivate struct State {
-        /// Behind the last decision about each subject.
+        /// End of the last decision about each subject.
         var ends: [String: Position] = [:]
-        /// Behind every decision that `ends` no longer has.
+        /// Upper bound of the ends that were evicted.
         var floor = Position(0)
     }
 
-    /// Beyond so many subjects the half that changed longest ago is forgotten; their next append reads the log once
-    /// more than it had to.
-    private static let subjectsMax = 65_536
+    /// Beyond so many subjects the older half is evicted. Until it has caught up, a decider takes an evicted subject
+    /// for changed.
+    private let subjectsMax: Int
 
     private let log: any LogWriter
     private let state = Mutex(State())
 
-    public init(_ log: any LogWriter) { self.log = log }
+    public init(_ log: any LogWriter, subjectsMax: Int = 65_536) { (self.log, self.subjectsMax) = (log, subjectsMax) }
 
-    /// Nobody has decided about `subject` since so many events.
+    /// True if no decision about `subject` was appended at or behind `end`.
     func isUnchanged(_ subject: String, since end: Position) -> Bool {
         state.withLock { ($0.ends[subject] ?? $0.floor) <= end }
     }
@@ -45,14 +45,14 @@ public final class DecisionWriter: Sendable {
             }
             let positions = try log.append(&batch)
             for subject in subjects { state.ends[subject] = positions.upperBound }
-            if state.ends.count > Self.subjectsMax { state.forgetHalf() }
+            if state.ends.count > subjectsMax { state.evictOlderHalf() }
             return positions
         }
     }
 }
 
 extension DecisionWriter.State {
-    fileprivate mutating func forgetHalf() {
+    fileprivate mutating func evictOlderHalf() {
         let median = ends.values.sorted()[ends.count / 2]
         floor = max(floor, median)
         ends = ends.filter { $0.value > median }

@@ -54,11 +54,11 @@ public protocol LogSource: AnyObject, Sendable {
         of schema: LogSchema, in range: Range<Position>, _ body: (RecordView, Position) throws -> Void
     ) throws
 
-    /// Blocks the calling thread until `durableCount > count`, `stop` says so or the time is over; returns
-    /// `durableCount`. `stop` is asked again after `wakeWaiters`, and must not block.
+    /// Blocks the calling thread until `durableCount > count`, `stop` returns true or the time is over; returns
+    /// `durableCount`. `stop` is evaluated again after `wakeWaiters`; it must not wait for the log.
     func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool) -> UInt64
 
-    /// Whoever waits asks `stop` again.
+    /// Makes every waiter evaluate its `stop` again.
     func wakeWaiters()
 }
 

@@ -100,7 +100,7 @@ extension BrokerConnection {
     /// Credits the devices for the time in which nothing was read, by the processes before this one too.
     func credit(_ awaySince: Timestamp?) {
         let now = log.now().microseconds, away = awaySince.map { now.saturatingSubtracting($0.microseconds) } ?? 0
-        // What the connection before brought says nothing of this one.
+        // Arrivals of the previous connection do not end the wait for this one's backlog.
         hasArrivals = false
         absence.connected(awayMicros: max(0, away), at: SystemTime.bootMicroseconds(), gate)
     }
@@ -394,6 +394,6 @@ extension RecordBatch {
         _ schema: BrokerEvent.Schema, _ event: BrokerEvent, broker: String, at time: Timestamp
     ) {
         append(
-            kind: .connection, schema: schema.rawValue, broker: broker, receivedAt: time, json: canonicalJSON(event))
+            kind: .connection, schema: schema.rawValue, broker: broker, receivedAt: time, json: eventJSON(event))
     }
 }

@@ -17,11 +17,17 @@ extension BrokerConnection {
     func takeOver(_ session: MQTTSession, with handover: Handover) -> Ending? {
         session.publishMarker(handover)
         var isAlive = session.write(), isFull = false
+        let unacknowledgedMax = Handover.unacknowledgedMax(
+            isV5: session.isV5, receiveMaximum: settings.receiveMaximum)
         let deadline = SystemTime.bootMicroseconds() + Handover.newWaitMicrosMax
-        while isAlive, !isFull, !isStopping, SystemTime.bootMicroseconds() < deadline,
-            session.inbox.count + session.behind.count < Handover.unacknowledgedMax(isV5: session.isV5),
-            !session.isBehindMarker || !handover.hasPassed
-        {
+        var lastArrival = SystemTime.bootMicroseconds(), seen = 0
+        while isAlive, !isFull, !isStopping, !session.isBehindMarker || !handover.hasPassed {
+            let now = SystemTime.bootMicroseconds(), held = session.inbox.count + session.behind.count
+            if held != seen { (seen, lastArrival) = (held, now) }
+            let isStalled = held > 0 && now - lastArrival >= Handover.stallMicrosMax
+            // The earlier session is gone, too slow, or holds up what the broker has for this one.
+            let isAlone = handover.isClosed && !handover.hasPassed
+            if now >= deadline || held >= unacknowledgedMax || isStalled || isAlone { break }
             let isMore = session.pendingBytes > 0
             let ready = poll(session.socket, write: false, milliseconds: isMore ? 0 : 5)
             noteRound()

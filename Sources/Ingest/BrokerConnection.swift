@@ -107,7 +107,7 @@ final class BrokerConnection: @unchecked Sendable {
             adopts: settings.adoptsSession || logID.map { settings.clientID.hasSuffix($0.prefix(12)) } ?? false)
         backoff = Backoff(settings.backoff)
         usesV5 = settings.protocolPreference != .v311
-        // Without one (no descriptors left) a stop is noticed at the end of the poll, 500 ms later.
+        // Without one (no descriptors left) a stop is noticed at the end of the poll, 1 s later.
         wakeUp = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
     }
 

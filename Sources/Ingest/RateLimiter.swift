@@ -16,7 +16,7 @@ struct RateLimiter {
         var at: Int64
         var accepted: UInt64 = 0
         var rejected: UInt64 = 0
-        /// What was taken of the credit with this number.
+        /// Messages charged to the credit `creditNumber`.
         var creditTaken = 0.0
         var creditNumber: UInt32 = 0
     }
@@ -26,7 +26,7 @@ struct RateLimiter {
     private let generationMax: Int
     private var young: DeviceTable
     private var old: DeviceTable
-    /// Messages that each device may send beside its bucket, since so many credits have ended.
+    /// Messages that each device may send beside its bucket; `creditNumber` counts the credits that have ended.
     private var credit = 0.0
     private var creditNumber: UInt32 = 0
     /// A longer absence earns no more.

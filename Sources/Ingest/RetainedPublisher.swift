@@ -27,7 +27,7 @@ public final class RetainedPublisher: Sendable {
     private let settings: BrokerSettings
     private let topic: [CChar]
     private let state = Mutex(State())
-    public let thread = ServiceThread()
+    private let thread = ServiceThread()
     private static let answerMilliseconds = 10_000
     private static let retryMillisecondsMax = 60_000
 

@@ -22,7 +22,7 @@ import Synchronization
 final class SessionDrain: Sendable {
     /// The old session has nothing more to deliver for this long: it has caught up, or is empty.
     static let idleMicros: Int64 = 1_000_000
-    /// What was on its way at an UNSUBSCRIBE has come after this.
+    /// Messages in flight at an UNSUBSCRIBE have arrived so long after its UNSUBACK.
     static let answerMicros: Int64 = 3_000_000
     /// For how long the old session is read before it is unsubscribed: all that was pending has come by then.
     static func patienceMicros(isV5: Bool, isMosquitto: Bool) -> Int64 { isV5 || isMosquitto ? 0 : 75_000_000 }

@@ -184,7 +184,7 @@ package struct ProjectionPass {
         board.heart.beat(within: ProjectorBoard.roundSeconds)
         let isCurrent = oldestChange == nil || fold.dirtyRowCount == 0
         if isCurrent { board.caughtUp() }
-        // It was until now, however long the wait took.
+        // Still when the wait ends: the reported lag must not grow with the wait.
         defer { if isCurrent { board.caughtUp() } }
         var wait = max(.zero, confirmAt - options.now())
         if let oldestChange {

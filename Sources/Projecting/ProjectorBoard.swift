@@ -18,7 +18,7 @@ final class ProjectorBoard: Sendable {
 
     /// - Parameters:
     ///   - clock: the log's time; nil: the wall clock.
-    ///   - wake: called after each command, for a projector that waits.
+    ///   - wake: called after a pause, stop or take-up request, to end a projector's wait for the log.
     init(clock: (@Sendable () -> Timestamp)? = nil, wake: @escaping @Sendable () -> Void = {}) {
         (self.clock, self.wake) = (clock, wake)
     }

@@ -135,7 +135,7 @@ extension SnapshotCreated {
         var batch = RecordBatch()
         batch.append(
             kind: .system, schema: LogSchema.snapshotCreated.rawValue, receivedAt: time,
-            json: canonicalJSON(self))
+            json: eventJSON(self))
         return batch
     }
 }

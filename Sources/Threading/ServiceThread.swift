@@ -1,4 +1,4 @@
-/// The thread of a service that does something now and then: begun once, told to stop once, and joined.
+/// The thread of a background service: started once, stopped once, then joined.
 public final class ServiceThread: Sendable {
     private struct State {
         var isStopping = false
@@ -24,7 +24,7 @@ public final class ServiceThread: Sendable {
 
     public var isStopping: Bool { state.withLock { $0.isStopping } }
 
-    /// Waits for so long, or until `stop`. For the thread itself.
+    /// Waits for so long, or until `stop`. Called by the body.
     public func rest(milliseconds: Int) {
         _ = state.wait(atMostMilliseconds: max(0, milliseconds)) { $0.isStopping ? true : nil }
     }

@@ -25,7 +25,7 @@ public final class ThreadExecutor: SerialExecutor {
 
     deinit { queue.close() }
 
-    /// Called, on any thread, when a job has come: for a job that waits on the thread and should make room.
+    /// `body` is called on the enqueuing thread after each job, so that a job that blocks the executor can make room.
     public func onEnqueue(_ body: @escaping @Sendable () -> Void) { queue.onAdd(body) }
 
     /// Jobs wait for the one that runs.

@@ -3,7 +3,7 @@ import EventLog
 import EventModel
 import Foundation
 
-// The smallest whole decider: notes that operators leave for each other. docs/adding-a-decider.md goes through it.
+// A minimal decider: notes that operators leave for each other. See docs/adding-a-decider.md.
 
 struct NoteLeft: Codable, Sendable, Equatable {
     var id: Int64
@@ -42,9 +42,9 @@ enum NoteEvent: Decision, Equatable {
 
     func append(to batch: inout RecordBatch, at time: Timestamp) {
         let (schema, json): (Schema, [UInt8]) = switch self {
-        case .left(let event): (.left, canonicalJSON(event))
-        case .removed(let event): (.removed, canonicalJSON(event))
-        case .rejected(let event): (.rejected, canonicalJSON(event))
+        case .left(let event): (.left, eventJSON(event))
+        case .removed(let event): (.removed, eventJSON(event))
+        case .rejected(let event): (.rejected, eventJSON(event))
         }
         batch.append(kind: .decision, schema: schema.rawValue, receivedAt: time, json: json)
     }
@@ -90,6 +90,7 @@ struct Notes: Decider {
         case .left(let event):
             texts[event.id] = event.text
             nextID = max(nextID, event.id.saturatingAdding(1))
+            keys = keys.filter { time.microseconds - $0.value.at.microseconds < Self.keyMicros }
             if let key = event.key {
                 keys[key] = Kept(id: event.id, text: event.text, position: position.rawValue, at: time)
             }
@@ -139,7 +140,7 @@ struct Notes: Decider {
 
     func stored() -> [UInt8] {
         let sorted = texts.sorted { $0.key < $1.key }
-        return canonicalJSON(Stored(ids: sorted.map(\.key), texts: sorted.map(\.value), nextID: nextID, keys: keys))
+        return eventJSON(Stored(ids: sorted.map(\.key), texts: sorted.map(\.value), nextID: nextID, keys: keys))
     }
 
     init(stored: [UInt8]) throws {

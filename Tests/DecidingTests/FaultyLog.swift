@@ -33,11 +33,36 @@ final class FaultyLog: LogWriter, LogSource, @unchecked Sendable {
     /// What the next reader of `durableCount` is told: it was a moment ago.
     var staleCount: UInt64?
 
+    private(set) var countReads = 0
+
     var durableCount: UInt64 {
-        defer { staleCount = nil }
+        defer { (staleCount, countReads) = (nil, countReads + 1) }
         return staleCount ?? log.durableCount
     }
-    func reader(from position: Position) throws -> any LogReader { try log.reader(from: position) }
+    /// Every read fails; or every one behind so many.
+    var failsReads = false
+    var failsReadsAfter: Int?
+
+    func reader(from position: Position) throws -> any LogReader {
+        FaultyReader(reader: try log.reader(from: position), log: self)
+    }
+
+    private final class FaultyReader: LogReader {
+        let reader: any LogReader
+        unowned let log: FaultyLog
+        var position: Position { reader.position }
+
+        init(reader: any LogReader, log: FaultyLog) { (self.reader, self.log) = (reader, log) }
+
+        func read(into block: EventBlock, atLeast byteCount: Int) throws -> Bool {
+            if let left = log.failsReadsAfter {
+                log.failsReadsAfter = left > 0 ? left - 1 : nil
+                log.failsReads = left == 0
+            }
+            if log.failsReads { throw LogError(.system, "the disk does not answer") }
+            return try reader.read(into: block, atLeast: byteCount)
+        }
+    }
     func waitForDurable(
         beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
     ) -> UInt64 {

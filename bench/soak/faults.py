@@ -257,7 +257,7 @@ def choose(choice):
     unknown = (excluded | wanted) - {f.__name__ for f in ALL}
     chosen = [f for f in ALL if (not wanted or f.__name__ in wanted) and f.__name__ not in excluded]
     if unknown or not chosen:
-        raise SystemExit(f"SOAK_FAULTS: no fault {', '.join(sorted(unknown))}; there are: "
+        raise SystemExit("SOAK_FAULTS: " + (f"unknown: {', '.join(sorted(unknown))}" if unknown else "none is left") + "; there are: "
                          f"{', '.join(f.__name__ for f in ALL)}")
     return chosen
 

@@ -145,12 +145,12 @@ extension CommandRequest {
             for field in [spec.name, String(spec.firmwareVersionID), spec.rolloutStrategy,
                           spec.rolloutRate.map { String($0) }, spec.abortThreshold.map { String($0) },
                           spec.targetGroupID.map { String($0) }, spec.timeZone] { add(field) }
-            add(String(decoding: canonicalJSON(spec.plan), as: UTF8.self))
+            add(String(decoding: eventJSON(spec.plan), as: UTF8.self))
             // A query may find others the next time; the command is the same.
             if spec.targetGroupID == nil { for device in spec.devices { add(device) } }
         case .createGroup(let spec):
             for field in [spec.name, spec.description] { add(field) }
-            add(spec.query.map { String(decoding: canonicalJSON($0), as: UTF8.self) })
+            add(spec.query.map { String(decoding: eventJSON($0), as: UTF8.self) })
             for device in spec.devices ?? [] { add(device) }
         case .changeMembers(_, let added, let removed):
             add(String(added.count))

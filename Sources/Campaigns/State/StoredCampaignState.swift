@@ -11,7 +11,7 @@ extension CampaignState {
     public static let storedName = "campaigns"
     public static let storedVersion = 2
 
-    public func stored() -> [UInt8] { canonicalJSON(StoredForm(self)) }
+    public func stored() -> [UInt8] { eventJSON(StoredForm(self)) }
 
     public init(stored: [UInt8]) throws {
         do {

@@ -23,7 +23,7 @@ extension FileLog {
                 operatorName: operatorName)
             batch.append(
                 kind: .system, schema: LogSchema.lossAccepted.rawValue, receivedAt: options.clock.now(),
-                json: canonicalJSON(event))
+                json: eventJSON(event))
         }
         let positions = try append(&batch)
         let reader = try reader(from: positions.lowerBound)

@@ -72,7 +72,7 @@ final class RemovedSegments: Sendable {
     }
 
     func note(_ segments: [RemovedSegment], _ catalog: SegmentCatalog) throws {
-        try KeptFile(Self.fileName, catalog).append(segments.map { canonicalJSON($0) })
+        try KeptFile(Self.fileName, catalog).append(segments.map { eventJSON($0) })
         state.withLock { $0.byteCount = -1 }
     }
 

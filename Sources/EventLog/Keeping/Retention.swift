@@ -62,7 +62,7 @@ public final class Retention: Sendable {
 
     public var status: Status { state.withLock { $0 } }
 
-    /// No rule ever wants a segment gone.
+    /// True if there is no retention rule.
     public var isOff: Bool { rules.isOff }
 
     /// Whether the rules want anything gone: cheap, to be asked before `guards` are gathered.
@@ -166,7 +166,7 @@ public final class Retention: Sendable {
         var batch = RecordBatch()
         batch.append(
             kind: .system, schema: LogSchema.segmentsRemoved.rawValue, receivedAt: log.options.clock.now(),
-            json: canonicalJSON(event))
+            json: eventJSON(event))
         _ = try log.append(&batch)
         // Remove it from the catalog first, so that no reader opens a missing file. Open readers continue.
         for segment in segments { catalog.remove(segment.base) }

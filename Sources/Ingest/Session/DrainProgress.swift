@@ -1,5 +1,5 @@
-/// When the session of an earlier client id is unsubscribed, and when it is empty: see `SessionDrain`. The connection
-/// says what it sees; times are µs of a steady clock.
+/// Decides when to unsubscribe the session of an earlier client id, and when it is empty: see `SessionDrain`. Pure: the
+/// connection passes its observations; times are µs of a steady clock.
 struct DrainProgress {
     enum Step: Equatable {
         case wait
@@ -75,7 +75,7 @@ struct DrainProgress {
             let isSettled = sight.now - (replacedAt ?? sight.now) >= 2 * SessionDrain.idleMicros && !sight.hasMore
             return sight.patienceMicros == 0 || isSettled ? .unsubscribe : .wait
         }
-        // Each other one when all was silent since and every PUBACK has left.
+        // Every further UNSUBSCRIBE only behind a silence, with all PUBACKs sent.
         if isSilent(sight) { return sight.wantsWrite || sight.hasMore ? .wait : .unsubscribe }
         guard !sight.obeys, !hasSubscribedAgain, let answer, sight.arrivals > answer.arrivals,
             sight.now - answer.at >= SessionDrain.answerMicros

@@ -39,7 +39,12 @@ package final class Handover: Sendable {
     /// A probe that comes back within this shows that the old session has caught up.
     static let probeMicrosMax: Int64 = 250_000
     /// Over MQTT 3.1.1 Mosquitto has 20 messages in flight by default, and sends no marker behind them.
-    static func unacknowledgedMax(isV5: Bool) -> Int { isV5 ? 500 : 16 }
+    static func unacknowledgedMax(isV5: Bool, receiveMaximum: UInt16) -> Int {
+        isV5 ? min(500, Int(receiveMaximum)) : 16
+    }
+    /// Nothing more arrives for so long behind an unacknowledged message: the broker may have reached a limit of its
+    /// own, and queues.
+    static let stallMicrosMax: Int64 = 500_000
     /// Of the old session's records; the new one has fewer messages before the marker.
     private static let oldMax = 1_024
     /// Records that the old session does not ask for: it is gone, or far behind.

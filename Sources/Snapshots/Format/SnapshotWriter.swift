@@ -133,7 +133,7 @@ enum SnapshotWriter {
             return (offset, bytes.count, bytes.withUnsafeBytes { SnapshotFormat.crc($0) })
         }
         let index = try part(SnapshotIndex.encode(sections))
-        let json = try part(canonicalJSON(description))
+        let json = try part(eventJSON(description))
         try writer.write(SnapshotTrailer(end: end, index: index, description: json).encoded())
         try writer.flush()
     }

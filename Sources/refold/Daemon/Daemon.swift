@@ -211,7 +211,10 @@ final class Daemon: Sendable {
         snapshots.start(for: archive.retention)
         // Recovers the deciders in the background: ingest neither waits for them nor stops with them. Only commands and
         // tokens of the log need the recovered state.
-        self.access = Task { await Self.recover(tokens, troubles, logger) }
+        self.access = Task {
+            await Self.recover(tokens, troubles, logger)
+            for await _ in tokens.stateLosses { await Self.recover(tokens, troubles, logger) }
+        }
         engine = Task {
             guard await receiving.value else { return }
             await decider.run { error in
@@ -274,7 +277,7 @@ final class Daemon: Sendable {
         }
     }
 
-    /// For all background threads together: the log must be closed within the time of a stop.
+    /// How long all background threads together may take to end; then the log is closed.
     private static let joinMicros: Int64 = 2_000_000
 
     /// Orderly: nothing is acknowledged that is not durable, everything folded is committed.
@@ -303,13 +306,16 @@ final class Daemon: Sendable {
                 group.addTask { await projector.stop() }
             }
         }
-        let threads = [care.thread, reporter.selfCheck.thread, checkpoints.thread, archive.thread, snapshots.thread]
+        let threads = [
+            ("log-care", care.thread), ("self-check", reporter.selfCheck.thread), ("checkpoints", checkpoints.thread),
+            ("archive", archive.thread), ("snapshots", snapshots.thread),
+        ]
         try? await onOwnThread("close") { [log, logger] in
             let end = SystemTime.monotonicMicroseconds() + Self.joinMicros
-            for thread in threads {
+            for (name, thread) in threads {
                 let left = max(0, end - SystemTime.monotonicMicroseconds())
                 if thread.join(milliseconds: Int(left / 1_000)) { continue }
-                logger.warning("a background thread did not end in time; nothing is lost by that")
+                logger.warning("a background thread still runs; closing the log", metadata: ["thread": "\(name)"])
             }
             log.close()
         }

@@ -31,7 +31,7 @@ extension DeciderFold {
 
 extension SnapshotFolder {
     /// The decider's state in the newest snapshot that has it whole.
-    /// - Parameter horizon: of the log: without a state, a decider that can begins there.
+    /// - Parameter horizon: the log's first position. Beyond 0, `beginningUnknown` replaces a missing state from there.
     func newest<D: Decider>(
         _ decider: D.Type, horizon: Position, report: (SnapshotError) -> Void
     ) -> DeciderSnapshot<D>? {

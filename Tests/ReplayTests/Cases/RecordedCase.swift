@@ -107,7 +107,8 @@ final class CaseLog: LogSource {
     func waitForDurable(
         beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool
     ) -> UInt64 {
-        if durableCount <= count { usleep(UInt32(timeoutMilliseconds) * 1000) }
+        let deadline = ContinuousClock.now + .milliseconds(timeoutMilliseconds)
+        while durableCount <= count, !stop(), ContinuousClock.now < deadline { usleep(1_000) }
         return durableCount
     }
     func reader(from position: Position) throws -> any LogReader { Reader(commits, position) }

@@ -4,9 +4,10 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// `value` as JSON with sorted keys: equal values give equal bytes, which digests and recorded cases rely on.
+/// JSON of an event or a state of ours, with sorted keys: equal values give equal bytes, which digests and recorded
+/// cases rely on.
 /// - Precondition: it encodes; a value of strings and finite numbers does.
-public func canonicalJSON(_ value: some Encodable) -> [UInt8] {
+public func eventJSON(_ value: some Encodable) -> [UInt8] {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     do {
