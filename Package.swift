@@ -44,6 +44,8 @@ let package = Package(
 
         // what an event is
         .target(name: "EventModel", dependencies: ["Primitives"]),
+        // what deciders put on the record, self-describing
+        .target(name: "Decisions", dependencies: ["Primitives", "EventModel"]),
         .target(name: "Threading", dependencies: ["Primitives", "CPlatform"]),
         // what the process writes for people: log lines and the output of verbs
         .target(name: "Output", dependencies: ["Primitives", "Threading"]),
@@ -55,7 +57,7 @@ let package = Package(
         .target(name: "Evidence", dependencies: ["Primitives", "EventModel", "COpenSSL"]),
 
         // what those who decide about campaigns and those who count them must agree on
-        .target(name: "CampaignRules", dependencies: ["EventModel"], swiftSettings: optimisedSwift),
+        .target(name: "CampaignRules", dependencies: ["EventModel", "Decisions"], swiftSettings: optimisedSwift),
 
         // MQTT → durable log
         .target(
@@ -63,13 +65,13 @@ let package = Package(
                 "Primitives", "EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform",
             ]),
         .target(name: "Ingest", dependencies: [
-            "Primitives", "EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform",
+            "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform",
         ]),
 
         // log → facts → rows → PostgreSQL
-        .target(name: "Decoding", dependencies: ["EventModel", "CSIMDJSON"]),
+        .target(name: "Decoding", dependencies: ["EventModel", "Decisions", "CSIMDJSON"]),
         .target(name: "Projections", dependencies: [
-            "Primitives", "EventModel", "CampaignRules", "Decoding", "CPlatform",
+            "Primitives", "EventModel", "Decisions", "CampaignRules", "Decoding", "CPlatform",
         ]),
         .target(
             name: "Projecting", dependencies: [
@@ -88,13 +90,14 @@ let package = Package(
 
         // history, told again: rebuilt, checked, looked at, published, explained
         .target(name: "Replay", dependencies: [
-            "Primitives", "EventModel", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding", "Projections",
+            "Primitives", "EventModel", "Decisions", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding",
+            "Projections",
             "Projecting", "Snapshots", "Postgres", "PostgresStore", "Deciding", "Campaigns", "CMosquitto", "CZlib",
             "Output",
         ]),
 
         // the tables, read
-        .target(name: "Queries", dependencies: ["EventModel", "Postgres", "Threading"]),
+        .target(name: "Queries", dependencies: ["EventModel", "Decisions", "Postgres", "Threading"]),
 
         // what "healthy" means, defined once; pure
         .target(name: "Health", dependencies: ["EventModel"]),
@@ -112,24 +115,27 @@ let package = Package(
         .target(name: "PrivateServices", dependencies: ["Primitives", "Threading", "CPlatform"]),
 
         // log → decision → log, whatever is decided
-        .target(name: "Deciding", dependencies: ["EventModel", "EventLog", "Decoding", "Threading"]),
+        .target(name: "Deciding", dependencies: ["EventModel", "Decisions", "EventLog", "Decoding", "Threading"]),
         // what operators decide, and how they say it
         .target(name: "Campaigns", dependencies: [
-            "Primitives", "EventModel", "CampaignRules", "EventLog", "Decoding", "Deciding", "Threading",
+            "Primitives", "EventModel", "Decisions", "CampaignRules", "EventLog", "Decoding", "Deciding", "Threading",
             .product(name: "HeapModule", package: "swift-collections"),
         ], swiftSettings: optimisedSwift),
         // decided commands → devices
         .target(name: "Dispatching", dependencies: [
-            "EventModel", "Campaigns", "Ingest", "Threading", "CMosquitto",
+            "EventModel", "Decisions", "Campaigns", "Ingest", "Threading", "CMosquitto",
             .product(name: "DequeModule", package: "swift-collections"),
         ]),
         // who may use the API
-        .target(name: "Access", dependencies: ["Primitives", "EventModel", "EventLog", "Deciding", "Threading"]),
+        .target(name: "Access", dependencies: [
+            "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Threading",
+        ]),
         // pages for people, and the API beneath them
         .target(name: "WebPages", exclude: ["Files"], plugins: ["EmbedPages"]),
         .plugin(name: "EmbedPages", capability: .buildTool()),
         .target(name: "ControlAPI", dependencies: [
-            "Primitives", "EventModel", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns", "WebPages",
+            "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns",
+            "WebPages",
             .product(name: "Hummingbird", package: "hummingbird"),
         ]),
 
@@ -139,7 +145,8 @@ let package = Package(
 
         // the executable: composition root and command line
         .executableTarget(name: "refold", dependencies: [
-            "Primitives", "EventModel", "Threading", "Output", "Evidence", "EventLog", "Ingest", "Projections",
+            "Primitives", "EventModel", "Decisions", "Threading", "Output", "Evidence", "EventLog", "Ingest",
+            "Projections",
             "Projecting", "Postgres", "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices",
             "Queries", "Deciding", "Campaigns", "Access", "Dispatching", "ControlAPI", "FleetSimulator", "Health",
             "HTTPClient",
@@ -152,7 +159,7 @@ let package = Package(
         .target(
             name: "Simulation",
             dependencies: [
-                "Primitives", "EventModel", "CampaignRules", "Deciding", "Campaigns", "EventLog", "Ingest",
+                "Primitives", "EventModel", "Decisions", "CampaignRules", "Deciding", "Campaigns", "EventLog", "Ingest",
                 "Projections", "Projecting",
             ],
             swiftSettings: optimisedSwift),
@@ -160,7 +167,8 @@ let package = Package(
 
         // figures; `bench/` sets them beside peers and limits
         .executableTarget(name: "RefoldBench", dependencies: [
-            "EventModel", "Evidence", "EventLog", "Ingest", "Projections", "Projecting", "PostgresStore", "Postgres",
+            "EventModel", "Decisions", "Evidence", "EventLog", "Ingest", "Projections", "Projecting",
+            "PostgresStore", "Postgres",
             "FleetSimulator",
             .product(name: "ArgumentParser", package: "swift-argument-parser"),
         ]),
@@ -186,17 +194,19 @@ let package = Package(
         .testTarget(
             name: "ProjectionsTests",
             dependencies: [
-                "Primitives", "EventLog", "Projections", "Projecting", "PostgresStore", "Postgres",
+            "Decisions", "Primitives", "EventLog", "Projections", "Projecting", "PostgresStore", "Postgres",
                 "ProjectionTestSupport", "TestSupport",
             ]),
         .testTarget(name: "IngestTests", dependencies: [
-            "Primitives", "Ingest", "EventLog", "EventModel", "Threading", "TestSupport",
+            "Primitives", "Ingest", "EventLog", "EventModel", "Decisions", "Threading", "TestSupport",
         ]),
         .testTarget(name: "FleetSimulatorTests", dependencies: ["FleetSimulator", "TestSupport"]),
         .testTarget(name: "PostgresTests", dependencies: ["Postgres", "TestSupport"]),
         .target(
             name: "ProjectionTestSupport",
-            dependencies: ["Primitives", "EventModel", "EventLog", "CampaignRules", "Projecting", "Projections"],
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "EventLog", "CampaignRules", "Projecting", "Projections",
+            ],
             path: "Tests/ProjectionTestSupport"),
         .testTarget(name: "ProjectingTests", dependencies: ["Projecting", "ProjectionTestSupport", "TestSupport"]),
         .testTarget(name: "SnapshotsTests", dependencies: [
@@ -207,7 +217,7 @@ let package = Package(
                 "PostgresStore", "Postgres", "ProjectionTestSupport", "TestSupport",
             ]),
         .testTarget(name: "QueriesTests", dependencies: [
-            "Queries", "EventModel", "Postgres", "PostgresStore", "TestSupport",
+            "Queries", "EventModel", "Decisions", "Postgres", "PostgresStore", "TestSupport",
         ]),
         .testTarget(name: "ReplayAsOfTests", dependencies: [
             "Replay", "Snapshots", "ProjectionTestSupport",
@@ -221,33 +231,37 @@ let package = Package(
             "Health", "EventModel", .product(name: "Yams", package: "Yams"),
         ]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
-        .testTarget(name: "CampaignRulesTests", dependencies: ["Primitives", "CampaignRules", "EventModel"]),
+        .testTarget(name: "CampaignRulesTests", dependencies: [
+            "Primitives", "CampaignRules", "EventModel", "Decisions",
+        ]),
         .testTarget(name: "DecidingTests", dependencies: [
-            "Deciding", "Access", "Campaigns", "EventLog", "EventModel", "Threading",
+            "Deciding", "Access", "Campaigns", "EventLog", "EventModel", "Decisions", "Threading",
         ]),
         .testTarget(name: "CampaignsTests", dependencies: [
-            "Primitives", "Deciding", "Campaigns", "EventLog", "EventModel",
+            "Primitives", "Deciding", "Campaigns", "EventLog", "EventModel", "Decisions",
         ]),
-        .testTarget(name: "AccessTests", dependencies: ["Deciding", "Access", "EventLog", "EventModel"]),
+        .testTarget(name: "AccessTests", dependencies: ["Deciding", "Access", "EventLog", "EventModel", "Decisions"]),
         .testTarget(name: "DispatchingTests", dependencies: [
             "Dispatching", "Campaigns", "Ingest", "EventLog", "EventModel", "TestSupport",
         ]),
         .testTarget(name: "ControlAPITests", dependencies: [
-            "Primitives", "ControlAPI", "Access", "Deciding", "Campaigns", "WebPages", "refold", "TestSupport",
+            "Decisions", "Primitives", "ControlAPI", "Access", "Deciding", "Campaigns", "WebPages", "refold",
+            "TestSupport",
             .product(name: "Yams", package: "Yams"), .product(name: "NIOEmbedded", package: "swift-nio"),
         ]),
         .testTarget(
             name: "SimulationTests",
             dependencies: ["Primitives", "Simulation", "EventLog", "EventModel", "Projections", "Projecting"]),
         .testTarget(name: "ReplayTests", dependencies: [
-            "Primitives", "CampaignRules", "Deciding", "Campaigns", "CZlib", "EventLog", "EventModel", "Evidence",
+            "Primitives", "CampaignRules", "Deciding", "Campaigns", "CZlib", "EventLog", "EventModel", "Decisions",
+            "Evidence",
             "Ingest", "Postgres", "PostgresStore", "Projecting", "Projections", "ProjectionTestSupport", "Replay",
             "Snapshots", "TestSupport", "refold",
         ]),
         .testTarget(name: "IntegrationTests", dependencies: [
             "HTTPClient", "Primitives", "refold", "Postgres", "TestSupport",
         ]),
-        .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"]),
+        .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Decisions", "Evidence", "EventLog", "Decoding"]),
         .testTarget(name: "TidyTests"),
     ],
     swiftLanguageModes: [.v6],
@@ -259,7 +273,7 @@ let package = Package(
 if Context.environment["REFOLD_FUZZING"] != nil {
     package.targets.removeAll { $0.name == "FuzzTests" }
     package.targets.append(.target(
-        name: "FuzzBodies", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"],
+        name: "FuzzBodies", dependencies: ["EventModel", "Decisions", "Evidence", "EventLog", "Decoding"],
         path: "Tests/FuzzTests/Bodies"))
     for name in ["PayloadFuzz", "LogFuzz", "EvidenceFuzz"] {
         package.targets.append(.executableTarget(

@@ -1,4 +1,5 @@
 import Deciding
+import Decisions
 import EventModel
 
 /// The requested properties of a new token.

@@ -8,6 +8,7 @@
 // have its SHA-256. A token never gives more than its creator had, nor for longer: it expires with its creator at the
 // latest, and the revocation of its creator revokes it (as in HashiCorp Vault's token hierarchies). One that was
 // revoked or has expired opens nothing. Once a token was created, nothing is open without one, for good.
+import Decisions
 import EventModel
 
 /// What a token allows; each includes those before it.

@@ -1,3 +1,4 @@
+import Decisions
 import EventModel
 
 /// What makes no sense in a plan.

@@ -8,6 +8,7 @@
 // no database takes part, so commands work while PostgreSQL is down. One idempotency key has one answer for 24 hours of
 // event time.
 import CampaignRules
+import Decisions
 import EventModel
 
 /// What an operator asks for.

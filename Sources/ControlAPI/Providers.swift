@@ -1,4 +1,5 @@
 import Campaigns
+import Decisions
 import EventLog
 import EventModel
 

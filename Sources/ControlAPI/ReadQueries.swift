@@ -1,3 +1,4 @@
+import Decisions
 import EventModel
 
 // What the API reads from the tables. The executable implements it; tests give a stand-in.

@@ -22,7 +22,7 @@ import EventModel
 
 /// The rule and the folded state of one decider.
 public protocol Decider: Sendable {
-    associatedtype Event: Decision
+    associatedtype Event: DeciderEvent
     associatedtype Request: Sendable
     associatedtype Answer: Sendable
 

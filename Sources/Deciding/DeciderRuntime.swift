@@ -131,7 +131,7 @@ public final class DeciderRuntime<D: Decider> {
     private func append(_ events: [D.Event], at now: Timestamp) throws -> Range<Position> {
         var batch = RecordBatch()
         for event in events { event.append(to: &batch, at: now) }
-        let subjects = events.flatMap(\.subjects) + [D.commonSubject].compactMap { $0 }
+        let subjects = events.flatMap(\.decision.envelope.subjects) + [D.commonSubject].compactMap { $0 }
         let positions = try writer.append(&batch, about: subjects, ifUnchangedSince: decidedEnd)
         try change { state, folding in try folding.advance(&state, to: positions.upperBound) }
         decidedEnd = positions.upperBound

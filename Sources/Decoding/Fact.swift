@@ -2,10 +2,11 @@
 // corrected decoder heals old dead letters by replay.
 //
 // Two kinds of facts, because they cost differently. What devices say comes by the million: a `MessageFact` is
-// made of byte ranges into the block and allocates nothing. What the engine itself recorded is rare: an `OwnFact`
+// made of byte ranges into the block and allocates nothing. What the engine itself recorded is rare: an `InternalEvent`
 // holds ordinary strings.
 //
 // The field rules are the JSON Schemas under `schemas/messages`.
+import Decisions
 import EventModel
 
 /// Bytes of a block or of the decoder. They are valid until the block changes or the decoder decodes again.
@@ -135,26 +136,17 @@ public enum PayloadField: String, Sendable, CaseIterable {
 }
 
 /// What the engine recorded itself: connections to brokers, decisions, refused commands.
-public enum OwnFact {
+public enum InternalEvent {
     case broker(BrokerEvent.Schema, BrokerEvent)
-    case firmwareAdded(FirmwareAdded)
-    case campaignCreated(CampaignCreated)
-    case campaignTargets(CampaignTargets)
-    case campaignStatusChanged(CampaignSchema, CampaignStatusChanged)
-    case campaignStageBegun(CampaignStageBegun)
-    case campaignDispatched(CampaignDispatched)
-    case campaignPublished(CampaignPublished)
-    case campaignDevicesEnded(CampaignDevicesEnded)
-    case groupCreated(GroupCreated)
-    case groupMembers(GroupMembers)
-    case groupDeleted(GroupDeleted)
-    case tenantConfigured(TenantConfigured)
-    case commandRejected(CommandRejected)
-    case tokenCreated(TokenCreated)
-    case tokenRevoked(TokenRevoked)
+    case decision(any Decision)
     case lossAccepted(LossAccepted)
     case segmentsRemoved(SegmentsRemoved)
     /// A schema that this version does not know, or a kind of record that holds no such event.
     case none
     case undecodable(Undecodable)
+
+    /// Nil for anything else.
+    public var decision: (any Decision)? {
+        if case .decision(let decision) = self { decision } else { nil }
+    }
 }

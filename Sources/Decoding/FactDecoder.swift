@@ -1,4 +1,5 @@
 import CSIMDJSON
+import Decisions
 import EventModel
 import Foundation
 
@@ -99,7 +100,7 @@ public final class FactDecoder {
     // MARK: what the engine recorded
 
     /// The fact of a connection, decision or system record.
-    public func decodeOwn(_ record: RecordView) -> OwnFact {
+    public func decodeInternal(_ record: RecordView) -> InternalEvent {
         guard record.kind == .connection || record.kind == .decision || record.kind == .system else { return .none }
         var problem: UInt8 = 0
         let checked = refold_check_json(
@@ -122,30 +123,8 @@ public final class FactDecoder {
                 case .clockStepped, .snapshotCreated, nil: return .none
                 }
             }
-            if let known = AccessSchema(rawValue: schema) {
-                return switch known {
-                case .tokenCreated: .tokenCreated(try Self.own(record))
-                case .tokenRevoked: .tokenRevoked(try Self.own(record))
-                }
-            }
-            guard let known = CampaignSchema(rawValue: schema) else { return .none }
-            switch known {
-            case .firmwareAdded: return .firmwareAdded(try Self.own(record))
-            case .campaignCreated: return .campaignCreated(try Self.own(record))
-            case .campaignTargets: return .campaignTargets(try Self.own(record))
-            case .campaignStarted, .campaignPaused, .campaignResumed, .campaignAborted, .campaignCompleted,
-                .campaignDeleted, .campaignRetried:
-                return .campaignStatusChanged(known, try Self.own(record))
-            case .groupCreated: return .groupCreated(try Self.own(record))
-            case .groupMembers: return .groupMembers(try Self.own(record))
-            case .groupDeleted: return .groupDeleted(try Self.own(record))
-            case .tenantConfigured: return .tenantConfigured(try Self.own(record))
-            case .campaignStageBegun: return .campaignStageBegun(try Self.own(record))
-            case .campaignDispatched: return .campaignDispatched(try Self.own(record))
-            case .campaignPublished: return .campaignPublished(try Self.own(record))
-            case .campaignDevicesEnded: return .campaignDevicesEnded(try Self.own(record))
-            case .commandRejected: return .commandRejected(try Self.own(record))
-            }
+            guard let type = DecisionCatalog.all.type(of: schema) else { return .none }
+            return .decision(try type.decoded(record))
         } catch DecodingError.keyNotFound, DecodingError.valueNotFound {
             return .undecodable(Undecodable(.missingField))
         } catch {

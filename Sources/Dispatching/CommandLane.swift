@@ -1,5 +1,6 @@
 import CMosquitto
 import Campaigns
+import Decisions
 import EventModel
 import Ingest
 import Synchronization

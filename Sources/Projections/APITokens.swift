@@ -1,3 +1,4 @@
+import Decisions
 import Decoding
 import EventModel
 
@@ -19,15 +20,15 @@ struct APITokens: AppendProjection {
 
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {
         guard record.kind == .decision else { return }
-        switch decoder.decodeOwn(record) {
-        case .tokenCreated(let event):
+        switch decoder.decodeInternal(record).decision {
+        case let event as TokenCreated:
             begin(position, event.id, "created", event.name, into: &rows)
             rows.text(event.role)
             rows.text(event.tenantID)
             rows.text(event.secretSHA256)
             rows.optional(event.expiresAt) { $0.timestamptz(Timestamp(microseconds: $1)) }
             rows.text(event.actor)
-        case .tokenRevoked(let event):
+        case let event as TokenRevoked:
             begin(position, event.id, "revoked", event.name, into: &rows)
             rows.null()
             rows.text(event.tenantID)

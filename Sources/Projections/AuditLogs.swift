@@ -1,3 +1,4 @@
+import Decisions
 import Decoding
 import EventModel
 import Primitives
@@ -21,40 +22,18 @@ struct AuditLogs: AppendProjection {
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {
         guard record.kind == .decision || record.kind == .system else { return }
         let tenant: String, actor: String, subject: String
-        var before: (field: String, value: String)?
-        switch decoder.decodeOwn(record) {
-        case .firmwareAdded(let event):
-            (tenant, actor, subject) = (event.tenantID, event.actor, "firmware:\(event.id)")
-        case .campaignCreated(let event):
-            (tenant, actor, subject) = (event.tenantID, event.actor, "campaign:\(event.id)")
-        case .campaignStatusChanged(_, let event):
-            (tenant, actor, subject) = (event.tenantID, event.actor, "campaign:\(event.campaignID)")
-            before = ("status", event.before)
-        case .groupCreated(let event):
-            (tenant, actor, subject) = (event.tenantID, event.actor, "group:\(event.id)")
-        case .groupMembers(let event):
-            (tenant, actor, subject) = (event.tenantID, event.actor, "group:\(event.groupID)")
-        case .groupDeleted(let event):
-            (tenant, actor, subject) = (event.tenantID, event.actor, "group:\(event.groupID)")
-        case .tenantConfigured(let event):
-            (tenant, actor, subject) = (event.tenantID, event.actor, "tenant:\(event.tenantID)")
-            before = event.before.map { ("time_zone", $0) }
-        case .campaignStageBegun(let event):
-            (tenant, actor, subject) = (event.tenantID, event.actor, "campaign:\(event.campaignID)")
-        case .commandRejected(let event):
-            (tenant, actor, subject) = (event.tenantID, event.actor, event.subject)
-        case .tokenCreated(let event):
-            (tenant, actor, subject) = (event.tenantID, event.actor, "token:\(event.id)")
-        case .tokenRevoked(let event):
-            (tenant, actor, subject) = (event.tenantID, event.actor, "token:\(event.id)")
+        var before: Envelope.Before?
+        switch decoder.decodeInternal(record) {
+        case .decision(let decision):
+            let envelope = decision.envelope
+            guard envelope.isAudited else { return }
+            (tenant, actor, subject) = (envelope.tenantID, envelope.actor ?? EngineActor.name, envelope.subject)
+            before = envelope.before
         case .lossAccepted(let event):
-            (tenant, actor, subject) = (Self.everyTenant, event.operatorName, "log:\(event.from)-\(event.to)")
+            (tenant, actor, subject) = (Envelope.everyTenant, event.operatorName, "log:\(event.from)-\(event.to)")
         case .segmentsRemoved(let event):
-            (tenant, actor, subject) = (Self.everyTenant, "retention", "log:\(event.from)-\(event.to)")
-        // The targets belong to the decision before them; what was decided of devices stands in their own rows.
-        case .campaignTargets, .campaignDispatched, .campaignPublished, .campaignDevicesEnded, .broker, .none,
-            .undecodable:
-            return
+            (tenant, actor, subject) = (Envelope.everyTenant, "retention", "log:\(event.from)-\(event.to)")
+        case .broker, .none, .undecodable: return
         }
         rows.beginRow(fieldCount: 8)
         rows.position(position)
@@ -63,11 +42,9 @@ struct AuditLogs: AppendProjection {
         rows.text(actor)
         rows.text(Self.action(record.topicString))
         rows.text(subject)
-        rows.optional(before) { $0.jsonb("{\"\($1.field)\": \(JSONString.encode($1.value))}".utf8) }
+        rows.optional(before) { $0.jsonb("{\"\($1.property)\": \(JSONString.encode($1.value))}".utf8) }
         rows.jsonb(record.payload)
     }
-
-    static let everyTenant = "*"
 
     /// The schema's name without its version: `campaign.created/1` is `campaign.created`.
     private static func action(_ schema: String) -> Substring.UTF8View {

@@ -1,3 +1,4 @@
+import Decisions
 import Decoding
 import EventModel
 
@@ -25,13 +26,13 @@ struct CampaignEvents: AppendProjection {
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {
         guard record.kind == .decision else { return }
         let row: Row
-        switch decoder.decodeOwn(record) {
-        case .campaignCreated(let event): row = Row(event)
-        case .campaignStatusChanged(_, let event): row = Row(event)
-        case .campaignStageBegun(let event): row = Row(event)
-        case .campaignDispatched(let event): row = Row(event)
-        case .campaignPublished(let event): row = Row(event)
-        case .campaignDevicesEnded(let event): row = Row(event)
+        switch decoder.decodeInternal(record).decision {
+        case let event as CampaignCreated: row = Row(event)
+        case let event as CampaignStatusChanged: row = Row(event)
+        case let event as CampaignStageBegun: row = Row(event)
+        case let event as CampaignDispatched: row = Row(event)
+        case let event as CampaignPublished: row = Row(event)
+        case let event as CampaignDevicesEnded: row = Row(event)
         default: return
         }
         rows.beginRow(fieldCount: 15)

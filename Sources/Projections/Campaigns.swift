@@ -1,4 +1,5 @@
 import CampaignRules
+import Decisions
 import Decoding
 import EventModel
 
@@ -46,12 +47,12 @@ final class CampaignFold: ProjectionFold {
                 _ = touchCampaign(report.campaignID)
                 _ = touchDevice(report.campaignID, record.topic[topic.device])
             } else if record.kind == .decision {
-                switch decoder.decodeOwn(record) {
-                case .campaignCreated(let event): _ = touchCampaign(event.id)
-                case .campaignStatusChanged(_, let event): _ = touchCampaign(event.campaignID)
-                case .campaignStageBegun(let event): _ = touchCampaign(event.campaignID)
-                case let fact:
-                    guard let named = Named(fact) else { return }
+                switch decoder.decodeInternal(record).decision {
+                case let event as CampaignCreated: _ = touchCampaign(event.id)
+                case let event as CampaignStatusChanged: _ = touchCampaign(event.campaignID)
+                case let event as CampaignStageBegun: _ = touchCampaign(event.campaignID)
+                case let decision:
+                    guard let named = Named(decision) else { return }
                     for device in named.devices where owns(named, device, position) {
                         _ = touchDevice(named.campaign, device.utf8)
                     }
@@ -106,7 +107,7 @@ final class CampaignFold: ProjectionFold {
             if let (topic, report) = report(in: record, at: position) {
                 apply(report, record, topic, position)
             } else if record.kind == .decision {
-                apply(decoder.decodeOwn(record), record, position)
+                apply(decoder.decodeInternal(record).decision, record, position)
             }
         }
     }
@@ -135,13 +136,13 @@ final class CampaignFold: ProjectionFold {
             return [FoldKey(CampaignKey.name(report.campaignID)), FoldKey(record.topic[topic.address])]
         }
         guard record.kind == .decision else { return [] }
-        switch decoder.decodeOwn(record) {
-        case .firmwareAdded(let event): return [FoldKey(Self.name(ofFirmware: event.id))]
-        case .campaignCreated(let event): return [FoldKey(CampaignKey.name(event.id))]
-        case .campaignStatusChanged(_, let event): return [FoldKey(CampaignKey.name(event.campaignID))]
-        case .campaignStageBegun(let event): return [FoldKey(CampaignKey.name(event.campaignID))]
-        case let fact:
-            guard let named = Named(fact) else { return [] }
+        switch decoder.decodeInternal(record).decision {
+        case let event as FirmwareAdded: return [FoldKey(Self.name(ofFirmware: event.id))]
+        case let event as CampaignCreated: return [FoldKey(CampaignKey.name(event.id))]
+        case let event as CampaignStatusChanged: return [FoldKey(CampaignKey.name(event.campaignID))]
+        case let event as CampaignStageBegun: return [FoldKey(CampaignKey.name(event.campaignID))]
+        case let decision:
+            guard let named = Named(decision) else { return [] }
             let devices = Set(named.devices.map { FoldKey.device(tenant: named.tenant, device: $0) })
             return [FoldKey(CampaignKey.name(named.campaign))] + devices.sorted()
         }
@@ -223,36 +224,37 @@ final class CampaignFold: ProjectionFold {
         unmatched.timestamptz(record.receivedAt)
     }
 
-    private func apply(_ fact: OwnFact, _ record: RecordView, _ position: Position) {
+    private func apply(_ decision: (any Decision)?, _ record: RecordView, _ position: Position) {
         let at = record.receivedAt
-        switch fact {
-        case .firmwareAdded(let event):
+        switch decision {
+        case let event as FirmwareAdded:
             if scope.includes(Self.name(ofFirmware: event.id), at: position) { append(event, at) }
-        case .campaignCreated(let event):
+        case let event as CampaignCreated:
             guard takesIn(event.id, position) else { return }
             let id = touchCampaign(event.id)
             guard campaigns.states[Int(id)].created == nil else { return }
             campaigns.states[Int(id)] = CampaignState(event, at, position)
             campaigns.states[Int(id)].plan = jsonMember("plan", of: record.payload).map { Array($0) }
             if writes(event.id, position) { campaigns.markDirty(id) }
-        case .campaignTargets(let event): add(event, at, position)
-        case .campaignStatusChanged(let schema, let event):
-            guard takesIn(event.campaignID, position) else { return }
+        case let event as CampaignTargets: add(event, at, position)
+        case let event as CampaignStatusChanged:
+            guard takesIn(event.campaignID, position), let schema = CampaignSchema(rawValue: record.topicString)
+            else { return }
             let id = touchCampaign(event.campaignID)
             guard campaigns.states[Int(id)].takes(position) else { return }
             campaigns.states[Int(id)].apply(schema, event, at, position)
             if writes(event.campaignID, position) { campaigns.markDirty(id) }
-        case .campaignStageBegun(let event):
+        case let event as CampaignStageBegun:
             guard takesIn(event.campaignID, position) else { return }
             let id = touchCampaign(event.campaignID)
             guard campaigns.states[Int(id)].takes(position) else { return }
             campaigns.states[Int(id)].apply(event, at, position)
             if writes(event.campaignID, position) { campaigns.markDirty(id) }
-        case .campaignDispatched(let event):
+        case let event as CampaignDispatched:
             decide(Named(event), event.seen, at, position) { device, seen, arena in
                 device.dispatch(seen: seen, at, position, in: &arena)
             }
-        case .campaignDevicesEnded(let event):
+        case let event as CampaignDevicesEnded:
             guard let status = OTADeviceStatus(rawValue: event.status) else { return }
             let kind = event.kind.flatMap(OTAFailureKind.init)
             decide(Named(event), event.seen, at, position) { device, seen, arena in
@@ -315,12 +317,12 @@ final class CampaignFold: ProjectionFold {
         init(_ event: CampaignDevicesEnded) {
             (campaign, tenant, devices) = (event.campaignID, event.tenantID, event.devices)
         }
-        /// Nil for facts that name none.
-        init?(_ fact: OwnFact) {
-            switch fact {
-            case .campaignTargets(let event): self.init(event)
-            case .campaignDispatched(let event): self.init(event)
-            case .campaignDevicesEnded(let event): self.init(event)
+        /// Nil for decisions that name none.
+        init?(_ decision: (any Decision)?) {
+            switch decision {
+            case let event as CampaignTargets: self.init(event)
+            case let event as CampaignDispatched: self.init(event)
+            case let event as CampaignDevicesEnded: self.init(event)
             default: return nil
             }
         }

@@ -35,7 +35,7 @@ struct DeadLetters: AppendProjection {
                     + "the payload lists them by digest.",
                 into: &rows)
         case .connection, .decision:
-            guard case .undecodable(let why) = decoder.decodeOwn(record) else { return }
+            guard case .undecodable(let why) = decoder.decodeInternal(record) else { return }
             append(record, position, "decoding", why.reason.rawValue, why.details, into: &rows)
         case .system: break
         }

@@ -1,3 +1,4 @@
+import Decisions
 import Decoding
 import EventModel
 
@@ -95,11 +96,11 @@ final class DeviceGroupFold: ProjectionFold {
     func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] {
         groups.beginRound(isStart: scope.startsEmpty(at: range.lowerBound))
         members.beginRound(isStart: scope.startsEmpty(at: range.lowerBound))
-        forEachOfOurs(block, in: range) { fact, _, _ in
-            switch fact {
-            case .groupCreated(let event): _ = touch(event.id)
-            case .groupDeleted(let event): _ = touch(event.groupID)
-            case .groupMembers(let event):
+        forEachOfOurs(block, in: range) { decision, _, _ in
+            switch decision {
+            case let event as GroupCreated: _ = touch(event.id)
+            case let event as GroupDeleted: _ = touch(event.groupID)
+            case let event as GroupMembers:
                 _ = touch(event.groupID)
                 for device in (event.removed ?? []) + (event.added ?? []) { _ = touch(event.groupID, device) }
             default: break
@@ -113,17 +114,17 @@ final class DeviceGroupFold: ProjectionFold {
     }
 
     private func forEachOfOurs(
-        _ block: EventBlock, in range: Range<Position>, _ body: (OwnFact, RecordView, Position) -> Void
+        _ block: EventBlock, in range: Range<Position>, _ body: (any Decision, RecordView, Position) -> Void
     ) {
         let scan = decoder.scan(block)
         for (index, mark) in scan.marks.enumerated() where mark.kind == .decision {
             let position = block.base.advanced(by: index)
             guard range.contains(position) else { continue }
             let record = block.record(atOffset: Int(scan.offsets[index]))
-            guard Self.mayBeOurs(record) else { continue }
-            let fact = decoder.decodeOwn(record)
-            guard let key = Self.key(of: fact), scope.includes(key, at: position) else { continue }
-            body(fact, record, position)
+            guard Self.mayBeOurs(record), let decision = decoder.decodeInternal(record).decision,
+                let key = Self.key(of: decision), scope.includes(key, at: position)
+            else { continue }
+            body(decision, record, position)
         }
     }
 
@@ -132,19 +133,19 @@ final class DeviceGroupFold: ProjectionFold {
         record.topic.starts(with: "group.".utf8) || record.topic.starts(with: "tenant.".utf8)
     }
 
-    private static func key(of fact: OwnFact) -> String? {
-        switch fact {
-        case .groupCreated(let event): "group/\(event.id)"
-        case .groupMembers(let event): "group/\(event.groupID)"
-        case .groupDeleted(let event): "group/\(event.groupID)"
-        case .tenantConfigured(let event): "settings/\(event.tenantID)"
+    private static func key(of decision: any Decision) -> String? {
+        switch decision {
+        case let event as GroupCreated: "group/\(event.id)"
+        case let event as GroupMembers: "group/\(event.groupID)"
+        case let event as GroupDeleted: "group/\(event.groupID)"
+        case let event as TenantConfigured: "settings/\(event.tenantID)"
         default: nil
         }
     }
 
     func keys(of record: RecordView) -> [FoldKey] {
         guard record.kind == .decision, Self.mayBeOurs(record) else { return [] }
-        return Self.key(of: decoder.decodeOwn(record)).map { [FoldKey($0)] } ?? []
+        return decoder.decodeInternal(record).decision.flatMap(Self.key).map { [FoldKey($0)] } ?? []
     }
 
     private func touch(_ group: Int64) -> UInt32 {
@@ -177,10 +178,10 @@ final class DeviceGroupFold: ProjectionFold {
 
     func fold(_ block: EventBlock, in range: Range<Position>) {
         defer { precondition(!groups.hasUnknown && !members.hasUnknown, "a block is prepared before it is folded") }
-        forEachOfOurs(block, in: range) { fact, record, position in
+        forEachOfOurs(block, in: range) { decision, record, position in
             let at = record.receivedAt
-            switch fact {
-            case .groupCreated(let event):
+            switch decision {
+            case let event as GroupCreated:
                 change(event.id, position) { group in
                     guard group.created == nil else { return false }
                     group.created = event
@@ -188,14 +189,14 @@ final class DeviceGroupFold: ProjectionFold {
                     group.createdAt = Moment(at)
                     return true
                 }
-            case .groupDeleted(let event):
+            case let event as GroupDeleted:
                 change(event.groupID, position) { group in
                     guard group.created != nil else { return false }
                     group.deletedPosition = position
                     return true
                 }
-            case .groupMembers(let event): apply(event, at, position)
-            case .tenantConfigured(let event): settings[event.tenantID] = (event, at, position)
+            case let event as GroupMembers: apply(event, at, position)
+            case let event as TenantConfigured: settings[event.tenantID] = (event, at, position)
             default: break
             }
         }

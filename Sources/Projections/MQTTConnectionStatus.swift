@@ -52,7 +52,7 @@ struct MQTTConnectionStatus: KeyedProjection {
         in arena: inout ByteArena, decoder: FactDecoder
     ) -> Bool {
         if record.kind == .connection {
-            guard case .broker(let schema, let event) = decoder.decodeOwn(record),
+            guard case .broker(let schema, let event) = decoder.decodeInternal(record),
                 apply(schema, event, record.receivedAt, to: &state, in: &arena)
             else { return false }
         } else {

@@ -1,4 +1,5 @@
 import Deciding
+import Decisions
 import EventLog
 import EventModel
 import Foundation

@@ -1,4 +1,5 @@
 import CampaignRules
+import Decisions
 import EventModel
 @testable import Campaigns
 

@@ -1,5 +1,6 @@
 import CampaignRules
 import Deciding
+import Decisions
 import EventLog
 import EventModel
 import Synchronization

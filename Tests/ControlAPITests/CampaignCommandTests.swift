@@ -1,6 +1,7 @@
 import Access
 import CampaignRules
 import Campaigns
+import Decisions
 import EventModel
 import Foundation
 import Testing

@@ -1,6 +1,7 @@
 import Access
 import Campaigns
 import Deciding
+import Decisions
 import EventLog
 import EventModel
 import Foundation

@@ -1,5 +1,6 @@
 import Access
 import Campaigns
+import Decisions
 import EventLog
 import EventModel
 import Hummingbird

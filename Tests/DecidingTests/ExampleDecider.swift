@@ -1,59 +1,60 @@
 import Deciding
-import EventLog
+import Decisions
 import EventModel
 import Foundation
 
 // A minimal decider: notes that operators leave for each other. See docs/adding-a-decider.md.
 
-struct NoteLeft: Codable, Sendable, Equatable {
+struct NoteLeft: Decision {
+    static let schemas = ["note.left/1"]
     var id: Int64
     var text: String
     var key: String?
+
+    var envelope: Envelope {
+        Envelope(tenantID: Envelope.everyTenant, actor: nil, subject: "note:\(id)", idempotencyKey: key)
+    }
+    var summary: String { "left note \(id)" }
 }
 
-struct NoteRemoved: Codable, Sendable, Equatable {
+struct NoteRemoved: Decision {
+    static let schemas = ["note.removed/1"]
     var id: Int64
+
+    var envelope: Envelope { Envelope(tenantID: Envelope.everyTenant, actor: nil, subject: "note:\(id)") }
+    var summary: String { "removed note \(id)" }
 }
 
-struct NoteRejected: Codable, Sendable, Equatable {
+struct NoteRejected: Decision {
+    static let schemas = ["note.rejected/1"]
     var subject: String
     var reason: String
+
+    var envelope: Envelope { Envelope(tenantID: Envelope.everyTenant, actor: nil, subject: subject) }
+    var summary: String { "refused a request about \(subject): \(reason)" }
 }
 
-enum NoteEvent: Decision, Equatable {
+enum NoteEvent: DeciderEvent, Equatable {
     case left(NoteLeft)
     case removed(NoteRemoved)
     case rejected(NoteRejected)
 
-    private enum Schema: String {
-        case left = "note.left/1", removed = "note.removed/1", rejected = "note.rejected/1"
-    }
+    static let catalog = DecisionCatalog([NoteLeft.self, NoteRemoved.self, NoteRejected.self])
 
-    init?(_ record: RecordView, at position: Position) throws(UnreadableDecision) {
-        guard record.kind == .decision, let schema = Schema(rawValue: record.topicString) else { return nil }
-        self = try UnreadableDecision.reading(schema.rawValue, at: position) {
-            switch schema {
-            case .left: .left(try record.decoded())
-            case .removed: .removed(try record.decoded())
-            case .rejected: .rejected(try record.decoded())
-            }
+    init?(_ decision: any Decision, schema: String) {
+        switch decision {
+        case let event as NoteLeft: self = .left(event)
+        case let event as NoteRemoved: self = .removed(event)
+        case let event as NoteRejected: self = .rejected(event)
+        default: return nil
         }
     }
 
-    func append(to batch: inout RecordBatch, at time: Timestamp) {
-        let (schema, json): (Schema, [UInt8]) = switch self {
-        case .left(let event): (.left, eventJSON(event))
-        case .removed(let event): (.removed, eventJSON(event))
-        case .rejected(let event): (.rejected, eventJSON(event))
-        }
-        batch.append(kind: .decision, schema: schema.rawValue, receivedAt: time, json: json)
-    }
-
-    var subjects: [String] {
+    var decision: any Decision {
         switch self {
-        case .left(let event): ["note:\(event.id)"] + (event.key.map { ["key:\($0)"] } ?? [])
-        case .removed(let event): ["note:\(event.id)"]
-        case .rejected(let event): [event.subject]
+        case .left(let event): event
+        case .removed(let event): event
+        case .rejected(let event): event
         }
     }
 }

@@ -1,4 +1,5 @@
 import Deciding
+import Decisions
 import EventModel
 @testable import Access
 @testable import Campaigns
@@ -23,7 +24,7 @@ enum NoteScript: DeciderScript {
     static var accepted: [Notes.Request] { [.leave("one", key: "k"), .leave("two", key: nil), .remove(1)] }
     static var underTheSameKey: Notes.Request { .leave("three", key: "k") }
     static var refused: Notes.Request { .remove(7) }
-    static var schema: String { "note.left/1" }
+    static var schema: String { NoteLeft.schema }
 
     static func summary(_ answer: Notes.Answer) -> (position: Position, isRefusal: Bool) {
         switch answer {

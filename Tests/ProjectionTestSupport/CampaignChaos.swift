@@ -1,4 +1,5 @@
 import CampaignRules
+import Decisions
 import EventModel
 
 /// What operators and an engine decide of campaigns and groups, at random: mostly with the truth in `seen`, sometimes

@@ -1,3 +1,4 @@
+import Decisions
 import EventModel
 
 /// Broker acknowledgements not yet recorded in the log. A complete batch becomes one short event; for a batch that is

@@ -1,4 +1,5 @@
 import CampaignRules
+import Decisions
 import EventModel
 
 // What the engine decides by itself. Pure: the state and the time give the decisions; they take effect when they are

@@ -1,3 +1,4 @@
+import Decisions
 import EventModel
 
 // What is to be sent, from the state alone: so a restart sends what was decided and not acknowledged, and no more.

@@ -1,5 +1,6 @@
 import CampaignRules
 import Deciding
+import Decisions
 import EventModel
 
 /// A `campaign.targets/1` record names at most so many devices: a record must stay well below the log's limit.
@@ -39,7 +40,7 @@ extension CampaignState {
         case .rejected(let event):
             return .rejected(
                 position: last, code: event.code.flatMap(RejectionCode.init) ?? .invalidValue, reason: event.reason)
-        default: preconditionFailure("\(events[0].schema.rawValue) is no answer to a command")
+        default: preconditionFailure("\(events[0].schema) is no answer to a command")
         }
     }
 }

@@ -1,4 +1,5 @@
 import CampaignRules
+import Decisions
 import EventModel
 
 // Which devices are sent for now: as the pace, the stage, the windows and other campaigns allow.

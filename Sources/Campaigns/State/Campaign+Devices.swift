@@ -1,4 +1,5 @@
 import CampaignRules
+import Decisions
 import EventModel
 
 // How events about its devices change a campaign.

@@ -1,4 +1,5 @@
 import CampaignRules
+import Decisions
 import EventModel
 
 /// Where a campaign stands, for those who look on.

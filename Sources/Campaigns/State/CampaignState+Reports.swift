@@ -1,4 +1,5 @@
 import CampaignRules
+import Decisions
 import Decoding
 import EventModel
 #if canImport(FoundationEssentials)

@@ -1,5 +1,6 @@
 import CampaignRules
 import Deciding
+import Decisions
 import EventModel
 
 /// CREATED → RUNNING ⇄ PAUSED → COMPLETED | ABORTED; CREATED may be aborted, or deleted.

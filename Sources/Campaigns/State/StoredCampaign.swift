@@ -1,4 +1,5 @@
 import CampaignRules
+import Decisions
 import EventModel
 
 /// One campaign as a snapshot keeps it.

@@ -1,5 +1,6 @@
 import CampaignRules
 import Deciding
+import Decisions
 import EventModel
 #if canImport(FoundationEssentials)
 import FoundationEssentials

@@ -1,4 +1,5 @@
 import CampaignRules
+import Decisions
 import EventModel
 
 /// A campaign's maintenance windows, asked many times a second: the calendar is consulted when the answer may have

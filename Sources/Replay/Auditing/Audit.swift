@@ -1,3 +1,4 @@
+import Decisions
 import Decoding
 import EventLog
 import EventModel
@@ -222,7 +223,7 @@ public final class Audit {
     /// What says something about the record itself: messages that a broker lost, losses, steps of the clock.
     private func context() throws -> [Kept] {
         let alarms = try keep([BrokerEvent.Schema.alarmRaised.rawValue], in: range, isContext: true) { record in
-            guard case .broker(let schema, let event) = decoder.decodeOwn(record) else { return false }
+            guard case .broker(let schema, let event) = decoder.decodeInternal(record) else { return false }
             return EventWords.isLoss(schema, event)
         }
         return try alarms + keep(
@@ -244,31 +245,26 @@ public final class Audit {
             reported.insert(report.campaignID)
         }
         try readSelected(.schema(CampaignSchema.campaignTargets.rawValue), in: everything) { record, _ in
-            guard case .campaignTargets(let event) = decoder.decodeOwn(record), event.tenantID == tenant,
+            guard let event = decoder.decodeInternal(record).decision as? CampaignTargets, event.tenantID == tenant,
                 event.devices.contains(device)
             else { return }
             targeted.insert(event.campaignID)
         }
         var firmware: Set<Int64> = []
-        var others = try keep(CampaignSchema.allCases.map(\.rawValue), in: everything) { record in
-            switch decoder.decodeOwn(record) {
-            case .campaignCreated(let event):
-                // Of another tenant's it is enough to know that it is another's.
-                guard targeted.contains(event.id) || reported.contains(event.id) else { return false }
-                if event.tenantID == tenant { firmware.insert(event.firmwareVersionID) }
-                return true
-            case .campaignTargets(let event):
-                return event.tenantID == tenant && targeted.contains(event.campaignID) && event.devices.contains(device)
-            case .campaignStatusChanged(_, let event):
-                return event.tenantID == tenant
-                    && (targeted.contains(event.campaignID) || reported.contains(event.campaignID))
-            case .commandRejected(let event):
-                return event.tenantID == tenant && targeted.contains { event.subject == "campaign:\($0)" }
-            default: return false
+        let campaigns = Set(targeted.union(reported).map { "campaign:\($0)" })
+        var others = try keep(DecisionCatalog.campaigns.schemas, in: everything) { record in
+            guard let decision = decoder.decodeInternal(record).decision else { return false }
+            let envelope = decision.envelope
+            guard campaigns.contains(envelope.subject) else { return false }
+            guard envelope.tenantID == tenant else {
+                // Of another tenant's it is enough to know that it is another's, and until when there was one.
+                return decision is CampaignCreated || record.topicString == CampaignSchema.campaignDeleted.rawValue
             }
+            if let event = decision as? CampaignCreated { firmware.insert(event.firmwareVersionID) }
+            return envelope.devices?.contains(device) ?? true
         }
         others += try keep([CampaignSchema.firmwareAdded.rawValue], in: everything) { record in
-            guard case .firmwareAdded(let event) = decoder.decodeOwn(record) else { return false }
+            guard let event = decoder.decodeInternal(record).decision as? FirmwareAdded else { return false }
             return firmware.contains(event.id) && event.tenantID == tenant
         }
         others += try context()
@@ -307,18 +303,13 @@ public final class Audit {
             guard row.int8("id", table) == id else { return }
             created = (begin, row.int8("firmware_version_id", table) ?? -1)
         }
-        var others = try keep(CampaignSchema.allCases.map(\.rawValue), in: everything) { record in
-            switch decoder.decodeOwn(record) {
-            case .campaignCreated(let event): return event.id == id
-            case .campaignTargets(let event): return event.campaignID == id
-            case .campaignStatusChanged(_, let event): return event.campaignID == id
-            case .commandRejected(let event): return event.subject == "campaign:\(id)"
-            default: return false
-            }
+        var others = try keep(DecisionCatalog.campaigns.schemas, in: everything) { record in
+            decoder.decodeInternal(record).decision?.envelope.subject == "campaign:\(id)"
         }
         for kept in others where created == nil {
             kept.record.withUnsafeBytes { bytes in
-                if case .campaignCreated(let event) = decoder.decodeOwn(RecordView(unchecked: bytes.baseAddress!)) {
+                let record = RecordView(unchecked: bytes.baseAddress!)
+                if let event = decoder.decodeInternal(record).decision as? CampaignCreated {
                     created = (kept.position, event.firmwareVersionID)
                 }
             }
@@ -327,7 +318,7 @@ public final class Audit {
             throw ReplayError(.usage, "there is no campaign \(id) in the log before position \(range.upperBound)")
         }
         others += try keep([CampaignSchema.firmwareAdded.rawValue], in: everything) { record in
-            guard case .firmwareAdded(let event) = decoder.decodeOwn(record) else { return false }
+            guard let event = decoder.decodeInternal(record).decision as? FirmwareAdded else { return false }
             return event.id == created.firmware
         }
         others += try context()

@@ -1,3 +1,4 @@
+import Decisions
 import Decoding
 import EventModel
 import Primitives
@@ -74,7 +75,7 @@ struct EventWords {
 
     init(_ record: RecordView, decoder: FactDecoder) {
         let topic = DeviceTopic(record.topic)
-        if record.kind == .connection, case .broker(let schema, let event) = decoder.decodeOwn(record) {
+        if record.kind == .connection, case .broker(let schema, let event) = decoder.decodeInternal(record) {
             reportsBrokerLoss = Self.isLoss(schema, event)
         } else {
             reportsBrokerLoss = false
@@ -95,7 +96,7 @@ struct EventWords {
             let count = decoder.rejectedCount(record) ?? 1
             what = "refused \(count) messages of device \(part(topic?.device)) beyond its rate (\(record.verdict.name))"
         case .connection:
-            guard case .broker(let schema, let event) = decoder.decodeOwn(record) else {
+            guard case .broker(let schema, let event) = decoder.decodeInternal(record) else {
                 (who, what) = ("our connection to broker \(record.brokerString)", record.topicString)
                 break
             }
@@ -145,7 +146,7 @@ struct EventWords {
     }
 
     private static func system(_ record: RecordView, _ decoder: FactDecoder) -> (String, String) {
-        switch decoder.decodeOwn(record) {
+        switch decoder.decodeInternal(record) {
         case .lossAccepted(let loss):
             return ("operator \(loss.operatorName)", "gave up positions \(loss.from) to \(loss.to): \(loss.reason)")
         case .segmentsRemoved(let event):
@@ -161,22 +162,7 @@ struct EventWords {
     }
 
     private static func decision(_ record: RecordView, _ decoder: FactDecoder) -> (String, String) {
-        switch decoder.decodeOwn(record) {
-        case .firmwareAdded(let event): (event.actor, "added firmware \(event.id), version \(event.version)")
-        case .campaignCreated(let event):
-            (event.actor, "created campaign \(event.id) \"\(event.name)\" with firmware \(event.firmwareVersionID) for "
-                + "\(event.totalDevices) devices")
-        case .campaignTargets(let event):
-            ("the campaign decider", "campaign \(event.campaignID) targets \(event.devices.count) devices")
-        case .campaignStatusChanged(_, let event):
-            (event.actor, "campaign \(event.campaignID): \(event.before) → \(event.after)"
-                + (event.reason.map { ": \($0)" } ?? ""))
-        case .commandRejected(let event):
-            ("the campaign decider", "refused \(event.command) \(event.subject) of \(event.actor): \(event.reason)")
-        case .tokenCreated(let event):
-            (event.actor, "created the token \(event.id) \"\(event.name)\", \(event.role) of \(event.tenantID)")
-        case .tokenRevoked(let event): (event.actor, "revoked the token \(event.id) \"\(event.name)\"")
-        default: ("a decider", record.topicString)
-        }
+        guard let decision = decoder.decodeInternal(record).decision else { return ("a decider", record.topicString) }
+        return (decision.envelope.actor ?? EngineActor.name, decision.summary)
     }
 }

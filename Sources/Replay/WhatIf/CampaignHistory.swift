@@ -1,4 +1,5 @@
 import Campaigns
+import Decisions
 import Decoding
 import EventModel
 
@@ -40,16 +41,16 @@ struct CampaignHistories {
     mutating func apply(_ record: RecordView, _ position: Position) {
         let moment = CampaignHistory.Moment(position: position, at: record.receivedAt)
         if record.kind == .decision {
-            switch decoder.decodeOwn(record) {
-            case .campaignCreated(let event) where campaigns[event.id] == nil:
+            switch decoder.decodeInternal(record).decision {
+            case let event as CampaignCreated where campaigns[event.id] == nil:
                 campaigns[event.id] = CampaignHistory(
                     id: event.id, tenantID: event.tenantID, name: event.name, threshold: event.abortThreshold,
                     created: moment)
-            case .campaignTargets(let event):
+            case let event as CampaignTargets:
                 for device in event.devices where campaigns[event.campaignID]?.targets[device] == nil {
                     campaigns[event.campaignID]?.targets[device] = .init()
                 }
-            case .campaignStatusChanged(_, let event):
+            case let event as CampaignStatusChanged:
                 guard let status = CampaignStatus(rawValue: event.after) else { return }
                 campaigns[event.campaignID]?.steps
                     .append((moment, .status(status, actor: event.actor, reason: event.reason)))

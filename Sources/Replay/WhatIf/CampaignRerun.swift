@@ -5,6 +5,7 @@
 import CampaignRules
 import Campaigns
 import Deciding
+import Decisions
 import EventLog
 import EventModel
 

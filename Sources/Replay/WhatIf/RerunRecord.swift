@@ -1,5 +1,6 @@
 import CampaignRules
 import Campaigns
+import Decisions
 import Decoding
 import EventModel
 

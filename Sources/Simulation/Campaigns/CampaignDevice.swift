@@ -1,4 +1,5 @@
 import Campaigns
+import Decisions
 import EventModel
 
 /// What a device says on its way to the log.

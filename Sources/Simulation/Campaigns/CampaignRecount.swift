@@ -1,5 +1,6 @@
 import CampaignRules
 import Campaigns
+import Decisions
 import EventModel
 
 /// The campaigns of a world, counted again from the log by the words of the contract: slowly, device by device, and

@@ -1,4 +1,5 @@
 import Campaigns
+import Decisions
 import EventModel
 import Primitives
 

@@ -14,6 +14,7 @@
 // After every look of the engine `CampaignRecount` must agree with it, and nothing may be beyond its deadline.
 import Campaigns
 import Deciding
+import Decisions
 import EventLog
 import EventModel
 import Primitives

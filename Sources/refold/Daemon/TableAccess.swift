@@ -1,4 +1,5 @@
 import ControlAPI
+import Decisions
 import EventModel
 import Postgres
 import Queries

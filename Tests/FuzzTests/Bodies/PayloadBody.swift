@@ -1,5 +1,6 @@
 // What the fuzzers do with an input. `make fuzz` searches for new inputs, `make test` replays the kept ones.
 
+import Decisions
 import Decoding
 import EventModel
 
@@ -24,7 +25,7 @@ public func fuzzPayload(_ input: UnsafeRawBufferPointer) {
     } else {
         let (schema, kind) = schemas[index - topics.count]
         withRecord(kind: kind, topic: schema, payload: payload) { record in
-            _ = FactDecoder().decodeOwn(record)
+            _ = FactDecoder().decodeInternal(record)
         }
     }
 }

@@ -1,6 +1,7 @@
 import CampaignRules
 import Campaigns
 import Deciding
+import Decisions
 import EventLog
 import EventModel
 import Testing

@@ -1,3 +1,4 @@
+import EventModel
 import Primitives
 
 /// What a device gets on `tenant/{t}/device/{d}/ota`. One command has one spelling: what the broker brings back to us

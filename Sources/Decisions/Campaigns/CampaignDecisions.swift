@@ -280,3 +280,95 @@ public struct CampaignDevicesEnded: Codable, Sendable, Equatable {
         case campaignID = "campaign_id", tenantID = "tenant_id", status, kind, reason, devices, seen, causes, actor
     }
 }
+
+/// Everything that the campaign decider decides.
+let campaignDecisions: [any Decision.Type] = [
+    FirmwareAdded.self, GroupCreated.self, GroupMembers.self, GroupDeleted.self, TenantConfigured.self,
+    CampaignCreated.self, CampaignTargets.self, CampaignStatusChanged.self, CampaignStageBegun.self,
+    CampaignDispatched.self, CampaignPublished.self, CampaignDevicesEnded.self, CommandRejected.self,
+]
+
+extension DecisionCatalog {
+    public static let campaigns = DecisionCatalog(campaignDecisions)
+}
+
+extension CampaignCreated: Decision {
+    public static var schemas: [String] { [CampaignSchema.campaignCreated.rawValue] }
+    public var envelope: Envelope {
+        var envelope = Envelope(
+            tenantID: tenantID, actor: actor, subject: "campaign:\(id)", idempotencyKey: idempotencyKey)
+        envelope.related = ["firmware:\(firmwareVersionID)"] + (targetGroupID.map { ["group:\($0)"] } ?? [])
+        return envelope
+    }
+    public var summary: String {
+        "created campaign \(id) \"\(name)\" with firmware \(firmwareVersionID) for \(totalDevices) devices"
+    }
+}
+
+extension CampaignTargets: Decision {
+    public static var schemas: [String] { [CampaignSchema.campaignTargets.rawValue] }
+    public var envelope: Envelope {
+        var envelope = Envelope(tenantID: tenantID, actor: nil, subject: "campaign:\(campaignID)")
+        envelope.devices = devices
+        envelope.isAudited = false
+        return envelope
+    }
+    public var summary: String { "campaign \(campaignID) targets \(devices.count) devices" }
+}
+
+extension CampaignStatusChanged: Decision {
+    public static var schemas: [String] { CampaignSchema.allCases.filter(\.changesStatus).map(\.rawValue) }
+    public var envelope: Envelope {
+        var envelope = Envelope(
+            tenantID: tenantID, actor: actor, subject: "campaign:\(campaignID)", idempotencyKey: idempotencyKey)
+        envelope.before = Envelope.Before("status", before)
+        return envelope
+    }
+    public var summary: String {
+        "campaign \(campaignID): \(before) → \(after)" + (reason.map { ": \($0)" } ?? "")
+    }
+}
+
+extension CampaignStageBegun: Decision {
+    public static var schemas: [String] { [CampaignSchema.campaignStageBegun.rawValue] }
+    public var envelope: Envelope {
+        Envelope(tenantID: tenantID, actor: actor, subject: "campaign:\(campaignID)")
+    }
+    public var summary: String { "campaign \(campaignID) began stage \(stage), up to \(devicesMax) devices" }
+}
+
+extension CampaignDispatched: Decision {
+    public static var schemas: [String] { [CampaignSchema.campaignDispatched.rawValue] }
+    public var envelope: Envelope {
+        var envelope = Envelope(tenantID: tenantID, actor: nil, subject: "campaign:\(campaignID)")
+        envelope.devices = devices
+        envelope.isAudited = false
+        return envelope
+    }
+    public var summary: String { "campaign \(campaignID) sends for \(devices.count) devices" }
+}
+
+extension CampaignPublished: Decision {
+    public static var schemas: [String] { [CampaignSchema.campaignPublished.rawValue] }
+    public var envelope: Envelope {
+        var envelope = Envelope(tenantID: tenantID, actor: nil, subject: "campaign:\(campaignID)")
+        let named = batches.map(\.devices)
+        envelope.devices = named.contains(nil) ? nil : named.flatMap { $0 ?? [] }
+        envelope.isAudited = false
+        return envelope
+    }
+    public var summary: String { "campaign \(campaignID): the broker took \(batches.count) batches of commands" }
+}
+
+extension CampaignDevicesEnded: Decision {
+    public static var schemas: [String] { [CampaignSchema.campaignDevicesEnded.rawValue] }
+    public var envelope: Envelope {
+        var envelope = Envelope(tenantID: tenantID, actor: actor, subject: "campaign:\(campaignID)")
+        envelope.devices = devices
+        envelope.isAudited = false
+        return envelope
+    }
+    public var summary: String {
+        "campaign \(campaignID): \(devices.count) devices ended as \(status)" + (reason.map { ": \($0)" } ?? "")
+    }
+}

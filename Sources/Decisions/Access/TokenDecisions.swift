@@ -70,3 +70,26 @@ public struct TokenRevoked: Codable, Sendable, Equatable {
         case requestDigest = "request_sha256"
     }
 }
+
+/// Everything that the access decider decides, refusals aside.
+let accessDecisions: [any Decision.Type] = [TokenCreated.self, TokenRevoked.self]
+
+extension DecisionCatalog {
+    public static let access = DecisionCatalog(accessDecisions)
+}
+
+extension TokenCreated: Decision {
+    public static var schemas: [String] { [AccessSchema.tokenCreated.rawValue] }
+    public var envelope: Envelope {
+        Envelope(tenantID: tenantID, actor: actor, subject: "token:\(id)", idempotencyKey: idempotencyKey)
+    }
+    public var summary: String { "created the token \(id) \"\(name)\", \(role) of \(tenantID)" }
+}
+
+extension TokenRevoked: Decision {
+    public static var schemas: [String] { [AccessSchema.tokenRevoked.rawValue] }
+    public var envelope: Envelope {
+        Envelope(tenantID: tenantID, actor: actor, subject: "token:\(id)", idempotencyKey: idempotencyKey)
+    }
+    public var summary: String { "revoked the token \(id) \"\(name)\"" }
+}

@@ -1,11 +1,4 @@
-// What operators told the deciders to do, other than with campaigns: firmware, groups of devices, tenants' settings,
-// and what was refused.
-
-/// Who decides when no person does.
-public enum EngineActor {
-    /// In the `actor` of the engine's own decisions.
-    public static let name = "engine"
-}
+// What operators decided beside campaigns: firmware, groups of devices, tenants' settings.
 
 public struct FirmwareAdded: Codable, Sendable, Equatable {
     public var id: Int64
@@ -146,31 +139,47 @@ public struct TenantConfigured: Codable, Sendable, Equatable {
     }
 }
 
-public struct CommandRejected: Codable, Sendable, Equatable {
-    /// `campaign.start`, `firmware.add`, …
-    public var command: String
-    /// `campaign:7`, `firmware:3`; empty when it was to be created.
-    public var subject: String
-    public var tenantID: String
-    public var actor: String
-    /// For programs: `not_found`, `illegal_transition`, …
-    public var code: String?
-    /// A sentence for people.
-    public var reason: String
-    public var idempotencyKey: String?
-    /// SHA-256 of the command, in hex: the same key with another command is refused.
-    public var requestDigest: String?
-
-    public init(command: String, subject: String, tenantID: String, actor: String, reason: String) {
-        self.command = command
-        self.subject = subject
-        self.tenantID = tenantID
-        self.actor = actor
-        self.reason = reason
+extension FirmwareAdded: Decision {
+    public static var schemas: [String] { [CampaignSchema.firmwareAdded.rawValue] }
+    public var envelope: Envelope {
+        Envelope(tenantID: tenantID, actor: actor, subject: "firmware:\(id)", idempotencyKey: idempotencyKey)
     }
+    public var summary: String { "added firmware \(id), version \(version)" }
+}
 
-    enum CodingKeys: String, CodingKey {
-        case command, subject, tenantID = "tenant_id", actor, code, reason, idempotencyKey = "idempotency_key"
-        case requestDigest = "request_sha256"
+extension GroupCreated: Decision {
+    public static var schemas: [String] { [CampaignSchema.groupCreated.rawValue] }
+    public var envelope: Envelope {
+        Envelope(tenantID: tenantID, actor: actor, subject: "group:\(id)", idempotencyKey: idempotencyKey)
     }
+    public var summary: String { "created group \(id) \"\(name)\"" }
+}
+
+extension GroupMembers: Decision {
+    public static var schemas: [String] { [CampaignSchema.groupMembers.rawValue] }
+    public var envelope: Envelope {
+        Envelope(tenantID: tenantID, actor: actor, subject: "group:\(groupID)", idempotencyKey: idempotencyKey)
+    }
+    public var summary: String {
+        "changed group \(groupID): \(added?.count ?? 0) devices added, \(removed?.count ?? 0) removed"
+    }
+}
+
+extension GroupDeleted: Decision {
+    public static var schemas: [String] { [CampaignSchema.groupDeleted.rawValue] }
+    public var envelope: Envelope {
+        Envelope(tenantID: tenantID, actor: actor, subject: "group:\(groupID)", idempotencyKey: idempotencyKey)
+    }
+    public var summary: String { "deleted group \(groupID)" }
+}
+
+extension TenantConfigured: Decision {
+    public static var schemas: [String] { [CampaignSchema.tenantConfigured.rawValue] }
+    public var envelope: Envelope {
+        var envelope = Envelope(
+            tenantID: tenantID, actor: actor, subject: "tenant:\(tenantID)", idempotencyKey: idempotencyKey)
+        envelope.before = before.map { Envelope.Before("time_zone", $0) }
+        return envelope
+    }
+    public var summary: String { "set the time zone of tenant \(tenantID) to \(timeZone)" }
 }

@@ -1,0 +1,70 @@
+// Decisions: what deciders put on the record.
+//
+//     Decision           payload of one record; describes itself
+//     Envelope           who, about what, in which tenant
+//     DecisionCatalog    schema → type
+//     Campaigns, Access  the decisions of each decider
+//
+// Invariants. A schema's name and version are on disk: a new form of a decision gets a new version, and the old one
+// stays readable. Audits, timelines and conditional append read envelopes only, so a new decision needs none of them
+// changed.
+import EventModel
+
+/// What a decider decided or refused: the JSON payload of a record of `EventKind.decision`.
+public protocol Decision: Codable, Sendable, Equatable {
+    /// What its records are called: name and version, such as `campaign.dispatched/1`. New records get the first one.
+    static var schemas: [String] { get }
+
+    var envelope: Envelope { get }
+
+    /// What was done, for people, behind the actor's name: `created campaign 7`.
+    var summary: String { get }
+}
+
+extension Decision {
+    public static var schema: String { schemas[0] }
+
+    /// - Throws: `DecodingError`.
+    public static func decoded(_ record: RecordView) throws -> Self { try record.decoded(Self.self) }
+}
+
+/// What every decision says about itself.
+public struct Envelope: Sendable, Equatable {
+    /// In place of a tenant's id: all tenants.
+    public static let everyTenant = "*"
+
+    /// One property of the subject before the decision.
+    public struct Before: Sendable, Equatable {
+        public let property: String
+        public let value: String
+
+        public init(_ property: String, _ value: String) { (self.property, self.value) = (property, value) }
+    }
+
+    public var tenantID: String
+    /// Nil: no operator; the decider by itself.
+    public var actor: String?
+    /// What it changes, such as `campaign:7`. Empty: what was refused would have created it.
+    public var subject: String
+    /// What else it depends on: the decision must not be made beside a change of these.
+    public var related: [String] = []
+    /// The devices that it is about, where it names them.
+    public var devices: [String]?
+    public var idempotencyKey: String?
+    public var before: Before?
+    /// Whether it has a row in the audit log. Not where it only continues an earlier decision, or other tables show it.
+    public var isAudited = true
+
+    public init(tenantID: String, actor: String?, subject: String, idempotencyKey: String? = nil) {
+        self.tenantID = tenantID
+        self.actor = actor
+        self.subject = subject
+        self.idempotencyKey = idempotencyKey
+    }
+
+    /// Of two decisions that share one of these, the second is made from a state that has the first. All deciders of a
+    /// log share one namespace.
+    public var subjects: [String] {
+        [subject].filter { !$0.isEmpty } + related + (idempotencyKey.map { ["key:\(tenantID)/\($0)"] } ?? [])
+    }
+}
