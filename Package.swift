@@ -8,6 +8,11 @@ let optimisedC: [CSetting] = [.unsafeFlags(["-O2"], .when(configuration: .debug)
 let optimisedCXX: [CXXSetting] = [.unsafeFlags(["-O2"], .when(configuration: .debug))]
 /// The simulated disk looks at every byte: without optimisation the tests' share of worlds takes minutes.
 let optimisedSwift: [SwiftSetting] = [.unsafeFlags(["-O"], .when(configuration: .debug))]
+/// Bugs that tests plant to prove that the simulation finds them. A release build has none, but for `make soak`, which
+/// builds into a folder of its own.
+let plantsBugs = Context.environment["REFOLD_PLANTED_BUGS"] == "1"
+let plantedBugs: [SwiftSetting] = plantsBugs
+    ? [.define("PLANTED_BUGS")] : [.define("PLANTED_BUGS", .when(configuration: .debug))]
 
 let package = Package(
     name: "refold",
@@ -61,10 +66,10 @@ let package = Package(
         .target(
             name: "EventLog", dependencies: [
                 "Primitives", "EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform",
-            ]),
+            ], swiftSettings: plantedBugs),
         .target(name: "Ingest", dependencies: [
             "Primitives", "EventModel", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform",
-        ]),
+        ], swiftSettings: plantedBugs),
 
         // log → facts → rows → PostgreSQL
         .target(name: "Decoding", dependencies: ["EventModel", "CSIMDJSON"]),
@@ -155,7 +160,7 @@ let package = Package(
                 "Primitives", "EventModel", "CampaignRules", "Deciding", "Campaigns", "EventLog", "Ingest",
                 "Projections", "Projecting",
             ],
-            swiftSettings: optimisedSwift),
+            swiftSettings: optimisedSwift + plantedBugs),
         .executableTarget(name: "RefoldSim", dependencies: ["Primitives", "Simulation"]),
 
         // figures; `bench/` sets them beside peers and limits
