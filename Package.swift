@@ -253,7 +253,7 @@ let package = Package(
             "HTTPClient", "Primitives", "refold", "Postgres", "TestSupport",
         ]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"]),
-        .testTarget(name: "TidyTests"),
+        .testTarget(name: "TidyTests", dependencies: ["refold"]),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17

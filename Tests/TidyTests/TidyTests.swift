@@ -31,7 +31,7 @@ struct TidyTests {
     }
 
     @Test func nothingGeneratedIsInGit() throws {
-        let files = try Tree.output(["git", "-C", Tree.root.path, "ls-files"]).split(separator: "\n")
+        let files = try Tree.output(["git", "-C", Tree.root.path, "ls-files"]).output.split(separator: "\n")
         #expect(files.count > 500)
         let generated = files.filter { file in
             ["__pycache__/", ".pyc", ".schemathesis", ".hypothesis", ".build/", "Package.resolved"].contains {
@@ -43,7 +43,7 @@ struct TidyTests {
 
     @Test func whatBenchDemandsIsReadAsItIsWritten() throws {
         let program = ["python3", "-B", "-m", "doctest", Tree.root.appending(path: "bench/demands.py").path]
-        #expect(try Tree.output(program) == "")
+        #expect(try Tree.run(program).output == "")
     }
 
     @Test func nothingIsLeftForLater() throws {
@@ -231,8 +231,8 @@ struct LayeringTests {
 
 /// The files of the package, as the tests see them.
 enum Tree {
-    /// Standard output and standard error of a program that is found in PATH.
-    static func output(_ arguments: [String]) throws -> String {
+    /// Exit code, and standard output and standard error, of a program that is found in PATH.
+    static func run(_ arguments: [String]) throws -> (status: Int32, output: String) {
         let process = Process(), pipe = Pipe()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         process.arguments = arguments
@@ -240,7 +240,7 @@ enum Tree {
         try process.run()
         let output = pipe.fileHandleForReading.readDataToEndOfFile()
         process.waitUntilExit()
-        return String(decoding: output, as: UTF8.self)
+        return (process.terminationStatus, String(decoding: output, as: UTF8.self))
     }
 
     static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
