@@ -6,7 +6,7 @@ import PackageDescription
 /// so these leaf targets are optimised in debug builds too.
 let optimisedC: [CSetting] = [.unsafeFlags(["-O2"], .when(configuration: .debug))]
 let optimisedCXX: [CXXSetting] = [.unsafeFlags(["-O2"], .when(configuration: .debug))]
-/// The simulated disk looks at every byte: without optimisation the tests' share of worlds takes minutes.
+/// The simulated disk and the tests of the sources look at every byte: without optimisation they take minutes.
 let optimisedSwift: [SwiftSetting] = [.unsafeFlags(["-O"], .when(configuration: .debug))]
 /// Bugs that tests plant to prove that the simulation finds them. A release build has none, but for `make soak`, which
 /// builds into a folder of its own.
@@ -253,7 +253,7 @@ let package = Package(
             "HTTPClient", "Primitives", "refold", "Postgres", "TestSupport",
         ]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Evidence", "EventLog", "Decoding"]),
-        .testTarget(name: "TidyTests", dependencies: ["refold"]),
+        .testTarget(name: "TidyTests", dependencies: ["refold"], swiftSettings: optimisedSwift),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17
