@@ -19,6 +19,7 @@ demo-ota: build
 
 build: packages
 	swift build -c release --product refold
+	packaging/find-planted-bugs .build/release/refold
 
 test: PACKAGES += $(TEST_PACKAGES)
 test: packages
@@ -37,13 +38,15 @@ rewrite-cases:
 	git diff --stat replay
 
 # Hours of what `make test` does in a minute: simulated worlds without end, every bit of a segment, every subset of the
-# sectors of a torn tail. SOAK_MINUTES is for the worlds; the rest takes what it takes.
+# sectors of a torn tail. SOAK_MINUTES is for the worlds; the rest takes what it takes. The worlds run the release code,
+# without planted bugs; the tests plant bugs, and are built elsewhere, so that the product is never linked with them.
 SOAK_MINUTES ?= 120
 soak: packages
 	swift build -c release --product refold-sim
 	.build/release/refold-sim --seed $$(date +%s)000 --minutes $(SOAK_MINUTES) --steps 5000 --quiet
 	.build/release/refold-sim campaigns --seeds 1..200000 --quiet
-	REFOLD_SOAK=1 swift test -c release -Xswiftc -enable-testing --no-parallel --filter SimulationTests
+	REFOLD_SOAK=1 REFOLD_PLANTED_BUGS=1 swift test -c release --scratch-path .build/planted -Xswiftc -enable-testing \
+	  --no-parallel --filter SimulationTests
 
 # A fleet with a ledger over Mosquitto, RabbitMQ and nats-server, and faults by seed: SEED=n repeats a schedule.
 soak-ledger: PACKAGES += $(SOAK_PACKAGES)

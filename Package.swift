@@ -6,8 +6,13 @@ import PackageDescription
 /// so these leaf targets are optimised in debug builds too.
 let optimisedC: [CSetting] = [.unsafeFlags(["-O2"], .when(configuration: .debug))]
 let optimisedCXX: [CXXSetting] = [.unsafeFlags(["-O2"], .when(configuration: .debug))]
-/// The simulated disk looks at every byte: without optimisation the tests' share of worlds takes minutes.
+/// The simulated disk and the tests of the sources look at every byte: without optimisation they take minutes.
 let optimisedSwift: [SwiftSetting] = [.unsafeFlags(["-O"], .when(configuration: .debug))]
+/// Bugs that tests plant to prove that the simulation finds them. A release build has none, but for `make soak`, which
+/// builds into a folder of its own.
+let plantsBugs = Context.environment["REFOLD_PLANTED_BUGS"] == "1"
+let plantedBugs: [SwiftSetting] = plantsBugs
+    ? [.define("PLANTED_BUGS")] : [.define("PLANTED_BUGS", .when(configuration: .debug))]
 
 let package = Package(
     name: "refold",
@@ -63,10 +68,10 @@ let package = Package(
         .target(
             name: "EventLog", dependencies: [
                 "Primitives", "EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform",
-            ]),
+            ], swiftSettings: plantedBugs),
         .target(name: "Ingest", dependencies: [
             "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform",
-        ]),
+        ], swiftSettings: plantedBugs),
 
         // log → facts → rows → PostgreSQL
         .target(name: "Decoding", dependencies: ["EventModel", "Decisions", "CSIMDJSON"]),
@@ -162,7 +167,7 @@ let package = Package(
                 "Primitives", "EventModel", "Decisions", "CampaignRules", "Deciding", "Campaigns", "EventLog", "Ingest",
                 "Projections", "Projecting",
             ],
-            swiftSettings: optimisedSwift),
+            swiftSettings: optimisedSwift + plantedBugs),
         .executableTarget(name: "RefoldSim", dependencies: ["Primitives", "Simulation"]),
 
         // figures; `bench/` sets them beside peers and limits
@@ -262,7 +267,7 @@ let package = Package(
             "HTTPClient", "Primitives", "refold", "Postgres", "TestSupport",
         ]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Decisions", "Evidence", "EventLog", "Decoding"]),
-        .testTarget(name: "TidyTests"),
+        .testTarget(name: "TidyTests", dependencies: ["refold"], swiftSettings: optimisedSwift),
     ],
     swiftLanguageModes: [.v6],
     cxxLanguageStandard: .cxx17

@@ -6,8 +6,6 @@ public final class ScratchLog: LogWriter, LogSource, @unchecked Sendable {
     private var commits: [(base: UInt64, batch: RecordBatch)] = []
     public private(set) var durableCount: UInt64 = 0
     public private(set) var lastTime = Timestamp(microseconds: 0)
-    /// What readers do not get to see: a bug that is planted to see who notices.
-    public var hides: ((RecordView) -> Bool)?
 
     public init() {}
 
@@ -51,23 +49,10 @@ public final class ScratchLog: LogWriter, LogSource, @unchecked Sendable {
         let isWhole = batch.withUnsafeBytes { bytes in
             block.append(base: Position(base), count: batch.count, byteCount: bytes.count) { room in
                 room.copyMemory(from: bytes)
-                if let hides { hide(hides, in: room) }
                 return true
             }
         }
         precondition(isWhole, "a batch holds whole records")
-    }
-
-    /// What is hidden reads as an event of the log's own.
-    private func hide(_ hides: (RecordView) -> Bool, in room: UnsafeMutableRawBufferPointer) {
-        guard let start = room.baseAddress else { return }
-        var offset = 0
-        while let length = RecordView.check(UnsafeRawBufferPointer(room), at: offset) {
-            if hides(RecordView(unchecked: UnsafeRawPointer(start) + offset)) {
-                room.storeBytes(of: EventKind.system.rawValue, toByteOffset: offset + 4, as: UInt8.self)
-            }
-            offset += length
-        }
     }
 
     private final class Reader: LogReader {

@@ -51,7 +51,7 @@ package struct AbsenceCredit {
     private mutating func extend(by micros: Int64, at now: Int64, _ gate: Gate) {
         absentMicros = absentMicros.saturatingAdding(micros)
         guard absentMicros >= Self.absenceMicrosMin, absentMicros > creditedMicros,
-            !IngestFaults.isPlanted(.chargesBacklogs)
+            !IngestFault.isPlanted(.chargesBacklogs)
         else { return }
         gate.creditAbsence(micros: absentMicros - creditedMicros)
         creditedMicros = absentMicros

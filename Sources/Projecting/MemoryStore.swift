@@ -33,10 +33,6 @@ public final class MemoryTables: Sendable {
     }
     package func snapshot() -> Snapshot { Snapshot(contents: contents.withLock { $0 }) }
     package func restore(_ snapshot: Snapshot) { contents.withLock { $0 = snapshot.contents } }
-    /// Only the checkpoints, as a bug would that moves them in a transaction of their own.
-    package func restoreCheckpoints(of snapshot: Snapshot) {
-        contents.withLock { $0.checkpoints = snapshot.contents.checkpoints }
-    }
 
     /// Rows that are refused from now on, as by a constraint: says why, or nil.
     public func refuse(_ refusal: (@Sendable (_ table: String, _ row: Row) -> String?)?) {

@@ -69,6 +69,7 @@ struct WorldArguments<P: RawRepresentable> where P.RawValue == String {
             chosen.seeds = seeds
         case "--plant":
             let name = value(of: argument)
+            guard PlantedBugs.areCompiled else { fail(PlantedBugs.missing) }
             guard let plant = P(rawValue: name) else { fail("there is no plant \(name)") }
             chosen.plant = plant
         case "--quiet": chosen.isQuiet = true

@@ -74,25 +74,21 @@ public struct Settings: Sendable {
         var problems: [String] = []
         var resolved: [String: ResolvedSetting] = [:]
         var ordered: [ResolvedSetting] = []
-        let single = SettingsCatalog.settings(under: "broker")
         for setting in SettingsCatalog.all(brokers: source.brokerNames) {
             let value = source.resolve(setting, problems: &problems)
             resolved[setting.key] = value
             ordered.append(value)
         }
-        func text(_ key: String) -> String { resolved[key]?.text ?? "" }
-        func int(_ key: String) -> Int { Int(text(key)) ?? 0 }
-
+        let values = Values(resolved: resolved)
+        let text = values.text, int = values.int, optional = values.optional, positive = values.positive
         data = text("data")
-        node = text("node").isEmpty ? nil : text("node")
-        databaseURL = text("database.url").isEmpty ? nil : text("database.url")
+        node = optional("node")
+        databaseURL = optional("database.url")
         payloadBytesMax = int("gate.payload_bytes_max")
         ratePerSecond = int("gate.rate_per_second")
         burst = int("gate.burst")
         devicesTrackedMax = int("gate.devices_tracked_max")
         segmentBytes = int("log.segment_bytes")
-        func optional(_ key: String) -> String? { text(key).isEmpty ? nil : text(key) }
-        func positive(_ key: String) -> Int? { int(key) > 0 ? int(key) : nil }
         archiveCommand = optional("archive_command")
         archiveTimeoutSeconds = positive("archive_timeout_seconds")
         restoreCommand = optional("restore_command")
@@ -110,18 +106,42 @@ public struct Settings: Sendable {
         stateBytes = int("projections.state_bytes")
         loggingLevel = text("logging.level")
         loggingFormat = text("logging.format")
-
         let (host, port) = Self.hostAndPort(text("http"))
         httpHost = host
         httpPort = port ?? 0
+        httpHosts = values.list("http_hosts")
+        httpProxies = values.list("http_proxies")
+        brokers = []
+        // The private services' case: nothing was said of the other broker form, so it is not shown.
+        self.resolved = ordered.filter { !$0.setting.key.hasPrefix("broker.") || source.brokerNames.isEmpty }
+
+        if port == nil {
+            problems.append("\(values.origin("http")): http is '\(text("http"))': must be HOST:PORT")
+        }
+        problems += contradictions
+        checkDatabase(values, &problems)
+        readBrokers(named: source.brokerNames, values, &problems)
+        if !problems.isEmpty { throw SettingsError(problems) }
+    }
+
+    /// Found values by key.
+    private struct Values {
+        let resolved: [String: ResolvedSetting]
+
+        /// Empty: not set.
+        func text(_ key: String) -> String { resolved[key]?.text ?? "" }
+        func int(_ key: String) -> Int { Int(text(key)) ?? 0 }
+        func optional(_ key: String) -> String? { text(key).isEmpty ? nil : text(key) }
+        func positive(_ key: String) -> Int? { int(key) > 0 ? int(key) : nil }
         func list(_ key: String) -> [String] {
             text(key).split(separator: ",").map { $0.trimmingPrefix(" ") }.map(String.init).filter { !$0.isEmpty }
         }
-        httpHosts = list("http_hosts")
-        httpProxies = list("http_proxies")
-        if port == nil {
-            problems.append("\(resolved["http"]?.origin ?? ""): http is '\(text("http"))': must be HOST:PORT")
-        }
+        func origin(_ key: String) -> String { resolved[key]?.origin ?? "" }
+    }
+
+    /// Problems of settings that are valid one by one.
+    private var contradictions: [String] {
+        var problems: [String] = []
         if retentionBytes != nil || retentionSeconds != nil, archiveCommand == nil, !retentionAllowsHorizon {
             problems.append("retention needs archive_command, or retention.allow_horizon: true to lose what is removed")
         }
@@ -135,10 +155,15 @@ public struct Settings: Sendable {
         {
             problems.append("node is '\(node)': must be 1 to 64 of A-Z a-z 0-9 . _ -")
         }
+        return problems
+    }
+
+    /// Checks the database's URL and adds the password of its file.
+    private mutating func checkDatabase(_ values: Values, _ problems: inout [String]) {
         if let url = databaseURL, !url.hasPrefix("postgresql://"), !url.hasPrefix("postgres://") {
-            problems.append("\(resolved["database.url"]?.origin ?? ""): database.url must begin with postgresql://")
+            problems.append("\(values.origin("database.url")): database.url must begin with postgresql://")
         }
-        if let file = optional("database.password_file") {
+        if let file = values.optional("database.password_file") {
             if let url = databaseURL {
                 do {
                     databaseURL = Self.adding(password: try readSecret(file), to: url)
@@ -149,23 +174,22 @@ public struct Settings: Sendable {
                 problems.append("database.password_file is set without database.url")
             }
         }
+    }
 
-        brokers = []
-        let singleGiven = single.contains { resolved[$0.key]?.origin != "default" }
-        if singleGiven, !source.brokerNames.isEmpty {
+    private mutating func readBrokers(named names: [String], _ values: Values, _ problems: inout [String]) {
+        let singleGiven = SettingsCatalog.settings(under: "broker").contains {
+            values.resolved[$0.key]?.origin != "default"
+        }
+        if singleGiven, !names.isEmpty {
             problems.append(
                 "both 'broker' and 'brokers' are set: give one broker under 'broker', or several under 'brokers.<name>'"
             )
         }
         let named =
-            source.brokerNames.isEmpty
-            ? (singleGiven ? [("main", "broker")] : []) : source.brokerNames.map { ($0, "brokers.\($0)") }
+            names.isEmpty ? (singleGiven ? [("main", "broker")] : []) : names.map { ($0, "brokers.\($0)") }
         for (name, prefix) in named {
-            if let broker = Self.broker(name, prefix, resolved, &problems) { brokers.append(broker) }
+            if let broker = Self.broker(name, prefix, values.resolved, &problems) { brokers.append(broker) }
         }
-        // The private services' case: nothing was said of the other broker form, so it is not shown.
-        self.resolved = ordered.filter { !$0.setting.key.hasPrefix("broker.") || source.brokerNames.isEmpty }
-        if !problems.isEmpty { throw SettingsError(problems) }
     }
 
     private static func broker(

@@ -119,7 +119,7 @@ import Testing
 
     /// The same where live segments are deleted because their events stand in the packed one.
     @Test func whatAFailedFsyncLeftInAPackedSegmentIsDurableBeforeLiveOnesAreDeleted() throws {
-        let without = try LogFaults.$planted.withValue(.unprovenTailKept) { try lossesAfterAFailedPacking() }
+        let without = try Plant.unprovenTailKept.planted { try lossesAfterAFailedPacking() }
         #expect(without.tried > 5 && without.lost > 0, "the world in which it matters occurs")
         let with = try lossesAfterAFailedPacking()
         #expect(with.tried > 5 && with.lost == 0)

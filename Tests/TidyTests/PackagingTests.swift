@@ -12,7 +12,7 @@ struct PackagingTests {
         func verify(_ text: String) throws -> (status: Int32, output: String) {
             let file = folder.appending(path: "refold.service")
             try text.write(to: file, atomically: true, encoding: .utf8)
-            return try run(["systemd-analyze", "verify", "--man=no", file.path])
+            return try Tree.run(["systemd-analyze", "verify", "--man=no", file.path])
         }
         let installed = text.replacingOccurrences(of: "/usr/local/bin/refold", with: "/bin/true")
         let (status, output) = try verify(installed)
@@ -33,15 +33,15 @@ struct PackagingTests {
 
     @Test func theUnitIsHardened() throws {
         let unit = Tree.root.appending(path: "packaging/refold.service").path
-        let (status, output) = try run(["systemd-analyze", "security", "--offline=true", "--threshold=20", unit])
+        let (status, output) = try Tree.run(["systemd-analyze", "security", "--offline=true", "--threshold=20", unit])
         #expect(status == 0, "\(output.split(separator: "\n").last ?? "")")
     }
 
     @Test func prometheusUnderstandsTheRulesAndTheyFireWhenTheyShould() throws {
         let folder = Tree.root.appending(path: "packaging/prometheus").path
-        let check = try run(["promtool", "check", "rules", folder + "/refold.rules.yml"])
+        let check = try Tree.run(["promtool", "check", "rules", folder + "/refold.rules.yml"])
         #expect(check.status == 0, "\(check.output)")
-        let test = try run(["promtool", "test", "rules", folder + "/refold.rules.test.yml"])
+        let test = try Tree.run(["promtool", "test", "rules", folder + "/refold.rules.test.yml"])
         #expect(test.status == 0, "\(test.output)")
     }
 
@@ -58,17 +58,5 @@ struct PackagingTests {
             let base = name.hasSuffix("_bucket") ? String(name.dropLast(7)) : name
             #expect(exported.contains(base), "\(name)")
         }
-    }
-
-    private func run(_ arguments: [String]) throws -> (status: Int32, output: String) {
-        let process = Process(), pipe = Pipe()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = arguments
-        process.standardOutput = pipe
-        process.standardError = pipe
-        try process.run()
-        let output = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        return (process.terminationStatus, output)
     }
 }

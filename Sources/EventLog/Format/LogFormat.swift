@@ -201,7 +201,7 @@ struct BlockHeader: Equatable {
         guard bytes.count >= Self.byteCount else { return nil }
         let crc = LogFormat.crc(UnsafeRawBufferPointer(rebasing: bytes[8..<Self.byteCount]))
         guard bytes.little(0, as: UInt32.self) == LogFormat.blockMagic, bytes.little(4, as: UInt32.self) == crc,
-            bytes.little(48, as: UInt64.self) == expectedSalt || LogFaults.isPlanted(.saltIgnored),
+            bytes.little(48, as: UInt64.self) == expectedSalt || LogFault.isPlanted(.saltIgnored),
             bytes.little(68, as: UInt32.self) == 0,
             let codec = UInt8(exactly: bytes.little(20, as: UInt32.self)).flatMap(BlockCodec.init(rawValue:))
         else { return nil }

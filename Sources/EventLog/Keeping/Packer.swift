@@ -94,7 +94,7 @@ struct Packer {
             )
         }
         try flush()
-        if !LogFaults.isPlanted(.unlinkBeforeSync) { try growing.file.synchronize() }
+        if !LogFault.isPlanted(.unlinkBeforeSync) { try growing.file.synchronize() }
         return growing
     }
 }

@@ -33,7 +33,7 @@ struct PackedSegments {
         guard let (whole, offsets) = valid else { return }
         // What the kernel holds and never wrote must be on disk before anything is deleted for it.
         if let start = offsets[first], let end = offsets[whole], start < end,
-            !LogFaults.isPlanted(.unprovenTailKept)
+            !LogFault.isPlanted(.unprovenTailKept)
         {
             try system { () throws(FileError) in
                 try fileSystem.open(packed.path, create: false, writable: true).writeAgain(start..<end)

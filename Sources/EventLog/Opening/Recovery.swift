@@ -253,7 +253,7 @@ struct Recovery {
     /// Writes the last group again, unless it is known to be durable: see `LogFile.writeAgain`.
     private func writeAgain(_ scan: TailScan, of segment: Segment, provenCount: UInt64) throws(LogError) {
         guard segment.state == .live, let group = scan.lastGroup, let end = scan.endOffset, group.offset < end,
-            scan.end.rawValue > max(provenCount, group.base.rawValue), !LogFaults.isPlanted(.unprovenTailKept)
+            scan.end.rawValue > max(provenCount, group.base.rawValue), !LogFault.isPlanted(.unprovenTailKept)
         else { return }
         do {
             try segment.file.writeAgain(group.offset..<end)

@@ -49,7 +49,7 @@ final class BlockScanner {
         let used = BlockHeader.byteCount + header.storedBytes
         guard whole.count >= used else { return .damaged("the file ends within a block") }
         let stored = UnsafeRawBufferPointer(rebasing: whole[BlockHeader.byteCount..<used])
-        guard LogFormat.crc(stored) == header.storedCRC || LogFaults.isPlanted(.checksumIgnored) else {
+        guard LogFormat.crc(stored) == header.storedCRC || LogFault.isPlanted(.checksumIgnored) else {
             return .damaged("the checksum of the records is wrong")
         }
         guard LogFormat.isZero(UnsafeRawBufferPointer(rebasing: whole[used...])) else {

@@ -193,7 +193,7 @@ public final class GuardedClock: LogClock {
             event.adopted = true
             if after < floor {
                 event.era = true
-                if !LogFaults.isPlanted(.receivedAtPinned) { plan.era = after }
+                if !LogFault.isPlanted(.receivedAtPinned) { plan.era = after }
             }
             if step.offset < state.offset {
                 // Notices bear times of the clock that is given up.
@@ -218,7 +218,7 @@ public final class GuardedClock: LogClock {
     }
 
     private func holdMicros(_ isSynchronised: Bool, _ step: Step, _ state: State) -> Int64? {
-        if step.isAccepted || LogFaults.isPlanted(.clockBelieved) { return 0 }
+        if step.isAccepted || LogFault.isPlanted(.clockBelieved) { return 0 }
         if isSynchronised { return rules.holdSynchronisedMicros }
         // A clock that begins at 1970 does not become right by waiting.
         let wall = step.since + step.offset

@@ -97,12 +97,12 @@ final class SegmentWriter {
     }
 
     private func synchronize(_ file: any LogFile) throws(FileError) {
-        if LogFaults.isPlanted(.acknowledgeBeforeSync) { return }
+        if LogFault.isPlanted(.acknowledgeBeforeSync) { return }
         do throws(FileError) {
             try file.synchronize()
         } catch {
             // The file was opened under the name of the next segment.
-            guard LogFaults.isPlanted(.syncRetried) else {
+            guard LogFault.isPlanted(.syncRetried) else {
                 throw FileError(
                     operation: error.operation, path: active?.segment.path ?? error.path, code: error.code)
             }
@@ -191,11 +191,11 @@ final class SegmentWriter {
         let name = LogFormat.segmentName(base)
         let path = catalog.directory + "/" + name
         try fileSystem.rename(next.path, to: path)
-        if !LogFaults.isPlanted(.folderNotSynced) { try fileSystem.synchronizeDirectory(catalog.directory) }
+        if !LogFault.isPlanted(.folderNotSynced) { try fileSystem.synchronizeDirectory(catalog.directory) }
         // What the old segment never used goes back to the disk. When that fails, it is only space.
         if let old = active {
             _ = growth.take()
-            let extra = LogFaults.isPlanted(.rollCutsOnePageTooMuch) ? LogFormat.alignment : 0
+            let extra = LogFault.isPlanted(.rollCutsOnePageTooMuch) ? LogFormat.alignment : 0
             try? old.segment.file.truncate(offset - extra)
             catalog.setUsedBytes(offset, of: old.segment.base)
         }

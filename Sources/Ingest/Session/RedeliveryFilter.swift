@@ -52,12 +52,12 @@ struct RedeliveryFilter: Sendable {
     private init(limits: PacketIDLimits, deliveries: [UInt16: Digest], isV5: Bool, isMosquitto: Bool) {
         self.limits = limits
         self.deliveries = deliveries
-        self.isMosquitto = isMosquitto || IngestFaults.isPlanted(.trustsAnyPacketID)
+        self.isMosquitto = isMosquitto || IngestFault.isPlanted(.trustsAnyPacketID)
         isOpen = isV5 || self.isMosquitto
     }
 
     /// What comes from now on is new.
-    mutating func close() { isOpen = IngestFaults.isPlanted(.matchesForEver) }
+    mutating func close() { isOpen = IngestFault.isPlanted(.matchesForEver) }
 
     /// Whether this arrival is a redelivery of a recorded message. Call it for each QoS 1 arrival, in order.
     mutating func recognises(_ record: RecordView) -> Bool {
@@ -133,7 +133,7 @@ private struct DeliveryWalk {
     var unacknowledged: [UInt16: Digest] {
         // A broker that gives an id out again at once leaves nothing to tell an old message from a new one by.
         guard !reusesIDsEarly else { return [:] }
-        let first = IngestFaults.isPlanted(.matchesForEver) ? 0 : total - limits.deliveriesMax
+        let first = IngestFault.isPlanted(.matchesForEver) ? 0 : total - limits.deliveriesMax
         return deliveries.filter { $0.value.number >= first }.mapValues(\.digest)
     }
 
@@ -171,7 +171,7 @@ private struct DeliveryWalk {
             // The connection before ended while the broker redelivered. What the broker sent behind that was never read
             // and may be new, under ids that began again.
             if isResuming { resumed() }
-            if hasUnansweredAttempt, !IngestFaults.isPlanted(.ignoresUnansweredAttempts) { forget() }
+            if hasUnansweredAttempt, !IngestFault.isPlanted(.ignoresUnansweredAttempts) { forget() }
             hasUnansweredAttempt = true
             isOthers = false
             draining.remove(clientID)
@@ -231,7 +231,7 @@ private struct DeliveryWalk {
     /// The broker has redelivered all that it held as unacknowledged: earlier deliveries are acknowledged.
     private mutating func resumed() {
         isResuming = false
-        guard !IngestFaults.isPlanted(.matchesForEver) else { return }
+        guard !IngestFault.isPlanted(.matchesForEver) else { return }
         let start = connectionStart
         settled = deliveries.filter { $0.value.number < start }
         deliveries = deliveries.filter { $0.value.number >= start }

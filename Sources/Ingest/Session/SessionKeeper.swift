@@ -90,7 +90,7 @@ package struct SessionKeeper {
 
     /// The attempt ended after its CONNECT may have left and before a CONNACK came.
     package mutating func wentUnanswered() {
-        hasUnseenAttempt = !IngestFaults.isPlanted(.ignoresUnansweredAttempts)
+        hasUnseenAttempt = !IngestFault.isPlanted(.ignoresUnansweredAttempts)
     }
 
     /// - Returns: the standing, and whether an unseen attempt goes into the `connected` event.
@@ -100,7 +100,7 @@ package struct SessionKeeper {
     ) throws -> (standing: Standing, hadUnseenAttempt: Bool) {
         try readHistory()
         let unseen = hasUnseenAttempt
-        let takesAny = adopts || IngestFaults.isPlanted(.takesUnknownSessions)
+        let takesAny = adopts || IngestFault.isPlanted(.takesUnknownSessions)
         if sessionPresent, expectsSession == false, !takesAny, let history,
             try !SessionHistory.mentions(clientID, in: history, broker: broker)
         {
@@ -166,7 +166,7 @@ package struct SessionKeeper {
     /// Call it for each batch. The packet id of a redelivery that must not be acknowledged, nor anything behind it: the
     /// connection must end once the batch is durable. MQTT 5.0 forbids to redeliver on a live connection (4.4).
     package mutating func lateCopy(in incoming: borrowing RecordBatch) -> UInt16? {
-        guard !isV5, !IngestFaults.isPlanted(.acknowledgesLateCopies) else { return nil }
+        guard !isV5, !IngestFault.isPlanted(.acknowledgesLateCopies) else { return nil }
         return lateCopies.note(incoming)
     }
 

@@ -70,60 +70,91 @@ struct DeviceManner {
     let identifying: Identifying
     let plan: CampaignPlan
 
-    /// - Parameter late: draws a number from 0 up to 1.
+    /// - Parameter draw: a random number from 0 up to 1.
     func sayings(
-        _ command: DeviceCommand, _ draw: () -> Double
+        _ command: DeviceCommand, _ draw: @escaping () -> Double
     ) -> [(after: Double, saying: Saying)] {
-        var found: [(Double, Saying)] = []
-        var at = 0.0
-        func say(_ content: Saying.Content) {
-            found.append((at, Saying(tenant: command.tenantID, device: command.deviceID, content: content)))
-        }
-        func report(_ word: CampaignRecount.Word) {
-            say(.report(
-                campaign: command.campaignID, word: word,
-                command: identifying == .no ? nil : command.command.rawValue, isText: identifying == .text))
-        }
-        func pass(_ limit: Double, _ share: Double = 0.6) { at += limit * share * draw() }
-        func show(_ version: String) {
-            pass(plan.timeouts.verifySeconds)
-            let shadow = Saying.Content.shadow(version: version, number: Int(at) + 1)
-            say(plan.verify == .telemetry ? .telemetry(version: version) : shadow)
-        }
-        pass(plan.timeouts.acknowledgeSeconds, kind == .late ? 3 : 0.6)
+        var course = UpdateCourse(manner: self, command: command, draw: draw)
+        if course.acknowledge(), course.download(), course.install() { course.finish() }
+        return kind == .silent ? [] : course.found
+    }
+}
+
+/// The course of an update on a device. Each stage returns whether the next one begins.
+private struct UpdateCourse {
+    let manner: DeviceManner
+    let command: DeviceCommand
+    let draw: () -> Double
+
+    private(set) var found: [(after: Double, saying: Saying)] = []
+    /// Seconds since the command.
+    private var at = 0.0
+
+    init(manner: DeviceManner, command: DeviceCommand, draw: @escaping () -> Double) {
+        (self.manner, self.command, self.draw) = (manner, command, draw)
+    }
+
+    private var kind: DeviceManner.Kind { manner.kind }
+    private var timeouts: CampaignPlan.Timeouts { manner.plan.timeouts }
+
+    private mutating func say(_ content: Saying.Content) {
+        found.append((at, Saying(tenant: command.tenantID, device: command.deviceID, content: content)))
+    }
+
+    private mutating func report(_ word: CampaignRecount.Word) {
+        let identifying = manner.identifying
+        say(.report(
+            campaign: command.campaignID, word: word,
+            command: identifying == .no ? nil : command.command.rawValue, isText: identifying == .text))
+    }
+
+    private mutating func pass(_ limit: Double, _ share: Double = 0.6) { at += limit * share * draw() }
+
+    private mutating func show(_ version: String) {
+        pass(timeouts.verifySeconds)
+        let shadow = Saying.Content.shadow(version: version, number: Int(at) + 1)
+        say(manner.plan.verify == .telemetry ? .telemetry(version: version) : shadow)
+    }
+
+    mutating func acknowledge() -> Bool {
+        pass(timeouts.acknowledgeSeconds, kind == .late ? 3 : 0.6)
         if draw() < 0.3 { say(.acknowledgement(command: command.command.rawValue, status: "ACCEPTED")) }
-        switch kind {
-        case .silent: return []
-        case .refuses:
-            say(.acknowledgement(command: command.command.rawValue, status: "REJECTED"))
-            return found
-        case .stuckAtDownload:
+        if kind == .refuses { say(.acknowledgement(command: command.command.rawValue, status: "REJECTED")) }
+        return kind != .silent && kind != .refuses
+    }
+
+    mutating func download() -> Bool {
+        if kind == .stuckAtDownload {
             for _ in 0..<3 {
                 report(.downloading)
-                pass(plan.timeouts.downloadSeconds, 0.9)
+                pass(timeouts.downloadSeconds, 0.9)
             }
-            return found
-        default: break
+            return false
         }
         if kind != .wordless { report(.downloading) }
-        pass(plan.timeouts.downloadSeconds, kind == .late ? 3 : 0.8)
+        pass(timeouts.downloadSeconds, kind == .late ? 3 : 0.8)
         if draw() < 0.2 { report(.downloading) }
-        if kind == .failsAtDownload {
-            report(.failed)
-            return found
-        }
+        if kind == .failsAtDownload { report(.failed) }
+        return kind != .failsAtDownload
+    }
+
+    mutating func install() -> Bool {
         if kind != .wordless { report(.installing) }
         if kind == .flipping {
             for _ in 0..<4 {
-                pass(plan.timeouts.installSeconds)
+                pass(timeouts.installSeconds)
                 report(.downloading)
-                pass(plan.timeouts.downloadSeconds)
+                pass(timeouts.downloadSeconds)
                 report(.installing)
             }
-            if draw() < 0.5 { return found }
+            if draw() < 0.5 { return false }
         }
-        if kind == .stuckAtInstall { return found }
-        pass(plan.timeouts.installSeconds, kind == .late ? 3 : 0.8)
+        if kind == .stuckAtInstall { return false }
+        pass(timeouts.installSeconds, kind == .late ? 3 : 0.8)
+        return true
+    }
+
+    mutating func finish() {
         switch kind {
         case .failsAtInstall: report(.failed)
         case .contradictory:
@@ -145,7 +176,6 @@ struct DeviceManner {
             report(.success)
             show(command.version)
         }
-        return found
     }
 }
 

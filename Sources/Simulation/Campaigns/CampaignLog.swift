@@ -20,6 +20,8 @@ final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
     private(set) var steppedAt: UInt64?
     /// A bug that is planted: no era ever begins.
     var isPinned = false
+    /// A bug that is planted: these records read as events of the log's own.
+    var hides: ((RecordView) -> Bool)?
 
     init(clock: GuardedClock) { self.clock = clock }
 
@@ -59,7 +61,14 @@ final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
 
     @discardableResult
     private func add(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {
-        let positions = try scratch.append(&batch)
+        let positions: Range<Position>
+        if let hides {
+            _ = batch.raiseTimes(to: scratch.lastTime)
+            var readable = Self.hiding(hides, in: batch)
+            positions = try scratch.append(&readable)
+        } else {
+            positions = try scratch.append(&batch)
+        }
         block.removeAll(at: positions.lowerBound)
         let isWhole = batch.withUnsafeBytes { bytes in
             block.append(base: positions.lowerBound, count: batch.count, byteCount: bytes.count) {
@@ -70,6 +79,18 @@ final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
         precondition(isWhole, "a batch holds whole records")
         block.forEach(watch)
         return positions
+    }
+
+    private static func hiding(_ hides: (RecordView) -> Bool, in batch: RecordBatch) -> RecordBatch {
+        var readable = RecordBatch()
+        batch.forEach { record in
+            readable.append(
+                kind: hides(record) ? .system : record.kind, verdict: record.verdict, flags: record.flags,
+                receivedAt: record.receivedAt, packetID: record.packetID, broker: record.broker, topic: record.topic,
+                properties: record.properties, payload: record.payload,
+                originalPayloadLength: record.originalPayloadLength)
+        }
+        return readable
     }
 
     func reader(from position: Position) throws -> any LogReader { try scratch.reader(from: position) }

@@ -302,9 +302,9 @@ public final class CampaignWorld {
     private func plantBug() {
         switch options.plant {
         case .forgetsAcknowledgements:
-            log.scratch.hides = { $0.topicString == CampaignSchema.campaignPublished.rawValue }
+            log.hides = { $0.topicString == CampaignSchema.campaignPublished.rawValue }
         case .deaf:
-            log.scratch.hides = { record in
+            log.hides = { record in
                 record.kind == .message && record.topicString.hasSuffix("ota/status")
                     && (record.receivedAt.microseconds / 1_000) % 20 == 0
             }

@@ -98,10 +98,11 @@ public final class SessionWorld {
     public func run() -> SessionVerdict {
         var violation: String?
         do {
-            try IngestFaults.$planted.withValue(options.withholdsPlant ? [] : options.plant?.faults ?? []) {
+            func live() throws {
                 for _ in 0..<options.steps { try step() }
                 try comeToRest()
             }
+            if let plant = options.activePlant { try plant.planted(live) } else { try live() }
         } catch {
             violation = "\(error)"
         }
@@ -118,7 +119,7 @@ public final class SessionWorld {
         if lines.count > 400 { lines.removeFirst(200) }
     }
 
-    private func isPlanted(_ plant: SessionPlant) -> Bool { options.plant == plant && !options.withholdsPlant }
+    private func isPlanted(_ plant: SessionPlant) -> Bool { options.activePlant == plant }
 
     private var now: Timestamp { Timestamp(microseconds: 1_790_000_000_000_000 + steady) }
 

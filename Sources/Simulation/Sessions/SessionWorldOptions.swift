@@ -16,18 +16,21 @@ public enum SessionPlant: String, CaseIterable, Sendable {
     case recordsBehindMarkers = "marker-ignored"
     case dropsByOrderAlone = "dropped-by-order-alone"
 
-    var faults: IngestFaults {
+    /// Runs `body` with the bug in ingest, where it has the same name.
+    func planted<R>(_ body: () throws -> R) rethrows -> R {
+        #if PLANTED_BUGS
         switch self {
-        case .matchesForEver: .matchesForEver
-        case .ignoresUnansweredAttempts: .ignoresUnansweredAttempts
-        case .trustsAnyPacketID: .trustsAnyPacketID
-        case .takesUnknownSessions: .takesUnknownSessions
-        case .chargesBacklogs: .chargesBacklogs
-        case .acknowledgesLateCopies: .acknowledgesLateCopies
+        case .matchesForEver, .ignoresUnansweredAttempts, .trustsAnyPacketID, .takesUnknownSessions,
+            .chargesBacklogs, .acknowledgesLateCopies:
+            return try withIngestFault("\(self)", body)
         // In how the world drives ingest.
         case .acknowledgesBeforeAppend, .forgetsOldClientIDs, .endsDrainsOnSilence, .unsubscribesUnrecorded,
-            .unsubscribesAtOnce, .recordsBehindMarkers, .dropsByOrderAlone: []
+            .unsubscribesAtOnce, .recordsBehindMarkers, .dropsByOrderAlone:
+            return try body()
         }
+        #else
+        preconditionFailure(PlantedBugs.missing)
+        #endif
     }
 }
 
@@ -37,6 +40,8 @@ public struct SessionWorldOptions: Sendable {
     public var plant: SessionPlant?
     /// The world that the plant would be found in, without the plant.
     public var withholdsPlant = false
+    /// The bug that is in the code while the world runs.
+    var activePlant: SessionPlant? { withholdsPlant ? nil : plant }
     /// Keep a line of text for what happens.
     public var isRecording = false
 

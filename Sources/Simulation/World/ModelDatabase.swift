@@ -92,11 +92,10 @@ final class ModelStore: ProjectionStore {
     ) throws(StoreError) {
         try check()
         if database.splitsCommits {
-            let before = database.tables.snapshot()
             try memory.commit(rows, of: projection, partition: partition, from: old, to: new)
-            if database.random.chance(database.breaks * 4) {
+            if database.random.chance(database.breaks * 4), let old {
                 // The rows stand, the checkpoint does not.
-                database.tables.restoreCheckpoints(of: before)
+                try memory.commit([], of: projection, partition: partition, from: new, to: old)
                 database.breakConnections()
                 throw .unavailable("the connection broke between two transactions")
             }

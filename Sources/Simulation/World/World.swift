@@ -56,7 +56,7 @@ public final class World {
         self.profile = profile
         disk = SimulatedDisk(seed: random.next())
         database = ModelDatabase(random: random.fork())
-        database.splitsCommits = options.plant == .checkpointOutsideTransaction && !options.withholdsPlant
+        database.splitsCommits = options.activePlant == .checkpointOutsideTransaction
         database.breaks = profile.databaseFaults
         fleet = Fleet(deviceCount: profile.deviceCount, paddingMax: profile.paddingMax)
         sessions = (0..<profile.sessionCount).map { _ in BrokerSession() }
@@ -66,7 +66,7 @@ public final class World {
         var taken = 0
         var violation: String?
         do {
-            try LogFaults.$planted.withValue(options.withholdsPlant ? [] : options.plant?.faults ?? []) {
+            func live() throws {
                 try begin()
                 while taken < options.steps {
                     taken += 1
@@ -74,6 +74,7 @@ public final class World {
                 }
                 try comeToRest()
             }
+            if let plant = options.activePlant { try plant.planted(live) } else { try live() }
         } catch {
             violation = "\(error)"
             note { "VIOLATION \(error)" }

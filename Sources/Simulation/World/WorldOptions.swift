@@ -1,6 +1,16 @@
 import EventLog
 import Primitives
 
+/// Whether this build can plant bugs; see the condition in Package.swift.
+public enum PlantedBugs {
+    #if PLANTED_BUGS
+    public static let areCompiled = true
+    #else
+    public static let areCompiled = false
+    #endif
+    public static let missing = "this build has no planted bugs: use a debug build, or build with REFOLD_PLANTED_BUGS=1"
+}
+
 /// A bug put into the code under test, to prove that the simulation finds it.
 public enum Plant: String, CaseIterable, Sendable {
     case acknowledgeBeforeSync = "ack-before-fsync"
@@ -15,21 +25,13 @@ public enum Plant: String, CaseIterable, Sendable {
     case clockBelieved = "clock-believed-at-once"
     case receivedAtPinned = "received-at-pinned"
 
-    /// What it switches on in the log. One is not in the log but in how the database is used.
-    var faults: LogFaults {
-        switch self {
-        case .acknowledgeBeforeSync: .acknowledgeBeforeSync
-        case .folderNotSynced: .folderNotSynced
-        case .syncRetried: .syncRetried
-        case .checkpointOutsideTransaction: []
-        case .checksumIgnored: .checksumIgnored
-        case .saltIgnored: .saltIgnored
-        case .rollCutsOnePageTooMuch: .rollCutsOnePageTooMuch
-        case .unprovenTailKept: .unprovenTailKept
-        case .unlinkBeforeSync: .unlinkBeforeSync
-        case .clockBelieved: .clockBelieved
-        case .receivedAtPinned: .receivedAtPinned
-        }
+    /// Runs `body` with the bug in the log, where it has the same name. One is in how the world uses the database.
+    public func planted<R>(_ body: () throws -> R) rethrows -> R {
+        #if PLANTED_BUGS
+        return self == .checkpointOutsideTransaction ? try body() : try withLogFault("\(self)", body)
+        #else
+        preconditionFailure(PlantedBugs.missing)
+        #endif
     }
 }
 
@@ -40,6 +42,8 @@ public struct WorldOptions: Sendable {
     public var plant: Plant?
     /// The world that the plant would be found in, without the plant.
     public var withholdsPlant = false
+    /// The bug that is in the code while the world runs.
+    var activePlant: Plant? { withholdsPlant ? nil : plant }
     /// Keep a line of text for what happens.
     public var isRecording = false
 
