@@ -182,6 +182,11 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["HTTPClient", "Primitives", "CPlatform", "CMosquitto", "COpenSSL"],
             path: "Tests/TestSupport", exclude: ["clock_shim", "disk_shim"]),
+        // counts heap allocations in the tests' executable
+        .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter", cSettings: optimisedC),
+        .testTarget(name: "AllocationTests", dependencies: [
+            "CAllocationCounter", "CMosquitto", "EventLog", "EventModel", "Ingest", "Projections", "Threading",
+        ]),
         .testTarget(name: "PrimitivesTests", dependencies: ["Primitives", "COpenSSL"]),
         .testTarget(name: "PreconditionTests", dependencies: [
             "CampaignRules", "EventLog", "EventModel", "Evidence", "Primitives", "Projections",

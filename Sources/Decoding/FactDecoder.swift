@@ -65,7 +65,7 @@ public final class FactDecoder {
     private func otaStatus(_ record: RecordView, _ topic: DeviceTopic) -> MessageFact {
         let message = parse(record, topic, REFOLD_OTA)
         guard message.error == 0 else { return .undecodable(Self.undecodable(message)) }
-        guard let status: OTAReport.Status = Self.word(Self.certain(message.status)) else {
+        guard let status = Self.word(Self.certain(message.status), of: Self.otaStatuses) else {
             return .undecodable(Undecodable(.invalidValue, field: .status))
         }
         return .otaStatus(OTAReport(
@@ -84,7 +84,7 @@ public final class FactDecoder {
     private func connection(_ record: RecordView, _ topic: DeviceTopic) -> MessageFact {
         let message = parse(record, topic, REFOLD_CONNECTION)
         guard message.error == 0 else { return .undecodable(Self.undecodable(message)) }
-        guard let status: ConnectionReport.Status = Self.word(Self.certain(message.status)) else {
+        guard let status = Self.word(Self.certain(message.status), of: Self.connectionStatuses) else {
             return .undecodable(Undecodable(.invalidValue, field: .status))
         }
         return .connection(ConnectionReport(status: status))
@@ -180,12 +180,18 @@ public final class FactDecoder {
         return Undecodable(reason, field: field, problem: message.problem)
     }
 
-    /// The value that `bytes` names, whatever the case of its ASCII letters.
-    private static func word<T: RawRepresentable & CaseIterable>(_ bytes: Bytes) -> T? where T.RawValue == String {
-        T.allCases.first { word in
-            word.rawValue.utf8.elementsEqual(bytes.lazy.map { $0 >= 0x61 && $0 <= 0x7A ? $0 - 0x20 : $0 })
+    /// The value of `words` that `bytes` names, whatever the case of its ASCII letters.
+    private static func word<T: RawRepresentable>(_ bytes: Bytes, of words: [T]) -> T? where T.RawValue == String {
+        for word in words {
+            let isWord = word.rawValue.utf8.elementsEqual(bytes.lazy.map { $0 >= 0x61 && $0 <= 0x7A ? $0 - 0x20 : $0 })
+            if isWord { return word }
         }
+        return nil
     }
+
+    // Made once: `allCases` allocates its array in each call.
+    private static let otaStatuses = OTAReport.Status.allCases
+    private static let connectionStatuses = ConnectionReport.Status.allCases
 
     private static func c(_ bytes: Bytes) -> refold_bytes {
         refold_bytes(start: bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), count: bytes.count)

@@ -404,13 +404,14 @@ final class MQTTSession {
         watchLog(watched != nil)
     }
 
+    /// The message callback. Not private: tests count its allocations.
     @inline(__always)
-    private func arrived(_ message: mosquitto_message, _ list: OpaquePointer?) {
+    func arrived(_ message: mosquitto_message, _ list: OpaquePointer?) {
         publishes += 1
         guard let name = message.topic else { return }
         if message.qos == 1 { lastPacketID = UInt16(truncatingIfNeeded: message.mid) }
         let topic = UnsafeRawBufferPointer(start: name, count: strlen(name))
-        if topic.first == UInt8(ascii: "$"), takesBrokerTopic(topic, message) { return }
+        if name[0] == CChar(UInt8(ascii: "$")), takesBrokerTopic(topic, message) { return }
         if topic.count == handoverTopic.count, topic.elementsEqual(handoverTopic), takesHandover(message) { return }
         let length = Int(message.payloadlen)
         let kept = length > payloadBytesMax ? payloadBytesKept : length
@@ -425,21 +426,31 @@ final class MQTTSession {
                 || !properties.isEmpty && properties.withUnsafeBytes { ReplayEcho.isMarked($0) }
         }
         let now = clock(), payload = UnsafeRawBufferPointer(start: message.payload, count: kept)
-        func append(to batch: inout RecordBatch) {
-            broker.withUnsafeBytes { broker in
-                properties.withUnsafeBytes { properties in
-                    batch.append(
-                        kind: .message, verdict: .accepted, flags: flags, receivedAt: now,
-                        packetID: UInt16(truncatingIfNeeded: message.mid), broker: broker, topic: topic,
-                        properties: properties, payload: payload, originalPayloadLength: length)
-                }
-            }
+        if isBehindMarker {
+            append(message, topic, payload, flags, now, to: &behind)
+        } else {
+            append(message, topic, payload, flags, now, to: &inbox)
         }
-        if isBehindMarker { append(to: &behind) } else { append(to: &inbox) }
         received += 1
         receivedBytes += topic.count + length
         if message.qos == 1 { unacknowledged += 1 }
         lastMessageAt = now
+    }
+
+    /// Not a local function of `arrived`: without optimisation that allocates its captured variables for each message.
+    @inline(__always)
+    private func append(
+        _ message: mosquitto_message, _ topic: UnsafeRawBufferPointer, _ payload: UnsafeRawBufferPointer,
+        _ flags: RecordFlags, _ now: Timestamp, to batch: inout RecordBatch
+    ) {
+        broker.withUnsafeBytes { broker in
+            properties.withUnsafeBytes { properties in
+                batch.append(
+                    kind: .message, verdict: .accepted, flags: flags, receivedAt: now,
+                    packetID: UInt16(truncatingIfNeeded: message.mid), broker: broker, topic: topic,
+                    properties: properties, payload: payload, originalPayloadLength: Int(message.payloadlen))
+            }
+        }
     }
 
     /// A message about the broker itself, which is not recorded.

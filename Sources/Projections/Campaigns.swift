@@ -70,8 +70,9 @@ final class CampaignFold: ProjectionFold {
         _ block: EventBlock, in range: Range<Position>, _ body: (RecordView, Position) -> Void
     ) {
         let scan = decoder.scan(block)
-        for (index, mark) in scan.marks.enumerated()
-        where mark.kind == .message(.otaStatus) || mark.kind == .decision {
+        for index in 0..<scan.marks.count {
+            let kind = scan.marks[index].kind
+            guard kind == .message(.otaStatus) || kind == .decision else { continue }
             let position = block.base.advanced(by: index)
             if range.contains(position) { body(block.record(atOffset: Int(scan.offsets[index])), position) }
         }

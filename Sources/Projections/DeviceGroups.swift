@@ -117,7 +117,7 @@ final class DeviceGroupFold: ProjectionFold {
         _ block: EventBlock, in range: Range<Position>, _ body: (any Decision, RecordView, Position) -> Void
     ) {
         let scan = decoder.scan(block)
-        for (index, mark) in scan.marks.enumerated() where mark.kind == .decision {
+        for index in 0..<scan.marks.count where scan.marks[index].kind == .decision {
             let position = block.base.advanced(by: index)
             guard range.contains(position) else { continue }
             let record = block.record(atOffset: Int(scan.offsets[index]))

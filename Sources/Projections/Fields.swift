@@ -64,8 +64,8 @@ enum DeviceAddress {
 
     static func split(_ address: UnsafeRawBufferPointer) -> (tenant: Part, device: Part) {
         let slash = UInt8(ascii: "/")
-        guard let end = address[7...].firstIndex(of: slash) else { preconditionFailure("no device address") }
-        return (address[7..<end], address[(end + 8)...])
+        for end in 7..<address.count where address[end] == slash { return (address[7..<end], address[(end + 8)...]) }
+        preconditionFailure("no device address")
     }
 
     static func join(tenant: UnsafeRawBufferPointer, device: UnsafeRawBufferPointer, into key: inout [UInt8]) {

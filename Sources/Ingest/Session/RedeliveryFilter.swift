@@ -266,11 +266,10 @@ enum DeliveryKey {
     private static func digest(
         _ topic: UnsafeRawBufferPointer, _ payload: Digest, cut: Int
     ) -> Digest {
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(40 + topic.count)
-        withUnsafeBytes(of: UInt64(truncatingIfNeeded: cut)) { bytes.append(contentsOf: $0) }
-        withUnsafeBytes(of: payload) { bytes.append(contentsOf: $0) }
-        bytes.append(contentsOf: topic)
-        return bytes.withUnsafeBytes { SHA256.digest($0) }
+        var stream = SHA256.Stream()
+        withUnsafeBytes(of: UInt64(truncatingIfNeeded: cut)) { stream.update($0) }
+        withUnsafeBytes(of: payload) { stream.update($0) }
+        stream.update(topic)
+        return stream.finish()
     }
 }
