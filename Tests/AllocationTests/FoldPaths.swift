@@ -1,3 +1,4 @@
+import Decisions
 import EventModel
 import Foundation
 import Projections
