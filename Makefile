@@ -7,7 +7,7 @@ SOAK_PACKAGES = rabbitmq-server nats-server python3 gcc
 TEST_PACKAGES = prometheus systemd pgbouncer curl python3 python3-cryptography python3-venv chromium chromium-driver \
                 $(SOAK_PACKAGES)
 
-.PHONY: run demo-ota build test bench fuzz packages install soak soak-ledger rewrite-cases
+.PHONY: format lint run demo-ota build test bench fuzz packages install soak soak-ledger rewrite-cases
 
 run: build
 	.build/release/refold run --demo
@@ -22,10 +22,17 @@ build: packages
 	packaging/find-planted-bugs .build/release/refold
 
 test: PACKAGES += $(TEST_PACKAGES)
-test: packages
+test: packages lint
 	$(MAKE) -s .build/schemathesis/bin/schemathesis
 	swift build --build-tests
 	Tests/run
+
+# The toolchain's formatter, by .swift-format.
+SWIFT_FILES = Package.swift Sources Tests Plugins Fuzz
+format:
+	swift format -i -p -r $(SWIFT_FILES)
+lint:
+	swift format lint --strict -p -r $(SWIFT_FILES)
 
 # Makes up requests by schemas/openapi.yaml, and looks whether the answers are as it says.
 .build/schemathesis/bin/schemathesis:

@@ -11,8 +11,9 @@ let optimisedSwift: [SwiftSetting] = [.unsafeFlags(["-O"], .when(configuration: 
 /// Bugs that tests plant to prove that the simulation finds them. A release build has none, but for `make soak`, which
 /// builds into a folder of its own.
 let plantsBugs = Context.environment["REFOLD_PLANTED_BUGS"] == "1"
-let plantedBugs: [SwiftSetting] = plantsBugs
-    ? [.define("PLANTED_BUGS")] : [.define("PLANTED_BUGS", .when(configuration: .debug))]
+let plantedBugs: [SwiftSetting] = [
+    plantsBugs ? .define("PLANTED_BUGS") : .define("PLANTED_BUGS", .when(configuration: .debug))
+]
 
 let package = Package(
     name: "refold",
@@ -66,27 +67,35 @@ let package = Package(
 
         // MQTT → durable log
         .target(
-            name: "EventLog", dependencies: [
+            name: "EventLog",
+            dependencies: [
                 "Primitives", "EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform",
             ], swiftSettings: plantedBugs),
-        .target(name: "Ingest", dependencies: [
-            "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform",
-        ], swiftSettings: plantedBugs),
+        .target(
+            name: "Ingest",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform",
+            ], swiftSettings: plantedBugs),
 
         // log → facts → rows → PostgreSQL
         .target(name: "Decoding", dependencies: ["EventModel", "Decisions", "CSIMDJSON"]),
-        .target(name: "Projections", dependencies: [
-            "Primitives", "EventModel", "Decisions", "CampaignRules", "Decoding", "CPlatform",
-        ]),
         .target(
-            name: "Projecting", dependencies: [
+            name: "Projections",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "CampaignRules", "Decoding", "CPlatform",
+            ]),
+        .target(
+            name: "Projecting",
+            dependencies: [
                 "Primitives", "EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Threading",
             ]),
         // rows on files, beside the log: where folding need not begin at the first event
-        .target(name: "Snapshots", dependencies: [
-            "Primitives", "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "CLZ4",
-            "CChecksum",
-        ]),
+        .target(
+            name: "Snapshots",
+            dependencies: [
+                "Primitives", "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "CLZ4",
+                "CChecksum",
+            ]),
         .target(name: "Postgres", dependencies: ["Primitives", "CPostgres", "COpenSSL"]),
         .target(
             name: "PostgresStore", dependencies: ["EventModel", "Projecting", "Projections", "Postgres"],
@@ -94,12 +103,14 @@ let package = Package(
         .plugin(name: "EmbedMigrations", capability: .buildTool()),
 
         // history, told again: rebuilt, checked, looked at, published, explained
-        .target(name: "Replay", dependencies: [
-            "Primitives", "EventModel", "Decisions", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding",
-            "Projections",
-            "Projecting", "Snapshots", "Postgres", "PostgresStore", "Deciding", "Campaigns", "CMosquitto", "CZlib",
-            "Output",
-        ]),
+        .target(
+            name: "Replay",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding",
+                "Projections",
+                "Projecting", "Snapshots", "Postgres", "PostgresStore", "Deciding", "Campaigns", "CMosquitto", "CZlib",
+                "Output",
+            ]),
 
         // the tables, read
         .target(name: "Queries", dependencies: ["EventModel", "Decisions", "Postgres", "Threading"]),
@@ -122,43 +133,54 @@ let package = Package(
         // log → decision → log, whatever is decided
         .target(name: "Deciding", dependencies: ["EventModel", "Decisions", "EventLog", "Decoding", "Threading"]),
         // what operators decide, and how they say it
-        .target(name: "Campaigns", dependencies: [
-            "Primitives", "EventModel", "Decisions", "CampaignRules", "EventLog", "Decoding", "Deciding", "Threading",
-            .product(name: "HeapModule", package: "swift-collections"),
-        ], swiftSettings: optimisedSwift),
+        .target(
+            name: "Campaigns",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "CampaignRules", "EventLog", "Decoding", "Deciding",
+                "Threading",
+                .product(name: "HeapModule", package: "swift-collections"),
+            ], swiftSettings: optimisedSwift),
         // decided commands → devices
-        .target(name: "Dispatching", dependencies: [
-            "EventModel", "Decisions", "Campaigns", "Ingest", "Threading", "CMosquitto",
-            .product(name: "DequeModule", package: "swift-collections"),
-        ]),
+        .target(
+            name: "Dispatching",
+            dependencies: [
+                "EventModel", "Decisions", "Campaigns", "Ingest", "Threading", "CMosquitto",
+                .product(name: "DequeModule", package: "swift-collections"),
+            ]),
         // who may use the API
-        .target(name: "Access", dependencies: [
-            "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Threading",
-        ]),
+        .target(
+            name: "Access",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Threading",
+            ]),
         // pages for people, and the API beneath them
         .target(name: "WebPages", exclude: ["Files"], plugins: ["EmbedPages"]),
         .plugin(name: "EmbedPages", capability: .buildTool()),
-        .target(name: "ControlAPI", dependencies: [
-            "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns",
-            "WebPages",
-            .product(name: "Hummingbird", package: "hummingbird"),
-        ]),
+        .target(
+            name: "ControlAPI",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns",
+                "WebPages",
+                .product(name: "Hummingbird", package: "hummingbird"),
+            ]),
 
         // devices that behave like devices
         .target(
             name: "FleetSimulator", dependencies: ["Primitives", "EventModel", "Threading", "CMosquitto", "CPlatform"]),
 
         // the executable: composition root and command line
-        .executableTarget(name: "refold", dependencies: [
-            "Primitives", "EventModel", "Decisions", "Threading", "Output", "Evidence", "EventLog", "Ingest",
-            "Projections",
-            "Projecting", "Postgres", "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices",
-            "Queries", "Deciding", "Campaigns", "Access", "Dispatching", "ControlAPI", "FleetSimulator", "Health",
-            "HTTPClient",
-            .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            .product(name: "Logging", package: "swift-log"),
-            .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-        ]),
+        .executableTarget(
+            name: "refold",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "Threading", "Output", "Evidence", "EventLog", "Ingest",
+                "Projections",
+                "Projecting", "Postgres", "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices",
+                "Queries", "Deciding", "Campaigns", "Access", "Dispatching", "ControlAPI", "FleetSimulator", "Health",
+                "HTTPClient",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ]),
 
         // a world in which everything fails, by a seed
         .target(
@@ -171,12 +193,14 @@ let package = Package(
         .executableTarget(name: "RefoldSim", dependencies: ["Primitives", "Simulation"]),
 
         // figures; `bench/` sets them beside peers and limits
-        .executableTarget(name: "RefoldBench", dependencies: [
-            "EventModel", "Decisions", "Evidence", "EventLog", "Ingest", "Projections", "Projecting",
-            "PostgresStore", "Postgres",
-            "FleetSimulator",
-            .product(name: "ArgumentParser", package: "swift-argument-parser"),
-        ]),
+        .executableTarget(
+            name: "RefoldBench",
+            dependencies: [
+                "EventModel", "Decisions", "Evidence", "EventLog", "Ingest", "Projections", "Projecting",
+                "PostgresStore", "Postgres",
+                "FleetSimulator",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]),
 
         // tests, one folder a target
         .target(
@@ -184,32 +208,40 @@ let package = Package(
             path: "Tests/TestSupport", exclude: ["clock_shim", "disk_shim"]),
         // counts heap allocations in the tests' executable
         .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter", cSettings: optimisedC),
-        .testTarget(name: "AllocationTests", dependencies: [
-            "CAllocationCounter", "CMosquitto", "EventLog", "EventModel", "Ingest", "Projections", "Threading",
-        ]),
+        .testTarget(
+            name: "AllocationTests",
+            dependencies: [
+                "CAllocationCounter", "CMosquitto", "EventLog", "EventModel", "Ingest", "Projections", "Threading",
+            ]),
         .testTarget(name: "PrimitivesTests", dependencies: ["Primitives", "COpenSSL"]),
-        .testTarget(name: "PreconditionTests", dependencies: [
-            "CampaignRules", "EventLog", "EventModel", "Evidence", "Primitives", "Projections",
-        ]),
+        .testTarget(
+            name: "PreconditionTests",
+            dependencies: [
+                "CampaignRules", "EventLog", "EventModel", "Evidence", "Primitives", "Projections",
+            ]),
         .testTarget(name: "EventModelTests", dependencies: ["EventModel"]),
         .testTarget(name: "ThreadingTests", dependencies: ["Threading"]),
         .testTarget(name: "OutputTests", dependencies: ["Primitives", "Output"]),
         .testTarget(name: "HTTPClientTests", dependencies: ["HTTPClient", "TestSupport"]),
         .testTarget(name: "EvidenceTests", dependencies: ["Primitives", "Evidence", "EventModel", "COpenSSL"]),
         .testTarget(name: "EventLogTests", dependencies: ["Primitives", "EventLog", "Evidence", "CChecksum"]),
-        .testTarget(name: "LogCommandTests", dependencies: [
-            "EventLog", "EventModel", "Evidence", "ProjectionTestSupport", "TestSupport", "refold",
-        ]),
+        .testTarget(
+            name: "LogCommandTests",
+            dependencies: [
+                "EventLog", "EventModel", "Evidence", "ProjectionTestSupport", "TestSupport", "refold",
+            ]),
         .testTarget(name: "DecodingTests", dependencies: ["Decoding", "Postgres", "TestSupport"]),
         .testTarget(
             name: "ProjectionsTests",
             dependencies: [
-            "Decisions", "Primitives", "EventLog", "Projections", "Projecting", "PostgresStore", "Postgres",
+                "Decisions", "Primitives", "EventLog", "Projections", "Projecting", "PostgresStore", "Postgres",
                 "ProjectionTestSupport", "TestSupport",
             ]),
-        .testTarget(name: "IngestTests", dependencies: [
-            "Primitives", "Ingest", "EventLog", "EventModel", "Decisions", "Threading", "TestSupport",
-        ]),
+        .testTarget(
+            name: "IngestTests",
+            dependencies: [
+                "Primitives", "Ingest", "EventLog", "EventModel", "Decisions", "Threading", "TestSupport",
+            ]),
         .testTarget(name: "FleetSimulatorTests", dependencies: ["FleetSimulator", "TestSupport"]),
         .testTarget(name: "PostgresTests", dependencies: ["Postgres", "TestSupport"]),
         .target(
@@ -219,58 +251,84 @@ let package = Package(
             ],
             path: "Tests/ProjectionTestSupport"),
         .testTarget(name: "ProjectingTests", dependencies: ["Projecting", "ProjectionTestSupport", "TestSupport"]),
-        .testTarget(name: "SnapshotsTests", dependencies: [
-            "Primitives", "Snapshots", "Evidence", "Deciding", "Campaigns", "ProjectionTestSupport",
-        ]),
         .testTarget(
-            name: "PostgresStoreTests", dependencies: [
+            name: "SnapshotsTests",
+            dependencies: [
+                "Primitives", "Snapshots", "Evidence", "Deciding", "Campaigns", "ProjectionTestSupport",
+            ]),
+        .testTarget(
+            name: "PostgresStoreTests",
+            dependencies: [
                 "PostgresStore", "Postgres", "ProjectionTestSupport", "TestSupport",
             ]),
-        .testTarget(name: "QueriesTests", dependencies: [
-            "Queries", "EventModel", "Decisions", "Postgres", "PostgresStore", "TestSupport",
-        ]),
-        .testTarget(name: "ReplayAsOfTests", dependencies: [
-            "Replay", "Snapshots", "ProjectionTestSupport",
-        ]),
-        .testTarget(name: "RebuildTests", dependencies: [
-            "Replay", "PostgresStore", "Postgres", "EventLog", "EventModel", "Projecting", "Projections", "Snapshots",
-            "Threading", "ProjectionTestSupport", "TestSupport", "refold",
-        ]),
+        .testTarget(
+            name: "QueriesTests",
+            dependencies: [
+                "Queries", "EventModel", "Decisions", "Postgres", "PostgresStore", "TestSupport",
+            ]),
+        .testTarget(
+            name: "ReplayAsOfTests",
+            dependencies: [
+                "Replay", "Snapshots", "ProjectionTestSupport",
+            ]),
+        .testTarget(
+            name: "RebuildTests",
+            dependencies: [
+                "Replay", "PostgresStore", "Postgres", "EventLog", "EventModel", "Projecting", "Projections",
+                "Snapshots",
+                "Threading", "ProjectionTestSupport", "TestSupport", "refold",
+            ]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
-        .testTarget(name: "HealthTests", dependencies: [
-            "Health", "EventModel", .product(name: "Yams", package: "Yams"),
-        ]),
+        .testTarget(
+            name: "HealthTests",
+            dependencies: [
+                "Health", "EventModel", .product(name: "Yams", package: "Yams"),
+            ]),
         .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
-        .testTarget(name: "CampaignRulesTests", dependencies: [
-            "Primitives", "CampaignRules", "EventModel", "Decisions",
-        ]),
-        .testTarget(name: "DecidingTests", dependencies: [
-            "Deciding", "Access", "Campaigns", "EventLog", "EventModel", "Decisions", "Threading",
-        ]),
-        .testTarget(name: "CampaignsTests", dependencies: [
-            "Primitives", "Deciding", "Campaigns", "EventLog", "EventModel", "Decisions",
-        ]),
+        .testTarget(
+            name: "CampaignRulesTests",
+            dependencies: [
+                "Primitives", "CampaignRules", "EventModel", "Decisions",
+            ]),
+        .testTarget(
+            name: "DecidingTests",
+            dependencies: [
+                "Deciding", "Access", "Campaigns", "EventLog", "EventModel", "Decisions", "Threading",
+            ]),
+        .testTarget(
+            name: "CampaignsTests",
+            dependencies: [
+                "Primitives", "Deciding", "Campaigns", "EventLog", "EventModel", "Decisions",
+            ]),
         .testTarget(name: "AccessTests", dependencies: ["Deciding", "Access", "EventLog", "EventModel", "Decisions"]),
-        .testTarget(name: "DispatchingTests", dependencies: [
-            "Dispatching", "Campaigns", "Ingest", "EventLog", "EventModel", "TestSupport",
-        ]),
-        .testTarget(name: "ControlAPITests", dependencies: [
-            "Decisions", "Primitives", "ControlAPI", "Access", "Deciding", "Campaigns", "WebPages", "refold",
-            "TestSupport",
-            .product(name: "Yams", package: "Yams"), .product(name: "NIOEmbedded", package: "swift-nio"),
-        ]),
+        .testTarget(
+            name: "DispatchingTests",
+            dependencies: [
+                "Dispatching", "Campaigns", "Ingest", "EventLog", "EventModel", "TestSupport",
+            ]),
+        .testTarget(
+            name: "ControlAPITests",
+            dependencies: [
+                "Decisions", "Primitives", "ControlAPI", "Access", "Deciding", "Campaigns", "WebPages", "refold",
+                "TestSupport",
+                .product(name: "Yams", package: "Yams"), .product(name: "NIOEmbedded", package: "swift-nio"),
+            ]),
         .testTarget(
             name: "SimulationTests",
             dependencies: ["Primitives", "Simulation", "EventLog", "EventModel", "Projections", "Projecting"]),
-        .testTarget(name: "ReplayTests", dependencies: [
-            "Primitives", "CampaignRules", "Deciding", "Campaigns", "CZlib", "EventLog", "EventModel", "Decisions",
-            "Evidence",
-            "Ingest", "Postgres", "PostgresStore", "Projecting", "Projections", "ProjectionTestSupport", "Replay",
-            "Snapshots", "TestSupport", "refold",
-        ]),
-        .testTarget(name: "IntegrationTests", dependencies: [
-            "HTTPClient", "Primitives", "refold", "Postgres", "TestSupport",
-        ]),
+        .testTarget(
+            name: "ReplayTests",
+            dependencies: [
+                "Primitives", "CampaignRules", "Deciding", "Campaigns", "CZlib", "EventLog", "EventModel", "Decisions",
+                "Evidence",
+                "Ingest", "Postgres", "PostgresStore", "Projecting", "Projections", "ProjectionTestSupport", "Replay",
+                "Snapshots", "TestSupport", "refold",
+            ]),
+        .testTarget(
+            name: "IntegrationTests",
+            dependencies: [
+                "HTTPClient", "Primitives", "refold", "Postgres", "TestSupport",
+            ]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Decisions", "Evidence", "EventLog", "Decoding"]),
         .testTarget(name: "TidyTests", dependencies: ["refold"], swiftSettings: optimisedSwift),
     ],
@@ -282,12 +340,14 @@ let package = Package(
 // release build is not otherwise.
 if Context.environment["REFOLD_FUZZING"] != nil {
     package.targets.removeAll { $0.name == "FuzzTests" }
-    package.targets.append(.target(
-        name: "FuzzBodies", dependencies: ["EventModel", "Decisions", "Evidence", "EventLog", "Decoding"],
-        path: "Tests/FuzzTests/Bodies"))
+    package.targets.append(
+        .target(
+            name: "FuzzBodies", dependencies: ["EventModel", "Decisions", "Evidence", "EventLog", "Decoding"],
+            path: "Tests/FuzzTests/Bodies"))
     for name in ["PayloadFuzz", "LogFuzz", "EvidenceFuzz"] {
-        package.targets.append(.executableTarget(
-            name: name, dependencies: ["FuzzBodies"], path: "Fuzz/\(name)",
-            swiftSettings: [.unsafeFlags(["-parse-as-library"])]))
+        package.targets.append(
+            .executableTarget(
+                name: name, dependencies: ["FuzzBodies"], path: "Fuzz/\(name)",
+                swiftSettings: [.unsafeFlags(["-parse-as-library"])]))
     }
 }

@@ -205,9 +205,10 @@ extension AccessState {
     }
 
     public func stored() -> [UInt8] {
-        eventJSON(Stored(
-            tokens: tokens.values.sorted { $0.id < $1.id }, answers: answers, nextID: nextID,
-            isBeginningUnknown: isBeginningUnknown ? true : nil))
+        eventJSON(
+            Stored(
+                tokens: tokens.values.sorted { $0.id < $1.id }, answers: answers, nextID: nextID,
+                isBeginningUnknown: isBeginningUnknown ? true : nil))
     }
 
     public init(stored: [UInt8]) throws {

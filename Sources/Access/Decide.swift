@@ -107,12 +107,17 @@ extension AccessState {
         let request = new.request, digest = request.idempotencyKey.map { _ in request.digest }
         if let key = request.idempotencyKey,
             let stored = answer(to: request.principal, key: key, now: now),
-            let token = tokens[stored.id], request.principal.mayGovern(token) {
+            let token = tokens[stored.id], request.principal.mayGovern(token)
+        {
             if stored.digest == digest {
                 return .repeated(answer(request.command, token, at: Position(stored.position), secret: nil))
             }
-            return .append([reject(request, AccessRefusal(
-                .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))])
+            return .append([
+                reject(
+                    request,
+                    AccessRefusal(
+                        .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))
+            ])
         }
         do throws(AccessRefusal) {
             if let id = request.principal.tokenID, principal(id: id, now: now) == nil {
@@ -201,7 +206,8 @@ private func expiry(
     let end = now.microseconds + Int64(lifetime * 1_000_000)
     if let creatorEnd, end > creatorEnd.microseconds {
         throw AccessRefusal(
-            .invalidValue, "a token cannot outlive the token that creates it, which expires at \(creatorEnd); "
+            .invalidValue,
+            "a token cannot outlive the token that creates it, which expires at \(creatorEnd); "
                 + "give a shorter lifetime_seconds, or none to expire with it")
     }
     return end
@@ -263,10 +269,11 @@ private func reject(_ request: AccessRequest, _ refusal: AccessRefusal) -> Acces
 /// The grammar of ids, as in topics.
 func isName(_ text: String) -> Bool {
     let bytes = text.utf8
-    return (1...DeviceTopic.idBytesMax).contains(bytes.count) && bytes.allSatisfy { byte in
-        switch byte {
-        case 0x30...0x3A, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
-        default: false
+    return (1...DeviceTopic.idBytesMax).contains(bytes.count)
+        && bytes.allSatisfy { byte in
+            switch byte {
+            case 0x30...0x3A, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
+            default: false
+            }
         }
-    }
 }

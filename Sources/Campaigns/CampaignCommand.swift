@@ -54,7 +54,8 @@ public enum CampaignCommand: Sendable, Equatable {
         case .addFirmware, .createCampaign, .createGroup, .configureTenant: ""
         case .changeMembers(let id, _, _), .deleteGroup(let id): "group:\(id)"
         case .start(let id), .pause(let id, _), .resume(let id), .abort(let id, _), .retryFailed(let id, _),
-            .delete(let id): "campaign:\(id)"
+            .delete(let id):
+            "campaign:\(id)"
         }
     }
 }

@@ -113,10 +113,11 @@ public actor CampaignDecider {
     }
 
     private func noteAcknowledged() {
-        engine.note(acknowledged.withLock { waiting in
-            defer { waiting = [] }
-            return waiting
-        })
+        engine.note(
+            acknowledged.withLock { waiting in
+                defer { waiting = [] }
+                return waiting
+            })
     }
 }
 

@@ -18,11 +18,12 @@ extension ControlAPI {
             .get("\(campaigns)/{id}", scope: .own) { request, context in
                 try await show(request, context, tenant: try Self.tenant(request, context))
             },
-        ] + Steering.allCases.map { steering in
-            .post("\(campaigns)/{id}/\(steering.rawValue)", .write(.operator), scope: .own) { request, context in
-                try await steer(steering, request, context, tenant: try Self.tenant(request, context))
+        ]
+            + Steering.allCases.map { steering in
+                .post("\(campaigns)/{id}/\(steering.rawValue)", .write(.operator), scope: .own) { request, context in
+                    try await steer(steering, request, context, tenant: try Self.tenant(request, context))
+                }
             }
-        }
     }
 
     private static func tenant(_ request: Request, _ context: APIContext) throws(Problem) -> String {

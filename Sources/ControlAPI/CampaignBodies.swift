@@ -136,8 +136,9 @@ extension KeyedDecodingContainer<AnyKey> {
     /// A misspelt setting is not lost in silence.
     func refuse(otherThan known: [String]) throws {
         guard let unknown = allKeys.map(\.stringValue).filter({ !known.contains($0) }).min() else { return }
-        throw DecodingError.dataCorrupted(.init(
-            codingPath: codingPath + [AnyKey(stringValue: unknown)],
-            debugDescription: "is not a field; there are: \(known.joined(separator: ", "))"))
+        throw DecodingError.dataCorrupted(
+            .init(
+                codingPath: codingPath + [AnyKey(stringValue: unknown)],
+                debugDescription: "is not a field; there are: \(known.joined(separator: ", "))"))
     }
 }

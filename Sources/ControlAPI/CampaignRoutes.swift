@@ -23,17 +23,18 @@ extension ControlAPI {
                 let id = try context.number("id", Int64.self)
                 return try await execute(.delete(campaign: id), request, context, createdAt: nil)
             },
-        ] + Steering.allCases.map { steering in
-            .post("\(campaigns)/{id}/\(steering.rawValue)") { request, context in
-                try await steer(steering, request, context, tenant: try context.id("tenant"))
-            }
-        } + [
-            .post("\(campaigns)/{id}/retry") { request, context in
-                let id = try context.number("id", Int64.self), body = try await request.json(RetryBody.self)
-                return try await execute(
-                    .retryFailed(campaign: id, kinds: try body.failureKinds()), request, context, createdAt: nil)
-            },
-        ] + parts(of: campaigns)
+        ]
+            + Steering.allCases.map { steering in
+                .post("\(campaigns)/{id}/\(steering.rawValue)") { request, context in
+                    try await steer(steering, request, context, tenant: try context.id("tenant"))
+                }
+            } + [
+                .post("\(campaigns)/{id}/retry") { request, context in
+                    let id = try context.number("id", Int64.self), body = try await request.json(RetryBody.self)
+                    return try await execute(
+                        .retryFailed(campaign: id, kinds: try body.failureKinds()), request, context, createdAt: nil)
+                }
+            ] + parts(of: campaigns)
     }
 
     /// What a campaign consists of.
@@ -110,7 +111,8 @@ extension ControlAPI {
         let body = try await request.json(CampaignBody.self)
         var spec = try body.spec()
         if let group = spec.targetGroupID,
-            let query = try await system.campaigns.groupQuery(tenant: tenant, id: group) {
+            let query = try await system.campaigns.groupQuery(tenant: tenant, id: group)
+        {
             spec.devices = try await system.queries.resolve(tenant: tenant, query: query)
         }
         return try await execute(

@@ -83,11 +83,12 @@ public struct ControlAPI: Sendable {
         let connections = Connections(connectionsMax: connectionsMax, headerTime: headerTime)
         return Application(
             router: router(),
-            server: .http1(configuration: .init(
-                additionalChannelHandlers: [
-                    AbsoluteFormInstaller(), GoneClients.Watch(clients), Connections.Watch(connections),
-                ],
-                idleTimeout: .seconds(75))),
+            server: .http1(
+                configuration: .init(
+                    additionalChannelHandlers: [
+                        AbsoluteFormInstaller(), GoneClients.Watch(clients), Connections.Watch(connections),
+                    ],
+                    idleTimeout: .seconds(75))),
             configuration: ApplicationConfiguration(
                 address: .hostname(host, port: port), serverName: nil,
                 availableConnectionsDelegate: MaximumAvailableConnections(connectionsMax)),

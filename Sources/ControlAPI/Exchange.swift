@@ -32,7 +32,8 @@ extension Request {
         } catch let error as DecodingError {
             // The decoder says of 1.5 where a whole number belongs that the data is no JSON.
             if case .dataCorrupted(let context) = error, context.codingPath.isEmpty,
-                (try? JSONDecoder().decode(Anything.self, from: data)) != nil {
+                (try? JSONDecoder().decode(Anything.self, from: data)) != nil
+            {
                 throw Problem(
                     .unprocessableContent, "invalid_body", "a number is not whole, or beyond what its field can hold")
             }
@@ -202,9 +203,10 @@ struct Strict<T: BodyFields>: Decodable {
     init(from decoder: any Decoder) throws {
         let keys = try decoder.container(keyedBy: AnyKey.self).allKeys.map(\.stringValue)
         if let unknown = keys.filter({ !T.fields.contains($0) }).min() {
-            throw DecodingError.dataCorrupted(.init(
-                codingPath: [AnyKey(stringValue: unknown)],
-                debugDescription: "is not a field; there are: \(T.fields.joined(separator: ", "))"))
+            throw DecodingError.dataCorrupted(
+                .init(
+                    codingPath: [AnyKey(stringValue: unknown)],
+                    debugDescription: "is not a field; there are: \(T.fields.joined(separator: ", "))"))
         }
         value = try T(from: decoder)
     }

@@ -36,9 +36,11 @@ extension Response {
             .xContentTypeOptions: "nosniff", .contentSecurityPolicy: WebPages.contentSecurityPolicy,
         ]
         headers[.referrerPolicy] = "no-referrer"
-        if let known = request.headers[.ifNoneMatch], known.split(separator: ",").contains(where: {
-            $0.drop { $0 == " " } == file.entityTag
-        }) {
+        if let known = request.headers[.ifNoneMatch],
+            known.split(separator: ",").contains(where: {
+                $0.drop { $0 == " " } == file.entityTag
+            })
+        {
             return Response(status: .notModified, headers: headers)
         }
         return Response(status: .ok, headers: headers, body: .init(byteBuffer: ByteBuffer(string: file.text)))

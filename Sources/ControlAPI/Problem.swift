@@ -104,7 +104,8 @@ struct ProblemMiddleware: RouterMiddleware {
         case is NIOTooManyBytesError: return Self.tooLarge
         case is HTTPParserError:
             return Problem(
-                .badRequest, "malformed_request", "the request is not valid HTTP/1.1: check Transfer-Encoding, "
+                .badRequest, "malformed_request",
+                "the request is not valid HTTP/1.1: check Transfer-Encoding, "
                     + "Content-Length and the chunks of the body (RFC 9112, 6 and 7)", headers: [.connection: "close"])
         case is CancellationError: return Self.clientGone
         case let error as HTTPError where error.status == .notFound: return notRouted(request)

@@ -162,9 +162,11 @@ extension ControlAPI {
     private func drop(_ what: String, unfinished: Bool) -> Route {
         .post("/api/v1/rebuilds/drop-\(what)") { request, _ in
             let body = try await request.json(ProjectionsBody.self)
-            return try .json(Items(items: try await refusing {
-                try await system.rebuilds.dropTables(body.projections ?? [], unfinished: unfinished)
-            }))
+            return try .json(
+                Items(
+                    items: try await refusing {
+                        try await system.rebuilds.dropTables(body.projections ?? [], unfinished: unfinished)
+                    }))
         }
     }
 

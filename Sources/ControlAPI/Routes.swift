@@ -57,7 +57,7 @@ extension ControlAPI {
                     throw Problem(.notFound, "not_found", "there is no such broker; there are: \(names)")
                 }
                 return try .json(Recorded(position: position))
-            },
+            }
         ]
     }
 

@@ -133,7 +133,8 @@ extension ControlAPI {
                 return response
             },
             .get("/api/v1/session", scope: .own) { request, context in
-                let session = request.headers[.authorization] == nil
+                let session =
+                    request.headers[.authorization] == nil
                     ? policy.sessionSecret(request).flatMap { policy.sessions.find($0) } : nil
                 // For whoever has sent it already.
                 let isOwn = session?.accepts(csrf: request.headers[.csrfToken]) ?? false

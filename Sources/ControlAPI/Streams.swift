@@ -22,9 +22,14 @@ extension ControlAPI {
                 let rate = RateMeter()
                 return try stream(request, context) {
                     let status = await system.status.status(), now = Date().timeIntervalSince1970
-                    return [StreamEvent("status", Self.line(StatusEvent(
-                        at: Timestamp(microseconds: Int64(now * 1_000_000)).description,
-                        eventsPerSecond: rate.add(status.log.durable), status: status)))]
+                    return [
+                        StreamEvent(
+                            "status",
+                            Self.line(
+                                StatusEvent(
+                                    at: Timestamp(microseconds: Int64(now * 1_000_000)).description,
+                                    eventsPerSecond: rate.add(status.log.durable), status: status)))
+                    ]
                 }
             },
             .get("\(Self.tenantPath)/campaigns/{id}/events/stream") { request, context in

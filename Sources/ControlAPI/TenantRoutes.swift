@@ -80,9 +80,10 @@ extension ControlAPI {
             let found = try await system.queries.resolve(tenant: tenant, query: query)
             let behind = found.drop { device in page.after.map { device <= $0 } ?? false }
             let shown = Array(behind.prefix(page.limit))
-            return .page(JSONTextPage(
-                rows: shown.map { JSONRow(#"{"device_id":"\#($0)"}"#) },
-                next: behind.count > shown.count ? shown.last : nil))
+            return .page(
+                JSONTextPage(
+                    rows: shown.map { JSONRow(#"{"device_id":"\#($0)"}"#) },
+                    next: behind.count > shown.count ? shown.last : nil))
         }
         try await waitForPosition(request, ProjectionName.deviceGroups)
         let rows = try await system.queries.groupMembers(tenant: tenant, id: id, page: page)
@@ -186,9 +187,10 @@ extension ControlAPI {
         _ command: CampaignCommand, tenant: String, _ request: Request, _ context: APIContext,
         createdAt collection: String?
     ) async throws -> Response {
-        let answer = try await system.campaigns.execute(CommandRequest(
-            tenantID: tenant, actor: context.principal.name, idempotencyKey: try request.idempotencyKey(),
-            command: command))
+        let answer = try await system.campaigns.execute(
+            CommandRequest(
+                tenantID: tenant, actor: context.principal.name, idempotencyKey: try request.idempotencyKey(),
+                command: command))
         switch answer {
         case .accepted(let position, let id, let status):
             var response = try Response.json(

@@ -95,20 +95,22 @@ extension ControlAPI {
     private func execute(
         _ command: AccessCommand, _ request: Request, _ context: APIContext
     ) async throws -> Response {
-        let answer = try await system.tokens.execute(AccessRequest(
-            principal: context.principal, idempotencyKey: try request.idempotencyKey(), command: command))
+        let answer = try await system.tokens.execute(
+            AccessRequest(
+                principal: context.principal, idempotencyKey: try request.idempotencyKey(), command: command))
         switch answer {
         case .created(let position, let token, let secret):
             return try .json(TokenRow(token: token, position: position.rawValue, secret: secret), status: .created)
         case .revoked(let position, let token, let also):
             return try .json(TokenRow(token: token, position: position.rawValue, alsoRevoked: also.map(\.id)))
         case .rejected(let position, let code, let reason):
-            let status: HTTPResponse.Status = switch code {
-            case .notFound: .notFound
-            case .illegalTransition, .nameTaken: .conflict
-            case .invalidValue, .keyReused: .unprocessableContent
-            case .tokenInvalid: .unauthorized
-            }
+            let status: HTTPResponse.Status =
+                switch code {
+                case .notFound: .notFound
+                case .illegalTransition, .nameTaken: .conflict
+                case .invalidValue, .keyReused: .unprocessableContent
+                case .tokenInvalid: .unauthorized
+                }
             var problem = Problem(status, code.rawValue, reason)
             problem.position = position.rawValue
             throw problem

@@ -33,5 +33,5 @@ extension CommandRejected: Decision {
     public var envelope: Envelope {
         Envelope(tenantID: tenantID, actor: actor, subject: subject, idempotencyKey: idempotencyKey)
     }
-    public var summary: String {         "\(command)\(subject.isEmpty ? "" : " \(subject)") was refused: \(reason)" }
+    public var summary: String { "\(command)\(subject.isEmpty ? "" : " \(subject)") was refused: \(reason)" }
 }

@@ -38,14 +38,16 @@ public final class FactDecoder {
         case .telemetry:
             let message = parse(record, topic, REFOLD_TELEMETRY)
             guard message.error == 0 else { return .undecodable(Self.undecodable(message)) }
-            return .telemetry(Telemetry(
-                siteID: Self.bytes(message.site_id), sequence: message.has_integer != 0 ? message.integer : nil,
-                metrics: Self.certain(message.object), shape: message.shape))
+            return .telemetry(
+                Telemetry(
+                    siteID: Self.bytes(message.site_id), sequence: message.has_integer != 0 ? message.integer : nil,
+                    metrics: Self.certain(message.object), shape: message.shape))
         case .heartbeat:
             let message = parse(record, topic, REFOLD_HEARTBEAT)
             guard message.error == 0 else { return .undecodable(Self.undecodable(message)) }
-            return .heartbeat(Heartbeat(
-                siteID: Self.bytes(message.site_id), sequence: message.has_integer != 0 ? message.integer : nil))
+            return .heartbeat(
+                Heartbeat(
+                    siteID: Self.bytes(message.site_id), sequence: message.has_integer != 0 ? message.integer : nil))
         case .shadowReported:
             let message = parse(record, topic, REFOLD_SHADOW)
             guard message.error == 0 else { return .undecodable(Self.undecodable(message)) }
@@ -53,9 +55,10 @@ public final class FactDecoder {
         case .commandAck:
             let message = parse(record, topic, REFOLD_ACK)
             guard message.error == 0 else { return .undecodable(Self.undecodable(message)) }
-            return .commandAck(CommandAck(
-                commandID: Self.certain(message.command_id), status: Self.certain(message.status),
-                details: Self.bytes(message.object)))
+            return .commandAck(
+                CommandAck(
+                    commandID: Self.certain(message.command_id), status: Self.certain(message.status),
+                    details: Self.bytes(message.object)))
         case .otaStatus: return otaStatus(record, topic)
         case .connection: return connection(record, topic)
         case .otaCommand, .other: return .none
@@ -68,10 +71,11 @@ public final class FactDecoder {
         guard let status = Self.word(Self.certain(message.status), of: Self.otaStatuses) else {
             return .undecodable(Undecodable(.invalidValue, field: .status))
         }
-        return .otaStatus(OTAReport(
-            campaignID: message.integer, commandID: Self.bytes(message.command_id).flatMap(Self.commandID),
-            status: status, progress: message.has_progress != 0 ? message.progress : nil,
-            error: Self.bytes(message.error_text)))
+        return .otaStatus(
+            OTAReport(
+                campaignID: message.integer, commandID: Self.bytes(message.command_id).flatMap(Self.commandID),
+                status: status, progress: message.has_progress != 0 ? message.progress : nil,
+                error: Self.bytes(message.error_text)))
     }
 
     /// A position as decimal digits; nil for anything else.

@@ -102,8 +102,11 @@ public final class FileLog: LogWriter, LogSource {
                 lock: lock, catalog: catalog, options: options, clock: clock, clockFile: clockFile, recovered: found)
         }
         Reserve.fill(directory, options.fileSystem)
-        let tree = !options.keepsTree ? nil : TreeKeeper(
-            catalog: catalog, queue: loop.queue, options: options, signing: found.signing, lock: lock)
+        let tree =
+            !options.keepsTree
+            ? nil
+            : TreeKeeper(
+                catalog: catalog, queue: loop.queue, options: options, signing: found.signing, lock: lock)
         let keeper = Keeper(catalog: catalog, options: options, queue: loop.queue, tree: tree, lock: lock)
         return FileLog(
             directory: directory, report: found.report, clock: clock, loop: loop, tree: tree, keeper: keeper,

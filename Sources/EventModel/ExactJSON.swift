@@ -256,7 +256,8 @@ extension ExactJSON {
         digits.insert(contentsOf: [UInt8](repeating: 0x30, count: missing), at: 0)
         let whole = digits.dropLast(decimals).drop { $0 == 0x30 }
         let isZero = digits.allSatisfy { $0 == 0x30 }
-        let body = (whole.isEmpty ? "0" : String(decoding: whole, as: UTF8.self))
+        let body =
+            (whole.isEmpty ? "0" : String(decoding: whole, as: UTF8.self))
             + (decimals > 0 ? "." + String(decoding: digits.suffix(decimals), as: UTF8.self) : "")
         return isNegative && !isZero ? "-" + body : body
     }

@@ -29,8 +29,10 @@ public struct AuditStatement: Sendable, Equatable {
             let bytes = Base64.decode(lines[2]), let digest = TreeHash(bytes)
         else { throw EvidenceError(.malformed, "this is no statement about an audit bundle") }
         guard key.kind == .note, lines[1].elementsEqual(key.name.utf8) else {
-            throw EvidenceError(.untrue, "the statement is of \(String(decoding: lines[1], as: UTF8.self)), the key of "
-                + key.name)
+            throw EvidenceError(
+                .untrue,
+                "the statement is of \(String(decoding: lines[1], as: UTF8.self)), the key of "
+                    + key.name)
         }
         try note.verify(key)
         origin = key.name

@@ -54,8 +54,10 @@ public struct VerifierKey: Sendable, Equatable, CustomStringConvertible {
             throw EvidenceError(.malformed, "\"\(text.prefix(120))\" is no key of the form name+id+base64")
         }
         guard let kind = Kind(rawValue: type) else {
-            throw EvidenceError(.malformed, "the key has the signature type \(type); known are 1 (Ed25519) and 4 "
-                + "(Ed25519 cosignature)")
+            throw EvidenceError(
+                .malformed,
+                "the key has the signature type \(type); known are 1 (Ed25519) and 4 "
+                    + "(Ed25519 cosignature)")
         }
         guard let key = VerifierKey(name: String(parts[0]), kind: kind, publicKey: Array(bytes[1...])),
             Hex.encode(key.id) == parts[1].lowercased()
@@ -69,9 +71,10 @@ public struct VerifierKey: Sendable, Equatable, CustomStringConvertible {
 
     /// Not empty, without Unicode spaces, control characters and plus signs (C2SP signed-note).
     static func isName(_ name: String) -> Bool {
-        !name.isEmpty && name.unicodeScalars.allSatisfy {
-            $0 != "+" && !$0.properties.isWhitespace && $0.value >= 0x20 && $0.value != 0x7F
-        }
+        !name.isEmpty
+            && name.unicodeScalars.allSatisfy {
+                $0 != "+" && !$0.properties.isWhitespace && $0.value >= 0x20 && $0.value != 0x7F
+            }
     }
 
     /// Whether the owner of the key signed these bytes (RFC 8032, Ed25519).

@@ -31,8 +31,10 @@ public enum ProofFile: Sendable, Equatable {
         case InclusionProof.label: self = .inclusion(try InclusionProof(&reader))
         case ConsistencyProof.label: self = .consistency(try ConsistencyProof(&reader))
         default:
-            throw EvidenceError(.malformed, "the file is no proof: it begins with neither \(InclusionProof.label) nor "
-                + ConsistencyProof.label)
+            throw EvidenceError(
+                .malformed,
+                "the file is no proof: it begins with neither \(InclusionProof.label) nor "
+                    + ConsistencyProof.label)
         }
     }
 
@@ -99,8 +101,10 @@ public struct InclusionProof: Sendable, Equatable {
         let leaf = record.withUnsafeBytes { LeafHasher().leaf(RecordView(unchecked: $0.baseAddress!)) }
         let root = TreeProofs.root(leaf: leaf, index: position.rawValue, size: checkpoint.size, path: path)
         guard root == checkpoint.root else {
-            throw EvidenceError(.untrue, "the record does not lead to the signed root: this is not what the log held "
-                + "at position \(position)")
+            throw EvidenceError(
+                .untrue,
+                "the record does not lead to the signed root: this is not what the log held "
+                    + "at position \(position)")
         }
         return checkpoint
     }
@@ -141,14 +145,19 @@ public struct ConsistencyProof: Sendable, Equatable {
     public func check(_ key: VerifierKey) throws(EvidenceError) -> (old: Checkpoint, new: Checkpoint) {
         let old = try self.old.checkpoint(verifiedBy: key), new = try self.new.checkpoint(verifiedBy: key)
         guard old.size <= new.size else {
-            throw EvidenceError(.untrue, "the log held \(old.size) events and then \(new.size): it was rolled back, or "
-                + "the checkpoints are in the wrong order")
+            throw EvidenceError(
+                .untrue,
+                "the log held \(old.size) events and then \(new.size): it was rolled back, or "
+                    + "the checkpoints are in the wrong order")
         }
-        guard TreeProofs.isConsistent(
-            first: old.size, firstRoot: old.root, second: new.size, secondRoot: new.root, path: path)
+        guard
+            TreeProofs.isConsistent(
+                first: old.size, firstRoot: old.root, second: new.size, secondRoot: new.root, path: path)
         else {
-            throw EvidenceError(.untrue, "the log of \(new.size) events does not begin with that of \(old.size): "
-                + "its history was changed, or the proof is none")
+            throw EvidenceError(
+                .untrue,
+                "the log of \(new.size) events does not begin with that of \(old.size): "
+                    + "its history was changed, or the proof is none")
         }
         return (old, new)
     }

@@ -81,9 +81,11 @@ public struct SignedNote: Sendable, Equatable {
         let found = signatures(of: key)
         guard !found.isEmpty else {
             let named = signatures.contains { $0.name.hasBytes(of: key.name) }
-            throw EvidenceError(.untrue, named
-                ? "it is signed under the name \(key.name), but by another key than the one given"
-                : "it is not signed by \(key.name)")
+            throw EvidenceError(
+                .untrue,
+                named
+                    ? "it is signed under the name \(key.name), but by another key than the one given"
+                    : "it is not signed by \(key.name)")
         }
         var time: UInt64?
         for signature in found {

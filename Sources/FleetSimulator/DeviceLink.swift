@@ -293,8 +293,10 @@ extension DeviceLink {
             client, &packetID, message.topic, CInt(message.payload.count), message.payload, 1, false)
         // With a broken connection the library has queued the message all the same and sends it after the reconnect;
         // the loop notices the loss by itself. What it refuses outright never left and stays unacknowledged.
-        let refused = [MOSQ_ERR_INVAL, MOSQ_ERR_NOMEM, MOSQ_ERR_PAYLOAD_SIZE, MOSQ_ERR_MALFORMED_UTF8,
-            MOSQ_ERR_OVERSIZE_PACKET, MOSQ_ERR_QOS_NOT_SUPPORTED].contains { $0.rawValue == result }
+        let refused = [
+            MOSQ_ERR_INVAL, MOSQ_ERR_NOMEM, MOSQ_ERR_PAYLOAD_SIZE, MOSQ_ERR_MALFORMED_UTF8,
+            MOSQ_ERR_OVERSIZE_PACKET, MOSQ_ERR_QOS_NOT_SUPPORTED,
+        ].contains { $0.rawValue == result }
         if refused {
             owner.link(self, refused: publish)
         } else {

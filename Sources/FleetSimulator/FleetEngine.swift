@@ -43,9 +43,10 @@ final class FleetEngine {
         generator = FleetGenerator(seed: settings.seed, shape: settings.shape)
         drainMicrosMax = Int64(settings.drainTimeoutSeconds * 1e6)
         if let path = settings.ledgerPath { ledger = try Ledger(path: path) } else { ledger = nil }
-        let told = if let path = settings.otaLedgerPath { try OTALedger(path: path, shape: settings.shape) } else {
-            nil as OTALedger?
-        }
+        let told =
+            if let path = settings.otaLedgerPath { try OTALedger(path: path, shape: settings.shape) } else {
+                nil as OTALedger?
+            }
         updates = OTADevices(settings.shape.ota, ledger: told)
         // libmosquitto takes a socket and a wake-up pair for each client.
         let wanted = settings.connectionCount * 3 + 64
@@ -53,7 +54,7 @@ final class FleetEngine {
         guard files >= wanted else {
             throw .invalid(
                 "\(settings.connectionCount) connections need \(wanted) open files and the limit is \(files): "
-                + "raise it (ulimit -n) or share connections (--connections)")
+                    + "raise it (ulimit -n) or share connections (--connections)")
         }
         for index in 0..<settings.connectionCount { links.append(try makeLink(index)) }
         down = Array(links.indices)
@@ -91,9 +92,11 @@ final class FleetEngine {
             let now = SystemTime.monotonicMicroseconds()
             if shouldStop() { stop(now) }
             connectDue(now)
-            if phase == .running { perform { (updates, generator) throws(FleetError) in
-                try updates.run(now: now, &generator)
-            } }
+            if phase == .running {
+                perform { (updates, generator) throws(FleetError) in
+                    try updates.run(now: now, &generator)
+                }
+            }
             if phase == .running { generate(now) }
             poller.wait(millis: pollMillis) { token, readable, writable in
                 links[token].serve(readable: readable, writable: writable)

@@ -142,8 +142,9 @@ public struct FleetSettings: Sendable {
                 throw .invalid("--churn needs one connection a device: leave out --connections")
             }
         } else if shape.devices > Self.singleConnectionsMax {
-            throw .invalid("more than \(Self.singleConnectionsMax) devices cannot each have a connection: "
-                + "share some with --connections K")
+            throw .invalid(
+                "more than \(Self.singleConnectionsMax) devices cannot each have a connection: "
+                    + "share some with --connections K")
         }
         guard (1...20_000).contains(windowSize) else { throw .invalid("--window must be from 1 to 20000") }
         switch extent {

@@ -25,8 +25,9 @@ public struct MessageMix: Sendable, Equatable {
             guard pair.count == 2, let kind = MessageKind(rawValue: pair[0]), kind != .connection,
                 let weight = Int(pair[1]), weight >= 0, weight <= 1_000_000
             else {
-                throw .invalid("--mix: \"\(part)\" is not KIND=WEIGHT with a kind of "
-                    + "telemetry, heartbeat, shadow, ack, ota, other and a whole weight")
+                throw .invalid(
+                    "--mix: \"\(part)\" is not KIND=WEIGHT with a kind of "
+                        + "telemetry, heartbeat, shadow, ack, ota, other and a whole weight")
             }
             weights[kind, default: 0] += weight
         }

@@ -68,7 +68,8 @@ final class CurlHandle: @unchecked Sendable {
                 if transfer.request.hasBody {
                     _ = refold_curl_set_size(curl, CURLOPT_POSTFIELDSIZE_LARGE, curl_off_t(body.count))
                     // With a null pointer libcurl would ask a callback for the body.
-                    _ = body.baseAddress.map { refold_curl_set_pointer(curl, CURLOPT_POSTFIELDS, .init(mutating: $0)) }
+                    _ =
+                        body.baseAddress.map { refold_curl_set_pointer(curl, CURLOPT_POSTFIELDS, .init(mutating: $0)) }
                         ?? refold_curl_set_string(curl, CURLOPT_COPYPOSTFIELDS, "")
                     _ = refold_curl_set_string(curl, CURLOPT_CUSTOMREQUEST, transfer.request.method.rawValue)
                 }

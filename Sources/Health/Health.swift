@@ -24,8 +24,10 @@ public struct Health: Sendable, Equatable {
             !facts.database.isConnected || facts.database.isRefused || facts.database.isReadOnly
         facts.projections.forEach { add($0, isDatabaseAway: isDatabaseAway) }
         if facts.rowsDiffering > 0 {
-            add(.tablesDiffer, text: "\(facts.rowsDiffering) rows of the tables are not what the log gives: "
-                + "refold replay verify shows them")
+            add(
+                .tablesDiffer,
+                text: "\(facts.rowsDiffering) rows of the tables are not what the log gives: "
+                    + "refold replay verify shows them")
         }
         add(facts.log)
         add(facts.process)
@@ -77,10 +79,12 @@ public struct Health: Sendable, Equatable {
         }
         if broker.commandsRefused > 0 {
             let error = broker.commandError ?? "no reason given"
-            add(.commandsRefused, name,
+            add(
+                .commandsRefused, name,
                 "broker \(name) refuses the commands of \(broker.commandsRefused) devices: \(error)")
         } else if broker.commandsWaiting > 0 {
-            add(.commandsWaiting, name,
+            add(
+                .commandsWaiting, name,
                 "broker \(name): \(broker.commandsWaiting) commands wait: \(broker.commandError ?? "connecting")")
         }
     }
@@ -104,7 +108,8 @@ public struct Health: Sendable, Equatable {
     private mutating func add(_ projection: HealthFacts.Projection, isDatabaseAway: Bool) {
         let name = projection.name, error = projection.lastError ?? "unknown"
         if let seconds = projection.overdueSeconds {
-            add(.projectionStuck, name,
+            add(
+                .projectionStuck, name,
                 "the thread of projection \(name) has not moved for \(whole(seconds)) s too long")
         }
         if projection.hasFailed {
@@ -117,12 +122,14 @@ public struct Health: Sendable, Equatable {
         } else if let seconds = projection.failingSeconds, seconds > Self.failingSecondsMax {
             add(.projectionWaiting, name, "projection \(name) cannot write its tables: \(error)")
         } else if projection.lagSeconds > Self.lagSecondsMax {
-            add(.projectionLagging, name,
+            add(
+                .projectionLagging, name,
                 "projection \(name) is \(whole(projection.lagSeconds)) s and \(projection.lagEvents) events behind")
         }
         if projection.parkedKeys > 0 {
             let keys = projection.parkedKeys == 1 ? "1 key is" : "\(projection.parkedKeys) keys are"
-            add(.keysParked, name,
+            add(
+                .keysParked, name,
                 "\(name): \(keys) parked, the first \(projection.firstParked ?? "unknown"). "
                     + "When that is mended: refold dead-letters retry")
         }
@@ -133,12 +140,15 @@ public struct Health: Sendable, Equatable {
             add(.logStuck, text: "the log's writer has not made events durable for \(whole(seconds)) s too long")
         }
         if log.damagedPlaces > 0 {
-            add(.logDamaged,
+            add(
+                .logDamaged,
                 text: "the log is damaged in \(log.damagedPlaces) places: refold log verify says where and what to do")
         }
         if let first = log.damagedSegments.first {
-            add(.segmentsDamaged, text: "\(log.damagedSegments.count) damaged files of the log are kept as they are, "
-                + "the first is \(first): refold log verify says what is lost")
+            add(
+                .segmentsDamaged,
+                text: "\(log.damagedSegments.count) damaged files of the log are kept as they are, "
+                    + "the first is \(first): refold log verify says what is lost")
         }
         if let text = log.sealingProblem {
             add(.segmentsNotSealed, text: "files of the log are not packed and sealed: \(text)")
@@ -162,12 +172,15 @@ public struct Health: Sendable, Equatable {
 
     private mutating func add(_ process: HealthFacts.Process) {
         if process.linesDroppedLately > 0 {
-            add(.logLinesDropped,
+            add(
+                .logLinesDropped,
                 text: "\(process.linesDroppedLately) lines of the program's log were dropped in the last minute")
         }
         if process.descriptorsMax > 0,
-            Double(process.descriptorsOpen) > Self.descriptorsShareMax * Double(process.descriptorsMax) {
-            add(.descriptorsShort,
+            Double(process.descriptorsOpen) > Self.descriptorsShareMax * Double(process.descriptorsMax)
+        {
+            add(
+                .descriptorsShort,
                 text: "\(process.descriptorsOpen) of \(process.descriptorsMax) file descriptors are open")
         }
         if let text = process.deciderError {

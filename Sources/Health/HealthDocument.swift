@@ -27,7 +27,8 @@ public enum HealthDocument {
             var alerts: [String] = []
             for code in row.codes where !alerts.contains(code.alert) { alerts.append(code.alert) }
             let alert = alerts.isEmpty ? "–" : alerts.joined(separator: ", ")
-            text += "| \(row.fault) | \(row.state.rawValue) | \(codes) | \(row.isReady ? 200 : 503) "
+            text +=
+                "| \(row.fault) | \(row.state.rawValue) | \(codes) | \(row.isReady ? 200 : 503) "
                 + "| \(row.isLive ? 200 : 503) | \(row.isLive ? "fed" : "not fed") | \(alert) |\n"
         }
         text += "\n## Reasons\n"

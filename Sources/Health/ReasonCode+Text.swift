@@ -2,75 +2,91 @@ extension ReasonCode {
     /// The observed facts behind the code.
     public var meaning: String {
         switch self {
-        case .brokerDisconnected: """
+        case .brokerDisconnected:
+            """
             There is no connection to the broker. A broker that freezes is detected when the keepalive is over: after \
             `broker.keepalive_seconds` (30 s), at most twice that.
             """
-        case .brokerNotSubscribed: """
+        case .brokerNotSubscribed:
+            """
             The broker is connected, and no subscription at QoS 1 is in force: the SUBACK is outstanding, or it grants \
             QoS 0.
             """
-        case .brokerSubscriptionRefused: """
+        case .brokerSubscriptionRefused:
+            """
             The broker answered SUBSCRIBE with a refusal (reason code 128 or above). Refold closes the connection and \
             retries with backoff, so `broker_disconnected` is reported too.
             """
-        case .brokerQoSLowered: """
+        case .brokerQoSLowered:
+            """
             The broker granted the subscription at QoS 0 (SUBACK). It does not wait for acknowledgements: messages in \
             flight are lost when the connection or the daemon ends.
             """
-        case .brokerForeignSession: """
+        case .brokerForeignSession:
+            """
             The broker resumed a session of which this log has no record. It may belong to another log, where \
             acknowledging its messages would lose them. Refold acknowledges nothing and stays disconnected until a \
             restart, so `broker_disconnected` is reported too.
             """
-        case .brokerTakenOver: """
+        case .brokerTakenOver:
+            """
             Another client used our session: the broker closed our connection with DISCONNECT 0x8E (MQTT 5.0), or the \
             packet ids of a resumed session at Mosquitto have a gap, which shows when the next message arrives. \
             Messages or a session that expired at the broker leave the same gap. Messages may be missing from the log. \
             NATS, RabbitMQ and EMQX over MQTT 3.1.1 renumber packet ids: there a second client shows only as \
             `broker_quick_drops`.
             """
-        case .brokerSessionLost: """
+        case .brokerSessionLost:
+            """
             The broker had no session although this log has one on record. Messages published in between may be \
             missing from the log. `refold_broker_session_lost_total` counts them by broker since the start of Refold.
             """
-        case .brokerSessionExpiryCapped: """
+        case .brokerSessionExpiryCapped:
+            """
             The CONNACK shortens the session expiry that Refold requested. After a longer outage of Refold the broker \
             discards the session and its queue. Also clears when a later CONNACK grants the full expiry.
             """
-        case .brokerQuickDrops: """
+        case .brokerQuickDrops:
+            """
             The broker ended at least three connections in a row within 10 s of accepting them. Between two attempts \
             `broker_disconnected` is reported too.
             """
-        case .brokerDropsMessages: """
+        case .brokerDropsMessages:
+            """
             The broker's counter of dropped messages (`$SYS/broker/publish/messages/dropped`) grew. It counts the \
             drops for all clients of the broker. Drops stay invisible without the right to read `$SYS/broker/#`, and \
             at brokers without this topic.
             """
-        case .brokerRedeliveryUnchecked: """
+        case .brokerRedeliveryUnchecked:
+            """
             The log could not be read back at a connection: redelivered messages are recorded again, and earlier \
             sessions and alarms of this broker may be unknown.
             """
-        case .brokerDrainingOldSession: """
+        case .brokerDrainingOldSession:
+            """
             This log used another client id before, and Refold drains that session into the log. The current session \
             subscribes once the old one has caught up; if it is subscribed already, it stays subscribed. `/readyz` \
             answers 503 until the drain completes.
             """
-        case .ingestStuck: """
+        case .ingestStuck:
+            """
             The thread of a broker connection has not completed a round of its loop within its limit: 60 s, or 10 min \
             while it connects or reads the log back.
             """
         case .commandsRefused: "The broker refuses commands that Refold publishes to devices."
         case .commandsWaiting: "Commands to devices wait, and the connection that carries them is down."
-        case .diskFull: """
+        case .diskFull:
+            """
             An append failed because the disk is full or no file descriptor is left. Refold closes the connection to \
             the broker: it reads and acknowledges nothing. A broker that sends nothing is not affected yet.
             """
-        case .diskFilling: """
+        case .diskFilling:
+            """
             At the rate of the last minutes the disk of the data folder is full within an hour. The alert fires when \
             it is full within 4 h.
             """
-        case .logStuck: """
+        case .logStuck:
+            """
             A group commit (write and fdatasync) takes more than 60 s. Broker connections that wait for it are \
             reported as `ingest_stuck`.
             """
@@ -78,38 +94,45 @@ extension ReasonCode {
         case .segmentsDamaged: "Segment files are damaged and kept as they are, and no operator gave them up."
         case .segmentsNotSealed: "Full segments could not be packed and sealed."
         case .archiveBehind: "The `archive_command` fails, or is slower than the log grows."
-        case .retentionBlocked: """
+        case .retentionBlocked:
+            """
             A segment that the retention rules want removed could not be removed. The metric \
             `refold_retention_blocked` is also 1 while a segment waits for the archive, a projection or a snapshot.
             """
         case .logNotSigned: "The log's Merkle tree does not grow or its checkpoints are not signed."
         case .checkpointsStay: "Signed checkpoints could not be delivered to a destination."
-        case .clockNotTrusted: """
+        case .clockNotTrusted:
+            """
             The wall clock stepped and is not trusted yet: received-at follows steady time until the clock returns or \
             the step is adopted. Or Refold started with a wall clock more than 5 min behind the log's last event: it \
             connects to no broker until the clock is right.
             """
         case .databaseUnreachable: "No connection to PostgreSQL, or it does not answer."
-        case .databaseUnusable: """
+        case .databaseUnusable:
+            """
             PostgreSQL answers and cannot be used: too old, a newer schema, tables of another log, a connection pooler \
             in transaction mode. The reason appears when the database comes up after Refold: if it answers at the \
             start, `refold run` exits with code 2 before ingest begins.
             """
         case .databaseReadOnly: "PostgreSQL accepts no writes: a standby, or `default_transaction_read_only`."
         case .databaseRights: "The database role lacks a right that Refold needs. The text has the GRANT."
-        case .databaseConnections: """
+        case .databaseConnections:
+            """
             The server, the database or the role allows fewer connections than Refold may need at once.
             """
         case .projectionFailed: "A projection cannot continue. It retries every 30 s."
-        case .projectionWaiting: """
+        case .projectionWaiting:
+            """
             Every attempt of a projection to write its tables has failed for more than 5 s: no space, a lock, too many \
             connections, missing rights.
             """
         case .projectionPaused: "A projection is paused, by command or because its tables were rolled back."
-        case .projectionLagging: """
+        case .projectionLagging:
+            """
             A projection's tables have lacked an event for more than 20 s. The alert waits for more than 60 s.
             """
-        case .projectionStuck: """
+        case .projectionStuck:
+            """
             The thread of a projection has not completed a round of its loop within its limit: 60 s in code of its \
             own, 10 min in calls of the database or the log, which have shorter limits themselves.
             """
@@ -128,26 +151,31 @@ extension ReasonCode {
         case .brokerDisconnected: "See the error; check address, credentials and broker. Refold retries with backoff."
         case .brokerNotSubscribed: "Wait for the SUBACK; if it does not arrive, check the broker's access rules."
         case .brokerSubscriptionRefused: "Allow this user the filters, or set others in `brokers`."
-        case .brokerQoSLowered: """
+        case .brokerQoSLowered:
+            """
             Allow QoS 1 (Mosquitto: `max_qos`; cloud brokers: Maximum QoS). Refold subscribes again when it \
             reconnects; over MQTT 3.1.1 only in a new session.
             """
         case .brokerForeignSession: "Set another `node`, or take the session over: `refold run --adopt-session`."
-        case .brokerTakenOver: """
+        case .brokerTakenOver:
+            """
             Look for a second client with this client id in the broker's log and give it another `node` or \
             `client_id`; then `refold broker acknowledge NAME --reason TEXT`.
             """
-        case .brokerSessionLost: """
+        case .brokerSessionLost:
+            """
             Check the broker's persistence and session expiry, compare the gap, then \
             `refold broker acknowledge NAME --reason TEXT`.
             """
-        case .brokerSessionExpiryCapped: """
+        case .brokerSessionExpiryCapped:
+            """
             Raise the broker's limit, or lower `broker.session_expiry_seconds`, or accept it: \
             `refold broker acknowledge NAME --reason TEXT`.
             """
         case .brokerDrainingOldSession: "No action needed; clears when the drain completes."
         case .brokerQuickDrops: "See the broker's log; it may be a second client with our client id."
-        case .brokerDropsMessages: """
+        case .brokerDropsMessages:
+            """
             Raise the broker's queue limits (Mosquitto: `max_queued_messages`; EMQX: `max_mqueue_len`), then \
             `refold broker acknowledge NAME --reason TEXT`.
             """
@@ -169,7 +197,8 @@ extension ReasonCode {
         case .databaseUnreachable: "Start PostgreSQL or repair the connection. The tables then catch up."
         case .databaseUnusable: "See the text; it names the next step."
         case .databaseReadOnly: "Promote the standby, or name the primary in the database URL."
-        case .databaseRights: """
+        case .databaseRights:
+            """
             Run the GRANT. Refold checks every 2 s; a projection that failed for the missing right retries within 30 s.
             """
         case .databaseConnections: "Raise the limit that the text names."

@@ -65,7 +65,8 @@ public enum ReasonCode: String, Sendable, CaseIterable {
         switch self {
         case .diskFull: [.held, .unready]
         case .brokerDisconnected, .brokerNotSubscribed, .brokerSubscriptionRefused, .brokerQoSLowered,
-            .brokerForeignSession, .brokerDrainingOldSession: .unready
+            .brokerForeignSession, .brokerDrainingOldSession:
+            .unready
         case .ingestStuck, .logStuck: [.unready, .dead]
         case .projectionStuck: .dead
         default: []
@@ -137,7 +138,8 @@ public enum ReasonCode: String, Sendable, CaseIterable {
         case "RefoldHeld", "RefoldTakenOver", "RefoldProblemUrgent": "1 min"
         case "RefoldBrokerDisconnected": "2 min"
         case "RefoldDatabaseDisconnected", "RefoldProjectionLagging", "RefoldProjectionFailed", "RefoldKeysParked",
-            "RefoldDiskFills": "5 min"
+            "RefoldDiskFills":
+            "5 min"
         case "RefoldCheckpointsStay": "30 min"
         case "RefoldProjectionPaused", "RefoldRetentionBlocked": "6 h"
         default: "10 min"

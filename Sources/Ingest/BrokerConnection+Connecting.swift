@@ -82,11 +82,12 @@ extension BrokerConnection {
             refusesV5 = true
             usesV5 = false
         }
-        let advice = switch reason {
-        case 4, 5, 0x86, 0x87: " Check the user name and password."
-        case 2, 0x85: " Check the client id."
-        default: ""
-        }
+        let advice =
+            switch reason {
+            case 4, 5, 0x86, 0x87: " Check the user name and password."
+            case 2, 0x85: " Check the client id."
+            default: ""
+            }
         let text = "\(settings.address) refuses the connection: \(session.refusalText(reason))\(advice)"
         return .lost(reason: text, code: reason)
     }

@@ -43,9 +43,11 @@ extension BrokerConnection {
             let reason = "the broker has no session for this client id although one was left there"
             recordLost(event, reason, session)
         }
-        say(standing == .lost ? .warning : .info, standing == .lost
-            ? "connected, but the broker lost our session: messages may be missing"
-            : "connected (MQTT \(version), session \(isPresent ? "resumed" : "new"))")
+        say(
+            standing == .lost ? .warning : .info,
+            standing == .lost
+                ? "connected, but the broker lost our session: messages may be missing"
+                : "connected (MQTT \(version), session \(isPresent ? "resumed" : "new"))")
         noteExpiry(connack?.sessionExpirySeconds, session)
         credit(awaySince)
         startDrains()
@@ -113,7 +115,8 @@ extension BrokerConnection {
         guard !old.isEmpty else { return }
         let started = old.sorted { $0.key < $1.key }.map {
             // A shared subscription gives each message to one session only: nothing to compare.
-            let canHandOver = isMosquitto && old.count == 1 && $0.value.filters == settings.wireFilters
+            let canHandOver =
+                isMosquitto && old.count == 1 && $0.value.filters == settings.wireFilters
                 && settings.sharedGroup == nil
             return SessionDrain(
                 clientID: $0.key, filters: $0.value.filters ?? settings.wireFilters, awaySince: awaySince,

@@ -42,9 +42,13 @@ extension BrokerConnection {
         let hasMarker = session.isBehindMarker, before = Handover.digests(of: session.inbox)
         let isComplete = hasMarker && (before.isEmpty || handover.endsOld(before))
         if isComplete { recordDropped(session.dropLiveMessages(before.count), session) }
-        say(isComplete ? .info : .warning, isComplete
-            ? "handover from the earlier client id complete"
-            : "handover from the earlier client id incomplete: messages that both sessions received are recorded twice")
+        say(
+            isComplete ? .info : .warning,
+            isComplete
+                ? "handover from the earlier client id complete"
+                : "handover from the earlier client id incomplete: "
+                    + "messages that both sessions received are recorded twice"
+        )
         if let ending = commit(session) { return ending }
         session.moveBehindToInbox()
         if hasMarker { handingOver = handover }
@@ -76,8 +80,10 @@ extension BrokerConnection {
         guard isProbing, !isStopping else { return }
         handover.noteProbe(isAnswered: false)
         guard handover.isRefused else { return }
-        say(.warning, "no answer to the probe on `\(handover.topic)`: messages that both sessions receive are recorded "
-            + "twice (allow this user to read and write the topic)")
+        say(
+            .warning,
+            "no answer to the probe on `\(handover.topic)`: messages that both sessions receive are recorded "
+                + "twice (allow this user to read and write the topic)")
     }
 
     /// Called when everything before the marker is durable. Acknowledges a message behind it only after this or the new

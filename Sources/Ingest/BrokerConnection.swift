@@ -163,8 +163,10 @@ final class BrokerConnection: @unchecked Sendable {
     private func run() {
         heart.beat(within: Self.slowSeconds)
         if drain == nil {
-            say(.info, "the broker drops messages beyond its queue limit while Refold is disconnected "
-                + "(1,000 messages by default: Mosquitto max_queued_messages, EMQX max_mqueue_len)")
+            say(
+                .info,
+                "the broker drops messages beyond its queue limit while Refold is disconnected "
+                    + "(1,000 messages by default: Mosquitto max_queued_messages, EMQX max_mqueue_len)")
         }
         readHistory()
         while !isStopping {

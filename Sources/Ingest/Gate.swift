@@ -57,9 +57,10 @@ package final class Gate: Sendable {
 
     package init(_ settings: GateSettings) {
         self.settings = settings
-        limiter = Mutex(RateLimiter(
-            tokensPerSecond: settings.messagesPerSecond, burst: settings.burst,
-            devicesMax: settings.devicesTrackedMax))
+        limiter = Mutex(
+            RateLimiter(
+                tokensPerSecond: settings.messagesPerSecond, burst: settings.burst,
+                devicesMax: settings.devicesTrackedMax))
     }
 
     func mostLimited(_ limit: Int) -> [LimitedDevice] {

@@ -328,7 +328,8 @@ final class MQTTSession {
         let text = String(cString: mosquitto_strerror(Int32(code)))
         let isTLS = code == Int(MOSQ_ERR_TLS.rawValue) || code == Int(MOSQ_ERR_TLS_HANDSHAKE.rawValue)
         guard isTLS else { return text }
-        let advice = "Check that the port speaks TLS, that ca_file is the broker's authority, that its certificate "
+        let advice =
+            "Check that the port speaks TLS, that ca_file is the broker's authority, that its certificate "
             + "names this host and has not expired"
         return [text, lastLogLine, advice].compactMap(\.self).joined(separator: " ")
     }
@@ -422,7 +423,8 @@ final class MQTTSession {
         if watched != nil, watch(message) { flags.insert(.duplicate) }
         encodeProperties(list, into: &properties)
         if !hasClaims {
-            hasClaims = CommandEcho.isCandidate(topic)
+            hasClaims =
+                CommandEcho.isCandidate(topic)
                 || !properties.isEmpty && properties.withUnsafeBytes { ReplayEcho.isMarked($0) }
         }
         let now = clock(), payload = UnsafeRawBufferPointer(start: message.payload, count: kept)

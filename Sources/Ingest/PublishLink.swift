@@ -151,8 +151,9 @@ package final class PublishLink {
     }
 
     private func refusal(_ reason: Int) -> Failure {
-        let text = String(cString: reason < 128
-            ? mosquitto_connack_string(Int32(reason)) : mosquitto_reason_string(Int32(reason)))
+        let text = String(
+            cString: reason < 128
+                ? mosquitto_connack_string(Int32(reason)) : mosquitto_reason_string(Int32(reason)))
         // 1 and 0x84: unacceptable protocol version. 3, 0x88 and 0x89: unavailable, busy: later perhaps.
         return Failure(
             text: "it refuses the connection: \(text)", isRefusal: ![3, 0x88, 0x89].contains(reason),

@@ -24,8 +24,10 @@ struct Rejections {
         if index == devices.count || devices[index].entries.count > Self.entriesBytesMax {
             index = devices.count
             indices[address] = index
-            devices.append(Device(
-                topic: address + Array("/rejected".utf8), broker: Array(record.broker), receivedAt: record.receivedAt))
+            devices.append(
+                Device(
+                    topic: address + Array("/rejected".utf8), broker: Array(record.broker),
+                    receivedAt: record.receivedAt))
         }
         devices[index].count += 1
         devices[index].receivedAt = record.receivedAt

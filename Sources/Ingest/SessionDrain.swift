@@ -185,9 +185,10 @@ extension BrokerConnection {
     /// MQTT 3.1.1 ends a session by a connection with Clean Session (3.1.2.4). If that fails, an empty session without
     /// a subscription stays at the broker.
     private func endSessionByCleanConnect() {
-        guard let session = MQTTSession(
-            settings, gate: gate.settings, isV5: false, clock: { [log] in log.now() }, inbox: RecordBatch(),
-            endsSession: true),
+        guard
+            let session = MQTTSession(
+                settings, gate: gate.settings, isV5: false, clock: { [log] in log.now() }, inbox: RecordBatch(),
+                endsSession: true),
             session.connect(blocking: true) == nil
         else { return }
         let deadline = SystemTime.bootMicroseconds() + 5_000_000

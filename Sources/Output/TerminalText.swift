@@ -15,9 +15,11 @@ public func terminalSafeLines(_ text: String) -> String {
     guard text.unicodeScalars.contains(where: { isUnsafeForTerminals($0) && $0 != "\n" && $0 != "\t" }) else {
         return text
     }
-    return String(String.UnicodeScalarView(text.unicodeScalars.map {
-        isUnsafeForTerminals($0) && $0 != "\n" && $0 != "\t" ? "\u{FFFD}" : $0
-    }))
+    return String(
+        String.UnicodeScalarView(
+            text.unicodeScalars.map {
+                isUnsafeForTerminals($0) && $0 != "\n" && $0 != "\t" ? "\u{FFFD}" : $0
+            }))
 }
 
 /// JSON that means the same, with those characters escaped: for lines that a terminal may show and a program reads.

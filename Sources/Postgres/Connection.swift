@@ -2,9 +2,9 @@ import COpenSSL
 import CPostgres
 import Primitives
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #else
-    import Musl
+import Musl
 #endif
 
 /// One connection. Not Sendable: it belongs to one thread or actor at a time, which its calls block.
@@ -217,7 +217,7 @@ public final class Connection {
         while true {
             var descriptors = [
                 pollfd(fd: PQsocket(handle), events: Int16(events), revents: 0),
-                pollfd(fd: interrupt?.descriptor ?? -1, events: Int16(POLLIN), revents: 0)
+                pollfd(fd: interrupt?.descriptor ?? -1, events: Int16(POLLIN), revents: 0),
             ]
             let left = deadline - monotonicMilliseconds()
             let slice = interrupt.map { $0.descriptor < 0 } ?? false ? min(left, Interrupt.pollMilliseconds) : left

@@ -1,8 +1,8 @@
 import CPostgres
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #else
-    import Musl
+import Musl
 #endif
 
 /// The rows of a `COPY … TO STDOUT (FORMAT binary)`, one after the other, as they come: none is held but the last. The

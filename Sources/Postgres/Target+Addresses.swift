@@ -1,7 +1,7 @@
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #else
-    import Musl
+import Musl
 #endif
 
 extension Target {
@@ -58,7 +58,8 @@ extension Target {
             var text = [CChar](repeating: 0, count: Int(NI_MAXHOST))
             if getnameinfo(
                 entry.pointee.ai_addr, entry.pointee.ai_addrlen, &text, socklen_t(text.count), nil, 0, NI_NUMERICHOST)
-                == 0 {
+                == 0
+            {
                 let address = String(decoding: text.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
                 if !addresses.contains(address) { addresses.append(address) }
             }

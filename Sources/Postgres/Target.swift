@@ -27,7 +27,7 @@ public struct Target: Sendable {
             // A peer that vanished without a word is noticed after about half a minute.
             ("keepalives_idle", "15"), ("keepalives_interval", "5"), ("keepalives_count", "3"),
             ("tcp_user_timeout", "30000"),
-            ("dbname", url), ("client_encoding", "UTF8")
+            ("dbname", url), ("client_encoding", "UTF8"),
         ]
     }
 

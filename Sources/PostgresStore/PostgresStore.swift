@@ -53,8 +53,7 @@ public final class PostgresStore: ProjectionStore {
         return { interrupt.signal() }
     }
 
-    public func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position?
-    {
+    public func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position? {
         let id = "\(projection.name)/\(partition)", known = generations[id]
         return try withSession { (session) throws(PostgresError) -> Result<Position?, StoreError> in
             var key = Parameters()
@@ -72,8 +71,9 @@ public final class PostgresStore: ProjectionStore {
             }
             guard Int(version) == projection.version else {
                 let isHeld = found.int4(0, 3).map(Int.init) == projection.version
-                return .failure(isHeld
-                    ? .refused(found.text(0, 4) ?? "held") : .otherVersion(projection, found: Int(version)))
+                return .failure(
+                    isHeld
+                        ? .refused(found.text(0, 4) ?? "held") : .otherVersion(projection, found: Int(version)))
             }
             let generation = found.int8(0, 2)
             if let known, generation != known {
@@ -330,7 +330,7 @@ final class Session {
         guard !prepared.contains("stage_\(sql.name)") else { return }
         do {
             try connection.exec(sql.createStage, name: "stage for \(sql.table.name)")
-        } catch where error.sqlState == "42501" {
+        } catch  where error.sqlState == "42501" {
             mayStage = false
             return
         }

@@ -57,7 +57,8 @@ public final class TableExchange {
 
     /// Rebuilds that were begun and neither finished nor dropped.
     public func unfinished() throws(PostgresError) -> [Kept] {
-        try kept("""
+        try kept(
+            """
             SELECT r.projection, r.version, c.position, r.program FROM refold.rebuilds AS r
             LEFT JOIN refold_next.projection_checkpoints AS c USING (projection) ORDER BY 1
             """)
@@ -234,7 +235,8 @@ public final class TableExchange {
         names.textArray(projections.map(\.name))
         let count = try connection.query(
             "SELECT count(*) FROM refold.projection_checkpoints WHERE projection = ANY ($1)", names,
-            name: "count the checkpoints").int8(0, 0)
+            name: "count the checkpoints"
+        ).int8(0, 0)
         try connection.exec("SAVEPOINT unlocked")
         for attempt in 1...400 {
             let began = ContinuousClock.now

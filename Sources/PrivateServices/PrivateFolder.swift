@@ -119,7 +119,8 @@ enum ChildEnvironment {
     static func withPointers<T>(
         _ environment: [String: String], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> T
     ) -> T {
-        var pointers: [UnsafeMutablePointer<CChar>?] = environment.sorted { $0.key < $1.key }
+        var pointers: [UnsafeMutablePointer<CChar>?] =
+            environment.sorted { $0.key < $1.key }
             .map { strdup("\($0.key)=\($0.value)") } + [nil]
         defer { for pointer in pointers { free(pointer) } }
         return pointers.withUnsafeMutableBufferPointer { body($0.baseAddress!) }

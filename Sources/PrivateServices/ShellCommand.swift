@@ -82,7 +82,8 @@ public struct ShellCommand: Sendable {
         }
         Self.drain(ends[0], into: &output)
         guard killed != nil || status != 0 else { return }
-        let ending = killed
+        let ending =
+            killed
             ?? (status & 0x7F == 0 ? "exit code \((status >> 8) & 0xFF)" : "signal \(status & 0x7F)")
         let said = String(decoding: output, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
         throw Failure(description: said.isEmpty ? ending : "\(ending): \(said)")

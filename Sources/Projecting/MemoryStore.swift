@@ -88,8 +88,7 @@ public final class MemoryStore: ParkingStore {
 
     public var interrupter: @Sendable () -> Void { {} }  // nothing here ever waits
 
-    public func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position?
-    {
+    public func checkpoint(of projection: ProjectionDescriptor, partition: Int) throws(StoreError) -> Position? {
         let name = "\(projection.name)/\(partition)"
         let found = memory.contents.withLock { $0.checkpoints[name] }
         if let known = generations[name], known != found?.generation {

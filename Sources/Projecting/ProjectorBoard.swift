@@ -5,9 +5,9 @@ import Projections
 import Synchronization
 import Threading
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #else
-    import Musl
+import Musl
 #endif
 
 /// Where a projector's thread and everybody else meet: commands in one direction, facts in the other.

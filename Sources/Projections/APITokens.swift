@@ -5,13 +5,18 @@ import EventModel
 /// `api_tokens`: who may use the API, from the decisions about it. A row a decision; the view puts a token's revocation
 /// beside its creation. Secrets are in no table: their SHA-256 is.
 struct APITokens: AppendProjection {
-    static let descriptor = ProjectionDescriptor(name: "access", version: 1, tables: [
-        Table("api_token_events_v1", write: .insert, [
-            .key("position", .int8), .value("token_id", .int8), .value("event_type", .text), .value("name", .text),
-            .value("role", .text), .value("tenant_id", .text), .value("secret_sha256", .text),
-            .value("expires_at", .timestamptz), .value("actor", .text), .value("at", .timestamptz),
-        ]),
-    ])
+    static let descriptor = ProjectionDescriptor(
+        name: "access", version: 1,
+        tables: [
+            Table(
+                "api_token_events_v1", write: .insert,
+                [
+                    .key("position", .int8), .value("token_id", .int8), .value("event_type", .text),
+                    .value("name", .text),
+                    .value("role", .text), .value("tenant_id", .text), .value("secret_sha256", .text),
+                    .value("expires_at", .timestamptz), .value("actor", .text), .value("at", .timestamptz),
+                ])
+        ])
 
     static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool { mark.kind == .decision }
 

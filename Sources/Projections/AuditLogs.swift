@@ -7,12 +7,18 @@ import Primitives
 /// each gap in the log that somebody signed for or that the retention rules made. Those concern every tenant: their
 /// tenant is `*`, which is no tenant's id, so that only who sees all tenants sees them.
 struct AuditLogs: AppendProjection {
-    static let descriptor = ProjectionDescriptor(name: "audit_logs", version: 1, tables: [
-        Table("audit_logs_v1", write: .insert, [
-            .key("position", .int8), .value("tenant_id", .text), .value("at", .timestamptz), .value("actor", .text),
-            .value("action", .text), .value("subject", .text), .value("before", .jsonb), .value("after", .jsonb),
-        ]),
-    ])
+    static let descriptor = ProjectionDescriptor(
+        name: "audit_logs", version: 1,
+        tables: [
+            Table(
+                "audit_logs_v1", write: .insert,
+                [
+                    .key("position", .int8), .value("tenant_id", .text), .value("at", .timestamptz),
+                    .value("actor", .text),
+                    .value("action", .text), .value("subject", .text), .value("before", .jsonb),
+                    .value("after", .jsonb),
+                ])
+        ])
 
     static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool { mark.kind == .decision || mark.kind == .system }
 

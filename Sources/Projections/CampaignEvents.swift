@@ -5,15 +5,19 @@ import EventModel
 /// `campaign_events`: a campaign's timeline. One row a decision about it, with what led to it; what devices report
 /// stands in their own rows.
 struct CampaignEvents: AppendProjection {
-    static let descriptor = ProjectionDescriptor(name: "campaign_events", version: 1, tables: [
-        Table("campaign_events_v1", write: .insert, [
-            .key("position", .int8), .value("tenant_id", .text), .value("campaign_id", .int8),
-            .value("at", .timestamptz), .value("event_type", .text), .value("actor", .text),
-            .value("status_before", .text), .value("status_after", .text), .value("stage", .int8),
-            .value("devices", .int8), .value("code", .text), .value("reason", .text), .value("cause", .int8),
-            .value("counts", .jsonb), .value("evidence", .jsonb),
-        ]),
-    ])
+    static let descriptor = ProjectionDescriptor(
+        name: "campaign_events", version: 1,
+        tables: [
+            Table(
+                "campaign_events_v1", write: .insert,
+                [
+                    .key("position", .int8), .value("tenant_id", .text), .value("campaign_id", .int8),
+                    .value("at", .timestamptz), .value("event_type", .text), .value("actor", .text),
+                    .value("status_before", .text), .value("status_after", .text), .value("stage", .int8),
+                    .value("devices", .int8), .value("code", .text), .value("reason", .text), .value("cause", .int8),
+                    .value("counts", .jsonb), .value("evidence", .jsonb),
+                ])
+        ])
 
     /// As many devices, or events, stand in `evidence`; all of them stand in the log.
     static let evidenceMax = 20

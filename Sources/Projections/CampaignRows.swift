@@ -9,47 +9,68 @@ import Foundation
 enum CampaignTables {
     static let firmware = 0, campaigns = 1, counts = 2, devices = 3, progress = 4, unmatched = 5
 
-    static let descriptor = ProjectionDescriptor(name: "campaigns", version: 2, tables: [
-        Table("firmware_versions_v1", write: .upsert, [
-            .key("id", .int8), .value("tenant_id", .text), .value("version", .text), .value("description", .text),
-            .value("file_url", .text), .value("file_size_bytes", .int8), .value("checksum_sha256", .text),
-            .value("device_type", .text), .value("created_at", .timestamptz), .value("created_by", .text),
-        ]),
-        Table("ota_campaigns_v2", write: .upsert, [
-            .key("id", .int8), .value("tenant_id", .text), .value("name", .text), .value("firmware_version_id", .int8),
-            .value("target_group_id", .int8), .value("rollout_strategy", .text), .value("rollout_rate", .int8),
-            .value("abort_threshold", .float8), .value("plan", .jsonb), .value("status", .text),
-            .value("total_devices", .int8), .value("stage", .int8), .value("stage_devices_max", .int8),
-            .value("stage_begun_at", .timestamptz), .value("status_at", .timestamptz), .value("status_by", .text),
-            .value("status_code", .text), .value("status_reason", .text), .value("status_cause", .int8),
-            .value("started_at", .timestamptz), .value("completed_at", .timestamptz),
-            .value("created_at", .timestamptz), .value("created_by", .text), .value("last_position", .int8),
-            .value("created_position", .int8), .value("deleted_position", .int8),
-        ]),
-        // The same table again: devices add to the counts of a campaign, whoever folds it.
-        Table("ota_campaigns_v2", write: .addDeltas, [
-            .key("id", .int8), .delta("in_flight"), .delta("succeeded"), .delta("failed"), .delta("skipped"),
-            .delta("dispatched"), .delta("void_count"),
-        ]),
-        Table("ota_device_status_v2", write: .upsert, [
-            .key("campaign_id", .int8), .key("device_id", .text), .value("id", .int8), .value("tenant_id", .text),
-            .value("status", .text), .value("failure_kind", .text), .value("skip_kind", .text),
-            .value("attempt", .int8), .value("command_id", .int8), .value("progress_pct", .float8),
-            .value("error_message", .text), .value("started_at", .timestamptz), .value("dispatched_at", .timestamptz),
-            .value("acknowledged_at", .timestamptz), .value("completed_at", .timestamptz),
-            .value("created_at", .timestamptz), .value("report_count", .int8), .value("late_report_count", .int8),
-            .value("last_report_at", .timestamptz), .value("ended_position", .int8), .value("has_begun", .bool),
-            .value("last_position", .int8),
-        ]),
-        Table("campaign_progress_v1", write: .upsert, [
-            .key("campaign_id", .int8), .key("minute", .int8), .value("tenant_id", .text), .delta("dispatched"),
-            .delta("succeeded"), .delta("failed"), .delta("skipped"),
-        ]),
-        Table("ota_unmatched_reports_v1", write: .insert, [
-            .key("position", .int8), .value("tenant_id", .text), .value("device_id", .text),
-            .value("campaign_id", .int8), .value("status", .text), .value("reason", .text), .value("at", .timestamptz),
-        ]),
-    ])
+    static let descriptor = ProjectionDescriptor(
+        name: "campaigns", version: 2,
+        tables: [
+            Table(
+                "firmware_versions_v1", write: .upsert,
+                [
+                    .key("id", .int8), .value("tenant_id", .text), .value("version", .text),
+                    .value("description", .text),
+                    .value("file_url", .text), .value("file_size_bytes", .int8), .value("checksum_sha256", .text),
+                    .value("device_type", .text), .value("created_at", .timestamptz), .value("created_by", .text),
+                ]),
+            Table(
+                "ota_campaigns_v2", write: .upsert,
+                [
+                    .key("id", .int8), .value("tenant_id", .text), .value("name", .text),
+                    .value("firmware_version_id", .int8),
+                    .value("target_group_id", .int8), .value("rollout_strategy", .text), .value("rollout_rate", .int8),
+                    .value("abort_threshold", .float8), .value("plan", .jsonb), .value("status", .text),
+                    .value("total_devices", .int8), .value("stage", .int8), .value("stage_devices_max", .int8),
+                    .value("stage_begun_at", .timestamptz), .value("status_at", .timestamptz),
+                    .value("status_by", .text),
+                    .value("status_code", .text), .value("status_reason", .text), .value("status_cause", .int8),
+                    .value("started_at", .timestamptz), .value("completed_at", .timestamptz),
+                    .value("created_at", .timestamptz), .value("created_by", .text), .value("last_position", .int8),
+                    .value("created_position", .int8), .value("deleted_position", .int8),
+                ]),
+            // The same table again: devices add to the counts of a campaign, whoever folds it.
+            Table(
+                "ota_campaigns_v2", write: .addDeltas,
+                [
+                    .key("id", .int8), .delta("in_flight"), .delta("succeeded"), .delta("failed"), .delta("skipped"),
+                    .delta("dispatched"), .delta("void_count"),
+                ]),
+            Table(
+                "ota_device_status_v2", write: .upsert,
+                [
+                    .key("campaign_id", .int8), .key("device_id", .text), .value("id", .int8),
+                    .value("tenant_id", .text),
+                    .value("status", .text), .value("failure_kind", .text), .value("skip_kind", .text),
+                    .value("attempt", .int8), .value("command_id", .int8), .value("progress_pct", .float8),
+                    .value("error_message", .text), .value("started_at", .timestamptz),
+                    .value("dispatched_at", .timestamptz),
+                    .value("acknowledged_at", .timestamptz), .value("completed_at", .timestamptz),
+                    .value("created_at", .timestamptz), .value("report_count", .int8),
+                    .value("late_report_count", .int8),
+                    .value("last_report_at", .timestamptz), .value("ended_position", .int8), .value("has_begun", .bool),
+                    .value("last_position", .int8),
+                ]),
+            Table(
+                "campaign_progress_v1", write: .upsert,
+                [
+                    .key("campaign_id", .int8), .key("minute", .int8), .value("tenant_id", .text), .delta("dispatched"),
+                    .delta("succeeded"), .delta("failed"), .delta("skipped"),
+                ]),
+            Table(
+                "ota_unmatched_reports_v1", write: .insert,
+                [
+                    .key("position", .int8), .value("tenant_id", .text), .value("device_id", .text),
+                    .value("campaign_id", .int8), .value("status", .text), .value("reason", .text),
+                    .value("at", .timestamptz),
+                ]),
+        ])
 }
 
 struct CampaignState: RowState {

@@ -157,9 +157,13 @@ final class CampaignFold: ProjectionFold {
         let id = touchDevice(report.campaignID, record.topic[topic.device])
         let reason: String? =
             if let campaign {
-                if !campaign.tenantID.utf8.elementsEqual(tenant) { "OTHER_TENANT" }
-                else if !devices.states[Int(id)].isTarget { "NOT_A_TARGET" }
-                else { nil }
+                if !campaign.tenantID.utf8.elementsEqual(tenant) {
+                    "OTHER_TENANT"
+                } else if !devices.states[Int(id)].isTarget {
+                    "NOT_A_TARGET"
+                } else {
+                    nil
+                }
             } else { "UNKNOWN_CAMPAIGN" }
         guard let campaign, reason == nil else {
             return appendUnmatched(report, record, topic, position, reason ?? "UNKNOWN_CAMPAIGN")

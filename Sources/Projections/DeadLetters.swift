@@ -4,13 +4,19 @@ import EventModel
 /// `dead_letters`: what the gate refused (`ingest`) and what decoding could not understand (`decoding`), with its
 /// reason.
 struct DeadLetters: AppendProjection {
-    static let descriptor = ProjectionDescriptor(name: "dead_letters", version: 1, tables: [
-        Table("dead_letters_v1", write: .insert, [
-            .key("position", .int8), .key("projection", .text), .value("tenant_id", .text), .value("device_id", .text),
-            .value("topic", .text), .value("reason", .text), .value("details", .text), .value("payload", .bytea),
-            .value("at", .timestamptz), .value("status", .text),
-        ]),
-    ])
+    static let descriptor = ProjectionDescriptor(
+        name: "dead_letters", version: 1,
+        tables: [
+            Table(
+                "dead_letters_v1", write: .insert,
+                [
+                    .key("position", .int8), .key("projection", .text), .value("tenant_id", .text),
+                    .value("device_id", .text),
+                    .value("topic", .text), .value("reason", .text), .value("details", .text),
+                    .value("payload", .bytea),
+                    .value("at", .timestamptz), .value("status", .text),
+                ])
+        ])
 
     /// All but what was found sound already, and what nobody decodes.
     static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool {

@@ -3,12 +3,16 @@ import EventModel
 
 /// `device_connection_events`: what devices and their last wills said of their connections, in order.
 struct DeviceConnectionEvents: AppendProjection {
-    static let descriptor = ProjectionDescriptor(name: "device_connection_events", version: 1, tables: [
-        Table("device_connection_events_v1", write: .insert, [
-            .key("position", .int8), .value("tenant_id", .text), .value("device_id", .text),
-            .value("event_type", .text), .value("at", .timestamptz), .value("details", .jsonb),
-        ]),
-    ])
+    static let descriptor = ProjectionDescriptor(
+        name: "device_connection_events", version: 1,
+        tables: [
+            Table(
+                "device_connection_events_v1", write: .insert,
+                [
+                    .key("position", .int8), .value("tenant_id", .text), .value("device_id", .text),
+                    .value("event_type", .text), .value("at", .timestamptz), .value("details", .jsonb),
+                ])
+        ])
 
     static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool { mark.kind == .message(.connection) }
 

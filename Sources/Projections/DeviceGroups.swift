@@ -5,21 +5,30 @@ import EventModel
 enum DeviceGroupTables {
     static let groups = 0, members = 1, settings = 2
 
-    static let descriptor = ProjectionDescriptor(name: "device_groups", version: 1, tables: [
-        Table("device_groups_v1", write: .upsert, [
-            .key("id", .int8), .value("tenant_id", .text), .value("name", .text), .value("description", .text),
-            .value("query", .jsonb), .value("member_count", .int8), .value("created_at", .timestamptz),
-            .value("created_by", .text), .value("last_position", .int8), .value("deleted_position", .int8),
-        ]),
-        Table("device_group_members_v1", write: .upsert, [
-            .key("group_id", .int8), .key("device_id", .text), .value("tenant_id", .text), .value("is_member", .bool),
-            .value("added_at", .timestamptz), .value("position", .int8),
-        ]),
-        Table("tenant_settings_v1", write: .upsert, [
-            .key("tenant_id", .text), .value("time_zone", .text), .value("updated_at", .timestamptz),
-            .value("updated_by", .text), .value("position", .int8),
-        ]),
-    ])
+    static let descriptor = ProjectionDescriptor(
+        name: "device_groups", version: 1,
+        tables: [
+            Table(
+                "device_groups_v1", write: .upsert,
+                [
+                    .key("id", .int8), .value("tenant_id", .text), .value("name", .text), .value("description", .text),
+                    .value("query", .jsonb), .value("member_count", .int8), .value("created_at", .timestamptz),
+                    .value("created_by", .text), .value("last_position", .int8), .value("deleted_position", .int8),
+                ]),
+            Table(
+                "device_group_members_v1", write: .upsert,
+                [
+                    .key("group_id", .int8), .key("device_id", .text), .value("tenant_id", .text),
+                    .value("is_member", .bool),
+                    .value("added_at", .timestamptz), .value("position", .int8),
+                ]),
+            Table(
+                "tenant_settings_v1", write: .upsert,
+                [
+                    .key("tenant_id", .text), .value("time_zone", .text), .value("updated_at", .timestamptz),
+                    .value("updated_by", .text), .value("position", .int8),
+                ]),
+        ])
 }
 
 struct GroupState: RowState {

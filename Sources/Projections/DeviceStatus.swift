@@ -6,20 +6,25 @@ import EventModel
 /// Activity is every accepted message that the broker did not replay, undecodable ones included. Replayed (retained)
 /// messages count for the shadow only.
 struct DeviceStatus: KeyedProjection {
-    static let descriptor = ProjectionDescriptor(name: "device_status", version: 1, tables: [
-        Table("device_status_v1", write: .upsert, [
-            .key("tenant_id", .text), .key("device_id", .text), .value("site_id", .text),
-            .value("first_seen_at", .timestamptz), .value("last_seen_at", .timestamptz),
-            .value("last_telemetry_at", .timestamptz), .value("last_heartbeat_at", .timestamptz),
-            .value("message_count", .int8), .value("telemetry_count", .int8), .value("heartbeat_count", .int8),
-            .value("ack_count", .int8), .value("rejected_count", .int8), .value("last_seq", .int8),
-            .value("last_metrics", .jsonb), .value("reported_state", .jsonb), .value("reported_version", .int8),
-            .value("reported_rejected_position", .int8), .value("last_command_id", .text),
-            .value("last_command_status", .text), .value("last_ack_at", .timestamptz), .value("connected", .bool),
-            .value("last_connected_at", .timestamptz), .value("last_disconnected_at", .timestamptz),
-            .value("last_position", .int8),
-        ]),
-    ])
+    static let descriptor = ProjectionDescriptor(
+        name: "device_status", version: 1,
+        tables: [
+            Table(
+                "device_status_v1", write: .upsert,
+                [
+                    .key("tenant_id", .text), .key("device_id", .text), .value("site_id", .text),
+                    .value("first_seen_at", .timestamptz), .value("last_seen_at", .timestamptz),
+                    .value("last_telemetry_at", .timestamptz), .value("last_heartbeat_at", .timestamptz),
+                    .value("message_count", .int8), .value("telemetry_count", .int8), .value("heartbeat_count", .int8),
+                    .value("ack_count", .int8), .value("rejected_count", .int8), .value("last_seq", .int8),
+                    .value("last_metrics", .jsonb), .value("reported_state", .jsonb), .value("reported_version", .int8),
+                    .value("reported_rejected_position", .int8), .value("last_command_id", .text),
+                    .value("last_command_status", .text), .value("last_ack_at", .timestamptz),
+                    .value("connected", .bool),
+                    .value("last_connected_at", .timestamptz), .value("last_disconnected_at", .timestamptz),
+                    .value("last_position", .int8),
+                ])
+        ])
 
     struct State: RowState {
         var messageCount: Int64 = 0

@@ -19,7 +19,8 @@ protocol KeyedProjection {
     /// Folds one record. Says whether the row changed.
     func apply(
         _ record: RecordView, _ position: Position, _ topic: TopicParts, to state: inout State,
-        in arena: inout ByteArena, decoder: FactDecoder) -> Bool
+        in arena: inout ByteArena, decoder: FactDecoder
+    ) -> Bool
 
     /// Finishes what was put off, before the row is written.
     func settle(_ state: inout State, in arena: inout ByteArena, decoder: FactDecoder)

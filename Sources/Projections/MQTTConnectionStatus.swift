@@ -7,15 +7,20 @@ import Primitives
 /// `messages_received` counts every message that came over it, whatever the gate said, those that the broker replayed
 /// included; a rejection record stands for the messages that it lists.
 struct MQTTConnectionStatus: KeyedProjection {
-    static let descriptor = ProjectionDescriptor(name: "mqtt_connection_status", version: 1, tables: [
-        Table("mqtt_connection_status_v1", write: .upsert, [
-            .key("broker_name", .text), .value("connected", .bool), .value("last_connected_at", .timestamptz),
-            .value("last_disconnected_at", .timestamptz), .value("connection_error", .text),
-            .value("messages_received", .int8), .value("last_message_at", .timestamptz),
-            .value("subscribed_topics_count", .int8), .value("sessions_lost", .int8), .value("client_id", .text),
-            .value("broker_info", .jsonb), .value("updated_at", .timestamptz), .value("last_position", .int8),
-        ]),
-    ], minimumCommitInterval: .milliseconds(200))
+    static let descriptor = ProjectionDescriptor(
+        name: "mqtt_connection_status", version: 1,
+        tables: [
+            Table(
+                "mqtt_connection_status_v1", write: .upsert,
+                [
+                    .key("broker_name", .text), .value("connected", .bool), .value("last_connected_at", .timestamptz),
+                    .value("last_disconnected_at", .timestamptz), .value("connection_error", .text),
+                    .value("messages_received", .int8), .value("last_message_at", .timestamptz),
+                    .value("subscribed_topics_count", .int8), .value("sessions_lost", .int8),
+                    .value("client_id", .text),
+                    .value("broker_info", .jsonb), .value("updated_at", .timestamptz), .value("last_position", .int8),
+                ])
+        ], minimumCommitInterval: .milliseconds(200))
 
     static let keysRepeat = true
 

@@ -58,14 +58,18 @@ struct AppendBench: ParsableCommand {
         let mean = seconds / Double(batches) * 1e6
         let sync = statistics.syncSeconds.sum / Double(statistics.commits) * 1e6
         if json {
-            print("""
+            print(
+                """
                 {"events": \(count), "batch": \(batch), "seconds": \(seconds), "events_per_second": \(rate), \
                 "bytes_per_event": \(size), "raw_bytes_per_event": \(raw), "append_micros": \(mean), \
                 "fdatasync_micros": \(sync), "append_micros_max": \(slowest / .microseconds(1))}
                 """)
         } else {
-            print("\(count) events in batches of \(batch): \(Int(rate)) a second; a batch \(Int(mean)) µs, "
-                + "\(Int(sync)) of them fdatasync; \(Int(size)) bytes an event on disk, \(Int(raw)) before compression")
+            print(
+                "\(count) events in batches of \(batch): \(Int(rate)) a second; a batch \(Int(mean)) µs, "
+                    + "\(Int(sync)) of them fdatasync; \(Int(size)) bytes an event on disk, "
+                    + "\(Int(raw)) before compression"
+            )
         }
     }
 }

@@ -26,7 +26,8 @@ struct BulkBench: ParsableCommand {
         try fold.run(to: Position(log.durableCount))
         let seconds = begin.duration(to: clock.now) / .seconds(1)
         let rows = stores.reduce(0) { $0 + $1.rows }, bytes = stores.reduce(0) { $0 + $1.bytes }
-        print("""
+        print(
+            """
             {"events": \(log.durableCount), "rows": \(rows), "row_bytes": \(bytes), "seconds": \(seconds), \
             "events_per_second": \(Double(log.durableCount) / seconds)}
             """)

@@ -29,13 +29,15 @@ struct DecodeBench: ParsableCommand {
         }
         let rate = Double(figures.events) / figures.seconds
         if json {
-            print("""
+            print(
+                """
                 {"events": \(figures.events), "payload_bytes": \(figures.payloadBytes), "seconds": \(figures.seconds), \
                 "events_per_second": \(rate)}
                 """)
         } else {
-            print("\(figures.events) events, \(figures.payloadBytes) payload bytes in \(figures.seconds) s: "
-                + "\(Int(rate)) a second")
+            print(
+                "\(figures.events) events, \(figures.payloadBytes) payload bytes in \(figures.seconds) s: "
+                    + "\(Int(rate)) a second")
         }
     }
 }

@@ -35,7 +35,8 @@ struct FoldBench: ParsableCommand {
         let rate = Double(events) / folded
         let rowCount = rows.reduce(0) { $0 + $1.rowCount }, byteCount = rows.reduce(0) { $0 + $1.bytes.count }
         if json {
-            print("""
+            print(
+                """
                 {"events": \(events), "rows": \(rowCount), "row_bytes": \(byteCount), "seconds": \(folded), \
                 "drain_seconds": \(drained), "events_per_second": \(rate)}
                 """)

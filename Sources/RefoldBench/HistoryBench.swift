@@ -66,7 +66,8 @@ struct OpenBench: ParsableCommand {
         telemetry.fill(&records, count: 1, from: SystemClock().now())
         _ = try log.append(&records)
         let ready = begin.duration(to: clock.now) / .milliseconds(1)
-        print("""
+        print(
+            """
             {"segments": \(log.statistics.segments), "events": \(log.durableCount), "open_ms": \(opened), \
             "first_append_ms": \(ready)}
             """)
@@ -93,7 +94,8 @@ struct VerifyBench: ParsableCommand {
         guard report.isSound else { throw ValidationError("the log is damaged: \(report.damages)") }
         let rate = Double(report.events) / seconds
         if json {
-            print("""
+            print(
+                """
                 {"events": \(report.events), "bytes": \(report.bytes), "seconds": \(seconds), \
                 "events_per_second": \(rate)}
                 """)
@@ -128,7 +130,8 @@ struct LookupBench: ParsableCommand {
             found = events
         }
         times.sort()
-        print("""
+        print(
+            """
             {"events_of_a_device": \(found), "median_ms": \(times[times.count / 2]), "slowest_ms": \(times.last ?? 0)}
             """)
     }

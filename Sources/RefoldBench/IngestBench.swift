@@ -46,7 +46,8 @@ struct IngestBench: ParsableCommand {
         var usage = rusage()
         getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
         let cpu = [usage.ru_utime, usage.ru_stime].reduce(0) { $0 + Double($1.tv_sec) + Double($1.tv_usec) / 1e6 }
-        print("""
+        print(
+            """
             {"events": \(durable - first), "seconds": \(seconds), \
             "events_per_second": \(Double(durable - first) / seconds), \
             "tree_lag_events": \(lag), "cpu_micros_per_event": \(cpu / Double(count) * 1e6)}

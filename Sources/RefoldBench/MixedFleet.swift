@@ -32,11 +32,15 @@ struct MixedFleet {
             let addresses = (0..<devices).map { fleet.shape.address(ofDevice: $0).split(separator: "/") }
             let tenant = String(addresses[id % 4][1])
             let targets = addresses.filter { $0[1] == tenant }.map { String($0[3]) }
-            try append(.campaignCreated, CampaignCreated(
-                id: Int64(id), tenantID: tenant, name: "campaign \(id)", firmwareVersionID: 1,
-                rolloutStrategy: "linear", totalDevices: Int64(targets.count), actor: "bench"))
-            try append(.campaignTargets, CampaignTargets(
-                campaignID: Int64(id), tenantID: tenant, firstID: firstID, devices: targets))
+            try append(
+                .campaignCreated,
+                CampaignCreated(
+                    id: Int64(id), tenantID: tenant, name: "campaign \(id)", firmwareVersionID: 1,
+                    rolloutStrategy: "linear", totalDevices: Int64(targets.count), actor: "bench"))
+            try append(
+                .campaignTargets,
+                CampaignTargets(
+                    campaignID: Int64(id), tenantID: tenant, firstID: firstID, devices: targets))
             firstID += Int64(targets.count)
         }
         return batch

@@ -22,12 +22,13 @@ struct Telemetry {
             number += 1
             payload.removeAll(keepingCapacity: true)
             let centi = 1800 + random % 900, humidity = 300 + random >> 10 % 400, volts = 3500 + random >> 20 % 700
-            payload.append(contentsOf: """
-                {"ts":"\(second).\(100 + random >> 30 % 900)Z","site_id":"site-\(10 + device % 90)","seq":\(number),\
-                "metrics":{"temperature_c":\(centi / 100).\(centi % 100),\
-                "humidity_pct":\(humidity / 10).\(humidity % 10),\
-                "battery_v":\(volts / 1000).\(volts % 1000),"rssi_dbm":-\(40 + random >> 40 % 60),"ok":true}}
-                """.utf8)
+            payload.append(
+                contentsOf: """
+                    {"ts":"\(second).\(100 + random >> 30 % 900)Z","site_id":"site-\(10 + device % 90)",\
+                    "seq":\(number),"metrics":{"temperature_c":\(centi / 100).\(centi % 100),\
+                    "humidity_pct":\(humidity / 10).\(humidity % 10),\
+                    "battery_v":\(volts / 1000).\(volts % 1000),"rssi_dbm":-\(40 + random >> 40 % 60),"ok":true}}
+                    """.utf8)
             broker.withUnsafeBytes { broker in
                 devices[device].withUnsafeBytes { topic in
                     payload.withUnsafeBytes { payload in

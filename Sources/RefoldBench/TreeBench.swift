@@ -37,7 +37,8 @@ struct TreeBench: ParsableCommand {
         }
         let rate = Double(figures.events) / figures.seconds
         if json {
-            print("""
+            print(
+                """
                 {"events": \(figures.events), "root": "\(figures.root)", "seconds": \(figures.seconds), \
                 "events_per_second": \(rate)}
                 """)

@@ -190,8 +190,9 @@ while true {
         again.isRecording = true
         for line in World(again).run().lines.suffix(60) { print("  \(line)") }
         let trace = Hex.encode(verdict.traceHash)
-        print("seed \(seed) steps \(steps) trace \(trace) FAILED at step \(verdict.stepsTaken): "
-            + violation)
+        print(
+            "seed \(seed) steps \(steps) trace \(trace) FAILED at step \(verdict.stepsTaken): "
+                + violation)
         failed = true
         break
     }
@@ -205,7 +206,8 @@ while true {
     }
 }
 let elapsed = (clock.now - start) / .seconds(1)
-print("""
+print(
+    """
     \(worlds) worlds, \(stepsTaken) steps, \(Int(Double(stepsTaken) / max(elapsed, 1e-9))) steps/s; \
     \(sum.published) messages published, \(sum.events) events, \(sum.commits) commits, \(sum.segments) segments, \
     \(sum.diskOperations) disk operations, \(sum.starts) starts, \(sum.kills) kills and ends, \

@@ -150,8 +150,9 @@ public struct Settings: Sendable {
                 "presence.offline_seconds (\(offlineSeconds)) must be more than "
                     + "presence.stale_seconds (\(staleSeconds))")
         }
-        if let node, node.utf8.count > 64
-            || !node.utf8.allSatisfy({ $0.isLetterOrDigit || $0 == 0x2E || $0 == 0x2D || $0 == 0x5F })
+        if let node,
+            node.utf8.count > 64
+                || !node.utf8.allSatisfy({ $0.isLetterOrDigit || $0 == 0x2E || $0 == 0x2D || $0 == 0x5F })
         {
             problems.append("node is '\(node)': must be 1 to 64 of A-Z a-z 0-9 . _ -")
         }

@@ -103,7 +103,8 @@ public struct SnapshotMaker: Sendable {
         let written = try SnapshotWriter.write(
             SnapshotContents(
                 logID: logID, end: end, lastTime: try source.receivedAt(Position(end.rawValue - 1)), created: now(),
-                salt: UInt32.random(in: 0...UInt32.max), tables: zip(entries, rows).flatMap { entry, rows in
+                salt: UInt32.random(in: 0...UInt32.max),
+                tables: zip(entries, rows).flatMap { entry, rows in
                     rows.tables.map { table in
                         SnapshotContents.Table(projection: entry.descriptor, columns: table) {
                             try rows.cursor(of: table.name)

@@ -130,13 +130,15 @@ public func tryStartThread(name: String, _ body: @escaping @Sendable () -> Void)
     var attributes = pthread_attr_t()
     pthread_attr_init(&attributes)
     pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-    let result = pthread_create(&thread, &attributes, { argument in
-        guard let argument else { return nil }
-        let body = Unmanaged<ThreadBody>.fromOpaque(argument).takeRetainedValue()
-        refold_set_thread_name(body.name)
-        body.run()
-        return nil
-    }, box.toOpaque())
+    let result = pthread_create(
+        &thread, &attributes,
+        { argument in
+            guard let argument else { return nil }
+            let body = Unmanaged<ThreadBody>.fromOpaque(argument).takeRetainedValue()
+            refold_set_thread_name(body.name)
+            body.run()
+            return nil
+        }, box.toOpaque())
     pthread_attr_destroy(&attributes)
     if result != 0 { box.release() }
     return result == 0

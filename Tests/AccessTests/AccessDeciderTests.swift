@@ -52,8 +52,9 @@ import Testing
         #expect(decider.book.find(secret: "x") == .notReady)
         try await decider.recover()
         #expect(!decider.book.hasTokens)
-        let secret = try secret(try await create(
-            decider, TokenSpec(name: "night-shift", role: .operator, tenantID: "acme")))
+        let secret = try secret(
+            try await create(
+                decider, TokenSpec(name: "night-shift", role: .operator, tenantID: "acme")))
         let principal = Principal(name: "night-shift", role: .operator, tenantID: "acme", tokenID: 1)
         #expect(decider.book.find(secret: secret) == .found(principal))
         #expect(decider.book.find(secret: secret + "0") == .unknown)
@@ -70,8 +71,9 @@ import Testing
 
     @Test func aTokenExpires() async throws {
         let decider = decider()
-        let secret = try secret(try await create(
-            decider, TokenSpec(name: "visitor", role: .viewer, lifetimeSeconds: 60)))
+        let secret = try secret(
+            try await create(
+                decider, TokenSpec(name: "visitor", role: .viewer, lifetimeSeconds: 60)))
         time.pass(seconds: 59)
         #expect(decider.book.find(secret: secret) != .unknown)
         time.pass(seconds: 1)
@@ -129,8 +131,11 @@ import Testing
             state.apply(event, at: Position(position), time: Timestamp(microseconds: Int64(position)))
         }
         for (id, tenant) in [(Int64(1), "a"), (2, "b")] {
-            apply(.created(TokenCreated(
-                id: id, name: "ops", role: "admin", tenantID: tenant, secretSHA256: "\(id)", actor: "admin")),
+            apply(
+                .created(
+                    TokenCreated(
+                        id: id, name: "ops", role: "admin", tenantID: tenant, secretSHA256: "\(id)",
+                        actor: "admin")),
                 UInt64(id))
         }
         var revoked = TokenRevoked(id: 9, name: "v", tenantID: "a", actor: "ops")
@@ -159,8 +164,9 @@ import Testing
         time.pass(seconds: 3)
         #expect(decider.book.find(secret: secret) == .unknown)
         // A request that was let in before, and is decided after.
-        #expect(code(try await create(decider, TokenSpec(name: "late", role: .viewer, tenantID: "a"), as: brief))
-            == .tokenInvalid)
+        #expect(
+            code(try await create(decider, TokenSpec(name: "late", role: .viewer, tenantID: "a"), as: brief))
+                == .tokenInvalid)
     }
 
     @Test func whatATokenCreatedEndsWithIt_F8() async throws {
@@ -185,11 +191,15 @@ import Testing
         var state = AccessState()
         func add(_ id: Int64, _ tenant: String, revoked: Bool = false) {
             let position = Position(UInt64(id)), time = Timestamp(microseconds: id)
-            state.apply(.created(TokenCreated(
-                id: id, name: "n\(id)", role: "admin", tenantID: tenant, secretSHA256: "\(id)", actor: "admin")),
+            state.apply(
+                .created(
+                    TokenCreated(
+                        id: id, name: "n\(id)", role: "admin", tenantID: tenant, secretSHA256: "\(id)",
+                        actor: "admin")),
                 at: position, time: time)
             guard revoked else { return }
-            state.apply(.revoked(TokenRevoked(id: id, name: "n\(id)", tenantID: tenant, actor: "admin")),
+            state.apply(
+                .revoked(TokenRevoked(id: id, name: "n\(id)", tenantID: tenant, actor: "admin")),
                 at: position, time: time)
         }
         for id in 1...Int64(tokensPerTenantMax) { add(id, "a") }
@@ -313,8 +323,9 @@ import Testing
             #expect(reason == "there is no token \(id)", "what exists elsewhere is told in no way")
         }
         // Nor whether a name is taken elsewhere; but nobody can act under a name that also acts here.
-        _ = try secret(try await create(
-            decider, TokenSpec(name: "other", role: .viewer, tenantID: "acme"), as: admin))
+        _ = try secret(
+            try await create(
+                decider, TokenSpec(name: "other", role: .viewer, tenantID: "acme"), as: admin))
         let taken = try await create(decider, TokenSpec(name: "root", role: .viewer, tenantID: "acme"), as: admin)
         #expect(code(taken) == .nameTaken)
     }

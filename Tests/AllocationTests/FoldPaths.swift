@@ -52,13 +52,19 @@ enum FoldPaths {
                 kind: .decision, schema: schema.rawValue, receivedAt: FleetRecords.time(ofBlock: 0),
                 json: Array(try JSONEncoder().encode(event)))
         }
-        try append(.campaignCreated, CampaignCreated(
-            id: 1, tenantID: "acme", name: "one", firmwareVersionID: 1, rolloutStrategy: "linear",
-            totalDevices: Int64(FleetRecords.devices.count), actor: "ann"))
-        try append(.campaignTargets, CampaignTargets(
-            campaignID: 1, tenantID: "acme", firstID: 1, devices: FleetRecords.devices))
-        try append(.campaignStarted, CampaignStatusChanged(
-            campaignID: 1, tenantID: "acme", before: "CREATED", after: "RUNNING", actor: "ann"))
+        try append(
+            .campaignCreated,
+            CampaignCreated(
+                id: 1, tenantID: "acme", name: "one", firmwareVersionID: 1, rolloutStrategy: "linear",
+                totalDevices: Int64(FleetRecords.devices.count), actor: "ann"))
+        try append(
+            .campaignTargets,
+            CampaignTargets(
+                campaignID: 1, tenantID: "acme", firstID: 1, devices: FleetRecords.devices))
+        try append(
+            .campaignStarted,
+            CampaignStatusChanged(
+                campaignID: 1, tenantID: "acme", before: "CREATED", after: "RUNNING", actor: "ann"))
         return batch
     }
 }

@@ -9,14 +9,16 @@ struct HotPath: Sendable {
     let name: String
     let prepare: @Sendable () throws -> Round
 
-    static let all: [HotPath] = [
-        HotPath(name: "append a block", prepare: LogPaths.append),
-        HotPath(name: "read a block", prepare: LogPaths.read),
-        HotPath(name: "ingest a batch", prepare: IngestPaths.ingest),
-        HotPath(name: "suppress a redelivered batch", prepare: IngestPaths.suppress),
-    ] + Catalog.entries.map { entry in
-        HotPath(name: "fold \(entry.name)") { try FoldPaths.fold(entry) }
-    }
+    static let all: [HotPath] =
+        [
+            HotPath(name: "append a block", prepare: LogPaths.append),
+            HotPath(name: "read a block", prepare: LogPaths.read),
+            HotPath(name: "ingest a batch", prepare: IngestPaths.ingest),
+            HotPath(name: "suppress a redelivered batch", prepare: IngestPaths.suppress),
+        ]
+        + Catalog.entries.map { entry in
+            HotPath(name: "fold \(entry.name)") { try FoldPaths.fold(entry) }
+        }
 
     /// Allocations of each of `runs` runs. The fewest count: growth of a kept buffer falls into some runs only.
     func allocations(_ meter: AllocationMeter = AllocationMeter()) throws -> [Int] {

@@ -19,8 +19,9 @@ enum IngestPaths {
             logID: log.log.report.logID.description, notify: { _ in }, onFatal: { _ in })
         _ = try connection.keeper.connected(sessionPresent: false, isV5: true)
         let clock = log.log.clock
-        guard let session = MQTTSession(
-            settings, gate: connection.gate.settings, isV5: true, clock: { clock.now() }, inbox: RecordBatch())
+        guard
+            let session = MQTTSession(
+                settings, gate: connection.gate.settings, isV5: true, clock: { clock.now() }, inbox: RecordBatch())
         else { throw PathError("no MQTT client") }
         return { meter in
             let before = log.log.durableCount
@@ -79,9 +80,11 @@ private final class ReceivedMessages {
             topic[message.topic.count] = 0
             let payload = UnsafeMutableRawBufferPointer.allocate(byteCount: message.payload.count, alignment: 1)
             payload.copyBytes(from: message.payload)
-            all.append(mosquitto_message(
-                mid: Int32(101 + index), topic: topic, payload: payload.baseAddress, payloadlen: Int32(payload.count),
-                qos: 1, retain: false))
+            all.append(
+                mosquitto_message(
+                    mid: Int32(101 + index), topic: topic, payload: payload.baseAddress,
+                    payloadlen: Int32(payload.count),
+                    qos: 1, retain: false))
         }
     }
 

@@ -78,13 +78,15 @@ private final class MeasuredThreads: LogThreads {
 
     func start(name: String, niceness: Int, _ work: any LogWork) -> any LogThread {
         guard name == "log-writer" else { return SystemThreads().start(name: name, niceness: niceness, work) }
-        return SystemThreads().start(name: name, niceness: niceness, CountedWork(work) { [state] allocations in
-            state.withLock { state in
-                state.steps += 1
-                state.allocations = allocations
-            }
-            state.wakeAll()
-        })
+        return SystemThreads().start(
+            name: name, niceness: niceness,
+            CountedWork(work) { [state] allocations in
+                state.withLock { state in
+                    state.steps += 1
+                    state.allocations = allocations
+                }
+                state.wakeAll()
+            })
     }
 }
 

@@ -31,130 +31,192 @@ struct DevicePartTests {
     }
 
     static let cases: [Case] = [
-        Case("all goes well", [
-            (.dispatched, .downloading), (.says(.downloading), .downloading), (.says(.installing), .installing),
-            (.says(.success), .success),
-        ]),
-        Case("its SUCCESS is to be seen", verifies: true, [
-            (.dispatched, .downloading), (.says(.success), .verifying), (.ends(.success), .success),
-        ]),
-        Case("its SUCCESS was not seen", verifies: true, kind: .notVerified, [
-            (.dispatched, .downloading), (.says(.success), .verifying), (.ends(.failed, .notVerified), .failed),
-            (.says(.success), .failed),
-        ]),
-        Case("it went back to the old version", verifies: true, kind: .rolledBack, [
-            (.dispatched, .downloading), (.says(.success), .verifying), (.ends(.failed, .rolledBack), .failed),
-        ]),
-        Case("FAILED after SUCCESS, while the version is awaited: the first stands", verifies: true, [
-            (.dispatched, .downloading), (.says(.success), .verifying), (.says(.failed), .verifying),
-        ]),
-        Case("it fails at the download", kind: .download, [
-            (.dispatched, .downloading), (.says(.downloading), .downloading), (.says(.failed), .failed),
-        ]),
+        Case(
+            "all goes well",
+            [
+                (.dispatched, .downloading), (.says(.downloading), .downloading), (.says(.installing), .installing),
+                (.says(.success), .success),
+            ]),
+        Case(
+            "its SUCCESS is to be seen", verifies: true,
+            [
+                (.dispatched, .downloading), (.says(.success), .verifying), (.ends(.success), .success),
+            ]),
+        Case(
+            "its SUCCESS was not seen", verifies: true, kind: .notVerified,
+            [
+                (.dispatched, .downloading), (.says(.success), .verifying), (.ends(.failed, .notVerified), .failed),
+                (.says(.success), .failed),
+            ]),
+        Case(
+            "it went back to the old version", verifies: true, kind: .rolledBack,
+            [
+                (.dispatched, .downloading), (.says(.success), .verifying), (.ends(.failed, .rolledBack), .failed),
+            ]),
+        Case(
+            "FAILED after SUCCESS, while the version is awaited: the first stands", verifies: true,
+            [
+                (.dispatched, .downloading), (.says(.success), .verifying), (.says(.failed), .verifying),
+            ]),
+        Case(
+            "it fails at the download", kind: .download,
+            [
+                (.dispatched, .downloading), (.says(.downloading), .downloading), (.says(.failed), .failed),
+            ]),
         Case("it fails at once", kind: .download, [(.dispatched, .downloading), (.says(.failed), .failed)]),
-        Case("it fails at the installation", kind: .install, [
-            (.dispatched, .downloading), (.says(.installing), .installing), (.says(.failed), .failed),
-        ]),
-        Case("it refuses", kind: .rejected, [
-            (.dispatched, .downloading), (.ends(.failed, .rejected), .failed), (.says(.success), .failed),
-        ]),
-        Case("contradictory: the first result stands", [
-            (.dispatched, .downloading), (.says(.success), .success), (.says(.failed), .success),
-            (.says(.downloading), .success),
-        ]),
-        Case("contradictory, the other way round", kind: .download, [
-            (.dispatched, .downloading), (.says(.failed), .failed), (.says(.success), .failed),
-            (.says(.installing), .failed),
-        ]),
-        Case("said twice", [
-            (.dispatched, .downloading), (.says(.downloading), .downloading), (.says(.downloading), .downloading),
-            (.says(.success), .success), (.says(.success), .success),
-        ]),
-        Case("INSTALLING, and the DOWNLOADING before it after it", [
-            (.dispatched, .downloading), (.says(.installing), .installing), (.says(.downloading), .downloading),
-            (.says(.success), .success),
-        ]),
-        Case("a campaign of the time before there was an engine", [
-            (.says(.downloading), .downloading), (.says(.installing), .installing), (.says(.success), .success),
-        ]),
+        Case(
+            "it fails at the installation", kind: .install,
+            [
+                (.dispatched, .downloading), (.says(.installing), .installing), (.says(.failed), .failed),
+            ]),
+        Case(
+            "it refuses", kind: .rejected,
+            [
+                (.dispatched, .downloading), (.ends(.failed, .rejected), .failed), (.says(.success), .failed),
+            ]),
+        Case(
+            "contradictory: the first result stands",
+            [
+                (.dispatched, .downloading), (.says(.success), .success), (.says(.failed), .success),
+                (.says(.downloading), .success),
+            ]),
+        Case(
+            "contradictory, the other way round", kind: .download,
+            [
+                (.dispatched, .downloading), (.says(.failed), .failed), (.says(.success), .failed),
+                (.says(.installing), .failed),
+            ]),
+        Case(
+            "said twice",
+            [
+                (.dispatched, .downloading), (.says(.downloading), .downloading), (.says(.downloading), .downloading),
+                (.says(.success), .success), (.says(.success), .success),
+            ]),
+        Case(
+            "INSTALLING, and the DOWNLOADING before it after it",
+            [
+                (.dispatched, .downloading), (.says(.installing), .installing), (.says(.downloading), .downloading),
+                (.says(.success), .success),
+            ]),
+        Case(
+            "a campaign of the time before there was an engine",
+            [
+                (.says(.downloading), .downloading), (.says(.installing), .installing), (.says(.success), .success),
+            ]),
 
         // What was concluded from silence yields.
-        Case("late SUCCESS after TIMED_OUT", [
-            (.dispatched, .downloading), (.says(.installing), .installing), (.ends(.timedOut), .timedOut),
-            (.says(.success), .success),
-        ]),
-        Case("late FAILED after TIMED_OUT stays among the failed", kind: .download, [
-            (.dispatched, .downloading), (.ends(.timedOut), .timedOut), (.says(.failed), .failed),
-            (.says(.success), .failed),
-        ]),
-        Case("UNREACHABLE, and there it is", [
-            (.dispatched, .downloading), (.ends(.unreachable), .unreachable), (.says(.downloading), .downloading),
-            (.says(.success), .success),
-        ]),
-        Case("late SUCCESS after TIMED_OUT is verified all the same", verifies: true, [
-            (.dispatched, .downloading), (.ends(.timedOut), .timedOut), (.says(.success), .verifying),
-            (.ends(.success), .success),
-        ]),
-        Case("SKIPPED, and it had been told by another way", [
-            (.ends(.skipped), .skipped), (.says(.success), .success),
-        ]),
-        Case("concluded once only", kind: .timedOut, [
-            (.dispatched, .downloading), (.ends(.timedOut), .timedOut), (.ends(.unreachable), .timedOut),
-        ]),
-        Case("concluded twice, with a sign of life between", kind: .timedOut, [
-            (.dispatched, .downloading), (.ends(.unreachable), .unreachable), (.says(.downloading), .downloading),
-            (.ends(.timedOut), .timedOut),
-        ]),
+        Case(
+            "late SUCCESS after TIMED_OUT",
+            [
+                (.dispatched, .downloading), (.says(.installing), .installing), (.ends(.timedOut), .timedOut),
+                (.says(.success), .success),
+            ]),
+        Case(
+            "late FAILED after TIMED_OUT stays among the failed", kind: .download,
+            [
+                (.dispatched, .downloading), (.ends(.timedOut), .timedOut), (.says(.failed), .failed),
+                (.says(.success), .failed),
+            ]),
+        Case(
+            "UNREACHABLE, and there it is",
+            [
+                (.dispatched, .downloading), (.ends(.unreachable), .unreachable), (.says(.downloading), .downloading),
+                (.says(.success), .success),
+            ]),
+        Case(
+            "late SUCCESS after TIMED_OUT is verified all the same", verifies: true,
+            [
+                (.dispatched, .downloading), (.ends(.timedOut), .timedOut), (.says(.success), .verifying),
+                (.ends(.success), .success),
+            ]),
+        Case(
+            "SKIPPED, and it had been told by another way",
+            [
+                (.ends(.skipped), .skipped), (.says(.success), .success),
+            ]),
+        Case(
+            "concluded once only", kind: .timedOut,
+            [
+                (.dispatched, .downloading), (.ends(.timedOut), .timedOut), (.ends(.unreachable), .timedOut),
+            ]),
+        Case(
+            "concluded twice, with a sign of life between", kind: .timedOut,
+            [
+                (.dispatched, .downloading), (.ends(.unreachable), .unreachable), (.says(.downloading), .downloading),
+                (.ends(.timedOut), .timedOut),
+            ]),
 
         // Another attempt.
-        Case("a retry", [
-            (.dispatched, .downloading), (.says(.failed), .failed), (.dispatched, .downloading),
-            (.says(.downloading), .downloading), (.says(.success), .success),
-        ]),
-        Case("a retry: the first attempt's FAILED comes twice", [
-            (.dispatched, .downloading), (.says(.failed), .failed), (.dispatched, .downloading),
-            (.says(.failed), .downloading), (.says(.downloading), .downloading), (.says(.success), .success),
-        ]),
-        Case("a retry: a result without DOWNLOADING before it and without an id is nobody's", [
-            (.dispatched, .downloading), (.ends(.timedOut), .timedOut), (.dispatched, .downloading),
-            (.says(.installing), .downloading), (.says(.success), .downloading),
-        ]),
-        Case("a retry: with the command's id it counts at once", [
-            (.dispatched, .downloading), (.ends(.timedOut), .timedOut), (.dispatched, .downloading),
-            (.says(.success, of: 2), .success),
-        ]),
-        Case("a retry: with the older command's id it never counts", kind: .unreachable, [
-            (.dispatched, .downloading), (.ends(.timedOut), .timedOut), (.dispatched, .downloading),
-            (.says(.downloading), .downloading), (.says(.success, of: 1), .downloading),
-            (.says(.failed, of: 1), .downloading), (.ends(.unreachable), .unreachable),
-            (.says(.success, of: 1), .unreachable),
-        ]),
-        Case("a retry of what was SKIPPED", [
-            (.ends(.skipped), .skipped), (.dispatched, .downloading), (.says(.success), .success),
-        ]),
-        Case("nobody is sent for again after SUCCESS", [
-            (.dispatched, .downloading), (.says(.success), .success), (.dispatched, .success),
-        ]),
-        Case("nobody is sent for twice", verifies: true, [
-            (.dispatched, .downloading), (.dispatched, .downloading), (.says(.installing), .installing),
-            (.dispatched, .installing), (.says(.success), .verifying), (.dispatched, .verifying),
-        ]),
+        Case(
+            "a retry",
+            [
+                (.dispatched, .downloading), (.says(.failed), .failed), (.dispatched, .downloading),
+                (.says(.downloading), .downloading), (.says(.success), .success),
+            ]),
+        Case(
+            "a retry: the first attempt's FAILED comes twice",
+            [
+                (.dispatched, .downloading), (.says(.failed), .failed), (.dispatched, .downloading),
+                (.says(.failed), .downloading), (.says(.downloading), .downloading), (.says(.success), .success),
+            ]),
+        Case(
+            "a retry: a result without DOWNLOADING before it and without an id is nobody's",
+            [
+                (.dispatched, .downloading), (.ends(.timedOut), .timedOut), (.dispatched, .downloading),
+                (.says(.installing), .downloading), (.says(.success), .downloading),
+            ]),
+        Case(
+            "a retry: with the command's id it counts at once",
+            [
+                (.dispatched, .downloading), (.ends(.timedOut), .timedOut), (.dispatched, .downloading),
+                (.says(.success, of: 2), .success),
+            ]),
+        Case(
+            "a retry: with the older command's id it never counts", kind: .unreachable,
+            [
+                (.dispatched, .downloading), (.ends(.timedOut), .timedOut), (.dispatched, .downloading),
+                (.says(.downloading), .downloading), (.says(.success, of: 1), .downloading),
+                (.says(.failed, of: 1), .downloading), (.ends(.unreachable), .unreachable),
+                (.says(.success, of: 1), .unreachable),
+            ]),
+        Case(
+            "a retry of what was SKIPPED",
+            [
+                (.ends(.skipped), .skipped), (.dispatched, .downloading), (.says(.success), .success),
+            ]),
+        Case(
+            "nobody is sent for again after SUCCESS",
+            [
+                (.dispatched, .downloading), (.says(.success), .success), (.dispatched, .success),
+            ]),
+        Case(
+            "nobody is sent for twice", verifies: true,
+            [
+                (.dispatched, .downloading), (.dispatched, .downloading), (.says(.installing), .installing),
+                (.dispatched, .installing), (.says(.success), .verifying), (.dispatched, .verifying),
+            ]),
 
         // Decisions that did not know.
         Case("it reported before it was sent for", [(.says(.success), .success), (.dispatchedUnaware, .success)]),
-        Case("it reported before it was skipped", [
-            (.says(.downloading), .downloading), (.endsUnaware(.skipped), .downloading),
-        ]),
-        Case("its SUCCESS overtook the conclusion", [
-            (.dispatched, .downloading), (.says(.installing), .installing), (.endsUnaware(.timedOut), .installing),
-            (.says(.success), .success),
-        ]),
-        Case("a report that changes nothing makes it void as well", kind: .timedOut, [
-            (.dispatched, .downloading), (.says(.downloading), .downloading), (.ends(.timedOut), .timedOut),
-            (.dispatched, .downloading), (.says(.success, of: 1), .downloading),
-            (.endsUnaware(.unreachable), .downloading),
-            (.ends(.timedOut), .timedOut),
-        ]),
+        Case(
+            "it reported before it was skipped",
+            [
+                (.says(.downloading), .downloading), (.endsUnaware(.skipped), .downloading),
+            ]),
+        Case(
+            "its SUCCESS overtook the conclusion",
+            [
+                (.dispatched, .downloading), (.says(.installing), .installing), (.endsUnaware(.timedOut), .installing),
+                (.says(.success), .success),
+            ]),
+        Case(
+            "a report that changes nothing makes it void as well", kind: .timedOut,
+            [
+                (.dispatched, .downloading), (.says(.downloading), .downloading), (.ends(.timedOut), .timedOut),
+                (.dispatched, .downloading), (.says(.success, of: 1), .downloading),
+                (.endsUnaware(.unreachable), .downloading),
+                (.ends(.timedOut), .timedOut),
+            ]),
     ]
 
     @Test(arguments: cases) func trace(_ item: Case) {
@@ -210,7 +272,8 @@ struct DevicePartTests {
                         #expect(part == before)
                     }
                 case 2, 3:
-                    let status = part.status == .verifying
+                    let status =
+                        part.status == .verifying
                         ? pick([.success, .failed])
                         : pick([OTADeviceStatus.success, .failed, .skipped, .timedOut, .unreachable])
                     let knows = pick([part.last, part.last, pick(seen)])

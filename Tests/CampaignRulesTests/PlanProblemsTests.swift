@@ -64,10 +64,11 @@ struct PlanProblemsTests {
         plan.tickSeconds = -1
         plan.timeZone = "Mars/Olympus"
         plan.retry.attemptsMax = 0
-        #expect(plan.problems().map(\.description) == [
-            "tick_seconds must be 0.1 to 3600 seconds",
-            "time_zone is no name of the IANA time zone database, such as Europe/Berlin",
-            "retry.attempts_max must be 1 to 100",
-        ])
+        #expect(
+            plan.problems().map(\.description) == [
+                "tick_seconds must be 0.1 to 3600 seconds",
+                "time_zone is no name of the IANA time zone database, such as Europe/Berlin",
+                "retry.attempts_max must be 1 to 100",
+            ])
     }
 }

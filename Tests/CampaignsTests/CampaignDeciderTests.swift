@@ -77,8 +77,10 @@ final class TestClock: Sendable {
     @Test func aRefusalIsOnTheRecord() async throws {
         let decider = decider()
         let answer = try await decider.execute(request(.start(campaign: 7)))
-        #expect(answer == .rejected(
-            position: Position(0), code: .notFound, reason: "there is no campaign 7 in this tenant"))
+        #expect(
+            answer
+                == .rejected(
+                    position: Position(0), code: .notFound, reason: "there is no campaign 7 in this tenant"))
         #expect(try log.records().map(\.topic) == ["command.rejected/1"])
         #expect(try log.records()[0].payload.contains(#""subject":"campaign:7""#))
     }
@@ -165,11 +167,15 @@ final class TestClock: Sendable {
         let id = Int64.random(in: 1...6, using: &random)
         let command: CampaignCommand =
             switch Int.random(in: 0..<8, using: &random) {
-            case 0: .addFirmware(FirmwareSpec(
-                version: ["1", "2", ""].randomElement(using: &random)!, fileURL: "https://h/f"))
-            case 1, 2: .createCampaign(CampaignSpec(
-                name: "n", firmwareVersionID: id,
-                devices: [["a"], ["a", "b"], ["a", "a"], []].randomElement(using: &random)!))
+            case 0:
+                .addFirmware(
+                    FirmwareSpec(
+                        version: ["1", "2", ""].randomElement(using: &random)!, fileURL: "https://h/f"))
+            case 1, 2:
+                .createCampaign(
+                    CampaignSpec(
+                        name: "n", firmwareVersionID: id,
+                        devices: [["a"], ["a", "b"], ["a", "a"], []].randomElement(using: &random)!))
             case 3, 4: .start(campaign: id)
             case 5: .pause(campaign: id, reason: nil)
             case 6: .resume(campaign: id)

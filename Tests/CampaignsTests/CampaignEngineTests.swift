@@ -27,8 +27,10 @@ struct CampaignEngineTests {
             (plan.timeouts.acknowledgeSeconds, plan.timeouts.downloadSeconds) = (100, 200)
             (plan.timeouts.installSeconds, plan.timeouts.verifySeconds) = (300, 400)
             change(&plan)
-            try command(.createCampaign(CampaignSpec(
-                name: "c", firmwareVersionID: 1, devices: (0..<devices).map { "d\($0)" }, plan: plan)))
+            try command(
+                .createCampaign(
+                    CampaignSpec(
+                        name: "c", firmwareVersionID: 1, devices: (0..<devices).map { "d\($0)" }, plan: plan)))
         }
 
         func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {

@@ -46,8 +46,11 @@ private func campaign(_ devices: [String] = ["d1", "d2"], firmware: Int64 = 1) -
         case .aborted: _ = run(.abort(campaign: 1, reason: nil), &state)
         case .completed:
             _ = run(.start(campaign: 1), &state)
-            state.apply(.statusChanged(.campaignStarted, CampaignStatusChanged(
-                campaignID: 1, tenantID: "t1", before: "RUNNING", after: "COMPLETED", actor: "engine")),
+            state.apply(
+                .statusChanged(
+                    .campaignStarted,
+                    CampaignStatusChanged(
+                        campaignID: 1, tenantID: "t1", before: "RUNNING", after: "COMPLETED", actor: "engine")),
                 at: Position(2000), time: now)
         }
         return state
@@ -98,8 +101,11 @@ private func campaign(_ devices: [String] = ["d1", "d2"], firmware: Int64 = 1) -
         ("URL with a space", FirmwareSpec(version: "1", fileURL: "https://h/a b")),
         ("negative size", FirmwareSpec(version: "1", fileURL: "https://h/f", fileSizeBytes: -1)),
         ("short checksum", FirmwareSpec(version: "1", fileURL: "https://h/f", checksumSHA256: "abc")),
-        ("checksum of no hex digits", FirmwareSpec(
-            version: "1", fileURL: "https://h/f", checksumSHA256: String(repeating: "g", count: 64))),
+        (
+            "checksum of no hex digits",
+            FirmwareSpec(
+                version: "1", fileURL: "https://h/f", checksumSHA256: String(repeating: "g", count: 64))
+        ),
         ("description with NUL", FirmwareSpec(version: "1", fileURL: "https://h/f", description: "a\u{0}b")),
         ("empty device type", FirmwareSpec(version: "1", fileURL: "https://h/f", deviceType: "")),
     ]
@@ -121,14 +127,30 @@ private func campaign(_ devices: [String] = ["d1", "d2"], firmware: Int64 = 1) -
         ("unknown firmware", campaign(["a"], firmware: 99), .notFound),
         ("another tenant's firmware", campaign(["a"], firmware: 2), .notFound),
         ("no name", .createCampaign(CampaignSpec(name: "", firmwareVersionID: 1, devices: ["a"])), .invalidValue),
-        ("unknown strategy", .createCampaign(CampaignSpec(
-            name: "n", firmwareVersionID: 1, devices: ["a"], rolloutStrategy: "all")), .invalidValue),
-        ("rate 0", .createCampaign(CampaignSpec(
-            name: "n", firmwareVersionID: 1, devices: ["a"], rolloutRate: 0)), .invalidValue),
-        ("threshold beyond 1", .createCampaign(CampaignSpec(
-            name: "n", firmwareVersionID: 1, devices: ["a"], abortThreshold: 1.01)), .invalidValue),
-        ("threshold that is no number", .createCampaign(CampaignSpec(
-            name: "n", firmwareVersionID: 1, devices: ["a"], abortThreshold: .nan)), .invalidValue),
+        (
+            "unknown strategy",
+            .createCampaign(
+                CampaignSpec(
+                    name: "n", firmwareVersionID: 1, devices: ["a"], rolloutStrategy: "all")), .invalidValue
+        ),
+        (
+            "rate 0",
+            .createCampaign(
+                CampaignSpec(
+                    name: "n", firmwareVersionID: 1, devices: ["a"], rolloutRate: 0)), .invalidValue
+        ),
+        (
+            "threshold beyond 1",
+            .createCampaign(
+                CampaignSpec(
+                    name: "n", firmwareVersionID: 1, devices: ["a"], abortThreshold: 1.01)), .invalidValue
+        ),
+        (
+            "threshold that is no number",
+            .createCampaign(
+                CampaignSpec(
+                    name: "n", firmwareVersionID: 1, devices: ["a"], abortThreshold: .nan)), .invalidValue
+        ),
     ]
 
     @Test(arguments: badCampaigns)
@@ -195,8 +217,11 @@ private func campaign(_ devices: [String] = ["d1", "d2"], firmware: Int64 = 1) -
 
     @Test func fieldsThatRunTogetherHaveDifferentDigests() {
         func digest(_ name: String, _ devices: [String]) -> String {
-            CommandRequest(tenantID: "t", actor: "a", command: .createCampaign(
-                CampaignSpec(name: name, firmwareVersionID: 1, devices: devices))).digest
+            CommandRequest(
+                tenantID: "t", actor: "a",
+                command: .createCampaign(
+                    CampaignSpec(name: name, firmwareVersionID: 1, devices: devices))
+            ).digest
         }
         #expect(digest("n", ["ab", "c"]) != digest("n", ["a", "bc"]))
         #expect(digest("n", ["a"]) == digest("n", ["a"]))

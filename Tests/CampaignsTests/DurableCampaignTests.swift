@@ -20,8 +20,10 @@ import Testing
 
         let log = try FileLog.open(directory: folder.path)
         let live = CampaignDecider(writer: DecisionWriter(log), source: log, clock: clock)
-        _ = try await live.execute(CommandRequest(
-            tenantID: "t1", actor: "admin", command: .addFirmware(FirmwareSpec(version: "1", fileURL: "https://h/f"))))
+        _ = try await live.execute(
+            CommandRequest(
+                tenantID: "t1", actor: "admin",
+                command: .addFirmware(FirmwareSpec(version: "1", fileURL: "https://h/f"))))
         let answer = try await live.execute(create)
         #expect(answer == .accepted(position: Position(21), id: 1, status: .created))
         let state = try await live.recover()

@@ -26,9 +26,11 @@ struct EngineTrace {
     ) {
         var plan = CampaignPlan()
         change(&plan)
-        command(.createCampaign(CampaignSpec(
-            name: "c", firmwareVersionID: 1, devices: devices, rolloutStrategy: strategy, rolloutRate: rate,
-            abortThreshold: threshold, plan: plan)))
+        command(
+            .createCampaign(
+                CampaignSpec(
+                    name: "c", firmwareVersionID: 1, devices: devices, rolloutStrategy: strategy, rolloutRate: rate,
+                    abortThreshold: threshold, plan: plan)))
     }
 
     @discardableResult
@@ -76,8 +78,10 @@ struct EngineTrace {
     mutating func publish(campaign: Int64 = 1) {
         let batches = state.campaigns[campaign]!.unpublished.keys.sorted()
         if batches.isEmpty { return }
-        apply(.published(CampaignPublished(
-            campaignID: campaign, tenantID: "t", batches: batches.map { .init(command: $0.rawValue) })))
+        apply(
+            .published(
+                CampaignPublished(
+                    campaignID: campaign, tenantID: "t", batches: batches.map { .init(command: $0.rawValue) })))
         advance()
     }
 

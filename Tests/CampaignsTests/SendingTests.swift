@@ -61,8 +61,10 @@ struct SendingTests {
             guard case .accepted = answer else { throw Refused(answer: answer) }
         }
         try await run(.addFirmware(FirmwareSpec(version: "2.0", fileURL: "https://x/2.0")))
-        try await run(.createCampaign(CampaignSpec(
-            name: "c", firmwareVersionID: 1, devices: (1...devices).map { "d\($0)" }, plan: plan)))
+        try await run(
+            .createCampaign(
+                CampaignSpec(
+                    name: "c", firmwareVersionID: 1, devices: (1...devices).map { "d\($0)" }, plan: plan)))
         try await run(.start(campaign: 1))
     }
 
@@ -127,8 +129,9 @@ struct SendingTests {
         try await live { decider, sender in
             try await begin(decider, devices: 3)
             try await until("all are sent for") { sender.sent.count == 3 }
-            _ = try await decider.execute(CommandRequest(
-                tenantID: "t", actor: "op", command: .pause(campaign: 1, reason: nil)))
+            _ = try await decider.execute(
+                CommandRequest(
+                    tenantID: "t", actor: "op", command: .pause(campaign: 1, reason: nil)))
             #expect(sender.withdrawn == [1])
         }
         try await live { decider, sender in

@@ -49,7 +49,8 @@ import Testing
     @Test func aSnapshotOfALongerLogIsNotGoneOnFrom() async throws {
         try await history()
         let decider = CampaignDecider(
-            writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }) { [log] in
+            writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }
+        ) { [log] in
             DeciderSnapshot(state: CampaignState(), end: Position(log.durableCount + 1))
         }
         #expect(try await decider.recover().campaigns.count == 1)

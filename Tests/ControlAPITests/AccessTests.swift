@@ -73,8 +73,9 @@ import Testing
     func tricksOfThePath(uri: String) async throws {
         let secret = system.tokens.add("of-a", .admin, tenant: "a")
         for method: HTTPRequest.Method in [.get, .post, .head] {
-            let response = try await send(method, uri, token: secret, headers: [HTTPField.Name("X-Tenant-ID")!: "a"],
-                                          body: method == .post ? "{}" : nil)
+            let response = try await send(
+                method, uri, token: secret, headers: [HTTPField.Name("X-Tenant-ID")!: "a"],
+                body: method == .post ? "{}" : nil)
             let isRefused = [400, 403, 404, 405].contains(response.status.code)
             #expect(isRefused, "\(method) \(uri): \(response.status.code)")
         }

@@ -19,8 +19,11 @@ import Testing
         try await commands.withServer { refold in
             for verb in [
                 ["group", "create", "--tenant", "t1", "--name", "g", "--devices", "a, b"],
-                ["group", "create", "--tenant", "t1", "--name", "q", "--site", "s1", "--site", "s2", "--not-firmware",
-                 "1.0", "--seen-within", "60"],
+                [
+                    "group", "create", "--tenant", "t1", "--name", "q", "--site", "s1", "--site", "s2",
+                    "--not-firmware",
+                    "1.0", "--seen-within", "60",
+                ],
                 ["group", "add", "2", "--tenant", "t1", "--devices", "c"],
                 ["group", "remove", "2", "--tenant", "t1", "--devices", "a"],
                 ["group", "delete", "2", "--tenant", "t1"],
@@ -45,12 +48,14 @@ import Testing
         }
         var query = GroupQuery()
         (query.sites, query.firmwareVersionsNot, query.seenWithinSeconds) = (["s1", "s2"], ["1.0"], 60)
-        #expect(system.requests.map(\.command) == [
-            .createGroup(GroupSpec(name: "g", devices: ["a", "b"])), .createGroup(GroupSpec(name: "q", query: query)),
-            .changeMembers(group: 2, add: ["c"], remove: []), .changeMembers(group: 2, add: [], remove: ["a"]),
-            .deleteGroup(2), .retryFailed(campaign: 7, kinds: [.download]), .delete(campaign: 7),
-            .configureTenant(timeZone: "Europe/Berlin"), .start(campaign: 1),
-        ])
+        #expect(
+            system.requests.map(\.command) == [
+                .createGroup(GroupSpec(name: "g", devices: ["a", "b"])),
+                .createGroup(GroupSpec(name: "q", query: query)),
+                .changeMembers(group: 2, add: ["c"], remove: []), .changeMembers(group: 2, add: [], remove: ["a"]),
+                .deleteGroup(2), .retryFailed(campaign: 7, kinds: [.download]), .delete(campaign: 7),
+                .configureTenant(timeZone: "Europe/Berlin"), .start(campaign: 1),
+            ])
     }
 
     @Test func aPlanComesFromAFileAndFromSettings() async throws {
@@ -59,10 +64,11 @@ import Testing
         defer { try? FileManager.default.removeItem(at: file) }
         let create = ["campaign", "create", "--tenant", "t1", "--name", "n", "--firmware", "1", "--group", "3"]
         try await commands.withServer { refold in
-            let made = try await refold(create + [
-                "--plan", file.path, "--set", "abort.method=ratio", "--set", "timeouts.download_seconds=600",
-                "--set", "verify=shadow",
-            ])
+            let made = try await refold(
+                create + [
+                    "--plan", file.path, "--set", "abort.method=ratio", "--set", "timeouts.download_seconds=600",
+                    "--set", "verify=shadow",
+                ])
             #expect(made.code == 0, "\(made.err)")
             #expect(try await refold(create + ["--set", "verify"]).code == 2)
             #expect(try await refold(create + ["--devices", "a"]).code == 2, "devices from two places")
@@ -87,10 +93,14 @@ import Testing
     }
 
     @Test func theLiveViewIsCalm() throws {
-        let row = try #require(try JSONSerialization.jsonObject(with: Data(#"""
-            {"id":7,"name":"night\u001b[2J","status":"RUNNING","stage":1,"total_devices":100,"pending":50,
-             "in_flight":10,"succeeded":30,"failed":10,"skipped":0,"plan":{"stages":[{"percent":10},{"percent":100}]}}
-            """#.utf8)) as? [String: Any])
+        let row = try #require(
+            try JSONSerialization.jsonObject(
+                with: Data(
+                    #"""
+                    {"id":7,"name":"night\u001b[2J","status":"RUNNING","stage":1,"total_devices":100,"pending":50,
+                     "in_flight":10,"succeeded":30,"failed":10,"skipped":0,
+                     "plan":{"stages":[{"percent":10},{"percent":100}]}}
+                    """#.utf8)) as? [String: Any])
         let lines = CampaignWatch.lines(
             row, failures: [["devices": 8, "failure_kind": "DOWNLOAD", "error": "checksum"]],
             timeline: [["at": "2026-11-21T22:00:00", "event_type": "stage_begun", "actor": "engine", "devices": 90]],

@@ -32,7 +32,9 @@ import Testing
     var commands: [CampaignCommand] { system.requests.map(\.command) }
 
     @Test func aCampaignIsCreatedWithItsWholePlan() async throws {
-        let answer = try await send(.post, "\(Self.base)/campaigns", """
+        let answer = try await send(
+            .post, "\(Self.base)/campaigns",
+            """
             {"name":"night","firmware_version_id":3,"devices":["a","b"],"rollout_strategy":"canary","rollout_rate":50,
              "abort_threshold":0.02,"plan":{"tick_seconds":5,"order":"shuffled","time_zone":"Europe/Berlin",
              "stages":[{"percent":1,"soak_seconds":60,"success_min":0.9},{"percent":100}],
@@ -77,10 +79,12 @@ import Testing
         _ = try await send(.post, "\(Self.base)/campaigns", body)
         system.set { $0.groupQueries[4] = GroupQuery() }
         _ = try await send(.post, "\(Self.base)/campaigns", body)
-        #expect(commands == [
-            .createCampaign(CampaignSpec(name: "n", firmwareVersionID: 1, devices: [], targetGroupID: 4)),
-            .createCampaign(CampaignSpec(name: "n", firmwareVersionID: 1, devices: ["d1", "d2"], targetGroupID: 4)),
-        ])
+        #expect(
+            commands == [
+                .createCampaign(CampaignSpec(name: "n", firmwareVersionID: 1, devices: [], targetGroupID: 4)),
+                .createCampaign(
+                    CampaignSpec(name: "n", firmwareVersionID: 1, devices: ["d1", "d2"], targetGroupID: 4)),
+            ])
         system.set { $0.queryError = .unavailable("away") }
         let away = try await send(.post, "\(Self.base)/campaigns", body)
         #expect(away.status == 503, "who cannot be found cannot be updated")
@@ -103,13 +107,14 @@ import Testing
         var query = GroupQuery()
         query.sites = ["s1"]
         query.seenWithinSeconds = 60
-        #expect(commands == [
-            .start(campaign: 7), .pause(campaign: 7, reason: "noise"), .retryFailed(campaign: 7, kinds: nil),
-            .retryFailed(campaign: 7, kinds: [.download, .timedOut]), .delete(campaign: 7),
-            .createGroup(GroupSpec(name: "g", devices: ["a"])), .createGroup(GroupSpec(name: "q", query: query)),
-            .changeMembers(group: 2, add: ["a"], remove: ["b"]), .deleteGroup(2),
-            .configureTenant(timeZone: "Asia/Tokyo"),
-        ])
+        #expect(
+            commands == [
+                .start(campaign: 7), .pause(campaign: 7, reason: "noise"), .retryFailed(campaign: 7, kinds: nil),
+                .retryFailed(campaign: 7, kinds: [.download, .timedOut]), .delete(campaign: 7),
+                .createGroup(GroupSpec(name: "g", devices: ["a"])), .createGroup(GroupSpec(name: "q", query: query)),
+                .changeMembers(group: 2, add: ["a"], remove: ["b"]), .deleteGroup(2),
+                .configureTenant(timeZone: "Asia/Tokyo"),
+            ])
         let kinds = try await send(.post, "\(campaign)/retry", #"{"kinds":["BAD"]}"#)
         #expect(kinds.status == 422)
         let misspelt = try await send(.post, "\(Self.base)/groups", #"{"name":"q","query":{"site":["s1"]}}"#)
@@ -174,8 +179,10 @@ import Testing
 
     // MARK: streams
 
-    func feed(_ mayGoOn: @escaping @Sendable () -> Bool, _ places: StreamPlaces = StreamPlaces(),
-              _ look: @escaping @Sendable () async throws -> [StreamEvent]) throws -> EventFeed {
+    func feed(
+        _ mayGoOn: @escaping @Sendable () -> Bool, _ places: StreamPlaces = StreamPlaces(),
+        _ look: @escaping @Sendable () async throws -> [StreamEvent]
+    ) throws -> EventFeed {
         EventFeed(place: try #require(StreamPlace(places)), look: look, mayGoOn: mayGoOn)
     }
 
@@ -185,8 +192,9 @@ import Testing
         }
         var text = ""
         for try await part in feed { text += String(buffer: part) }
-        #expect(text == "retry: 2000\n\nevent: campaign\ndata: {\"id\":1}\n\nevent: decision\nid: 9\ndata: {}\n\n"
-            + "event: deleted\ndata: {}\n\n")
+        #expect(
+            text == "retry: 2000\n\nevent: campaign\ndata: {\"id\":1}\n\nevent: decision\nid: 9\ndata: {}\n\n"
+                + "event: deleted\ndata: {}\n\n")
         #expect(StreamEvent("x", "a\nb").text == "event: x\ndata: a\ndata: b\n\n", "no line ends the event")
     }
 

@@ -105,10 +105,12 @@ import Testing
             #expect(people.code == 1 && people.err.isEmpty, "\(people.err)")
             #expect(people.out.hasPrefix("degraded\n  PostgreSQL cannot be reached\n"))
             #expect(people.out.contains("log       11 events durable (head 12), 1 segments, 4.0 KiB\n"))
-            #expect(people.out.contains("""
-                PROJECTION     VERSION  POSITION  LAG EVENTS  LAG S  STATE    LAST ERROR
-                device_status        1         -          11  1.5    running           -
-                """))
+            #expect(
+                people.out.contains(
+                    """
+                    PROJECTION     VERSION  POSITION  LAG EVENTS  LAG S  STATE    LAST ERROR
+                    device_status        1         -          11  1.5    running           -
+                    """))
             let programs = try await refold(["status", "--json"])
             let status = try JSONDecoder().decode(SystemStatus.self, from: Data(programs.out.utf8))
             #expect(status.log.durable == 11 && programs.out.filter(\.isNewline).count == 1)
@@ -129,12 +131,21 @@ import Testing
             let fromFile = try await refold(flags + ["--devices-file", file.path, "--strategy", "canary", "--json"])
             #expect(fromFile.out == #"{"id":7,"position":41,"status":"CREATED"}"# + "\n", "\(fromFile.err)")
         }
-        #expect(system.requests == [
-            CommandRequest(tenantID: "t1", actor: "admin", idempotencyKey: "k", command: .createCampaign(CampaignSpec(
-                name: "night", firmwareVersionID: 3, devices: ["a", "b", "c"], rolloutRate: 5, abortThreshold: 0.1))),
-            CommandRequest(tenantID: "t1", actor: "admin", command: .createCampaign(CampaignSpec(
-                name: "night", firmwareVersionID: 3, devices: ["d1", "d2", "d3"], rolloutStrategy: "canary"))),
-        ])
+        #expect(
+            system.requests == [
+                CommandRequest(
+                    tenantID: "t1", actor: "admin", idempotencyKey: "k",
+                    command: .createCampaign(
+                        CampaignSpec(
+                            name: "night", firmwareVersionID: 3, devices: ["a", "b", "c"], rolloutRate: 5,
+                            abortThreshold: 0.1))),
+                CommandRequest(
+                    tenantID: "t1", actor: "admin",
+                    command: .createCampaign(
+                        CampaignSpec(
+                            name: "night", firmwareVersionID: 3, devices: ["d1", "d2", "d3"], rolloutStrategy: "canary")
+                    )),
+            ])
     }
 
     @Test func verbsReachTheirCommands() async throws {
@@ -167,10 +178,11 @@ import Testing
                 #expect(programs.code == 0 && programs.out.hasPrefix("{"), "\(verb): \(programs.err)")
             }
         }
-        #expect(system.requests.map(\.command) == [
-            .addFirmware(FirmwareSpec(version: "1", fileURL: "https://h/f", fileSizeBytes: 9)), .start(campaign: 7),
-            .pause(campaign: 7, reason: "noise"), .resume(campaign: 7), .abort(campaign: 7, reason: nil),
-        ])
+        #expect(
+            system.requests.map(\.command) == [
+                .addFirmware(FirmwareSpec(version: "1", fileURL: "https://h/f", fileSizeBytes: 9)), .start(campaign: 7),
+                .pause(campaign: 7, reason: "noise"), .resume(campaign: 7), .abort(campaign: 7, reason: nil),
+            ])
         #expect(system.requests[1].tenantID == "a:b")
     }
 
@@ -210,8 +222,9 @@ import Testing
         // Port 1 of loopback: nobody listens there.
         let outcome = try await Self.refold(verb + ["--data", "/nonexistent"], http: "127.0.0.1:1")
         #expect(outcome.code == 3 && outcome.out.isEmpty)
-        #expect(outcome.err == "refold: no daemon answers at http://127.0.0.1:1 (Connection refused); "
-            + "start one with `refold run`, or name it with --http\n")
+        #expect(
+            outcome.err == "refold: no daemon answers at http://127.0.0.1:1 (Connection refused); "
+                + "start one with `refold run`, or name it with --http\n")
     }
 
     @Test func withoutATokenNothingIsWritten() async throws {

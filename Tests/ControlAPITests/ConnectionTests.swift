@@ -71,8 +71,9 @@ import Testing
     func aBodyThatIsNoHTTPIsTheClientsError(rest: String) async throws {
         try await withServer(connectionsMax: 16, headerTime: .seconds(5)) { port in
             let client = try RawClient(port: port)
-            client.send("POST /api/v1/tokens HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \(StandIn.token)\r\n"
-                + "Content-Type: application/json\r\n" + rest)
+            client.send(
+                "POST /api/v1/tokens HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \(StandIn.token)\r\n"
+                    + "Content-Type: application/json\r\n" + rest)
             let answer = try #require(try await client.receive(seconds: 5))
             #expect(answer.hasPrefix("HTTP/1.1 400") && answer.contains("malformed_request"), "\(answer)")
         }

@@ -19,9 +19,10 @@ import Yams
     static let methods = ["get", "post", "put", "patch", "delete"]
 
     @Test func routesAndPathsAreTheSame() {
-        let described = Set(paths.flatMap { path, item in
-            item.keys.filter(Self.methods.contains).map { "\($0.uppercased()) \(path)" }
-        })
+        let described = Set(
+            paths.flatMap { path, item in
+                item.keys.filter(Self.methods.contains).map { "\($0.uppercased()) \(path)" }
+            })
         let api = StandIn().api()
         // Pages are for people; their addresses and files are no interface.
         let pages = Set(api.pageRoutes.map { "\($0.method.rawValue) \($0.path)" })

@@ -38,11 +38,13 @@ struct PastStandIn: PastReading, SnapshotKeeping {
     @Test func rowsOfThePastSayOfWhen() async throws {
         let device = try await get("/api/v1/tenants/t/devices/d1?at=41")
         #expect(device.status == 200)
-        #expect(device.body == #"{"device":{"device_id":"d1"},"gate":null,"as_of":{"position":41,"time":"behind 41"}}"#
-            + "\n")
+        #expect(
+            device.body == #"{"device":{"device_id":"d1"},"gate":null,"as_of":{"position":41,"time":"behind 41"}}"#
+                + "\n")
         let campaign = try await get("/api/v1/tenants/t/campaigns/1?at=2026-11-21T08:00:00Z")
-        #expect(campaign.body
-            == #"{"id":1,"as_of":{"position":null,"time":"2026-11-21T08:00:00.000000Z"}}"# + "\n")
+        #expect(
+            campaign.body
+                == #"{"id":1,"as_of":{"position":null,"time":"2026-11-21T08:00:00.000000Z"}}"# + "\n")
     }
 
     @Test func whatCannotBeToldIsAProblem() async throws {

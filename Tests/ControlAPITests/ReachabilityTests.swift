@@ -172,8 +172,9 @@ import Testing
             #expect(code { try far.checkPeer(request("x"), address) } == problem, "\(peer)")
             #expect(code { try far.checkPeer(request("x", path: "/healthz"), address) } == nil)
         }
-        #expect(Reachability.problem(bindHost: "0.0.0.0", hasProxies: false, isTLS: false)?.contains("http_proxies")
-            == true)
+        #expect(
+            Reachability.problem(bindHost: "0.0.0.0", hasProxies: false, isTLS: false)?.contains("http_proxies")
+                == true)
         #expect(Reachability.problem(bindHost: "0.0.0.0", hasProxies: true, isTLS: false) == nil)
         #expect(Reachability.problem(bindHost: "localhost", hasProxies: false, isTLS: false) == nil)
         for wrong in ["", "10.0.0.0/33", "10.0.0/8", "a", "10.0.0.0/-1", "10.0.0.0/8/8", "fd00::/129"] {

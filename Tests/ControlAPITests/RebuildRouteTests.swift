@@ -28,17 +28,18 @@ struct RebuildStandIn: TableRebuilding {
 }
 
 @Suite struct RebuildRouteTests {
-    @Test(arguments: [
-        ("GET", "rebuilds", nil, 200, "folding"),
-        ("POST", "rebuilds", #"{"projections":["campaigns"]}"#, 202, "campaigns"),
-        ("POST", "rebuilds", nil, 202, "folding"), ("POST", "rebuilds", #"{"start_over":true}"#, 409, "busy"),
-        ("POST", "rebuilds", #"{"projections":["nothing"]}"#, 404, "not_found"),
-        ("POST", "rebuilds", #"{"projection":"x"}"#, 422, "projection"),
-        ("POST", "rebuilds/cancel", nil, 404, "not_found"), ("POST", "rollbacks", nil, 200, "paused"),
-        ("POST", "rollbacks", #"{"projections":["away"]}"#, 503, "database_unavailable"),
-        ("POST", "rebuilds/drop-previous", nil, 409, "rebuild_failed"),
-        ("POST", "rebuilds/drop-unfinished", nil, 409, "rebuild_failed"),
-    ] as [(String, String, String?, Int, String)])
+    @Test(
+        arguments: [
+            ("GET", "rebuilds", nil, 200, "folding"),
+            ("POST", "rebuilds", #"{"projections":["campaigns"]}"#, 202, "campaigns"),
+            ("POST", "rebuilds", nil, 202, "folding"), ("POST", "rebuilds", #"{"start_over":true}"#, 409, "busy"),
+            ("POST", "rebuilds", #"{"projections":["nothing"]}"#, 404, "not_found"),
+            ("POST", "rebuilds", #"{"projection":"x"}"#, 422, "projection"),
+            ("POST", "rebuilds/cancel", nil, 404, "not_found"), ("POST", "rollbacks", nil, 200, "paused"),
+            ("POST", "rollbacks", #"{"projections":["away"]}"#, 503, "database_unavailable"),
+            ("POST", "rebuilds/drop-previous", nil, 409, "rebuild_failed"),
+            ("POST", "rebuilds/drop-unfinished", nil, 409, "rebuild_failed"),
+        ] as [(String, String, String?, Int, String)])
     func routes(method: String, path: String, body: String?, status: Int, contains: String) async throws {
         let method = try #require(HTTPRequest.Method(method))
         try await StandIn().client { client in

@@ -41,10 +41,12 @@ private func json(_ response: RouterClient.Response) throws -> [String: Any] {
         #expect(slow.status == .serviceUnavailable && code == "retry_in_progress")
         let unknown = try await send(.post, "/api/v1/parked-keys/retry", #"{"projection":"none"}"#)
         #expect(unknown.status == .notFound)
-        #expect(system.facts.withLock { $0.retries } == [
-            ParkedRetryRequest(projection: nil, key: nil),
-            ParkedRetryRequest(projection: "device_status", key: "k"), ParkedRetryRequest(projection: nil, key: "slow"),
-        ])
+        #expect(
+            system.facts.withLock { $0.retries } == [
+                ParkedRetryRequest(projection: nil, key: nil),
+                ParkedRetryRequest(projection: "device_status", key: "k"),
+                ParkedRetryRequest(projection: nil, key: "slow"),
+            ])
     }
 
     /// A request that must fail, and how.
@@ -61,86 +63,120 @@ private func json(_ response: RouterClient.Response) throws -> [String: Any] {
 
     static let failures: [Failure] = [
         Failure(name: "no such path", method: .get, uri: "/nothing", status: 404, code: "no_such_route"),
-        Failure(name: "no such path below a route", method: .get, uri: campaigns + "/1/explode", status: 404,
-                code: "no_such_route"),
+        Failure(
+            name: "no such path below a route", method: .get, uri: campaigns + "/1/explode", status: 404,
+            code: "no_such_route"),
         Failure(name: "wrong method", method: .delete, uri: firmware, status: 405, code: "method_not_allowed"),
-        Failure(name: "GET where only POST is", method: .get, uri: campaigns + "/1/start", status: 405,
-                code: "method_not_allowed"),
-        Failure(name: "no token", method: .post, uri: firmware, body: "{}", headers: [.contentType: "application/json"],
-                status: 401, code: "token_required"),
-        Failure(name: "another token", method: .post, uri: firmware, body: "{}",
-                headers: [.authorization: "Bearer \(String(StandIn.token.reversed()))"], status: 401,
-                code: "token_invalid"),
-        Failure(name: "the token's beginning", method: .post, uri: firmware, body: "{}",
-                headers: [.authorization: "Bearer 0123"], status: 401, code: "token_invalid"),
-        Failure(name: "the token and more", method: .post, uri: firmware, body: "{}",
-                headers: [.authorization: "Bearer \(StandIn.token)0"], status: 401, code: "token_invalid"),
-        Failure(name: "basic authentication", method: .post, uri: firmware, body: "{}",
-                headers: [.authorization: "Basic \(StandIn.token)"], status: 401, code: "token_invalid"),
-        Failure(name: "a page of another origin", method: .post, uri: firmware, body: "{}",
-                headers: [.authorization: "Bearer \(StandIn.token)", .origin: "https://evil.example"], status: 403,
-                code: "foreign_origin"),
-        Failure(name: "an origin that only begins like ours", method: .post, uri: firmware, body: "{}",
-                headers: [.authorization: "Bearer \(StandIn.token)", .origin: "http://localhost.evil.example"],
-                status: 403, code: "foreign_origin"),
-        Failure(name: "a sandboxed page", method: .post, uri: firmware, body: "{}",
-                headers: [.authorization: "Bearer \(StandIn.token)", .origin: "null"], status: 403,
-                code: "foreign_origin"),
+        Failure(
+            name: "GET where only POST is", method: .get, uri: campaigns + "/1/start", status: 405,
+            code: "method_not_allowed"),
+        Failure(
+            name: "no token", method: .post, uri: firmware, body: "{}", headers: [.contentType: "application/json"],
+            status: 401, code: "token_required"),
+        Failure(
+            name: "another token", method: .post, uri: firmware, body: "{}",
+            headers: [.authorization: "Bearer \(String(StandIn.token.reversed()))"], status: 401,
+            code: "token_invalid"),
+        Failure(
+            name: "the token's beginning", method: .post, uri: firmware, body: "{}",
+            headers: [.authorization: "Bearer 0123"], status: 401, code: "token_invalid"),
+        Failure(
+            name: "the token and more", method: .post, uri: firmware, body: "{}",
+            headers: [.authorization: "Bearer \(StandIn.token)0"], status: 401, code: "token_invalid"),
+        Failure(
+            name: "basic authentication", method: .post, uri: firmware, body: "{}",
+            headers: [.authorization: "Basic \(StandIn.token)"], status: 401, code: "token_invalid"),
+        Failure(
+            name: "a page of another origin", method: .post, uri: firmware, body: "{}",
+            headers: [.authorization: "Bearer \(StandIn.token)", .origin: "https://evil.example"], status: 403,
+            code: "foreign_origin"),
+        Failure(
+            name: "an origin that only begins like ours", method: .post, uri: firmware, body: "{}",
+            headers: [.authorization: "Bearer \(StandIn.token)", .origin: "http://localhost.evil.example"],
+            status: 403, code: "foreign_origin"),
+        Failure(
+            name: "a sandboxed page", method: .post, uri: firmware, body: "{}",
+            headers: [.authorization: "Bearer \(StandIn.token)", .origin: "null"], status: 403,
+            code: "foreign_origin"),
         Failure(name: "no body", method: .post, uri: firmware, status: 400, code: "body_required"),
         Failure(name: "not JSON", method: .post, uri: firmware, body: "{", status: 400, code: "invalid_json"),
-        Failure(name: "a form", method: .post, uri: firmware, body: "version=1", headers: [
-            .authorization: "Bearer \(StandIn.token)", .contentType: "application/x-www-form-urlencoded",
-        ], status: 415, code: "unsupported_media_type"),
-        Failure(name: "no media type", method: .post, uri: firmware, body: "{}",
-                headers: [.authorization: "Bearer \(StandIn.token)"], status: 415, code: "unsupported_media_type"),
-        Failure(name: "a missing field", method: .post, uri: firmware, body: #"{"version":"1"}"#, status: 422,
-                code: "invalid_body"),
-        Failure(name: "a misspelt field", method: .post, uri: firmware,
-                body: #"{"version":"1","file_url":"https://h/f","devicetype":"x"}"#, status: 422, code: "invalid_body"),
-        Failure(name: "a string for a number", method: .post, uri: campaigns,
-                body: #"{"name":"n","firmware_version_id":"1","devices":["a"]}"#, status: 422, code: "invalid_body"),
-        Failure(name: "a number in the device list", method: .post, uri: campaigns,
-                body: #"{"name":"n","firmware_version_id":1,"devices":["a",2]}"#, status: 422, code: "invalid_body"),
-        Failure(name: "an array for an object", method: .post, uri: firmware, body: "[]", status: 422,
-                code: "invalid_body"),
-        Failure(name: "a body beyond the limit", method: .post, uri: firmware,
-                body: String(repeating: " ", count: ControlAPI.bodyBytesMax + 1), status: 413, code: "too_large"),
-        Failure(name: "an idempotency key with a space", method: .post, uri: firmware,
-                body: #"{"version":"1","file_url":"https://h/f"}"#, headers: [
-                    .authorization: "Bearer \(StandIn.token)", .contentType: "application/json", .idempotencyKey: "a b",
-                ], status: 400, code: "idempotency_key_invalid"),
-        Failure(name: "a tenant with an escaped slash", method: .get, uri: "/api/v1/tenants/a%2Fb/firmware",
-                status: 400, code: "id_invalid"),
-        Failure(name: "a tenant with NUL", method: .get, uri: "/api/v1/tenants/a%00/firmware", status: 400,
-                code: "id_invalid"),
-        Failure(name: "a device of 129 characters", method: .get,
+        Failure(
+            name: "a form", method: .post, uri: firmware, body: "version=1",
+            headers: [
+                .authorization: "Bearer \(StandIn.token)", .contentType: "application/x-www-form-urlencoded",
+            ], status: 415, code: "unsupported_media_type"),
+        Failure(
+            name: "no media type", method: .post, uri: firmware, body: "{}",
+            headers: [.authorization: "Bearer \(StandIn.token)"], status: 415, code: "unsupported_media_type"),
+        Failure(
+            name: "a missing field", method: .post, uri: firmware, body: #"{"version":"1"}"#, status: 422,
+            code: "invalid_body"),
+        Failure(
+            name: "a misspelt field", method: .post, uri: firmware,
+            body: #"{"version":"1","file_url":"https://h/f","devicetype":"x"}"#, status: 422, code: "invalid_body"),
+        Failure(
+            name: "a string for a number", method: .post, uri: campaigns,
+            body: #"{"name":"n","firmware_version_id":"1","devices":["a"]}"#, status: 422, code: "invalid_body"),
+        Failure(
+            name: "a number in the device list", method: .post, uri: campaigns,
+            body: #"{"name":"n","firmware_version_id":1,"devices":["a",2]}"#, status: 422, code: "invalid_body"),
+        Failure(
+            name: "an array for an object", method: .post, uri: firmware, body: "[]", status: 422,
+            code: "invalid_body"),
+        Failure(
+            name: "a body beyond the limit", method: .post, uri: firmware,
+            body: String(repeating: " ", count: ControlAPI.bodyBytesMax + 1), status: 413, code: "too_large"),
+        Failure(
+            name: "an idempotency key with a space", method: .post, uri: firmware,
+            body: #"{"version":"1","file_url":"https://h/f"}"#,
+            headers: [
+                .authorization: "Bearer \(StandIn.token)", .contentType: "application/json", .idempotencyKey: "a b",
+            ], status: 400, code: "idempotency_key_invalid"),
+        Failure(
+            name: "a tenant with an escaped slash", method: .get, uri: "/api/v1/tenants/a%2Fb/firmware",
+            status: 400, code: "id_invalid"),
+        Failure(
+            name: "a tenant with NUL", method: .get, uri: "/api/v1/tenants/a%00/firmware", status: 400,
+            code: "id_invalid"),
+        Failure(
+            name: "a device of 129 characters", method: .get,
             uri: "/api/v1/tenants/t1/devices/" + String(repeating: "x", count: 129), status: 400,
             code: "id_invalid"),
-        Failure(name: "an unknown device", method: .get, uri: "/api/v1/tenants/t1/devices/gone", status: 404,
-                code: "not_found"),
+        Failure(
+            name: "an unknown device", method: .get, uri: "/api/v1/tenants/t1/devices/gone", status: 404,
+            code: "not_found"),
         Failure(name: "unknown firmware", method: .get, uri: firmware + "/2", status: 404, code: "not_found"),
         Failure(name: "firmware that is no number", method: .get, uri: firmware + "/x", status: 404, code: "not_found"),
         Failure(name: "an unknown campaign", method: .get, uri: campaigns + "/2", status: 404, code: "not_found"),
-        Failure(name: "a campaign beyond int64", method: .post, uri: campaigns + "/99999999999999999999/start",
-                status: 404, code: "not_found"),
-        Failure(name: "an unknown status", method: .get, uri: campaigns + "?status=running", status: 400,
-                code: "query_invalid"),
-        Failure(name: "an unknown parameter", method: .get, uri: campaigns + "?stauts=RUNNING", status: 400,
-                code: "query_unknown"),
+        Failure(
+            name: "a campaign beyond int64", method: .post, uri: campaigns + "/99999999999999999999/start",
+            status: 404, code: "not_found"),
+        Failure(
+            name: "an unknown status", method: .get, uri: campaigns + "?status=running", status: 400,
+            code: "query_invalid"),
+        Failure(
+            name: "an unknown parameter", method: .get, uri: campaigns + "?stauts=RUNNING", status: 400,
+            code: "query_unknown"),
         Failure(name: "limit 0", method: .get, uri: campaigns + "?limit=0", status: 400, code: "query_invalid"),
         Failure(name: "limit 1001", method: .get, uri: campaigns + "?limit=1001", status: 400, code: "query_invalid"),
-        Failure(name: "a position that is none", method: .get, uri: campaigns + "?min_position=-1", status: 400,
-                code: "query_invalid"),
-        Failure(name: "a position beyond int64", method: .get, uri: campaigns + "?min_position=9223372036854775808",
-                status: 400, code: "query_invalid"),
-        Failure(name: "a reason with NUL", method: .get, uri: "/api/v1/dead-letters?reason=%00", status: 400,
-                code: "query_invalid"),
-        Failure(name: "no dead letter there", method: .get, uri: "/api/v1/dead-letters/6", status: 404,
-                code: "not_found"),
-        Failure(name: "an unknown projection", method: .get, uri: "/api/v1/projections/nope", status: 404,
-                code: "not_found"),
-        Failure(name: "an unknown projection paused", method: .post, uri: "/api/v1/projections/nope/pause", status: 404,
-                code: "not_found"),
+        Failure(
+            name: "a position that is none", method: .get, uri: campaigns + "?min_position=-1", status: 400,
+            code: "query_invalid"),
+        Failure(
+            name: "a position beyond int64", method: .get, uri: campaigns + "?min_position=9223372036854775808",
+            status: 400, code: "query_invalid"),
+        Failure(
+            name: "a reason with NUL", method: .get, uri: "/api/v1/dead-letters?reason=%00", status: 400,
+            code: "query_invalid"),
+        Failure(
+            name: "no dead letter there", method: .get, uri: "/api/v1/dead-letters/6", status: 404,
+            code: "not_found"),
+        Failure(
+            name: "an unknown projection", method: .get, uri: "/api/v1/projections/nope", status: 404,
+            code: "not_found"),
+        Failure(
+            name: "an unknown projection paused", method: .post, uri: "/api/v1/projections/nope/pause", status: 404,
+            code: "not_found"),
     ]
 
     @Test(arguments: failures)
@@ -180,9 +216,14 @@ private func json(_ response: RouterClient.Response) throws -> [String: Any] {
         #expect(response.status == .created)
         #expect(response.headers[.location] == "/api/v1/tenants/t1/campaigns/7")
         #expect(String(buffer: response.body) == #"{"id":7,"position":41,"status":"CREATED"}"# + "\n")
-        #expect(system.requests == [CommandRequest(
-            tenantID: "t1", actor: "admin", idempotencyKey: "key-1", command: .createCampaign(CampaignSpec(
-                name: "n", firmwareVersionID: 1, devices: ["a", "b"], rolloutRate: 5, abortThreshold: 0.1)))])
+        #expect(
+            system.requests == [
+                CommandRequest(
+                    tenantID: "t1", actor: "admin", idempotencyKey: "key-1",
+                    command: .createCampaign(
+                        CampaignSpec(
+                            name: "n", firmwareVersionID: 1, devices: ["a", "b"], rolloutRate: 5, abortThreshold: 0.1)))
+            ])
     }
 
     @Test(arguments: [
@@ -256,10 +297,12 @@ private func json(_ response: RouterClient.Response) throws -> [String: Any] {
     }
 
     @Test func pagesAndRowsPassThrough() async throws {
-        #expect(String(buffer: try await send(.get, campaigns + "?limit=2&after=9&status=RUNNING").body)
-            == #"{"items":[{"id":1},{"id":2}],"next":2}"# + "\n")
+        #expect(
+            String(buffer: try await send(.get, campaigns + "?limit=2&after=9&status=RUNNING").body)
+                == #"{"items":[{"id":1},{"id":2}],"next":2}"# + "\n")
         #expect(system.facts.withLock { $0.pages } == [PageRequest(limit: 2, after: 9)])
-        #expect(String(buffer: try await send(.get, "/api/v1/tenants/t1/devices/d1").body)
+        #expect(
+            String(buffer: try await send(.get, "/api/v1/tenants/t1/devices/d1").body)
                 == #"{"device":{"tenant_id":"t1","device_id":"d1"},"#
                 + #""gate":{"accepted":3,"rate_limited":1,"tokens":9.5}}"#
                 + "\n")
@@ -271,16 +314,19 @@ private func json(_ response: RouterClient.Response) throws -> [String: Any] {
     @Test func statusHasEveryKeyOfTheContract() async throws {
         let status = try json(try await send(.get, "/api/v1/status"))
         let projection = try #require((status["projections"] as? [[String: Any]])?.first)
-        #expect(Set(projection.keys) == [
-            "name", "version", "partition", "position", "lag_events", "lag_seconds", "state", "last_error",
-            "parked_keys", "parked_position", "rebuild",
-        ])
+        #expect(
+            Set(projection.keys) == [
+                "name", "version", "partition", "position", "lag_events", "lag_seconds", "state", "last_error",
+                "parked_keys", "parked_position", "rebuild",
+            ])
         #expect(projection["position"] is NSNull && projection["last_error"] is NSNull)
-        #expect(Set(try #require((status["brokers"] as? [[String: Any]])?.first).keys)
-            == ["name", "client_id", "connected", "subscribed", "session_present", "last_error", "commands"])
-        #expect(Set(try #require(status["log"] as? [String: Any]).keys) == [
-            "head", "durable", "segments", "bytes", "keeping",
-        ])
+        #expect(
+            Set(try #require((status["brokers"] as? [[String: Any]])?.first).keys)
+                == ["name", "client_id", "connected", "subscribed", "session_present", "last_error", "commands"])
+        #expect(
+            Set(try #require(status["log"] as? [String: Any]).keys) == [
+                "head", "durable", "segments", "bytes", "keeping",
+            ])
         #expect(Set(try #require(status["database"] as? [String: Any]).keys) == ["connected", "last_error"])
     }
 

@@ -38,11 +38,14 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
     func status() async -> SystemStatus {
         SystemStatus(
             state: .degraded, reasons: ["PostgreSQL cannot be reached"],
-            problems: [.init(
-                code: "database_unreachable", object: nil, since: nil, text: "PostgreSQL cannot be reached",
-                remedy: "Start it.", isAcknowledgeable: false)],
+            problems: [
+                .init(
+                    code: "database_unreachable", object: nil, since: nil, text: "PostgreSQL cannot be reached",
+                    remedy: "Start it.", isAcknowledgeable: false)
+            ],
             log: .init(head: 12, durable: 11, segments: 1, bytes: 4096),
-            projections: [projection()], brokers: [
+            projections: [projection()],
+            brokers: [
                 .init(name: "b", clientID: "refold-b", connected: true, subscribed: true, sessionPresent: false)
             ],
             database: .init(connected: false, lastError: "connection refused"))
@@ -223,9 +226,11 @@ final class TokenStandIn: TokenKeeping {
         let secret = "refold_secret_of_\(name)"
         state.withLock { state in
             let id = state.nextID, tenant = tenant ?? TokenSpec.allTenants
-            state.apply(.created(TokenCreated(
-                id: id, name: name, role: role.rawValue, tenantID: tenant, secretSHA256: Secrets.sha256(secret),
-                actor: "test")), at: Position(UInt64(id)), time: Timestamp(microseconds: 0))
+            state.apply(
+                .created(
+                    TokenCreated(
+                        id: id, name: name, role: role.rawValue, tenantID: tenant, secretSHA256: Secrets.sha256(secret),
+                        actor: "test")), at: Position(UInt64(id)), time: Timestamp(microseconds: 0))
             if revoked {
                 state.apply(
                     .revoked(TokenRevoked(id: id, name: name, tenantID: tenant, actor: "test")),

@@ -17,9 +17,11 @@ import Testing
                     writer: writer, source: log, clock: { Timestamp(microseconds: 1_800_000_000_000_000) })
                 group.addTask {
                     for index in 0..<Self.commandsPerDecider {
-                        let answer = try await decider.execute(CommandRequest(
-                            tenantID: "t", actor: "op",
-                            command: .addFirmware(FirmwareSpec(version: "\(number).\(index)", fileURL: "https://h/f"))))
+                        let answer = try await decider.execute(
+                            CommandRequest(
+                                tenantID: "t", actor: "op",
+                                command: .addFirmware(
+                                    FirmwareSpec(version: "\(number).\(index)", fileURL: "https://h/f"))))
                         guard case .accepted = answer else { throw UnreadableDecision("\(answer)") }
                     }
                 }

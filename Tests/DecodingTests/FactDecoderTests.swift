@@ -34,8 +34,10 @@ private func describe(_ fact: MessageFact) -> String {
 
 @Suite struct FactDecoderTests {
     @Test(arguments: [
-        ("telemetry", #"{"ts":"2026-01-01T00:00:00Z","site_id":"s1","seq":7,"metrics":{"t":1.5,"on":true,"m":"x"}}"#,
-            #"telemetry s1 7 {"t":1.5,"on":true,"m":"x"}"#),
+        (
+            "telemetry", #"{"ts":"2026-01-01T00:00:00Z","site_id":"s1","seq":7,"metrics":{"t":1.5,"on":true,"m":"x"}}"#,
+            #"telemetry s1 7 {"t":1.5,"on":true,"m":"x"}"#
+        ),
         ("telemetry", #"{"metrics":{}}"#, "telemetry - - {}"),
         ("telemetry", " {\n\"metrics\" : { \"a\" : 1 } , \"seq\" : -5 }\t\r\n", #"telemetry - -5 { "a" : 1 }"#),
         (
@@ -77,8 +79,10 @@ private func describe(_ fact: MessageFact) -> String {
         ("telemetry", "null", "NOT_AN_OBJECT"),
         ("heartbeat", #"{"ts":"x","site_id":"","seq":0}"#, "heartbeat  0"),
         ("heartbeat", "{}", "heartbeat - -"),
-        ("shadow/reported", #"{"version":3,"reported":{"firmware_version":"1.2","a":[{}]}}"#,
-            #"shadow 3 {"firmware_version":"1.2","a":[{}]}"#),
+        (
+            "shadow/reported", #"{"version":3,"reported":{"firmware_version":"1.2","a":[{}]}}"#,
+            #"shadow 3 {"firmware_version":"1.2","a":[{}]}"#
+        ),
         ("shadow/reported", #"{"reported":{}}"#, "MISSING_FIELD version"),
         ("shadow/reported", #"{"version":3}"#, "MISSING_FIELD reported"),
         ("shadow/reported", #"{"version":"3","reported":{}}"#, "INVALID_TYPE version"),
@@ -134,10 +138,11 @@ private func describe(_ fact: MessageFact) -> String {
         #expect(decode("heartbeat", "{\"x\":" + payload + "}") == "INVALID_JSON")
     }
 
-    @Test(arguments: [
-        [0x80], [0xC0, 0x80], [0xC1, 0xBF], [0xE0, 0x80, 0x80], [0xED, 0xA0, 0x80], [0xF0, 0x80, 0x80, 0x80],
-        [0xF4, 0x90, 0x80, 0x80], [0xF5, 0x80, 0x80, 0x80], [0xE2, 0x82], [0xFF], [0xFE],
-    ] as [[UInt8]])
+    @Test(
+        arguments: [
+            [0x80], [0xC0, 0x80], [0xC1, 0xBF], [0xE0, 0x80, 0x80], [0xED, 0xA0, 0x80], [0xF0, 0x80, 0x80, 0x80],
+            [0xF4, 0x90, 0x80, 0x80], [0xF5, 0x80, 0x80, 0x80], [0xE2, 0x82], [0xFF], [0xFE],
+        ] as [[UInt8]])
     func notUTF8(bytes: [UInt8]) {
         #expect(decode("heartbeat", Array("{\"a\":\"".utf8) + bytes + Array("\"}".utf8)) == "INVALID_JSON")
         #expect(decode("heartbeat", Array("{\"".utf8) + bytes + Array("\":1}".utf8)) == "INVALID_JSON")
@@ -220,9 +225,10 @@ private func describe(_ fact: MessageFact) -> String {
         #expect(only == isOnlyNewer)
     }
 
-    @Test(arguments: [
-        (#"{"count":3,"rejected":[]}"#, 3), ("{}", nil), (#"{"count":-1}"#, nil), (#"{"count":"3"}"#, nil),
-    ] as [(String, Int64?)])
+    @Test(
+        arguments: [
+            (#"{"count":3,"rejected":[]}"#, 3), ("{}", nil), (#"{"count":-1}"#, nil), (#"{"count":"3"}"#, nil),
+        ] as [(String, Int64?)])
     func rejections(payload: String, expected: Int64?) {
         let count = withRecord(
             "tenant/a/device/d/rejected", Array(payload.utf8), kind: .rejection, verdict: .rateLimited

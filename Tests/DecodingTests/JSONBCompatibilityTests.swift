@@ -10,7 +10,8 @@ import Testing
 @Suite struct JSONBCompatibilityTests {
     private static func connect() throws -> Connection {
         let connection = try Connection(Target(try PostgresServer.shared.get().url()))
-        try connection.exec("""
+        try connection.exec(
+            """
             CREATE FUNCTION pg_temp.holds(value text) RETURNS boolean LANGUAGE plpgsql AS $$
             BEGIN
                 -- Written and read back, as a row's state is.

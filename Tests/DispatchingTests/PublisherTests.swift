@@ -64,7 +64,8 @@ func arrived(_ witness: MosquittoWitness) -> [String: [UInt64]] {
         #expect(await eventually { witness.arrivals.count == 5_000 })
         #expect(arrived(witness).count == 1_000)
         #expect(arrived(witness).values.allSatisfy { $0 == [1, 2, 3, 4, 5] })
-        let text = #"{"campaign_id":7,"firmware_url":"https://firmware.example/7.bin","version":"2.0.7","#
+        let text =
+            #"{"campaign_id":7,"firmware_url":"https://firmware.example/7.bin","version":"2.0.7","#
             + #""checksum":"00ff","action":"update","command_id":1}"#
         #expect(witness.arrivals.first?.payload == Array(text.utf8))
         let status = rig.status

@@ -165,9 +165,10 @@ struct ArchiveTests {
         #expect(log.firstPosition == first)
         // An archive that gives something else, or nothing.
         let another = folder.path + "/" + folder.segments[0]
-        log.setRestorer(SegmentRestorer(filesMax: 2) { path, name in
-            try FileManager.default.copyItem(atPath: another, toPath: path)
-        })
+        log.setRestorer(
+            SegmentRestorer(filesMax: 2) { path, name in
+                try FileManager.default.copyItem(atPath: another, toPath: path)
+            })
         try FileManager.default.removeItem(atPath: folder.path + "/restored")
         try expectBeforeHorizon(log)
         archive.fails.withLock { $0 = true }

@@ -29,11 +29,12 @@ import Testing
         var found: [Entry] = []
         while try reader.read(into: block, atLeast: 1 << 20) {
             block.forEach { record, position in
-                found.append(Entry(
-                    position: position.rawValue, at: record.receivedAt,
-                    text: String(decoding: record.payload, as: UTF8.self),
-                    step: record.topicString == LogSchema.clockStepped.rawValue
-                        ? try? JSONDecoder().decode(ClockStepped.self, from: Data(record.payload)) : nil))
+                found.append(
+                    Entry(
+                        position: position.rawValue, at: record.receivedAt,
+                        text: String(decoding: record.payload, as: UTF8.self),
+                        step: record.topicString == LogSchema.clockStepped.rawValue
+                            ? try? JSONDecoder().decode(ClockStepped.self, from: Data(record.payload)) : nil))
             }
         }
         return found
@@ -56,9 +57,10 @@ import Testing
         #expect(log.clock.status.state == .following)
         let entries = try entries(log), messages = entries.filter { $0.step == nil }
         #expect(messages.map(\.text) == ["before", "during", "after"])
-        #expect(messages.map { $0.at.microseconds - begin.microseconds } == [
-            0, 10_000_000, 10_000_000 + Int64(seconds * 1e6),
-        ])
+        #expect(
+            messages.map { $0.at.microseconds - begin.microseconds } == [
+                0, 10_000_000, 10_000_000 + Int64(seconds * 1e6),
+            ])
         // It is on record, and nothing followed it.
         #expect(entries.compactMap(\.step).map(\.stepMicroseconds) == [Int64(step * 1e6), -Int64(step * 1e6)])
         #expect(entries.compactMap(\.step).allSatisfy { $0.adopted == false && $0.movesTimersBy == 0 })
@@ -78,9 +80,10 @@ import Testing
         try log.add("adopted", at: log.now())
         #expect(log.now() == clock.now() && log.clock.status.state == .following)
         let entries = try entries(log)
-        #expect(entries.map { $0.step == nil ? $0.text : "step \($0.step!.adopted!)" } == [
-            "before", "step false", "held", "still held", "step true", "adopted",
-        ])
+        #expect(
+            entries.map { $0.step == nil ? $0.text : "step \($0.step!.adopted!)" } == [
+                "before", "step false", "held", "still held", "step true", "adopted",
+            ])
         #expect(entries[4].step?.movesTimersBy == 7_300_000_000 && entries[4].step?.era == nil)
         #expect(entries[3].at == time("2026-11-21T00:09:59Z") && entries[5].at == clock.now())
         log.close()
@@ -115,9 +118,10 @@ import Testing
         func check(_ log: some LogSource, _ find: (Timestamp) throws -> Position) throws {
             let entries = try entries(log), messages = entries.filter { $0.step == nil }
             #expect(messages.map(\.text) == ["a", "b", "c", "d", "e"])
-            #expect(messages.map { String($0.at.description.prefix(16)) } == [
-                "2026-11-21T00:00", "2026-11-24T00:10", "2026-11-24T00:10", "2026-11-21T00:20", "2026-11-21T00:20",
-            ])
+            #expect(
+                messages.map { String($0.at.description.prefix(16)) } == [
+                    "2026-11-21T00:00", "2026-11-24T00:10", "2026-11-24T00:10", "2026-11-21T00:20", "2026-11-21T00:20",
+                ])
             let era = try #require(entries.first { $0.step?.era == true })
             #expect(era.step?.movesTimersBy == -259_200_000_000)
             // What the wrong clock stamped counts as received before its correction.

@@ -24,8 +24,11 @@ import Testing
     func everyKeyIsFoundAndNoOther(count: Int) {
         var random = SystemRandomNumberGenerator()
         let lists = (0..<count).map { number in
-            (key: "tenant/acme/device/\(number % 7)\(number)", blocks: (0..<UInt32(number % 50 + 1))
-                .map { $0 * 300 + UInt32.random(in: 0..<300, using: &random) })
+            (
+                key: "tenant/acme/device/\(number % 7)\(number)",
+                blocks: (0..<UInt32(number % 50 + 1))
+                    .map { $0 * 300 + UInt32.random(in: 0..<300, using: &random) }
+            )
         }.sorted { Array($0.key.utf8).lexicographicallyPrecedes(Array($1.key.utf8)) }
         let section = section(lists)
         for (key, blocks) in lists { #expect(lookUp(key, in: section) == blocks) }
@@ -107,8 +110,9 @@ import Testing
         #expect(bytes.count % 4096 == 0)
         let file = [UInt8](repeating: 0xAA, count: 16_384) + bytes
         try file.withUnsafeBytes { raw in
-            let trailer = try #require(SegmentTrailer(
-                UnsafeRawBufferPointer(rebasing: raw.suffix(4096)), fileBytes: raw.count))
+            let trailer = try #require(
+                SegmentTrailer(
+                    UnsafeRawBufferPointer(rebasing: raw.suffix(4096)), fileBytes: raw.count))
             #expect(trailer == written)
             #expect(trailer.base == Position(100) && trailer.end == Position(106) && trailer.eventCount == 6)
             #expect(trailer.blockCount == 3 && trailer.footerOffset == 16_384)

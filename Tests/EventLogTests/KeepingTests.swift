@@ -332,8 +332,10 @@ import Testing
         let bytes = try folder.bytes(name)
         while log.keeper.step() == .worked {}
         #expect(log.statistics.keeping.damaged == [name])
-        #expect(try log.acceptLosses(
-            in: [Position(0)..<Position(18)], operatorName: "me", reason: "a disk").count == 1)
+        #expect(
+            try log.acceptLosses(
+                in: [Position(0)..<Position(18)], operatorName: "me", reason: "a disk"
+            ).count == 1)
         while log.keeper.step() == .worked {}
         #expect(log.statistics.keeping.damaged == [])
         #expect(try states(log) == [.sealed, .sealed, .growing, .live])

@@ -19,11 +19,12 @@ import Testing
                 let device = Int(random.next() % 12)
                 let filler = String(decoding: (0..<200).map { _ in UInt8(0x21 + random.next() % 90) }, as: UTF8.self)
                 let payload = "\(all.count) \(filler)"
-                let topic = switch device {
-                case 10: "nonsense/topic"
-                case 11: "campaign.created/1"
-                default: "tenant/t\(device % 2)/device/d\(device)/telemetry"
-                }
+                let topic =
+                    switch device {
+                    case 10: "nonsense/topic"
+                    case 11: "campaign.created/1"
+                    default: "tenant/t\(device % 2)/device/d\(device)/telemetry"
+                    }
                 let time = Timestamp(microseconds: Int64(number))
                 if device == 11 {
                     records.append(kind: .decision, schema: topic, receivedAt: time, json: Array(payload.utf8))
@@ -65,8 +66,9 @@ import Testing
             #expect(try read(other.events(selection, in: everything)) == expected)
             #expect(try read(other.events(.anyTenant(device: "d\(device)"), in: everything)) == expected)
         }
-        #expect(try read(log.events(.schema("campaign.created/1"), in: everything))
-            == all.filter { $0.topic == "campaign.created/1" }.map(\.payload))
+        #expect(
+            try read(log.events(.schema("campaign.created/1"), in: everything))
+                == all.filter { $0.topic == "campaign.created/1" }.map(\.payload))
         for selection in [EventSelection.device(tenant: "t1", device: "d0"), .anyTenant(device: "d"), .schema("x/1")] {
             #expect(try read(log.events(selection, in: everything)) == [])
         }

@@ -167,8 +167,10 @@ struct SealedTreeTests {
         }
         for first in [horizon, horizon + 1, horizon + 77, horizon + 256, 39_000] {
             let path = try tree.consistency(from: first, to: 40_000)
-            #expect(TreeProofs.isConsistent(
-                first: first, firstRoot: root(all[..<Int(first)]), second: 40_000, secondRoot: root(all), path: path))
+            #expect(
+                TreeProofs.isConsistent(
+                    first: first, firstRoot: root(all[..<Int(first)]), second: 40_000, secondRoot: root(all), path: path
+                ))
         }
         #expect(throws: LogError.self) { try tree.inclusion(of: Position(horizon - 1), size: 40_000) }
         let kept = TestArchive(
@@ -180,8 +182,9 @@ struct SealedTreeTests {
             #expect(try leads(whole, position, position + 1), "\(position) as the last, with the archive")
         }
         let path = try whole.consistency(from: 300, to: 40_000)
-        #expect(TreeProofs.isConsistent(
-            first: 300, firstRoot: root(all[..<300]), second: 40_000, secondRoot: root(all), path: path))
+        #expect(
+            TreeProofs.isConsistent(
+                first: 300, firstRoot: root(all[..<300]), second: 40_000, secondRoot: root(all), path: path))
     }
 
     /// Where the key's owner edits a sealed segment and mends every checksum, only the tree tells.

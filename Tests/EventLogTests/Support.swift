@@ -77,13 +77,17 @@ extension RecordBatch {
         kind: EventKind, verdict: Verdict, flags: RecordFlags, receivedAt: Timestamp, packetID: UInt16,
         broker: [UInt8], topic: [UInt8], properties: [UInt8], payload: [UInt8]
     ) {
-        broker.withUnsafeBytes { broker in topic.withUnsafeBytes { topic in
-            properties.withUnsafeBytes { properties in payload.withUnsafeBytes { payload in
-                append(
-                    kind: kind, verdict: verdict, flags: flags, receivedAt: receivedAt, packetID: packetID,
-                    broker: broker, topic: topic, properties: properties, payload: payload)
-            } }
-        } }
+        broker.withUnsafeBytes { broker in
+            topic.withUnsafeBytes { topic in
+                properties.withUnsafeBytes { properties in
+                    payload.withUnsafeBytes { payload in
+                        append(
+                            kind: kind, verdict: verdict, flags: flags, receivedAt: receivedAt, packetID: packetID,
+                            broker: broker, topic: topic, properties: properties, payload: payload)
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -81,12 +81,14 @@ struct TreeTests {
         let all = try leaves(log)
         for (old, new) in zip(sizes, sizes.dropFirst()) {
             let path = try tree.consistency(from: old.size, to: new.size)
-            #expect(TreeProofs.isConsistent(
-                first: old.size, firstRoot: old.root, second: new.size, secondRoot: new.root, path: path))
+            #expect(
+                TreeProofs.isConsistent(
+                    first: old.size, firstRoot: old.root, second: new.size, secondRoot: new.root, path: path))
             for position in [0, old.size - 1, old.size, new.size - 1] {
                 let path = try tree.inclusion(of: Position(position), size: new.size)
-                #expect(TreeProofs.root(
-                    leaf: all[Int(position)], index: position, size: new.size, path: path) == new.root)
+                #expect(
+                    TreeProofs.root(
+                        leaf: all[Int(position)], index: position, size: new.size, path: path) == new.root)
             }
         }
         #expect(id == log.logID)

@@ -70,9 +70,10 @@ struct VerifyTests {
             try flip(position, byte: 70, in: folder)
         }
         let report = try ReadOnlyLog(directory: folder.path).verify()
-        #expect(report.damages.map(\.range.positions) == [
-            Position(second - 1)..<Position(second), Position(second)..<Position(second + 1),
-        ])
+        #expect(
+            report.damages.map(\.range.positions) == [
+                Position(second - 1)..<Position(second), Position(second)..<Position(second + 1),
+            ])
         #expect(report.events == UInt64(events) - 2)
     }
 
@@ -208,9 +209,10 @@ struct VerifyTests {
         let other = try ReadOnlyLog(directory: folder.path)
         #expect(other.acceptedLosses.isEmpty)
         let report = try other.verify()
-        #expect(report.unaccepted.map(\.range.positions) == [
-            Position(7)..<Position(8), position..<position.next,
-        ])
+        #expect(
+            report.unaccepted.map(\.range.positions) == [
+                Position(7)..<Position(8), position..<position.next,
+            ])
         #expect(throws: LogError.self) { try other.reader(from: Position(7)).read(into: EventBlock(), atLeast: 1) }
     }
 

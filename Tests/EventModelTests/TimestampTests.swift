@@ -3,10 +3,12 @@ import Testing
 @testable import EventModel
 
 @Suite struct TimestampTests {
-    @Test(arguments: [
-        (0, "1970-01-01T00:00:00.000000Z"), (-1, "1969-12-31T23:59:59.999999Z"),
-        (951_782_400_000_000, "2000-02-29T00:00:00.000000Z"), (1_795_225_104_123_456, "2026-11-21T01:38:24.123456Z"),
-    ] as [(Int64, String)])
+    @Test(
+        arguments: [
+            (0, "1970-01-01T00:00:00.000000Z"), (-1, "1969-12-31T23:59:59.999999Z"),
+            (951_782_400_000_000, "2000-02-29T00:00:00.000000Z"),
+            (1_795_225_104_123_456, "2026-11-21T01:38:24.123456Z"),
+        ] as [(Int64, String)])
     func roundTrip(microseconds: Int64, text: String) {
         #expect(Timestamp(microseconds: microseconds).description == text)
         #expect(Timestamp(rfc3339: text)?.microseconds == microseconds)
@@ -26,9 +28,10 @@ import Testing
     func refused(text: String) { #expect(Timestamp(rfc3339: text) == nil) }
 
     /// Sums and differences of what bytes and JSON give do not overflow, however often it is added.
-    @Test(arguments: [
-        ("-9223372036854775808", -1 << 61), ("9223372036854775807", 1 << 61), ("-7", -7), ("0", 0),
-    ] as [(String, Int64)])
+    @Test(
+        arguments: [
+            ("-9223372036854775808", -1 << 61), ("9223372036854775807", 1 << 61), ("-7", -7), ("0", 0),
+        ] as [(String, Int64)])
     func stepsOfTheClockStayWithinTheBoundsOfStoredTimes(text: String, step: Int64) throws {
         let json = #"{"before":"","after":"","step_microseconds":\#(text),"adopted":true}"#
         let event = try JSONDecoder().decode(ClockStepped.self, from: Data(json.utf8))

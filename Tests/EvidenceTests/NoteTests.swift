@@ -38,7 +38,8 @@ struct NoteTests {
     /// The key and the note of Go's golang.org/x/mod/sumdb/note, which the format comes from.
     @Test func aNoteSignedByGoVerifies() throws {
         let key = try VerifierKey("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
-        let text = "If you think cryptography is the answer to your problem,\n"
+        let text =
+            "If you think cryptography is the answer to your problem,\n"
             + "then you don't know what your problem is.\n"
         let signature = "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM="
         let signed = "\(text)\n\u{2014} PeterNeumann \(signature)\n"
@@ -52,17 +53,20 @@ struct NoteTests {
         #expect(again == key.verifier)
         let reread = try SigningKey(pem: key.pem(), name: "example.com/log")
         #expect(reread.verifier == key.verifier)
-        for bad in ["", "a+b", "a+00000000+AA==", "a b+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+        for bad in [
+            "", "a+b", "a+00000000+AA==", "a b+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
             "PeterNeumann+c74f20a4+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
-            "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10T"] {
+            "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10T",
+        ] {
             #expect(throws: EvidenceError.self, "\(bad)") { try VerifierKey(bad) }
         }
         #expect(throws: EvidenceError.self) { try SigningKey(pem: Array("nonsense".utf8), name: "a") }
     }
 
     @Test func malformedNotesAreRefused() throws {
-        let good = String(decoding: try Checkpoint(origin: "example.com/log", size: 0, root: .emptyRoot)
-            .signed(with: key).bytes, as: UTF8.self)
+        let good = String(
+            decoding: try Checkpoint(origin: "example.com/log", size: 0, root: .emptyRoot)
+                .signed(with: key).bytes, as: UTF8.self)
         _ = try SignedNote(parsing: Array(good.utf8))
         for (what, bad) in [
             ("no newline at the end", String(good.dropLast())), ("nothing", ""), ("a newline", "\n"),
@@ -74,8 +78,10 @@ struct NoteTests {
         }
         #expect(throws: EvidenceError.self) { try SignedNote(parsing: Array(good.utf8) + [0xFF, 0x0A]) }
         let root = TreeHash.emptyRoot.base64
-        for bad in ["a\n1\n", "a\n01\n\(root)\n", "a\n1\nAAAA\n", "a\n\n1\n\(root)\n", "a\n-1\n\(root)\n",
-            "a\n18446744073709551616\n\(root)\n", "a\n0\n\(SHA256.digest([1]).base64)\n"] {
+        for bad in [
+            "a\n1\n", "a\n01\n\(root)\n", "a\n1\nAAAA\n", "a\n\n1\n\(root)\n", "a\n-1\n\(root)\n",
+            "a\n18446744073709551616\n\(root)\n", "a\n0\n\(SHA256.digest([1]).base64)\n",
+        ] {
             #expect(throws: EvidenceError.self, "\(bad)") { try Checkpoint(text: bad) }
         }
     }
@@ -158,9 +164,10 @@ struct ProofFileTests {
             for bit in [0, 3, 7] {
                 var changed = bytes
                 changed[index] ^= 1 << UInt8(bit)
-                let holds = (try? ProofFile(parsing: changed)).map { file in
-                    if case .inclusion(let proof) = file { (try? proof.check(key.verifier)) != nil } else { false }
-                } ?? false
+                let holds =
+                    (try? ProofFile(parsing: changed)).map { file in
+                        if case .inclusion(let proof) = file { (try? proof.check(key.verifier)) != nil } else { false }
+                    } ?? false
                 #expect(!holds, "bit \(bit) of byte \(index)")
             }
         }
@@ -175,8 +182,10 @@ struct ProofFileTests {
     }
 
     @Test func lengthsAreCheckedBeforeMemoryIsTaken() {
-        for bad in ["refold-proof/1\nrecord 18446744073709551615\nx", "refold-proof/1\nrecord 8388609\n",
-            "refold-proof/1\nrecord 07\n", "refold-consistency/1\nold 9223372036854775807\nnew 1\n\n"] {
+        for bad in [
+            "refold-proof/1\nrecord 18446744073709551615\nx", "refold-proof/1\nrecord 8388609\n",
+            "refold-proof/1\nrecord 07\n", "refold-consistency/1\nold 9223372036854775807\nnew 1\n\n",
+        ] {
             #expect(throws: EvidenceError.self) { try ProofFile(parsing: Array(bad.utf8)) }
         }
     }
@@ -186,7 +195,8 @@ struct ProofFileTests {
         func note(_ leaves: [TreeHash]) throws -> SignedNote {
             try Checkpoint(
                 origin: key.verifier.name, size: UInt64(leaves.count),
-                root: compact(leaves, 0, UInt64(leaves.count)).root).signed(with: key)
+                root: compact(leaves, 0, UInt64(leaves.count)).root
+            ).signed(with: key)
         }
         let path = TreeProofs.consistency(from: 20, to: 50) { compact(all, $0, $1) }
         let proof = ConsistencyProof(old: try note(Array(all[..<20])), new: try note(all), path: path)
@@ -239,8 +249,9 @@ struct TileTests {
         let last = try #require(files.first { $0.path == "tile/entries/001.p/44" })
         #expect(Array(last.bytes.prefix(3)) == [1, 0, 1])
         #expect(last.bytes.count == (256..<300).reduce(0) { $0 + 2 + $1 })
-        #expect(try #require(files.first { $0.path == "tile/1/000.p/1" }).bytes
-            == compact(leavesOfBundle(256), 0, 256).root.bytes)
+        #expect(
+            try #require(files.first { $0.path == "tile/1/000.p/1" }).bytes
+                == compact(leavesOfBundle(256), 0, 256).root.bytes)
     }
 
     private func leavesOfBundle(_ count: Int) -> [TreeHash] {

@@ -155,8 +155,9 @@ struct TreeTests {
                 }
             }
         }
-        #expect(!TreeProofs.isConsistent(
-            first: 2, firstRoot: all[0], second: 1, secondRoot: all[0], path: []))
+        #expect(
+            !TreeProofs.isConsistent(
+                first: 2, firstRoot: all[0], second: 1, secondRoot: all[0], path: []))
     }
 }
 
@@ -193,6 +194,7 @@ struct LeafTests {
     }
 
     @Test func aLostEventHasALeafToo() {
-        #expect(LeafHasher.lostCanonical(Position(258)) == Array("refold lost event\n".utf8) + [2, 1, 0, 0, 0, 0, 0, 0])
+        #expect(
+            LeafHasher.lostCanonical(Position(258)) == Array("refold lost event\n".utf8) + [2, 1, 0, 0, 0, 0, 0, 0])
     }
 }

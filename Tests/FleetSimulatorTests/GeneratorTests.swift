@@ -82,22 +82,28 @@ struct GeneratorTests {
         Share(
             name: "duplicates", change: { $0.duplicates = 0.05 }, count: { $0.filter(\.isDuplicate).count },
             expected: 830...1090),
-        Share(name: "late", change: { $0.late = 0.05 }, count: { messages in
-            messages.filter { !String(decoding: $0.payload, as: UTF8.self).contains("2026-03-01T12:00:00") }.count
-        }, expected: 880...1120),
+        Share(
+            name: "late", change: { $0.late = 0.05 },
+            count: { messages in
+                messages.filter { !String(decoding: $0.payload, as: UTF8.self).contains("2026-03-01T12:00:00") }.count
+            }, expected: 880...1120),
         Share(
             name: "malformed", change: { $0.malformed = 0.05 }, count: { $0.count { $0.defect != nil } },
             expected: 880...1120),
-        Share(name: "out of order", change: { $0.outOfOrder = 0.05 }, count: { messages in
-            var last: [Int: Int64] = [:]
-            return messages.count { message in
-                defer { last[message.device] = message.seq }
-                return message.seq < last[message.device, default: 0]
-            }
-        }, expected: 830...1090),
-        Share(name: "none of them", change: { _ in }, count: { messages in
-            messages.count { $0.isDuplicate || $0.defect != nil }
-        }, expected: 0...0),
+        Share(
+            name: "out of order", change: { $0.outOfOrder = 0.05 },
+            count: { messages in
+                var last: [Int: Int64] = [:]
+                return messages.count { message in
+                    defer { last[message.device] = message.seq }
+                    return message.seq < last[message.device, default: 0]
+                }
+            }, expected: 830...1090),
+        Share(
+            name: "none of them", change: { _ in },
+            count: { messages in
+                messages.count { $0.isDuplicate || $0.defect != nil }
+            }, expected: 0...0),
     ]
 
     @Test(arguments: shares) func sharesAreAsAsked(share: Share) {
@@ -198,16 +204,17 @@ struct GeneratorTests {
 }
 
 struct FleetSettingsTests {
-    @Test(arguments: [
-        ("mqtt://localhost:1884", "localhost", 1884, false, nil, nil),
-        ("mqtt://localhost", "localhost", 1883, false, nil, nil),
-        ("mqtts://broker.example", "broker.example", 8883, true, nil, nil),
-        ("mqtt://me@h:1", "h", 1, false, "me", nil),
-        ("mqtts://me:p%40ss%3Aword@h:1/", "h", 1, true, "me", "p@ss:word"),
-        ("mqtt://me:a:b@h", "h", 1883, false, "me", "a:b"),
-        ("mqtt://[::1]:1885", "::1", 1885, false, nil, nil),
-        ("MQTT://h", "h", 1883, false, nil, nil),
-    ] as [(String, String, Int, Bool, String?, String?)])
+    @Test(
+        arguments: [
+            ("mqtt://localhost:1884", "localhost", 1884, false, nil, nil),
+            ("mqtt://localhost", "localhost", 1883, false, nil, nil),
+            ("mqtts://broker.example", "broker.example", 8883, true, nil, nil),
+            ("mqtt://me@h:1", "h", 1, false, "me", nil),
+            ("mqtts://me:p%40ss%3Aword@h:1/", "h", 1, true, "me", "p@ss:word"),
+            ("mqtt://me:a:b@h", "h", 1883, false, "me", "a:b"),
+            ("mqtt://[::1]:1885", "::1", 1885, false, nil, nil),
+            ("MQTT://h", "h", 1883, false, nil, nil),
+        ] as [(String, String, Int, Bool, String?, String?)])
     func brokerURLs(text: String, host: String, port: Int, tls: Bool, user: String?, password: String?) throws {
         let url = try BrokerURL(parsing: text)
         #expect(

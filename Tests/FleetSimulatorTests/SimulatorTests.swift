@@ -151,7 +151,8 @@ import Testing
         let task = Task { try await simulator.run() }
         #expect(await eventually { simulator.statistics.connected == 4 })
         let address = settings.shape.address(ofDevice: 2)
-        let command = #"{"campaign_id":12,"firmware_url":"http://localhost/f","version":"2.5.0","checksum":"00","#
+        let command =
+            #"{"campaign_id":12,"firmware_url":"http://localhost/f","version":"2.5.0","checksum":"00","#
             + #""action":"update","command_id":99}"#
         try MosquittoWitness.publish(world.broker, topic: address + "/ota", payload: command)
         func statuses() -> [String] {
@@ -165,12 +166,13 @@ import Testing
         }
         #expect(await eventually { statuses().last == "SUCCESS" })
         #expect(statuses() == ["DOWNLOADING", "INSTALLING", "SUCCESS"])
-        #expect(await eventually {
-            world.witness.arrivals.contains {
+        #expect(
+            await eventually {
+                world.witness.arrivals.contains {
                     $0.topic == address + "/shadow/reported"
                         && String(decoding: $0.payload, as: UTF8.self).contains("\"2.5.0\"")
-            }
-        })
+                }
+            })
         task.cancel()
         let statistics = try await task.value
         #expect(statistics.commands == 1)

@@ -102,7 +102,8 @@ import Testing
     }
 
     private func tell(_ world: World, command: Int) throws {
-        let payload = #"{"campaign_id":12,"firmware_url":"http://h/f","version":"2.0","checksum":null,"#
+        let payload =
+            #"{"campaign_id":12,"firmware_url":"http://h/f","version":"2.0","checksum":null,"#
             + #""action":"update","command_id":\#(command)}"#
         try MosquittoWitness.publish(world.broker, topic: "tenant/acme/device/dev-0001/ota", payload: payload)
     }

@@ -72,11 +72,12 @@ struct HTTPClientTests {
                 + (length.map { "Content-Length: \($0)\r\n" } ?? "") + "\r\n\(body)"
         }
         let received = requests.withLock { $0 }
-        #expect(received == [
-            expected("GET", nil), expected("POST", 0), expected("POST", 0, type: true),
-            expected("POST", 2, type: true, "{}"), expected("PUT", 2, type: true, "{}"), expected("PUT", 0),
-            expected("DELETE", nil),
-        ])
+        #expect(
+            received == [
+                expected("GET", nil), expected("POST", 0), expected("POST", 0, type: true),
+                expected("POST", 2, type: true, "{}"), expected("PUT", 2, type: true, "{}"), expected("PUT", 0),
+                expected("DELETE", nil),
+            ])
     }
 
     @Test func aLargeBodyIsSentWithoutExpectContinue() async throws {

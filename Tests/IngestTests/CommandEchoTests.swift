@@ -160,8 +160,9 @@ import Testing
             campaignID: 12, firmwareURL: "https://h/a \"b\"\\\u{1}/ü", version: "1", checksum: nil,
             command: Position(99))
         let text = String(decoding: command.payload, as: UTF8.self)
-        #expect(text == #"{"campaign_id":12,"firmware_url":"https://h/a \"b\"\\\u0001/ü","version":"1","#
-            + #""checksum":null,"action":"update","command_id":99}"#)
+        #expect(
+            text == #"{"campaign_id":12,"firmware_url":"https://h/a \"b\"\\\u0001/ü","version":"1","#
+                + #""checksum":null,"action":"update","command_id":99}"#)
         func claim(_ text: String) -> Position? { Array(text.utf8).withUnsafeBytes { UpdateCommand.claim(in: $0) } }
         #expect(claim(text) == Position(99))
         for other in [

@@ -69,14 +69,15 @@ import Testing
         #expect(throws: BrokerSettingsError.self) { try Rig(port: 1) { $0.tls = strange } }
     }
 
-    @Test(arguments: [
-        ("name", { @Sendable (s: inout BrokerSettings) in s.name = String(repeating: "x", count: 256) }),
-        ("host", { s in s.host = "" }), ("port", { s in s.port = 65_536 }), ("client_id", { s in s.clientID = "" }),
-        ("username", { s in s.password = "p" }), ("keepalive", { s in s.keepaliveSeconds = 1 }),
-        ("filters", { s in s.filters = [] }), ("filters", { s in s.filters = ["a/#/b"] }),
-        ("filters", { s in s.filters = ["a+"] }), ("receive_maximum", { s in s.receiveMaximum = 0 }),
-        ("linger", { s in s.lingerMicros = -1 }),
-    ] as [(String, @Sendable (inout BrokerSettings) -> Void)])
+    @Test(
+        arguments: [
+            ("name", { @Sendable (s: inout BrokerSettings) in s.name = String(repeating: "x", count: 256) }),
+            ("host", { s in s.host = "" }), ("port", { s in s.port = 65_536 }), ("client_id", { s in s.clientID = "" }),
+            ("username", { s in s.password = "p" }), ("keepalive", { s in s.keepaliveSeconds = 1 }),
+            ("filters", { s in s.filters = [] }), ("filters", { s in s.filters = ["a/#/b"] }),
+            ("filters", { s in s.filters = ["a+"] }), ("receive_maximum", { s in s.receiveMaximum = 0 }),
+            ("linger", { s in s.lingerMicros = -1 }),
+        ] as [(String, @Sendable (inout BrokerSettings) -> Void)])
     func settingsThatCannotWorkAreRefused(field: String, change: @Sendable (inout BrokerSettings) -> Void) {
         let error = #expect(throws: BrokerSettingsError.self) { try Rig(port: 1, change) }
         #expect(error?.field == field)
@@ -155,7 +156,9 @@ import Testing
         let accepted = Mutex(0)
         let peer = try ScriptedBroker { connection in
             guard let level = connection.receiveConnect(), level == 4 else { return }
-            let count = accepted.withLock { $0 += 1; return $0 }
+            let count = accepted.withLock {
+                $0 += 1; return $0
+            }
             try connection.send([0x20, 2, count > 1 ? 1 : 0, 0])
             if count == 1 { _ = connection.receive() } else { try connection.serve(level: level) }
         }

@@ -76,9 +76,10 @@ import Testing
             }
             while log.commitCount < 3 { usleep(1_000) }
             log.mode = .blocked
-            try connection.send((1...20).flatMap {
-                ScriptedConnection.publishBytes(device("d"), Array("m\($0)".utf8), id: $0, level: level)
-            })
+            try connection.send(
+                (1...20).flatMap {
+                    ScriptedConnection.publishBytes(device("d"), Array("m\($0)".utf8), id: $0, level: level)
+                })
             while log.waiting == 0 { usleep(1_000) }
             early.withLock { $0 = connection.hasInput(withinMilliseconds: 300) }
             log.mode = .working
@@ -136,8 +137,9 @@ import Testing
             guard let level = try connection.accept(sessionPresent: connection.number > 0) else { return }
             acknowledged.withLock { $0.append([]) }
             func send(_ text: String, _ id: UInt16, _ duplicate: Bool) throws {
-                try connection.send(ScriptedConnection.publishBytes(
-                    device("d"), Array(text.utf8), id: id, duplicate: duplicate, level: level))
+                try connection.send(
+                    ScriptedConnection.publishBytes(
+                        device("d"), Array(text.utf8), id: id, duplicate: duplicate, level: level))
             }
             if connection.number == 0 {
                 for id in UInt16(1)...5 { try send("m\(id)", id, false) }
@@ -151,7 +153,9 @@ import Testing
             }
             let wanted = connection.number == 0 ? 5 : 6
             try connection.serve(level: level) { id in
-                let count = acknowledged.withLock { $0[$0.count - 1].append(id); return $0[$0.count - 1].count }
+                let count = acknowledged.withLock {
+                    $0[$0.count - 1].append(id); return $0[$0.count - 1].count
+                }
                 if count == wanted, connection.number == 0, !restarted { throw SystemError("hang up") }
             }
         }
@@ -174,8 +178,9 @@ import Testing
         let peer = try ScriptedBroker { connection in
             guard let level = try connection.accept(sessionPresent: connection.number == 2) else { return }
             if connection.number != 1 {
-                try connection.send(ScriptedConnection.publishBytes(
-                    device("d"), Array("same".utf8), id: 1, duplicate: connection.number == 2, level: level))
+                try connection.send(
+                    ScriptedConnection.publishBytes(
+                        device("d"), Array("same".utf8), id: 1, duplicate: connection.number == 2, level: level))
             }
             try connection.serve(level: level) { _ in if connection.number == 0 { throw SystemError("hang up") } }
         }
@@ -194,8 +199,9 @@ import Testing
         let peer = try ScriptedBroker { connection in
             guard let level = try connection.accept(sessionPresent: connection.number > 0) else { return }
             for id in UInt16(1)...3 {
-                try connection.send(ScriptedConnection.publishBytes(
-                    device("d"), Array("m\(id)".utf8), id: id + 10, duplicate: connection.number > 0, level: level))
+                try connection.send(
+                    ScriptedConnection.publishBytes(
+                        device("d"), Array("m\(id)".utf8), id: id + 10, duplicate: connection.number > 0, level: level))
             }
             var count = 0
             try connection.serve(level: level) { _ in

@@ -23,9 +23,10 @@ import Testing
             for at in stride(from: 50, through: 600_000, by: 50) {
                 if endsAt.map({ at < $0 }) ?? true, arrives(at) { arrivals += 1 }
                 unsubacks += answers.filter { $0 == at }.count
-                let step = progress.look(DrainProgress.Sight(
-                    now: Int64(at) * 1_000, arrivals: arrivals, unsubacks: unsubacks, isReplaced: at >= replacedAt,
-                    hasMore: false, wantsWrite: false, patienceMicros: patience * 1_000, obeys: obeys))
+                let step = progress.look(
+                    DrainProgress.Sight(
+                        now: Int64(at) * 1_000, arrivals: arrivals, unsubacks: unsubacks, isReplaced: at >= replacedAt,
+                        hasMore: false, wantsWrite: false, patienceMicros: patience * 1_000, obeys: obeys))
                 guard step != .wait else { continue }
                 steps.append((at, step))
                 if step == .end { break }

@@ -16,9 +16,10 @@ import Testing
             for id in UInt16(1)...300 {
                 // The second time all come again, and one that never came through.
                 let text = connection.number > 0 && id == 150 ? "lost" : "m\(id)"
-                try connection.send(ScriptedConnection.publishBytes(
-                    device("d\(id % 5)"), Array(text.utf8), id: id + 1_000, duplicate: connection.number > 0,
-                    level: level))
+                try connection.send(
+                    ScriptedConnection.publishBytes(
+                        device("d\(id % 5)"), Array(text.utf8), id: id + 1_000, duplicate: connection.number > 0,
+                        level: level))
             }
             try connection.serve(level: level) { _ in acknowledged.withLock { $0[connection.number, default: 0] += 1 } }
         }

@@ -87,7 +87,8 @@ import Testing
             while let packet = connection.receive() {
                 guard packet.header & 0xF0 == 0x80 else { continue }
                 let body = Array(packet.body[0..<2]) + (level == 5 ? [0] : []) + Array(repeating: 1, count: count)
-                let length = body.count < 128
+                let length =
+                    body.count < 128
                     ? [UInt8(body.count)] : [UInt8(body.count & 127 | 128), UInt8(body.count >> 7)]
                 try connection.send([0x90] + length + body)
             }

@@ -64,12 +64,15 @@ import Testing
             guard let level = try connection.accept(sessionPresent: connection.number > 0) else { return }
             acknowledged.withLock { $0.append([]) }
             func send(_ text: String, duplicate: Bool) throws {
-                try connection.send(ScriptedConnection.publishBytes(
-                    device("d"), Array(text.utf8), id: 1, duplicate: duplicate, level: level))
+                try connection.send(
+                    ScriptedConnection.publishBytes(
+                        device("d"), Array(text.utf8), id: 1, duplicate: duplicate, level: level))
             }
             try send(connection.number == 0 ? "m1" : "m2", duplicate: connection.number > 0)
             try connection.serve(level: level) { id in
-                let count = acknowledged.withLock { $0[$0.count - 1].append(id); return $0.flatMap(\.self).count }
+                let count = acknowledged.withLock {
+                    $0[$0.count - 1].append(id); return $0.flatMap(\.self).count
+                }
                 if connection.number == 0, count == 1 { try send("m1", duplicate: true) }
             }
         }

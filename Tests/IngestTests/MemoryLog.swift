@@ -104,10 +104,11 @@ final class MemoryLog: LogWriter, LogSource {
         let reader = Reader(self, Position(0))
         while (try? reader.read(into: block, atLeast: 1)) == true {
             block.forEach { record, _ in
-                entries.append(Entry(
-                    kind: record.kind, verdict: record.verdict, flags: record.flags, broker: record.brokerString,
-                    topic: record.topicString, properties: Array(record.properties), payload: Array(record.payload),
-                    originalLength: record.originalPayloadLength, packetID: record.packetID))
+                entries.append(
+                    Entry(
+                        kind: record.kind, verdict: record.verdict, flags: record.flags, broker: record.brokerString,
+                        topic: record.topicString, properties: Array(record.properties), payload: Array(record.payload),
+                        originalLength: record.originalPayloadLength, packetID: record.packetID))
             }
         }
         return entries

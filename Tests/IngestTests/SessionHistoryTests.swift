@@ -100,9 +100,13 @@ import Testing
         let first = BrokerEvent.Alarm(code: "session_lost", sinceMicroseconds: 1, evidence: nil)
         let second = BrokerEvent.Alarm(code: "messages_dropped", sinceMicroseconds: 2, evidence: nil)
         for alarm in [first, second] {
-            try add(.alarmRaised, "new") { $0.alarm = alarm.code; $0.alarms = [alarm] }
+            try add(.alarmRaised, "new") {
+                $0.alarm = alarm.code; $0.alarms = [alarm]
+            }
         }
-        try add(.alarmsAcknowledged, "new") { $0.alarm = first.code; $0.alarms = [first] }
+        try add(.alarmsAcknowledged, "new") {
+            $0.alarm = first.code; $0.alarms = [first]
+        }
         #expect(try known().alarms.map(\.code) == [.messagesDropped])
         var status = BrokerStatus(BrokerSettings(name: "b1", host: "h", port: 1, clientID: "new"))
         for alarm in [first, second] { BrokerAlarm(alarm).map { _ = status.raise($0) } }
@@ -116,9 +120,13 @@ import Testing
     @Test func anAcceptedExpiryStaysAccepted() throws {
         try add(.connected, "new") { $0.sessionExpirySeconds = 300 }
         let alarm = BrokerEvent.Alarm(code: "session_expiry_capped", sinceMicroseconds: 2, evidence: nil)
-        try add(.alarmRaised, "new") { $0.alarm = alarm.code; $0.alarms = [alarm] }
+        try add(.alarmRaised, "new") {
+            $0.alarm = alarm.code; $0.alarms = [alarm]
+        }
         #expect(try known().acceptedExpirySeconds == nil)
-        try add(.alarmsAcknowledged, "new") { $0.alarm = alarm.code; $0.alarms = [alarm] }
+        try add(.alarmsAcknowledged, "new") {
+            $0.alarm = alarm.code; $0.alarms = [alarm]
+        }
         #expect(try known().acceptedExpirySeconds == 300)
     }
 
@@ -154,7 +162,9 @@ import Testing
 
     /// A subscription at QoS 0 is made again, also over MQTT 3.1.1.
     @Test func filtersOfALowerQoSAreNotKnownAsSubscribed() throws {
-        try add(.subscribed, "new") { $0.filters = ["a/#"]; $0.granted = [0] }
+        try add(.subscribed, "new") {
+            $0.filters = ["a/#"]; $0.granted = [0]
+        }
         #expect(try known().sessions["new"] == .init(exists: true, isSubscribed: true, filters: nil))
     }
 

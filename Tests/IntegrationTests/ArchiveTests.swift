@@ -121,7 +121,8 @@ import Testing
         // The past, over HTTP and from the files; and one more snapshot by command.
         let device = try world.postgres.psql(
             "select tenant_id || '/devices/' || device_id from refold.device_status limit 1",
-            database: world.database).trimmingCharacters(in: .whitespacesAndNewlines)
+            database: world.database
+        ).trimmingCharacters(in: .whitespacesAndNewlines)
         let url = "http://\(world.http)/api/v1/tenants/\(device)?at=\(first + 100_000)"
         let missing = "http://\(world.http)/api/v1/tenants/\(device)?at=1"
         let made = try world.run(["snapshot", "create", "--json", "--http", world.http, "--data", world.data])

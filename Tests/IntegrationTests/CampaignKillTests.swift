@@ -80,12 +80,16 @@ import Testing
     private func begin(_ world: World) async throws -> Int {
         let names = (1...Self.devices).map { "dev-" + String(repeating: "0", count: 4 - "\($0)".count) + "\($0)" }
         let tenant = "/api/v1/tenants/acme"
-        let firmware = try await world.post("\(tenant)/firmware", [
-            "version": "2.0.0", "file_url": "https://firmware.example/2.bin",
-        ])
-        let campaign = try await world.post("\(tenant)/campaigns", [
-            "name": "killed", "firmware_version_id": firmware["id"] ?? 0, "devices": names, "rollout_rate": 400,
-        ])
+        let firmware = try await world.post(
+            "\(tenant)/firmware",
+            [
+                "version": "2.0.0", "file_url": "https://firmware.example/2.bin",
+            ])
+        let campaign = try await world.post(
+            "\(tenant)/campaigns",
+            [
+                "name": "killed", "firmware_version_id": firmware["id"] ?? 0, "devices": names, "rollout_rate": 400,
+            ])
         let id = try #require(campaign["id"] as? Int)
         _ = try await world.post("\(tenant)/campaigns/\(id)/start", [:])
         return id

@@ -33,10 +33,11 @@ import Testing
         _ = try world.postgres.psql("drop schema refold cascade", database: world.database)
         let stopped = await eventually(within: 60) {
             guard let status = world.status() else { return false }
-            return status.state == "degraded" && status.projections.allSatisfy {
-                $0.state == "failed" && ($0.last_error ?? "").contains("repair --accept-loss")
-                    && ($0.last_error ?? "").contains(bad) && $0.position == (from == 0 ? nil : from - 1)
-            }
+            return status.state == "degraded"
+                && status.projections.allSatisfy {
+                    $0.state == "failed" && ($0.last_error ?? "").contains("repair --accept-loss")
+                        && ($0.last_error ?? "").contains(bad) && $0.position == (from == 0 ? nil : from - 1)
+                }
         }
         #expect(stopped, "\(String(describing: world.status()))")
         let before = try #require(world.status()?.log.durable)
@@ -86,8 +87,9 @@ import Testing
     /// Flips a bit in the middle of a block of the first segment; returns the file's path.
     private func flipABit(in world: World, at block: Int = 12) throws -> String {
         let folder = world.data + "/log"
-        let name = try #require(try FileManager.default.contentsOfDirectory(atPath: folder)
-            .filter { $0.hasSuffix(".seg") }.min())
+        let name = try #require(
+            try FileManager.default.contentsOfDirectory(atPath: folder)
+                .filter { $0.hasSuffix(".seg") }.min())
         let path = folder + "/" + name
         let bytes = [UInt8](try #require(FileManager.default.contents(atPath: path)))
         let magic = Array("RBLK".utf8)

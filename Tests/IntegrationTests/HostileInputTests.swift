@@ -48,12 +48,16 @@ import Testing
                 ("POST", "\(tenant)/firmware", #"{"version":"1","file_url":"https://x/y","size":\#(number)}"#),
                 ("POST", "\(tenant)/groups", #"{"name":"g","query":{"seen_within_seconds":\#(number)}}"#),
                 ("POST", "\(tenant)/campaigns", #"{"name":"c","firmware_version_id":\#(number),"devices":["d1"]}"#),
-                ("POST", "\(tenant)/campaigns",
+                (
+                    "POST", "\(tenant)/campaigns",
                     #"{"name":"c","firmware_version_id":1,"devices":["d1"],"rollout_rate":\#(number),"#
-                        + #""abort_threshold":\#(number),"timeouts":{"campaign_seconds":\#(number)}}"#),
+                        + #""abort_threshold":\#(number),"timeouts":{"campaign_seconds":\#(number)}}"#
+                ),
                 ("POST", "/api/v1/tokens", #"{"name":"t","role":"viewer","lifetime_seconds":\#(number)}"#),
-                ("POST", "/api/v1/log/losses",
-                    #"{"operator":"o","reason":"r","ranges":[{"from":\#(number),"to":18446744073709551615}]}"#),
+                (
+                    "POST", "/api/v1/log/losses",
+                    #"{"operator":"o","reason":"r","ranges":[{"from":\#(number),"to":18446744073709551615}]}"#
+                ),
                 ("POST", "/api/v1/rebuilds", #"{"projections":\#(number)}"#),
                 ("POST", "/api/v1/parked-keys/retry", #"{"projection":\#(number)}"#),
             ]
@@ -104,7 +108,10 @@ import Testing
                 ["simulate", "--broker-url", "mqtt://127.0.0.1:1", "--devices=\(number)", "--ota-step=\(number)"],
                 ["token", "create", "--name", "x", "--role", "viewer", "--days=\(number)"] + dead,
                 ["group", "create", "--tenant", "acme", "--name", "g", "--seen-within=\(number)"] + dead,
-                ["campaign", "create", "--tenant", "acme", "--name", "c", "--firmware=1", "--abort-threshold=\(number)"]
+                [
+                    "campaign", "create", "--tenant", "acme", "--name", "c", "--firmware=1",
+                    "--abort-threshold=\(number)",
+                ]
                     + dead,
                 ["config", "check", "--set", "retention.seconds=\(number)"],
                 ["config", "check", "--http", "127.0.0.1:\(number)"],

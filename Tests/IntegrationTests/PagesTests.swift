@@ -189,7 +189,8 @@ import Testing
         try await site.world.untilQuiet()
         let browser = try await site.browser()
         try await site.open("/tenants/acme/devices/d1", in: browser)
-        let level = "[...document.querySelectorAll('td')].find((one) => one.innerText === 'level')"
+        let level =
+            "[...document.querySelectorAll('td')].find((one) => one.innerText === 'level')"
             + "?.nextSibling.innerText"
         try await browser.until("\(level) === '2'")
         try await site.open("/tenants/acme/devices/d1?at=\(between)", in: browser)

@@ -15,7 +15,8 @@ import Testing
         let device = try connection.query("SELECT tenant_id, device_id FROM refold.device_status_v1 ORDER BY 2 LIMIT 1")
         let tenant = try #require(device.text(0, 0)), id = try #require(device.text(0, 1))
         let key = "tenant/\(tenant)/device/\(id)"
-        try connection.exec("""
+        try connection.exec(
+            """
             ALTER TABLE refold.device_status_v1 ADD CONSTRAINT poison
             CHECK ((tenant_id, device_id) <> ('\(tenant)', '\(id)')) NOT VALID
             """)

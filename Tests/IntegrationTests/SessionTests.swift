@@ -99,9 +99,10 @@ import Testing
         try world.startDaemon(["--node", "second"])
         try await world.untilSubscribed()
         try await publish(20, to: world) { "{\"seq\":\($0 + 20)}" }
-        #expect(await eventually(within: 60) {
-            world.status().map { $0.state == "healthy" && $0.reasons.isEmpty } ?? false
-        })
+        #expect(
+            await eventually(within: 60) {
+                world.status().map { $0.state == "healthy" && $0.reasons.isEmpty } ?? false
+            })
         try await publish(20, to: world) { "{\"seq\":\($0 + 40)}" }
         try await world.untilQuiet()
         let log = try world.log().filter { $0.key.contains("/heartbeat ") }
@@ -206,9 +207,10 @@ import Testing
         try world.startDaemon(shared)
         try await world.untilSubscribed()
         let other = try Second(beside: world, shared)
-        #expect(await eventually(within: 30) {
-            other.status?.reasons.contains { $0.contains("--adopt-session") } == true
-        })
+        #expect(
+            await eventually(within: 30) {
+                other.status?.reasons.contains { $0.contains("--adopt-session") } == true
+            })
         try await reconnected(world)
         try await publish(100, to: world) { "{\"seq\":\($0)}" }
         try await world.untilQuiet()
@@ -235,10 +237,11 @@ import Testing
         try await publish(50, to: world) { "{\"seq\":\($0)}" }
         try await world.untilQuiet()
         #expect(try heartbeats(in: world) == 50)
-        #expect(await eventually(within: 20) {
-            ((try? world.run(["log", "cat", "--data", other.data, "--kind", "message", "--json"]))?.out
-                .split(separator: "\n").count ?? 0) == 50
-        })
+        #expect(
+            await eventually(within: 20) {
+                ((try? world.run(["log", "cat", "--data", other.data, "--kind", "message", "--json"]))?.out
+                    .split(separator: "\n").count ?? 0) == 50
+            })
         other.kill()
         world.killDaemon()
     }
@@ -252,10 +255,11 @@ private final class Second {
 
     init(beside world: World, _ more: [String]) throws {
         data = world.folder + "/second-\(UUID().uuidString.prefix(8))"
-        child = try world.refold([
-            "run", "--data", data, "--broker-url", world.broker.url, "--database-url",
-            world.postgres.url(database: try world.postgres.makeDatabase()), "--http", "127.0.0.1:\(http)",
-        ] + more, log: data + ".log")
+        child = try world.refold(
+            [
+                "run", "--data", data, "--broker-url", world.broker.url, "--database-url",
+                world.postgres.url(database: try world.postgres.makeDatabase()), "--http", "127.0.0.1:\(http)",
+            ] + more, log: data + ".log")
     }
 
     deinit { kill() }

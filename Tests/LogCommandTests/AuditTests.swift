@@ -38,11 +38,15 @@ import Testing
             var batch = RecordBatch()
             let time = Timestamp(rfc3339: "2026-11-20T00:00:00Z")!, topic = Array("tenant/t/device/d/telemetry".utf8)
             for payload in payloads[start..<min(start + 100, payloads.count)] {
-                topic.withUnsafeBytes { topic in Array(payload.utf8).withUnsafeBytes { payload in
-                    batch.append(
-                        kind: .message, verdict: .accepted, flags: RecordFlags(qos: 1), receivedAt: time, packetID: 3,
-                        broker: topic[..<4].rebased, topic: topic, properties: topic[..<0].rebased, payload: payload)
-                } }
+                topic.withUnsafeBytes { topic in
+                    Array(payload.utf8).withUnsafeBytes { payload in
+                        batch.append(
+                            kind: .message, verdict: .accepted, flags: RecordFlags(qos: 1), receivedAt: time,
+                            packetID: 3,
+                            broker: topic[..<4].rebased, topic: topic, properties: topic[..<0].rebased, payload: payload
+                        )
+                    }
+                }
             }
             _ = try log.append(&batch)
         }
@@ -190,7 +194,8 @@ import Testing
         // A witness signs the text: under one that it did not see, its line is worth nothing.
         let line = cosigned.signatures[1]
         let moved = try note(stranger.appendingPathComponent("log/checkpoint"))
-        let forged = moved.bytes + Array("\u{2014} \(line.name) ".utf8)
+        let forged =
+            moved.bytes + Array("\u{2014} \(line.name) ".utf8)
             + Array(Data(line.keyID + line.bytes).base64EncodedString().utf8) + [0x0A]
         let forgedFile = folder.appendingPathComponent("forged")
         try Data(forged).write(to: forgedFile)
@@ -262,8 +267,11 @@ import Testing
         let result = try refold("export-tiles", tiles.path, "--data", data.path)
         #expect(result.code == 0, "\(result.out)")
         func judge() throws -> (code: Int32, out: String) {
-            try run("/usr/bin/python3", [Self.checkers + "/check_tiles.py", tiles.path, "--key", data.path + "/log.pub",
-            ])
+            try run(
+                "/usr/bin/python3",
+                [
+                    Self.checkers + "/check_tiles.py", tiles.path, "--key", data.path + "/log.pub",
+                ])
         }
         let first = try judge()
         #expect(first.code == 0 && first.out.contains("700"), "\(first.out)")

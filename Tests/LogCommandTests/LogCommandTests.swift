@@ -52,18 +52,22 @@ import Testing
         var batch = RecordBatch()
         let payload = bytes ?? Array(payload.utf8), topic = Array(topic.utf8), broker = Array("main".utf8)
         let none = UnsafeRawBufferPointer(start: nil, count: 0)
-        broker.withUnsafeBytes { broker in topic.withUnsafeBytes { topic in payload.withUnsafeBytes { payload in
-            batch.append(
+        broker.withUnsafeBytes { broker in
+            topic.withUnsafeBytes { topic in
+                payload.withUnsafeBytes { payload in
+                    batch.append(
                         kind: kind, verdict: verdict, flags: flags, receivedAt: Timestamp(rfc3339: time)!,
                         packetID: 3, broker: broker,
-                topic: topic, properties: none, payload: payload)
-        } } }
+                        topic: topic, properties: none, payload: payload)
+                }
+            }
+        }
         _ = try log.append(&batch)
     }
 
     @Test func jsonHoldsWhatTheRecordHolds() throws {
         try withLog { log in
-            try add(log, #"{ "a" : [1, 2.50e3],"#  + "\n" + #" "b\u0041": " x " }"#)
+            try add(log, #"{ "a" : [1, 2.50e3],"# + "\n" + #" "b\u0041": " x " }"#)
             try add(log, "not json", verdict: .badTopicFormat, flags: [.retained])
             try add(log, bytes: [0xFF, 0x00])
             try add(log, "quote \" \n \u{1B}[31m")
@@ -73,8 +77,8 @@ import Testing
             #expect(
                 lines[0]
                     == #"{"position":0,"received_at":"2026-11-20T00:00:00.000000Z","kind":"message","broker":"main","#
-                + #""topic":"tenant/t/device/d/telemetry","qos":1,"retain":false,"packet_id":3,"#
-                + #""payload":{"a":[1,2.50e3],"b\u0041":" x "},"verdict":"ACCEPTED"}"#)
+                    + #""topic":"tenant/t/device/d/telemetry","qos":1,"retain":false,"packet_id":3,"#
+                    + #""payload":{"a":[1,2.50e3],"b\u0041":" x "},"verdict":"ACCEPTED"}"#)
             let rows = try objects(result.out)
             #expect(rows.count == 4)
             #expect(rows[1]["payload"] as? String == "not json")

@@ -7,7 +7,8 @@ import Testing
 /// `refold snapshot`, `replay as-of`, `backup` and `restore`, in processes of their own.
 @Suite struct SnapshotCommandTests {
     private let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
-        "refold-snapshot-cli-\(UUID().uuidString)").path
+        "refold-snapshot-cli-\(UUID().uuidString)"
+    ).path
     private var data: String { folder + "/data" }
 
     private static let program = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
@@ -91,8 +92,10 @@ import Testing
         let fleet = try objects(
             try run("replay", "as-of", "fleet", "--tenant", "acme", "--at", time, "--data", data, "--json").out)
         #expect(fleet.count > 5 && fleet.allSatisfy { ($0["last_position"] as? Int ?? 999) <= 100 })
-        let diff = try objects(try run(
-            "replay", "as-of", "device", "acme", "d1", "--at", time, "--diff", "299", "--data", data, "--json").out)
+        let diff = try objects(
+            try run(
+                "replay", "as-of", "device", "acme", "d1", "--at", time, "--diff", "299", "--data", data, "--json"
+            ).out)
         let changes = try #require(diff.first?["changes"] as? [String: [Any]])
         #expect(changes["message_count"]?.count == 2 && changes["device_id"] == nil)
         let broker = try run("replay", "as-of", "broker", "main", "--position", "299", "--data", data)
@@ -173,8 +176,10 @@ import Testing
         try FileManager.default.createDirectory(atPath: target + "/mosquitto", withIntermediateDirectories: true)
         try? text.write(to: URL(fileURLWithPath: "\(target)/\(name)"))
         let manifest = URL(fileURLWithPath: target + "/backup.json")
-        var object = try #require(try objects(
-            String(decoding: try Data(contentsOf: manifest), as: UTF8.self).replacing("\n", with: "")).first)
+        var object = try #require(
+            try objects(
+                String(decoding: try Data(contentsOf: manifest), as: UTF8.self).replacing("\n", with: "")
+            ).first)
         var files = object["files"] as? [[String: Any]] ?? []
         files.append([
             "name": name, "bytes": text.count,

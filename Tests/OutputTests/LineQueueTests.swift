@@ -199,7 +199,7 @@ struct PlantedQueue: LineBuffer {
 
     mutating func failed(_ code: Int32) -> LineQueue.Step {
         // The line waits for a reader that never comes back, and all others behind it.
-        if plant == .staysAtTheLineThatFailed, code == EPIPE { queue.add([]) ; return .pause }
+        if plant == .staysAtTheLineThatFailed, code == EPIPE { queue.add([]); return .pause }
         return queue.failed(code)
     }
 }

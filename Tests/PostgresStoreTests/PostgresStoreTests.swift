@@ -132,15 +132,17 @@ private let template = Result {
     ) throws {
         let range = first..<first + count
         guard table == "test_all" else { return try bench.commit(old, new, inserts: Array(range)) }
-        try bench.commit(old, new, all: { rows in
-            for n in range {
-                rows.beginRow(fieldCount: 10)
-                rows.text("k")
-                rows.int8(n)
-                for _ in 0..<7 { rows.null() }
-                rows.int8(0)
-            }
-        })
+        try bench.commit(
+            old, new,
+            all: { rows in
+                for n in range {
+                    rows.beginRow(fieldCount: 10)
+                    rows.text("k")
+                    rows.int8(n)
+                    for _ in 0..<7 { rows.null() }
+                    rows.int8(0)
+                }
+            })
     }
 
     /// By hand. The rows hold the events already; a restore brings rows and checkpoint back together.
@@ -202,7 +204,7 @@ private let template = Result {
         "DELETE FROM refold.test_rls",
         "TRUNCATE refold.test_rls", "SELECT * FROM refold.projection_checkpoints",
         "ALTER TABLE refold.test_rls NO FORCE ROW LEVEL SECURITY",
-        "SET ROLE postgres"
+        "SET ROLE postgres",
     ])
     func readersOnlyRead(sql: String) throws {
         let connection = try reader("acme")

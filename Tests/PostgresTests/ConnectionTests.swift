@@ -47,7 +47,7 @@ func connect(_ database: String = "postgres") throws -> Connection {
         ("SELECT * FROM nowhere", "42P01", .refused),
         ("SELECT pg_terminate_backend(pg_backend_pid())", "57P01", .unavailable),
         ("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$", "40001", .serialization),
-        ("DO $$ BEGIN RAISE SQLSTATE '53100'; END $$", "53100", .unavailable)
+        ("DO $$ BEGIN RAISE SQLSTATE '53100'; END $$", "53100", .unavailable),
     ])
     func errorsAreClassified(sql: String, state: String, kind: PostgresError.Kind) throws {
         let connection = try connect()
@@ -65,8 +65,9 @@ func connect(_ database: String = "postgres") throws -> Connection {
         #expect(try connection.query("SELECT 1").int4(0, 0) == 1)
         #expect((.seconds(1) ... .seconds(3)).contains(ContinuousClock.now - began))
         let error = #expect(throws: PostgresError.self) {
-            try Connection(Target(
-                "host=127.0.0.1,\(folder)/none port=\(silent.port),5432 dbname=postgres", connectTimeoutSeconds: 1))
+            try Connection(
+                Target(
+                    "host=127.0.0.1,\(folder)/none port=\(silent.port),5432 dbname=postgres", connectTimeoutSeconds: 1))
         }
         #expect(error?.kind == .unavailable && error?.message.contains("127.0.0.1:\(silent.port)") == true)
         #expect(error?.message.contains("/none") == true, "every address is named: \(error?.message ?? "")")
@@ -78,20 +79,23 @@ func connect(_ database: String = "postgres") throws -> Connection {
         }
         #expect(try addresses("postgresql:///fleet") == [[]])
         #expect(try addresses("postgresql://u@127.0.0.1:5433/fleet") == [[]])
-        #expect(try addresses("postgresql://u@127.0.0.1:5433,127.0.0.2:5434/fleet") == [
-            ["host=127.0.0.1", "hostaddr=127.0.0.1", "port=5433"],
-            ["host=127.0.0.2", "hostaddr=127.0.0.2", "port=5434"],
-        ])
-        #expect(try addresses("host=/a,/b port=5433 dbname=x") == [["host=/a", "port=5433"], ["host=/b", "port=5433"]])
-        #expect(try addresses("host=db hostaddr=10.0.0.1,10.0.0.2 dbname=x").map(\.last)
-            == ["hostaddr=10.0.0.1", "hostaddr=10.0.0.2"])
+        #expect(
+            try addresses("postgresql://u@127.0.0.1:5433,127.0.0.2:5434/fleet") == [
+                ["host=127.0.0.1", "hostaddr=127.0.0.1", "port=5433"],
+                ["host=127.0.0.2", "hostaddr=127.0.0.2", "port=5434"],
+            ])
+        #expect(
+            try addresses("host=/a,/b port=5433 dbname=x") == [["host=/a", "port=5433"], ["host=/b", "port=5433"]])
+        #expect(
+            try addresses("host=db hostaddr=10.0.0.1,10.0.0.2 dbname=x").map(\.last)
+                == ["hostaddr=10.0.0.1", "hostaddr=10.0.0.2"])
     }
 
     @Test func connectionErrorsHideThePassword() throws {
         let targets = [
             "postgresql://u:hunter2secret@127.0.0.1:1/db", "postgresql://u:hunter2secret@[/db",
             "password=hunter2secret host",
-            "host=/nowhere password=hunter2secret user=hunter2secret"
+            "host=/nowhere password=hunter2secret user=hunter2secret",
         ]
         for url in targets {
             let error = #expect(throws: PostgresError.self) { try Connection(Target(url)) }

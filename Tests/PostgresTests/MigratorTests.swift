@@ -68,7 +68,7 @@ import Testing
     @Test(
         arguments: [
             ("0001_x.sql", 1), ("0012_two_words.sql", 12), ("1_x.sql", nil), ("0000_x.sql", nil),
-            ("0001_x.txt", nil), ("x.sql", nil)
+            ("0001_x.txt", nil), ("x.sql", nil),
         ] as [(String, Int?)])
     func fileNames(file: String, number: Int?) {
         #expect(Migrator.Migration(file: file, sql: "")?.number == number)

@@ -34,9 +34,10 @@ struct TextTests {
     /// The first outputs for seed 1234567, from the generator's reference implementation.
     @Test func theSeedDeterminesTheNumbers() {
         var random = SeededRandom(seed: 1_234_567)
-        #expect((0..<3).map { _ in random.next() } == [
-            6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423,
-        ])
+        #expect(
+            (0..<3).map { _ in random.next() } == [
+                6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423,
+            ])
         let drawn = Set((0..<1_000).map { _ in random.below(7) })
         #expect(drawn == Set(0..<7))
         let heads = (0..<1_000).count { _ in random.chance(0.25) }

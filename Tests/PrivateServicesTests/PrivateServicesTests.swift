@@ -58,7 +58,9 @@ private func withFolder(deep: Bool = false, closed: Bool = false, _ body: (Strin
             let base = [
                 "mosquitto_pub", "-h", "127.0.0.1", "-p", String(mosquitto.port), "-q", "1", "-t", "a", "-m", "b",
             ]
-            for more in [[], ["-u", "refold"], ["-u", "refold", "-P", "wrong"], ["-u", "x", "-P", mosquitto.password]] {
+            for more in [
+                [], ["-u", "refold"], ["-u", "refold", "-P", "wrong"], ["-u", "x", "-P", mosquitto.password],
+            ] {
                 #expect(try runProgram(base + more).code != 0, "\(more)")
             }
             #expect(try runProgram(base + ["-u", "refold", "-P", mosquitto.password]).code == 0)

@@ -49,11 +49,13 @@ private struct ParkingBench {
             #expect(bench.count("a") == 3 && bench.count("b") == 1 && bench.count("bad") == nil)
             #expect(projector.status.state == .running && projector.status.lagEvents == 0)
             parking.refuse([])
-            #expect(await projector.retryParked() == {
-                var result = ParkedRetryResult()
-                result.unparked = [FoldKey("bad")]
-                return result
-            }())
+            #expect(
+                await projector.retryParked()
+                    == {
+                        var result = ParkedRetryResult()
+                        result.unparked = [FoldKey("bad")]
+                        return result
+                    }())
             #expect(bench.count("bad") == 3 && bench.eventRows == 7 && projector.status.parked.isEmpty)
             bench.log.append(["bad"])
             #expect(await projector.waitUntilApplied(Position(7), timeout: .seconds(10)))

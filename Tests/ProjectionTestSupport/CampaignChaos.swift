@@ -70,9 +70,13 @@ public struct CampaignChaos {
             for (part, seen) in zip(some, seen) {
                 _ = parts[part]?.dispatch(seen: Position(seen), at: Position(position))
             }
-            return (.campaignDispatched, CampaignDispatched(
-                campaignID: id, tenantID: campaign.tenant, stage: max(0, campaign.stage), devices: devices, seen: seen,
-                paceFrom: 0, paceCount: 0, cause: 0))
+            return (
+                .campaignDispatched,
+                CampaignDispatched(
+                    campaignID: id, tenantID: campaign.tenant, stage: max(0, campaign.stage), devices: devices,
+                    seen: seen,
+                    paceFrom: 0, paceCount: 0, cause: 0)
+            )
         case 4..<7:
             let status = ["SUCCESS", "FAILED", "TIMED_OUT", "UNREACHABLE", "SKIPPED"].randomElement(using: &random)!
             let kind = status == "FAILED" ? "REJECTED" : status == "SKIPPED" ? "ABORTED" : nil
@@ -94,9 +98,12 @@ public struct CampaignChaos {
             event.cause = position / 2
             return (.campaignStageBegun, event)
         case 8:
-            return (.campaignPublished, CampaignPublished(
-                campaignID: id, tenantID: campaign.tenant,
-                batches: [.init(command: position / 2), .init(command: position / 3, devices: devices)]))
+            return (
+                .campaignPublished,
+                CampaignPublished(
+                    campaignID: id, tenantID: campaign.tenant,
+                    batches: [.init(command: position / 2), .init(command: position / 3, devices: devices)])
+            )
         default: return change(id, campaign, &random)
         }
     }

@@ -6,7 +6,7 @@ public final class CountingFold: ProjectionFold {
     public static let counts = Table(
         "test_counts", write: .upsert,
         [
-            .key("topic", .text), .value("messages", .int8), .value("last_position", .int8)
+            .key("topic", .text), .value("messages", .int8), .value("last_position", .int8),
         ])
     public static let events = Table(
         "test_events", write: .insert, [.key("position", .int8), .value("topic", .text)])
@@ -23,9 +23,11 @@ public final class CountingFold: ProjectionFold {
 
     /// The same with tables that are named by their version, as every projection's are that can be rebuilt.
     public static func versioned(_ version: Int = 1) -> ProjectionDescriptor {
-        ProjectionDescriptor(name: "test_counting", version: version, tables: [counts, events].map {
-            Table("\($0.name)_v\(version)", write: $0.write, $0.columns)
-        })
+        ProjectionDescriptor(
+            name: "test_counting", version: version,
+            tables: [counts, events].map {
+                Table("\($0.name)_v\(version)", write: $0.write, $0.columns)
+            })
     }
 
     /// What PostgreSQL needs for a version, with the views that are live: version 2 shows one column more.

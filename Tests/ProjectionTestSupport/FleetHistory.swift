@@ -40,7 +40,8 @@ public struct FleetHistory {
         case 0..<6: message(&batch, topic + "telemetry", "{\"metrics\":{\"t\":\(pick(0..<99)),\"m\(pick(0..<3))\":1}}")
         case 6: message(&batch, topic + "heartbeat", "{\"seq\":\(pick(0..<9))}")
         case 7:
-            message(&batch, topic + "shadow/reported",
+            message(
+                &batch, topic + "shadow/reported",
                 "{\"version\":\(pick(0..<30)),\"reported\":{\"firmware_version\":\"1.\(pick(0..<9))\"}}")
         case 8: message(&batch, topic + "connection", "{\"status\":\"\(["CONNECTED", "DISCONNECTED"][pick(0..<2)])\"}")
         case 9: message(&batch, topic + "telemetry", "{\"metrics\":")
@@ -55,11 +56,16 @@ public struct FleetHistory {
             let targets = Self.devices.filter { _ in Bool.random(using: &random) }
             chaos.created(campaigns, tenant: tenant)
             chaos.targeted(campaigns, targets, at: count + 1)
-            try own(&batch, .decision, "campaign.created/1", CampaignCreated(
-                id: campaigns, tenantID: tenant, name: "c\(campaigns)", firmwareVersionID: 1, rolloutStrategy: "linear",
-                totalDevices: Int64(targets.count), actor: "ann"))
-            try own(&batch, .decision, "campaign.targets/1", CampaignTargets(
-                campaignID: campaigns, tenantID: tenant, firstID: campaigns * 100, devices: targets))
+            try own(
+                &batch, .decision, "campaign.created/1",
+                CampaignCreated(
+                    id: campaigns, tenantID: tenant, name: "c\(campaigns)", firmwareVersionID: 1,
+                    rolloutStrategy: "linear",
+                    totalDevices: Int64(targets.count), actor: "ann"))
+            try own(
+                &batch, .decision, "campaign.targets/1",
+                CampaignTargets(
+                    campaignID: campaigns, tenantID: tenant, firstID: campaigns * 100, devices: targets))
         case 14:
             try own(&batch, .connection, "broker.connected/1", BrokerEvent(clientID: "c\(pick(0..<3))"), broker: "main")
         case 16..<19:

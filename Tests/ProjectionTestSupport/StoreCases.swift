@@ -16,7 +16,7 @@ public enum StoreCase: String, CaseIterable, Sendable {
         [
             .key("k", .text), .key("n", .int8), .value("t", .text), .value("i", .int8), .value("b", .bool),
             .value("f", .float8), .value("j", .jsonb), .value("y", .bytea), .value("at", .timestamptz),
-            .delta("d")
+            .delta("d"),
         ])
     public static let deltas = Table(
         "test_all", write: .addDeltas, [.key("k", .text), .key("n", .int8), .delta("d")])
@@ -256,7 +256,7 @@ public final class StoreBench {
                 row.bool(4).map(String.init), row.float8(5).map { "\($0)" },
                 row.jsonb(6).map { String(decoding: $0, as: UTF8.self) },
                 row.bytes(7).map { Hex.encode($0) },
-                row.timestamptz(8).map { "\($0)" }, row.int8(9).map(String.init)
+                row.timestamptz(8).map { "\($0)" }, row.int8(9).map(String.init),
             ]
             found.append(fields.map { $0 ?? "null" }.joined(separator: "/"))
         }

@@ -73,9 +73,10 @@ private final class HistoryLog: LogSource {
     }
 
     private static func contents(_ tables: Tables) -> [String: [Tables.Row]] {
-        Dictionary(uniqueKeysWithValues: Catalog.entries.flatMap(\.descriptor.storedTables).map {
-            ($0.name, tables.rows(of: $0.name))
-        })
+        Dictionary(
+            uniqueKeysWithValues: Catalog.entries.flatMap(\.descriptor.storedTables).map {
+                ($0.name, tables.rows(of: $0.name))
+            })
     }
 
     private static func plain(_ log: HistoryLog, to end: Int) throws -> [String: [Tables.Row]] {

@@ -23,13 +23,15 @@ import Testing
 
     @Test(arguments: [
         Case("none", [], "PENDING null null null null 0 0", "0 0 0"),
-        Case("the ordinary way", ["DOWNLOADING:10", "DOWNLOADING:90", "INSTALLING:95", "SUCCESS:100"],
+        Case(
+            "the ordinary way", ["DOWNLOADING:10", "DOWNLOADING:90", "INSTALLING:95", "SUCCESS:100"],
             "SUCCESS 100.0 null @2 @5 4 0", "1 0 0"),
         Case("success repeated", ["SUCCESS", "SUCCESS", "SUCCESS"], "SUCCESS null null @2 @2 3 2", "1 0 0"),
         Case("failure repeated", ["FAILED:5:disk", "FAILED:6:again"], "FAILED 5.0 disk @2 @2 2 1", "0 1 0"),
         Case("failed, then success", ["FAILED:5:disk", "SUCCESS:100"], "FAILED 5.0 disk @2 @2 2 1", "0 1 0"),
         Case("success, then failed", ["SUCCESS", "FAILED:0:late"], "SUCCESS null null @2 @2 2 1", "1 0 0"),
-        Case("downloading after success", ["DOWNLOADING:50", "SUCCESS:100", "DOWNLOADING:60", "INSTALLING:70"],
+        Case(
+            "downloading after success", ["DOWNLOADING:50", "SUCCESS:100", "DOWNLOADING:60", "INSTALLING:70"],
             "SUCCESS 100.0 null @2 @3 4 2", "1 0 0"),
         Case(
             "reordered before the end", ["INSTALLING:80", "DOWNLOADING:40"],
@@ -56,8 +58,9 @@ import Testing
             "device_id", "status", "progress_pct", "error_message", "started_at", "completed_at", "report_count",
             "late_report_count",
         ]
-        #expect(history.rows("campaigns", "ota_device_status", columns)
-            == ["d1 " + test.device, "d2 PENDING null null null null 0 0"])
+        #expect(
+            history.rows("campaigns", "ota_device_status", columns)
+                == ["d1 " + test.device, "d2 PENDING null null null null 0 0"])
         #expect(history.rows("campaigns", "ota_campaigns", ["succeeded", "failed", "skipped"]) == [test.counts])
     }
 
@@ -71,10 +74,11 @@ import Testing
         history.message("ota/status", #"{"campaign_id":7,"status":"SUCCESS"}"#, flags: .retained)
         history.message("ota/status", #"{"campaign_id":7,"status":"SUCCESS"}"#, verdict: .payloadTooLarge)
         let columns = ["position", "tenant_id", "device_id", "campaign_id", "status", "reason"]
-        #expect(history.rows("campaigns", "ota_unmatched_reports", columns) == [
-            "0 acme d1 7 SUCCESS UNKNOWN_CAMPAIGN", "3 acme d9 7 SUCCESS NOT_A_TARGET",
-            "4 other d1 7 SUCCESS OTHER_TENANT", "5 acme d1 8 FAILED UNKNOWN_CAMPAIGN",
-        ])
+        #expect(
+            history.rows("campaigns", "ota_unmatched_reports", columns) == [
+                "0 acme d1 7 SUCCESS UNKNOWN_CAMPAIGN", "3 acme d9 7 SUCCESS NOT_A_TARGET",
+                "4 other d1 7 SUCCESS OTHER_TENANT", "5 acme d1 8 FAILED UNKNOWN_CAMPAIGN",
+            ])
         #expect(history.rows("campaigns", "ota_device_status", ["status"]) == ["PENDING"])
     }
 
@@ -88,25 +92,35 @@ import Testing
             (CampaignSchema.campaignStarted, "CREATED", "RUNNING"), (.campaignPaused, "RUNNING", "PAUSED"),
             (.campaignResumed, "PAUSED", "RUNNING"), (.campaignAborted, "RUNNING", "ABORTED"),
         ] {
-            try history.decision(schema, CampaignStatusChanged(
-                campaignID: 7, tenantID: "acme", before: before, after: after, actor: "bob"))
+            try history.decision(
+                schema,
+                CampaignStatusChanged(
+                    campaignID: 7, tenantID: "acme", before: before, after: after, actor: "bob"))
         }
-        try history.decision(.commandRejected, CommandRejected(
-            command: "campaign.start", subject: "campaign:7", tenantID: "acme", actor: "eve", reason: "it is aborted"))
-        #expect(history.rows("campaigns", "ota_campaigns", [
-            "id", "status", "started_at", "completed_at", "created_at", "created_by", "total_devices", "last_position",
-        ]) == ["7 ABORTED @3 @6 @1 ann 1 6"])
+        try history.decision(
+            .commandRejected,
+            CommandRejected(
+                command: "campaign.start", subject: "campaign:7", tenantID: "acme", actor: "eve",
+                reason: "it is aborted"))
+        #expect(
+            history.rows(
+                "campaigns", "ota_campaigns",
+                [
+                    "id", "status", "started_at", "completed_at", "created_at", "created_by", "total_devices",
+                    "last_position",
+                ]) == ["7 ABORTED @3 @6 @1 ann 1 6"])
         #expect(
             history.rows(
                 "campaigns", "firmware_versions",
                 ["id", "version", "file_size_bytes", "description", "created_at"])
-            == ["1 2.0 5 null @0"])
-        #expect(history.rows("audit_logs", "audit_logs", ["position", "actor", "action", "subject", "before"]) == [
-            "0 ann firmware.added firmware:1 null", "1 ann campaign.created campaign:7 null",
-            #"3 bob campaign.started campaign:7 {"status":"CREATED"}"#,
-            #"4 bob campaign.paused campaign:7 {"status":"RUNNING"}"#,
-            #"5 bob campaign.resumed campaign:7 {"status":"PAUSED"}"#,
-            #"6 bob campaign.aborted campaign:7 {"status":"RUNNING"}"#, "7 eve command.rejected campaign:7 null",
-        ])
+                == ["1 2.0 5 null @0"])
+        #expect(
+            history.rows("audit_logs", "audit_logs", ["position", "actor", "action", "subject", "before"]) == [
+                "0 ann firmware.added firmware:1 null", "1 ann campaign.created campaign:7 null",
+                #"3 bob campaign.started campaign:7 {"status":"CREATED"}"#,
+                #"4 bob campaign.paused campaign:7 {"status":"RUNNING"}"#,
+                #"5 bob campaign.resumed campaign:7 {"status":"PAUSED"}"#,
+                #"6 bob campaign.aborted campaign:7 {"status":"RUNNING"}"#, "7 eve command.rejected campaign:7 null",
+            ])
     }
 }

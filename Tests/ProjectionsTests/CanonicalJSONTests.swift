@@ -61,7 +61,8 @@ import Testing
         case 5: return "\(number(0..<9))\(String(repeating: "0", count: number(1..<25)))".replacing(/^0+/, with: "0")
         case 6: return "[" + (0..<number(0..<4)).map { _ in value(&random, depth + 1) }.joined(separator: " ,") + "]"
         default:
-            return "{ " + (0..<number(0..<5)).map { _ in string() + ": " + value(&random, depth + 1) }
+            return "{ "
+                + (0..<number(0..<5)).map { _ in string() + ": " + value(&random, depth + 1) }
                 .joined(separator: ", ") + "}"
         }
     }

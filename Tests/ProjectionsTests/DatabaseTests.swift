@@ -59,7 +59,8 @@ import Testing
     @Test func everyTableWithATenantIsForcedBehindItsPolicies() throws {
         let (url, target) = try Self.database()
         let connection = try Connection(target)
-        let unprotected = try connection.query("""
+        let unprotected = try connection.query(
+            """
             SELECT string_agg(c.relname, ', ') FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
             WHERE c.relnamespace = 'refold'::regnamespace AND c.relkind = 'r' AND a.attname = 'tenant_id'
               AND NOT (c.relrowsecurity AND c.relforcerowsecurity)

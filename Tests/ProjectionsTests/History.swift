@@ -52,10 +52,12 @@ struct History {
     /// A token is created or revoked.
     mutating func token(_ id: Int64, tenant: String, isRevoked: Bool) throws {
         let secret = String(repeating: "a", count: 64)
-        let json = isRevoked
+        let json =
+            isRevoked
             ? try JSONEncoder().encode(TokenRevoked(id: id, name: "n", tenantID: tenant, actor: "ann"))
-            : try JSONEncoder().encode(TokenCreated(
-                id: id, name: "n", role: "viewer", tenantID: tenant, secretSHA256: secret, actor: "ann"))
+            : try JSONEncoder().encode(
+                TokenCreated(
+                    id: id, name: "n", role: "viewer", tenantID: tenant, secretSHA256: secret, actor: "ann"))
         let schema = isRevoked ? AccessSchema.tokenRevoked : .tokenCreated
         add(schema.rawValue, String(decoding: json, as: UTF8.self), "", .decision)
     }
@@ -72,8 +74,10 @@ struct History {
             created.plan?.verify = .shadow
         }
         try decision(.campaignCreated, created)
-        try decision(.campaignTargets, CampaignTargets(
-            campaignID: id, tenantID: tenant, firstID: id * 1000, devices: devices))
+        try decision(
+            .campaignTargets,
+            CampaignTargets(
+                campaignID: id, tenantID: tenant, firstID: id * 1000, devices: devices))
     }
 
     func block(_ range: Range<Int>) -> EventBlock {
@@ -188,10 +192,11 @@ final class MemoryTables {
         tables.keys.sorted().flatMap { name in
             let columns = descriptor.tables.filter { $0.name == name }.flatMap(\.columns)
             return tables[name]!.values.map { row in
-                "\(name): " + row.keys.sorted().map { column in
-                    let type = columns.first { $0.name == column }!.type
-                    return "\(column)=\(row[column]!.map { Self.show($0, type) } ?? "null")"
-                }.joined(separator: " ")
+                "\(name): "
+                    + row.keys.sorted().map { column in
+                        let type = columns.first { $0.name == column }!.type
+                        return "\(column)=\(row[column]!.map { Self.show($0, type) } ?? "null")"
+                    }.joined(separator: " ")
             }.sorted()
         }
     }

@@ -30,10 +30,11 @@ extension MemoryTables {
         Dictionary(grouping: descriptor.tables, by: \.name).sorted { $0.key < $1.key }.map { name, tables in
             let columns = tables.flatMap(\.columns)
             let rows = (self.tables[name] ?? [:]).values.map { row in
-                "{" + row.map { column, value in
-                    let type = columns.first { $0.name == column }!.type
-                    return "\(JSONString.encode(column)):\(value.map { Self.json($0, type) } ?? "null")"
-                }.joined(separator: ",") + "}"
+                "{"
+                    + row.map { column, value in
+                        let type = columns.first { $0.name == column }!.type
+                        return "\(JSONString.encode(column)):\(value.map { Self.json($0, type) } ?? "null")"
+                    }.joined(separator: ",") + "}"
             }
             return "\(JSONString.encode(String(name.dropLast("_v1".count)))):[\(rows.joined(separator: ","))]"
         }

@@ -117,8 +117,10 @@ private func object(_ row: String) -> [String: Any] {
         #expect(try await queries.firmware(tenant: "a", id: 2) == nil)
         #expect(try await queries.group(tenant: "a", id: 2) == nil)
         #expect(try await queries.groupMembers(tenant: "a", id: 2, limit: 10, after: nil).rows.isEmpty)
-        #expect(try await queries.campaignDevices(
-            tenant: "a", id: 2, status: nil, failureKind: nil, search: nil, limit: 10, after: nil).rows.isEmpty)
+        #expect(
+            try await queries.campaignDevices(
+                tenant: "a", id: 2, status: nil, failureKind: nil, search: nil, limit: 10, after: nil
+            ).rows.isEmpty)
         #expect(try await queries.campaignEvents(tenant: "a", id: 2, .init(limit: 10)).rows.isEmpty)
         #expect(try await queries.campaignProgress(tenant: "a", id: 2).isEmpty)
         #expect(try await queries.campaignFailures(tenant: "a", id: 2).isEmpty)
@@ -170,7 +172,8 @@ private func object(_ row: String) -> [String: Any] {
         #expect(positions(audit) == [1_000_003, 1_000_010])
         #expect(try await queries.auditLogs(tenant: "a", subject: nil, .init(limit: 100)).rows.count == 10)
         let history = try await queries.deviceHistory(
-            tenant: "a", device: "dev-000007", .init(limit: 10, newestFirst: true)).rows.map(object)
+            tenant: "a", device: "dev-000007", .init(limit: 10, newestFirst: true)
+        ).rows.map(object)
         #expect(history.map { $0["kind"] as? String } == ["connection", "connection", "connection", "campaign"])
         #expect(history.last?["campaign_id"] as? Int == 1)
     }
@@ -190,13 +193,15 @@ private func object(_ row: String) -> [String: Any] {
         let bench = try QueryBench()
         try bench.fill(100)
         let queries = bench.queries
-        #expect(object(try await queries.fleet(tenant: "a")) as? [String: Int] == [
-            "online": 50, "stale": 0, "offline": 50,
-        ])
+        #expect(
+            object(try await queries.fleet(tenant: "a")) as? [String: Int] == [
+                "online": 50, "stale": 0, "offline": 50,
+            ])
         let page = try await queries.devices(
             tenant: "a", status: "ONLINE", site: "s2", firmwareVersion: nil, search: nil, limit: 3, after: nil)
-        #expect(page.rows.compactMap { object($0)["device_id"] as? String }
-            == ["dev-000002", "dev-000012", "dev-000022"])
+        #expect(
+            page.rows.compactMap { object($0)["device_id"] as? String }
+                == ["dev-000002", "dev-000012", "dev-000022"])
         #expect(page.next == "dev-000022")
         var query = GroupQuery()
         #expect(try await queries.resolve(tenant: "a", query: query).count == 100)
@@ -210,8 +215,9 @@ private func object(_ row: String) -> [String: Any] {
         query.seenWithinSeconds = 7200
         #expect(try await queries.resolve(tenant: "a", query: query).count == 10)
         let members = try await queries.groupMembers(tenant: "a", id: 1, limit: 3, after: "dev-000001")
-        #expect(members.rows.compactMap { object($0)["device_id"] as? String }
-            == ["dev-000002", "dev-000004", "dev-000005"])
+        #expect(
+            members.rows.compactMap { object($0)["device_id"] as? String }
+                == ["dev-000002", "dev-000004", "dev-000005"])
         #expect(members.next == "dev-000005")
         #expect(try await queries.tenantSettings(tenant: "a").map(object)?["time_zone"] as? String == "Europe/Berlin")
     }

@@ -111,8 +111,12 @@ import Threading
         for attempt in 0..<2 {
             var isBusy = false
             do throws(RebuildError) {
-                if attempt == 0 { try bench.rebuild().run() } else { _ = try Rollback.run(
-                    [RebuildBench.entry()], source: bench.log, target: bench.target) }
+                if attempt == 0 {
+                    try bench.rebuild().run()
+                } else {
+                    _ = try Rollback.run(
+                        [RebuildBench.entry()], source: bench.log, target: bench.target)
+                }
             } catch {
                 if case .busy = error { isBusy = true }
             }

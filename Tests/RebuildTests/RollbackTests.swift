@@ -90,7 +90,9 @@ import Testing
         #expect(try bench.ask(parked) == ["1"])
         try bench.rebuild().run()
         try bench.rebuild().run()
-        #expect(throws: RebuildError.self) { _ = try bench.rollback(); _ = try bench.rollback() }
+        #expect(throws: RebuildError.self) {
+            _ = try bench.rollback(); _ = try bench.rollback()
+        }
         #expect(try bench.ask(parked) == ["0"])
     }
 
@@ -125,7 +127,8 @@ import Testing
         try await bench.project()
         let role = "reader_\(UInt32.random(in: 0 ... .max))"
         let owner = try Connection(bench.target)
-        try owner.exec("""
+        try owner.exec(
+            """
             CREATE ROLE \(role); GRANT USAGE ON SCHEMA refold TO \(role);
             GRANT SELECT ON refold.test_counts TO \(role) WITH GRANT OPTION;
             GRANT SELECT ON refold.test_counts_v1, refold.test_events TO \(role);
@@ -179,7 +182,8 @@ import Testing
     /// COPY is refused where row-level security is forced, and other users' sessions cannot be looked at.
     @Test func anOwnerWithoutPrivilegesRebuilds() async throws {
         let bench = try RebuildBench(owner: "owner_\(UInt32.random(in: 0 ... .max))")
-        try Connection(bench.target).exec("""
+        try Connection(bench.target).exec(
+            """
             ALTER TABLE refold.test_events_v1 ENABLE ROW LEVEL SECURITY;
             ALTER TABLE refold.test_events_v1 FORCE ROW LEVEL SECURITY;
             CREATE POLICY owner_folds ON refold.test_events_v1 TO CURRENT_USER USING (true) WITH CHECK (true);

@@ -100,8 +100,9 @@ import Testing
                 #expect(try asOf.campaign(id, tenant: other, at: moment) == nil)
             }
             let broker = try naive("mqtt_connection_status", position + 1).rows(of: "mqtt_connection_status_v1").first
-            #expect(try asOf.broker("main", at: moment)?["messages_received"]
-                == number(broker?["messages_received"]).map { "\($0)" })
+            #expect(
+                try asOf.broker("main", at: moment)?["messages_received"]
+                    == number(broker?["messages_received"]).map { "\($0)" })
             #expect(try asOf.broker("nobody", at: moment) == nil)
         }
     }
@@ -130,9 +131,10 @@ import Testing
             let moment = Moment(end: last.end, time: time)
             #expect(try asOf.device(tenant: "acme", device: "d1", at: moment)?["status"] == "\"\(status)\"")
         }
-        let some = try #require(try (0..<9).lazy.compactMap {
-            try asOf.device(tenant: "acme", device: "d\($0)", at: last)
-        }.first { $0["reported_state"] != "null" })
+        let some = try #require(
+            try (0..<9).lazy.compactMap {
+                try asOf.device(tenant: "acme", device: "d\($0)", at: last)
+            }.first { $0["reported_state"] != "null" })
         #expect(some["firmware_version"]?.hasPrefix("\"1.") == true)
     }
 

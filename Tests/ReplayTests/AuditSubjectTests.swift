@@ -38,8 +38,9 @@ struct AuditSubjectTests {
         if case .campaign = report.subject { tables.remove("ota_unmatched_reports_v1") }
         tables.remove("firmware_versions_v1")
         func rows(_ all: [(table: StoredTable, row: AuditRow)]) -> Set<String> {
-            Set(all.filter { tables.contains($0.table.name) && report.subject.shows($0.row, of: $0.table) }
-                .map { "\($0.table.name) \($0.row.values.map { $0.map { String(decoding: $0, as: UTF8.self) } })" })
+            Set(
+                all.filter { tables.contains($0.table.name) && report.subject.shows($0.row, of: $0.table) }
+                    .map { "\($0.table.name) \($0.row.values.map { $0.map { String(decoding: $0, as: UTF8.self) } })" })
         }
         let difference = rows(report.end).symmetricDifference(rows(whole))
         #expect(difference.isEmpty, "\(report.subject): \(difference.sorted().prefix(2))")

@@ -20,23 +20,33 @@ private struct History {
         try folder.append(isSigned: true) { batch in
             batch.message(telemetry("d1"), #"{"metrics":{"t": 1.50},"seq":1}"#, at: moment(0))
             batch.message(telemetry("d2"), #"{"metrics":{"t":2}}"#, at: moment(1))
-            Self.decide(&batch, "firmware.added/1", moment(2), [
-                "id": 3, "tenant_id": "acme", "version": "2.0", "file_url": "https://x/y", "actor": "ann",
-            ])
-            Self.decide(&batch, "campaign.created/1", moment(3), [
-                "id": 7, "tenant_id": "acme", "name": "<june>", "firmware_version_id": 3,
-                "rollout_strategy": "immediate", "total_devices": 2, "actor": "ann",
-            ])
-            Self.decide(&batch, "campaign.targets/1", moment(3), [
-                "campaign_id": 7, "tenant_id": "acme", "first_id": 1, "devices": ["d1", "d2"],
-            ])
-            Self.decide(&batch, "campaign.created/1", moment(3.5), [
-                "id": 8, "tenant_id": "acme", "name": "other", "firmware_version_id": 3,
-                "rollout_strategy": "immediate", "total_devices": 0, "actor": "bob",
-            ])
-            Self.decide(&batch, "campaign.started/1", moment(4), [
-                "campaign_id": 7, "tenant_id": "acme", "before": "CREATED", "after": "RUNNING", "actor": "ann",
-            ])
+            Self.decide(
+                &batch, "firmware.added/1", moment(2),
+                [
+                    "id": 3, "tenant_id": "acme", "version": "2.0", "file_url": "https://x/y", "actor": "ann",
+                ])
+            Self.decide(
+                &batch, "campaign.created/1", moment(3),
+                [
+                    "id": 7, "tenant_id": "acme", "name": "<june>", "firmware_version_id": 3,
+                    "rollout_strategy": "immediate", "total_devices": 2, "actor": "ann",
+                ])
+            Self.decide(
+                &batch, "campaign.targets/1", moment(3),
+                [
+                    "campaign_id": 7, "tenant_id": "acme", "first_id": 1, "devices": ["d1", "d2"],
+                ])
+            Self.decide(
+                &batch, "campaign.created/1", moment(3.5),
+                [
+                    "id": 8, "tenant_id": "acme", "name": "other", "firmware_version_id": 3,
+                    "rollout_strategy": "immediate", "total_devices": 0, "actor": "bob",
+                ])
+            Self.decide(
+                &batch, "campaign.started/1", moment(4),
+                [
+                    "campaign_id": 7, "tenant_id": "acme", "before": "CREATED", "after": "RUNNING", "actor": "ann",
+                ])
             batch.message(ota("d1"), #"{"campaign_id":7,"status":"DOWNLOADING","progress":10}"#, at: moment(5))
             batch.message(ota("d2"), #"{"campaign_id":7,"status":"SUCCESS"}"#, at: moment(6))
             batch.message(telemetry("d1"), "<script>alert('x')</script>\u{202E}", at: moment(7))
@@ -44,10 +54,12 @@ private struct History {
                 kind: .connection, schema: "broker.session_lost/1", broker: "main", receivedAt: moment(8),
                 json: Array(#"{"client_id":"refold-x"}"#.utf8))
             batch.message(ota("d1"), #"{"campaign_id":7,"status":"FAILED","error":"no \"space\""}"#, at: moment(9))
-            Self.decide(&batch, "campaign.aborted/1", moment(10), [
-                "campaign_id": 7, "tenant_id": "acme", "before": "RUNNING", "after": "ABORTED", "actor": "bob",
-                "reason": "too many failures",
-            ])
+            Self.decide(
+                &batch, "campaign.aborted/1", moment(10),
+                [
+                    "campaign_id": 7, "tenant_id": "acme", "before": "RUNNING", "after": "ABORTED", "actor": "bob",
+                    "reason": "too many failures",
+                ])
             for index in 0..<50 {
                 batch.message(telemetry("d\(3 + index % 5)"), #"{"metrics":{"n":\#(index)}}"#, at: moment(11))
             }
@@ -81,9 +93,10 @@ struct AuditTests {
     @Test func aDevicesEventsSayWhatTheyChanged() throws {
         let history = try History(), report = try history.audit(device)
         #expect(report.events.map(\.position.rawValue) == [0, 2, 3, 4, 6, 7, 9, 10, 11, 12, 63])
-        #expect(report.events.map(\.isContext) == [
-            false, false, false, false, false, false, false, true, false, false, false,
-        ])
+        #expect(
+            report.events.map(\.isContext) == [
+                false, false, false, false, false, false, false, true, false, false, false,
+            ])
         #expect(report.start.isEmpty && report.gaps.isEmpty && !report.isCutToCheckpoint)
         let failed = try #require(report.events.first { $0.position.rawValue == 11 })
         let change = try #require(failed.changes.first { $0.table.name.hasPrefix("ota_device_status") })
@@ -173,8 +186,9 @@ struct AuditTests {
 
     @Test func lostEventsAreSaid() throws {
         let history = try History(), folder = history.folder
-        let name = try #require(try FileManager.default.contentsOfDirectory(atPath: folder.logPath)
-            .first { $0.hasSuffix(".seg") })
+        let name = try #require(
+            try FileManager.default.contentsOfDirectory(atPath: folder.logPath)
+                .first { $0.hasSuffix(".seg") })
         try folder.append(isSigned: true) { $0.message(telemetry("d1"), #"{"metrics":{"t":9}}"#, at: moment(20)) }
         // A bit of the first block.
         let path = folder.logPath + "/" + name
@@ -308,7 +322,7 @@ struct BundleTests {
         #"{"metrics":{"t":1},"metrics":{"t":-0.0,"u":9007199254740993}}"#, #"{"metrics":{"t":1.50},"seq":1,"seq":2}"#,
         #"{"metrics":{"\u00e9":1,"e\u0301":2,"t":0.1000000000000000000001}}"#,
         #"{"metrics":{"t":-1E-400,"n":1234567890123456789012345678901234567890}}"#,
-        #"{"metrics":{"t":"#  + String(repeating: "9", count: 5000) + "}}",
+        #"{"metrics":{"t":"# + String(repeating: "9", count: 5000) + "}}",
     ]
 
     /// The checkers agree: one took a sound bundle for a false one because of a number, the other because of a name.
@@ -455,10 +469,13 @@ struct BundleTests {
             ("a position", try edit(first) { $0.replacingOccurrences(of: #""position":6,"#, with: #""position":5,"#) }),
             ("an event left out", try sign(dropped)), ("two swapped", try sign(swapped)),
             ("one twice", try sign(doubled)),
-            ("a hash", try edit(proof) { line in
-                let at = line.index(line.endIndex, offsetBy: -20)
-                return line.replacingCharacters(in: at...at, with: line[at] == "A" ? "B" : "A")
-            }),
+            (
+                "a hash",
+                try edit(proof) { line in
+                    let at = line.index(line.endIndex, offsetBy: -20)
+                    return line.replacingCharacters(in: at...at, with: line[at] == "A" ? "B" : "A")
+                }
+            ),
             ("the size", try edit(proof) { $0.replacingOccurrences(of: #""size":64"#, with: #""size":63"#) }),
         ]
         for (what, bundle) in found {
@@ -469,15 +486,17 @@ struct BundleTests {
         for (answer, one) in zip(others, found) { #expect(answer.hasPrefix("1 "), "\(one.0): \(answer)") }
         // Rows that do not follow from the events.
         let row = try #require(honest.indices.last { honest[$0].contains(#""message_count":"#) })
-        let isRowFound = try !holds(edit(row) {
-            $0.replacingOccurrences(of: #""message_count":5"#, with: #""message_count":7"#)
-        }, history)
+        let isRowFound = try !holds(
+            edit(row) {
+                $0.replacingOccurrences(of: #""message_count":5"#, with: #""message_count":7"#)
+            }, history)
         #expect(isRowFound)
         // A row at the beginning that shows another than it holds.
         let start = try #require(honest.firstIndex { $0.hasPrefix(#"{"start""#) && $0.contains("message_count") })
-        let isStartFound = try !holds(edit(start) {
-            $0.replacingOccurrences(of: #""message_count":1"#, with: #""message_count":9"#)
-        }, history)
+        let isStartFound = try !holds(
+            edit(start) {
+                $0.replacingOccurrences(of: #""message_count":1"#, with: #""message_count":9"#)
+            }, history)
         #expect(isStartFound)
     }
 

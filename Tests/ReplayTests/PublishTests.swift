@@ -30,13 +30,17 @@ struct PublishTests {
     @Test func messagesComeInOrderWithWhereTheyAreFrom() async throws {
         let server = try MosquittoServer(), folder = try DataFolder()
         try folder.append { batch in
-            batch.message(telemetry("a"), "{\"metrics\":{\"t\":1}}", at: moment(1), properties: [
-                0x01, 1,  // UTF-8
-                0x02, 0, 0, 0, 9,  // expiry
-                0x03, 0, 16] + Array("application/json".utf8) + [
-                0x08, 0, 1, 0x72,  // response topic
-                0x26, 0, 1, 0x6B, 0, 1, 0x76,  // k: v
-                0x26, 0, 15] + Array("refold-position".utf8) + [0, 1, 0x39])
+            batch.message(
+                telemetry("a"), "{\"metrics\":{\"t\":1}}", at: moment(1),
+                properties: [
+                    0x01, 1,  // UTF-8
+                    0x02, 0, 0, 0, 9,  // expiry
+                    0x03, 0, 16,
+                ] + Array("application/json".utf8) + [
+                    0x08, 0, 1, 0x72,  // response topic
+                    0x26, 0, 1, 0x6B, 0, 1, 0x76,  // k: v
+                    0x26, 0, 15,
+                ] + Array("refold-position".utf8) + [0, 1, 0x39])
             batch.message(telemetry("a"), "not json", at: moment(2))
         }
         let witness = try await PropertyWitness(server)
@@ -45,11 +49,13 @@ struct PublishTests {
         let result = try publication.run()
         #expect(result.published == 2 && result.isFinished && result.next == 2 && result.protocolVersion == "5.0")
         #expect(await eventually { witness.arrivals.count == 2 })
-        #expect(witness.arrivals.first == PropertyWitness.Arrival(
-            topic: "replay/" + telemetry("a"), payload: #"{"metrics":{"t":1}}"#,
-            properties: [
-                "k:v", "refold-log:\(log.logID)", "refold-position:0", "refold-received-at:\(moment(1))",
-            ], contentType: "application/json"))
+        #expect(
+            witness.arrivals.first
+                == PropertyWitness.Arrival(
+                    topic: "replay/" + telemetry("a"), payload: #"{"metrics":{"t":1}}"#,
+                    properties: [
+                        "k:v", "refold-log:\(log.logID)", "refold-position:0", "refold-received-at:\(moment(1))",
+                    ], contentType: "application/json"))
         #expect(witness.arrivals.last?.properties.contains("refold-position:1") == true)
     }
 

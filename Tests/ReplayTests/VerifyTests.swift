@@ -108,7 +108,8 @@ import Testing
 
     @Test func rowsTooManyAreShownAndCountedAndBounded() throws {
         try fillTables()
-        try Connection(target).exec("""
+        try Connection(target).exec(
+            """
             INSERT INTO refold.device_connection_events_v1 (position, tenant_id, device_id, event_type, at, details)
             SELECT 5000 + n, 'acme', 'ghost', 'CONNECTED', now(), '{}' FROM generate_series(1, 30) AS n
             """)
@@ -120,7 +121,8 @@ import Testing
     @Test func otherVersionsAndCheckpointsBeyondTheLogAreNotCompared() throws {
         try fillTables()
         let connection = try Connection(target)
-        try connection.exec("""
+        try connection.exec(
+            """
             UPDATE refold.projection_checkpoints SET version = 99 WHERE projection = 'audit_logs';
             UPDATE refold.projection_checkpoints SET position = 99999 WHERE projection = 'dead_letters'
             """)

@@ -104,14 +104,17 @@ private func problems(
         defer { try? FileManager.default.removeItem(atPath: folder) }
         try "p@ss w/rd&\n".write(toFile: folder + "/db", atomically: true, encoding: .utf8)
         let flags = ["database.password_file": folder + "/db", "database.url": "postgresql://refold@a,b:5/fleet"]
-        #expect(try await settings(flags: flags).databaseURL
-            == "postgresql://refold@a,b:5/fleet?password=p%40ss%20w%2Frd%26")
+        #expect(
+            try await settings(flags: flags).databaseURL
+                == "postgresql://refold@a,b:5/fleet?password=p%40ss%20w%2Frd%26")
         var more = flags
         more["database.url"] = "postgresql://h/x?sslmode=require"
-        #expect(try await settings(flags: more).databaseURL?.hasSuffix("?sslmode=require&password=p%40ss%20w%2Frd%26")
-            == true)
-        #expect(try await problems(flags: ["database.password_file": folder + "/db"])
-            .contains("database.password_file is set without database.url"))
+        #expect(
+            try await settings(flags: more).databaseURL?.hasSuffix("?sslmode=require&password=p%40ss%20w%2Frd%26")
+                == true)
+        #expect(
+            try await problems(flags: ["database.password_file": folder + "/db"])
+                .contains("database.password_file is set without database.url"))
         more["database.password_file"] = folder + "/missing"
         #expect(try await problems(flags: more).contains("database.password_file"))
         for (key, value, isExposed) in [
@@ -129,11 +132,12 @@ private func problems(
     }
 
     @Test func severalBrokers() async throws {
-        let all = try await settings(yaml: """
-            brokers:
-              north: {url: "mqtt://n", filters: ["a/#", "b/+"]}
-              south: {url: "mqtts://s", verify: false, share_group: g}
-            """)
+        let all = try await settings(
+            yaml: """
+                brokers:
+                  north: {url: "mqtt://n", filters: ["a/#", "b/+"]}
+                  south: {url: "mqtts://s", verify: false, share_group: g}
+                """)
         #expect(all.brokers.map(\.name) == ["north", "south"])
         #expect(all.brokers.map(\.address.port) == [1883, 8883])
         #expect(all.brokers[0].filters == ["a/#", "b/+"])
@@ -189,11 +193,12 @@ private func problems(
         #expect(!(try await problems(flags: ["database.url": "mysql://u:secret@h"])).contains("secret"))
     }
 
-    @Test(arguments: [
+    @Test(
+        arguments: [
             ("mqtt://h", "h", 1883, false), ("h:99", "h", 99, false), ("tcp://h", "h", 1883, false),
             ("ssl://h", "h", 8883, true),
-        ("mqtts://u:p%40w@h:1", "h", 1, true), ("mqtt://[::1]:5", "::1", 5, false),
-    ] as [(String, String, Int, Bool)])
+            ("mqtts://u:p%40w@h:1", "h", 1, true), ("mqtt://[::1]:5", "::1", 5, false),
+        ] as [(String, String, Int, Bool)])
     func addresses(url: String, host: String, port: Int, tls: Bool) throws {
         let address = try #require(BrokerAddress(url: url))
         #expect((address.host, address.port, address.tls) == (host, port, tls))

@@ -6,8 +6,9 @@ struct AbortQualityTests {
     private func run(
         threshold: Double = 0.05, rate: Double, devices: Int, rollout: AbortQuality.Rollout, campaigns: Int
     ) -> AbortQuality.Outcome {
-        AbortQuality.run(.init(
-            threshold: threshold, rate: rate, devices: devices, rollout: rollout, campaigns: campaigns, seed: 1))
+        AbortQuality.run(
+            .init(
+                threshold: threshold, rate: rate, devices: devices, rollout: rollout, campaigns: campaigns, seed: 1))
     }
 
     /// 12 of 600 would happen once in 80 times at a true rate of 1 %: the seed is fixed, and it is not one of them.

@@ -152,7 +152,8 @@ import Testing
         disk.place(Self.path(names[0]), nil)
         log = try ReadOnlyLog(directory: Self.folder, fileSystem: disk.process(isExposed: false))
         #expect(try log.missingBeginning() == Position(0)..<Position(3))
-        let line = #"{"archived":true,"base":0,"bytes":1,"decisions":0,"end":3,"first_time":"","last_time":"","#
+        let line =
+            #"{"archived":true,"base":0,"bytes":1,"decisions":0,"end":3,"first_time":"","last_time":"","#
             + #""name":"\#(names[0])"}"#
         disk.place(Self.folder + "/removed", Array((line + "\n").utf8))
         #expect(try log.missingBeginning() == nil, "removed on purpose")

@@ -53,7 +53,8 @@ import Testing
         let last = (0..<count).map { _ in LogBench.text(bytes, &random) }
         let (disk, sectors) = try interrupted(last)
         let isExhaustive = sectors.count <= (WorldTests.isSoak ? 16 : 8)
-        let subsets: [UInt64] = isExhaustive
+        let subsets: [UInt64] =
+            isExhaustive
             ? (0..<(1 << UInt64(sectors.count))).map { $0 }
             : (0..<(WorldTests.isSoak ? 20_000 : 150)).map { _ in random.next() } + [0, .max]
         var wholes = 0

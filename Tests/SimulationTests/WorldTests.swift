@@ -64,10 +64,11 @@ import Testing
         Issue.record("\(plant.rawValue) is not found")
     }
 
-    @Test(arguments: [
-        ("7", 7...7), ("1..3", 1...3), ("0..18446744073709551615", 0...UInt64.max), ("3..1", nil), ("", nil),
-        ("a", nil), ("1..", nil), ("1..2..3", nil), ("-1", nil), ("18446744073709551616", nil),
-    ] as [(String, ClosedRange<UInt64>?)])
+    @Test(
+        arguments: [
+            ("7", 7...7), ("1..3", 1...3), ("0..18446744073709551615", 0...UInt64.max), ("3..1", nil), ("", nil),
+            ("a", nil), ("1..", nil), ("1..2..3", nil), ("-1", nil), ("18446744073709551616", nil),
+        ] as [(String, ClosedRange<UInt64>?)])
     func seedsAreANumberOrARange(text: String, seeds: ClosedRange<UInt64>?) {
         #expect(ClosedRange<UInt64>(seeds: text) == seeds)
     }

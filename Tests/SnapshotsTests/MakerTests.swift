@@ -138,8 +138,9 @@ import Testing
 
     @Test func anotherLogsSnapshotIsNotUsed() throws {
         let log = try log(100), made = try maker(log).make()
-        let other = SnapshotFolder(made.file.path.replacingOccurrences(
-            of: "/00000000000000000100.snapshot", with: ""), logID: LogID(high: 9, low: 9))
+        let other = SnapshotFolder(
+            made.file.path.replacingOccurrences(
+                of: "/00000000000000000100.snapshot", with: ""), logID: LogID(high: 9, low: 9))
         #expect(try other.usable().isEmpty && other.items().count == 1)
         log.close()
     }
@@ -192,7 +193,8 @@ import Testing
         #expect(throws: LogError.self) {
             try SnapshotMaker(
                 source: log, logID: log.logID, folder: SnapshotFolder(folder.path + "/none", logID: nil), deciders: [],
-                now: { Timestamp(microseconds: 0) }).make()
+                now: { Timestamp(microseconds: 0) }
+            ).make()
         }
     }
 }

@@ -26,9 +26,10 @@ import Testing
         for (tenant, n) in keys { rows[0].thing(tenant, n, nil) }
         try files.commit(rows, to: 0)
         let found = try files.lines(0).map { $0.split(separator: "|", omittingEmptySubsequences: false) }
-        #expect(found.map { "\($0[0]) \($0[1])" } == [
-            " 9", "a \(Int64.min)", "a -5", "a 7", "a 300", "a\u{1} 1", "ab 0", "b 1", "é 2",
-        ])
+        #expect(
+            found.map { "\($0[0]) \($0[1])" } == [
+                " 9", "a \(Int64.min)", "a -5", "a 7", "a 300", "a\u{1} 1", "ab 0", "b 1", "é 2",
+            ])
     }
 
     /// A store on files, with any bound on memory, holds what one in memory does.
@@ -60,9 +61,10 @@ import Testing
             position += 10
             for files in all { try files.commit(rows, to: position) }
         }
-        let expected = Set(model.map { key, text in
-            "\(key)|\(text)|{\"n\": \(key.split(separator: "|")[1])}|\(deltas[key] ?? 0)"
-        })
+        let expected = Set(
+            model.map { key, text in
+                "\(key)|\(text)|{\"n\": \(key.split(separator: "|")[1])}|\(deltas[key] ?? 0)"
+            })
         let first = try all[0].lines(0), notes = try all[0].lines(1)
         #expect(Set(first) == expected && first.count == expected.count)
         for files in all {

@@ -91,9 +91,11 @@ import Testing
         let newer = ProjectionDescriptor(name: "things", version: 4, tables: things.tables)
         #expect(!snapshot.holds(newer))
         #expect(RowFiles(newer, folder: folder.path, base: snapshot).end == Position(0))
-        let wider = ProjectionDescriptor(name: "things", version: 3, tables: things.tables + [
-            Table("more_v3", write: .insert, [.key("position", .int8)]),
-        ])
+        let wider = ProjectionDescriptor(
+            name: "things", version: 3,
+            tables: things.tables + [
+                Table("more_v3", write: .insert, [.key("position", .int8)])
+            ])
         #expect(!snapshot.holds(wider))
     }
 

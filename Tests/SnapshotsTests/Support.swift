@@ -14,13 +14,17 @@ final class Folder {
 }
 
 /// A table with a text and a number in its key, and one with a position.
-let things = ProjectionDescriptor(name: "things", version: 3, tables: [
-    Table("things_v3", write: .upsert, [
-        .key("tenant", .text), .key("n", .int8), .value("t", .text), .value("j", .jsonb),
-    ]),
-    Table("things_v3", write: .addDeltas, [.key("tenant", .text), .key("n", .int8), .delta("d")]),
-    Table("notes_v3", write: .insert, [.key("position", .int8), .value("note", .text)]),
-])
+let things = ProjectionDescriptor(
+    name: "things", version: 3,
+    tables: [
+        Table(
+            "things_v3", write: .upsert,
+            [
+                .key("tenant", .text), .key("n", .int8), .value("t", .text), .value("j", .jsonb),
+            ]),
+        Table("things_v3", write: .addDeltas, [.key("tenant", .text), .key("n", .int8), .delta("d")]),
+        Table("notes_v3", write: .insert, [.key("position", .int8), .value("note", .text)]),
+    ])
 
 extension RowBuffer {
     mutating func thing(_ tenant: String, _ n: Int64, _ text: String?) {

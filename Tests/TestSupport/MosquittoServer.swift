@@ -23,8 +23,10 @@ public final class MosquittoServer: Sendable {
         folder = try makeTemporaryFolder("mqtt")
         port = freeLoopbackPort()
         certificates = tls ? try TestCertificates(folder: folder, serverNames: serverNames) : nil
-        var conf = ["listener \(port) 127.0.0.1", "allow_anonymous \(allowAnonymous)", "log_dest stderr",
-            "log_type all"]
+        var conf = [
+            "listener \(port) 127.0.0.1", "allow_anonymous \(allowAnonymous)", "log_dest stderr",
+            "log_type all",
+        ]
         // Given root, Mosquitto would become another user and could not read the folder.
         if getuid() == 0 { conf.append("user root") }
         if let certificates {

@@ -40,9 +40,10 @@ public final class MosquittoWitness: Sendable {
 
     /// One message at QoS 1, acknowledged when this returns.
     public static func publish(_ server: MosquittoServer, topic: String, payload: String, retain: Bool = false) throws {
-        let arguments = [
-            "/usr/bin/mosquitto_pub", "-p", "\(server.port)", "-q", "1", "-t", topic, "-m", payload,
-        ] + (retain ? ["-r"] : [])
+        let arguments =
+            [
+                "/usr/bin/mosquitto_pub", "-p", "\(server.port)", "-q", "1", "-t", topic, "-m", payload,
+            ] + (retain ? ["-r"] : [])
         let child = try ChildProcess(arguments, log: server.folder + "/pub.out")
         child.wait()
     }

@@ -23,14 +23,14 @@ public final class PostgresServer: Sendable {
             [
                 try Self.program("initdb"), "-D", folder + "/data", "-A", "trust", "-U", "postgres", "-E",
                 "UTF8",
-                "--locale=C.UTF-8", "--no-instructions", "--no-sync"
+                "--locale=C.UTF-8", "--no-instructions", "--no-sync",
             ], user: "postgres", log: folder + "/initdb.log")
         initdb.wait()
         let lines = [
             "listen_addresses = ''", "unix_socket_directories = '\(folder)'", "max_connections = 200",
             "shared_buffers = 64MB", "max_wal_size = 256MB",
             // Before recovery every file is synced: one call instead of a thousand.
-            "recovery_init_sync_method = syncfs"
+            "recovery_init_sync_method = syncfs",
         ]
         try configure(lines + settings)
         if started { try start() }
@@ -106,7 +106,7 @@ public final class PostgresServer: Sendable {
             [
                 "/usr/bin/openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
                 "/CN=localhost",
-                "-keyout", folder + "/data/server.key", "-out", folder + "/data/server.crt"
+                "-keyout", folder + "/data/server.key", "-out", folder + "/data/server.crt",
             ], user: "postgres", log: folder + "/openssl.log")
         openssl.wait()
         try configure(["ssl = on", "listen_addresses = '127.0.0.1'", "port = \(port)"])
@@ -130,7 +130,7 @@ public final class PostgresServer: Sendable {
         let child = try ChildProcess(
             [
                 "/usr/bin/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d",
-                url(database: database, user: user), "-c", sql
+                url(database: database, user: user), "-c", sql,
             ],
             log: log)
         child.wait()

@@ -74,7 +74,8 @@ public final class ScriptedConnection: @unchecked Sendable {
 
     /// One write; under TLS one record, as long as it is not beyond 16 KiB.
     public func send(_ bytes: [UInt8]) throws {
-        let count = tls.map { Int(SSL_write($0, bytes, Int32(bytes.count))) }
+        let count =
+            tls.map { Int(SSL_write($0, bytes, Int32(bytes.count))) }
             ?? Foundation.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL))
         guard count == bytes.count else { throw SystemError("send: the client is gone") }
     }
@@ -125,7 +126,8 @@ public final class ScriptedConnection: @unchecked Sendable {
             request += byte
         }
         let name = "content-length:"
-        let length = String(decoding: request, as: UTF8.self).split(separator: "\r\n")
+        let length =
+            String(decoding: request, as: UTF8.self).split(separator: "\r\n")
             .first { $0.lowercased().hasPrefix(name) }
             .flatMap { Int($0.dropFirst(name.count).trimmingCharacters(in: .whitespaces)) } ?? 0
         guard let body = read(length) else { return nil }

@@ -53,8 +53,10 @@ public final class TestPublisher: @unchecked Sendable {
         }
         var list: OpaquePointer?
         defer { mosquitto_property_free_all(&list) }
-        if options.sessionSeconds > 0 { mosquitto_property_add_int32(
-            &list, Int32(MQTT_PROP_SESSION_EXPIRY_INTERVAL.rawValue), options.sessionSeconds) }
+        if options.sessionSeconds > 0 {
+            mosquitto_property_add_int32(
+                &list, Int32(MQTT_PROP_SESSION_EXPIRY_INTERVAL.rawValue), options.sessionSeconds)
+        }
         let result = mosquitto_connect_bind_v5(client, "127.0.0.1", Int32(port), 60, nil, list)
         guard result == MOSQ_ERR_SUCCESS.rawValue, mosquitto_loop_start(client) == MOSQ_ERR_SUCCESS.rawValue else {
             throw SystemError("publisher: \(String(cString: mosquitto_strerror(result)))")

@@ -5,10 +5,11 @@ import Testing
 
 /// The limit of open files belongs to the whole process: what changes it here lowers it by one only.
 @Suite(.serialized) struct DescriptorLimitTests {
-    @Test(arguments: [
-        (1000, 4096, 4096, 4096), (0, 4096, 4096, 4096), (1000, 2048, 4096, 2048), (4096, 4096, 4096, nil),
-        (8192, 8192, 4096, nil), (100, 100, 4096, nil),
-    ] as [(Int, Int, Int, Int?)])
+    @Test(
+        arguments: [
+            (1000, 4096, 4096, 4096), (0, 4096, 4096, 4096), (1000, 2048, 4096, 2048), (4096, 4096, 4096, nil),
+            (8192, 8192, 4096, nil), (100, 100, 4096, nil),
+        ] as [(Int, Int, Int, Int?)])
     func aLoweredSoftLimitIsRaisedAsFarAsTheHardOneLetsIt(soft: Int, hard: Int, wanted: Int, target: Int?) {
         #expect(Descriptors.target(soft: soft, hard: hard, wanted: wanted) == target)
     }

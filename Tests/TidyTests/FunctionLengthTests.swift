@@ -26,7 +26,8 @@ struct FunctionLengthTests {
     }
 
     @Test func bracesOutsideOfCodeDoNotCount() throws {
-        let source = SwiftSource(##"""
+        let source = SwiftSource(
+            ##"""
             protocol Shape { func area() -> Double; init(side: Int) }
             struct Square: Shape {
                 // } a comment { /* within it }

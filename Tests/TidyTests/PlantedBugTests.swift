@@ -47,12 +47,15 @@ struct PlantedBugTests {
 
     @Test func onlyDebugBuildsHaveTheCondition() throws {
         let manifest = try Tree.text("Package.swift")
-        #expect(manifest.contains("""
-            let plantsBugs = Context.environment["REFOLD_PLANTED_BUGS"] == "1"
-            let plantedBugs: [SwiftSetting] = plantsBugs
-                ? [.define("PLANTED_BUGS")] : [.define("PLANTED_BUGS", .when(configuration: .debug))]
+        #expect(
+            manifest.contains(
+                """
+                let plantsBugs = Context.environment["REFOLD_PLANTED_BUGS"] == "1"
+                let plantedBugs: [SwiftSetting] = [
+                    plantsBugs ? .define("PLANTED_BUGS") : .define("PLANTED_BUGS", .when(configuration: .debug))
+                ]
 
-            """))
+                """))
         #expect(manifest.matches(of: /"PLANTED_BUGS"/).count == 2)
         let make = try Tree.text("Makefile").replacing("\\\n", with: "")
         #expect(make.contains("product refold\n\tpackaging/find-planted-bugs .build/release/refold\n"))

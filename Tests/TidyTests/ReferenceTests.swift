@@ -59,9 +59,10 @@ struct ReferenceTests {
             Self.documents(in: text).filter { !Self.exists($0, from: "schemas/audit.md", tracked) }
         }
         #expect(missing("See docs/settings.md, log-format.md and `../docs/settings.md`.") == [])
-        #expect(missing("See THIS.md, docs/setting.md and bench/none.py.") == [
-            "THIS.md", "docs/setting.md", "bench/none.py",
-        ])
+        #expect(
+            missing("See THIS.md, docs/setting.md and bench/none.py.") == [
+                "THIS.md", "docs/setting.md", "bench/none.py",
+            ])
     }
 
     // MARK: Dead files
@@ -97,18 +98,20 @@ struct ReferenceTests {
         var files: [String: Int] = [:]
         let words = codes.mapValues { Set($0.split { !($0.isLetter || $0.isNumber || $0 == "_") }.map(String.init)) }
         for names in words.values { for name in names { files[name, default: 0] += 1 } }
-        return Set(codes.keys.filter { file in
-            // A file's own words count once.
-            !declared(in: codes[file] ?? "").contains { files[$0, default: 0] > 1 }
-        })
+        return Set(
+            codes.keys.filter { file in
+                // A file's own words count once.
+                !declared(in: codes[file] ?? "").contains { files[$0, default: 0] > 1 }
+            })
     }
 
     /// A program or a document is dead when no other file names it.
     @Test func noOtherFileIsDead() throws {
         let tracked = try Tree.tracked().filter { !$0.hasPrefix("replay/") && !$0.hasPrefix("Fuzz/corpus/") }
-        let names = Dictionary(uniqueKeysWithValues: tracked.map { file in
-            (file, Self.names(in: (try? Tree.text(file)) ?? ""))
-        })
+        let names = Dictionary(
+            uniqueKeysWithValues: tracked.map { file in
+                (file, Self.names(in: (try? Tree.text(file)) ?? ""))
+            })
         let programs = tracked.filter { file in
             [".py", ".sh", ".md", ".toml", ".html", ".css", ".svg", ".txt", ".service"].contains(where: file.hasSuffix)
         }
@@ -133,11 +136,12 @@ struct ReferenceTests {
     }
 
     @Test func deadFilesAreFound() {
-        #expect(Self.dead([
-            "a": "struct A { let own = 1 }", "b": "let b = A() // C, D", "c": "struct C { let own = 2 }",
-            "d": "extension A { var more: Int { 1 } }", "e": "extension A { var used: Int { b } }",
-            "f": "func f() { A().used }; f()", "g": "let g = f",
-        ]) == ["c", "d", "g"])
+        #expect(
+            Self.dead([
+                "a": "struct A { let own = 1 }", "b": "let b = A() // C, D", "c": "struct C { let own = 2 }",
+                "d": "extension A { var more: Int { 1 } }", "e": "extension A { var used: Int { b } }",
+                "f": "func f() { A().used }; f()", "g": "let g = f",
+            ]) == ["c", "d", "g"])
         let names = [
             "x/a.py": "import b, c", "x/b.py": "", "x/c.py": "", "x/d.py": "# d.py", "run": "python3 x/a.py.",
         ].mapValues(Self.names)

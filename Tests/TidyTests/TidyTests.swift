@@ -209,7 +209,8 @@ struct LayeringTests {
             let acting = imports[target, default: []].intersection(["Dispatch", "Synchronization", "Threading"])
             #expect(acting.isEmpty, "\(target) imports \(acting.sorted())")
         }
-        let acts = #/
+        let acts =
+            #/
             \bDate\(\)|\bFileManager\b|\bProcessInfo\b|\bContinuousClock\b|\bSystemTime\b|\.random\(|\bUUID\(\)|\bTask\b
             /#
         for file in Tree.files(Self.pure.sorted().map { "Sources/\($0)" }, ending: [".swift"]) {
@@ -296,7 +297,8 @@ enum Tree {
         var found: [String] = []
         for folder in folders {
             let base = folder == "." ? root : root.appending(path: folder)
-            let names = folder == "."
+            let names =
+                folder == "."
                 ? (try? FileManager.default.contentsOfDirectory(atPath: base.path)) ?? []
                 : FileManager.default.enumerator(atPath: base.path)?.compactMap { $0 as? String } ?? []
             for name in names where ending.contains(where: { name.hasSuffix($0) }) {

@@ -108,10 +108,15 @@ extension Campaign {
                 ends.add(index, .failed, OTAFailureKind.notVerified.rawValue)
             }
         case .downloading, .installing:
-            if target.hasAnswered { ends.add(index, .timedOut, nil) }
-            else if target.isPublished { ends.add(index, .unreachable, nil) }
+            if target.hasAnswered {
+                ends.add(index, .timedOut, nil)
+            } else if target.isPublished {
+                ends.add(index, .unreachable, nil)
+            }
             // That we could not send is no failure of the device's.
-            else { ends.add(index, .skipped, "NOT_SENT") }
+            else {
+                ends.add(index, .skipped, "NOT_SENT")
+            }
         default: break
         }
     }
@@ -190,7 +195,8 @@ extension Campaign {
         }
         let ended = Double(counts.total - counts.open - retryCount)
         if plan.completion.share < 1, elapsed >= plan.completion.seconds,
-            ended >= plan.completion.share * Double(counts.total) {
+            ended >= plan.completion.share * Double(counts.total)
+        {
             return ("SHARE_REACHED", "\(Int(ended)) of \(counts.total) devices have ended")
         }
         return nil

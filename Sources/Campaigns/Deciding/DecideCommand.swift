@@ -10,11 +10,16 @@ extension CampaignState {
     public func decide(_ request: CommandRequest, now: Timestamp) -> Outcome<CampaignEvent, CommandAnswer> {
         let digest = request.idempotencyKey.map { _ in request.digest }
         if let key = request.idempotencyKey,
-            let stored = answers.inForce(tenantID: request.tenantID, key: key, now: now) {
+            let stored = answers.inForce(tenantID: request.tenantID, key: key, now: now)
+        {
             if stored.digest == digest { return .repeated(stored.answer) }
             // On record without the key: the key's answer is the first command's.
-            return .append([rejection(request, digest: nil, Refusal(
-                .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))])
+            return .append([
+                rejection(
+                    request, digest: nil,
+                    Refusal(
+                        .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))
+            ])
         }
         do {
             return .append(try accept(request, self, digest))
@@ -147,11 +152,13 @@ private func create(
     created.plan = spec.plan
     created.idempotencyKey = request.idempotencyKey
     created.requestDigest = digest
-    return [.campaignCreated(created)] + inRecords(spec.devices).map { start, devices in
-        .campaignTargets(CampaignTargets(
-            campaignID: created.id, tenantID: request.tenantID,
-            firstID: state.nextTargetID.saturatingAdding(Int64(start)), devices: devices))
-    }
+    return [.campaignCreated(created)]
+        + inRecords(spec.devices).map { start, devices in
+            .campaignTargets(
+                CampaignTargets(
+                    campaignID: created.id, tenantID: request.tenantID,
+                    firstID: state.nextTargetID.saturatingAdding(Int64(start)), devices: devices))
+        }
 }
 
 /// In pieces that fit a record, each with where it begins.
@@ -171,11 +178,12 @@ private func createGroup(
     event.query = spec.query
     event.idempotencyKey = request.idempotencyKey
     event.requestDigest = digest
-    return [.groupCreated(event)] + inRecords(spec.devices ?? []).map { _, devices in
-        var members = GroupMembers(groupID: event.id, tenantID: request.tenantID, actor: request.actor)
-        members.added = devices
-        return .groupMembers(members)
-    }
+    return [.groupCreated(event)]
+        + inRecords(spec.devices ?? []).map { _, devices in
+            var members = GroupMembers(groupID: event.id, tenantID: request.tenantID, actor: request.actor)
+            members.added = devices
+            return .groupMembers(members)
+        }
 }
 
 private func changeMembers(

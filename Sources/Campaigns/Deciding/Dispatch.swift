@@ -31,10 +31,11 @@ extension Campaign {
         let picked = pick(Int(allowed), now, take: take)
         return stride(from: 0, to: picked.count, by: Self.devicesPerDispatchMax).map { start in
             let part = picked[start..<min(start + Self.devicesPerDispatchMax, picked.count)]
-            return .dispatched(CampaignDispatched(
-                campaignID: id, tenantID: tenantID, stage: stage, devices: part.map { targets[Int($0)].id },
-                seen: part.map { targets[Int($0)].part.last.rawValue }, paceFrom: from,
-                paceCount: count + Int64(start + part.count), cause: allowedBy.rawValue))
+            return .dispatched(
+                CampaignDispatched(
+                    campaignID: id, tenantID: tenantID, stage: stage, devices: part.map { targets[Int($0)].id },
+                    seen: part.map { targets[Int($0)].part.last.rawValue }, paceFrom: from,
+                    paceCount: count + Int64(start + part.count), cause: allowedBy.rawValue))
         }
     }
 

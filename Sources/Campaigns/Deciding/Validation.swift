@@ -5,12 +5,13 @@ import Primitives
 /// Tenant and device ids: 1 to 128 characters of `A-Z a-z 0-9 . _ : -`, as in topics (`DeviceTopic`).
 public func isID(_ text: String) -> Bool {
     let bytes = text.utf8
-    return (1...DeviceTopic.idBytesMax).contains(bytes.count) && bytes.allSatisfy { byte in
-        switch byte {
-        case 0x30...0x3A, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
-        default: false
+    return (1...DeviceTopic.idBytesMax).contains(bytes.count)
+        && bytes.allSatisfy { byte in
+            switch byte {
+            case 0x30...0x3A, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
+            default: false
+            }
         }
-    }
 }
 
 func validate(_ spec: FirmwareSpec) throws(Refusal) {
@@ -139,12 +140,16 @@ extension CommandRequest {
         add(command.subject)
         switch command {
         case .addFirmware(let spec):
-            for field in [spec.version, spec.fileURL, spec.description, spec.fileSizeBytes.map { String($0) },
-                          spec.checksumSHA256, spec.deviceType] { add(field) }
+            for field in [
+                spec.version, spec.fileURL, spec.description, spec.fileSizeBytes.map { String($0) },
+                spec.checksumSHA256, spec.deviceType,
+            ] { add(field) }
         case .createCampaign(let spec):
-            for field in [spec.name, String(spec.firmwareVersionID), spec.rolloutStrategy,
-                          spec.rolloutRate.map { String($0) }, spec.abortThreshold.map { String($0) },
-                          spec.targetGroupID.map { String($0) }, spec.timeZone] { add(field) }
+            for field in [
+                spec.name, String(spec.firmwareVersionID), spec.rolloutStrategy,
+                spec.rolloutRate.map { String($0) }, spec.abortThreshold.map { String($0) },
+                spec.targetGroupID.map { String($0) }, spec.timeZone,
+            ] { add(field) }
             add(String(decoding: eventJSON(spec.plan), as: UTF8.self))
             // A query may find others the next time; the command is the same.
             if spec.targetGroupID == nil { for device in spec.devices { add(device) } }

@@ -41,8 +41,9 @@ struct Answers: Sendable, Equatable {
     mutating func expire(before now: Timestamp) {
         var count = 0
         for expiry in expiries {
-            guard now.microseconds - expiry.at.microseconds >= CampaignState.answerMicroseconds
-                || expiries.count - count >= CampaignState.answersMax
+            guard
+                now.microseconds - expiry.at.microseconds >= CampaignState.answerMicroseconds
+                    || expiries.count - count >= CampaignState.answersMax
             else { break }
             // A key that was used again after it expired has a later answer, which stays.
             if stored[expiry.key]?.at == expiry.at { stored[expiry.key] = nil }

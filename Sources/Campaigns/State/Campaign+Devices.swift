@@ -175,7 +175,8 @@ extension Campaign {
     private mutating func countOutcome(_ index: Int32, at position: Position) {
         let i = Int(index), target = targets[i]
         if target.sample < 0, target.part.status.isInFlight || target.part.status.hasEnded,
-            target.part.status != .skipped, test != nil {
+            target.part.status != .skipped, test != nil
+        {
             targets[i].sample = Int32(test!.count)
             test!.append()
         }
@@ -224,7 +225,8 @@ extension Campaign {
     mutating func noteStage(_ time: Timestamp) {
         guard !isLastStage else { return stageEndedAt = nil }
         let ended = begun - counts.inFlight - retryCount
-        let hasEnded = begun >= devicesMax(stage: stage)
+        let hasEnded =
+            begun >= devicesMax(stage: stage)
             && Double(ended) >= Double(begun) * plan.stages[stage].endedMin
         if !hasEnded { stageEndedAt = nil } else if stageEndedAt == nil { stageEndedAt = time }
     }

@@ -88,28 +88,33 @@ public struct CampaignState: Decider {
                 tenantID: event.tenantID, version: event.version, fileURL: event.fileURL,
                 checksum: event.checksumSHA256)
             nextFirmwareID = max(nextFirmwareID, event.id.saturatingAdding(1))
-            answers.remember(event.tenantID, event.idempotencyKey, event.requestDigest, time,
-                             .accepted(position: position, id: event.id, status: nil))
+            answers.remember(
+                event.tenantID, event.idempotencyKey, event.requestDigest, time,
+                .accepted(position: position, id: event.id, status: nil))
         case .groupCreated(let event):
             groups[event.id] = Group(tenantID: event.tenantID, name: event.name, query: event.query)
             nextGroupID = max(nextGroupID, event.id.saturatingAdding(1))
-            answers.remember(event.tenantID, event.idempotencyKey, event.requestDigest, time,
-                             .accepted(position: position, id: event.id, status: nil))
+            answers.remember(
+                event.tenantID, event.idempotencyKey, event.requestDigest, time,
+                .accepted(position: position, id: event.id, status: nil))
         case .groupMembers(let event): apply(event, at: position, time: time)
         case .groupDeleted(let event):
             groups[event.groupID] = nil
-            answers.remember(event.tenantID, event.idempotencyKey, event.requestDigest, time,
-                             .accepted(position: position, id: event.groupID, status: nil))
+            answers.remember(
+                event.tenantID, event.idempotencyKey, event.requestDigest, time,
+                .accepted(position: position, id: event.groupID, status: nil))
         case .tenantConfigured(let event):
             timeZones[event.tenantID] = event.timeZone
-            answers.remember(event.tenantID, event.idempotencyKey, event.requestDigest, time,
-                             .accepted(position: position, id: 0, status: nil))
+            answers.remember(
+                event.tenantID, event.idempotencyKey, event.requestDigest, time,
+                .accepted(position: position, id: 0, status: nil))
         case .campaignCreated(let event):
             archive(before: time)
             if campaigns[event.id] == nil { campaigns[event.id] = Campaign(event) }
             nextCampaignID = max(nextCampaignID, event.id.saturatingAdding(1))
-            answers.remember(event.tenantID, event.idempotencyKey, event.requestDigest, time,
-                             .accepted(position: position, id: event.id, status: .created))
+            answers.remember(
+                event.tenantID, event.idempotencyKey, event.requestDigest, time,
+                .accepted(position: position, id: event.id, status: .created))
         case .campaignTargets(let event): apply(event, at: position)
         case .statusChanged(let schema, let event):
             change(event, schema, at: position, time: time)
@@ -132,9 +137,11 @@ public struct CampaignState: Decider {
             }
         case .devicesEnded(let event): apply(event, at: position, time: time)
         case .rejected(let event):
-            answers.remember(event.tenantID, event.idempotencyKey, event.requestDigest, time, .rejected(
-                position: position, code: event.code.flatMap(RejectionCode.init) ?? .invalidValue,
-                reason: event.reason))
+            answers.remember(
+                event.tenantID, event.idempotencyKey, event.requestDigest, time,
+                .rejected(
+                    position: position, code: event.code.flatMap(RejectionCode.init) ?? .invalidValue,
+                    reason: event.reason))
         }
     }
 
@@ -147,8 +154,9 @@ public struct CampaignState: Decider {
             }
             groups[event.groupID] = group
         }
-        answers.remember(event.tenantID, event.idempotencyKey, event.requestDigest, time,
-                         .accepted(position: position, id: event.groupID, status: nil))
+        answers.remember(
+            event.tenantID, event.idempotencyKey, event.requestDigest, time,
+            .accepted(position: position, id: event.groupID, status: nil))
     }
 
     private mutating func apply(_ event: CampaignTargets, at position: Position) {
@@ -243,9 +251,10 @@ public struct CampaignState: Decider {
     /// Gives a device to whoever else has it in flight, or else lets all who wait for it queue.
     private mutating func release(_ address: String) {
         let others = refs[address] ?? []
-        busy[address] = others.first { ref in
-            campaigns[ref.campaign]?.targets[Int(ref.index)].part.status.isInFlight ?? false
-        }?.campaign
+        busy[address] =
+            others.first { ref in
+                campaigns[ref.campaign]?.targets[Int(ref.index)].part.status.isInFlight ?? false
+            }?.campaign
         guard busy[address] == nil else { return }
         for ref in others where campaigns[ref.campaign]?.status != .created {
             withCampaign(ref.campaign) { $0.queue(ref.index) }

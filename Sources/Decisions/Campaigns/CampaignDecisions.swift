@@ -31,7 +31,8 @@ public enum CampaignSchema: String, Sendable, CaseIterable {
     public var changesStatus: Bool {
         switch self {
         case .campaignStarted, .campaignPaused, .campaignResumed, .campaignAborted, .campaignCompleted,
-            .campaignDeleted, .campaignRetried: true
+            .campaignDeleted, .campaignRetried:
+            true
         default: false
         }
     }

@@ -78,8 +78,10 @@ final class LockFile: Sendable {
         guard let held else {
             let holder = readHolder(path, fileSystem), program = holder.flatMap(programName)
             let who = (holder.map { "the process \($0)" } ?? "another process") + (program.map { " (\($0))" } ?? "")
-            throw LogError(.locked, "\(who) has this log open for writing (\(path)): wait for its end or stop it, "
-                + "or use another --data")
+            throw LogError(
+                .locked,
+                "\(who) has this log open for writing (\(path)): wait for its end or stop it, "
+                    + "or use another --data")
         }
         return LockFile(held)
     }

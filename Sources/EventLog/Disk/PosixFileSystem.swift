@@ -262,9 +262,10 @@ public enum RegularFile {
     /// Opens a regular file, or with `O_DIRECTORY` a folder; new files have mode 0600. The caller closes it.
     /// - Throws: ENXIO for anything else; EISDIR for a folder where a file is expected.
     public static func open(_ path: String, _ flags: Int32) throws(FileError) -> (descriptor: Int32, status: stat) {
-        let descriptor = Int32(try call("open", path) {
-            Glibc.open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0o600)
-        })
+        let descriptor = Int32(
+            try call("open", path) {
+                Glibc.open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0o600)
+            })
         var status = stat(), code: Int32 = 0
         if fstat(descriptor, &status) != 0 {
             code = errno

@@ -100,8 +100,9 @@ struct SegmentTrailer: Equatable {
     var eventCount: UInt64 { end.rawValue - base.rawValue }
 
     func encode(into bytes: UnsafeMutableRawBufferPointer) {
-        precondition(bytes.count == Self.byteCount && kindCounts.count == Self.counterCount
-            && verdictCounts.count == Self.counterCount)
+        precondition(
+            bytes.count == Self.byteCount && kindCounts.count == Self.counterCount
+                && verdictCounts.count == Self.counterCount)
         bytes.initializeMemory(as: UInt8.self, repeating: 0)
         bytes.store(little: Self.magic, 0)
         bytes.store(little: LogFormat.version, 8)

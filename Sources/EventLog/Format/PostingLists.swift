@@ -86,8 +86,10 @@ enum PostingLists {
                 raw.store(little: UInt32(keyCount), 0)
                 raw.store(little: UInt32(buckets.count), 4)
                 let directory = UnsafeRawBufferPointer(raw)
-                raw.store(little: LogFormat.crc(UnsafeRawBufferPointer(rebasing: directory[12...]),
-                    from: LogFormat.crc(UnsafeRawBufferPointer(rebasing: directory[..<8]))), 8)
+                raw.store(
+                    little: LogFormat.crc(
+                        UnsafeRawBufferPointer(rebasing: directory[12...]),
+                        from: LogFormat.crc(UnsafeRawBufferPointer(rebasing: directory[..<8]))), 8)
             }
             return bytes + body
         }
@@ -115,7 +117,8 @@ enum PostingLists {
             guard let total = Self.byteCount(bytes, sectionBytes: sectionBytes), bytes.count >= total else {
                 return nil
             }
-            let crc = LogFormat.crc(UnsafeRawBufferPointer(rebasing: bytes[12..<total]),
+            let crc = LogFormat.crc(
+                UnsafeRawBufferPointer(rebasing: bytes[12..<total]),
                 from: LogFormat.crc(UnsafeRawBufferPointer(rebasing: bytes[..<8])))
             guard bytes.little(8, as: UInt32.self) == crc else { return nil }
             keyCount = Int(bytes.little(0, as: UInt32.self))

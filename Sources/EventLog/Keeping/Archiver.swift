@@ -62,8 +62,10 @@ public final class Archiver: Sendable {
         let lines = try system { () throws(FileError) in try KeptFile(fileName, catalog).lines() }
         guard let line = lines.last else { return Position(0) }
         guard let note = try? JSONDecoder().decode(Note.self, from: Data(line)) else {
-            throw LogError(.corrupt, "\(catalog.directory)/\(fileName) cannot be read: delete it to have all segments "
-                + "archived again")
+            throw LogError(
+                .corrupt,
+                "\(catalog.directory)/\(fileName) cannot be read: delete it to have all segments "
+                    + "archived again")
         }
         return Position(note.through)
     }

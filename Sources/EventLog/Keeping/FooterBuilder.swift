@@ -20,8 +20,9 @@ final class FooterBuilder {
     /// Adds the next block, which begins at `offset` in the file; `records` are those of it.
     func add(_ header: BlockHeader, at offset: Int, records: EventBlock) {
         let block = UInt32(index.entries.count)
-        index.entries.append(BlockIndex.Entry(
-            base: header.base, firstTime: header.firstTime, offset: offset, count: header.count))
+        index.entries.append(
+            BlockIndex.Entry(
+                base: header.base, firstTime: header.firstTime, offset: offset, count: header.count))
         firstTime = firstTime ?? header.firstTime
         lastTime = header.lastTime
         rawBytes += UInt64(header.rawBytes)

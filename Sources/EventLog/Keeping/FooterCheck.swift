@@ -47,9 +47,10 @@ extension Segment {
     /// it has none, or they are damaged. At most `limit`.
     func devices(of positions: Range<Position>, limit: Int) -> [String]? {
         guard let trailer, let index = try? blockIndex(), let section = try? read(trailer.postings) else { return nil }
-        let wanted = Set(index.entries.indices.filter {
-            index.entries[$0].base < positions.upperBound && index.entries[$0].end > positions.lowerBound
-        }.map { UInt32($0) })
+        let wanted = Set(
+            index.entries.indices.filter {
+                index.entries[$0].base < positions.upperBound && index.entries[$0].end > positions.lowerBound
+            }.map { UInt32($0) })
         guard !wanted.isEmpty else { return nil }
         var names: [String] = []
         let isWhole = section.withUnsafeBytes { bytes in

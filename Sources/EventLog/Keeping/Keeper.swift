@@ -155,13 +155,15 @@ final class Keeper: LogWork, @unchecked Sendable {
     private func grow(_ segment: Segment, next: Position, isNextActive: Bool) throws -> Bool {
         guard let now = try growing(segment) else { return try seal(segment, end: next) }
         guard now.end == next else {
-            throw SegmentDamage(range: CorruptRange(
-                segment: segment.path, bytes: now.offset..<max(now.offset, try segment.file.byteCount()),
-                positions: now.end..<max(now.end, next), reason: "durable events are missing"))
+            throw SegmentDamage(
+                range: CorruptRange(
+                    segment: segment.path, bytes: now.offset..<max(now.offset, try segment.file.byteCount()),
+                    positions: now.end..<max(now.end, next), reason: "durable events are missing"))
         }
         // Times never decrease within a segment: what begins an era is not packed behind the one before.
         if let live = try open(next), let last = now.lastTime,
-            let first = try live.firstTime(durableCount: queue.durableCount), first < last {
+            let first = try live.firstTime(durableCount: queue.durableCount), first < last
+        {
             return try seal(segment, end: next)
         }
         if isNextActive {

@@ -58,10 +58,11 @@ public struct FileCopier: Sendable {
 public enum LogCopyFiles {
     /// A segment by the name that the log gives it, or one of the small files beside the segments.
     public static func isKnown(_ name: String) -> Bool {
-        LogFormat.segmentBase(name: name) != nil || [
-            CheckpointFile.name, CheckpointFile.frontierName, RemovedSegments.fileName, Archiver.fileName,
-            LossBook.fileName,
-        ].contains(name)
+        LogFormat.segmentBase(name: name) != nil
+            || [
+                CheckpointFile.name, CheckpointFile.frontierName, RemovedSegments.fileName, Archiver.fileName,
+                LossBook.fileName,
+            ].contains(name)
     }
 }
 

@@ -21,16 +21,20 @@ public enum LogKey {
                 let text = Array("\(key.verifier)\n".utf8)
                 if known == nil { try write(text, to: publicPath, in: dataFolder, fileSystem) }
                 guard known == nil || known == text else {
-                    throw LogError(.foreign, "\(publicPath) is not the public half of \(path), or of another log: "
-                        + "nothing is signed until they fit; restore both from one backup")
+                    throw LogError(
+                        .foreign,
+                        "\(publicPath) is not the public half of \(path), or of another log: "
+                            + "nothing is signed until they fit; restore both from one backup")
                 }
                 return key
             }
             let wasSigned = try fileSystem.status(dataFolder + "/log/" + CheckpointFile.name) != nil
             guard known == nil, !wasSigned else {
-                throw LogError(.system, "\(path) is missing, and checkpoints were signed with it: restore it. To go on "
-                    + "with a new key, which every auditor must be told of, move \(publicName) and "
-                    + "log/\(CheckpointFile.name) out of \(dataFolder)")
+                throw LogError(
+                    .system,
+                    "\(path) is missing, and checkpoints were signed with it: restore it. To go on "
+                        + "with a new key, which every auditor must be told of, move \(publicName) and "
+                        + "log/\(CheckpointFile.name) out of \(dataFolder)")
             }
             let key = try SigningKey.generate(name: origin)
             try write(try key.pem(), to: path, in: dataFolder, fileSystem)

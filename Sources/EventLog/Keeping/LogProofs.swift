@@ -14,18 +14,23 @@ extension ReadOnlyLog {
     public func prove(_ position: Position, in note: SignedNote) throws -> InclusionProof {
         let checkpoint = try checkpoint(note)
         guard position.rawValue < checkpoint.size else {
-            throw LogError(.outOfRange, "the checkpoint covers the positions below \(checkpoint.size): position "
-                + "\(position) needs a later one")
+            throw LogError(
+                .outOfRange,
+                "the checkpoint covers the positions below \(checkpoint.size): position "
+                    + "\(position) needs a later one")
         }
         let tree = try tree()
         let record = try record(at: position)
         let path = try tree.inclusion(of: position, size: checkpoint.size)
         let leaf = record.withUnsafeBytes { LeafHasher().leaf(RecordView(unchecked: $0.baseAddress!)) }
-        guard TreeProofs.root(leaf: leaf, index: position.rawValue, size: checkpoint.size, path: path)
-            == checkpoint.root
+        guard
+            TreeProofs.root(leaf: leaf, index: position.rawValue, size: checkpoint.size, path: path)
+                == checkpoint.root
         else {
-            throw LogError(.corrupt, "the log does not hold what the checkpoint of \(checkpoint.size) events was "
-                + "signed for: it was changed since. refold log verify --deep says where")
+            throw LogError(
+                .corrupt,
+                "the log does not hold what the checkpoint of \(checkpoint.size) events was "
+                    + "signed for: it was changed since. refold log verify --deep says where")
         }
         return InclusionProof(record: record, position: position, path: path, note: note)
     }
@@ -34,15 +39,20 @@ extension ReadOnlyLog {
     public func proveConsistency(from old: SignedNote, to new: SignedNote) throws -> ConsistencyProof {
         let (first, second) = (try checkpoint(old), try checkpoint(new))
         guard first.size <= second.size else {
-            throw LogError(.outOfRange, "the first checkpoint has \(first.size) events, the second \(second.size): "
-                + "name the older one first")
+            throw LogError(
+                .outOfRange,
+                "the first checkpoint has \(first.size) events, the second \(second.size): "
+                    + "name the older one first")
         }
         let path = try tree().consistency(from: first.size, to: second.size)
-        guard TreeProofs.isConsistent(
-            first: first.size, firstRoot: first.root, second: second.size, secondRoot: second.root, path: path)
+        guard
+            TreeProofs.isConsistent(
+                first: first.size, firstRoot: first.root, second: second.size, secondRoot: second.root, path: path)
         else {
-            throw LogError(.corrupt, "the checkpoints of \(first.size) and \(second.size) events are not of one "
-                + "history, or the log is not theirs")
+            throw LogError(
+                .corrupt,
+                "the checkpoints of \(first.size) and \(second.size) events are not of one "
+                    + "history, or the log is not theirs")
         }
         return ConsistencyProof(old: old, new: new, path: path)
     }
@@ -54,8 +64,10 @@ extension ReadOnlyLog {
         }
         let durable = durableCount
         guard checkpoint.size <= durable else {
-            throw LogError(.corrupt, "the checkpoint was signed for \(checkpoint.size) events, the log holds "
-                + "\(durable): it was rolled back, or this is an older copy")
+            throw LogError(
+                .corrupt,
+                "the checkpoint was signed for \(checkpoint.size) events, the log holds "
+                    + "\(durable): it was rolled back, or this is an older copy")
         }
         return checkpoint
     }
@@ -85,8 +97,10 @@ extension ReadOnlyLog {
     ) throws {
         let checkpoint = try checkpoint(note)
         guard horizon.rawValue == 0 else {
-            throw LogError(.beforeHorizon, "the log begins at position \(horizon): the tiles before it can only be "
-                + "made with the removed segments, which the archive's restore_command brings (--restore-command)")
+            throw LogError(
+                .beforeHorizon,
+                "the log begins at position \(horizon): the tiles before it can only be "
+                    + "made with the removed segments, which the archive's restore_command brings (--restore-command)")
         }
         let block = EventBlock(), hasher = LeafHasher()
         let reader = try reader(from: Position(0))
@@ -106,8 +120,10 @@ extension ReadOnlyLog {
         }
         try writer.finish { try write($0.path, $0.bytes) }
         guard tree.upper == checkpoint.size, tree.root == checkpoint.root else {
-            throw LogError(.corrupt, "the log does not hold what the checkpoint of \(checkpoint.size) events was "
-                + "signed for: the tiles are written, but no checkpoint belongs to them")
+            throw LogError(
+                .corrupt,
+                "the log does not hold what the checkpoint of \(checkpoint.size) events was "
+                    + "signed for: the tiles are written, but no checkpoint belongs to them")
         }
         try write("checkpoint", note.bytes)
     }

@@ -76,8 +76,10 @@ public final class LogTree {
     }
 
     private func removed(_ position: UInt64) -> LogError {
-        LogError(.outOfRange, "position \(position) lies before the horizon: the log begins at \(horizon). Name the "
-            + "restore_command of the archive to have it fetched")
+        LogError(
+            .outOfRange,
+            "position \(position) lies before the horizon: the log begins at \(horizon). Name the "
+                + "restore_command of the archive to have it fetched")
     }
 
     /// The section of the sealed segment that holds `position`, or nil.

@@ -133,9 +133,10 @@ public struct LogVerifier {
         guard FileLogReader.decode(header, stored, into: block) else {
             // Its checksum is right: it was written so. No reader can read it.
             report.events -= UInt64(header.count)
-            add(CorruptRange(
-                segment: segment?.path ?? "", bytes: offset..<(offset + header.bytesOnDisk),
-                positions: header.base..<header.end, reason: "the records cannot be decoded"), segment)
+            add(
+                CorruptRange(
+                    segment: segment?.path ?? "", bytes: offset..<(offset + header.bytesOnDisk),
+                    positions: header.base..<header.end, reason: "the records cannot be decoded"), segment)
             return
         }
         tree?.add(block)
@@ -161,18 +162,22 @@ public struct LogVerifier {
         report.hasComparedCheckpoint = tree.hasComparedCheckpoint
         for finding in tree.findings {
             let at = finding.positions
-            add(CorruptRange(
-                segment: finding.file, bytes: 0..<0, positions: at.lowerBound..<at.lowerBound,
-                reason: at.isEmpty ? finding.reason : "positions \(at.lowerBound) to \(at.upperBound.rawValue - 1): "
-                    + finding.reason), nil)
+            add(
+                CorruptRange(
+                    segment: finding.file, bytes: 0..<0, positions: at.lowerBound..<at.lowerBound,
+                    reason: at.isEmpty
+                        ? finding.reason
+                        : "positions \(at.lowerBound) to \(at.upperBound.rawValue - 1): "
+                            + finding.reason), nil)
         }
     }
 
     /// Something is wrong with a block whose events can be read.
     private mutating func note(_ reason: String, _ header: BlockHeader, _ offset: Int, _ segment: Segment?) {
-        add(CorruptRange(
-            segment: segment?.path ?? "", bytes: offset..<(offset + header.bytesOnDisk),
-            positions: header.base..<header.base, reason: reason), segment)
+        add(
+            CorruptRange(
+                segment: segment?.path ?? "", bytes: offset..<(offset + header.bytesOnDisk),
+                positions: header.base..<header.base, reason: reason), segment)
     }
 
     private mutating func add(_ range: CorruptRange, _ segment: Segment?) {
@@ -202,17 +207,19 @@ public struct LogVerifier {
         if segment.trailer?.footerOffset == offset {
             let problem = try system { () throws(FileError) in try segment.footerProblem() }
             guard let problem, let end = segment.trailer?.end else { return }
-            return add(CorruptRange(
-                segment: segment.path, bytes: problem.bytes, positions: end..<end, reason: problem.reason), nil)
+            return add(
+                CorruptRange(
+                    segment: segment.path, bytes: problem.bytes, positions: end..<end, reason: problem.reason), nil)
         }
         guard let next = catalog.bases(around: segment.base).next, report.positions.upperBound >= next else { return }
         let scanner = BlockScanner(file: segment.file, salt: segment.header.salt, offset: offset)
         let size = try system { () throws(FileError) in try segment.file.byteCount() }
         let rest = try system { () throws(FileError) in try scanner.nonZeroEnd() }
         guard rest > offset else { return }
-        add(CorruptRange(
-            segment: segment.path, bytes: offset..<min(rest, size), positions: next..<next,
-            reason: isFooter ? "the footer's last page is damaged" : "there are bytes behind the last block"), nil)
+        add(
+            CorruptRange(
+                segment: segment.path, bytes: offset..<min(rest, size), positions: next..<next,
+                reason: isFooter ? "the footer's last page is damaged" : "there are bytes behind the last block"), nil)
     }
 
     private func countBytes() throws(LogError) -> UInt64 {
@@ -221,8 +228,9 @@ public struct LogVerifier {
         for (index, base) in bases.enumerated() {
             let end = index + 1 < bases.count ? bases[index + 1] : Position(.max)
             guard end > report.positions.lowerBound, base < report.positions.upperBound else { continue }
-            total += UInt64((try? catalog.fileSystem.byteCount(
-                catalog.directory + "/" + LogFormat.segmentName(base))) ?? 0)
+            total += UInt64(
+                (try? catalog.fileSystem.byteCount(
+                    catalog.directory + "/" + LogFormat.segmentName(base))) ?? 0)
         }
         return total
     }

@@ -55,10 +55,12 @@ struct LogWalker {
                 return (limit, false)
             }
             segment = found
-        } catch where error.code == .corrupt || error.code == .foreign {
-            try body(.damage(CorruptRange(
-                segment: catalog.path(base), bytes: 0..<SegmentHeader.byteCount, positions: base..<limit,
-                reason: error.code == .corrupt ? "the header is damaged" : error.description), nil))
+        } catch  where error.code == .corrupt || error.code == .foreign {
+            try body(
+                .damage(
+                    CorruptRange(
+                        segment: catalog.path(base), bytes: 0..<SegmentHeader.byteCount, positions: base..<limit,
+                        reason: error.code == .corrupt ? "the header is damaged" : error.description), nil))
             return (limit, false)
         } catch {
             throw error

@@ -39,8 +39,10 @@ struct Packer {
                 try file.write(UnsafeRawBufferPointer(page), at: 0)
             }
             let segment = Segment(path: live.path, name: live.name, header: header, file: file)
-            let growing = try copy(live, end: end, to: Growing(
-                segment: segment, file: file, end: live.base, offset: SegmentHeader.byteCount))
+            let growing = try copy(
+                live, end: end,
+                to: Growing(
+                    segment: segment, file: file, end: live.base, offset: SegmentHeader.byteCount))
             try fileSystem.rename(path, to: live.path)
             try fileSystem.synchronizeDirectory(directory)
             return growing

@@ -55,13 +55,17 @@ final class RemovedSegments: Sendable {
         var segments: [RemovedSegment] = [], names: Set<String> = []
         for line in lines {
             guard let segment = try? JSONDecoder().decode(RemovedSegment.self, from: Data(line)) else {
-                throw LogError(.corrupt, "\(file.path) cannot be read: restore it from a backup, or delete it: what "
-                    + "was removed is then not fetched from the archive any more")
+                throw LogError(
+                    .corrupt,
+                    "\(file.path) cannot be read: restore it from a backup, or delete it: what "
+                        + "was removed is then not fetched from the archive any more")
             }
             guard segment.isSound else {
-                throw LogError(.corrupt, "\(file.path) names \(segment.name.debugDescription) for the segment of "
-                    + "positions \(segment.base) to \(segment.end), which is not its name in any log: nothing in the "
-                    + "file is used; restore it from a backup that you trust, or delete it")
+                throw LogError(
+                    .corrupt,
+                    "\(file.path) names \(segment.name.debugDescription) for the segment of "
+                        + "positions \(segment.base) to \(segment.end), which is not its name in any log: nothing in "
+                        + "the file is used; restore it from a backup that you trust, or delete it")
             }
             // Noted twice when the power failed before the file was deleted.
             if names.insert(segment.name).inserted { segments.append(segment) }
@@ -91,12 +95,15 @@ final class RemovedSegments: Sendable {
     func segment(holding position: Position, _ catalog: SegmentCatalog) throws(LogError) -> Segment {
         let first = catalog.first ?? Position(0)
         func before(_ why: String) -> LogError {
-            LogError(.beforeHorizon, "position \(position) lies before the horizon: on this disk the log begins at "
-                + "position \(first)\(why)")
+            LogError(
+                .beforeHorizon,
+                "position \(position) lies before the horizon: on this disk the log begins at "
+                    + "position \(first)\(why)")
         }
         guard let removed = try holding(position, catalog) else {
-            throw before(", and nothing says that what held it was removed on purpose: restore the segments before "
-                + "\(LogFormat.segmentName(first)) from a backup")
+            throw before(
+                ", and nothing says that what held it was removed on purpose: restore the segments before "
+                    + "\(LogFormat.segmentName(first)) from a backup")
         }
         guard removed.archived else { throw before(", and \(removed.name) was removed without an archive") }
         guard let restorer = state.withLock({ $0.restorer }) else {

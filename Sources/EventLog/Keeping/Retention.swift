@@ -136,8 +136,10 @@ public final class Retention: Sendable {
         }
         guard archiver == nil || !rules.canRestore else { return nil }
         if let coveredThrough {
-            return coveredThrough >= trailer.end ? nil : "\(segment.name) is in no snapshot yet (the newest ends at "
-                + "position \(coveredThrough)): one is made by itself, or by refold snapshot create"
+            return coveredThrough >= trailer.end
+                ? nil
+                : "\(segment.name) is in no snapshot yet (the newest ends at "
+                    + "position \(coveredThrough)): one is made by itself, or by refold snapshot create"
         }
         let decisions = trailer.kindCounts[Int(EventKind.decision.rawValue)]
         if decisions > 0 {
@@ -153,11 +155,13 @@ public final class Retention: Sendable {
         for segment in segments {
             guard let trailer = segment.trailer else { preconditionFailure("only sealed segments are removed") }
             let root = try segment.treeSection()?.root
-            lines.append(RemovedSegment(
-                name: segment.name, base: trailer.base.rawValue, end: trailer.end.rawValue, bytes: trailer.fileBytes,
-                firstTime: trailer.firstTime.description, lastTime: trailer.lastTime.description,
-                root: root?.description,
-                archived: isArchived, decisions: trailer.kindCounts[Int(EventKind.decision.rawValue)]))
+            lines.append(
+                RemovedSegment(
+                    name: segment.name, base: trailer.base.rawValue, end: trailer.end.rawValue,
+                    bytes: trailer.fileBytes,
+                    firstTime: trailer.firstTime.description, lastTime: trailer.lastTime.description,
+                    root: root?.description,
+                    archived: isArchived, decisions: trailer.kindCounts[Int(EventKind.decision.rawValue)]))
         }
         try catalog.removed.note(lines, catalog)
         let event = SegmentsRemoved(

@@ -52,7 +52,8 @@ public final class Scrubber: Sendable {
                 state.status.bytes += UInt64(piece.bytes)
                 state.status.position = piece.end
                 state.status.lastError = nil
-                for damage in piece.damages where damage.accepted == nil && state.found.count < Self.damagesMax
+                for damage in piece.damages
+                where damage.accepted == nil && state.found.count < Self.damagesMax
                     && !state.found.contains(where: { $0.range == damage.range })
                 {
                     state.found.append(damage)

@@ -33,8 +33,10 @@ struct WholeSegment {
                 damagedEnd = range.bytes.upperBound
             case .end:
                 guard walk.expected == end else {
-                    throw damage(end..<end, walk.offset..<walk.offset, "it reaches up to position \(walk.expected), "
-                        + "but the next segment begins at \(end)")
+                    throw damage(
+                        end..<end, walk.offset..<walk.offset,
+                        "it reaches up to position \(walk.expected), "
+                            + "but the next segment begins at \(end)")
                 }
                 // Damaged bytes stay, also behind the last block.
                 return LogFormat.aligned(max(walk.offset, damagedEnd))
@@ -43,8 +45,9 @@ struct WholeSegment {
     }
 
     private func damage(_ positions: Range<Position>, _ bytes: Range<Int>, _ reason: String) -> SegmentDamage {
-        SegmentDamage(range: CorruptRange(
-            segment: segment.path, bytes: bytes, positions: positions, reason: reason))
+        SegmentDamage(
+            range: CorruptRange(
+                segment: segment.path, bytes: bytes, positions: positions, reason: reason))
     }
 }
 
@@ -72,9 +75,10 @@ struct Sealer {
             builder.add(header, at: offset, records: records)
         }
         guard let (footer, trailer) = builder.footer(of: segment.header, footerOffset: footerOffset, tree: tree) else {
-            throw SegmentDamage(range: CorruptRange(
-                segment: segment.path, bytes: footerOffset..<footerOffset, positions: end..<end,
-                reason: "it holds no events"))
+            throw SegmentDamage(
+                range: CorruptRange(
+                    segment: segment.path, bytes: footerOffset..<footerOffset, positions: end..<end,
+                    reason: "it holds no events"))
         }
         let (file, path) = try writable(segment, blocksEnd: footerOffset)
         if try file.byteCount() > footerOffset { try file.truncate(footerOffset) }

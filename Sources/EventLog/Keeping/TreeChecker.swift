@@ -43,8 +43,10 @@ public final class TreeChecker {
                 try key.map { try note.checkpoint(verifiedBy: $0) } ?? note.checkpoint()
             }
             if let stored, stored.size > durableCount, !isLive {
-                add(storedPath, Position(durableCount)..<Position(stored.size), "a checkpoint of \(stored.size) events "
-                    + "was signed, the log holds \(durableCount): it was rolled back, or cut off")
+                add(
+                    storedPath, Position(durableCount)..<Position(stored.size),
+                    "a checkpoint of \(stored.size) events "
+                        + "was signed, the log holds \(durableCount): it was rolled back, or cut off")
             }
         } catch {
             stored = nil
@@ -121,8 +123,10 @@ public final class TreeChecker {
             let first = section.base.rawValue >> level
             for (index, hash) in hashes.enumerated() where hash != .unknown && hash != derived[row][index] {
                 let start = (first + UInt64(index)) << level
-                add(path, Position(start)..<Position(start + 1 << level), "the records are not those that were hashed "
-                    + "when the segment was sealed")
+                add(
+                    path, Position(start)..<Position(start + 1 << level),
+                    "the records are not those that were hashed "
+                        + "when the segment was sealed")
             }
         }
     }
@@ -142,8 +146,10 @@ public final class TreeChecker {
     private func compare(_ stored: Checkpoint) {
         hasComparedCheckpoint = true
         if root != stored.root {
-            add(storedPath, Position(0)..<Position(stored.size), "the first \(stored.size) events are not those that "
-                + "the checkpoint was signed for")
+            add(
+                storedPath, Position(0)..<Position(stored.size),
+                "the first \(stored.size) events are not those that "
+                    + "the checkpoint was signed for")
         }
     }
 

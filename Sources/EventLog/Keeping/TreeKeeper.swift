@@ -145,8 +145,9 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
             return (shared.isClosing, nil)
         }
         if let ahead {
-            refuse("the log ends at \(queue.durableCount), but a checkpoint of \(ahead) events was signed: it was "
-                + "rolled back")
+            refuse(
+                "the log ends at \(queue.durableCount), but a checkpoint of \(ahead) events was signed: it was "
+                    + "rolled back")
         }
         try sign(now: closing)
         if closing { finish() }
@@ -157,7 +158,8 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
         let text = (error as? LogError)?.description ?? (error as? FileError)?.description ?? "\(error)"
         leaves = nil
         let closing = shared.withLock { shared in
-            if case .refused = shared.status.state {} else if error is FileError {
+            if case .refused = shared.status.state {
+            } else if error is FileError {
                 shared.status.lastError = text
             } else {
                 shared.status.state = .stopped(text)
@@ -380,8 +382,9 @@ final class TreeKeeper: LogWork, @unchecked Sendable {
         let tiles = (tree.upper >> 8)..<(end >> 8)
         if !tiles.isEmpty {
             // The tile that `tree` ends in is in the row as a whole.
-            guard let whole = CompactRange(
-                lower: 0, upper: tree.upper & ~255, hashes: tree.nodes.filter { $0.level >= 8 }.map(\.hash))
+            guard
+                let whole = CompactRange(
+                    lower: 0, upper: tree.upper & ~255, hashes: tree.nodes.filter { $0.level >= 8 }.map(\.hash))
             else { return nil }
             range = whole
             for tile in tiles {

@@ -70,9 +70,10 @@ struct TailScan {
                 return result
             }
             let goesOn = later.first?.base ?? Position(proof)
-            result.corrupt.append(CorruptRange(
-                segment: segment.path, bytes: offset..<(later.first?.offset ?? max(used, offset)),
-                positions: result.end..<goesOn, reason: reason))
+            result.corrupt.append(
+                CorruptRange(
+                    segment: segment.path, bytes: offset..<(later.first?.offset ?? max(used, offset)),
+                    positions: result.end..<goesOn, reason: reason))
             result.end = goesOn
             guard let first = later.first else {
                 result.endOffset = nil
@@ -154,11 +155,12 @@ struct Recovery {
                 // A sealed one was synced before it was sealed; and what its footer says, its blocks say too.
                 guard older.trailer == nil else { continue }
                 try system { () throws(FileError) in try older.file.synchronize() }
-            } catch where error.code == .corrupt {
+            } catch  where error.code == .corrupt {
                 // Old events cannot be read, new ones can be written.
-                report.corrupt.append(CorruptRange(
-                    segment: directory + "/" + LogFormat.segmentName(base), bytes: 0..<SegmentHeader.byteCount,
-                    positions: base..<next, reason: "the header is damaged"))
+                report.corrupt.append(
+                    CorruptRange(
+                        segment: directory + "/" + LogFormat.segmentName(base), bytes: 0..<SegmentHeader.byteCount,
+                        positions: base..<next, reason: "the header is damaged"))
             }
         }
         try PackedSegments(directory: directory, fileSystem: fileSystem, catalog: catalog).settle()
@@ -187,9 +189,11 @@ struct Recovery {
             report.corrupt += scan.corrupt
             lastTime = scan.lastTime
             guard scan.end == segment.base else {
-                throw LogError(.corrupt, "\(before.path) reaches up to position \(scan.end), but the next segment "
-                    + "begins at \(segment.base): one of them is not of this log's history; restore both from one "
-                    + "backup")
+                throw LogError(
+                    .corrupt,
+                    "\(before.path) reaches up to position \(scan.end), but the next segment "
+                        + "begins at \(segment.base): one of them is not of this log's history; restore both from one "
+                        + "backup")
             }
         }
         if let torn = scan.torn { report.torn = try cutOff(torn, of: segment) }
@@ -225,9 +229,10 @@ struct Recovery {
         guard let trailer = segment.trailer else { return try TailScan.scan(segment, provenCount: provenCount) }
         var scan = TailScan(end: trailer.end, endOffset: nil, lastTime: trailer.lastTime)
         if provenCount > trailer.end.rawValue {
-            scan.corrupt.append(CorruptRange(
-                segment: segment.path, bytes: trailer.footerOffset..<trailer.footerOffset,
-                positions: trailer.end..<Position(provenCount), reason: "no file holds them"))
+            scan.corrupt.append(
+                CorruptRange(
+                    segment: segment.path, bytes: trailer.footerOffset..<trailer.footerOffset,
+                    positions: trailer.end..<Position(provenCount), reason: "no file holds them"))
             scan.end = Position(provenCount)
         }
         return scan
@@ -238,8 +243,10 @@ struct Recovery {
             try DurableFile.openReadOnly(path("durable"), fileSystem: fileSystem)
         }
         if let durable, durable.count > 0 {
-            throw LogError(.corrupt, "\(directory) has no segments, but its file `durable` says that there were "
-                + "\(durable.count) events: restore the segments, or delete the folder to begin a new log")
+            throw LogError(
+                .corrupt,
+                "\(directory) has no segments, but its file `durable` says that there were "
+                    + "\(durable.count) events: restore the segments, or delete the folder to begin a new log")
         }
         let logID = LogID(high: random(), low: random())
         let created = try system { () throws(FileError) in
@@ -257,7 +264,7 @@ struct Recovery {
         else { return }
         do {
             try segment.file.writeAgain(group.offset..<end)
-        } catch where error.isDiskFull {
+        } catch  where error.isDiskFull {
             // Only where the file system does not write in place.
             try system { () throws(FileError) in try fileSystem.remove(path(Reserve.name)) }
             try system { () throws(FileError) in try segment.file.writeAgain(group.offset..<end) }
@@ -271,7 +278,7 @@ struct Recovery {
         let name = "\(folder)/\(segment.name.dropLast(4))-\(range.lowerBound).bytes"
         do {
             try save(range, of: segment, folder: folder, as: name)
-        } catch where error.isDiskFull {
+        } catch  where error.isDiskFull {
             try system { () throws(FileError) in try fileSystem.remove(path(Reserve.name)) }
             try system { () throws(FileError) in try save(range, of: segment, folder: folder, as: name) }
         } catch {
@@ -282,7 +289,7 @@ struct Recovery {
             try segment.file.truncate(range.lowerBound)
             do throws(FileError) {
                 try segment.file.allocate(size)
-            } catch where error.isDiskFull {
+            } catch  where error.isDiskFull {
                 // Then the segment is full earlier.
             }
             try segment.file.synchronize()
@@ -340,7 +347,10 @@ enum Reserve {
     static func fill(_ directory: String, _ fileSystem: any LogFileSystem) {
         let path = directory + "/" + name
         if let file = try? fileSystem.open(path, create: false, writable: false),
-            (try? file.byteCount()) == byteCount { return }
+            (try? file.byteCount()) == byteCount
+        {
+            return
+        }
         do {
             let file = try fileSystem.open(path, create: true, writable: true)
             try file.allocate(byteCount)

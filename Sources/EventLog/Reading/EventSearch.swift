@@ -69,8 +69,9 @@ struct EventMatcher: Sendable {
     private static func begins(_ topic: UnsafeRawBufferPointer, with prefix: UnsafeRawBufferPointer) -> Bool {
         let count = prefix.count
         guard count >= 8 else { return topic.starts(with: prefix) }
-        guard topic.loadUnaligned(fromByteOffset: count - 8, as: UInt64.self)
-            == prefix.loadUnaligned(fromByteOffset: count - 8, as: UInt64.self)
+        guard
+            topic.loadUnaligned(fromByteOffset: count - 8, as: UInt64.self)
+                == prefix.loadUnaligned(fromByteOffset: count - 8, as: UInt64.self)
         else { return false }
         return UnsafeRawBufferPointer(rebasing: topic[..<count]).elementsEqual(prefix)
     }

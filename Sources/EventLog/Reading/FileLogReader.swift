@@ -199,7 +199,7 @@ final class FileLogReader: LogReader {
                 guard let next = try catalog.segmentIfPresent(base: expected) else { continue }
                 segment = next
                 scanner = BlockScanner(file: next.file, salt: next.header.salt)
-            } catch where error.code == .corrupt {
+            } catch  where error.code == .corrupt {
                 // Opened from the position instead, which says what is wrong.
                 (segment, scanner, nextBase) = (nil, nil, nil)
             } catch {

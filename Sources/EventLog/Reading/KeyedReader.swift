@@ -130,8 +130,9 @@ public final class KeyedReader {
                 blocks.isEmpty || (header.base == reached && scanner.offset == offset)
             else { break }
             if header.end > position {
-                blocks.append(BlockIndex.Entry(
-                    base: header.base, firstTime: header.firstTime, offset: scanner.offset, count: header.count))
+                blocks.append(
+                    BlockIndex.Entry(
+                        base: header.base, firstTime: header.firstTime, offset: scanner.offset, count: header.count))
                 reached = header.end
             }
             scanner.seek(to: scanner.offset + header.bytesOnDisk)

@@ -13,8 +13,10 @@ extension ReadOnlyLog {
 
     /// What an operator is told of it.
     public static func describe(missing: Range<Position>, in directory: String) -> LogError {
-        LogError(.corrupt, "\(directory) begins at position \(missing.upperBound): the files that held positions "
-            + "\(missing.lowerBound)..<\(missing.upperBound) are missing, and nothing says that they were removed on "
-            + "purpose. Restore them from a backup")
+        LogError(
+            .corrupt,
+            "\(directory) begins at position \(missing.upperBound): the files that held positions "
+                + "\(missing.lowerBound)..<\(missing.upperBound) are missing, and nothing says that they were removed "
+                + "on purpose. Restore them from a backup")
     }
 }

@@ -136,14 +136,16 @@ extension SegmentCatalog {
             guard let segment = try segmentIfPresent(base: base) else { continue }
             let next = bases(around: base).next
             let limit = next ?? Position(max(base.rawValue, durableCount))
-            result.append(try system { () throws(FileError) in
-                let end = segment.state == .growing ? try segment.outline(until: limit).end : limit
-                return SegmentSummary(
-                    name: segment.name, base: base, end: segment.trailer?.end ?? end,
-                    state: segment.state, created: segment.header.created,
-                    firstTime: try segment.firstTime(durableCount: durableCount), lastTime: segment.trailer?.lastTime,
-                    usedBytes: try segment.usedBytes(), allocatedBytes: try segment.file.allocatedBytes())
-            })
+            result.append(
+                try system { () throws(FileError) in
+                    let end = segment.state == .growing ? try segment.outline(until: limit).end : limit
+                    return SegmentSummary(
+                        name: segment.name, base: base, end: segment.trailer?.end ?? end,
+                        state: segment.state, created: segment.header.created,
+                        firstTime: try segment.firstTime(durableCount: durableCount),
+                        lastTime: segment.trailer?.lastTime,
+                        usedBytes: try segment.usedBytes(), allocatedBytes: try segment.file.allocatedBytes())
+                })
         }
         return result
     }

@@ -53,7 +53,7 @@ final class Segment: Sendable {
         let file: any LogFile
         do {
             file = try fileSystem.open(path, create: false, writable: writable)
-        } catch where error.code == ENOENT {
+        } catch  where error.code == ENOENT {
             return nil
         } catch {
             throw LogError(.system, error.description)
@@ -63,8 +63,10 @@ final class Segment: Sendable {
         defer { page.deallocate() }
         let count = try system { () throws(FileError) in try file.read(into: page, at: 0) }
         guard count == SegmentHeader.byteCount else {
-            throw LogError(.corrupt, "\(path) has \(count) bytes, less than a segment's header: it was cut off, "
-                + "restore it from a backup")
+            throw LogError(
+                .corrupt,
+                "\(path) has \(count) bytes, less than a segment's header: it was cut off, "
+                    + "restore it from a backup")
         }
         let header: SegmentHeader
         do throws(SegmentHeader.DecodeError) {
@@ -73,12 +75,16 @@ final class Segment: Sendable {
             throw error.logError(path)
         }
         guard LogFormat.segmentName(header.base) == name else {
-            throw LogError(.foreign, "\(path) begins at position \(header.base), not at what its name says: rename it "
-                + "to \(LogFormat.segmentName(header.base)), or move it out of the folder")
+            throw LogError(
+                .foreign,
+                "\(path) begins at position \(header.base), not at what its name says: rename it "
+                    + "to \(LogFormat.segmentName(header.base)), or move it out of the folder")
         }
         if let logID, header.logID != logID {
-            throw LogError(.foreign, "\(path) belongs to the log \(header.logID), the newest segment to "
-                + "\(logID): move what does not belong here out of the folder")
+            throw LogError(
+                .foreign,
+                "\(path) belongs to the log \(header.logID), the newest segment to "
+                    + "\(logID): move what does not belong here out of the folder")
         }
         let trailer = try system { () throws(FileError) in try readTrailer(file, of: header, into: page) }
         return Segment(path: path, name: name, header: header, trailer: trailer, file: file)
@@ -221,8 +227,10 @@ extension SegmentHeader.DecodeError {
         case .notASegment:
             LogError(.foreign, "\(path) is not a segment of a refold log: move it out of the folder")
         case .newerVersion(let version):
-            LogError(.foreign, "\(path) has format version \(version), this program knows \(LogFormat.version): "
-                + "use a newer refold")
+            LogError(
+                .foreign,
+                "\(path) has format version \(version), this program knows \(LogFormat.version): "
+                    + "use a newer refold")
         case .damaged:
             LogError(.corrupt, "the header of \(path) is damaged: restore this file from a backup")
         }

@@ -145,8 +145,9 @@ final class SegmentCatalog: Sendable {
     func segmentIfPresent(base: Position) throws(LogError) -> Segment? {
         let (known, logID) = state.withLock { state in (state.opened.last { $0.base == base }, state.logID) }
         if let known { return known }
-        guard let segment = try Segment.openIfPresent(
-            LogFormat.segmentName(base), in: directory, logID: logID, fileSystem: fileSystem)
+        guard
+            let segment = try Segment.openIfPresent(
+                LogFormat.segmentName(base), in: directory, logID: logID, fileSystem: fileSystem)
         else { return nil }
         return state.withLock { state in
             state.logID = state.logID ?? segment.header.logID

@@ -47,7 +47,8 @@ struct ClockFile {
     /// A failure costs only what this is for.
     func write(_ offset: Int64) {
         let fields = "\(bootID) \(offset)", text = fields + " " + Self.checksum(fields)
-        let padded = Array(text.utf8) + Array(repeating: UInt8(ascii: " "), count: Self.byteCount - 1 - text.utf8.count)
+        let padded =
+            Array(text.utf8) + Array(repeating: UInt8(ascii: " "), count: Self.byteCount - 1 - text.utf8.count)
             + [UInt8(ascii: "\n")]
         guard let file = try? fileSystem.open(path, create: true, writable: true) else { return }
         padded.withUnsafeBytes { bytes in try? file.write(bytes, at: 0) }

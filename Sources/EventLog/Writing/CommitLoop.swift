@@ -178,7 +178,8 @@ final class CommitLoop: LogWork, @unchecked Sendable {
                 let what = error.isDiskFull ? "the disk is full" : "no file descriptors are left"
                 complete(.full("\(what), the log holds: \(error)"))
             } else {
-                let message = "the log cannot be written and stops: \(error); what is on disk beyond position "
+                let message =
+                    "the log cannot be written and stops: \(error); what is on disk beyond position "
                     + "\(end) is unknown, restart to recover"
                 queue.fail(message)
                 options.onFailure?(message)

@@ -60,9 +60,13 @@ final class GroupEncoder {
     private func closeBlock() {
         guard let block = open else { return }
         let start = output.count
-        headers.append((start, BlockEncoder.append(
-            raw.bytes, count: block.count, base: headers.last?.header.end ?? base, firstTime: block.first,
-            lastTime: block.last, durableCount: durableCount, to: output)))
+        headers.append(
+            (
+                start,
+                BlockEncoder.append(
+                    raw.bytes, count: block.count, base: headers.last?.header.end ?? base, firstTime: block.first,
+                    lastTime: block.last, durableCount: durableCount, to: output)
+            ))
         raw.removeAll()
         open = nil
     }
@@ -92,10 +96,11 @@ enum BlockEncoder {
             let from = raw.assumingMemoryBound(to: CChar.self).baseAddress
             let to = body.assumingMemoryBound(to: CChar.self).baseAddress
             let (size, room) = (Int32(raw.count), Int32(raw.count - 1))
-            stored = switch effort {
-            case .fast: Int(LZ4_compress_fast(from, to, size, room, 1))
-            case .high: Int(LZ4_compress_HC(from, to, size, room, 4))
-            }
+            stored =
+                switch effort {
+                case .fast: Int(LZ4_compress_fast(from, to, size, room, 1))
+                case .high: Int(LZ4_compress_HC(from, to, size, room, 4))
+                }
         }
         let codec: BlockCodec = stored > 0 ? .lz4 : .raw
         if codec == .raw {

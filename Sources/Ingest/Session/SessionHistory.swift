@@ -159,7 +159,8 @@ package struct SessionHistory {
     }
 
     private mutating func raise(_ event: BrokerEvent, _ code: BrokerAlarm.Code, at time: Timestamp) {
-        let alarm = event.alarms?.first.flatMap(BrokerAlarm.init)
+        let alarm =
+            event.alarms?.first.flatMap(BrokerAlarm.init)
             ?? BrokerAlarm(code, since: time, evidence: event.reason)
         if !alarms.contains(where: { $0.code == alarm.code }) { alarms.append(alarm) }
     }

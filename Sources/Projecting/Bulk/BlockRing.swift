@@ -47,9 +47,10 @@ final class BlockRing: @unchecked Sendable {
         self.shared = shared
         blocks = (0..<Self.capacity).map { _ in EventBlock(capacity: options.blockBytes + (64 << 10)) }
         items = [Item?](repeating: nil, count: Self.capacity)
-        state = Monitor(State(
-            left: [Int](repeating: 0, count: consumers), pending: [Int](repeating: 0, count: consumers),
-            end: range.lowerBound))
+        state = Monitor(
+            State(
+                left: [Int](repeating: 0, count: consumers), pending: [Int](repeating: 0, count: consumers),
+                end: range.lowerBound))
     }
 
     /// What ended the reading too early.
@@ -96,7 +97,8 @@ final class BlockRing: @unchecked Sendable {
         let block = blocks[sequence % Self.capacity]
         var more = false, failure: (any Error)?
         do {
-            more = shared.isCancelled || reader.position >= range.upperBound
+            more =
+                shared.isCancelled || reader.position >= range.upperBound
                 ? false : try reader.read(into: block, atLeast: options.blockBytes)
         } catch {
             failure = error
@@ -111,7 +113,8 @@ final class BlockRing: @unchecked Sendable {
                 return
             }
             let now = ContinuousClock.now
-            let endsEpoch = state.pending.reduce(0, +) >= options.pendingBytesMax
+            let endsEpoch =
+                state.pending.reduce(0, +) >= options.pendingBytesMax
                 || now - state.epochBegan >= options.epochDurationMax
             if endsEpoch { state.epochBegan = now }
             items[sequence % Self.capacity] = Item(block: block, range: from..<to, endsEpoch: endsEpoch)

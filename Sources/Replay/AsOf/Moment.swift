@@ -51,8 +51,10 @@ public struct Moment: Sendable, Equatable {
         case .position(let position):
             let durable = log.durableCount
             guard position < durable else {
-                throw LogError(.outOfRange, "there is no event at position \(position) yet: the log holds \(durable) "
-                    + "events")
+                throw LogError(
+                    .outOfRange,
+                    "there is no event at position \(position) yet: the log holds \(durable) "
+                        + "events")
             }
             end = Position(position).next
             time = try Self.time(of: end, log, snapshots)
@@ -63,8 +65,10 @@ public struct Moment: Sendable, Equatable {
             guard found == first, first > Position(0) else { return }
             let snapshot = try snapshots.newest(atOrBefore: first, where: { $0.end == first })
             guard let last = snapshot?.description.lastTime.flatMap({ Timestamp(rfc3339: $0) }), last <= wanted else {
-                throw LogError(.beforeHorizon, "\(wanted) lies before the horizon: on this disk the log begins at "
-                    + "position \(first). Name the moment by --position, where a snapshot or the archive has it")
+                throw LogError(
+                    .beforeHorizon,
+                    "\(wanted) lies before the horizon: on this disk the log begins at "
+                        + "position \(first). Name the moment by --position, where a snapshot or the archive has it")
             }
         }
     }
@@ -72,7 +76,8 @@ public struct Moment: Sendable, Equatable {
     private static func time(of end: Position, _ log: any PastLog, _ snapshots: SnapshotFolder) throws -> Timestamp {
         let last = Position(end.rawValue - 1)
         if last < log.firstPosition, let snapshot = try snapshots.newest(atOrBefore: end, where: { $0.end == end }),
-            let time = snapshot.description.lastTime.flatMap({ Timestamp(rfc3339: $0) }) {
+            let time = snapshot.description.lastTime.flatMap({ Timestamp(rfc3339: $0) })
+        {
             return time
         }
         guard let time = try log.receivedAt(last) else {

@@ -46,8 +46,10 @@ public final class Audit {
             throw ReplayError(.no, "the stored checkpoint is of \(checkpoint.origin), this log is \(log.origin)")
         }
         guard range.lowerBound.rawValue <= checkpoint.size else {
-            throw ReplayError(.usage, "only the positions below \(checkpoint.size) are signed so far: nothing from "
-                + "\(range.lowerBound) on can be proved yet")
+            throw ReplayError(
+                .usage,
+                "only the positions below \(checkpoint.size) are signed so far: nothing from "
+                    + "\(range.lowerBound) on can be proved yet")
         }
         let end = min(range.upperBound, Position(checkpoint.size))
         var report = AuditReport(
@@ -57,9 +59,11 @@ public final class Audit {
         report.isCutToCheckpoint = end < range.upperBound
         func run(_ file: SnapshotFile?) throws -> AuditReport {
             guard file != nil || log.horizon == Position(0) else {
-                throw LogError(.beforeHorizon, "the log begins at position \(log.horizon), and no snapshot from before "
-                    + "position \(range.lowerBound) says what was then: ask for what came later by --from, or name the "
-                    + "archive (--restore-command)")
+                throw LogError(
+                    .beforeHorizon,
+                    "the log begins at position \(log.horizon), and no snapshot from before "
+                        + "position \(range.lowerBound) says what was then: ask for what came later by --from, or name "
+                        + "the archive (--restore-command)")
             }
             return try Audit(
                 log: log, subject: subject, range: report.range, eventsMax: eventsMax, report: report, snapshot: file
@@ -125,13 +129,17 @@ public final class Audit {
             let accepted = damage.accepted.map {
                 "given up by operator \($0.event.operatorName) at position \($0.position): \($0.event.reason)"
             }
-            let devices = damage.devices.isEmpty ? "" : "; of devices "
-                + damage.devices.prefix(20).joined(separator: ", ")
-                + (damage.devicesAreComplete ? "" : " and perhaps others")
-            report.gaps.append(AuditReport.Gap(
-                kind: accepted == nil ? .damage : .accepted, from: positions.lowerBound.rawValue,
-                to: positions.upperBound.rawValue - 1,
-                text: (accepted ?? "\(damage.range.segment): \(damage.range.reason)") + devices))
+            let devices =
+                damage.devices.isEmpty
+                ? ""
+                : "; of devices "
+                    + damage.devices.prefix(20).joined(separator: ", ")
+                    + (damage.devicesAreComplete ? "" : " and perhaps others")
+            report.gaps.append(
+                AuditReport.Gap(
+                    kind: accepted == nil ? .damage : .accepted, from: positions.lowerBound.rawValue,
+                    to: positions.upperBound.rawValue - 1,
+                    text: (accepted ?? "\(damage.range.segment): \(damage.range.reason)") + devices))
         }
     }
 
@@ -226,9 +234,13 @@ public final class Audit {
             guard case .broker(let schema, let event) = decoder.decodeInternal(record) else { return false }
             return EventWords.isLoss(schema, event)
         }
-        return try alarms + keep(
-            [BrokerEvent.Schema.sessionLost.rawValue, LogSchema.lossAccepted.rawValue, LogSchema.clockStepped.rawValue],
-            in: range, isContext: true)
+        return try alarms
+            + keep(
+                [
+                    BrokerEvent.Schema.sessionLost.rawValue, LogSchema.lossAccepted.rawValue,
+                    LogSchema.clockStepped.rawValue,
+                ],
+                in: range, isContext: true)
     }
 
     // MARK: the subjects
@@ -404,14 +416,18 @@ public final class Audit {
         _ record: RecordView, _ position: Position, isContext: Bool, with folds: [WatchedFold]
     ) throws {
         guard report.events.count < eventsMax else {
-            throw ReplayError(.usage, "there are more than \(eventsMax) events: ask for less by --from and --until, or "
-                + "raise --limit")
+            throw ReplayError(
+                .usage,
+                "there are more than \(eventsMax) events: ask for less by --from and --until, or "
+                    + "raise --limit")
         }
         let changes = Self.changes(record, position, folds, subject)
         let words = EventWords(record, decoder: decoder)
-        report.events.append(AuditReport.Event(
-            position: position, receivedAt: record.receivedAt, who: words.who, what: words.what, isContext: isContext,
-            reportsBrokerLoss: words.reportsBrokerLoss, record: Array(record.bytes), changes: changes))
+        report.events.append(
+            AuditReport.Event(
+                position: position, receivedAt: record.receivedAt, who: words.who, what: words.what,
+                isContext: isContext,
+                reportsBrokerLoss: words.reportsBrokerLoss, record: Array(record.bytes), changes: changes))
     }
 
     /// What an event changes in the subject's rows.
@@ -438,14 +454,19 @@ public final class Audit {
         }
         // As an outsider will: a proof that does not hold is never handed out.
         let leaves = report.events.map { event in
-            (position: event.position.rawValue, leaf: event.record.withUnsafeBytes {
-                LeafHasher().leaf(RecordView(unchecked: $0.baseAddress!))
-            })
+            (
+                position: event.position.rawValue,
+                leaf: event.record.withUnsafeBytes {
+                    LeafHasher().leaf(RecordView(unchecked: $0.baseAddress!))
+                }
+            )
         }
         let root = try report.checkpoint.checkpoint().root
         guard TreeProofs.root(of: leaves, size: report.size, hashes: report.proof) == root else {
-            throw LogError(.corrupt, "the log does not hold what its checkpoint of \(report.size) events was signed "
-                + "for: it was changed since. refold log verify --deep says where")
+            throw LogError(
+                .corrupt,
+                "the log does not hold what its checkpoint of \(report.size) events was signed "
+                    + "for: it was changed since. refold log verify --deep says where")
         }
     }
 }

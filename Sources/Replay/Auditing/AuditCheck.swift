@@ -33,13 +33,16 @@ public struct AuditVerdict: Sendable {
                 + "\(checkpointSize) events was signed for"
         ]
         if isComplete {
-            list.append("no event between positions \(from) and \(end) was left out"
-                + (missing.isEmpty ? "" : ", but for those that are named as lost"))
+            list.append(
+                "no event between positions \(from) and \(end) was left out"
+                    + (missing.isEmpty ? "" : ", but for those that are named as lost"))
         }
         if isFolded {
-            list.append(startRows == 0
-                ? "the rows before and after each event follow from these events by this program's folds"
-                : "the rows after each event follow from \(startRows) rows at the beginning by this program's folds")
+            list.append(
+                startRows == 0
+                    ? "the rows before and after each event follow from these events by this program's folds"
+                    : "the rows after each event follow from \(startRows) rows at the beginning by this program's folds"
+            )
         }
         if isSigned { list.append("the owner of the log's key signed this bundle as a whole") }
         return list
@@ -49,8 +52,9 @@ public struct AuditVerdict: Sendable {
     public var doesNotProve: [String] {
         var list: [String] = []
         if !isComplete {
-            list.append("that no other event of the subject is in the log: only whoever has the log can tell "
-                + "(an audit of a range is complete)")
+            list.append(
+                "that no other event of the subject is in the log: only whoever has the log can tell "
+                    + "(an audit of a range is complete)")
         }
         if startRows > 0 {
             list.append("that the rows at the beginning were so: an audit from position 0 shows how they came to be")
@@ -59,8 +63,9 @@ public struct AuditVerdict: Sendable {
             list.append("that the rows follow from the events: they were folded by another version of the folds")
         }
         list.append("that devices said the truth, or when: times are those of the log's clock on receipt")
-        list.append("that the key's owner showed everybody the same history: compare with checkpoints that are held "
-            + "elsewhere")
+        list.append(
+            "that the key's owner showed everybody the same history: compare with checkpoints that are held "
+                + "elsewhere")
         return list
     }
 }
@@ -167,8 +172,10 @@ public struct AuditCheck {
             let text = object["statement"]?.string
         else {
             guard needsStatement else { return }
-            throw EvidenceError(.untrue, "the bundle is not signed as a whole: what it says beside the events could "
-                + "have been changed (--unsigned accepts that)")
+            throw EvidenceError(
+                .untrue,
+                "the bundle is not signed as a whole: what it says beside the events could "
+                    + "have been changed (--unsigned accepts that)")
         }
         let statement = try AuditStatement(try SignedNote(parsing: Array(text.utf8)), verifiedBy: key)
         guard statement.digest == SHA256.digest(bytes[..<last.startIndex]) else {
@@ -194,8 +201,10 @@ public struct AuditCheck {
         (verdict.origin, verdict.subject, verdict.from, verdict.end) = (origin, subject, from, end)
         verdict.madeAt = madeAt
         folds = subject.projections.map { WatchedFold($0) }
-        hasOurVersions = versions == Dictionary(
-            uniqueKeysWithValues: folds.map { ($0.descriptor.name, .number("\($0.descriptor.version)")) })
+        hasOurVersions =
+            versions
+            == Dictionary(
+                uniqueKeysWithValues: folds.map { ($0.descriptor.name, .number("\($0.descriptor.version)")) })
         next += 1
     }
 
@@ -256,13 +265,18 @@ public struct AuditCheck {
             throw EvidenceError(.untrue, "the checkpoint is of \(checkpoint.size) events, the proof of \(size)")
         }
         let leaves = events.map { position, record in
-            (position: position, leaf: record.withUnsafeBytes {
-                LeafHasher().leaf(RecordView(unchecked: $0.baseAddress!))
-            })
+            (
+                position: position,
+                leaf: record.withUnsafeBytes {
+                    LeafHasher().leaf(RecordView(unchecked: $0.baseAddress!))
+                }
+            )
         }
         guard TreeProofs.root(of: leaves, size: size, hashes: hashes) == checkpoint.root else {
-            throw EvidenceError(.untrue, "the events do not lead to the signed root: one was changed, moved, added or "
-                + "left out, or the proof is none")
+            throw EvidenceError(
+                .untrue,
+                "the events do not lead to the signed root: one was changed, moved, added or "
+                    + "left out, or the proof is none")
         }
     }
 
@@ -290,8 +304,10 @@ public struct AuditCheck {
             if verdict.firstTime == nil { verdict.firstTime = time }
             verdict.lastTime = time
             guard !hasOurVersions || Self.isSame(event.line, line) else {
-                throw EvidenceError(.untrue, "the rows that the bundle shows at position \(event.position) are not "
-                    + "those that follow from its events")
+                throw EvidenceError(
+                    .untrue,
+                    "the rows that the bundle shows at position \(event.position) are not "
+                        + "those that follow from its events")
             }
         }
         verdict.isFolded = hasOurVersions

@@ -32,14 +32,16 @@ extension AuditReport {
         if !gaps.isEmpty {
             page += "<h2>Missing</h2>\n"
             for gap in gaps {
-                page += "<p class=\"gap\"><strong>Positions \(gap.from) to \(gap.to)</strong> "
+                page +=
+                    "<p class=\"gap\"><strong>Positions \(gap.from) to \(gap.to)</strong> "
                     + "(\(gap.kind == .accepted ? "given up by an operator" : "damaged")): "
                     + "\(SafeText.html(gap.text))</p>\n"
             }
         }
         if !brokerLosses.isEmpty { page += "<h2>Broker losses</h2>\n" }
         for loss in brokerLosses {
-            page += "<p class=\"gap\"><a href=\"#p\(loss.position)\">\(loss.position)</a> "
+            page +=
+                "<p class=\"gap\"><a href=\"#p\(loss.position)\">\(loss.position)</a> "
                 + "\(SafeText.html(loss.who)): \(SafeText.html(loss.what))</p>\n"
         }
         page += "<h2>At the end</h2>\n" + (end.isEmpty ? "<p>No row.</p>\n" : end.map(Self.row).joined())
@@ -72,7 +74,8 @@ extension AuditReport {
 
     private static func item(_ event: Event) -> String {
         let payload = SafeText.payload(event.record)
-        var text = "<li id=\"p\(event.position)\"\(event.isContext ? " class=\"context\"" : "")>"
+        var text =
+            "<li id=\"p\(event.position)\"\(event.isContext ? " class=\"context\"" : "")>"
             + "<p class=\"when\"><a href=\"#p\(event.position)\">\(event.position)</a> "
             + "<time datetime=\"\(event.receivedAt)\">\(event.receivedAt)</time></p>"
             + "<p><strong>\(SafeText.html(event.who))</strong>: \(SafeText.html(event.what))</p>"
@@ -82,7 +85,8 @@ extension AuditReport {
                     + (change.before == nil ? "" : "<td class=\"old\">\(SafeText.html(before ?? "null"))</td>")
                     + "<td class=\"new\">\(SafeText.html(after))</td></tr>"
             }
-            text += "<table><caption>\(change.before == nil ? "new row of " : "")"
+            text +=
+                "<table><caption>\(change.before == nil ? "new row of " : "")"
                 + "\(SafeText.html(RowChange.name(change.table)))</caption>\(rows.joined())</table>"
         }
         if !payload.isEmpty {

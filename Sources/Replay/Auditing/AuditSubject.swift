@@ -21,11 +21,12 @@ public enum AuditSubject: Sendable, Equatable, CustomStringConvertible {
 
     /// The projections whose rows tell of it.
     var projections: [Catalog.Entry] {
-        let names: Set<String> = switch self {
-        case .device: ["device_status", "device_connection_events", "dead_letters", "campaigns"]
-        case .campaign: ["campaigns"]
-        case .range: Set(Catalog.entries.map(\.name))
-        }
+        let names: Set<String> =
+            switch self {
+            case .device: ["device_status", "device_connection_events", "dead_letters", "campaigns"]
+            case .campaign: ["campaigns"]
+            case .range: Set(Catalog.entries.map(\.name))
+            }
         return Catalog.entries.filter { names.contains($0.name) }
     }
 
@@ -100,7 +101,8 @@ struct EventWords {
                 (who, what) = ("our connection to broker \(record.brokerString)", record.topicString)
                 break
             }
-            who = event.operatorName.map { "operator \($0), on broker \(record.brokerString)" }
+            who =
+                event.operatorName.map { "operator \($0), on broker \(record.brokerString)" }
                 ?? "our connection to broker \(record.brokerString)"
             what = Self.connection(schema, event)
         case .decision:
@@ -150,15 +152,21 @@ struct EventWords {
         case .lossAccepted(let loss):
             return ("operator \(loss.operatorName)", "gave up positions \(loss.from) to \(loss.to): \(loss.reason)")
         case .segmentsRemoved(let event):
-            return ("the log", "removed positions \(event.from) to \(event.to) by the retention rules "
-                + "(\(event.reason)); they were \(event.archived ? "" : "not ")archived")
+            return (
+                "the log",
+                "removed positions \(event.from) to \(event.to) by the retention rules "
+                    + "(\(event.reason)); they were \(event.archived ? "" : "not ")archived"
+            )
         default: break
         }
         guard LogSchema(rawValue: record.topicString) == .clockStepped,
             let step = try? record.decoded(ClockStepped.self)
         else { return ("the log", record.topicString) }
-        return ("the log", "\(LogSchema.clockStepped.rawValue): from \(step.before) to \(step.after)"
-            + (step.adopted == false ? "; not adopted" : ""))
+        return (
+            "the log",
+            "\(LogSchema.clockStepped.rawValue): from \(step.before) to \(step.after)"
+                + (step.adopted == false ? "; not adopted" : "")
+        )
     }
 
     private static func decision(_ record: RecordView, _ decoder: FactDecoder) -> (String, String) {

@@ -61,14 +61,23 @@ extension AuditReport {
         let own = events.filter { !$0.isContext }
         var lines: [(String, String)] = [("subject", subject.description), ("log", origin)]
         lines.append(("positions", range.isEmpty ? "none" : "\(range.lowerBound) to \(range.upperBound.rawValue - 1)"))
-        lines.append(("events", "\(own.count)" + (own.count < events.count
-            ? ", and \(events.count - own.count) that say something about the record" : "")))
+        lines.append(
+            (
+                "events",
+                "\(own.count)"
+                    + (own.count < events.count
+                        ? ", and \(events.count - own.count) that say something about the record" : "")
+            ))
         if let first = own.first, let last = own.last {
             lines.append(("received", "\(first.receivedAt) to \(last.receivedAt)"))
         }
         lines.append(("missing", missing))
-        lines.append(("checkpoint", "\(size) events, signed by the log's key"
-            + (isCutToCheckpoint ? "; later events were not signed yet and are left out" : "")))
+        lines.append(
+            (
+                "checkpoint",
+                "\(size) events, signed by the log's key"
+                    + (isCutToCheckpoint ? "; later events were not signed yet and are left out" : "")
+            ))
         if let proofProblem { lines.append(("proof", "none: \(proofProblem)")) }
         lines.append(("made at", madeAt.description))
         return lines
@@ -99,14 +108,16 @@ extension AuditReport {
         }
         lines += ["", "Events"]
         for event in events {
-            lines.append("  \(event.position)  \(event.receivedAt)  \(SafeText.safe(event.who)): "
-                + SafeText.safe(event.what))
+            lines.append(
+                "  \(event.position)  \(event.receivedAt)  \(SafeText.safe(event.who)): "
+                    + SafeText.safe(event.what))
             for change in event.changes {
                 let differences = change.differences.map { column, before, after in
                     before.map { "\(column) \($0) → \(after)" } ?? "\(column) \(after)"
                 }
-                lines.append("      \(change.before == nil ? "new row of" : "row of") "
-                    + "\(RowChange.name(change.table)): \(SafeText.safe(differences.joined(separator: ", ")))")
+                lines.append(
+                    "      \(change.before == nil ? "new row of" : "row of") "
+                        + "\(RowChange.name(change.table)): \(SafeText.safe(differences.joined(separator: ", ")))")
             }
         }
         lines += ["", "At the end"]

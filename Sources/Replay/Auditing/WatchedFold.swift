@@ -41,10 +41,11 @@ struct AuditRow: Equatable, Sendable {
         case .bool: value.count == 1
         case .bytea: true
         case .jsonb:
-            value.first == 1 && value.withUnsafeBytes { bytes in
-                var compact: [UInt8] = []
-                return CompactJSON.append(UnsafeRawBufferPointer(rebasing: bytes[1...]), to: &compact)
-            }
+            value.first == 1
+                && value.withUnsafeBytes { bytes in
+                    var compact: [UInt8] = []
+                    return CompactJSON.append(UnsafeRawBufferPointer(rebasing: bytes[1...]), to: &compact)
+                }
         }
     }
 
@@ -145,9 +146,12 @@ final class WatchedFold {
         fold = entry.makeFold(scope)
         places = descriptor.tables.map { write in
             let table = tables.firstIndex { $0.name == write.name }!
-            return (table, write.columns.map { column in
-                tables[table].columns.firstIndex { $0.name == column.name }!
-            })
+            return (
+                table,
+                write.columns.map { column in
+                    tables[table].columns.firstIndex { $0.name == column.name }!
+                }
+            )
         }
         rows = tables.map { _ in [:] }
         touched = tables.map { _ in [] }

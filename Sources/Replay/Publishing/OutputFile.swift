@@ -32,9 +32,10 @@ final class OutputFile {
         let stream = UnsafeMutablePointer<z_stream>.allocate(capacity: 1)
         stream.initialize(to: z_stream())
         // 16 more than the window's bits: a gzip header and trailer, which has no time of its own.
-        guard deflateInit2_(
-            stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY, ZLIB_VERSION,
-            Int32(MemoryLayout<z_stream>.size)) == Z_OK
+        guard
+            deflateInit2_(
+                stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY, ZLIB_VERSION,
+                Int32(MemoryLayout<z_stream>.size)) == Z_OK
         else { preconditionFailure("zlib does not start") }
         deflate = stream
     }
@@ -99,8 +100,10 @@ final class OutputFile {
             if count < 0, errno == EINTR { continue }
             // Repeated, a write that takes nothing has no end.
             guard count > 0 else {
-                throw ReplayError(.usage, "cannot write \(path ?? "to standard output"): "
-                    + String(cString: strerror(count < 0 ? errno : EIO)))
+                throw ReplayError(
+                    .usage,
+                    "cannot write \(path ?? "to standard output"): "
+                        + String(cString: strerror(count < 0 ? errno : EIO)))
             }
             bytesWritten += UInt64(count)
             rest = UnsafeRawBufferPointer(rebasing: rest[count...])

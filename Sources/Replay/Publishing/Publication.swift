@@ -139,24 +139,34 @@ public final class Publication {
             return
         }
         guard options.isLive else {
-            throw ReplayError(.usage, "without a prefix, messages go onto the topics that devices and their systems "
-                + "use now: say --live if that is what you want")
+            throw ReplayError(
+                .usage,
+                "without a prefix, messages go onto the topics that devices and their systems "
+                    + "use now: say --live if that is what you want")
         }
         guard order.verdict == .accepted else {
-            throw ReplayError(.usage, "--live publishes accepted messages only: what the gate refused, commands of "
-                + "strangers among it, belongs on no device's topic")
+            throw ReplayError(
+                .usage,
+                "--live publishes accepted messages only: what the gate refused, commands of "
+                    + "strangers among it, belongs on no device's topic")
         }
         guard options.protocolPreference != .v311 else {
-            throw ReplayError(.usage, "--live needs MQTT 5: over 3.1.1 nothing tells what is published from what "
-                + "devices send, and we would record it again")
+            throw ReplayError(
+                .usage,
+                "--live needs MQTT 5: over 3.1.1 nothing tells what is published from what "
+                    + "devices send, and we would record it again")
         }
         guard order.range.isEmpty || order.range.lowerBound >= log.firstPosition else {
-            throw ReplayError(.usage, "--live needs the events on this disk, which begins at position "
-                + "\(log.firstPosition): what comes back is recognised by them")
+            throw ReplayError(
+                .usage,
+                "--live needs the events on this disk, which begins at position "
+                    + "\(log.firstPosition): what comes back is recognised by them")
         }
         for (name, version) in try Self.connectionVersions(log) where version == "3.1.1" {
-            throw ReplayError(.usage, "--live is refused: this log's connection to the broker `\(name)` is MQTT "
-                + "3.1.1, which brings no properties, so that what comes back would be recorded again")
+            throw ReplayError(
+                .usage,
+                "--live is refused: this log's connection to the broker `\(name)` is MQTT "
+                    + "3.1.1, which brings no properties, so that what comes back would be recorded again")
         }
     }
 
@@ -369,8 +379,10 @@ public final class Publication {
                 }
                 if error.isRefusal { throw error }
                 guard SystemTime.monotonicMicroseconds() < deadline else {
-                    fetchError = ReplayError(.unreachable, "\(broker.address) does not answer (\(error.text)). What "
-                        + "was published is remembered: the same command goes on there")
+                    fetchError = ReplayError(
+                        .unreachable,
+                        "\(broker.address) does not answer (\(error.text)). What "
+                            + "was published is remembered: the same command goes on there")
                     throw error
                 }
                 if error.text != said { note("\(broker.address): \(error.text); trying again") }
@@ -383,13 +395,17 @@ public final class Publication {
     }
 
     private func save() throws(ReplayError) {
-        result.next = firstSent < sent.count ? sent[firstSent].message.position.rawValue
-            : nextWaiting < waiting.count ? waiting[nextWaiting].position.rawValue
-            : min(reader.position, order.range.upperBound).rawValue
-        try stateFile?.save(PublishState(
-            order: stateOrder, next: result.next, published: before + result.published,
-            end: order.range.upperBound.rawValue, isFinished: isAtEnd && pendingCount == 0,
-            updatedAt: now().description))
+        result.next =
+            firstSent < sent.count
+            ? sent[firstSent].message.position.rawValue
+            : nextWaiting < waiting.count
+                ? waiting[nextWaiting].position.rawValue
+                : min(reader.position, order.range.upperBound).rawValue
+        try stateFile?.save(
+            PublishState(
+                order: stateOrder, next: result.next, published: before + result.published,
+                end: order.range.upperBound.rawValue, isFinished: isAtEnd && pendingCount == 0,
+                updatedAt: now().description))
     }
 }
 

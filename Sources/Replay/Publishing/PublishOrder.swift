@@ -27,8 +27,10 @@ public struct PublishOrder: Sendable {
         filter.device = device.map { Array($0.utf8) }
         if let topic {
             guard let parsed = TopicFilter(topic) else {
-                throw ReplayError(.usage, "the topic filter \(topic) is none: + must stand alone between slashes, # "
-                    + "alone at the end")
+                throw ReplayError(
+                    .usage,
+                    "the topic filter \(topic) is none: + must stand alone between slashes, # "
+                        + "alone at the end")
             }
             filter.topic = parsed
         }

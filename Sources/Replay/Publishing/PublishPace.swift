@@ -27,7 +27,8 @@ struct PublishPace {
             if let last, received < last { first = nil }
             last = received
             if let first {
-                let due = first.sentMicros
+                let due =
+                    first.sentMicros
                     + Int64(Double(received.microseconds - first.received.microseconds) / speed)
                 if due > now { return due - now }
             } else {

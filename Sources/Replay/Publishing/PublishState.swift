@@ -52,13 +52,17 @@ final class PublishStateFile {
                 try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
             }
         } catch {
-            throw ReplayError(.usage, "cannot make \(folder), where it is remembered how far it got "
-                + "(\(error.localizedDescription)): name another file with --state")
+            throw ReplayError(
+                .usage,
+                "cannot make \(folder), where it is remembered how far it got "
+                    + "(\(error.localizedDescription)): name another file with --state")
         }
         lock = open(path + ".lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard lock >= 0 else {
-            throw ReplayError(.usage, "cannot write \(path).lock (\(String(cString: strerror(errno)))): name another "
-                + "file with --state")
+            throw ReplayError(
+                .usage,
+                "cannot write \(path).lock (\(String(cString: strerror(errno)))): name another "
+                    + "file with --state")
         }
         guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
             close(lock)
@@ -69,8 +73,10 @@ final class PublishStateFile {
         decoder.keyDecodingStrategy = .convertFromSnakeCase
         guard let found = try? decoder.decode(PublishState.self, from: bytes) else {
             close(lock)
-            throw ReplayError(.usage, "\(path) does not say how far a publication got: remove it, or name another "
-                + "file with --state")
+            throw ReplayError(
+                .usage,
+                "\(path) does not say how far a publication got: remove it, or name another "
+                    + "file with --state")
         }
         guard found.order == order else {
             close(lock)
@@ -92,8 +98,10 @@ final class PublishStateFile {
             isDone = close(file) == 0 && isDone
         }
         guard isDone, rename(path + ".tmp", path) == 0 else {
-            throw ReplayError(.usage, "cannot write \(path) (\(String(cString: strerror(errno)))): how far it got "
-                + "would be forgotten")
+            throw ReplayError(
+                .usage,
+                "cannot write \(path) (\(String(cString: strerror(errno)))): how far it got "
+                    + "would be forgotten")
         }
     }
 

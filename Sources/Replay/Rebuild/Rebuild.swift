@@ -7,9 +7,9 @@ import Projections
 import Snapshots
 import Synchronization
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #else
-    import Musl
+import Musl
 #endif
 
 // Rebuild: history folded again beside the live tables, which go on meanwhile; then one transaction exchanges them.
@@ -305,7 +305,8 @@ final class RebuildBoard: Sendable {
                 state.progress.eventsPerSecond = done / state.progress.elapsedSeconds
             }
             let left = Double(end) - Double(state.progress.folded)
-            state.progress.secondsLeft = state.progress.stage == .folding && state.progress.eventsPerSecond > 0
+            state.progress.secondsLeft =
+                state.progress.stage == .folding && state.progress.eventsPerSecond > 0
                 ? max(0, left / state.progress.eventsPerSecond) : nil
             return state.progress
         }

@@ -4,9 +4,9 @@ import Postgres
 import PostgresStore
 import Projections
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #else
-    import Musl
+import Musl
 #endif
 
 /// Back to the tables that a rebuild replaced, in one transaction; the replaced ones go to refold_next until the next

@@ -49,10 +49,11 @@ final class LiveTables {
     func rows(of table: StoredTable) throws(PostgresError) -> CopyOut {
         let columns = table.columns.map { "\"\($0.name)\"" }
         return try CopyOut(
-            connection, """
-                COPY (SELECT \(columns.joined(separator: ", ")) FROM \(RefoldSchema.name)."\(table.name)" \
-                ORDER BY \(columns.prefix(table.keyCount).joined(separator: ", "))) TO STDOUT (FORMAT binary)
-                """, name: "read \(table.name)")
+            connection,
+            """
+            COPY (SELECT \(columns.joined(separator: ", ")) FROM \(RefoldSchema.name)."\(table.name)" \
+            ORDER BY \(columns.prefix(table.keyCount).joined(separator: ", "))) TO STDOUT (FORMAT binary)
+            """, name: "read \(table.name)")
     }
 
     func close() { try? connection.exec("ROLLBACK") }

@@ -51,9 +51,10 @@ public struct ReplayVerifier {
         }
         for (entry, end) in work {
             for table in entry.descriptor.storedTables {
-                report.tables.append(.init(
-                    projection: entry.name, name: table.name, end: end,
-                    live: try Self.digest(table, of: live.rows(of: table)), folded: [:]))
+                report.tables.append(
+                    .init(
+                        projection: entry.name, name: table.name, end: end,
+                        live: try Self.digest(table, of: live.rows(of: table)), folded: [:]))
             }
         }
         for way in FoldWay.allCases where options.ways.contains(way) && !work.isEmpty {
@@ -72,15 +73,21 @@ public struct ReplayVerifier {
             guard options.projections.isEmpty || options.projections.contains(entry.name) else { return nil }
             let checkpoint = live.checkpoints[entry.name]
             if let checkpoint, checkpoint.version != entry.descriptor.version {
-                report.skipped.append((
-                    entry.name, "its rows are of version \(checkpoint.version), this program folds version "
-                        + "\(entry.descriptor.version)"))
+                report.skipped.append(
+                    (
+                        entry.name,
+                        "its rows are of version \(checkpoint.version), this program folds version "
+                            + "\(entry.descriptor.version)"
+                    ))
                 return nil
             }
             let end = checkpoint?.end ?? Position(0)
             guard end.rawValue <= durableCount else {
-                report.skipped.append((
-                    entry.name, "its checkpoint, \(end.rawValue - 1), is past the log's end (\(durableCount) events)"))
+                report.skipped.append(
+                    (
+                        entry.name,
+                        "its checkpoint, \(end.rawValue - 1), is past the log's end (\(durableCount) events)"
+                    ))
                 return nil
             }
             return (entry, end)

@@ -111,8 +111,9 @@ private final class RerunCourse {
         CampaignEvent.campaignCreated(created).append(to: &batch, at: createdAt)
         for start in stride(from: 0, to: record.order.count, by: targetsPerRecordMax) {
             let devices = Array(record.order[start..<min(start + targetsPerRecordMax, record.order.count)])
-            CampaignEvent.campaignTargets(CampaignTargets(
-                campaignID: record.id, tenantID: created.tenantID, firstID: Int64(start) + 1, devices: devices)
+            CampaignEvent.campaignTargets(
+                CampaignTargets(
+                    campaignID: record.id, tenantID: created.tenantID, firstID: Int64(start) + 1, devices: devices)
             ).append(to: &batch, at: createdAt)
         }
         try log.append(&batch)

@@ -59,7 +59,8 @@ extension CampaignWhatIf {
         self.recorded = recorded
         self.whatIf = whatIf
         if let end = whatIf.aborted, end.actor == AbortRule.actor,
-            recorded.aborted.map({ end.position < $0.position }) ?? true {
+            recorded.aborted.map({ end.position < $0.position }) ?? true
+        {
             difference = Self.difference(history, from: end.position)
         }
         caveats = Self.caveats(history, recorded, whatIf, difference)
@@ -136,7 +137,8 @@ extension CampaignWhatIf {
             caveats.append("the campaign goes on: this is as far as its results have come")
         }
         if let threshold = history.threshold, recorded.aborted?.actor != AbortRule.actor,
-            let end = course(history, rule: AbortRule(threshold: threshold)).aborted, end.actor == AbortRule.actor {
+            let end = course(history, rule: AbortRule(threshold: threshold)).aborted, end.actor == AbortRule.actor
+        {
             caveats.append(
                 "its own threshold of \(threshold) was passed at position \(end.position), and nothing acted on it: "
                     + "this version leaves it to people to end a campaign")

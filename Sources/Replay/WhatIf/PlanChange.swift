@@ -86,10 +86,11 @@ public struct PlanChange: Sendable, Equatable {
     }
 
     private static func names(_ fields: [String: Any]) -> [String] {
-        ownNames + fields.sorted { $0.key < $1.key }.flatMap { name, value -> [String] in
-            guard let inner = value as? [String: Any] else { return [name] }
-            return inner.keys.sorted().map { "\(name).\($0)" }
-        }
+        ownNames
+            + fields.sorted { $0.key < $1.key }.flatMap { name, value -> [String] in
+                guard let inner = value as? [String: Any] else { return [name] }
+                return inner.keys.sorted().map { "\(name).\($0)" }
+            }
     }
 
     private static func json(_ text: String) -> Any {

@@ -145,7 +145,8 @@ struct RerunRecord {
     ) {
         let at = time(record)
         if topic.topicClass != .otaCommand, device.seen.count < 10_000,
-            at.microseconds - (device.seen.last?.microseconds ?? 0) >= 60_000_000 {
+            at.microseconds - (device.seen.last?.microseconds ?? 0) >= 60_000_000
+        {
             device.seen.append(at)
         }
         switch topic.topicClass {

@@ -67,13 +67,16 @@ public enum WhatIf {
             before += device.before
             after += device.after
             guard device.before != device.after else { continue }
-            differing.append(.init(
-                address: String(decoding: address, as: UTF8.self), before: device.before, after: device.after))
+            differing.append(
+                .init(
+                    address: String(decoding: address, as: UTF8.self), before: device.before, after: device.after))
         }
         // Stable: equal differences stay in the order of their addresses.
         func weight(_ device: WhatIfReport.Presence.Device) -> (Int, Int) {
-            (abs(device.after.timesOffline - device.before.timesOffline),
-             abs(device.after.timesStale - device.before.timesStale))
+            (
+                abs(device.after.timesOffline - device.before.timesOffline),
+                abs(device.after.timesStale - device.before.timesStale)
+            )
         }
         let order = differing.indices.sorted { a, b in
             let left = weight(differing[a]), right = weight(differing[b])

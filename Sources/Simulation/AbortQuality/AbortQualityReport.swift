@@ -45,9 +45,10 @@ public struct AbortQualityReport: Sendable {
         var tests: [Int] = [], others = [0, 0, 0]
         for rate in [0, threshold / 2, threshold] {
             let outcomes = AbortQuality.Rollout.allCases.map { rollout in
-                AbortQuality.run(.init(
-                    threshold: threshold, rate: rate, devices: devices, rollout: rollout, campaigns: campaigns,
-                    seed: seed))
+                AbortQuality.run(
+                    .init(
+                        threshold: threshold, rate: rate, devices: devices, rollout: rollout, campaigns: campaigns,
+                        seed: seed))
             }
             tests.append(outcomes.map(\.test.aborted).max() ?? 0)
             others = [\AbortQuality.Outcome.sprt.aborted, \.naive.aborted, \.ratio.aborted].map { path in
@@ -65,22 +66,27 @@ public struct AbortQualityReport: Sendable {
         ]
         for (rollout, answers) in ways {
             let campaigns = max(10, campaigns(devices) / 10)
-            let outcome = AbortQuality.run(.init(
-                threshold: threshold, rate: rate, devices: devices, rollout: rollout, answers: answers,
-                campaigns: campaigns, seed: seed))
+            let outcome = AbortQuality.run(
+                .init(
+                    threshold: threshold, rate: rate, devices: devices, rollout: rollout, answers: answers,
+                    campaigns: campaigns, seed: seed))
             let means = [
                 outcome.failing, outcome.ratio.harmed, outcome.naive.harmed, outcome.sprt.harmed, outcome.test.harmed,
             ].map { Self.tenths(Double($0) / Double(campaigns)) }
-            line(Self.row([
-                Self.percent(threshold), Self.percent(rate), Self.grouped(devices), rollout.rawValue, answers.rawValue,
-            ] + means + [Self.hundredths(Double(outcome.test.harmed) / Double(max(1, outcome.sprt.harmed)))]))
+            line(
+                Self.row(
+                    [
+                        Self.percent(threshold), Self.percent(rate), Self.grouped(devices), rollout.rawValue,
+                        answers.rawValue,
+                    ] + means + [Self.hundredths(Double(outcome.test.harmed) / Double(max(1, outcome.sprt.harmed)))]))
         }
     }
 
     private func byRate(_ rate: Double) -> String {
         let campaigns = max(10, campaigns(10_000) / 4)
-        let outcome = AbortQuality.run(.init(
-            threshold: 0.05, rate: rate, devices: 10_000, rollout: .linear, campaigns: campaigns, seed: seed))
+        let outcome = AbortQuality.run(
+            .init(
+                threshold: 0.05, rate: rate, devices: 10_000, rollout: .linear, campaigns: campaigns, seed: seed))
         let shares = [outcome.test.aborted, outcome.ratio.aborted].map { Self.percent(Double($0) / Double(campaigns)) }
         let means = [outcome.failing, outcome.ratio.harmed, outcome.sprt.harmed, outcome.test.harmed]
             .map { Self.tenths(Double($0) / Double(campaigns)) }

@@ -103,9 +103,10 @@ private struct UpdateCourse {
 
     private mutating func report(_ word: CampaignRecount.Word) {
         let identifying = manner.identifying
-        say(.report(
-            campaign: command.campaignID, word: word,
-            command: identifying == .no ? nil : command.command.rawValue, isText: identifying == .text))
+        say(
+            .report(
+                campaign: command.campaignID, word: word,
+                command: identifying == .no ? nil : command.command.rawValue, isText: identifying == .text))
     }
 
     private mutating func pass(_ limit: Double, _ share: Double = 0.6) { at += limit * share * draw() }

@@ -189,7 +189,10 @@ struct CampaignRecount {
         let id = event.campaignID
         if campaign.status != "RUNNING" { violation("sent for by a campaign that is \(campaign.status)") }
         if let logTime, let windows = try? MaintenanceWindows(campaign.plan.windows, timeZone: campaign.plan.timeZone),
-            !windows.isOpen(at: logTime) { violation("sent for outside of the windows") }
+            !windows.isOpen(at: logTime)
+        {
+            violation("sent for outside of the windows")
+        }
         pace(id, event.devices.count, time)
         for (name, seen) in zip(event.devices, event.seen) {
             guard var device = campaign.devices[name] else {
@@ -257,7 +260,8 @@ struct CampaignRecount {
                 violation("\(name) is SKIPPED, and its command had got to it or to the broker")
             }
             if event.status == "UNREACHABLE" || event.status == "TIMED_OUT", device.status != "PENDING",
-                !device.isPublished, !device.hasAnswered {
+                !device.isPublished, !device.hasAnswered
+            {
                 violation("\(name) is \(event.status), and its command did not get as far as the broker")
             }
             checkPatience(event, campaign, device, name, time)
@@ -290,8 +294,10 @@ struct CampaignRecount {
         switch device.status {
         case "INSTALLING": timeouts.installSeconds
         case "VERIFYING": timeouts.verifySeconds
-        case "DOWNLOADING": device.hasAnswered ? timeouts.downloadSeconds
-            : device.isPublished ? timeouts.acknowledgeSeconds : nil
+        case "DOWNLOADING":
+            device.hasAnswered
+                ? timeouts.downloadSeconds
+                : device.isPublished ? timeouts.acknowledgeSeconds : nil
         default: nil
         }
     }
@@ -303,7 +309,8 @@ struct CampaignRecount {
             let counts = campaign.counts
             if counts.total != campaign.created.totalDevices { violation("campaign \(id) has \(counts.total) devices") }
             if let startedAt = campaign.startedAt, !campaign.hasEnded,
-                seconds(startedAt, now) >= campaign.plan.timeouts.campaignSeconds {
+                seconds(startedAt, now) >= campaign.plan.timeouts.campaignSeconds
+            {
                 violation("campaign \(id) is \(campaign.status) beyond its deadline")
             }
             if campaign.status == "ABORTED", counts.pending > 0 {

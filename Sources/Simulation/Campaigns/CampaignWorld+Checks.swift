@@ -44,9 +44,11 @@ extension CampaignWorld {
             guard let device = campaign.devices[command.deviceID], device.status == "PENDING" else { continue }
             recount.known = log.durableCount
             var batch = RecordBatch()
-            CampaignEvent.dispatched(CampaignDispatched(
-                campaignID: id, tenantID: campaign.created.tenantID, stage: 0, devices: [command.deviceID],
-                seen: [device.last], paceFrom: 0, paceCount: 0, cause: 0)).append(to: &batch, at: log.now())
+            CampaignEvent.dispatched(
+                CampaignDispatched(
+                    campaignID: id, tenantID: campaign.created.tenantID, stage: 0, devices: [command.deviceID],
+                    seen: [device.last], paceFrom: 0, paceCount: 0, cause: 0)
+            ).append(to: &batch, at: log.now())
             do { try log.record(&batch) } catch { violate("\(error)") }
         }
     }

@@ -228,9 +228,10 @@ public final class CampaignWorld {
         return !queue.contains { item in
             if case .look = item.event { return false }
             return true
-        } && recount.campaigns.values.allSatisfy {
-            ($0.hasEnded || $0.status == "CREATED") && !$0.devices.values.contains { $0.isInFlight }
         }
+            && recount.campaigns.values.allSatisfy {
+                ($0.hasEnded || $0.status == "CREATED") && !$0.devices.values.contains { $0.isInFlight }
+            }
     }
 
     private func happen(_ event: Event, at: Int64) {
@@ -346,10 +347,12 @@ public final class CampaignWorld {
         recount.known = log.durableCount
         guard random.chance(0.2), within(scenario.diskFull) == nil else { return }
         for _ in 0..<3 {
-            guard let index = queue.lastIndex(where: { item in
-                if case .arrive = item.event { return item.at < now.microseconds + 20_000_000 }
-                return false
-            }), case .arrive(let saying) = queue[index].event else { return }
+            guard
+                let index = queue.lastIndex(where: { item in
+                    if case .arrive = item.event { return item.at < now.microseconds + 20_000_000 }
+                    return false
+                }), case .arrive(let saying) = queue[index].event
+            else { return }
             queue.remove(at: index)
             summary.races += 1
             arrive(saying)

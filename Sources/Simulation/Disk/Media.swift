@@ -24,8 +24,10 @@ extension SimulatedDisk {
 
     public var lastDeath: String? {
         locked {
-            deaths.last.map { "process \($0.process) \($0.kind == .killed ? "killed" : "lost power") in "
-                + "\($0.during.name) \($0.path)" }
+            deaths.last.map {
+                "process \($0.process) \($0.kind == .killed ? "killed" : "lost power") in "
+                    + "\($0.during.name) \($0.path)"
+            }
         }
     }
 

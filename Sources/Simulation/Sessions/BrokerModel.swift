@@ -193,7 +193,8 @@ struct BrokerModel {
 
     private mutating func redeliver(_ name: String) {
         guard var session = sessions[name], isReachable(name) else { return }
-        for index in session.inFlight.indices where kind == .mosquitto
+        for index in session.inFlight.indices
+        where kind == .mosquitto
             || (kind == .nats ? session.inFlight[index].isOwed : !session.inFlight[index].isSent)
         {
             if session.inFlight[index].id == 0 { session.inFlight[index].id = nextID(&session) }

@@ -126,7 +126,9 @@ final class SessionClient {
         } else if !outgoing.isEmpty {
             _ = try log.append(&outgoing)
         }
-        if role == .drain { handover?.noteOld(digests) } else if tally.redelivered.isEmpty {
+        if role == .drain {
+            handover?.noteOld(digests)
+        } else if tally.redelivered.isEmpty {
             handover?.noteNew(digests)
         } else {
             handover?.close()
@@ -156,8 +158,10 @@ struct SessionFleet {
     ) {
         let message = messages[number], digits = Array(String(number).utf8)
         let property: [UInt8] = [0x26, 0, 1, 0x6E, 0, UInt8(digits.count)] + digits
-        let parts = [Array(broker.utf8), Array("tenant/t/device/d\(message.device)/heartbeat".utf8), property,
-            Array(message.payload.utf8)]
+        let parts = [
+            Array(broker.utf8), Array("tenant/t/device/d\(message.device)/heartbeat".utf8), property,
+            Array(message.payload.utf8),
+        ]
         parts[0].withUnsafeBytes { broker in
             parts[1].withUnsafeBytes { topic in
                 parts[2].withUnsafeBytes { properties in

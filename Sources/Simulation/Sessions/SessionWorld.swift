@@ -171,12 +171,14 @@ public final class SessionWorld {
             }
         } dropped: { message, model in
             let isOnItsWay = model.links.values.contains { link in
-                !link.isCut && link.toClient.contains {
-                    if case .publish(_, _, message) = $0 { true } else { false }
-                }
+                !link.isCut
+                    && link.toClient.contains {
+                        if case .publish(_, _, message) = $0 { true } else { false }
+                    }
             }
-            guard recorded[message, default: 0] > 0 || isOnItsWay
-                || model.sessions.values.contains(where: { $0.holds(message) })
+            guard
+                recorded[message, default: 0] > 0 || isOnItsWay
+                    || model.sessions.values.contains(where: { $0.holds(message) })
             else { throw Violation("message \(message) is gone with an UNSUBSCRIBE and is not in the log") }
         }
     }
@@ -303,9 +305,10 @@ public final class SessionWorld {
             client.handover = handover.exchange
             summary.handedOver += before.count
             acknowledge(before.map(\.id), link)
-            model.links[link]?.toClient = packets[..<marker].filter {
-                if case .publish = $0 { false } else { true }
-            } + packets[marker...]
+            model.links[link]?.toClient =
+                packets[..<marker].filter {
+                    if case .publish = $0 { false } else { true }
+                } + packets[marker...]
         } else if random.chance(0.02) {
             // The wait expires.
             isExact = false
@@ -391,7 +394,8 @@ public final class SessionWorld {
                 try publish()
             }
         case 5 where hasIntruders && main.isSubscribed:
-            intruder = intruder == nil
+            intruder =
+                intruder == nil
                 ? SessionClient(.intruder, main.clientID, log: ScratchLog(), gate: gate, limits: limits) : nil
             isExact = false
         case 6:

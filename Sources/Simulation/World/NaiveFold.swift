@@ -86,8 +86,9 @@ struct NaiveFold {
         guard found != expected else { return }
         let keys = Set(found.keys).union(expected.keys).filter { found[$0] != expected[$0] }.sorted()
         let first = keys[0]
-        throw Violation("\(name) at checkpoint \(position - 1) differs from the naive fold in \(keys.count) rows, "
-            + "first \(first): it has \(found[first].map { "\($0)" } ?? "no row"), expected "
-            + "\(expected[first].map { "\($0)" } ?? "no row")")
+        throw Violation(
+            "\(name) at checkpoint \(position - 1) differs from the naive fold in \(keys.count) rows, "
+                + "first \(first): it has \(found[first].map { "\($0)" } ?? "no row"), expected "
+                + "\(expected[first].map { "\($0)" } ?? "no row")")
     }
 }

@@ -44,8 +44,9 @@ struct Truth {
             let position = positions.lowerBound.rawValue + UInt64(offset)
             if position < events.count {
                 guard events[Int(position)].message == message else {
-                    throw Violation("position \(position) was given away twice: it holds "
-                        + "\(events[Int(position)].message.map(String.init) ?? "an event of the log's own")")
+                    throw Violation(
+                        "position \(position) was given away twice: it holds "
+                            + "\(events[Int(position)].message.map(String.init) ?? "an event of the log's own")")
                 }
             } else if let other = claims[position] {
                 throw Violation("position \(position) was given to the messages \(other) and \(message)")
@@ -80,16 +81,18 @@ struct Truth {
         let hash = Self.hash(record)
         if index < events.count {
             guard events[index].hash == hash else {
-                throw Violation("\(who) was shown another event at position \(index) than before: "
-                    + "message \(fleet.number(of: record).map(String.init) ?? "unknown"), before "
-                    + "\(events[index].message.map(String.init) ?? "of the log's own")")
+                throw Violation(
+                    "\(who) was shown another event at position \(index) than before: "
+                        + "message \(fleet.number(of: record).map(String.init) ?? "unknown"), before "
+                        + "\(events[index].message.map(String.init) ?? "of the log's own")")
             }
             return
         }
         let message = fleet.number(of: record)
         if let claimed = claims.removeValue(forKey: position.rawValue), claimed != message {
-            throw Violation("\(who) was shown message \(message ?? -1) at position \(index), where \(claimed) was "
-                + "acknowledged")
+            throw Violation(
+                "\(who) was shown message \(message ?? -1) at position \(index), where \(claimed) was "
+                    + "acknowledged")
         }
         try check(record, message, index, fleet, who)
         events.append(Event(message: message, hash: hash, receivedAt: record.receivedAt, kind: record.kind))
@@ -114,14 +117,16 @@ struct Truth {
         }
         recorded[message, default: 0] += 1
         guard recorded[message, default: 0] <= submitted[message, default: 0] else {
-            throw Violation("message \(message) stands in the log \(recorded[message, default: 0]) times, at last at "
-                + "position \(index), but was received \(submitted[message, default: 0]) times")
+            throw Violation(
+                "message \(message) stands in the log \(recorded[message, default: 0]) times, at last at "
+                    + "position \(index), but was received \(submitted[message, default: 0]) times")
         }
         let sent = fleet.messages[message]
         let next = nextSequence[sent.device, default: 0]
         guard sent.sequence <= next else {
-            throw Violation("device \(sent.device): number \(sent.sequence) stands at position \(index), number "
-                + "\(next) is not there yet: order is lost")
+            throw Violation(
+                "device \(sent.device): number \(sent.sequence) stands at position \(index), number "
+                    + "\(next) is not there yet: order is lost")
         }
         if sent.sequence == next { nextSequence[sent.device] = next + 1 }
     }

@@ -226,7 +226,8 @@ extension World {
             }
             try bury()
         }
-        throw Violation("without faults, \(what) does not come to rest: \(sessions.map(\.queued.count)) queued, "
-            + "\(sessions.map(\.unacknowledged.count)) unacknowledged, \(truth.events.count) events")
+        throw Violation(
+            "without faults, \(what) does not come to rest: \(sessions.map(\.queued.count)) queued, "
+                + "\(sessions.map(\.unacknowledged.count)) unacknowledged, \(truth.events.count) events")
     }
 }

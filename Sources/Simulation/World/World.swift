@@ -172,7 +172,8 @@ public final class World {
 
     /// For good, or for a moment.
     private func setClock() throws {
-        let by = random.chance(0.5) ? (random.below(2_000) - 1_000) * 1_000_000 : random.pick([1, -1]) * 259_200_000_000
+        let by =
+            random.chance(0.5) ? (random.below(2_000) - 1_000) * 1_000_000 : random.pick([1, -1]) * 259_200_000_000
         if random.chance(0.5) {
             mendClock()
             clock.set(by: by)

@@ -95,9 +95,10 @@ final class BlockWriter {
         if compressed.count < bound { compressed = [UInt8](repeating: 0, count: bound) }
         let size = raw.withUnsafeBytes { raw in
             compressed.withUnsafeMutableBytes { room in
-                Int(LZ4_compress_default(
-                    raw.assumingMemoryBound(to: CChar.self).baseAddress,
-                    room.assumingMemoryBound(to: CChar.self).baseAddress, Int32(raw.count), Int32(room.count)))
+                Int(
+                    LZ4_compress_default(
+                        raw.assumingMemoryBound(to: CChar.self).baseAddress,
+                        room.assumingMemoryBound(to: CChar.self).baseAddress, Int32(raw.count), Int32(room.count)))
             }
         }
         let isCompressed = size > 0 && size < raw.count

@@ -32,9 +32,10 @@ public final class SnapshotFile: Sendable {
         }
         let page = SnapshotFormat.pageBytes, size = byteCount
         let header = try Self.read(file, 0, page, path).withUnsafeBytes { try SnapshotHeader($0, path: path) }
-        guard size >= 2 * page, let trailer = try Self.read(file, size - page, page, path).withUnsafeBytes({
-            SnapshotTrailer($0, fileBytes: size)
-        }), trailer.end == header.end
+        guard size >= 2 * page,
+            let trailer = try Self.read(file, size - page, page, path).withUnsafeBytes({
+                SnapshotTrailer($0, fileBytes: size)
+            }), trailer.end == header.end
         else { throw SnapshotError(.damaged, "\(path): its end is damaged, or it was cut off") }
         let index = try Self.read(file, trailer.index.offset, trailer.index.byteCount, path)
         let json = try Self.read(file, trailer.description.offset, trailer.description.byteCount, path)

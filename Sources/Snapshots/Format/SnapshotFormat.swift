@@ -70,10 +70,13 @@ struct SnapshotHeader: Equatable {
         }
         let version: UInt32 = Page.get(bytes, 8)
         guard version == SnapshotFormat.version else {
-            throw SnapshotError(.foreign, "\(path) has format \(version), this program knows "
-                + "\(SnapshotFormat.version): use a newer program, or another snapshot")
+            throw SnapshotError(
+                .foreign,
+                "\(path) has format \(version), this program knows "
+                    + "\(SnapshotFormat.version): use a newer program, or another snapshot")
         }
-        logID = LogID(high: Page.get(bytes, 16, as: UInt64.self).byteSwapped,
+        logID = LogID(
+            high: Page.get(bytes, 16, as: UInt64.self).byteSwapped,
             low: Page.get(bytes, 24, as: UInt64.self).byteSwapped)
         end = Position(Page.get(bytes, 32))
         created = Timestamp(storedMicroseconds: Page.get(bytes, 40))
@@ -243,8 +246,9 @@ enum SnapshotIndex {
                     else { return nil }
                     let key = Array(bytes[offset..<(offset + Int(keyBytes))])
                     offset += Int(keyBytes)
-                    places.append(BlockPlace(
-                        offset: Int(start), byteCount: Int(length), rows: Int(rows), firstKey: key))
+                    places.append(
+                        BlockPlace(
+                            offset: Int(start), byteCount: Int(length), rows: Int(rows), firstKey: key))
                 }
                 sections.append(places)
             }

@@ -73,8 +73,10 @@ enum SnapshotWriter {
         let file = try fileSystem.open(path, create: true, writable: true)
         let hash = HashBox()
         let writer = BlockWriter(file: file, at: 0, salt: contents.salt) { hash.running.update($0) }
-        try writer.write(SnapshotHeader(
-            logID: contents.logID, end: contents.end, created: contents.created, salt: contents.salt).encoded())
+        try writer.write(
+            SnapshotHeader(
+                logID: contents.logID, end: contents.end, created: contents.created, salt: contents.salt
+            ).encoded())
         var description = SnapshotDescription(
             logID: contents.logID.description, end: contents.end.rawValue, lastTime: contents.lastTime?.description,
             created: contents.created.description, tables: [], deciders: [])
@@ -82,18 +84,20 @@ enum SnapshotWriter {
         for table in contents.tables {
             let (places, digest) = try write(table, UInt32(sections.count), writer)
             sections.append(places)
-            description.tables.append(SnapshotDescription.Table(
-                projection: table.projection.name, version: table.projection.version, name: table.columns.name,
-                columns: zip(table.columns.columns, table.columns.types).map { .init(name: $0, type: $1.rawValue) },
-                keys: table.columns.keyCount, rows: places.reduce(0) { $0 + $1.rows }, blocks: places.count,
-                digest: digest))
+            description.tables.append(
+                SnapshotDescription.Table(
+                    projection: table.projection.name, version: table.projection.version, name: table.columns.name,
+                    columns: zip(table.columns.columns, table.columns.types).map { .init(name: $0, type: $1.rawValue) },
+                    keys: table.columns.keyCount, rows: places.reduce(0) { $0 + $1.rows }, blocks: places.count,
+                    digest: digest))
         }
         for decider in contents.deciders {
             let places = try write(decider, UInt32(sections.count), writer)
             sections.append(places)
-            description.deciders.append(SnapshotDescription.Decider(
-                name: decider.name, version: decider.version, bytes: decider.bytes.count, blocks: places.count,
-                sha256: SHA256.digest(decider.bytes).description))
+            description.deciders.append(
+                SnapshotDescription.Decider(
+                    name: decider.name, version: decider.version, bytes: decider.bytes.count, blocks: places.count,
+                    sha256: SHA256.digest(decider.bytes).description))
         }
         try end(contents.end, sections, description, writer)
         try file.synchronize()

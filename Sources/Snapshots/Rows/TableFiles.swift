@@ -28,7 +28,8 @@ final class TableFiles {
         guard memory.isOrdered else { return true }
         if let last = memory.lastKey, !SortKey.precedes(last, key) { return true }
         if lastKey == nil {
-            lastKey = try (runs + [base].compactMap { $0 }).compactMap { try $0.lastKey() }
+            lastKey =
+                try (runs + [base].compactMap { $0 }).compactMap { try $0.lastKey() }
                 .max { SortKey.precedes($0, $1) } ?? []
         }
         return !SortKey.precedes(lastKey ?? [], key)

@@ -44,8 +44,10 @@ struct AuditOptions: ParsableArguments {
                 snapshots: SnapshotFolder(data.folder + "/snapshots", logID: log.logID), key: key,
                 madeAt: wallClock())
             if report.isEmpty, html == nil, bundle == nil {
-                throw ReplayError(.no, "no event of \(subject) in \(begin)..<\(end): check tenant and device, as in "
-                    + "the topic tenant/TENANT/device/DEVICE/…")
+                throw ReplayError(
+                    .no,
+                    "no event of \(subject) in \(begin)..<\(end): check tenant and device, as in "
+                        + "the topic tenant/TENANT/device/DEVICE/…")
             }
             if let html { try write(Array(report.html.utf8), to: html) }
             var bytes: [UInt8]?
@@ -60,8 +62,10 @@ struct AuditOptions: ParsableArguments {
     private func signer(_ log: ReadOnlyLog) throws -> SigningKey {
         let path = data.folder + "/" + LogKey.name
         guard FileManager.default.isReadableFile(atPath: path) else {
-            throw ReplayError(.usage, "the bundle is signed with the log's key, and \(path) cannot be read: run this "
-                + "as the log's owner, or write it --unsigned")
+            throw ReplayError(
+                .usage,
+                "the bundle is signed with the log's key, and \(path) cannot be read: run this "
+                    + "as the log's owner, or write it --unsigned")
         }
         return try LogKey.open(dataFolder: data.folder, logID: log.logID)
     }
@@ -82,8 +86,10 @@ struct AuditOptions: ParsableArguments {
                 "checkpoint_size": report.size, "cut_to_checkpoint": report.isCutToCheckpoint,
                 "gaps": report.gaps.map { ["kind": $0.kind.rawValue, "from": $0.from, "to": $0.to, "text": $0.text] },
                 "broker_losses": report.brokerLosses.map {
-                    ["position": $0.position.rawValue, "received_at": "\($0.receivedAt)", "who": $0.who,
-                     "what": $0.what] as [String: Any]
+                    [
+                        "position": $0.position.rawValue, "received_at": "\($0.receivedAt)", "who": $0.who,
+                        "what": $0.what,
+                    ] as [String: Any]
                 },
             ]
             object["html"] = html
@@ -94,13 +100,15 @@ struct AuditOptions: ParsableArguments {
         guard html != nil || bundle != nil else {
             return print(report.text, terminator: "")
         }
-        print("\(report.subject): \(report.events.count) events"
-            + (report.gaps.isEmpty ? "" : ", \(report.gaps.count) stretches are missing")
-            + (report.brokerLosses.isEmpty ? "" : ", \(report.brokerLosses.count) of them report broker losses"))
+        print(
+            "\(report.subject): \(report.events.count) events"
+                + (report.gaps.isEmpty ? "" : ", \(report.gaps.count) stretches are missing")
+                + (report.brokerLosses.isEmpty ? "" : ", \(report.brokerLosses.count) of them report broker losses"))
         if let html { print("wrote \(html)") }
         if let bundle {
-            print("wrote \(bundle), \(bundleBytes ?? 0) bytes. To check it: refold audit check \(bundle) "
-                + "--key \(data.folder)/\(LogKey.publicName)")
+            print(
+                "wrote \(bundle), \(bundleBytes ?? 0) bytes. To check it: refold audit check \(bundle) "
+                    + "--key \(data.folder)/\(LogKey.publicName)")
         }
     }
 }
@@ -185,13 +193,17 @@ struct AuditCheckCommand: ParsableCommand {
     private func report(_ verdict: AuditVerdict) {
         let missing = verdict.missing.map { ["kind": $0.kind.rawValue, "from": $0.from, "to": $0.to, "text": $0.text] }
         if json {
-            print(jsonLine([
-                "holds": true, "subject": verdict.subject.description, "log": verdict.origin, "from": verdict.from,
-                "end": verdict.end, "events": verdict.events, "changes": verdict.changes,
-                "start_rows": verdict.startRows, "checkpoint_size": verdict.checkpointSize, "signed": verdict.isSigned,
-                "folded": verdict.isFolded, "complete": verdict.isComplete, "missing": missing,
-                "proves": verdict.proves, "does_not_prove": verdict.doesNotProve, "made_at": verdict.madeAt,
-            ] as [String: Any]))
+            print(
+                jsonLine(
+                    [
+                        "holds": true, "subject": verdict.subject.description, "log": verdict.origin,
+                        "from": verdict.from,
+                        "end": verdict.end, "events": verdict.events, "changes": verdict.changes,
+                        "start_rows": verdict.startRows, "checkpoint_size": verdict.checkpointSize,
+                        "signed": verdict.isSigned,
+                        "folded": verdict.isFolded, "complete": verdict.isComplete, "missing": missing,
+                        "proves": verdict.proves, "does_not_prove": verdict.doesNotProve, "made_at": verdict.madeAt,
+                    ] as [String: Any]))
             return
         }
         print("the bundle holds")

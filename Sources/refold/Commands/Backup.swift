@@ -45,8 +45,9 @@ struct BackupCommand: ParsableCommand {
             object["signing_key"] = hasKey
             print(jsonLine(object))
         } else {
-            print("\(verb): positions \(manifest.first) to \(manifest.end), \(manifest.files.count) files, "
-                + "\(byteCountText(UInt64(bytes))), \(snapshot ?? "no snapshot")")
+            print(
+                "\(verb): positions \(manifest.first) to \(manifest.end), \(manifest.files.count) files, "
+                    + "\(byteCountText(UInt64(bytes))), \(snapshot ?? "no snapshot")")
             print(problems.isEmpty ? "verified: whole" : "damaged:\n" + problems.joined(separator: "\n"))
         }
         if !problems.isEmpty { throw ExitCode(1) }
@@ -73,8 +74,9 @@ struct RestoreCommand: ParsableCommand {
             let manifest = try DataBackup.restore(folder, to: data)
             // Warn that the signing key came from the backup.
             if manifest.files.contains(where: { $0.name == LogKey.name }) {
-                printError("the log's signing key (\(LogKey.name)) comes from the backup: whoever can read the backup "
-                    + "can sign for this log. The data folder's token is made anew at the first start")
+                printError(
+                    "the log's signing key (\(LogKey.name)) comes from the backup: whoever can read the backup "
+                        + "can sign for this log. The data folder's token is made anew at the first start")
             }
             try BackupCommand.report(manifest, in: data, "restored", json: json)
         }

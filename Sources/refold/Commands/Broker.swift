@@ -19,9 +19,10 @@ struct BrokerCommand: AsyncParsableCommand {
             if daemon.json {
                 for broker in status.brokers {
                     let own = problems.filter { $0.object == broker.name }
-                    print(jsonLine([
-                        "name": broker.name, "connected": broker.connected, "problems": own.map(Self.object),
-                    ]))
+                    print(
+                        jsonLine([
+                            "name": broker.name, "connected": broker.connected, "problems": own.map(Self.object),
+                        ]))
                 }
                 return
             }

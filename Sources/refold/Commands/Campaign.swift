@@ -55,8 +55,9 @@ struct CampaignCommand: AsyncParsableCommand {
                 try await $0.post(CampaignCommand.path(write.tenant), body, key: write.idempotencyKey).object()
             }
             if daemon.json { return print(jsonLine(answer)) }
-            print("campaign \(TextTable.cell(answer["id"])) created, position \(TextTable.cell(answer["position"])); "
-                + "start it with `refold campaign start \(TextTable.cell(answer["id"])) --tenant \(write.tenant)`")
+            print(
+                "campaign \(TextTable.cell(answer["id"])) created, position \(TextTable.cell(answer["position"])); "
+                    + "start it with `refold campaign start \(TextTable.cell(answer["id"])) --tenant \(write.tenant)`")
         }
 
         private func planObject() throws -> [String: Any]? {
@@ -86,7 +87,8 @@ struct CampaignCommand: AsyncParsableCommand {
         private static func set(_ value: Any, _ path: ArraySlice<String>, in object: [String: Any]) -> [String: Any] {
             var object = object
             guard let name = path.first else { return object }
-            object[name] = path.count == 1
+            object[name] =
+                path.count == 1
                 ? value : set(value, path.dropFirst(), in: object[name] as? [String: Any] ?? [:])
             return object
         }

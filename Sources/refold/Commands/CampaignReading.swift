@@ -32,11 +32,17 @@ extension CampaignCommand {
                 printError("there is no campaign \(id) in this tenant")
                 throw ExitCode(1)
             }
-            print(daemon.json ? jsonLine(row) : TextTable.record(row, order: [
-                "id", "tenant_id", "name", "status", "status_code", "status_reason", "firmware_version_id",
-                "rollout_strategy", "rollout_rate", "abort_threshold", "total_devices", "pending", "in_flight",
-                "succeeded", "failed", "skipped",
-            ]))
+            print(
+                daemon.json
+                    ? jsonLine(row)
+                    : TextTable.record(
+                        row,
+                        order: [
+                            "id", "tenant_id", "name", "status", "status_code", "status_reason", "firmware_version_id",
+                            "rollout_strategy", "rollout_rate", "abort_threshold", "total_devices", "pending",
+                            "in_flight",
+                            "succeeded", "failed", "skipped",
+                        ]))
         }
     }
 

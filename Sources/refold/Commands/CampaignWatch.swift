@@ -94,7 +94,8 @@ struct CampaignWatch {
     ) -> [String] {
         let progress = Progress(row), total = max(progress.total, 1)
         let plan = row["plan"] as? [String: Any], stages = plan?["stages"] as? [[String: Any]] ?? []
-        var title = "campaign \(TextTable.cell(row["id"])) \(TextTable.cell(row["name"])): "
+        var title =
+            "campaign \(TextTable.cell(row["id"])) \(TextTable.cell(row["name"])): "
             + TextTable.cell(row["status"])
         if let stage = (row["stage"] as? NSNumber)?.intValue, stages.count > 1 {
             title += ", stage \(stage + 1) of \(stages.count)"
@@ -102,8 +103,14 @@ struct CampaignWatch {
         }
         let share = Double(progress.ended) / Double(total), width = 50
         func part(_ name: String, _ sign: String) -> String {
-            String(repeating: sign, count: max(0, min(width, Int(
-                saturating: Double(progress.count(name)) / Double(total) * Double(width)))))
+            String(
+                repeating: sign,
+                count: max(
+                    0,
+                    min(
+                        width,
+                        Int(
+                            saturating: Double(progress.count(name)) / Double(total) * Double(width)))))
         }
         let done = part("succeeded", "█") + part("failed", "▓") + part("skipped", "▒") + part("in_flight", "░")
         let bar = done.padding(toLength: width, withPad: "·", startingAt: 0)
@@ -123,8 +130,9 @@ struct CampaignWatch {
         if !failures.isEmpty {
             lines += ["", "  failed of"]
             for failure in failures.prefix(5) {
-                lines.append("    \(TextTable.cell(failure["devices"])) × \(TextTable.cell(failure["failure_kind"])) "
-                    + String(TextTable.cell(failure["error"]).prefix(60)))
+                lines.append(
+                    "    \(TextTable.cell(failure["devices"])) × \(TextTable.cell(failure["failure_kind"])) "
+                        + String(TextTable.cell(failure["error"]).prefix(60)))
             }
         }
         if !timeline.isEmpty { lines += ["", "  last decided"] }

@@ -5,10 +5,12 @@ import PrivateServices
 
 /// The database of verbs that look at the tables themselves.
 struct DatabaseOption: ParsableArguments {
-    @Option(name: .customLong("database-url"), help: """
-        postgresql://user:password@host:5432/name. Default: REFOLD_DATABASE_URL, DATABASE_URL, else the private \
-        PostgreSQL of the data folder.
-        """)
+    @Option(
+        name: .customLong("database-url"),
+        help: """
+            postgresql://user:password@host:5432/name. Default: REFOLD_DATABASE_URL, DATABASE_URL, else the private \
+            PostgreSQL of the data folder.
+            """)
     var databaseURL: String?
 
     /// - Throws: `ExitCode(2)` when the URL cannot be understood.

@@ -56,8 +56,9 @@ struct DeadLettersCommand: AsyncParsableCommand {
                     shown["payload_base64"] = nil
                     shown["payload"] = String(decoding: payload, as: UTF8.self)
                 }
-                print(TextTable.record(
-                    shown, order: ["position", "at", "reason", "details", "tenant_id", "device_id", "topic"]))
+                print(
+                    TextTable.record(
+                        shown, order: ["position", "at", "reason", "details", "tenant_id", "device_id", "topic"]))
             }
         }
     }

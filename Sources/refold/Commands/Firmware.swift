@@ -59,8 +59,9 @@ struct FirmwareCommand: AsyncParsableCommand {
                 printError("there is no firmware \(id) in this tenant")
                 throw ExitCode(1)
             }
-            print(daemon.json
-                ? jsonLine(row) : TextTable.record(row, order: ["id", "tenant_id", "version", "file_url"]))
+            print(
+                daemon.json
+                    ? jsonLine(row) : TextTable.record(row, order: ["id", "tenant_id", "version", "file_url"]))
         }
     }
 }

@@ -215,41 +215,49 @@ struct LogInfo: ParsableCommand {
                     summary["last_time"] = block.lastTime.description
                 }
             }
-            let rows: [[String: Any]] = segments.map { segment in
-                var row: [String: Any] = [
-                    "name": segment.name, "state": segment.state.rawValue, "first_position": segment.base.rawValue,
-                    "events": segment.end.rawValue - segment.base.rawValue, "created": segment.created.description,
-                    "bytes": segment.usedBytes, "allocated": segment.allocatedBytes,
-                ]
-                row["first_time"] = segment.firstTime?.description
-                row["last_time"] = segment.lastTime?.description
-                return row
-            }
+            let rows = segments.map(Self.row)
             if json {
                 summary["files"] = rows
                 summary["losses"] = losses.map(\.json)
                 print(jsonLine(summary))
             } else {
-                print(TextTable.record(summary, order: [
-                    "log_id", "writer_up", "head", "durable", "first_position", "last_position", "first_time",
-                    "last_time",
-                    "segments", "bytes", "allocated", "horizon", "removed", "lost_events", "public_key",
-                    "checkpoint_size", "checkpoint_root",
-                ]))
-                for loss in losses {
-                    let who = "\(TextTable.cell(loss.event.operatorName)), \(loss.at)"
-                    print("lost and accepted: positions \(loss.event.from) to \(loss.event.to), "
-                        + "\(TextTable.cell(loss.event.reason)) (\(who))")
-                }
-                print("")
-                print(TextTable(columns: [
-                    .init("segment", "name"), .init("state", "state"), .init("first", "first_position"),
-                    .init("events", "events"),
-                    .init("first time", "first_time"), .init("bytes", "bytes"), .init("allocated", "allocated"),
-                ]).text(rows))
+                Self.show(summary, losses, rows)
             }
         } catch let error as LogError {
             throw error.exit
         }
+    }
+
+    private static func row(_ segment: SegmentSummary) -> [String: Any] {
+        var row: [String: Any] = [
+            "name": segment.name, "state": segment.state.rawValue, "first_position": segment.base.rawValue,
+            "events": segment.end.rawValue - segment.base.rawValue, "created": segment.created.description,
+            "bytes": segment.usedBytes, "allocated": segment.allocatedBytes,
+        ]
+        row["first_time"] = segment.firstTime?.description
+        row["last_time"] = segment.lastTime?.description
+        return row
+    }
+
+    private static func show(_ summary: [String: Any], _ losses: [AcceptedLoss], _ rows: [[String: Any]]) {
+        let order = [
+            "log_id", "writer_up", "head", "durable", "first_position", "last_position", "first_time", "last_time",
+            "segments", "bytes", "allocated", "horizon", "removed", "lost_events", "public_key", "checkpoint_size",
+            "checkpoint_root",
+        ]
+        print(TextTable.record(summary, order: order))
+        for loss in losses {
+            let who = "\(TextTable.cell(loss.event.operatorName)), \(loss.at)"
+            print(
+                "lost and accepted: positions \(loss.event.from) to \(loss.event.to), "
+                    + "\(TextTable.cell(loss.event.reason)) (\(who))")
+        }
+        print("")
+        let table = TextTable(columns: [
+            .init("segment", "name"), .init("state", "state"), .init("first", "first_position"),
+            .init("events", "events"), .init("first time", "first_time"), .init("bytes", "bytes"),
+            .init("allocated", "allocated"),
+        ])
+        print(table.text(rows))
     }
 }

@@ -8,7 +8,8 @@ import Primitives
 // `refold log prove`, `check-proof` and `export-tiles`: evidence for those who need not believe us.
 
 /// What no proof can show, said with every report.
-let rollbackNote = "A proof shows what was signed with the log's key. Whoever holds that key could sign another "
+let rollbackNote =
+    "A proof shows what was signed with the log's key. Whoever holds that key could sign another "
     + "history: that a log was rolled back can be shown only against a checkpoint that is held elsewhere, by a witness "
     + "or by those who were sent it."
 
@@ -75,8 +76,9 @@ struct LogProve: ParsableCommand {
             if json {
                 print(jsonLine(summary))
             } else if let output {
-                print("wrote \(output), \(bytes.count) bytes. To check it: refold log check-proof \(output) "
-                    + "--key \(data.folder)/\(LogKey.publicName)")
+                print(
+                    "wrote \(output), \(bytes.count) bytes. To check it: refold log check-proof \(output) "
+                        + "--key \(data.folder)/\(LogKey.publicName)")
             }
         }
     }
@@ -178,10 +180,13 @@ struct LogCheckProof: ParsableCommand {
         }
         print(holds ? "the proof holds" : "THE PROOF DOES NOT HOLD: \(TextTable.cell(summary["reason"]))")
         if holds {
-            print(TextTable.record(summary, order: [
-                "log", "position", "received_at", "kind", "verdict", "broker", "topic", "payload_bytes",
-                "payload_sha256", "old", "checkpoint", "witnesses",
-            ]))
+            print(
+                TextTable.record(
+                    summary,
+                    order: [
+                        "log", "position", "received_at", "kind", "verdict", "broker", "topic", "payload_bytes",
+                        "payload_sha256", "old", "checkpoint", "witnesses",
+                    ]))
         }
         print("\n" + rollbackNote)
     }
@@ -204,7 +209,8 @@ struct LogExportTiles: ParsableCommand {
     func run() throws {
         let log = try data.openLog()
         try answering {
-            let bytes = try checkpoint.map { try readFile($0, bytesMax: SignedNote.byteCountMax) }
+            let bytes =
+                try checkpoint.map { try readFile($0, bytesMax: SignedNote.byteCountMax) }
                 ?? log.storedCheckpoint()
             guard let bytes else {
                 throw LogError(.outOfRange, "nothing of this log was signed yet: a running refold signs every second")
@@ -230,8 +236,9 @@ struct LogExportTiles: ParsableCommand {
             if json {
                 print(jsonLine(["files": files, "directory": directory, "checkpoint": signed.json]))
             } else {
-                print("wrote \(files) files into \(directory): the tree of \(signed.size) events, root "
-                    + signed.root.base64)
+                print(
+                    "wrote \(files) files into \(directory): the tree of \(signed.size) events, root "
+                        + signed.root.base64)
             }
         }
     }

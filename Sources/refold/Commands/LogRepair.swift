@@ -77,8 +77,9 @@ struct LogRepair: AsyncParsableCommand {
         } else {
             print("")
             for loss in accepted {
-                print("accepted: positions \(TextTable.cell(loss["from"])) to \(TextTable.cell(loss["to"])), "
-                    + "recorded at position \(TextTable.cell(loss["position"]))")
+                print(
+                    "accepted: positions \(TextTable.cell(loss["from"])) to \(TextTable.cell(loss["to"])), "
+                        + "recorded at position \(TextTable.cell(loss["position"]))")
             }
         }
         // What has damage without lost events stays damaged.

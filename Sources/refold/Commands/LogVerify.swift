@@ -24,8 +24,8 @@ struct LogRangeOptions: ParsableArguments {
     func positions(in log: ReadOnlyLog) throws -> Range<Position> {
         var range = log.firstPosition..<max(log.firstPosition, Position(log.durableCount))
         switch try Self.bound("--from", from) {
-        case .position(let position): range = min(max(range.lowerBound, Position(position)), range.upperBound)
-            ..< range.upperBound
+        case .position(let position):
+            range = min(max(range.lowerBound, Position(position)), range.upperBound)..<range.upperBound
         case .time(let time): range = min(try log.position(atOrAfter: time), range.upperBound)..<range.upperBound
         case nil: break
         }
@@ -96,8 +96,9 @@ extension VerifyReport {
                 + "\(byteCountText(bytes)) in \(String(format: "%.2f s, %.0f MB/s", seconds, rate))"
         ]
         if treeEvents > 0 {
-            lines.append("tree derived again from \(treeEvents) events"
-                + (hasComparedCheckpoint ? ", and compared with the signed checkpoint" : ""))
+            lines.append(
+                "tree derived again from \(treeEvents) events"
+                    + (hasComparedCheckpoint ? ", and compared with the signed checkpoint" : ""))
         }
         let open = damages.filter { $0.accepted == nil }
         let accepted = damages.count - open.count
@@ -109,8 +110,9 @@ extension VerifyReport {
         }
         lines += damages.map(\.text)
         if !unaccepted.isEmpty {
-            lines.append("Restore the files from a backup or the archive. Where there is none: refold log repair "
-                + "--accept-loss --operator NAME --reason TEXT gives these events up for good.")
+            lines.append(
+                "Restore the files from a backup or the archive. Where there is none: refold log repair "
+                    + "--accept-loss --operator NAME --reason TEXT gives these events up for good.")
         }
         return lines.joined(separator: "\n")
     }
@@ -137,8 +139,9 @@ extension LogDamage {
         let bytes = "\(range.bytes.lowerBound)..<\(range.bytes.upperBound)"
         var lines = ["", "\(range.segment), bytes \(bytes): \(range.reason)"]
         if lostEvents > 0 {
-            lines.append("  \(VerifyReport.shown(range.positions)) (\(lostEvents) events) are lost, received between "
-                + "\(before?.description ?? "the beginning") and \(after?.description ?? "now")")
+            lines.append(
+                "  \(VerifyReport.shown(range.positions)) (\(lostEvents) events) are lost, received between "
+                    + "\(before?.description ?? "the beginning") and \(after?.description ?? "now")")
         } else {
             lines.append("  no event is lost by it")
         }
@@ -149,8 +152,9 @@ extension LogDamage {
             lines.append("  of the devices\(others): \(shown)\(more)")
         }
         if let accepted {
-            lines.append("  accepted at position \(accepted.position), \(accepted.at), by "
-                + "\(TextTable.cell(accepted.event.operatorName)): \(TextTable.cell(accepted.event.reason))")
+            lines.append(
+                "  accepted at position \(accepted.position), \(accepted.at), by "
+                    + "\(TextTable.cell(accepted.event.operatorName)): \(TextTable.cell(accepted.event.reason))")
         }
         return lines.joined(separator: "\n")
     }

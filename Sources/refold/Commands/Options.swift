@@ -8,10 +8,12 @@ import PrivateServices
 struct DataOption: ParsableArguments {
     @Option(help: "The data folder. Default: REFOLD_DATA, else ./data.") var data: String?
 
-    @Option(name: .customLong("restore-command"), help: """
-        Shell command that fetches a removed segment from the archive: %f its name, %p where to put it. Default: \
-        REFOLD_RESTORE_COMMAND.
-        """)
+    @Option(
+        name: .customLong("restore-command"),
+        help: """
+            Shell command that fetches a removed segment from the archive: %f its name, %p where to put it. Default: \
+            REFOLD_RESTORE_COMMAND.
+            """)
     var restoreCommandText: String?
 
     /// Nil when there is none.

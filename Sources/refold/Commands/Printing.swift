@@ -20,10 +20,11 @@ struct TextTable {
         lines += cells
         let widths = columns.indices.map { column in lines.map { $0[column].count }.max() ?? 0 }
         let numeric = columns.indices.map { column in
-            !rows.isEmpty && rows.allSatisfy { row in
-                let value = row[columns[column].key]
-                return value == nil || value is NSNull || (value is NSNumber && !(value is String))
-            }
+            !rows.isEmpty
+                && rows.allSatisfy { row in
+                    let value = row[columns[column].key]
+                    return value == nil || value is NSNull || (value is NSNumber && !(value is String))
+                }
         }
         return lines.map { line in
             line.indices.map { column in

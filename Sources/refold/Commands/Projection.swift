@@ -12,15 +12,16 @@ struct ProjectionCommand: AsyncParsableCommand {
             .init("projection", "name"), .init("version", "version"), .init("position", "position"),
             .init("lag events", "lag"), .init("lag s", "seconds"), .init("state", "state"),
             .init("last error", "error"),
-        ]).text(projections.map { projection in
-            var row: [String: Any] = [
-                "name": projection.name, "version": projection.version, "lag": projection.lagEvents,
-                "seconds": String(format: "%.1f", projection.lagSeconds), "state": projection.state,
-            ]
-            row["position"] = projection.position
-            row["error"] = projection.lastError
-            return row
-        })
+        ]).text(
+            projections.map { projection in
+                var row: [String: Any] = [
+                    "name": projection.name, "version": projection.version, "lag": projection.lagEvents,
+                    "seconds": String(format: "%.1f", projection.lagSeconds), "state": projection.state,
+                ]
+                row["position"] = projection.position
+                row["error"] = projection.lastError
+                return row
+            })
     }
 
     struct List: AsyncParsableCommand {

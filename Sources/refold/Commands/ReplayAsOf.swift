@@ -15,8 +15,9 @@ struct ReplayAsOf: ParsableCommand {
             moments. Presence is that of the moment, by the thresholds given. Exit code 1: there was no such thing \
             then, or the events that it needs are damaged or gone.
             """)
-    @Argument(help: ArgumentHelp(
-        "device TENANT DEVICE, fleet --tenant TENANT, campaign ID, or broker NAME.", valueName: "subject"))
+    @Argument(
+        help: ArgumentHelp(
+            "device TENANT DEVICE, fleet --tenant TENANT, campaign ID, or broker NAME.", valueName: "subject"))
     var subject: [String]
     @Option(help: "The tenant of a fleet; of a campaign: only when it is this tenant's.") var tenant: String?
     @Flag(help: "With a campaign: its devices' parts in it too (rows of ota_device_status).") var devices = false
@@ -140,8 +141,9 @@ struct ReplayAsOf: ParsableCommand {
                     let width = row.fields.map(\.name.count).max() ?? 0
                     print("")
                     for field in row.fields {
-                        print(field.name.padding(toLength: width, withPad: " ", startingAt: 0) + "  "
-                            + TextTable.cell(field.json))
+                        print(
+                            field.name.padding(toLength: width, withPad: " ", startingAt: 0) + "  "
+                                + TextTable.cell(field.json))
                     }
                 }
             }
@@ -158,8 +160,9 @@ struct ReplayAsOf: ParsableCommand {
                 if json {
                     let members = changes.map { "\"\($0.name)\":[\($0.from),\($0.to)]" }.joined(separator: ",")
                     let names = key.map { "\"\($0)\":\((new[subject] ?? old[subject])?[$0] ?? "null")" }
-                    printJSON("{\(names.joined(separator: ",")),\"from\":\(moments[0].json),\"to\":\(moments[1].json),"
-                        + "\"changes\":{\(members)}}")
+                    printJSON(
+                        "{\(names.joined(separator: ",")),\"from\":\(moments[0].json),\"to\":\(moments[1].json),"
+                            + "\"changes\":{\(members)}}")
                 } else {
                     print("\n\(TextTable.cell(subject))" + (old[subject] == nil ? " (new)" : ""))
                     for change in changes {

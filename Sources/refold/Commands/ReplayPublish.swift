@@ -162,9 +162,10 @@ struct ReplayPublish: ParsableCommand {
         let options = try options()
         let publication = try Publication(log, order, to: broker, options)
         if live {
-            printError("publishing onto live topics at \(broker.address): every subscriber receives these messages "
-                + "as if devices sent them now; devices that subscribe to them, too. Refold recognises them by "
-                + "position and payload in log \(log.logID) and does not record them twice; other nodes' logs do")
+            printError(
+                "publishing onto live topics at \(broker.address): every subscriber receives these messages "
+                    + "as if devices sent them now; devices that subscribe to them, too. Refold recognises them by "
+                    + "position and payload in log \(log.logID) and does not record them twice; other nodes' logs do")
         }
         if let at = publication.resumesAt, at < order.range.upperBound, !startOver {
             printError("an earlier run got to position \(at): going on there (--start-over publishes all again)")
@@ -200,9 +201,10 @@ struct ReplayPublish: ParsableCommand {
             return
         }
         let rate = result.seconds > 0 ? Int(Double(result.published) / result.seconds) : 0
-        print("\(result.isFinished ? "published" : "stopped: published") \(result.published) messages, "
-            + "\(byteCountText(result.bytes)) of payload, in \(String(format: "%.1f", result.seconds)) s "
-            + "(\(rate) a second); the next position is \(result.next)")
+        print(
+            "\(result.isFinished ? "published" : "stopped: published") \(result.published) messages, "
+                + "\(byteCountText(result.bytes)) of payload, in \(String(format: "%.1f", result.seconds)) s "
+                + "(\(rate) a second); the next position is \(result.next)")
         if result.unheard > 0 { print("\(result.unheard) of them had no subscriber") }
         if result.sentAgain > 0 { print("\(result.sentAgain) were sent again after a lost connection") }
         Self.printSkipped(result.counts)
@@ -255,8 +257,9 @@ struct ReplayPublish: ParsableCommand {
         object["from"] = order.range.lowerBound.rawValue
         object["end"] = order.range.upperBound.rawValue
         guard !json else { return print(jsonLine(object)) }
-        print("would publish \(counts.messages) messages of \(devices) devices, \(byteCountText(counts.bytes)) of "
-            + "payload" + (counts.firstTime.map { ", received \($0) to \(counts.lastTime ?? $0)" } ?? ""))
+        print(
+            "would publish \(counts.messages) messages of \(devices) devices, \(byteCountText(counts.bytes)) of "
+                + "payload" + (counts.firstTime.map { ", received \($0) to \(counts.lastTime ?? $0)" } ?? ""))
         if seconds >= 1 { print("it would take at least \(Int(saturating: seconds.rounded(.up))) s") }
         Self.printSkipped(counts)
     }

@@ -85,7 +85,8 @@ struct ReplayRebuild: AsyncParsableCommand {
         settings.startsOver = startOver
         if fromSnapshot || log.firstPosition > Position(0) {
             settings.beginning = SnapshotFolder.of(
-                dataFolder: options.daemon.dataFolder, logID: log.logID).beginning(of: log)
+                dataFolder: options.daemon.dataFolder, logID: log.logID
+            ).beginning(of: log)
         }
         let rebuild = Rebuild(options.entries, source: log, target: try options.target(for: log), options: settings)
         let begun = wallClock().description
@@ -105,9 +106,11 @@ struct ReplayRebuild: AsyncParsableCommand {
         let client = options.daemon
         var row = try await client.asking {
             try await $0.post(
-                "/api/v1/rebuilds", [
+                "/api/v1/rebuilds",
+                [
                     "projections": options.names, "start_over": startOver, "from_snapshot": fromSnapshot,
-                ]).rebuild()
+                ]
+            ).rebuild()
         }
         let begun = row.begun, screen = RebuildScreen(json: client.json)
         while !row.isOver {
@@ -152,7 +155,8 @@ private final class RebuildScreen {
         let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: 30 - filled)
         let left = row.secondsLeft.map { String(format: ", %.0f s left", $0) } ?? ""
         let waiting = row.waitingFor.map { ", waiting for \(TextTable.cell($0))" } ?? ""
-        let text = "\r\(row.stage) \(bar) \(Int(share * 100)) % of \(row.end) events, "
+        let text =
+            "\r\(row.stage) \(bar) \(Int(share * 100)) % of \(row.end) events, "
             + "\(Int(saturating: row.eventsPerSecond))/s\(left)\(waiting)\u{1B}[K"
         printToStandardError(text)
     }
@@ -163,8 +167,9 @@ private final class RebuildScreen {
         guard row.stage == "done" else { return }
         let seconds = String(format: "%.1f", row.elapsedSeconds)
         let blocked = String(format: "%.0f", row.blockedMilliseconds ?? 0)
-        print("\(row.projections.joined(separator: ", ")): rebuilt from \(row.folded) events in \(seconds) s, "
-            + "\(row.rows) rows; those who write waited \(blocked) ms")
+        print(
+            "\(row.projections.joined(separator: ", ")): rebuilt from \(row.folded) events in \(seconds) s, "
+                + "\(row.rows) rows; those who write waited \(blocked) ms")
         for remark in row.remarks { printError(remark) }
     }
 
@@ -248,10 +253,13 @@ struct ReplayRebuilds: AsyncParsableCommand {
             if cancel { return [try await client.post("/api/v1/rebuilds/cancel").object()] }
             return try await client.get("/api/v1/rebuilds").object()["items"] as? [[String: Any]] ?? []
         }
-        printRows(rows, json: daemon.json, columns: [
-            .init("begun", "begun"), .init("projections", "projections"), .init("stage", "stage"),
-            .init("folded", "folded"), .init("of", "end"), .init("events/s", "events_per_second"),
-            .init("blocked ms", "blocked_milliseconds"), .init("waiting for", "waiting_for"), .init("error", "error"),
-        ], none: "no rebuilds since the daemon started")
+        printRows(
+            rows, json: daemon.json,
+            columns: [
+                .init("begun", "begun"), .init("projections", "projections"), .init("stage", "stage"),
+                .init("folded", "folded"), .init("of", "end"), .init("events/s", "events_per_second"),
+                .init("blocked ms", "blocked_milliseconds"), .init("waiting for", "waiting_for"),
+                .init("error", "error"),
+            ], none: "no rebuilds since the daemon started")
     }
 }

@@ -68,12 +68,16 @@ extension ReplayVerification {
             [
                 "projection": table.projection, "table": table.name, "events": table.end.rawValue,
                 "rows": table.live.count, "digest": String(table.live.digest.description.prefix(16)),
-                "": table.agrees ? "agrees" : "DIFFERS: " + table.folded.filter { $0.value != table.live }
-                    .map { "\($0.key.rawValue) \($0.value.count) rows" }.sorted().joined(separator: ", "),
+                "": table.agrees
+                    ? "agrees"
+                    : "DIFFERS: "
+                        + table.folded.filter { $0.value != table.live }
+                        .map { "\($0.key.rawValue) \($0.value.count) rows" }.sorted().joined(separator: ", "),
             ]
         }
-        lines.append(TextTable(columns: ["projection", "table", "events", "rows", "digest", ""].map { .init($0, $0) })
-            .text(rows))
+        lines.append(
+            TextTable(columns: ["projection", "table", "events", "rows", "digest", ""].map { .init($0, $0) })
+                .text(rows))
         for (projection, reason) in skipped { lines.append("\(projection) was not compared: \(reason)") }
         lines += notes.map { "note: \($0)" }
         for difference in differences { lines.append(difference.text) }
@@ -131,8 +135,9 @@ extension ReplayVerification.Difference {
             lines += table.text(rows).split(separator: "\n").map { "  \($0)" }
         }
         if eventCount > 0 {
-            lines.append("  touched by \(eventCount) events, the last of them "
-                + events.map { "\($0)" }.joined(separator: ", ") + " (refold log cat --from POSITION --limit 1)")
+            lines.append(
+                "  touched by \(eventCount) events, the last of them "
+                    + events.map { "\($0)" }.joined(separator: ", ") + " (refold log cat --from POSITION --limit 1)")
         }
         return lines.joined(separator: "\n")
     }

@@ -9,20 +9,21 @@ extension CampaignRerun {
         let set = changes.map { "\($0.name)=\($0.value)" }.joined(separator: " ")
         var lines = [
             "campaign \(id) (\(name), tenant \(tenantID), \(devices) devices), "
-                + (set.isEmpty ? "as it was" : "with \(set)"),
+                + (set.isEmpty ? "as it was" : "with \(set)")
         ]
         func row(_ name: String, _ value: (Course) -> String) -> [String: Any] {
             ["": name, "recorded": value(recorded), "what if": value(whatIf)]
         }
         let table = TextTable(columns: [.init("", ""), .init("recorded", "recorded"), .init("what if", "what if")])
-        lines.append(table.text([
-            row("status") { $0.status.rawValue }, row("ended at") { $0.endedAt?.description ?? "-" },
-            row("by") { $0.actor ?? "-" }, row("because") { $0.reason ?? $0.code ?? "-" },
-            row("devices sent for") { "\($0.sentFor)" }, row("commands") { "\($0.commands)" },
-            row("last first command") { $0.lastSentAt?.description ?? "-" },
-            row("succeeded") { "\($0.counts.succeeded)" }, row("failed") { "\($0.counts.failed)" },
-            row("skipped") { "\($0.counts.skipped)" }, row("open") { "\($0.counts.open)" },
-        ]))
+        lines.append(
+            table.text([
+                row("status") { $0.status.rawValue }, row("ended at") { $0.endedAt?.description ?? "-" },
+                row("by") { $0.actor ?? "-" }, row("because") { $0.reason ?? $0.code ?? "-" },
+                row("devices sent for") { "\($0.sentFor)" }, row("commands") { "\($0.commands)" },
+                row("last first command") { $0.lastSentAt?.description ?? "-" },
+                row("succeeded") { "\($0.counts.succeeded)" }, row("failed") { "\($0.counts.failed)" },
+                row("skipped") { "\($0.counts.skipped)" }, row("open") { "\($0.counts.open)" },
+            ]))
         func list(_ devices: [String], _ words: String) {
             guard !devices.isEmpty else { return }
             let shown = devices.prefix(devicesMax).map { TextTable.cell($0) }.joined(separator: ", ")

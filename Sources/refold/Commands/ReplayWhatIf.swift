@@ -21,15 +21,18 @@ struct ReplayWhatIf: ParsableCommand {
             """)
     @Option(name: .customLong("set"), help: "A setting that was not, NAME=VALUE; may be repeated.")
     var set: [String] = []
-    @Option(help: """
-        Lets this campaign go once more, by the engine itself: each --set is a rule of its plan, or abort_threshold, \
-        rollout_rate, rollout_strategy. Without any --set: as it was, to check.
-        """)
+    @Option(
+        help: """
+            Lets this campaign go once more, by the engine itself: each --set is a rule of its plan, or \
+            abort_threshold, rollout_rate, rollout_strategy. Without any --set: as it was, to check.
+            """)
     var campaign: Int64?
-    @Option(name: .customLong("was"), help: """
-        What presence is compared with, NAME=VALUE: the thresholds that were in force are not on record. Default: 90 \
-        and 300 seconds.
-        """)
+    @Option(
+        name: .customLong("was"),
+        help: """
+            What presence is compared with, NAME=VALUE: the thresholds that were in force are not on record. \
+            Default: 90 and 300 seconds.
+            """)
     var was: [String] = []
     @Option(help: "At most so many devices by name in each list; --json gives all.") var devices = 10
     @OptionGroup var range: LogRangeOptions

@@ -41,7 +41,8 @@ enum RowQuestion: Sendable {
         repeat {
             let count = min(1_000, (limit ?? .max) - rows.count)
             let page = try await client.get(
-                path, query: query + [("limit", String(count)), ("after", next.map { String($0) })]).object()
+                path, query: query + [("limit", String(count)), ("after", next.map { String($0) })]
+            ).object()
             rows += page["items"] as? [[String: Any]] ?? []
             let following = (page["next"] as? NSNumber)?.int64Value
             // A page that does not lead on ends the list, whatever it says.

@@ -82,7 +82,7 @@ struct Run: AsyncParsableCommand {
                 daemon: daemon, devices: demoDevices, rate: demoRate, startedAt: startedAt, notes: notes,
                 logger: logger
             )
-                .run(until: signals)
+            .run(until: signals)
         } else {
             await signals.wait()
         }

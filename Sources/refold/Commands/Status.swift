@@ -34,8 +34,11 @@ struct StatusCommand: AsyncParsableCommand {
         guard let free = keeping.diskFreeBytes else { return "free space is not known" }
         guard let seconds = keeping.diskFullSeconds else { return "\(byteCountText(free)) free" }
         let hours = seconds / 3600
-        let when = hours < 1 ? String(format: "%.0f min", seconds / 60) : hours < 72
-            ? String(format: "%.0f h", hours) : String(format: "%.0f days", hours / 24)
+        let when =
+            hours < 1
+            ? String(format: "%.0f min", seconds / 60)
+            : hours < 72
+                ? String(format: "%.0f h", hours) : String(format: "%.0f days", hours / 24)
         return "\(byteCountText(free)) free, full in \(when) at the present rate"
     }
 
@@ -58,14 +61,20 @@ struct StatusCommand: AsyncParsableCommand {
                 + (status.database.connected ? "connected" : "not connected: \(status.database.lastError ?? "-")"),
         ]
         if !status.brokers.isEmpty {
-            lines += ["", TextTable(columns: [
-                .init("broker", "name"), .init("client id", "client"), .init("connection", "connection"),
-                .init("session", "session"), .init("last error", "error"),
-            ]).text(status.brokers.map {
-                ["name": $0.name, "client": $0.clientID,
-                 "connection": $0.subscribed ? "subscribed" : $0.connected ? "connected" : "none",
-                 "session": $0.sessionPresent ? "resumed" : "new", "error": $0.lastError ?? "-"]
-            })]
+            lines += [
+                "",
+                TextTable(columns: [
+                    .init("broker", "name"), .init("client id", "client"), .init("connection", "connection"),
+                    .init("session", "session"), .init("last error", "error"),
+                ]).text(
+                    status.brokers.map {
+                        [
+                            "name": $0.name, "client": $0.clientID,
+                            "connection": $0.subscribed ? "subscribed" : $0.connected ? "connected" : "none",
+                            "session": $0.sessionPresent ? "resumed" : "new", "error": $0.lastError ?? "-",
+                        ]
+                    }),
+            ]
         }
         if !status.projections.isEmpty { lines += ["", ProjectionCommand.table(status.projections)] }
         return lines.joined(separator: "\n")

@@ -171,8 +171,10 @@ final class Daemon: Sendable {
         let metrics = MetricsCollector(
             reporter: reporter, deadLetters: DeadLetterCounts(queries), startedAt: startedAt,
             limitedDevices: { ingest.mostLimited(20) })
-        let asOf = AsOf(log: log, snapshots: snapshots.folder, thresholds: PresenceThresholds(
-            staleSeconds: Double(settings.staleSeconds), offlineSeconds: Double(settings.offlineSeconds)))
+        let asOf = AsOf(
+            log: log, snapshots: snapshots.folder,
+            thresholds: PresenceThresholds(
+                staleSeconds: Double(settings.staleSeconds), offlineSeconds: Double(settings.offlineSeconds)))
         let system = SystemAccess(
             status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(pool: queries),
             keeping: LogKeeper(log: log, projectors: projectors, logger: logger),

@@ -54,8 +54,10 @@ extension DatabaseKeeper {
         let isSuperuser = flag(7)
         let limits = [
             (isSuperuser ? -1 : found.int4(0, 8) ?? -1, "the role \(role)", "ALTER ROLE \(role) CONNECTION LIMIT"),
-            (isSuperuser ? -1 : found.int4(0, 9) ?? -1, "the database \(database)",
-                "ALTER DATABASE \(database) CONNECTION LIMIT"),
+            (
+                isSuperuser ? -1 : found.int4(0, 9) ?? -1, "the database \(database)",
+                "ALTER DATABASE \(database) CONNECTION LIMIT"
+            ),
             (found.int4(0, 10) ?? -1, "the server", "ALTER SYSTEM SET max_connections ="),
         ]
         let short = limits.filter { $0.0 >= 0 && Int($0.0) < connectionsNeeded }.min { $0.0 < $1.0 }
@@ -83,16 +85,18 @@ extension DatabaseKeeper {
         switch error.sqlState {
         case "42501":
             let role = ask("select quote_ident(current_user)") ?? "the role of the database URL"
-            return .grant("GRANT ALL ON SCHEMA refold TO \(role); GRANT ALL ON ALL TABLES IN SCHEMA refold TO \(role) "
-                + "(PostgreSQL: \(error.message))")
+            return .grant(
+                "GRANT ALL ON SCHEMA refold TO \(role); GRANT ALL ON ALL TABLES IN SCHEMA refold TO \(role) "
+                    + "(PostgreSQL: \(error.message))")
         case "57014":
             // Also of an administrator's pg_cancel_backend.
             let role = ask("select quote_ident(current_user)") ?? "ROLE"
             let limit = ask("select current_setting('statement_timeout')") ?? "too short"
             guard limit != "0" else { return .unusable("\(error)") }
-            return .unusable("\(error.statement): PostgreSQL canceled the statement (\(error.message)). The "
-                + "statement_timeout of the role \(role) or of the database is \(limit): "
-                + "run ALTER ROLE \(role) SET statement_timeout = '60s'")
+            return .unusable(
+                "\(error.statement): PostgreSQL canceled the statement (\(error.message)). The "
+                    + "statement_timeout of the role \(role) or of the database is \(limit): "
+                    + "run ALTER ROLE \(role) SET statement_timeout = '60s'")
         default: return nil
         }
     }

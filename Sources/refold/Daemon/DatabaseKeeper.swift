@@ -68,7 +68,8 @@ actor DatabaseKeeper {
             try bind(open)
             set(nil, prepared: true)
         } catch let error
-            where error is MigrationError || error is OtherLogError || error is TransactionPoolerError {
+            where error is MigrationError || error is OtherLogError || error is TransactionPoolerError
+        {
             shared.withLock { $0 = State(connected: true, lastError: "\(error)", prepared: false, refused: true) }
             throw error
         } catch let error as PostgresError {
@@ -227,7 +228,8 @@ enum OtherLogError: Error, CustomStringConvertible {
     case diverged(ours: String)
 
     var description: String {
-        let advice = "use the log that belongs to them, or give another --database-url, or `drop schema refold "
+        let advice =
+            "use the log that belongs to them, or give another --database-url, or `drop schema refold "
             + "cascade` there: the tables are then refolded from this log"
         return switch self {
         case .another(let theirs, let ours):

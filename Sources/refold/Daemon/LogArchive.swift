@@ -87,8 +87,11 @@ final class LogArchive: Sendable {
     /// Every projection there is, with what it will still need should its database crash now.
     private func guards() async -> [RetentionGuard] {
         guard let flushed = await database.flushedPositions() else {
-            return [RetentionGuard(name: "the database, which does not answer with the projections' positions,",
-                needsFrom: Position(0))]
+            return [
+                RetentionGuard(
+                    name: "the database, which does not answer with the projections' positions,",
+                    needsFrom: Position(0))
+            ]
         }
         return Catalog.entries.map { entry in
             RetentionGuard(

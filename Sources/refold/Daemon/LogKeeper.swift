@@ -21,10 +21,12 @@ struct LogKeeper: LogKeeping {
             try log.acceptLosses(in: ranges, operatorName: request.operatorName, reason: request.reason)
         }
         for loss in accepted {
-            logger.warning("positions \(loss.event.from) to \(loss.event.to) were given up", metadata: [
-                "operator": "\(loss.event.operatorName)", "reason": "\(loss.event.reason)",
-                "damage": "\(loss.event.damage)",
-            ])
+            logger.warning(
+                "positions \(loss.event.from) to \(loss.event.to) were given up",
+                metadata: [
+                    "operator": "\(loss.event.operatorName)", "reason": "\(loss.event.reason)",
+                    "damage": "\(loss.event.damage)",
+                ])
         }
         for projector in projectors { projector.retryNow() }
         return accepted.map(LossRow.init)

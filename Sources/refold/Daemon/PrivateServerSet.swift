@@ -62,25 +62,28 @@ extension Settings {
     /// The broker finds our session by it. With the log's id in it, two logs never share a session, whatever the host's
     /// name. At most 23 bytes without a node's name, which every MQTT 3.1.1 server takes (3.1.3.1).
     func clientID(for broker: Broker?, logID: String) -> String {
-        broker?.clientID ?? (["refold", node, String(logID.prefix(12))] as [String?]).compactMap(\.self)
+        broker?.clientID
+            ?? (["refold", node, String(logID.prefix(12))] as [String?]).compactMap(\.self)
             .joined(separator: "-")
     }
 }
 
 extension BrokerSettings {
     init(_ broker: Settings.Broker, clientID: String) {
-        let tls = broker.address.tls
+        let tls =
+            broker.address.tls
             ? TLS(
                 caFile: broker.caFile, certFile: broker.certFile, keyFile: broker.keyFile,
                 verify: broker.verify) : nil
         self.init(name: broker.name, host: broker.address.host, port: broker.address.port, clientID: clientID, tls: tls)
         username = broker.username
         password = broker.password
-        protocolPreference = switch broker.protocolVersion {
-        case "5": .v5
-        case "3.1.1": .v311
-        default: .automatic
-        }
+        protocolPreference =
+            switch broker.protocolVersion {
+            case "5": .v5
+            case "3.1.1": .v311
+            default: .automatic
+            }
         sessionExpirySeconds = broker.sessionExpirySeconds
         receiveMaximum = broker.receiveMaximum
         keepaliveSeconds = broker.keepaliveSeconds

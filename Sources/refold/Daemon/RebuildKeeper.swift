@@ -190,13 +190,15 @@ final class RebuildKeeper: Sendable, TableRebuilding {
     // MARK: What the API asks
 
     private func entries(_ names: [String]) throws -> [Catalog.Entry] {
-        try names.isEmpty ? Catalog.entries : names.map { name in
-            guard let entry = Catalog.entry(named: name) else {
-                let all = Catalog.entries.map(\.name).joined(separator: ", ")
-                throw RebuildRefusal(.unknownProjection, "there is no projection \(name); there are: \(all)")
+        try names.isEmpty
+            ? Catalog.entries
+            : names.map { name in
+                guard let entry = Catalog.entry(named: name) else {
+                    let all = Catalog.entries.map(\.name).joined(separator: ", ")
+                    throw RebuildRefusal(.unknownProjection, "there is no projection \(name); there are: \(all)")
+                }
+                return entry
             }
-            return entry
-        }
     }
 
     func rebuilds() async -> [RebuildRow] { state.withLock { $0.entries }.reversed().map(row) }
@@ -242,9 +244,11 @@ final class RebuildKeeper: Sendable, TableRebuilding {
             throw RebuildRefusal.make(error)
         }
         for result in report.results {
-            logger.warning("\(result.projection) was rolled back to position \(result.position)", metadata: [
-                "version": "\(result.version)", "paused": "\(result.isHeld)",
-            ])
+            logger.warning(
+                "\(result.projection) was rolled back to position \(result.position)",
+                metadata: [
+                    "version": "\(result.version)", "paused": "\(result.isHeld)",
+                ])
         }
         await settle()
         for entry in chosen { projector(entry.name)?.retryNow() }

@@ -64,13 +64,15 @@ final class SelfCheck: Sendable {
                 database: Target(databaseURL, responseTimeoutSeconds: 3600),
                 snapshots: .of(dataFolder: dataFolder, logID: log.logID), scratchFolder: dataFolder + "/scratch"
             ).run(options)
-            note(.init(
-                at: wallClock().description, agrees: report.agrees, differences: report.differenceCount,
-                seconds: report.seconds, lastError: report.skipped.first.map { "\($0.projection): \($0.reason)" }))
+            note(
+                .init(
+                    at: wallClock().description, agrees: report.agrees, differences: report.differenceCount,
+                    seconds: report.seconds, lastError: report.skipped.first.map { "\($0.projection): \($0.reason)" }))
             if report.agrees {
                 logger.info("the tables agree with the log (\(report.tables.count) tables, \(report.seconds) s)")
             } else {
-                logger.error("""
+                logger.error(
+                    """
                     the tables differ from the log in \(report.differenceCount) rows \
                     (\(report.skipped.count) projections could not be compared): refold replay verify shows them
                     """)

@@ -10,8 +10,10 @@ struct ServiceManager: Sendable {
     init(environment: [String: String] = ProcessInfo.processInfo.environment) {
         address = environment["NOTIFY_SOCKET"]
         let mine = environment["WATCHDOG_PID"].map { $0 == String(getpid()) } ?? true
-        watchdogInterval = mine ? environment["WATCHDOG_USEC"].flatMap(Int64.init)
-            .flatMap { $0 > 1 ? .microseconds($0 / 2) : nil } : nil
+        watchdogInterval =
+            mine
+            ? environment["WATCHDOG_USEC"].flatMap(Int64.init)
+                .flatMap { $0 > 1 ? .microseconds($0 / 2) : nil } : nil
     }
 
     func ready() { send("READY=1") }

@@ -94,7 +94,11 @@ final class SnapshotKeeper: Sendable {
 
     /// Nil when one is being made. Blocks.
     func makeNow() throws -> MadeSnapshot? {
-        guard isBusy.withLock({ busy in defer { busy = true }; return !busy }) else { return nil }
+        guard
+            isBusy.withLock({ busy in
+                defer { busy = true }; return !busy
+            })
+        else { return nil }
         defer { isBusy.withLock { $0 = false } }
         let began = ContinuousClock.now
         var maker = SnapshotMaker(log: log, logID: log.logID, folder: folder, now: { [log] in log.now() })
@@ -110,7 +114,8 @@ final class SnapshotKeeper: Sendable {
             var batch = event.batch(at: log.now())
             _ = try log.append(&batch)
             let seconds = (ContinuousClock.now - began) / .seconds(1)
-            logger.info("""
+            logger.info(
+                """
                 a snapshot up to position \(made.file.end): \(made.file.byteCount) bytes, from \(made.from), in \
                 \((seconds * 10).rounded() / 10) s
                 """)
@@ -168,10 +173,11 @@ struct PastAccess: PastReading {
         _ name: PastMoment, _ ask: @escaping @Sendable (AsOf, Moment) throws -> PastRow?
     ) async throws -> PastAnswer? {
         try await onOwnThread("as-of") { [asOf] in
-            let moment = switch name {
-            case .position(let position): try asOf.moment(.position(position))
-            case .time(let time): try asOf.moment(.time(time))
-            }
+            let moment =
+                switch name {
+                case .position(let position): try asOf.moment(.position(position))
+                case .time(let time): try asOf.moment(.time(time))
+                }
             return try ask(asOf, moment).map { row in
                 PastAnswer(
                     row: JSONRow(row.json), position: moment.end == Position(0) ? nil : moment.end.rawValue - 1,

@@ -60,7 +60,8 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
                 .init(
                     name: broker.name, clientID: broker.clientID, connected: broker.connected,
                     subscribed: broker.isSubscribed, sessionPresent: broker.sessionPresent,
-                    lastError: broker.lastError, commands: .init(
+                    lastError: broker.lastError,
+                    commands: .init(
                         connected: lane.isConnected, waiting: lane.waiting + lane.sent, refused: lane.refused,
                         acknowledged: lane.acknowledged, lastError: lane.lastError))
             },
@@ -89,10 +90,11 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         let retention = archive.retention.status
         keeping.retentionBlockedBy = retention.lastError ?? retention.blockedBy
         if let tree = log.treeStatus {
-            let problem: String? = switch tree.state {
-            case .refused(let text), .stopped(let text): text
-            case .catchingUp, .current: tree.lastError
-            }
+            let problem: String? =
+                switch tree.state {
+                case .refused(let text), .stopped(let text): text
+                case .catchingUp, .current: tree.lastError
+                }
             let outside = checkpoints.destinations
             keeping.checkpoint = .init(
                 size: tree.checkpointSize, at: tree.checkpointAt?.description, problem: problem,

@@ -23,11 +23,12 @@ struct TableAccess: ReadQueries {
     func devices(
         tenant: String, filter: DeviceFilter, page: TextPageRequest
     ) async throws(QueryError) -> JSONTextPage {
-        JSONTextPage(try await ask { tables in
-            try await tables.devices(
-                tenant: tenant, status: filter.status, site: filter.siteID, firmwareVersion: filter.firmwareVersion,
-                search: filter.search, limit: page.limit, after: page.after)
-        })
+        JSONTextPage(
+            try await ask { tables in
+                try await tables.devices(
+                    tenant: tenant, status: filter.status, site: filter.siteID, firmwareVersion: filter.firmwareVersion,
+                    search: filter.search, limit: page.limit, after: page.after)
+            })
     }
 
     func fleet(tenant: String) async throws(QueryError) -> JSONRow {
@@ -35,9 +36,10 @@ struct TableAccess: ReadQueries {
     }
 
     func deviceHistory(tenant: String, device: String, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { tables in
-            try await tables.deviceHistory(tenant: tenant, device: device, page.slice)
-        })
+        JSONPage(
+            try await ask { tables in
+                try await tables.deviceHistory(tenant: tenant, device: device, page.slice)
+            })
     }
 
     func resolve(tenant: String, query: GroupQuery) async throws(QueryError) -> [String] {
@@ -47,9 +49,10 @@ struct TableAccess: ReadQueries {
     // MARK: firmware and groups
 
     func firmware(tenant: String, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { tables in
-            try await tables.firmware(tenant: tenant, page.slice)
-        })
+        JSONPage(
+            try await ask { tables in
+                try await tables.firmware(tenant: tenant, page.slice)
+            })
     }
 
     func firmware(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
@@ -58,9 +61,10 @@ struct TableAccess: ReadQueries {
     }
 
     func groups(tenant: String, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { tables in
-            try await tables.groups(tenant: tenant, page.slice)
-        })
+        JSONPage(
+            try await ask { tables in
+                try await tables.groups(tenant: tenant, page.slice)
+            })
     }
 
     func group(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
@@ -69,9 +73,10 @@ struct TableAccess: ReadQueries {
     }
 
     func groupMembers(tenant: String, id: Int64, page: TextPageRequest) async throws(QueryError) -> JSONTextPage {
-        JSONTextPage(try await ask { tables in
-            try await tables.groupMembers(tenant: tenant, id: id, limit: page.limit, after: page.after)
-        })
+        JSONTextPage(
+            try await ask { tables in
+                try await tables.groupMembers(tenant: tenant, id: id, limit: page.limit, after: page.after)
+            })
     }
 
     func tenantSettings(tenant: String) async throws(QueryError) -> JSONRow? {
@@ -82,9 +87,10 @@ struct TableAccess: ReadQueries {
     // MARK: campaigns
 
     func campaigns(tenant: String, status: String?, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { tables in
-            try await tables.campaigns(tenant: tenant, status: status, page.slice)
-        })
+        JSONPage(
+            try await ask { tables in
+                try await tables.campaigns(tenant: tenant, status: status, page.slice)
+            })
     }
 
     func campaign(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
@@ -95,17 +101,20 @@ struct TableAccess: ReadQueries {
     func campaignDevices(
         tenant: String, id: Int64, filter: CampaignDeviceFilter, page: TextPageRequest
     ) async throws(QueryError) -> JSONTextPage {
-        JSONTextPage(try await ask { tables in
-            try await tables.campaignDevices(
-                tenant: tenant, id: id, status: filter.status, failureKind: filter.failureKind, search: filter.search,
-                limit: page.limit, after: page.after)
-        })
+        JSONTextPage(
+            try await ask { tables in
+                try await tables.campaignDevices(
+                    tenant: tenant, id: id, status: filter.status, failureKind: filter.failureKind,
+                    search: filter.search,
+                    limit: page.limit, after: page.after)
+            })
     }
 
     func campaignEvents(tenant: String, id: Int64, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { tables in
-            try await tables.campaignEvents(tenant: tenant, id: id, page.slice)
-        })
+        JSONPage(
+            try await ask { tables in
+                try await tables.campaignEvents(tenant: tenant, id: id, page.slice)
+            })
     }
 
     func campaignProgress(tenant: String, id: Int64) async throws(QueryError) -> [JSONRow] {
@@ -121,16 +130,18 @@ struct TableAccess: ReadQueries {
     // MARK: records
 
     func auditLogs(tenant: String, subject: String?, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { tables in
-            try await tables.auditLogs(tenant: tenant, subject: subject, page.slice)
-        })
+        JSONPage(
+            try await ask { tables in
+                try await tables.auditLogs(tenant: tenant, subject: subject, page.slice)
+            })
     }
 
     func deadLetters(_ filter: DeadLetterFilter, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(try await ask { tables in
-            try await tables.deadLetters(
-                tenant: filter.tenantID, device: filter.deviceID, reason: filter.reason, page.slice)
-        })
+        JSONPage(
+            try await ask { tables in
+                try await tables.deadLetters(
+                    tenant: filter.tenantID, device: filter.deviceID, reason: filter.reason, page.slice)
+            })
     }
 
     func deadLetters(at position: UInt64) async throws(QueryError) -> [JSONRow] {

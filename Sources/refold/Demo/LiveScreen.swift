@@ -82,20 +82,26 @@ struct LiveScreen {
         lines.append(cut("  \(bold("refold"))  \(coloured(c.state))  up \(clock)   Ctrl-C stops in order", width + 20))
         lines.append("")
         row("messages", "\(grouped(Int(saturating: rates.last ?? 0)))/s  \(sparkline(rates))")
-        row("", "\(grouped(Int(clamping: c.received))) received, "
-            + "\(grouped(Int(clamping: c.acknowledged))) acknowledged")
+        row(
+            "",
+            "\(grouped(Int(clamping: c.received))) received, "
+                + "\(grouped(Int(clamping: c.acknowledged))) acknowledged")
         row("log", "durable \(grouped(Int(clamping: c.durable))) events, \(c.segments) segments, \(bytes(c.logBytes))")
         lines.append("")
         row("projections", pad("", 26) + right("position", 12) + right("lag", 10) + "  state")
         for p in c.projections {
-            row("", pad(p.name, 26) + right(grouped(Int(clamping: p.position)), 12)
-                + right(grouped(Int(clamping: p.lagEvents)), 10) + "  \(p.state.lowercased())"
-                + (p.lastError.map { ": \($0)" } ?? ""))
+            row(
+                "",
+                pad(p.name, 26) + right(grouped(Int(clamping: p.position)), 12)
+                    + right(grouped(Int(clamping: p.lagEvents)), 10) + "  \(p.state.lowercased())"
+                    + (p.lastError.map { ": \($0)" } ?? ""))
         }
         lines.append("")
         if let devices = c.devices {
-            row("devices", "\(devices.online) online, \(devices.stale) stale, \(devices.offline) offline"
-                + (c.deadLetters.map { "; \(grouped($0)) dead letters" } ?? ""))
+            row(
+                "devices",
+                "\(devices.online) online, \(devices.stale) stale, \(devices.offline) offline"
+                    + (c.deadLetters.map { "; \(grouped($0)) dead letters" } ?? ""))
         } else {
             row("devices", "not known while the database is away")
         }
@@ -112,11 +118,12 @@ struct LiveScreen {
     }
 
     private static func coloured(_ state: String) -> String {
-        let colour = switch state {
-        case "healthy": "32"
-        case "degraded", "starting": "33"
-        default: "31"
-        }
+        let colour =
+            switch state {
+            case "healthy": "32"
+            case "degraded", "starting": "33"
+            default: "31"
+            }
         return "\u{1B}[\(colour)m\(state)\u{1B}[0m"
     }
     private static func bold(_ text: String) -> String { "\u{1B}[1m\(text)\u{1B}[0m" }

@@ -109,14 +109,16 @@ enum DataBackup {
         for file in manifest.files {
             // Names are from outside. A `token`, or settings, would be the backup's maker's.
             guard isKnown(file.name) else {
-                throw BackupError("\(path) names \(file.name.debugDescription), which no backup of Refold holds: "
-                    + "\(dataFolder) is incomplete: delete it, and use a backup that you trust", code: 1)
+                throw BackupError(
+                    "\(path) names \(file.name.debugDescription), which no backup of Refold holds: "
+                        + "\(dataFolder) is incomplete: delete it, and use a backup that you trust", code: 1)
             }
             let target = "\(dataFolder)/\(file.name)"
             let found = try copier.copy("\(folder)/\(file.name)", to: target, name: file.name)
             guard found == file else {
-                throw BackupError("\(folder)/\(file.name) is \(found == nil ? "missing" : "not what was backed up"); "
-                    + "\(dataFolder) is incomplete: delete it, and use another backup", code: 1)
+                throw BackupError(
+                    "\(folder)/\(file.name) is \(found == nil ? "missing" : "not what was backed up"); "
+                        + "\(dataFolder) is incomplete: delete it, and use another backup", code: 1)
             }
             if file.name.hasSuffix(".snapshot") { try disk.makeReadOnly(target) }
         }

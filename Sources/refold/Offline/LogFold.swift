@@ -46,18 +46,19 @@ func foldedRows(projection name: String, table tableIndex: Int, log: any LogSour
 private func jsonObject(_ row: RowReader, _ table: Table) -> [String: Any] {
     var object: [String: Any] = [:]
     for (index, column) in table.columns.enumerated() {
-        let value: Any? = switch column.type {
-        case .text: row.text(index)
-        case .int8: row.int8(index) ?? (column.role == .delta ? 0 : nil)
-        case .bool: row.bool(index)
-        case .float8: row.float8(index)
-        case .timestamptz: row.timestamptz(index)?.description
+        let value: Any? =
+            switch column.type {
+            case .text: row.text(index)
+            case .int8: row.int8(index) ?? (column.role == .delta ? 0 : nil)
+            case .bool: row.bool(index)
+            case .float8: row.float8(index)
+            case .timestamptz: row.timestamptz(index)?.description
             case .jsonb:
                 row.jsonb(index).flatMap {
                     try? JSONSerialization.jsonObject(with: Data($0), options: .fragmentsAllowed)
                 }
-        case .bytea: row.bytes(index).map { Data($0).base64EncodedString() }
-        }
+            case .bytea: row.bytes(index).map { Data($0).base64EncodedString() }
+            }
         object[column.type == .bytea ? column.name + "_base64" : column.name] = value ?? NSNull()
     }
     return object

@@ -52,26 +52,39 @@ struct PoisonStory {
         switch random.below(6) {
         case 0:
             firmware += 1
-            append(.decision, CampaignSchema.firmwareAdded.rawValue, json(FirmwareAdded(
-                id: firmware, tenantID: tenant, version: "\(firmware)", fileURL: "u", actor: "ann")))
+            append(
+                .decision, CampaignSchema.firmwareAdded.rawValue,
+                json(
+                    FirmwareAdded(
+                        id: firmware, tenantID: tenant, version: "\(firmware)", fileURL: "u", actor: "ann")))
         case let choice where choice == 1 || choice == 2 && campaigns < 5:
             campaigns += 1
-            append(.decision, CampaignSchema.campaignCreated.rawValue, json(CampaignCreated(
-                id: campaigns, tenantID: campaigns % 2 == 1 ? "acme" : "b.corp", name: "c\(campaigns)",
-                firmwareVersionID: 1, rolloutStrategy: "linear", totalDevices: 5, actor: "ann")))
+            append(
+                .decision, CampaignSchema.campaignCreated.rawValue,
+                json(
+                    CampaignCreated(
+                        id: campaigns, tenantID: campaigns % 2 == 1 ? "acme" : "b.corp", name: "c\(campaigns)",
+                        firmwareVersionID: 1, rolloutStrategy: "linear", totalDevices: 5, actor: "ann")))
         case 2, 3, 4:
             guard campaigns > 0 else { return }
             let id = 1 + Int64(random.below(Int(campaigns)))
             let devices = (0..<5).filter { _ in random.chance(0.6) }.map { "d\($0)" }
-            append(.decision, CampaignSchema.campaignTargets.rawValue, json(CampaignTargets(
-                campaignID: id, tenantID: id % 2 == 1 ? "acme" : "b.corp", firstID: 1000 + targets, devices: devices)))
+            append(
+                .decision, CampaignSchema.campaignTargets.rawValue,
+                json(
+                    CampaignTargets(
+                        campaignID: id, tenantID: id % 2 == 1 ? "acme" : "b.corp", firstID: 1000 + targets,
+                        devices: devices)))
             targets += 10
         default:
             let schema = random.pick([
                 CampaignSchema.campaignStarted, .campaignPaused, .campaignResumed, .campaignAborted,
             ])
-            append(.decision, schema.rawValue, json(CampaignStatusChanged(
-                campaignID: known, tenantID: tenant, before: "CREATED", after: "RUNNING", actor: "ann")))
+            append(
+                .decision, schema.rawValue,
+                json(
+                    CampaignStatusChanged(
+                        campaignID: known, tenantID: tenant, before: "CREATED", after: "RUNNING", actor: "ann")))
         }
     }
 
@@ -124,7 +137,8 @@ final class StoryLog: LogSource {
     func tell(_ events: Int) -> Position {
         told.withLock { told in
             let wanted = min(count, told + UInt64(max(1, events)))
-            told = commits.first { $0.base.rawValue + UInt64($0.batch.count) >= wanted }
+            told =
+                commits.first { $0.base.rawValue + UInt64($0.batch.count) >= wanted }
                 .map { $0.base.rawValue + UInt64($0.batch.count) } ?? count
             return Position(told - 1)
         }

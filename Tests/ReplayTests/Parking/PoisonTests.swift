@@ -27,7 +27,8 @@ private struct PostgresGround: PoisonGround {
 
     func enforce(_ rules: [PoisonRule]) throws {
         let connection = try Connection(target)
-        let old = try connection.query("""
+        let old = try connection.query(
+            """
             SELECT string_agg(format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname), ';')
             FROM pg_constraint WHERE conname LIKE 'poison%'
             """)

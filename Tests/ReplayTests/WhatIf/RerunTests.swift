@@ -39,9 +39,11 @@ struct RerunTests {
             try command(.addFirmware(FirmwareSpec(version: "2", fileURL: "https://f/2")))
             var plan = plan
             plan.tickSeconds = 1
-            try command(.createCampaign(CampaignSpec(
-                name: "june", firmwareVersionID: 1, devices: (0..<100).map { "d\($0)" }, rolloutRate: 1,
-                abortThreshold: threshold, plan: plan)))
+            try command(
+                .createCampaign(
+                    CampaignSpec(
+                        name: "june", firmwareVersionID: 1, devices: (0..<100).map { "d\($0)" }, rolloutRate: 1,
+                        abortThreshold: threshold, plan: plan)))
             try command(.start(campaign: 1))
             for second in 0..<400 {
                 clock.now = clock.now.adding(microseconds: 1_000_000)
@@ -69,7 +71,8 @@ struct RerunTests {
             for item in due {
                 var batch = RecordBatch()
                 let topic = Array("tenant/acme/device/\(item.device)/ota/status".utf8)
-                let payload = Array("""
+                let payload = Array(
+                    """
                     {"campaign_id":1,"status":"\(item.word)","command_id":\(item.command)}
                     """.utf8)
                 let none = UnsafeRawBufferPointer(start: nil, count: 0)
@@ -86,8 +89,9 @@ struct RerunTests {
 
         func ask(_ changes: String...) throws -> CampaignRerun {
             let all = Position(0)..<Position(log.durableCount)
-            return try #require(try WhatIf.rerun(
-                campaign: 1, try changes.map { try PlanChange($0) }, over: log, in: all))
+            return try #require(
+                try WhatIf.rerun(
+                    campaign: 1, try changes.map { try PlanChange($0) }, over: log, in: all))
         }
     }
 

@@ -21,25 +21,33 @@ private struct Story {
 
     mutating func campaign(_ id: Int, devices: Range<Int>, threshold: Double? = nil) {
         let share = threshold.map { #","abort_threshold":\#($0)"# } ?? ""
-        add("decision", "campaign.created/1", """
+        add(
+            "decision", "campaign.created/1",
+            """
             {"id":\(id),"tenant_id":"acme","name":"june","firmware_version_id":1,"rollout_strategy":"linear",\
             "total_devices":\(devices.count),"actor":"ann"\(share)}
             """, at: 0)
         let names = devices.map { "\"d\($0)\"" }.joined(separator: ",")
-        add("decision", "campaign.targets/1", """
+        add(
+            "decision", "campaign.targets/1",
+            """
             {"campaign_id":\(id),"tenant_id":"acme","first_id":1,"devices":[\(names)]}
             """, at: 0)
         status(id, "started", "CREATED", "RUNNING", at: 1)
     }
 
     mutating func status(_ id: Int, _ verb: String, _ before: String, _ after: String, at: Int, by: String = "ann") {
-        add("decision", "campaign.\(verb)/1", """
+        add(
+            "decision", "campaign.\(verb)/1",
+            """
             {"campaign_id":\(id),"tenant_id":"acme","before":"\(before)","after":"\(after)","actor":"\(by)"}
             """, at: at)
     }
 
     mutating func report(_ id: Int, _ device: Int, _ status: String, at: Int, tenant: String = "acme") {
-        add("message", "tenant/\(tenant)/device/d\(device)/ota/status", """
+        add(
+            "message", "tenant/\(tenant)/device/d\(device)/ota/status",
+            """
             {"campaign_id":\(id),"status":"\(status)"}
             """, at: at)
     }
@@ -89,10 +97,11 @@ private struct Story {
     }
 
     /// Exactly the threshold is not beyond it, and too few results are none.
-    @Test(arguments: [
-        ("abort_threshold=0.5", nil), ("abort_threshold=none", nil), ("abort_threshold=0", 6),
-        ("abort_threshold=0.34", 8), ("abort_threshold=0.4", 8),
-    ] as [(String, UInt64?)])
+    @Test(
+        arguments: [
+            ("abort_threshold=0.5", nil), ("abort_threshold=none", nil), ("abort_threshold=0", 6),
+            ("abort_threshold=0.34", 8), ("abort_threshold=0.4", 8),
+        ] as [(String, UInt64?)])
     func theRuleIsTheShareOfFinishedDevices(setting: String, position: UInt64?) throws {
         let report = try story().ask(["campaign.7.\(setting)"])
         #expect(report.campaigns[0].whatIf.aborted?.position.rawValue == position)
@@ -146,12 +155,16 @@ private struct Story {
         let report = try story.ask(["presence.stale_seconds=100", "presence.offline_seconds=650"])
         let presence = try #require(report.presence)
         // d1: 90, 110, 400, 100 to the end; d2: 700; d3: 0.
-        #expect(presence.totalBefore == PresenceTally(
-            timesStale: 4, timesOffline: 2, staleMicroseconds: (20 + 210 + 10 + 210) * 1_000_000,
-            offlineMicroseconds: (100 + 400) * 1_000_000))
-        #expect(presence.totalAfter == PresenceTally(
-            timesStale: 3, timesOffline: 1, staleMicroseconds: (10 + 300 + 550) * 1_000_000,
-            offlineMicroseconds: 50 * 1_000_000))
+        #expect(
+            presence.totalBefore
+                == PresenceTally(
+                    timesStale: 4, timesOffline: 2, staleMicroseconds: (20 + 210 + 10 + 210) * 1_000_000,
+                    offlineMicroseconds: (100 + 400) * 1_000_000))
+        #expect(
+            presence.totalAfter
+                == PresenceTally(
+                    timesStale: 3, timesOffline: 1, staleMicroseconds: (10 + 300 + 550) * 1_000_000,
+                    offlineMicroseconds: 50 * 1_000_000))
         #expect(presence.differing.map(\.address) == ["tenant/acme/device/d1", "tenant/acme/device/d2"])
         #expect(presence.devices == 3)
     }
