@@ -122,6 +122,7 @@ let package = Package(
         .target(
             name: "Settings",
             dependencies: [
+                "EventModel",
                 .product(name: "Configuration", package: "swift-configuration"),
                 .product(name: "SystemPackage", package: "swift-system"),
                 .product(name: "Yams", package: "Yams"),

@@ -1,3 +1,5 @@
+import EventModel
+
 /// One setting: its key in `refold.yaml`, dots for nesting. The environment variable is `REFOLD_` and the key in
 /// capitals with underscores (`broker.url` → `REFOLD_BROKER_URL`).
 public struct Setting: Sendable {
@@ -89,9 +91,11 @@ public enum SettingsCatalog {
             "command_timeout_seconds", .int(1...86_400), "300",
             "archive_command, restore_command and checkpoint_command are killed after so long"),
         Setting(
-            "presence.stale_seconds", .int(1...31_536_000), "90",
+            "presence.stale_seconds", .int(1...31_536_000), "\(Int(PresenceThresholds().staleSeconds))",
             "a device is STALE after so long without a message"),
-        Setting("presence.offline_seconds", .int(1...31_536_000), "300", "and OFFLINE after so long"),
+        Setting(
+            "presence.offline_seconds", .int(1...31_536_000), "\(Int(PresenceThresholds().offlineSeconds))",
+            "and OFFLINE after so long"),
         Setting(
             "projections.state_bytes", .int(1_048_576...68_719_476_736), "1073741824",
             "state kept in memory, a projection"),

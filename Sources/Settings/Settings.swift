@@ -4,6 +4,8 @@
 // the checked result. A misspelt key, a wrong type or a contradiction is an error that says where it stands and what
 // was probably meant: a setting that is silently ignored is found out in the worst night of the year.
 
+import EventModel
+
 /// The checked settings of a daemon.
 public struct Settings: Sendable {
     public var data: String
@@ -40,8 +42,7 @@ public struct Settings: Sendable {
     public var commandTimeoutSeconds: Int
     /// 0: no scrubbing.
     public var scrubBytesPerSecond: Int
-    public var staleSeconds: Int
-    public var offlineSeconds: Int
+    public var presence = PresenceThresholds()
     public var stateBytes: Int
     public var loggingLevel: String
     public var loggingFormat: String
@@ -101,8 +102,8 @@ public struct Settings: Sendable {
         publishesCheckpoints = SettingsSource.parseBool(text("checkpoint.publish")) ?? true
         commandTimeoutSeconds = int("command_timeout_seconds")
         scrubBytesPerSecond = int("scrub.bytes_per_second")
-        staleSeconds = int("presence.stale_seconds")
-        offlineSeconds = int("presence.offline_seconds")
+        presence.staleSeconds = Double(int("presence.stale_seconds"))
+        presence.offlineSeconds = Double(int("presence.offline_seconds"))
         stateBytes = int("projections.state_bytes")
         loggingLevel = text("logging.level")
         loggingFormat = text("logging.format")
@@ -145,10 +146,10 @@ public struct Settings: Sendable {
         if retentionBytes != nil || retentionSeconds != nil, archiveCommand == nil, !retentionAllowsHorizon {
             problems.append("retention needs archive_command, or retention.allow_horizon: true to lose what is removed")
         }
-        if offlineSeconds <= staleSeconds {
+        if presence.offlineSeconds <= presence.staleSeconds {
             problems.append(
-                "presence.offline_seconds (\(offlineSeconds)) must be more than "
-                    + "presence.stale_seconds (\(staleSeconds))")
+                "presence.offline_seconds (\(Int(presence.offlineSeconds))) must be more than "
+                    + "presence.stale_seconds (\(Int(presence.staleSeconds)))")
         }
         if let node,
             node.utf8.count > 64

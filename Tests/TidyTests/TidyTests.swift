@@ -144,7 +144,7 @@ struct LayeringTests {
         ],
         "Queries": ["EventModel", "Decisions", "Postgres", "Threading"],
         "Health": ["EventModel"],
-        "Settings": ["Configuration", "SystemPackage", "Yams"],
+        "Settings": ["EventModel", "Configuration", "SystemPackage", "Yams"],
         "PrivateServices": ["Primitives", "Threading", "CPlatform"],
         "Deciding": ["EventModel", "Decisions", "EventLog", "Decoding", "Threading"],
         "Campaigns": [

@@ -86,21 +86,3 @@ public struct Moment: Sendable, Equatable {
         return time
     }
 }
-
-/// After how long without a message a device counts as away (`refold.presence`).
-public struct PresenceThresholds: Sendable, Equatable {
-    public var staleSeconds: Double
-    public var offlineSeconds: Double
-
-    public init(staleSeconds: Double = 90, offlineSeconds: Double = 300) {
-        self.staleSeconds = staleSeconds
-        self.offlineSeconds = offlineSeconds
-    }
-
-    /// As the view `device_status` computes it, at another time than now.
-    public func status(lastSeen: Timestamp?, at time: Timestamp) -> String {
-        guard let lastSeen else { return "OFFLINE" }
-        let seconds = Double(time.microseconds - lastSeen.microseconds) / 1e6
-        return seconds <= staleSeconds ? "ONLINE" : seconds <= offlineSeconds ? "STALE" : "OFFLINE"
-    }
-}

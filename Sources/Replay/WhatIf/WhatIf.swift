@@ -9,8 +9,8 @@ public struct WhatIfReport: Sendable {
             public let before: PresenceTally
             public let after: PresenceTally
         }
-        public let before: PresenceRule
-        public let after: PresenceRule
+        public let before: PresenceThresholds
+        public let after: PresenceThresholds
         public let devices: Int
         public let totalBefore: PresenceTally
         public let totalAfter: PresenceTally
@@ -32,7 +32,7 @@ public enum WhatIf {
     /// in force is not on record.
     /// - Throws: `LogError` where the log cannot be read.
     public static func run(
-        _ settings: WhatIfSettings, presenceBefore: PresenceRule = PresenceRule(), over log: any LogSource,
+        _ settings: WhatIfSettings, presenceBefore: PresenceThresholds = PresenceThresholds(), over log: any LogSource,
         in range: Range<Position>
     ) throws -> WhatIfReport {
         var histories = CampaignHistories()

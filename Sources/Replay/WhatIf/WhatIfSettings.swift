@@ -4,13 +4,14 @@
 // they are on record. Where another decision would have led to facts that history does not have (a device that would
 // have been sent its update later, or never was), the report says that it cannot know.
 import Campaigns
+import EventModel
 
 /// Settings other than those that were in force: `campaign.7.abort_threshold=0.05`.
 public struct WhatIfSettings: Sendable, Equatable {
     /// Of every campaign, beneath those of single ones.
     var everyCampaign = CampaignSettings()
     var campaigns: [Int64: CampaignSettings] = [:]
-    var presence: PresenceRule?
+    var presence: PresenceThresholds?
 
     struct CampaignSettings: Sendable, Equatable {
         /// `.some(nil)`: never abort.
@@ -29,7 +30,7 @@ public struct WhatIfSettings: Sendable, Equatable {
 
     /// Whether anything about campaigns is asked.
     public var asksForCampaigns: Bool { !everyCampaign.isEmpty || !campaigns.isEmpty }
-    public var presenceRule: PresenceRule? { presence }
+    public var presenceRule: PresenceThresholds? { presence }
     public var isEmpty: Bool { !asksForCampaigns && presence == nil }
 
     /// Takes in one `NAME=VALUE`. - Throws: `WhatIfError`, which says what would be right.
@@ -76,7 +77,7 @@ public struct WhatIfSettings: Sendable, Equatable {
         guard let seconds = Double(value), seconds > 0, seconds <= 31_536_000 else {
             throw WhatIfError("\(text): must be seconds, more than 0 and at most a year")
         }
-        var rule = presence ?? PresenceRule()
+        var rule = presence ?? PresenceThresholds()
         switch name {
         case "stale_seconds": rule.staleSeconds = seconds
         case "offline_seconds": rule.offlineSeconds = seconds

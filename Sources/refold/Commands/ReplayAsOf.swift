@@ -75,8 +75,10 @@ struct ReplayAsOf: ParsableCommand {
         @Option(help: "The moment as a time (RFC 3339).") var at: String?
         @Option(help: "The moment as a position.") var position: UInt64?
         @Option(help: "Another moment, a time or a position: show what changed between the two.") var diff: String?
-        @Option(name: .customLong("stale-seconds"), help: "A device was STALE after so long.") var staleSeconds = 90.0
-        @Option(name: .customLong("offline-seconds"), help: "And OFFLINE after so long.") var offlineSeconds = 300.0
+        @Option(name: .customLong("stale-seconds"), help: "A device was STALE after so long.")
+        var staleSeconds = PresenceThresholds().staleSeconds
+        @Option(name: .customLong("offline-seconds"), help: "And OFFLINE after so long.")
+        var offlineSeconds = PresenceThresholds().offlineSeconds
         @OptionGroup var data: DataOption
         @Flag(help: "Print JSON, one object a line.") var json = false
 
@@ -109,9 +111,9 @@ struct ReplayAsOf: ParsableCommand {
         /// Asks at one moment, or at two, the earlier first, and prints.
         func run(_ ask: (AsOf, Moment) throws -> [PastRow], key: [String], nothing: String) throws {
             let log = try data.openLog()
-            var asOf = AsOf(
-                log: log, snapshots: .of(dataFolder: data.folder, logID: log.logID),
-                thresholds: PresenceThresholds(staleSeconds: staleSeconds, offlineSeconds: offlineSeconds))
+            var asOf = AsOf(log: log, snapshots: .of(dataFolder: data.folder, logID: log.logID))
+            asOf.thresholds.staleSeconds = staleSeconds
+            asOf.thresholds.offlineSeconds = offlineSeconds
             asOf.note = { printError("a damaged snapshot is passed over: \($0)") }
             try reporting {
                 let moment = try asOf.moment(try self.moment())

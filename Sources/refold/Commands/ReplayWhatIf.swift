@@ -31,7 +31,7 @@ struct ReplayWhatIf: ParsableCommand {
         name: .customLong("was"),
         help: """
             What presence is compared with, NAME=VALUE: the thresholds that were in force are not on record. \
-            Default: 90 and 300 seconds.
+            Default: the settings' defaults.
             """)
     var was: [String] = []
     @Option(help: "At most so many devices by name in each list; --json gives all.") var devices = 10
@@ -49,7 +49,7 @@ struct ReplayWhatIf: ParsableCommand {
         _ = try settings()
     }
 
-    private func settings() throws -> (asked: WhatIfSettings, before: PresenceRule) {
+    private func settings() throws -> (asked: WhatIfSettings, before: PresenceThresholds) {
         do throws(WhatIfError) {
             var asked = WhatIfSettings(), before = WhatIfSettings()
             for text in set { try asked.set(text) }
@@ -60,7 +60,7 @@ struct ReplayWhatIf: ParsableCommand {
             guard !before.asksForCampaigns else {
                 throw WhatIfError("--was is for presence: what campaigns had is on record")
             }
-            return (asked, before.presenceRule ?? PresenceRule())
+            return (asked, before.presenceRule ?? PresenceThresholds())
         } catch {
             throw ValidationError(error.description)
         }
@@ -236,7 +236,7 @@ extension WhatIfReport.Presence {
         ]
     }
 
-    private static func json(_ rule: PresenceRule?, _ tally: PresenceTally) -> [String: Any] {
+    private static func json(_ rule: PresenceThresholds?, _ tally: PresenceTally) -> [String: Any] {
         var object: [String: Any] = [
             "times_stale": tally.timesStale, "times_offline": tally.timesOffline,
             "seconds_stale": Double(tally.staleMicroseconds) / 1_000_000,

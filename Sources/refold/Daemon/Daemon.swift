@@ -173,8 +173,7 @@ final class Daemon: Sendable {
             limitedDevices: { ingest.mostLimited(20) })
         let asOf = AsOf(
             log: log, snapshots: snapshots.folder,
-            thresholds: PresenceThresholds(
-                staleSeconds: Double(settings.staleSeconds), offlineSeconds: Double(settings.offlineSeconds)))
+            thresholds: settings.presence)
         let system = SystemAccess(
             status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(pool: queries),
             keeping: LogKeeper(log: log, projectors: projectors, logger: logger),

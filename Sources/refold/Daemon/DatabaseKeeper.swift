@@ -24,7 +24,7 @@ actor DatabaseKeeper {
     private let executor = ThreadExecutor(name: "database")
     nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
     private let target: Target
-    private let presence: (stale: Int, offline: Int)
+    private let presence: PresenceThresholds
     private let logID: String
     private let durableCount: @Sendable () -> UInt64
     private let connectionsNeeded: Int
@@ -35,7 +35,7 @@ actor DatabaseKeeper {
     init(url: String, settings: Settings, log: FileLog, connectionsNeeded: Int, logger: Logger) {
         self.connectionsNeeded = connectionsNeeded
         target = Target(url, applicationName: "refold", connectTimeoutSeconds: 3, responseTimeoutSeconds: 20)
-        presence = (settings.staleSeconds, settings.offlineSeconds)
+        presence = settings.presence
         logID = log.report.logID.description
         durableCount = { log.durableCount }
         self.logger = logger
@@ -59,8 +59,8 @@ actor DatabaseKeeper {
             let applied = try Migrator(RefoldSchema.migrations, schema: RefoldSchema.name).run(on: open)
             for migration in applied { logger.info("applied the migration \(migration.number)_\(migration.name)") }
             var thresholds = Parameters()
-            thresholds.int8(Int64(presence.stale))
-            thresholds.int8(Int64(presence.offline))
+            thresholds.int8(Int64(presence.staleSeconds))
+            thresholds.int8(Int64(presence.offlineSeconds))
             _ = try open.query(
                 "update refold.presence_thresholds set stale_after_seconds = $1, offline_after_seconds = $2",
                 thresholds,

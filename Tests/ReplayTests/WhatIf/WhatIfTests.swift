@@ -56,7 +56,7 @@ private struct Story {
         add("message", "tenant/acme/device/d\(device)/heartbeat", "{}", at: at, retain: retain)
     }
 
-    func ask(_ settings: [String], was: PresenceRule = PresenceRule()) throws -> WhatIfReport {
+    func ask(_ settings: [String], was: PresenceThresholds = PresenceThresholds()) throws -> WhatIfReport {
         var asked = WhatIfSettings()
         for text in settings { try asked.set(text) }
         let log = CaseLog(try lines.map(RecordedCase.Event.init), commitEvents: 3)

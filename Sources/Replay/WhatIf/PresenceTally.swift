@@ -1,20 +1,5 @@
 import EventModel
 
-/// When a device counts as away: the rule of the view `device_status`, as a pure function.
-public struct PresenceRule: Sendable, Equatable {
-    public var staleSeconds: Double
-    public var offlineSeconds: Double
-
-    /// The configuration's defaults.
-    public init(staleSeconds: Double = 90, offlineSeconds: Double = 300) {
-        self.staleSeconds = staleSeconds
-        self.offlineSeconds = offlineSeconds
-    }
-
-    var staleMicroseconds: Int64 { Int64(staleSeconds * 1_000_000) }
-    var offlineMicroseconds: Int64 { Int64(offlineSeconds * 1_000_000) }
-}
-
 /// What a rule says of a device, or of all of them, over a stretch of history.
 public struct PresenceTally: Sendable, Equatable {
     /// How often it became STALE, and OFFLINE.
@@ -25,7 +10,7 @@ public struct PresenceTally: Sendable, Equatable {
     public var offlineMicroseconds: Int64 = 0
 
     /// A silence of so long, from one message to the next or to the end.
-    mutating func silence(_ microseconds: Int64, _ rule: PresenceRule) {
+    mutating func silence(_ microseconds: Int64, _ rule: PresenceThresholds) {
         guard microseconds > rule.staleMicroseconds else { return }
         timesStale += 1
         staleMicroseconds += min(microseconds, rule.offlineMicroseconds) - rule.staleMicroseconds
@@ -51,11 +36,11 @@ struct PresenceHistory {
         var after = PresenceTally()
     }
 
-    let before: PresenceRule
-    let after: PresenceRule
+    let before: PresenceThresholds
+    let after: PresenceThresholds
     private(set) var devices: [[UInt8]: Device] = [:]
 
-    init(before: PresenceRule, after: PresenceRule) {
+    init(before: PresenceThresholds, after: PresenceThresholds) {
         self.before = before
         self.after = after
     }
