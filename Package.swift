@@ -325,6 +325,7 @@ let package = Package(
                 "Ingest", "Postgres", "PostgresStore", "Projecting", "Projections", "ProjectionTestSupport", "Replay",
                 "Snapshots", "TestSupport", "refold",
             ]),
+        .testTarget(name: "DaemonTests", dependencies: ["EventLog", "Settings", "TestSupport", "Threading", "refold"]),
         .testTarget(
             name: "IntegrationTests",
             dependencies: [

@@ -1,4 +1,5 @@
 import Deciding
+import Decisions
 import EventModel
 #if canImport(FoundationEssentials)
 import FoundationEssentials
@@ -91,7 +92,7 @@ public struct AccessState: Decider, Equatable {
     }
 
     func answer(to principal: Principal, key: String, now: Timestamp) -> KeyedAnswer? {
-        let tenant = principal.tenantID ?? TokenSpec.allTenants
+        let tenant = principal.tenantID ?? Envelope.everyTenant
         return answers.last {
             $0.tenantID == tenant && $0.actor == principal.name && $0.key == key
                 && now.microseconds - $0.at.microseconds < Self.answerMicroseconds
@@ -117,7 +118,7 @@ public struct AccessState: Decider, Equatable {
             // A role that this version does not know gives the least.
             let token = Token(
                 id: event.id, name: event.name, role: Role(rawValue: event.role) ?? .viewer,
-                tenantID: event.tenantID == TokenSpec.allTenants ? nil : event.tenantID,
+                tenantID: event.tenantID == Envelope.everyTenant ? nil : event.tenantID,
                 secretSHA256: event.secretSHA256, expiresAt: event.expiresAt.map { Timestamp(storedMicroseconds: $0) },
                 createdAt: time, createdBy: event.actor, createdByTokenID: event.actorTokenID)
             add(token)
@@ -156,11 +157,11 @@ public struct AccessState: Decider, Equatable {
         bySecret[token.secretSHA256] = token.id
     }
 
-    private static func owner(_ token: Token) -> String { token.tenantID ?? TokenSpec.allTenants }
+    private static func owner(_ token: Token) -> String { token.tenantID ?? Envelope.everyTenant }
 
     /// A quarter more than needed, so that the search is rare.
     private mutating func evictEnded(tenantID: String?, _ time: Timestamp) {
-        let count = counts[tenantID ?? TokenSpec.allTenants] ?? 0
+        let count = counts[tenantID ?? Envelope.everyTenant] ?? 0
         guard count > Self.tokensKeptMax else { return }
         let ended = tokens.values.filter { $0.tenantID == tenantID && !$0.isLive(at: time) }.sorted { $0.id < $1.id }
         for token in ended.prefix(count - Self.tokensKeptMax * 3 / 4) {
@@ -177,7 +178,7 @@ public struct AccessState: Decider, Equatable {
             token.name == name && token.tenantID == subject && token.createdAt <= time
                 && token.revokedAt.map { time <= $0 } ?? true
         }
-        return isOfTenant ? subject : TokenSpec.allTenants
+        return isOfTenant ? subject : Envelope.everyTenant
     }
 
     private mutating func remember(_ answer: KeyedAnswer, isKeyed: Bool) {
@@ -221,7 +222,7 @@ extension AccessState {
         for token in form.tokens { add(token) }
         answers = form.answers.map { answer in
             var answer = answer
-            let subject = tokens[answer.id]?.tenantID ?? TokenSpec.allTenants
+            let subject = tokens[answer.id]?.tenantID ?? Envelope.everyTenant
             answer.tenantID = answer.tenantID ?? tenant(ofActor: answer.actor, subject: subject, at: answer.at)
             return answer
         }

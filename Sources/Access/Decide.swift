@@ -18,8 +18,6 @@ public struct TokenSpec: Sendable, Equatable {
         self.lifetimeSeconds = lifetimeSeconds
     }
 
-    /// On the record, in place of a tenant.
-    public static let allTenants = "*"
     public static let lifetimeSecondsMax = 100.0 * 365 * 24 * 3600
 }
 
@@ -54,7 +52,7 @@ public struct AccessRequest: Sendable, Equatable {
         case .create(let spec):
             // No field may hold a line break: names and tenants keep to the grammar of ids.
             let fields = [
-                "create", spec.name, spec.role.rawValue, spec.tenantID ?? TokenSpec.allTenants,
+                "create", spec.name, spec.role.rawValue, spec.tenantID ?? Envelope.everyTenant,
                 spec.lifetimeSeconds.map { String($0) } ?? "",
             ]
             return Secrets.sha256(fields.joined(separator: "\n"))
@@ -159,13 +157,13 @@ extension AccessState {
 private func accept(
     _ request: AccessRequest, _ state: AccessState, _ now: Timestamp, _ digest: String?, _ secretSHA256: String
 ) throws(AccessRefusal) -> [AccessEvent] {
-    let actorTenant = request.principal.tenantID ?? TokenSpec.allTenants
+    let actorTenant = request.principal.tenantID ?? Envelope.everyTenant
     switch request.command {
     case .create(let spec):
         try check(spec, request.principal, state, now)
         var event = TokenCreated(
             id: state.nextID, name: spec.name, role: spec.role.rawValue,
-            tenantID: spec.tenantID ?? TokenSpec.allTenants, secretSHA256: secretSHA256,
+            tenantID: spec.tenantID ?? Envelope.everyTenant, secretSHA256: secretSHA256,
             actor: request.principal.name)
         event.actorTenantID = actorTenant
         event.actorTokenID = request.principal.tokenID
@@ -182,7 +180,7 @@ private func accept(
         }
         return ([token] + state.descendants(of: id, now: now)).map { ended in
             var event = TokenRevoked(
-                id: ended.id, name: ended.name, tenantID: ended.tenantID ?? TokenSpec.allTenants,
+                id: ended.id, name: ended.name, tenantID: ended.tenantID ?? Envelope.everyTenant,
                 actor: request.principal.name)
             event.actorTenantID = actorTenant
             if ended.id == id {
@@ -260,7 +258,7 @@ private func reject(_ request: AccessRequest, _ refusal: AccessRefusal) -> Acces
     // Without the key: an idempotency key's answer is kept for what was done.
     var event = CommandRejected(
         command: request.command.name, subject: subject,
-        tenantID: request.principal.tenantID ?? TokenSpec.allTenants, actor: request.principal.name,
+        tenantID: request.principal.tenantID ?? Envelope.everyTenant, actor: request.principal.name,
         reason: refusal.reason)
     event.code = refusal.code.rawValue
     return .rejected(event)

@@ -9,6 +9,7 @@
 //         answer            from the folded state
 //
 //     Decider               rule and folded state of one decider; no log, no thread, no clock
+//     DeciderEvent          its decisions (`Sources/Decisions`) as one type
 //     DecisionFold          log → state
 //     DecisionWriter        conditional append
 //     DeciderSleep          until the log grows, a request comes or something is due

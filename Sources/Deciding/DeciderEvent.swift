@@ -8,11 +8,11 @@ public protocol DeciderEvent: Sendable {
 
     /// - Parameters:
     ///   - decision: one of `catalog`.
-    ///   - schema: what its record is called.
+    ///   - schema: name and version of its record.
     init?(_ decision: any Decision, schema: String)
 
     var decision: any Decision { get }
-    /// What its record is called.
+    /// Name and version of its record.
     var schema: String { get }
 }
 

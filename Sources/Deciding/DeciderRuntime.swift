@@ -80,6 +80,7 @@ public final class DeciderRuntime<D: Decider> {
             precondition(!state.wantsMessages, "a decider that reads messages cannot pass them over")
             try state.hasTimers ? folding.advanceClock(&state, to: durable) : folding.begin(at: durable)
         }
+        decidedEnd = durable
     }
 
     /// Decides, appends, and answers when the decision is durable. A refusal is an answer, not an error.

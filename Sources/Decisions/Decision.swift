@@ -1,4 +1,4 @@
-// Decisions: what deciders put on the record.
+// Decisions: payloads of the events that deciders append.
 //
 //     Decision           payload of one record; describes itself
 //     Envelope           who, about what, in which tenant
@@ -6,13 +6,14 @@
 //     Campaigns, Access  the decisions of each decider
 //
 // Invariants. A schema's name and version are on disk: a new form of a decision gets a new version, and the old one
-// stays readable. Audits, timelines and conditional append read envelopes only, so a new decision needs none of them
-// changed.
+// stays readable. The audit log and conditional append read envelopes, and audits print summaries, so a new decision
+// needs none of them changed. The campaign rows and their timeline have a case for each type.
 import EventModel
 
 /// What a decider decided or refused: the JSON payload of a record of `EventKind.decision`.
 public protocol Decision: Codable, Sendable, Equatable {
-    /// What its records are called: name and version, such as `campaign.dispatched/1`. New records get the first one.
+    /// Names and versions of its records, such as `campaign.dispatched/1`. Where a version follows another, the newest
+    /// is the first.
     static var schemas: [String] { get }
 
     var envelope: Envelope { get }
@@ -42,13 +43,13 @@ public struct Envelope: Sendable, Equatable {
     }
 
     public var tenantID: String
-    /// Nil: no operator; the decider by itself.
+    /// Nil: the payload names no actor.
     public var actor: String?
     /// What it changes, such as `campaign:7`. Empty: what was refused would have created it.
     public var subject: String
     /// What else it depends on: the decision must not be made beside a change of these.
     public var related: [String] = []
-    /// The devices that it is about, where it names them.
+    /// The devices that it is about; nil: the payload has no list of them, or more than one.
     public var devices: [String]?
     public var idempotencyKey: String?
     public var before: Before?
@@ -67,4 +68,9 @@ public struct Envelope: Sendable, Equatable {
     public var subjects: [String] {
         [subject].filter { !$0.isEmpty } + related + (idempotencyKey.map { ["key:\(tenantID)/\($0)"] } ?? [])
     }
+}
+
+/// `1 device`, `2 devices`.
+func counted(_ count: Int, _ one: String, _ many: String? = nil) -> String {
+    "\(count) \(count == 1 ? one : many ?? one + "s")"
 }

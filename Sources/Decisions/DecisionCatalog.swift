@@ -1,6 +1,6 @@
-/// Which type a schema's payload has.
+/// Maps a schema to its payload type.
 public struct DecisionCatalog: Sendable {
-    /// The decisions of all deciders: what audits and projections know.
+    /// All deciders' decisions.
     public static let all = DecisionCatalog(campaignDecisions + accessDecisions)
 
     private let types: [String: any Decision.Type]

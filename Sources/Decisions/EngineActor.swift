@@ -1,4 +1,4 @@
-/// Who decides when no person does.
+/// Actor of the decisions that the campaign engine makes.
 public enum EngineActor {
     /// In the `actor` of the engine's own decisions.
     public static let name = "engine"

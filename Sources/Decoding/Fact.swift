@@ -2,7 +2,7 @@
 // corrected decoder heals old dead letters by replay.
 //
 // Two kinds of facts, because they cost differently. What devices say comes by the million: a `MessageFact` is
-// made of byte ranges into the block and allocates nothing. What the engine itself recorded is rare: an `InternalEvent`
+// made of byte ranges into the block and allocates nothing. What Refold itself recorded is rare: an `InternalEvent`
 // holds ordinary strings.
 //
 // The field rules are the JSON Schemas under `schemas/messages`.
@@ -135,7 +135,7 @@ public enum PayloadField: String, Sendable, CaseIterable {
     }
 }
 
-/// What the engine recorded itself: connections to brokers, decisions, refused commands.
+/// What Refold recorded itself: connections to brokers, decisions, refused commands.
 public enum InternalEvent {
     case broker(BrokerEvent.Schema, BrokerEvent)
     case decision(any Decision)

@@ -101,7 +101,7 @@ public final class FactDecoder {
         return message.error == 0 && message.integer >= 0 ? message.integer : nil
     }
 
-    // MARK: what the engine recorded
+    // MARK: what Refold recorded
 
     /// The fact of a connection, decision or system record.
     public func decodeInternal(_ record: RecordView) -> InternalEvent {
@@ -118,12 +118,12 @@ public final class FactDecoder {
         do {
             if record.kind == .connection {
                 guard let known = BrokerEvent.Schema(rawValue: schema) else { return .none }
-                return .broker(known, try Self.own(record))
+                return .broker(known, try record.decoded())
             }
             if record.kind == .system {
                 switch LogSchema(rawValue: schema) {
-                case .lossAccepted: return .lossAccepted(try Self.own(record))
-                case .segmentsRemoved: return .segmentsRemoved(try Self.own(record))
+                case .lossAccepted: return .lossAccepted(try record.decoded())
+                case .segmentsRemoved: return .segmentsRemoved(try record.decoded())
                 case .clockStepped, .snapshotCreated, nil: return .none
                 }
             }
@@ -134,10 +134,6 @@ public final class FactDecoder {
         } catch {
             return .undecodable(Undecodable(.invalidType))
         }
-    }
-
-    private static func own<T: Decodable>(_ record: RecordView) throws -> T {
-        try record.decoded(T.self)
     }
 
     // MARK: metrics

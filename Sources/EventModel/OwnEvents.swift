@@ -1,5 +1,5 @@
 // The typed JSON of events that are not MQTT messages. A record's topic is the schema name and version
-// (`campaign.created/1`); its payload is one of these structs in JSON, snake case, absent fields left out.
+// (`broker.connected/1`); its payload is one of these structs in JSON, snake case, absent fields left out.
 
 /// A change of one of our broker connections (`EventKind.connection`). The record's broker field names the broker.
 public struct BrokerEvent: Codable, Sendable, Equatable {

@@ -7,7 +7,7 @@ public struct PresenceThresholds: Sendable, Equatable {
 
     public init() {}
 
-    /// ONLINE, STALE or OFFLINE at `time`; nil: no message was ever received.
+    /// ONLINE, STALE or OFFLINE at `time`. `lastSeen` nil (no message yet): OFFLINE.
     public func status(lastSeen: Timestamp?, at time: Timestamp) -> String {
         guard let lastSeen else { return "OFFLINE" }
         let silence = time.microseconds.saturatingSubtracting(lastSeen.microseconds)

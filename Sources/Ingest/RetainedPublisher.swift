@@ -27,7 +27,7 @@ public final class RetainedPublisher: Sendable {
     private let settings: BrokerSettings
     private let topic: [CChar]
     private let state = Mutex(State())
-    private let thread = ServiceThread()
+    public let thread = ServiceThread()
     private static let answerMilliseconds = 10_000
     private static let retryMillisecondsMax = 60_000
 
@@ -37,8 +37,9 @@ public final class RetainedPublisher: Sendable {
         self.topic = topic.utf8.map { CChar(bitPattern: $0) } + [0]
         broker = settings.name
         MQTTLibrary.load()
-        thread.start(name: "publish") { [self] in run() }
     }
+
+    public func start() { thread.start(name: "publish") { [self] in run() } }
 
     public var status: Status { state.withLock { $0.status } }
 

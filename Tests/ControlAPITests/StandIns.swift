@@ -225,7 +225,7 @@ final class TokenStandIn: TokenKeeping {
     func add(_ name: String, _ role: Role, tenant: String? = nil, revoked: Bool = false) -> String {
         let secret = "refold_secret_of_\(name)"
         state.withLock { state in
-            let id = state.nextID, tenant = tenant ?? TokenSpec.allTenants
+            let id = state.nextID, tenant = tenant ?? Envelope.everyTenant
             state.apply(
                 .created(
                     TokenCreated(

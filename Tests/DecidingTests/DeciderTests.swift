@@ -1,7 +1,7 @@
-import Deciding
 import EventLog
 import EventModel
 import Testing
+@testable import Deciding
 
 /// One table of cases over every decider.
 @Suite struct DeciderTests {
@@ -26,6 +26,7 @@ enum DeciderCase: String, CaseIterable, CustomTestStringConvertible {
     case whatCannotBeUnderstoodStopsIt
     case aClockStepThatCannotBeUnderstoodStopsIt
     case decisionsOfOthersArePassedOver
+    case anotherDecidersDecisionAboutItsSubjectsIsNoObstacle
 
     var testDescription: String { rawValue }
 
@@ -45,6 +46,7 @@ enum DeciderCase: String, CaseIterable, CustomTestStringConvertible {
         case .whatCannotBeUnderstoodStopsIt: try trial.unreadable(.decision, S.schema)
         case .aClockStepThatCannotBeUnderstoodStopsIt: try trial.unreadable(.system, LogSchema.clockStepped.rawValue)
         case .decisionsOfOthersArePassedOver: try trial.decisionsOfOthers()
+        case .anotherDecidersDecisionAboutItsSubjectsIsNoObstacle: try trial.sharedSubjects()
         }
     }
 }
@@ -181,6 +183,24 @@ private final class Trial<S: DeciderScript> {
         #expect(throws: UnreadableDecision.self) { try runtime().recover() }
         #expect(throws: UnreadableDecision.self) { try runtime().execute(S.accepted[1]) }
         #expect(log.appends == appends, "nothing is decided on top of what is not understood")
+    }
+
+    func sharedSubjects() throws {
+        let scratch = Trial(), first = scratch.runtime()
+        var subjects: Set<String> = []
+        first.onAppended = { events, _ in
+            for event in events { subjects.formUnion(event.decision.envelope.subjects) }
+        }
+        try scratch.runAll(first)
+        #expect(!subjects.isEmpty)
+        let live = runtime()
+        try live.recover()
+        for request in S.accepted {
+            var batch = RecordBatch()
+            batch.append(kind: .decision, schema: "somebody.decided/1", receivedAt: clock.now, json: Array("{}".utf8))
+            _ = try writer.append(&batch, about: subjects.sorted(), ifUnchangedSince: Position(log.durableCount))
+            #expect(try !S.summary(live.execute(request)).isRefusal)
+        }
     }
 
     func decisionsOfOthers() throws {

@@ -24,11 +24,4 @@ struct DecisionCatalogTests {
         #expect(refused.envelope.subjects.isEmpty, "what was not created is no subject")
         #expect(refused.summary == "campaign.create was refused: no such group")
     }
-
-    @Test func aPublicationNamesItsDevicesOrMeansAll() {
-        var event = CampaignPublished(campaignID: 7, tenantID: "t", batches: [.init(command: 1, devices: ["a"])])
-        #expect(event.envelope.devices == ["a"])
-        event.batches.append(.init(command: 2))
-        #expect(event.envelope.devices == nil)
-    }
 }

@@ -25,7 +25,7 @@ struct PresenceThresholdsTests {
             ("stale_after_seconds", thresholds.staleSeconds), ("offline_after_seconds", thresholds.offlineSeconds),
         ] {
             let definition = try #require(sql.split(separator: "\n").first { $0.contains("    \(column) ") })
-            #expect(definition.contains("NOT NULL DEFAULT \(Int(seconds))"))
+            #expect(definition.firstMatch(of: /NOT NULL DEFAULT (\d+)/)?.1 == "\(Int(seconds))")
         }
     }
 }

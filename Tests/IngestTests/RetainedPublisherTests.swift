@@ -5,9 +5,11 @@ import Testing
 
 struct RetainedPublisherTests {
     private func publisher(_ server: MosquittoServer) -> RetainedPublisher {
-        RetainedPublisher(
+        let publisher = RetainedPublisher(
             BrokerSettings(name: "b1", host: "127.0.0.1", port: server.port, clientID: "refold-test-checkpoint"),
             topic: "refold/00/checkpoint")
+        publisher.start()
+        return publisher
     }
 
     @Test func whoeverComesLaterFindsTheNewestValue() async throws {

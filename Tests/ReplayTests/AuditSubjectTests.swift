@@ -11,6 +11,51 @@ struct AuditSubjectTests {
     /// The rows of each device and campaign are those that an audit of the whole log gives them, campaigns that the
     /// engine runs included.
     @Test(arguments: [UInt64](1...4)) func aSubjectsRowsAreThoseOfTheWholeLog(seed: UInt64) throws {
+        let (log, key, folder) = try fleet(seed: seed)
+        defer { withExtendedLifetime(folder) {} }
+        func audit(_ subject: AuditSubject) throws -> AuditReport {
+            try Audit.run(subject, in: Position(0)..<Position(600), of: log, key: key, madeAt: moment(0))
+        }
+        let range = try audit(.range), whole = range.end
+        // What the comparison is about happens.
+        let text = range.events.map { String(decoding: $0.record, as: UTF8.self) }
+        for part in [
+            "campaign.dispatched/1", "campaign.devices_ended/1", "campaign.published/1", "campaign.stage_begun/1",
+        ] where !text.contains(where: { $0.contains(part) }) {
+            Issue.record("seed \(seed) has no \(part)")
+        }
+        for tenant in FleetHistory.tenants {
+            for device in FleetHistory.devices {
+                try compare(audit(.device(tenant: tenant, device: device)), whole)
+            }
+        }
+        for id in Int64(1)...3 { try compare(audit(.campaign(id)), whole) }
+    }
+
+    /// Rows from before the report are the subject's and those of its campaigns, not those of other devices.
+    @Test func aDevicesReportHasNoOtherDevicesRows() throws {
+        let (log, key, folder) = try fleet(seed: 1)
+        defer { withExtendedLifetime(folder) {} }
+        let signer = try LogKey.open(dataFolder: folder.path, logID: log.logID)
+        var starts = 0
+        for from in stride(from: UInt64(50), to: 600, by: 50) {
+            for device in FleetHistory.devices {
+                let report = try Audit.run(
+                    .device(tenant: "acme", device: device), in: Position(from)..<Position(600), of: log, key: key,
+                    madeAt: moment(0))
+                for (table, row) in report.start {
+                    starts += 1
+                    #expect(row.text("device_id", table) ?? device == device, "\(device) from \(from): \(table.name)")
+                }
+                let verdict = try AuditCheck.run(try report.bundle(signedWith: signer), key: key)
+                #expect(verdict.isFolded)
+            }
+        }
+        #expect(starts > 100)
+    }
+
+    /// A signed log of 600 events.
+    private func fleet(seed: UInt64) throws -> (log: ReadOnlyLog, key: VerifierKey, folder: DataFolder) {
         let folder = try DataFolder(), path = folder.path
         var options = FileLogOptions()
         options.isKeeping = false
@@ -19,17 +64,7 @@ struct AuditSubjectTests {
         var history = FleetHistory(seed: seed)
         try history.append(600, to: writer)
         writer.close()
-        let log = try folder.open(), key = try #require(try LogKey.publicKey(dataFolder: path))
-        func audit(_ subject: AuditSubject) throws -> AuditReport {
-            try Audit.run(subject, in: Position(0)..<Position(600), of: log, key: key, madeAt: moment(0))
-        }
-        let whole = try audit(.range).end
-        for tenant in FleetHistory.tenants {
-            for device in FleetHistory.devices {
-                try compare(audit(.device(tenant: tenant, device: device)), whole)
-            }
-        }
-        for id in Int64(1)...3 { try compare(audit(.campaign(id)), whole) }
+        return (try folder.open(), try #require(try LogKey.publicKey(dataFolder: path)), folder)
     }
 
     private func compare(_ report: AuditReport, _ whole: [(table: StoredTable, row: AuditRow)]) {

@@ -117,6 +117,29 @@ struct AuditTests {
         #expect(throws: ReplayError.self) { try history.audit(.campaign(99)) }
     }
 
+    /// An audit said "the campaign decider" of a refused token command.
+    @Test func aRefusalIsTheOperators() throws {
+        let folder = try DataFolder()
+        try folder.append(isSigned: true) { batch in
+            for (schema, json) in [
+                (
+                    "command.rejected/1",
+                    #"{"command":"token.create","subject":"","tenant_id":"*","actor":"bob","reason":"no such role"}"#
+                ),
+                ("campaign.targets/1", #"{"campaign_id":7,"tenant_id":"acme","first_id":1,"devices":["d1"]}"#),
+                ("unknown.decided/1", "{}"),
+            ] { batch.append(kind: .decision, schema: schema, receivedAt: moment(1), json: Array(json.utf8)) }
+        }
+        let log = try folder.open(), key = try #require(try LogKey.publicKey(dataFolder: folder.path))
+        let report = try Audit.run(
+            .range, in: Position(0)..<Position(log.durableCount), of: log, key: key, madeAt: moment(9))
+        #expect(report.events.map(\.who) == ["bob", "a decider", "a decider"])
+        #expect(
+            report.events.map(\.what) == [
+                "token.create was refused: no such role", "targeted 1 device by campaign 7", "unknown.decided/1",
+            ])
+    }
+
     /// Wherever a report begins, states are the same as in one that begins at the beginning.
     @Test(arguments: 0..<64) func aReportMayBeginAnywhere(_ from: Int) throws {
         let history = try History()

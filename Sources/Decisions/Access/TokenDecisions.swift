@@ -71,7 +71,8 @@ public struct TokenRevoked: Codable, Sendable, Equatable {
     }
 }
 
-/// Everything that the access decider decides, refusals aside.
+/// Everything that the access decider decides, refusals aside. Their idempotency keys are the actor's tenant's, not the
+/// token's, and in no envelope: one subject stands for all tokens.
 let accessDecisions: [any Decision.Type] = [TokenCreated.self, TokenRevoked.self]
 
 extension DecisionCatalog {
@@ -81,7 +82,7 @@ extension DecisionCatalog {
 extension TokenCreated: Decision {
     public static var schemas: [String] { [AccessSchema.tokenCreated.rawValue] }
     public var envelope: Envelope {
-        Envelope(tenantID: tenantID, actor: actor, subject: "token:\(id)", idempotencyKey: idempotencyKey)
+        Envelope(tenantID: tenantID, actor: actor, subject: "token:\(id)")
     }
     public var summary: String { "created the token \(id) \"\(name)\", \(role) of \(tenantID)" }
 }
@@ -89,7 +90,7 @@ extension TokenCreated: Decision {
 extension TokenRevoked: Decision {
     public static var schemas: [String] { [AccessSchema.tokenRevoked.rawValue] }
     public var envelope: Envelope {
-        Envelope(tenantID: tenantID, actor: actor, subject: "token:\(id)", idempotencyKey: idempotencyKey)
+        Envelope(tenantID: tenantID, actor: actor, subject: "token:\(id)")
     }
     public var summary: String { "revoked the token \(id) \"\(name)\"" }
 }

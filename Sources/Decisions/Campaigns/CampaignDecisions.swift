@@ -302,7 +302,8 @@ extension CampaignCreated: Decision {
         return envelope
     }
     public var summary: String {
-        "created campaign \(id) \"\(name)\" with firmware \(firmwareVersionID) for \(totalDevices) devices"
+        "created campaign \(id) \"\(name)\" with firmware \(firmwareVersionID) for "
+            + counted(Int(clamping: totalDevices), "device")
     }
 }
 
@@ -314,7 +315,9 @@ extension CampaignTargets: Decision {
         envelope.isAudited = false
         return envelope
     }
-    public var summary: String { "campaign \(campaignID) targets \(devices.count) devices" }
+    public var summary: String {
+        "targeted \(counted(devices.count, "device")) by campaign \(campaignID)"
+    }
 }
 
 extension CampaignStatusChanged: Decision {
@@ -326,7 +329,7 @@ extension CampaignStatusChanged: Decision {
         return envelope
     }
     public var summary: String {
-        "campaign \(campaignID): \(before) → \(after)" + (reason.map { ": \($0)" } ?? "")
+        "changed campaign \(campaignID) from \(before) to \(after)" + (reason.map { ": \($0)" } ?? "")
     }
 }
 
@@ -335,30 +338,35 @@ extension CampaignStageBegun: Decision {
     public var envelope: Envelope {
         Envelope(tenantID: tenantID, actor: actor, subject: "campaign:\(campaignID)")
     }
-    public var summary: String { "campaign \(campaignID) began stage \(stage), up to \(devicesMax) devices" }
+    public var summary: String {
+        "began stage \(stage) of campaign \(campaignID), up to \(counted(Int(clamping: devicesMax), "device"))"
+    }
 }
 
 extension CampaignDispatched: Decision {
     public static var schemas: [String] { [CampaignSchema.campaignDispatched.rawValue] }
     public var envelope: Envelope {
-        var envelope = Envelope(tenantID: tenantID, actor: nil, subject: "campaign:\(campaignID)")
+        var envelope = Envelope(tenantID: tenantID, actor: EngineActor.name, subject: "campaign:\(campaignID)")
         envelope.devices = devices
         envelope.isAudited = false
         return envelope
     }
-    public var summary: String { "campaign \(campaignID) sends for \(devices.count) devices" }
+    public var summary: String {
+        "dispatched commands to \(counted(devices.count, "device")) of campaign \(campaignID)"
+    }
 }
 
 extension CampaignPublished: Decision {
     public static var schemas: [String] { [CampaignSchema.campaignPublished.rawValue] }
     public var envelope: Envelope {
-        var envelope = Envelope(tenantID: tenantID, actor: nil, subject: "campaign:\(campaignID)")
-        let named = batches.map(\.devices)
-        envelope.devices = named.contains(nil) ? nil : named.flatMap { $0 ?? [] }
+        var envelope = Envelope(tenantID: tenantID, actor: EngineActor.name, subject: "campaign:\(campaignID)")
         envelope.isAudited = false
         return envelope
     }
-    public var summary: String { "campaign \(campaignID): the broker took \(batches.count) batches of commands" }
+    public var summary: String {
+        "recorded the broker's acknowledgement of \(counted(batches.count, "batch", "batches")) of commands of "
+            + "campaign \(campaignID)"
+    }
 }
 
 extension CampaignDevicesEnded: Decision {
@@ -370,6 +378,7 @@ extension CampaignDevicesEnded: Decision {
         return envelope
     }
     public var summary: String {
-        "campaign \(campaignID): \(devices.count) devices ended as \(status)" + (reason.map { ": \($0)" } ?? "")
+        "ended \(counted(devices.count, "device")) of campaign \(campaignID) as \(status)"
+            + (reason.map { ": \($0)" } ?? "")
     }
 }

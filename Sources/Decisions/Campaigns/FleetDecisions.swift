@@ -161,7 +161,7 @@ extension GroupMembers: Decision {
         Envelope(tenantID: tenantID, actor: actor, subject: "group:\(groupID)", idempotencyKey: idempotencyKey)
     }
     public var summary: String {
-        "changed group \(groupID): \(added?.count ?? 0) devices added, \(removed?.count ?? 0) removed"
+        "changed group \(groupID): \(counted(added?.count ?? 0, "device")) added, \(removed?.count ?? 0) removed"
     }
 }
 

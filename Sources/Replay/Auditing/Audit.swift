@@ -105,8 +105,10 @@ public final class Audit {
         }
         for fold in folds {
             if let failure = fold.failure { throw failure }
-            report.start += fold.start.map { table, row in
+            report.start += fold.start.compactMap { table, row in
                 guard !subject.shows(row, of: table) else { return (table, row) }
+                // A decision about many devices reads their rows too. Without a row, a device is no target.
+                if case .device = subject, row.text("device_id", table) != nil { return nil }
                 // Sums that others have a share in: not what they were, and of no account here.
                 var row = row
                 for (index, column) in table.columns.enumerated() where column.role == .delta {
@@ -216,12 +218,12 @@ public final class Audit {
     /// Copies of the events of some schemas that are wanted, in order.
     private func keep(
         _ schemas: [String], in range: Range<Position>, isContext: Bool = false,
-        where isWanted: (RecordView) -> Bool = { _ in true }
+        where isWanted: (RecordView, Position) -> Bool = { _, _ in true }
     ) throws -> [Kept] {
         var kept: [Kept] = []
         for schema in schemas {
             try readSelected(.schema(schema), in: range) { record, position in
-                guard isWanted(record) else { return }
+                guard isWanted(record, position) else { return }
                 kept.append(Kept(position: position, record: Array(record.bytes), isContext: isContext))
             }
         }
@@ -230,7 +232,7 @@ public final class Audit {
 
     /// What says something about the record itself: messages that a broker lost, losses, steps of the clock.
     private func context() throws -> [Kept] {
-        let alarms = try keep([BrokerEvent.Schema.alarmRaised.rawValue], in: range, isContext: true) { record in
+        let alarms = try keep([BrokerEvent.Schema.alarmRaised.rawValue], in: range, isContext: true) { record, _ in
             guard case .broker(let schema, let event) = decoder.decodeInternal(record) else { return false }
             return EventWords.isLoss(schema, event)
         }
@@ -262,9 +264,10 @@ public final class Audit {
             else { return }
             targeted.insert(event.campaignID)
         }
-        var firmware: Set<Int64> = []
+        var firmware: Set<Int64> = [], dispatches: Set<UInt64> = []
         let campaigns = Set(targeted.union(reported).map { "campaign:\($0)" })
-        var others = try keep(DecisionCatalog.campaigns.schemas, in: everything) { record in
+        // Dispatches before publications, which refer to them: schemas are in alphabetical order.
+        var others = try keep(DecisionCatalog.campaigns.schemas, in: everything) { record, position in
             guard let decision = decoder.decodeInternal(record).decision else { return false }
             let envelope = decision.envelope
             guard campaigns.contains(envelope.subject) else { return false }
@@ -273,9 +276,14 @@ public final class Audit {
                 return decision is CampaignCreated || record.topicString == CampaignSchema.campaignDeleted.rawValue
             }
             if let event = decision as? CampaignCreated { firmware.insert(event.firmwareVersionID) }
-            return envelope.devices?.contains(device) ?? true
+            if let event = decision as? CampaignPublished {
+                return event.batches.contains { $0.devices?.contains(device) ?? dispatches.contains($0.command) }
+            }
+            guard envelope.devices?.contains(device) ?? true else { return false }
+            if decision is CampaignDispatched { dispatches.insert(position.rawValue) }
+            return true
         }
-        others += try keep([CampaignSchema.firmwareAdded.rawValue], in: everything) { record in
+        others += try keep([CampaignSchema.firmwareAdded.rawValue], in: everything) { record, _ in
             guard let event = decoder.decodeInternal(record).decision as? FirmwareAdded else { return false }
             return firmware.contains(event.id) && event.tenantID == tenant
         }
@@ -310,26 +318,26 @@ public final class Audit {
 
     private func auditCampaign(_ id: Int64) throws {
         let everything = begin..<max(begin, range.upperBound)
-        var created: (position: Position, firmware: Int64)?
+        var created: (position: Position, firmware: Int64, tenant: String?)?
         try forEachBaseRow(of: "ota_campaigns") { row, table in
             guard row.int8("id", table) == id else { return }
-            created = (begin, row.int8("firmware_version_id", table) ?? -1)
+            created = (begin, row.int8("firmware_version_id", table) ?? -1, row.text("tenant_id", table))
         }
-        var others = try keep(DecisionCatalog.campaigns.schemas, in: everything) { record in
-            decoder.decodeInternal(record).decision?.envelope.subject == "campaign:\(id)"
-        }
-        for kept in others where created == nil {
-            kept.record.withUnsafeBytes { bytes in
-                let record = RecordView(unchecked: bytes.baseAddress!)
-                if let event = decoder.decodeInternal(record).decision as? CampaignCreated {
-                    created = (kept.position, event.firmwareVersionID)
-                }
-            }
+        try readSelected(.schema(CampaignSchema.campaignCreated.rawValue), in: everything) { record, position in
+            guard created == nil, let event = decoder.decodeInternal(record).decision as? CampaignCreated,
+                event.id == id
+            else { return }
+            created = (position, event.firmwareVersionID, event.tenantID)
         }
         guard let created else {
             throw ReplayError(.usage, "there is no campaign \(id) in the log before position \(range.upperBound)")
         }
-        others += try keep([CampaignSchema.firmwareAdded.rawValue], in: everything) { record in
+        // Another tenant's refused commands may name it too.
+        var others = try keep(DecisionCatalog.campaigns.schemas, in: everything) { record, _ in
+            guard let envelope = decoder.decodeInternal(record).decision?.envelope else { return false }
+            return envelope.subject == "campaign:\(id)" && envelope.tenantID == created.tenant
+        }
+        others += try keep([CampaignSchema.firmwareAdded.rawValue], in: everything) { record, _ in
             guard let event = decoder.decodeInternal(record).decision as? FirmwareAdded else { return false }
             return event.id == created.firmware
         }

@@ -171,6 +171,6 @@ struct EventWords {
 
     private static func decision(_ record: RecordView, _ decoder: FactDecoder) -> (String, String) {
         guard let decision = decoder.decodeInternal(record).decision else { return ("a decider", record.topicString) }
-        return (decision.envelope.actor ?? EngineActor.name, decision.summary)
+        return (decision.envelope.actor ?? "a decider", decision.summary)
     }
 }

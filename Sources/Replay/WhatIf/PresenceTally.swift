@@ -1,6 +1,6 @@
 import EventModel
 
-/// What a rule says of a device, or of all of them, over a stretch of history.
+/// Changes of presence and their durations, of one device or of all, over a stretch of history.
 public struct PresenceTally: Sendable, Equatable {
     /// How often it became STALE, and OFFLINE.
     public var timesStale = 0
@@ -9,14 +9,14 @@ public struct PresenceTally: Sendable, Equatable {
     public var staleMicroseconds: Int64 = 0
     public var offlineMicroseconds: Int64 = 0
 
-    /// A silence of so long, from one message to the next or to the end.
-    mutating func silence(_ microseconds: Int64, _ rule: PresenceThresholds) {
-        guard microseconds > rule.staleMicroseconds else { return }
+    /// Adds the time between two messages, or between the last one and the end.
+    mutating func silence(_ microseconds: Int64, _ thresholds: PresenceThresholds) {
+        guard microseconds > thresholds.staleMicroseconds else { return }
         timesStale += 1
-        staleMicroseconds += min(microseconds, rule.offlineMicroseconds) - rule.staleMicroseconds
-        guard microseconds > rule.offlineMicroseconds else { return }
+        staleMicroseconds += min(microseconds, thresholds.offlineMicroseconds) - thresholds.staleMicroseconds
+        guard microseconds > thresholds.offlineMicroseconds else { return }
         timesOffline += 1
-        offlineMicroseconds += microseconds - rule.offlineMicroseconds
+        offlineMicroseconds += microseconds - thresholds.offlineMicroseconds
     }
 
     static func += (a: inout PresenceTally, b: PresenceTally) {

@@ -11,7 +11,7 @@ public struct WhatIfSettings: Sendable, Equatable {
     /// Of every campaign, beneath those of single ones.
     var everyCampaign = CampaignSettings()
     var campaigns: [Int64: CampaignSettings] = [:]
-    var presence: PresenceThresholds?
+    public private(set) var presence: PresenceThresholds?
 
     struct CampaignSettings: Sendable, Equatable {
         /// `.some(nil)`: never abort.
@@ -30,7 +30,6 @@ public struct WhatIfSettings: Sendable, Equatable {
 
     /// Whether anything about campaigns is asked.
     public var asksForCampaigns: Bool { !everyCampaign.isEmpty || !campaigns.isEmpty }
-    public var presenceRule: PresenceThresholds? { presence }
     public var isEmpty: Bool { !asksForCampaigns && presence == nil }
 
     /// Takes in one `NAME=VALUE`. - Throws: `WhatIfError`, which says what would be right.
@@ -77,13 +76,13 @@ public struct WhatIfSettings: Sendable, Equatable {
         guard let seconds = Double(value), seconds > 0, seconds <= 31_536_000 else {
             throw WhatIfError("\(text): must be seconds, more than 0 and at most a year")
         }
-        var rule = presence ?? PresenceThresholds()
+        var thresholds = presence ?? PresenceThresholds()
         switch name {
-        case "stale_seconds": rule.staleSeconds = seconds
-        case "offline_seconds": rule.offlineSeconds = seconds
+        case "stale_seconds": thresholds.staleSeconds = seconds
+        case "offline_seconds": thresholds.offlineSeconds = seconds
         default: throw Self.unknown("presence.\(name)")
         }
-        presence = rule
+        presence = thresholds
     }
 
     /// What only the settings together can be wrong in.

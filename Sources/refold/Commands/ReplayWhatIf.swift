@@ -31,7 +31,7 @@ struct ReplayWhatIf: ParsableCommand {
         name: .customLong("was"),
         help: """
             What presence is compared with, NAME=VALUE: the thresholds that were in force are not on record. \
-            Default: the settings' defaults.
+            Default: \(Int(PresenceThresholds().staleSeconds)) and \(Int(PresenceThresholds().offlineSeconds)) seconds.
             """)
     var was: [String] = []
     @Option(help: "At most so many devices by name in each list; --json gives all.") var devices = 10
@@ -60,7 +60,7 @@ struct ReplayWhatIf: ParsableCommand {
             guard !before.asksForCampaigns else {
                 throw WhatIfError("--was is for presence: what campaigns had is on record")
             }
-            return (asked, before.presenceRule ?? PresenceThresholds())
+            return (asked, before.presence ?? PresenceThresholds())
         } catch {
             throw ValidationError(error.description)
         }

@@ -30,7 +30,7 @@ final class CheckpointPublisher: Sendable {
     private let brokers: [RetainedPublisher]
     private let logger: Logger
     private let state = Mutex(State())
-    let thread = ServiceThread()
+    private let thread = ServiceThread()
     private static let lookMilliseconds = 2_000
     private static let retrySecondsMax = 60.0
 
@@ -59,7 +59,13 @@ final class CheckpointPublisher: Sendable {
         return (command == nil ? [] : [state.withLock { $0.command }]) + mqtt
     }
 
-    func start() { thread.start(name: "checkpoints") { [self] in run() } }
+    /// Those that must end before the log is closed.
+    var threads: [ServiceThread] { [thread] + brokers.map(\.thread) }
+
+    func start() {
+        for broker in brokers { broker.start() }
+        thread.start(name: "checkpoints") { [self] in run() }
+    }
 
     func stop() {
         thread.stop()

@@ -23,11 +23,12 @@ import Threading
 
 // The composition root: what `refold run` is made of, the order in which it starts, and the order in which it stops.
 //
-//     start   private services → log (recovery) → database (one attempt) → decider → API → projectors → brokers
-//             → campaigns
-//     stop    brokers (durable, then acknowledged) → API → commands → campaigns → projectors (commit) → log → private
-//             services
+//     start   private services → log (recovery) → database (one attempt) → API → projectors → upkeep of the log
+//             → deciders → commands → brokers
+//     stop    brokers (durable, then acknowledged) → API → commands → deciders → upkeep → projectors (commit) → log
+//             → private services
 //
+// What runs is a `DaemonPart` in one service group: a part has ended before the one before it is stopped.
 // PostgreSQL and the brokers may be away at any time; the log may not.
 
 /// A daemon that is running. Made by `start`, ended by `stop`.
@@ -41,19 +42,7 @@ final class Daemon: Sendable {
     /// `HOST:PORT` that the API listens on.
     let apiAddress: String
 
-    private let projectors: [Projector]
-    private let api: APIServer
-    private let care: LogCare
-    private let checkpoints: CheckpointPublisher
-    private let archive: LogArchive
-    private let snapshots: SnapshotKeeper
-    private let rebuilds: RebuildKeeper
-    private let commands: CommandPublisher
-    private let background: Task<Void, Never>
-    private let access: Task<Void, Never>
-    private let engine: Task<Void, Never>
-    /// Whether the clock was right and receiving has begun.
-    private let receiving: Task<Bool, Never>
+    private let parts: RunningParts
     private let logger: Logger
 
     /// - Parameter onFatal: the log can no longer be written; the process must end, acknowledging nothing.
@@ -190,72 +179,50 @@ final class Daemon: Sendable {
         let policy = AccessPolicy(token: token, reachability: Reachability(settings), book: tokens.book)
         let api = ControlAPI(system: system, policy: policy)
         let server = try await APIServer.start(api, host: settings.httpHost, port: settings.httpPort, logger: logger)
-        background = Task {
-            await keeper.watch {
-                await rebuilds.begin()
-                for projector in projectors { Task { await projector.run() } }
-                logger.info("projecting into the database")
-            }
-        }
-        let wait = ClockWait(clock: log.clock, logger: logger)
-        let receiving = Task {
-            guard await wait.run() else { return false }
-            ingest.start()
-            commands.start()
-            return true
-        }
-        self.receiving = receiving
-        care.start()
-        selfCheck.start()
-        checkpoints.start()
-        archive.start(snapshots)
-        snapshots.start(for: archive.retention)
-        // Recovers the deciders in the background: ingest neither waits for them nor stops with them. Only commands and
-        // tokens of the log need the recovered state.
-        self.access = Task {
-            await Self.recover(tokens, troubles, logger)
-            for await _ in tokens.stateLosses { await Self.recover(tokens, troubles, logger) }
-        }
-        engine = Task {
-            guard await receiving.value else { return }
-            await decider.run { error in
-                troubles.deciderFailed(error)
-                logger.error("campaign engine stopped; retrying in 2 s", metadata: ["error": "\(error)"])
-            }
-        }
+        let receiving = Task { [wait = ClockWait(clock: log.clock, logger: logger)] in await wait.run() }
+        parts = await RunningParts.start(
+            [
+                Self.projecting(projectors, keeper, rebuilds, logger),
+                DaemonPart("rebuilds") {
+                    await DaemonPart.shutdown()
+                    rebuilds.stop()
+                },
+                DaemonPart(
+                    "snapshots", [snapshots.thread], logger: logger, start: { snapshots.start(for: archive.retention) },
+                    stop: { snapshots.stop() }),
+                DaemonPart(
+                    "archive", [archive.thread], logger: logger, start: { archive.start(snapshots) },
+                    stop: { archive.stop() }),
+                DaemonPart(
+                    "checkpoints", checkpoints.threads, logger: logger, start: { checkpoints.start() },
+                    stop: { checkpoints.stop() }),
+                DaemonPart(
+                    "self-check", [selfCheck.thread], logger: logger, start: { selfCheck.start() },
+                    stop: { selfCheck.stop() }),
+                DaemonPart("log-care", [care.thread], logger: logger, start: { care.start() }, stop: { care.stop() }),
+                Self.tokens(tokens, troubles, logger),
+                Self.campaigns(decider, after: receiving, troubles, logger),
+                DaemonPart("commands") {
+                    guard await receiving.value else { return }
+                    commands.start()
+                    await DaemonPart.shutdown()
+                    // The last acknowledgements are still written down.
+                    await commands.stop()
+                },
+                DaemonPart("api") {
+                    await DaemonPart.shutdown()
+                    await server.stop()
+                },
+                Self.receiving(ingest, after: receiving, logger),
+            ], logger: logger)
         self.settings = settings
         self.log = log
         self.reporter = reporter
-        self.commands = commands
-        self.care = care
-        self.checkpoints = checkpoints
-        self.archive = archive
-        self.snapshots = snapshots
-        self.rebuilds = rebuilds
         self.queries = queries
         self.ingest = ingest
         self.services = services
-        self.projectors = projectors
         self.logger = logger
-        self.api = server
         apiAddress = server.address
-    }
-
-    /// A damaged log may be repaired while the daemon runs: it is tried until it is done.
-    private static func recover(_ tokens: AccessDecider, _ troubles: Troubles, _ logger: Logger) async {
-        var isTold = false
-        while !Task.isCancelled {
-            do {
-                try await tokens.recover()
-                troubles.tokenError = nil
-                return
-            } catch {
-                if !isTold { logger.error("cannot read tokens back; only the data folder's token works: \(error)") }
-                troubles.tokenError = "\(error)"
-                isTold = true
-            }
-            try? await Task.sleep(for: .seconds(2))
-        }
     }
 
     private static func makeProjectors(
@@ -278,48 +245,10 @@ final class Daemon: Sendable {
         }
     }
 
-    /// How long all background threads together may take to end; then the log is closed.
-    private static let joinMicros: Int64 = 2_000_000
-
     /// Orderly: nothing is acknowledged that is not durable, everything folded is committed.
     func stop() async {
-        receiving.cancel()
-        let hasReceived = await receiving.value
-        if hasReceived, !(await ingest.stop()) {
-            logger.warning("a broker connection did not end in time; nothing is lost by that")
-        }
-        await api.stop()
-        care.stop()
-        reporter.selfCheck.stop()
-        checkpoints.stop()
-        archive.stop()
-        snapshots.stop()
-        rebuilds.stop()
-        background.cancel()
-        access.cancel()
-        // The last acknowledgements are still written down.
-        if hasReceived { await commands.stop() }
-        engine.cancel()
-        await engine.value
-        await withTaskGroup(of: Void.self) { group in
-            // One that was never started (no database yet) has nothing to stop.
-            for projector in projectors where reporter.database.state.prepared {
-                group.addTask { await projector.stop() }
-            }
-        }
-        let threads = [
-            ("log-care", care.thread), ("self-check", reporter.selfCheck.thread), ("checkpoints", checkpoints.thread),
-            ("archive", archive.thread), ("snapshots", snapshots.thread),
-        ]
-        try? await onOwnThread("close") { [log, logger] in
-            let end = SystemTime.monotonicMicroseconds() + Self.joinMicros
-            for (name, thread) in threads {
-                let left = max(0, end - SystemTime.monotonicMicroseconds())
-                if thread.join(milliseconds: Int(left / 1_000)) { continue }
-                logger.warning("a background thread still runs; closing the log", metadata: ["thread": "\(name)"])
-            }
-            log.close()
-        }
+        await parts.stop()
+        try? await onOwnThread("close") { [log] in log.close() }
         await services.stop()
         logger.info("stopped in order at position \(log.durableCount) (events durable)")
     }

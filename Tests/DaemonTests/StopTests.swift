@@ -1,0 +1,103 @@
+import EventLog
+import Foundation
+import Logging
+import Settings
+import TestSupport
+import Testing
+@testable import refold
+
+/// A daemon that has stopped, or did not start, has no thread left and appends nothing.
+@Suite(.serialized) struct StopTests {
+    private let folder: String
+
+    init() throws { folder = try makeTemporaryFolder("daemon") }
+
+    private func settings(broker: String = "mqtt://127.0.0.1:1", http: String = "127.0.0.1:0") async throws -> Settings
+    {
+        try Settings(
+            from: await SettingsSource(
+                file: nil, flags: [:],
+                environment: [
+                    "REFOLD_DATA": folder, "REFOLD_BROKER_URL": broker, "REFOLD_HTTP": http,
+                    "REFOLD_DATABASE_URL": "postgresql://refold@127.0.0.1:1/refold", "REFOLD_LOGGING_LEVEL": "error",
+                ]))
+    }
+
+    private func start(_ settings: Settings) async throws -> Daemon {
+        var logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        logger.logLevel = .critical
+        return try await Daemon.start(settings, acceptClock: false, adoptsSession: false, logger: logger) { message in
+            Issue.record("the log failed: \(message)")
+        }
+    }
+
+    /// Names of this process's threads that have one of their own, each as often as it runs. Those of the concurrency
+    /// runtime have the executable's name, and those of SwiftNIO stay.
+    private func threads() throws -> [String] {
+        let tasks = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")
+        let own = try String(contentsOfFile: "/proc/self/comm", encoding: .utf8)
+        let names = tasks.compactMap { try? String(contentsOfFile: "/proc/self/task/\($0)/comm", encoding: .utf8) }
+        return names.filter { $0 != own && !$0.hasPrefix("NIO") }.map { String($0.dropLast()) }.sorted()
+    }
+
+    /// Waits until no more threads run than before: a thread's last instructions come after what `stop` waits for.
+    private func expectNoThreads(since before: [String]) async throws {
+        let deadline = ContinuousClock.now + .seconds(10)
+        while try threads() != before, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(5)) }
+        let left = try threads()
+        #expect(left == before)
+    }
+
+    /// Runs a daemon for as long as `body`.
+    private func stopping(_ body: () async throws -> Void) async throws {
+        let daemon = try await start(await settings())
+        try await body()
+        await daemon.stop()
+    }
+
+    @Test(arguments: [0, 1, 5, 20, 100, 700]) func stoppedAtAnyMomentItLeavesNoThread(milliseconds: Int) async throws {
+        let before = try threads()
+        try await stopping {
+            try await Task.sleep(for: .milliseconds(milliseconds))
+            #expect(try threads().count > before.count)
+        }
+        try await expectNoThreads(since: before)
+    }
+
+    @Test func aDaemonThatCannotListenLeavesNoThreadAndNoLock() async throws {
+        // Any port that is taken.
+        let taken = try MosquittoServer(), before = try threads()
+        await #expect(throws: StartError.self) { try await start(await settings(http: "127.0.0.1:\(taken.port)")) }
+        try await expectNoThreads(since: before)
+        try await stopping {}
+    }
+
+    @Test func underLoadNothingIsAppendedAfterTheLogIsClosed() async throws {
+        let mosquitto = try MosquittoServer(), publisher = try TestPublisher(port: mosquitto.port)
+        let load = Task {
+            var sent = 0
+            while !Task.isCancelled {
+                try publisher.publish("tenant/t/device/d\(sent % 50)/telemetry", "{\"metrics\":{\"n\":\(sent)}}")
+                sent += 1
+                if sent % 50 == 0 { try await Task.sleep(for: .milliseconds(5)) }
+            }
+        }
+        let before = try threads(), end = try await stoppedUnderLoad(broker: "mqtt://127.0.0.1:\(mosquitto.port)")
+        try await expectNoThreads(since: before)
+        load.cancel()
+        _ = await load.result
+        #expect(try ReadOnlyLog(directory: folder + "/log").durableCount == end)
+    }
+
+    /// Number of durable events when it had stopped.
+    private func stoppedUnderLoad(broker: String) async throws -> UInt64 {
+        let daemon = try await start(await settings(broker: broker))
+        let deadline = ContinuousClock.now + .seconds(30)
+        while daemon.log.durableCount < 2_000, ContinuousClock.now < deadline {
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        #expect(daemon.log.durableCount >= 2_000)
+        await daemon.stop()
+        return daemon.log.durableCount
+    }
+}
