@@ -7,7 +7,7 @@ SOAK_PACKAGES = rabbitmq-server nats-server python3 gcc
 TEST_PACKAGES = prometheus systemd pgbouncer curl python3 python3-cryptography python3-venv chromium chromium-driver \
                 $(SOAK_PACKAGES)
 
-.PHONY: format lint run demo-ota build test bench fuzz packages install soak soak-ledger rewrite-cases
+.PHONY: format lint run test-threads demo-ota build test bench fuzz packages install soak soak-ledger rewrite-cases
 
 run: build
 	.build/release/refold run --demo
@@ -36,6 +36,11 @@ lint:
 	@case "$$(swift format --version)" in \
 	  $(FORMAT_VERSION)*) swift format lint --strict -p -r $(SWIFT_FILES) || { echo "run: make format"; exit 1; };; \
 	  *) echo "not linted: swift format is not $(FORMAT_VERSION)";; esac
+
+# Data races: stops of the daemon and the deciders, with the thread sanitizer.
+test-threads: PACKAGES += $(TEST_PACKAGES)
+test-threads: packages
+	swift test --sanitize thread --scratch-path .build/tsan --no-parallel --filter 'DaemonTests|ThreadingTests|DecidingTests'
 
 # Makes up requests by schemas/openapi.yaml, and looks whether the answers are as it says.
 .build/schemathesis/bin/schemathesis:

@@ -35,6 +35,8 @@ uint64_t refold_allocations_stop(void) {
     return allocations;
 }
 
+// A sanitizer has an allocator of its own, which these would bypass.
+#if !__has_feature(thread_sanitizer) && !__has_feature(address_sanitizer)
 #define INTERPOSED __attribute__((visibility("default")))
 
 INTERPOSED void *malloc(size_t size) {
@@ -72,3 +74,4 @@ INTERPOSED int posix_memalign(void **result, size_t alignment, size_t size) {
     *result = memory;
     return 0;
 }
+#endif
