@@ -43,7 +43,10 @@ int mosquitto_validate_utf8(const char *text, int length) {
         }
         return 0;
     }
-    static int (*own)(const char *, int);
-    if (!own) own = (int (*)(const char *, int))dlsym(RTLD_NEXT, "mosquitto_validate_utf8");
+    typedef int (*validate)(const char *, int);
+    // Threads look it up at the same time, and find the same.
+    static _Atomic(validate) found;
+    validate own = found;
+    if (!own) found = own = (validate)dlsym(RTLD_NEXT, "mosquitto_validate_utf8");
     return own ? own(text, length) : 3;  // MOSQ_ERR_INVAL
 }
