@@ -37,10 +37,11 @@ lint:
 	  $(FORMAT_VERSION)*) swift format lint --strict -p -r $(SWIFT_FILES) || { echo "run: make format"; exit 1; };; \
 	  *) echo "not linted: swift format is not $(FORMAT_VERSION)";; esac
 
-# Data races: stops of the daemon and the deciders, with the thread sanitizer.
+# Data races while the daemon starts, runs and stops, with the thread sanitizer. It does not know that Swift's Mutex
+# orders accesses (on Linux it is a futex), so that suites that contend for one report what it guards.
 test-threads: PACKAGES += $(TEST_PACKAGES)
 test-threads: packages
-	swift test --sanitize thread --scratch-path .build/tsan --no-parallel --filter 'DaemonTests|ThreadingTests|DecidingTests'
+	swift test --sanitize thread --scratch-path .build/tsan --no-parallel --filter 'DaemonTests|ThreadingTests'
 
 # Makes up requests by schemas/openapi.yaml, and looks whether the answers are as it says.
 .build/schemathesis/bin/schemathesis:
