@@ -3,7 +3,6 @@ import TestSupport
 import Testing
 
 /// Some minutes of `make soak-ledger`: the fleet's ledger beside the log, over three brokers, under faults by seed.
-/// Without new client ids: a restart within such a change may record a message twice (bench/NOTES.md).
 @Suite(.serialized) struct SoakTests {
     private static let servers = ["/usr/sbin/mosquitto", "/usr/sbin/nats-server", "/usr/lib/rabbitmq/lib"]
 
@@ -16,7 +15,7 @@ import Testing
         let soak = try ChildProcess(
             [
                 "/usr/bin/env", "SOAK_REFOLD=\(World.program)", "SOAK_MINUTES=3", "SEED=11", "SOAK_DISCARD=1",
-                "SOAK_RATE=150", "SOAK_FAULTS=-rename_client", "PYTHONDONTWRITEBYTECODE=1", "python3",
+                "SOAK_RATE=150", "PYTHONDONTWRITEBYTECODE=1", "python3",
                 root.appending(path: "bench/soak/soak.py").path,
             ], log: folder + "/output")
         #expect(await eventually(within: 600) { !soak.isRunning })
