@@ -90,9 +90,8 @@ public final class CommandPublisher: CommandSending {
         self.state = state
         let all: UInt64 = brokers.count == 64 ? .max : 1 << UInt64(brokers.count) - 1
         lanes = brokers.enumerated().map { index, settings in
-            var settings = settings
-            settings.clientID += "-commands"
-            return CommandLane(settings, logID: logID, options: options, notify: notify) { commands in
+            CommandLane(settings.beside("commands", logID: logID), logID: logID, options: options, notify: notify) {
+                commands in
                 Self.report(commands, takenBy: 1 << UInt64(index), all: all, state)
             }
         }

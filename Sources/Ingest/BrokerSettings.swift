@@ -149,3 +149,14 @@ public struct BrokerSettingsError: Error, Sendable, CustomStringConvertible {
     public let text: String
     public var description: String { "broker `\(broker)`: \(field) \(text)" }
 }
+
+extension BrokerSettings {
+    /// For another connection of the same log: `purpose` follows in the client id, and the log's id where the client id
+    /// does not end with it. A second instance under the same client id, which ingest refuses, must not end it.
+    public func beside(_ purpose: String, logID: String) -> BrokerSettings {
+        let short = logID.prefix(12)
+        var settings = self
+        settings.clientID += clientID.hasSuffix(short) ? "-\(purpose)" : "-\(short)-\(purpose)"
+        return settings
+    }
+}

@@ -39,11 +39,9 @@ final class CheckpointPublisher: Sendable {
         self.log = log
         self.command = command
         self.logger = logger
-        let topic = Self.topic(logID: log.report.logID.description)
+        let logID = log.report.logID.description
         self.brokers = brokers.map { settings in
-            var settings = settings
-            settings.clientID += "-checkpoint"
-            return RetainedPublisher(settings, topic: topic)
+            RetainedPublisher(settings.beside("checkpoint", logID: logID), topic: Self.topic(logID: logID))
         }
     }
 
