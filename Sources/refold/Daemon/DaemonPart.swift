@@ -4,7 +4,7 @@ import Threading
 
 /// A long-running part of the daemon: a service whose `run` returns when nothing of it runs any more.
 struct DaemonPart: Service {
-    /// How long a part may take to end before the next one is stopped.
+    /// How long a part's thread or task may take to end before the next part is stopped.
     static let endMilliseconds = 2_000
 
     let name: String
@@ -89,6 +89,7 @@ struct RunningParts: Sendable {
             configuration: ServiceGroupConfiguration(services: services, gracefulShutdownSignals: [], logger: quiet))
         let task = Task {
             do { try await group.run() } catch { logger.error("the daemon's parts failed: \(error)") }
+            continuation.finish()
         }
         for await _ in begun {}
         return RunningParts(group: group, task: task)
