@@ -293,6 +293,18 @@ extension DecisionCatalog {
     public static let campaigns = DecisionCatalog(campaignDecisions)
 }
 
+extension Envelope {
+    /// Of a decision that continues an earlier one about the campaign: the audit log has that one.
+    fileprivate static func continuing(
+        campaign: Int64, tenantID: String, actor: String?, devices: [String]?
+    ) -> Envelope {
+        var envelope = Envelope(tenantID: tenantID, actor: actor, subject: "campaign:\(campaign)")
+        envelope.devices = devices
+        envelope.isAudited = false
+        return envelope
+    }
+}
+
 extension CampaignCreated: Decision {
     public static var schemas: [String] { [CampaignSchema.campaignCreated.rawValue] }
     public var envelope: Envelope {
@@ -310,10 +322,7 @@ extension CampaignCreated: Decision {
 extension CampaignTargets: Decision {
     public static var schemas: [String] { [CampaignSchema.campaignTargets.rawValue] }
     public var envelope: Envelope {
-        var envelope = Envelope(tenantID: tenantID, actor: nil, subject: "campaign:\(campaignID)")
-        envelope.devices = devices
-        envelope.isAudited = false
-        return envelope
+        .continuing(campaign: campaignID, tenantID: tenantID, actor: nil, devices: devices)
     }
     public var summary: String {
         "targeted \(counted(devices.count, "device")) by campaign \(campaignID)"
@@ -346,10 +355,7 @@ extension CampaignStageBegun: Decision {
 extension CampaignDispatched: Decision {
     public static var schemas: [String] { [CampaignSchema.campaignDispatched.rawValue] }
     public var envelope: Envelope {
-        var envelope = Envelope(tenantID: tenantID, actor: EngineActor.name, subject: "campaign:\(campaignID)")
-        envelope.devices = devices
-        envelope.isAudited = false
-        return envelope
+        .continuing(campaign: campaignID, tenantID: tenantID, actor: EngineActor.name, devices: devices)
     }
     public var summary: String {
         "dispatched commands to \(counted(devices.count, "device")) of campaign \(campaignID)"
@@ -359,9 +365,7 @@ extension CampaignDispatched: Decision {
 extension CampaignPublished: Decision {
     public static var schemas: [String] { [CampaignSchema.campaignPublished.rawValue] }
     public var envelope: Envelope {
-        var envelope = Envelope(tenantID: tenantID, actor: EngineActor.name, subject: "campaign:\(campaignID)")
-        envelope.isAudited = false
-        return envelope
+        .continuing(campaign: campaignID, tenantID: tenantID, actor: EngineActor.name, devices: nil)
     }
     public var summary: String {
         "recorded the broker's acknowledgement of \(counted(batches.count, "batch", "batches")) of commands of "
@@ -372,10 +376,7 @@ extension CampaignPublished: Decision {
 extension CampaignDevicesEnded: Decision {
     public static var schemas: [String] { [CampaignSchema.campaignDevicesEnded.rawValue] }
     public var envelope: Envelope {
-        var envelope = Envelope(tenantID: tenantID, actor: actor, subject: "campaign:\(campaignID)")
-        envelope.devices = devices
-        envelope.isAudited = false
-        return envelope
+        .continuing(campaign: campaignID, tenantID: tenantID, actor: actor, devices: devices)
     }
     public var summary: String {
         "ended \(counted(devices.count, "device")) of campaign \(campaignID) as \(status)"
