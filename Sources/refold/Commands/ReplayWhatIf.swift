@@ -236,14 +236,14 @@ extension WhatIfReport.Presence {
         ]
     }
 
-    private static func json(_ rule: PresenceThresholds?, _ tally: PresenceTally) -> [String: Any] {
+    private static func json(_ thresholds: PresenceThresholds?, _ tally: PresenceTally) -> [String: Any] {
         var object: [String: Any] = [
             "times_stale": tally.timesStale, "times_offline": tally.timesOffline,
             "seconds_stale": Double(tally.staleMicroseconds) / 1_000_000,
             "seconds_offline": Double(tally.offlineMicroseconds) / 1_000_000,
         ]
-        object["stale_seconds"] = rule?.staleSeconds
-        object["offline_seconds"] = rule?.offlineSeconds
+        object["stale_seconds"] = thresholds?.staleSeconds
+        object["offline_seconds"] = thresholds?.offlineSeconds
         return object
     }
 }
