@@ -132,27 +132,31 @@ let package = Package(
         .target(name: "PrivateServices", dependencies: ["Primitives", "Threading", "CPlatform"]),
 
         // log → decision → log, whatever is decided
-        .target(name: "Deciding", dependencies: ["EventModel", "Decisions", "EventLog", "Decoding", "Threading"]),
+        .target(
+            name: "Deciding",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "EventLog", "Decoding", "Threading",
+                .product(name: "DequeModule", package: "swift-collections"),
+            ]),
         // what operators decide, and how they say it
         .target(
             name: "Campaigns",
             dependencies: [
-                "Primitives", "EventModel", "Decisions", "CampaignRules", "EventLog", "Decoding", "Deciding",
-                "Threading",
+                "Primitives", "EventModel", "Decisions", "CampaignRules", "Decoding", "Deciding",
                 .product(name: "HeapModule", package: "swift-collections"),
             ], swiftSettings: optimisedSwift),
         // decided commands → devices
         .target(
             name: "Dispatching",
             dependencies: [
-                "EventModel", "Decisions", "Campaigns", "Ingest", "Threading", "CMosquitto",
+                "EventModel", "Decisions", "Deciding", "Ingest", "Threading", "CMosquitto",
                 .product(name: "DequeModule", package: "swift-collections"),
             ]),
         // who may use the API
         .target(
             name: "Access",
             dependencies: [
-                "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Threading",
+                "Primitives", "EventModel", "Decisions", "EventLog", "Deciding",
             ]),
         // pages for people, and the API beneath them
         .target(name: "WebPages", exclude: ["Files"], plugins: ["EmbedPages"]),

@@ -136,7 +136,7 @@ class Demo:
             body = event.get("payload")
             if not isinstance(body, dict) or body.get("campaign_id") != campaign:
                 continue
-            if event["topic"] == "campaign.dispatched/1":
+            if event["topic"] == "campaign.dispatched/2":
                 dispatched[event["position"]] = body["devices"]
             elif event["topic"] == "campaign.published/1":
                 for batch in body["batches"]:

@@ -2,7 +2,6 @@ import Deciding
 import EventLog
 import EventModel
 import Synchronization
-import Threading
 
 /// Token table read by every request; only the decider writes it.
 public final class AccessBook: Sendable {
@@ -47,49 +46,34 @@ public final class AccessBook: Sendable {
     public func replace(_ new: AccessState?) { state.withLock { $0 = new } }
 }
 
-/// The thin actor around `DeciderRuntime`: one command at a time, each durable before it is answered. On a thread of
-/// its own, because appending and reading block.
-public actor AccessDecider {
-    public nonisolated let book: AccessBook
-    private let runtime: DeciderRuntime<AccessState>
-    private let executor = ThreadExecutor(name: "access")
-    private let losses: AsyncStream<Void>.Continuation
-    /// An element each time the state was lost, because the log could not be read: `recover` is to be called again.
-    public nonisolated let stateLosses: AsyncStream<Void>
+/// The decider of tokens, and the book that requests look into.
+public struct AccessDecider: Sendable {
+    public let book: AccessBook
+    private let service: DeciderService<AccessState>
 
-    public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
-
-    /// - Parameters:
-    ///   - writer: shared by all deciders of the log.
-    ///   - clock: gives the time that decisions are stamped with; the log raises it where it must.
-    ///   - snapshot: returns the state saved in the newest snapshot; nil when there is none.
+    /// - Parameters: as of `DeciderService`.
     public init(
         writer: DecisionWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
         snapshot: @escaping @Sendable () -> DeciderSnapshot<AccessState>? = { nil }
     ) {
-        book = AccessBook(clock: clock)
-        (stateLosses, losses) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
-        runtime = DeciderRuntime(writer: writer, source: source, clock: clock, snapshot: snapshot)
+        let book = AccessBook(clock: clock)
+        self.book = book
+        // Where what is durable cannot be folded, a revoked token must not go on: the book is closed.
+        service = DeciderService(
+            writer: writer, source: source, clock: clock, snapshot: snapshot, onChange: { book.replace($0) })
     }
 
     /// The state, refolded the first time it is asked for; from then on the book knows every token.
     /// - Throws: `LogError`, `UnreadableDecision`.
     @discardableResult
-    public func recover() throws -> AccessState {
-        let state = try runtime.recover()
-        book.replace(state)
-        return state
-    }
+    public func recover() async throws -> AccessState { try await service.recover() }
 
     /// Decides, appends, and answers when the decision is durable. A refusal is an answer, not an error.
     /// - Throws: as `DeciderRuntime.execute`.
-    public func execute(_ request: AccessRequest) throws -> AccessAnswer {
-        // What is durable counts, also where the answer fails. Where it cannot be folded, a revoked token must not
-        // go on.
-        defer {
-            book.replace(runtime.state)
-            if runtime.state == nil { losses.yield() }
-        }
-        return try runtime.execute(NewSecret(for: request))
+    public func execute(_ request: AccessRequest) async throws -> AccessAnswer {
+        try await service.execute(NewSecret(for: request))
     }
+
+    /// Keeps the book open until the task is cancelled: see `DeciderService.run`.
+    public func run(report: @escaping @Sendable ((any Error)?) -> Void) async { await service.run(report: report) }
 }

@@ -38,33 +38,22 @@ public struct AccessState: Decider, Equatable {
         }
     }
 
-    /// What was answered under an idempotency key.
-    struct KeyedAnswer: Sendable, Equatable, Codable {
-        /// The actor's tenant, or `*`. Names are unique in a tenant only. Nil only in snapshots of older versions.
-        var tenantID: String?
-        let actor: String
-        let key: String
-        let digest: String?
-        /// Moved by every step of the log's clock since.
-        var at: Timestamp
+    /// What is answered again under an idempotency key: the token, as it is then.
+    struct KeyedAnswer: Sendable, Equatable {
         let position: UInt64
         let id: Int64
     }
+    typealias Ledger = IdempotencyLedger<KeyedAnswer>
 
     public private(set) var tokens: [Int64: Token] = [:]
     private var bySecret: [String: Int64] = [:]
     /// Number of tokens in `tokens`, by tenant.
     private var counts: [String: Int] = [:]
-    /// Oldest first.
-    private(set) var answers: [KeyedAnswer] = []
+    private(set) var answers = Ledger(tenantCountMax: 1_000)
     public private(set) var nextID: Int64 = 1
     /// The log's beginning, with the decisions in it, is gone, and no snapshot has them.
     private var isBeginningUnknown = false
 
-    /// How long a key keeps its answer, in event time.
-    static let answerMicroseconds: Int64 = 24 * 3600 * 1_000_000
-    /// Answers kept for each tenant.
-    static let answersMax = 1_000
     /// Tokens kept for each tenant: beyond it, the oldest that open nothing are evicted.
     static let tokensKeptMax = 2 * tokensPerTenantMax
 
@@ -91,14 +80,6 @@ public struct AccessState: Decider, Equatable {
         return token.principal
     }
 
-    func answer(to principal: Principal, key: String, now: Timestamp) -> KeyedAnswer? {
-        let tenant = principal.tenantID ?? Envelope.everyTenant
-        return answers.last {
-            $0.tenantID == tenant && $0.actor == principal.name && $0.key == key
-                && now.microseconds - $0.at.microseconds < Self.answerMicroseconds
-        }
-    }
-
     /// Live tokens that `id` created, directly or through others, in the order of their ids.
     func descendants(of id: Int64, now: Timestamp) -> [Token] {
         // A token's id is greater than its creator's.
@@ -112,6 +93,7 @@ public struct AccessState: Decider, Equatable {
     }
 
     public mutating func apply(_ event: AccessEvent, at position: Position, time: Timestamp) {
+        answers.expire(before: time)
         switch event {
         case .created(let event):
             let tenant = event.actorTenantID ?? tenant(ofActor: event.actor, subject: event.tenantID, at: time)
@@ -125,22 +107,26 @@ public struct AccessState: Decider, Equatable {
             evictEnded(tenantID: token.tenantID, time)
             // An id that cannot be raised comes from no decider of ours.
             nextID = max(nextID, event.id == .max ? event.id : event.id + 1)
-            remember(
-                KeyedAnswer(
-                    tenantID: tenant, actor: event.actor, key: event.idempotencyKey ?? "",
-                    digest: event.requestDigest, at: time, position: position.rawValue, id: event.id),
-                isKeyed: event.idempotencyKey != nil)
+            if let key = event.idempotencyKey {
+                answers.remember(
+                    .init(tenantID: tenant, actor: event.actor, key: key),
+                    .init(
+                        digest: event.requestDigest, at: time,
+                        answer: KeyedAnswer(position: position.rawValue, id: event.id)))
+            }
         case .revoked(let event):
             let tenant = event.actorTenantID ?? tenant(ofActor: event.actor, subject: event.tenantID, at: time)
             if tokens[event.id]?.revokedAt == nil {
                 tokens[event.id]?.revokedAt = time
                 tokens[event.id]?.revokedWith = event.revokedWith
             }
-            remember(
-                KeyedAnswer(
-                    tenantID: tenant, actor: event.actor, key: event.idempotencyKey ?? "",
-                    digest: event.requestDigest, at: time, position: position.rawValue, id: event.id),
-                isKeyed: event.idempotencyKey != nil)
+            if let key = event.idempotencyKey {
+                answers.remember(
+                    .init(tenantID: tenant, actor: event.actor, key: key),
+                    .init(
+                        digest: event.requestDigest, at: time,
+                        answer: KeyedAnswer(position: position.rawValue, id: event.id)))
+            }
         case .rejected: break
         }
     }
@@ -148,8 +134,7 @@ public struct AccessState: Decider, Equatable {
     /// The log's clock stepped (`ClockStepped`): an idempotency key keeps its answer for as long as before. A token's
     /// expiry is a date that people were given: it follows the clock.
     public mutating func moveTimers(by microseconds: Int64) {
-        guard microseconds != 0 else { return }
-        for index in answers.indices { answers[index].at = answers[index].at.moved(by: microseconds) }
+        answers.move(by: microseconds)
     }
 
     private mutating func add(_ token: Token) {
@@ -180,14 +165,6 @@ public struct AccessState: Decider, Equatable {
         }
         return isOfTenant ? subject : Envelope.everyTenant
     }
-
-    private mutating func remember(_ answer: KeyedAnswer, isKeyed: Bool) {
-        answers.removeAll { answer.at.microseconds - $0.at.microseconds >= Self.answerMicroseconds }
-        guard isKeyed else { return }
-        answers.append(answer)
-        let own = answers.indices.filter { answers[$0].tenantID == answer.tenantID }
-        if own.count > Self.answersMax { answers.remove(at: own[0]) }
-    }
 }
 
 // MARK: in snapshots
@@ -196,11 +173,22 @@ extension AccessState {
     public static let storedName = "access"
     public static let storedVersion = 1
     public static let commonSubject: String? = "tokens"
-    public var hasTimers: Bool { !answers.isEmpty }
+    public var hasTimers: Bool { !answers.uses.isEmpty }
+
+    private struct StoredAnswer: Codable {
+        /// Nil only in snapshots of older versions.
+        var tenantID: String?
+        let actor: String
+        let key: String
+        let digest: String?
+        let at: Timestamp
+        let position: UInt64
+        let id: Int64
+    }
 
     private struct Stored: Codable {
         var tokens: [Token]
-        var answers: [KeyedAnswer]
+        var answers: [StoredAnswer]
         var nextID: Int64
         var isBeginningUnknown: Bool?
     }
@@ -208,7 +196,14 @@ extension AccessState {
     public func stored() -> [UInt8] {
         eventJSON(
             Stored(
-                tokens: tokens.values.sorted { $0.id < $1.id }, answers: answers, nextID: nextID,
+                tokens: tokens.values.sorted { $0.id < $1.id },
+                answers: answers.uses.compactMap { use in
+                    answers.entries[use.key].map { entry in
+                        StoredAnswer(
+                            tenantID: use.key.tenantID, actor: use.key.actor ?? "", key: use.key.key,
+                            digest: entry.digest, at: use.at, position: entry.answer.position, id: entry.answer.id)
+                    }
+                }, nextID: nextID,
                 isBeginningUnknown: isBeginningUnknown ? true : nil))
     }
 
@@ -220,11 +215,14 @@ extension AccessState {
             throw UnreadableDecision("the tokens in the snapshot cannot be understood (\(error))")
         }
         for token in form.tokens { add(token) }
-        answers = form.answers.map { answer in
-            var answer = answer
-            let subject = tokens[answer.id]?.tenantID ?? Envelope.everyTenant
-            answer.tenantID = answer.tenantID ?? tenant(ofActor: answer.actor, subject: subject, at: answer.at)
-            return answer
+        for stored in form.answers {
+            let subject = tokens[stored.id]?.tenantID ?? Envelope.everyTenant
+            let tenant = stored.tenantID ?? tenant(ofActor: stored.actor, subject: subject, at: stored.at)
+            answers.remember(
+                .init(tenantID: tenant, actor: stored.actor, key: stored.key),
+                .init(
+                    digest: stored.digest, at: stored.at,
+                    answer: KeyedAnswer(position: stored.position, id: stored.id)))
         }
         nextID = form.nextID
         isBeginningUnknown = form.isBeginningUnknown ?? false

@@ -104,17 +104,19 @@ extension AccessState {
     public func decide(_ new: NewSecret, now: Timestamp) -> Outcome<AccessEvent, AccessAnswer> {
         let request = new.request, digest = request.idempotencyKey.map { _ in request.digest }
         if let key = request.idempotencyKey,
-            let stored = answer(to: request.principal, key: key, now: now),
-            let token = tokens[stored.id], request.principal.mayGovern(token)
+            let stored = answers.entry(
+                for: .init(
+                    tenantID: request.principal.tenantID ?? Envelope.everyTenant, actor: request.principal.name,
+                    key: key), now: now),
+            let token = tokens[stored.answer.id], request.principal.mayGovern(token)
         {
             if stored.digest == digest {
-                return .repeated(answer(request.command, token, at: Position(stored.position), secret: nil))
+                return .repeated(answer(request.command, token, at: Position(stored.answer.position), secret: nil))
             }
             return .append([
                 reject(
                     request,
-                    AccessRefusal(
-                        .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))
+                    AccessRefusal(.keyReused, idempotencyKeyReused))
             ])
         }
         do throws(AccessRefusal) {

@@ -1,8 +1,7 @@
 // Campaigns: operators' commands about firmware, groups and campaigns, and the rollout of campaigns.
 //
-//     CampaignState         the `Decider`: commands, and what time and devices' reports bring about → events
-//     CampaignEngine        `DeciderRuntime` over it, and the sender of commands
-//     CampaignDecider       an actor with a thread around the engine
+//     State                 `CampaignState`, the `Decider`: events and devices' reports → state
+//     Deciding              state and time → decisions and deliveries
 //
 // Steps and invariants of a decision: Sources/Deciding/Decider.swift. Ids are allocated here and carried in the events;
 // no database takes part, so commands work while PostgreSQL is down. One idempotency key has one answer for 24 hours of

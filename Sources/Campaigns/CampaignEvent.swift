@@ -16,6 +16,7 @@ public enum CampaignEvent: DeciderEvent, Equatable {
     case dispatched(CampaignDispatched)
     case published(CampaignPublished)
     case devicesEnded(CampaignDevicesEnded)
+    case archived(CampaignArchived)
     case rejected(CommandRejected)
 
     public static var catalog: DecisionCatalog { .campaigns }
@@ -36,6 +37,7 @@ public enum CampaignEvent: DeciderEvent, Equatable {
         case let event as CampaignDispatched: self = .dispatched(event)
         case let event as CampaignPublished: self = .published(event)
         case let event as CampaignDevicesEnded: self = .devicesEnded(event)
+        case let event as CampaignArchived: self = .archived(event)
         case let event as CommandRejected: self = .rejected(event)
         default: return nil
         }
@@ -55,6 +57,7 @@ public enum CampaignEvent: DeciderEvent, Equatable {
         case .dispatched(let event): event
         case .published(let event): event
         case .devicesEnded(let event): event
+        case .archived(let event): event
         case .rejected(let event): event
         }
     }

@@ -1,4 +1,5 @@
 import Campaigns
+import Deciding
 import Decisions
 import EventLog
 import EventModel
@@ -135,7 +136,7 @@ public protocol CampaignCommanding: Sendable {
     func groupQuery(tenant: String, id: Int64) async throws -> GroupQuery?
 }
 
-extension CampaignDecider: CampaignCommanding {}
+extension DeciderService<CampaignState>: CampaignCommanding {}
 
 /// The projections whose rows the read routes show: what `min_position` waits for.
 enum ProjectionName {

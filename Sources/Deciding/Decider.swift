@@ -5,19 +5,26 @@
 //         decide            pure; a refusal is an event too
 //         append            one commit, if no other decision changed these subjects meanwhile
 //         fold back         what counts is what the log holds, its times included
-//         effects           `onAppended`: only for what is durable
+//         effects           only of what is durable, to the outbox
 //         answer            from the folded state
+//
+//     DeciderRuntime.step()
+//         the same for what time, messages and acknowledgements bring about
 //
 //     Decider               rule and folded state of one decider; no log, no thread, no clock
 //     DeciderEvent          its decisions (`Sources/Decisions`) as one type
+//     IdempotencyLedger     part of its state: what was answered under which key
 //     DecisionFold          log → state
 //     DecisionWriter        conditional append
-//     DeciderSleep          until the log grows, a request comes or something is due
 //     DeciderRuntime        the steps above, one at a time; no thread of its own
+//     DeciderService        an actor with a thread, which runs them
+//     DeciderSleep          until the log grows, a request comes or something is due
+//     Outbox                what carries deliveries to devices
 //
 // Invariants. A state is a fold of the log and of nothing else: a restart folds it again and gets the same. A decision
 // is durable before it is answered or acted upon. A record that cannot be read stops the decider, not the process:
 // nothing is decided on top of it.
+import Decisions
 import Decoding
 import EventModel
 
@@ -58,6 +65,28 @@ public protocol Decider: Sendable {
     /// The rule. Pure: the same request, state and time give the same outcome.
     func decide(_ request: Request, now: Timestamp) -> Outcome<Event, Answer>
 
+    /// The decisions that time, messages and acknowledgements bring about. They are appended and folded, and it is
+    /// asked again until there are none: one decision may lead to the next. Must not fold: an append may fail.
+    mutating func advance(_ now: Timestamp) -> [Event]
+
+    /// When `advance` will have something to decide if nothing happens until then; nil: never.
+    mutating func nextDeadline(after now: Timestamp) -> Timestamp?
+
+    /// The last decisions before a stop.
+    mutating func conclude(_ now: Timestamp) -> [Event]
+
+    /// The effects of decisions that are durable at `positions`, and folded. A decision that was void has none.
+    func effects(of events: [Event], at positions: Range<Position>) -> [Effect]
+
+    /// After a start: the effects of earlier decisions that may not have happened.
+    mutating func pendingEffects() -> [Effect]
+
+    /// Effects that messages have made due. Each is given once.
+    mutating func takeEffects() -> [Effect]
+
+    /// The broker has acknowledged these. Not part of the fold until a decision of `advance` says so.
+    mutating func delivered(_ deliveries: [Delivery], at now: Timestamp)
+
     /// The caller's answer, once `events` are durable at `positions` and folded.
     /// - Throws: `UnreadableDecision` when the state does not show them.
     func answer(to request: Request, _ events: [Event], at positions: Range<Position>) throws -> Answer
@@ -75,6 +104,13 @@ extension Decider {
     public var hasTimers: Bool { true }
     public var wantsMessages: Bool { false }
     public mutating func observe(_ message: RecordView, at position: Position, _ decoder: FactDecoder) {}
+    public mutating func advance(_ now: Timestamp) -> [Event] { [] }
+    public mutating func nextDeadline(after now: Timestamp) -> Timestamp? { nil }
+    public mutating func conclude(_ now: Timestamp) -> [Event] { [] }
+    public func effects(of events: [Event], at positions: Range<Position>) -> [Effect] { [] }
+    public mutating func pendingEffects() -> [Effect] { [] }
+    public mutating func takeEffects() -> [Effect] { [] }
+    public mutating func delivered(_ deliveries: [Delivery], at now: Timestamp) {}
 }
 
 /// What is to happen after a request.

@@ -1,8 +1,9 @@
+import Decisions
 import EventLog
 import EventModel
 
 /// Drives one decider over one log, in steps: without a thread and without a clock of its own. Not thread-safe; owned
-/// by an actor in the daemon, and by simulations and what-if queries.
+/// by `DeciderService` in the daemon, and by simulations and what-if queries.
 public final class DeciderRuntime<D: Decider> {
     private let writer: DecisionWriter
     private let source: any LogSource
@@ -12,25 +13,33 @@ public final class DeciderRuntime<D: Decider> {
     /// All decisions before it are folded.
     private var decidedEnd = Position(0)
 
+    private let outbox: (any Outbox)?
+    /// Deliveries that the broker has acknowledged and the state does not know yet.
+    private var delivered: [Delivery] = []
+
     /// Nil before `recover`, and after a fold that failed.
     public private(set) var state: D?
-    /// Called with decisions that are durable and folded: the time for their effects.
-    public var onAppended: ([D.Event], Range<Position>) -> Void = { _, _ in }
+    /// It decides and sends by itself; before `resume` it only executes requests.
+    public private(set) var isAlive = false
 
     /// Attempts before `AppendConflict` is thrown.
     private static var attemptsMax: Int { 100 }
+    /// Rounds of decisions that lead to each other; what is left waits for the next step.
+    private static var roundsMax: Int { 100 }
 
     /// - Parameters:
     ///   - writer: shared by all deciders of the log.
     ///   - clock: gives the time that decisions are stamped with; the log raises it where it must.
+    ///   - outbox: carries deliveries to devices; nil: nothing is sent (and all is decided all the same).
     ///   - snapshot: returns the state saved in the newest snapshot; nil when there is none.
     public init(
         writer: DecisionWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
-        snapshot: @escaping @Sendable () -> DeciderSnapshot<D>? = { nil }
+        outbox: (any Outbox)? = nil, snapshot: @escaping @Sendable () -> DeciderSnapshot<D>? = { nil }
     ) {
         self.writer = writer
         self.source = source
         self.clock = clock
+        self.outbox = outbox
         self.snapshot = snapshot
         folding = DecisionFold(source: source)
     }
@@ -87,7 +96,8 @@ public final class DeciderRuntime<D: Decider> {
     /// - Throws: `AppendError` (nothing was decided, or the log has failed for good), `LogError`, `UnreadableDecision`,
     ///   `AppendConflict` when others decided about the same subject again and again.
     public func execute(_ request: D.Request) throws -> D.Answer {
-        try retryingConflicts {
+        try mend()
+        return try retryingConflicts {
             let now = try catchUp()
             // No copy of the state may be alive while it changes.
             let outcome = try recover().decide(request, now: now)
@@ -100,10 +110,60 @@ public final class DeciderRuntime<D: Decider> {
         }
     }
 
+    // MARK: without a request
+
+    /// Starts to decide and to send by itself. Effects that may not have happened before the last stop happen again.
+    /// - Throws: as `recover`.
+    public func resume() throws {
+        try recover()
+        isAlive = true
+        perform { $0.pendingEffects() }
+    }
+
+    /// The broker has acknowledged these.
+    public func note(_ deliveries: [Delivery]) { delivered += deliveries }
+
+    /// Reads what has become durable, and makes all decisions that are due.
+    /// - Throws: as `execute`.
+    public func step() throws {
+        try observeDeliveries()
+        for _ in 0..<Self.roundsMax {
+            // Also where the append fails: they follow from what is durable.
+            defer { perform { $0.takeEffects() } }
+            if try !decide({ state, now in state.advance(now) }) { return }
+        }
+    }
+
+    /// Makes the last decisions before a stop.
+    /// - Throws: as `execute`.
+    public func conclude() throws {
+        try observeDeliveries()
+        try decide { state, now in state.conclude(now) }
+    }
+
+    /// When a step will find something to decide if nothing happens until then; nil: never.
+    public func nextDeadline() -> Timestamp? {
+        let now = clock()
+        return withState { $0.nextDeadline(after: now) } ?? nil
+    }
+
+    /// Decisions that are durable and could not be folded had no effects: these are made up for.
+    private func mend() throws {
+        if isAlive, state == nil { try resume() }
+    }
+
+    private func observeDeliveries() throws {
+        try mend()
+        let now = try catchUp()
+        guard !delivered.isEmpty else { return }
+        withState { $0.delivered(delivered, at: now) }
+        delivered = []
+    }
+
     /// Catches up, and appends the events that `body` returns. False when there are none.
     /// - Throws: as `execute`. What `body` has changed in the state stays.
     @discardableResult
-    public func decide(_ body: (inout D, Timestamp) -> [D.Event]) throws -> Bool {
+    private func decide(_ body: (inout D, Timestamp) -> [D.Event]) throws -> Bool {
         try retryingConflicts {
             let now = try catchUp()
             var events: [D.Event] = []
@@ -113,11 +173,17 @@ public final class DeciderRuntime<D: Decider> {
         }
     }
 
-    /// Changes in place what is not folded, such as caches. Nil while there is no `state`.
-    public func withState<R>(_ body: (inout D) -> R) -> R? {
+    /// Nil while there is no `state`.
+    @discardableResult
+    private func withState<R>(_ body: (inout D) -> R) -> R? {
         guard var state = state.take() else { return nil }
         defer { self.state = state }
         return body(&state)
+    }
+
+    private func perform(_ effects: (inout D) -> [Effect]) {
+        guard isAlive, let effects = withState(effects) else { return }
+        outbox?.perform(effects)
     }
 
     private func retryingConflicts<R>(_ body: () throws -> R) throws -> R {
@@ -136,7 +202,7 @@ public final class DeciderRuntime<D: Decider> {
         let positions = try writer.append(&batch, about: subjects, ifUnchangedSince: decidedEnd)
         try change { state, folding in try folding.advance(&state, to: positions.upperBound) }
         decidedEnd = positions.upperBound
-        onAppended(events, positions)
+        perform { $0.effects(of: events, at: positions) }
         return positions
     }
 

@@ -31,7 +31,9 @@ public struct CommandRejected: Codable, Sendable, Equatable {
 extension CommandRejected: Decision {
     public static var schemas: [String] { [CampaignSchema.commandRejected.rawValue] }
     public var envelope: Envelope {
-        Envelope(tenantID: tenantID, actor: actor, subject: subject, idempotencyKey: idempotencyKey)
+        Envelope(
+            tenantID: tenantID, actor: actor, subject: subject, idempotencyKey: idempotencyKey,
+            requestDigest: requestDigest)
     }
     public var summary: String { "\(command)\(subject.isEmpty ? "" : " \(subject)") was refused: \(reason)" }
 }

@@ -20,10 +20,16 @@ public protocol Decision: Codable, Sendable, Equatable {
 
     /// What was done, for people, behind the actor's name: `created campaign 7`.
     var summary: String { get }
+
+    /// What devices are sent because of it, where it was not void. Pure: this decision at `position` always gives the
+    /// same.
+    func deliveries(at position: Position) -> [Delivery]
 }
 
 extension Decision {
     public static var schema: String { schemas[0] }
+
+    public func deliveries(at position: Position) -> [Delivery] { [] }
 
     /// - Throws: `DecodingError`.
     public static func decoded(_ record: RecordView) throws -> Self { try record.decoded(Self.self) }
@@ -52,15 +58,20 @@ public struct Envelope: Sendable, Equatable {
     /// The devices that it is about; nil: the payload has no list of them, or more than one.
     public var devices: [String]?
     public var idempotencyKey: String?
+    /// SHA-256 of the request, in hex: the same key with another request is refused.
+    public var requestDigest: String?
     public var before: Before?
     /// Whether it has a row in the audit log. Not where it only continues an earlier decision, or other tables show it.
     public var isAudited = true
 
-    public init(tenantID: String, actor: String?, subject: String, idempotencyKey: String? = nil) {
+    public init(
+        tenantID: String, actor: String?, subject: String, idempotencyKey: String? = nil, requestDigest: String? = nil
+    ) {
         self.tenantID = tenantID
         self.actor = actor
         self.subject = subject
         self.idempotencyKey = idempotencyKey
+        self.requestDigest = requestDigest
     }
 
     /// Of two decisions that share one of these, the second is made from a state that has the first. All deciders of a

@@ -1,5 +1,4 @@
 import CMosquitto
-import Campaigns
 import Decisions
 import EventModel
 import Ingest
@@ -29,7 +28,7 @@ final class CommandLane: Sendable {
     private let options: CommandPublisher.Options
     private let logID: String
     private let notify: @Sendable (IngestNotice) -> Void
-    private let report: @Sendable ([DeviceCommand]) -> Void
+    private let report: @Sendable ([Delivery]) -> Void
     private let state: Mutex<State>
     private let stopping = Atomic<Bool>(false)
     private let finished = Atomic<Bool>(false)
@@ -37,7 +36,7 @@ final class CommandLane: Sendable {
 
     init(
         _ settings: BrokerSettings, logID: String, options: CommandPublisher.Options,
-        notify: @escaping @Sendable (IngestNotice) -> Void, report: @escaping @Sendable ([DeviceCommand]) -> Void
+        notify: @escaping @Sendable (IngestNotice) -> Void, report: @escaping @Sendable ([Delivery]) -> Void
     ) {
         self.settings = settings
         self.options = options
@@ -70,14 +69,14 @@ final class CommandLane: Sendable {
         }
     }
 
-    func send(_ commands: [DeviceCommand]) {
+    func send(_ commands: [Delivery]) {
         state.withLock { state in
             for command in commands { state.queue.add(command) }
         }
         wake()
     }
 
-    func withdraw(campaign: Int64) { state.withLock { $0.queue.withdraw(campaign: campaign) } }
+    func withdraw(subject: String) { state.withLock { $0.queue.withdraw(subject: subject) } }
 
     func requestStop() {
         stopping.store(true, ordering: .releasing)
@@ -164,7 +163,7 @@ final class CommandLane: Sendable {
     private func serve(
         _ link: PublishLink, _ caution: inout Caution, _ retry: inout Retry
     ) throws(PublishLink.Failure) {
-        var underWay: [Int32: DeviceCommand] = [:]
+        var underWay: [Int32: Delivery] = [:]
         var taken = Taken(), stopAt: ContinuousClock.Instant?
         defer { taken.report(report) }
         while true {
@@ -184,14 +183,14 @@ final class CommandLane: Sendable {
     }
 
     private func fill(
-        _ link: PublishLink, _ underWay: inout [Int32: DeviceCommand], _ retry: inout Retry, windowMax: Int
+        _ link: PublishLink, _ underWay: inout [Int32: Delivery], _ retry: inout Retry, windowMax: Int
     ) throws(PublishLink.Failure) {
         let room = windowMax - underWay.count
         guard room > 0 else { return }
         let isRetryDue = retry.takeDue()
         let commands = state.withLock { state in
             if isRetryDue { state.queue.retry(options.retriesMax) }
-            var commands: [DeviceCommand] = []
+            var commands: [Delivery] = []
             while commands.count < room, let command = state.queue.next() { commands.append(command) }
             return commands
         }
@@ -206,29 +205,25 @@ final class CommandLane: Sendable {
     }
 
     /// Returns its packet id.
-    private func send(_ command: DeviceCommand, over link: PublishLink) throws(PublishLink.Failure) -> Int32 {
-        let topic = UpdateCommand.topic(tenant: command.tenantID, device: command.deviceID)
-        let update = UpdateCommand(
-            campaignID: command.campaignID, firmwareURL: command.firmwareURL, version: command.version,
-            checksum: command.checksum, command: command.command)
+    private func send(_ command: Delivery, over link: PublishLink) throws(PublishLink.Failure) -> Int32 {
         var properties: OpaquePointer?
         defer { mosquitto_property_free_all(&properties) }
         if link.isV5 {
             let user = Int32(MQTT_PROP_USER_PROPERTY.rawValue)
             mosquitto_property_add_string_pair(&properties, user, "\(ReplayMark.log)", logID)
-            mosquitto_property_add_string_pair(&properties, user, "\(ReplayMark.position)", "\(command.command)")
+            mosquitto_property_add_string_pair(&properties, user, "\(ReplayMark.position)", "\(command.id)")
         }
         return try link.send(
-            topic.utf8.map { CChar(bitPattern: $0) } + [0], command.isWithdrawal ? [] : update.payload,
-            retain: command.isRetained || command.isWithdrawal, properties: properties)
+            command.topic.utf8.map { CChar(bitPattern: $0) } + [0], command.payload, retain: command.isRetained,
+            properties: properties)
     }
 
     private func settle(
-        _ answers: [(id: Int32, reason: Int)], _ underWay: inout [Int32: DeviceCommand], _ taken: inout Taken,
+        _ answers: [(id: Int32, reason: Int)], _ underWay: inout [Int32: Delivery], _ taken: inout Taken,
         _ retry: inout Retry, _ caution: inout Caution
     ) {
         guard !answers.isEmpty else { return }
-        var refusals: [(DeviceCommand, Int)] = []
+        var refusals: [(Delivery, Int)] = []
         state.withLock { state in
             for (id, reason) in answers {
                 guard let command = underWay.removeValue(forKey: id) else { continue }
@@ -244,16 +239,15 @@ final class CommandLane: Sendable {
                 }
                 state.status.acknowledged += 1
                 if reason == 0x10 { state.status.unheard += 1 }
-                if !command.isWithdrawal { taken.commands.append(command) }
+                if !command.isRemoval { taken.commands.append(command) }
             }
             if state.queue.troubledCount == 0, refusals.isEmpty { state.refusal = nil }
         }
         for (command, reason) in refusals { refused(command, PublishLink.text(ofReason: reason), &retry) }
     }
 
-    private func refused(_ command: DeviceCommand, _ reason: String, _ retry: inout Retry) {
-        let topic = UpdateCommand.topic(tenant: command.tenantID, device: command.deviceID)
-        let text = "the broker refuses a command on \(topic): \(reason). It must let us publish there"
+    private func refused(_ command: Delivery, _ reason: String, _ retry: inout Retry) {
+        let text = "the broker refuses a command on \(command.topic): \(reason). It must let us publish there"
         let isFirst = state.withLock { state in
             state.queue.refuse(.init(command))
             state.status.refusals += 1
@@ -282,7 +276,7 @@ final class CommandLane: Sendable {
 
 /// Acknowledgements that were not reported yet.
 private struct Taken {
-    var commands: [DeviceCommand] = []
+    var commands: [Delivery] = []
     private var last = ContinuousClock.now
 
     /// How long to wait for more, in milliseconds.
@@ -293,7 +287,7 @@ private struct Taken {
             || !commands.isEmpty && ContinuousClock.now - last >= .milliseconds(options.reportMilliseconds)
     }
 
-    mutating func report(_ body: ([DeviceCommand]) -> Void) {
+    mutating func report(_ body: ([Delivery]) -> Void) {
         last = .now
         guard !commands.isEmpty else { return }
         body(commands)

@@ -9,14 +9,15 @@
 // commands keep their order. What the broker refuses is tried again and shown, and holds up nothing but that device.
 // Only commands that stand in the log come here; what is in memory is lost with the process and found again there.
 
-import Campaigns
+import Deciding
+import Decisions
 import EventModel
 import Ingest
 import Synchronization
 
 /// Sends each command to every broker: a device is connected to one of them. A command is acknowledged when all have
 /// taken it.
-public final class CommandPublisher: CommandSending {
+public final class CommandPublisher: Outbox {
     /// Limits and pauses of one broker's connection.
     public struct Options: Sendable {
         /// Publishes that may be unacknowledged at a time.
@@ -64,7 +65,7 @@ public final class CommandPublisher: CommandSending {
         let command: Position
     }
     private struct State {
-        var acknowledged: (@Sendable ([DeviceCommand]) -> Void)?
+        var acknowledged: (@Sendable ([Delivery]) -> Void)?
         /// With several brokers: who has taken what some have not, a bit each.
         var takenBy: [Key: UInt64] = [:]
     }
@@ -103,17 +104,17 @@ public final class CommandPublisher: CommandSending {
     /// In the order of the brokers.
     public var statuses: [Status] { lanes.map(\.status) }
 
-    public func onAcknowledged(_ acknowledged: @escaping @Sendable ([DeviceCommand]) -> Void) {
+    public func onAcknowledged(_ acknowledged: @escaping @Sendable ([Delivery]) -> Void) {
         state.value.withLock { $0.acknowledged = acknowledged }
     }
 
-    public func send(_ commands: [DeviceCommand]) {
+    public func send(_ commands: [Delivery]) {
         guard !commands.isEmpty else { return }
         for lane in lanes { lane.send(commands) }
     }
 
-    public func withdraw(campaign: Int64) {
-        for lane in lanes { lane.withdraw(campaign: campaign) }
+    public func withdraw(subject: String) {
+        for lane in lanes { lane.withdraw(subject: subject) }
     }
 
     /// Waits a moment for acknowledgements that are due, so that less is sent again by the next process, then says
@@ -126,11 +127,11 @@ public final class CommandPublisher: CommandSending {
         }
     }
 
-    private static func report(_ commands: [DeviceCommand], takenBy lane: UInt64, all: UInt64, _ state: SharedState) {
+    private static func report(_ commands: [Delivery], takenBy lane: UInt64, all: UInt64, _ state: SharedState) {
         let (taken, body) = state.value.withLock { state in
             guard all != lane else { return (commands, state.acknowledged) }
             let taken = commands.filter { command in
-                let key = Key(device: .init(command), command: command.command)
+                let key = Key(device: .init(command), command: command.id)
                 let lanes = state.takenBy[key, default: 0] | lane
                 state.takenBy[key] = lanes == all ? nil : lanes
                 return lanes == all

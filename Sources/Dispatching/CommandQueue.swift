@@ -1,4 +1,4 @@
-import Campaigns
+import Decisions
 import DequeModule
 
 /// What one broker has still to get. Pure. One command a device is on its way at a time, so that a device's commands
@@ -15,7 +15,7 @@ struct CommandQueue {
         let tenant: String
         let device: String
 
-        init(_ command: DeviceCommand) {
+        init(_ command: Delivery) {
             tenant = command.tenantID
             device = command.deviceID
         }
@@ -25,7 +25,7 @@ struct CommandQueue {
 
     private struct Line {
         /// The first is the one that `state` is about. Never empty.
-        var commands: [DeviceCommand]
+        var commands: [Delivery]
         var state = State.ready
         /// The first is on its way, and is not to go again should the connection end.
         var isWithdrawn = false
@@ -52,7 +52,7 @@ struct CommandQueue {
     var waitingCount: Int { count - sent.count - refusedCount }
 
     /// Adds it behind the device's others. One that is there already is not added again.
-    mutating func add(_ command: DeviceCommand) {
+    mutating func add(_ command: Delivery) {
         let device = Device(command)
         guard var line = lines[device] else {
             lines[device] = Line(commands: [command])
@@ -61,7 +61,7 @@ struct CommandQueue {
             return
         }
         if let known = line.commands.firstIndex(where: {
-            $0.command == command.command && $0.isWithdrawal == command.isWithdrawal
+            $0.id == command.id && $0.isRemoval == command.isRemoval
         }) {
             if known == 0 { line.isWithdrawn = false }
         } else {
@@ -70,17 +70,17 @@ struct CommandQueue {
         }
         lines[device] = line
         // What is taken back need not be sent first.
-        if command.isWithdrawal { remove(from: device) { $0.command == command.command && !$0.isWithdrawal } }
+        if command.isRemoval { remove(from: device) { $0.id == command.id && !$0.isRemoval } }
     }
 
-    /// Forgets the campaign's commands, except those that take others back. What is on its way is not called back.
-    mutating func withdraw(campaign: Int64) {
+    /// Forgets the subject's deliveries, except removals. What is on its way is not called back.
+    mutating func withdraw(subject: String) {
         for device in Array(lines.keys) {
-            remove(from: device) { $0.campaignID == campaign && !$0.isWithdrawal }
+            remove(from: device) { $0.subject == subject && !$0.isRemoval }
         }
     }
 
-    private mutating func remove(from device: Device, _ isUnwanted: (DeviceCommand) -> Bool) {
+    private mutating func remove(from device: Device, _ isUnwanted: (Delivery) -> Bool) {
         guard var line = lines[device], line.commands.contains(where: isUnwanted) else { return }
         let first = line.commands[0], before = line.commands.count
         line.commands.removeAll(where: isUnwanted)
@@ -102,7 +102,7 @@ struct CommandQueue {
     }
 
     /// The next command to send; it counts as sent from now on.
-    mutating func next() -> DeviceCommand? {
+    mutating func next() -> Delivery? {
         while let device = ready.popFirst() {
             guard var line = lines[device], line.state == .ready else { continue }
             line.state = .sent

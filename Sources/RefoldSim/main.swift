@@ -17,9 +17,10 @@ let usage = """
       --plant NAME   puts a bug into the code under test: \(Plant.allCases.map(\.rawValue).joined(separator: ", "))
       --quiet        prints only what went wrong, and the sum
 
-    usage: refold-sim campaigns [--seed N | --seeds A..B] [--plant NAME] [--quiet]
+    usage: refold-sim campaigns [--seed N | --seeds A..B] [--sets-clock] [--plant NAME] [--quiet]
 
       histories of campaigns among devices that fail in every way
+      --sets-clock   in half of them the wall clock is set forward and back
       --plant NAME   \(CampaignPlant.allCases.map(\.rawValue).joined(separator: ", "))
 
     usage: refold-sim sessions [--seed N | --seeds A..B] [--plant NAME] [--quiet]
@@ -84,11 +85,17 @@ struct WorldArguments<P: RawRepresentable> where P.RawValue == String {
 
 /// Histories of campaigns, one seed after the other.
 @MainActor func runCampaigns() -> Never {
-    let chosen = readArguments(of: CampaignPlant.self)
+    var setsClock = false
+    let chosen = readArguments(of: CampaignPlant.self) { argument in
+        guard argument == "--sets-clock" else { return false }
+        setsClock = true
+        return true
+    }
     var sum = CampaignSummary(), broken = 0
     let clock = ContinuousClock(), start = clock.now
     for seed in chosen.seeds {
         var options = CampaignWorldOptions(seed: seed, plant: chosen.plant)
+        options.setsClock = options.setsClock || setsClock
         let verdict = CampaignWorld(options).run()
         sum = sum + verdict.summary
         if let violation = verdict.violation {

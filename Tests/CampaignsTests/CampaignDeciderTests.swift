@@ -17,8 +17,8 @@ final class TestClock: Sendable {
     let log = MemoryLog()
     let clock = TestClock()
 
-    func decider() -> CampaignDecider {
-        CampaignDecider(writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now })
+    func decider() -> DeciderService<CampaignState> {
+        DeciderService<CampaignState>(writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now })
     }
 
     func firmware(_ version: String = "1", key: String? = nil) -> CommandRequest {

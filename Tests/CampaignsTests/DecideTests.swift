@@ -184,9 +184,9 @@ private func campaign(_ devices: [String] = ["d1", "d2"], firmware: Int64 = 1) -
         #expect(run(firmware, &state, key: "k") == first)
         #expect(state.nextFirmwareID == 2, "no second event")
         #expect(run(firmware, &state, tenant: "t2", key: "k") != first, "keys are the tenant's own")
-        let nearlyADay = now.adding(microseconds: CampaignState.answerMicroseconds - 1)
+        let nearlyADay = now.adding(microseconds: 86_400_000_000 - 1)
         #expect(run(firmware, &state, key: "k", at: nearlyADay) == first)
-        let aDay = now.adding(microseconds: CampaignState.answerMicroseconds)
+        let aDay = now.adding(microseconds: 86_400_000_000)
         #expect(run(firmware, &state, key: "k", at: aDay) == .accepted(position: Position(1000), id: 3, status: nil))
         #expect(state.answerCount == 1, "what expired is forgotten")
     }

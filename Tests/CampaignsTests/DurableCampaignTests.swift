@@ -19,7 +19,7 @@ import Testing
             command: .createCampaign(CampaignSpec(name: "all of them", firmwareVersionID: 1, devices: devices)))
 
         let log = try FileLog.open(directory: folder.path)
-        let live = CampaignDecider(writer: DecisionWriter(log), source: log, clock: clock)
+        let live = DeciderService<CampaignState>(writer: DecisionWriter(log), source: log, clock: clock)
         _ = try await live.execute(
             CommandRequest(
                 tenantID: "t1", actor: "admin",
@@ -31,7 +31,7 @@ import Testing
         log.close()
 
         let reopened = try FileLog.open(directory: folder.path)
-        let restarted = CampaignDecider(writer: DecisionWriter(reopened), source: reopened, clock: clock)
+        let restarted = DeciderService<CampaignState>(writer: DecisionWriter(reopened), source: reopened, clock: clock)
         #expect(try await restarted.recover().stored() == state.stored())
         #expect(try await restarted.execute(create) == answer)
         #expect(reopened.durableCount == 22)

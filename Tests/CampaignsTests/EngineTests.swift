@@ -63,7 +63,7 @@ struct RolloutTests {
         #expect(trace.status("d3") == .downloading && trace.status("d2") == .failed && trace.sent().count == 4)
         // A stored state is moved as well.
         var stored = try CampaignState(stored: trace.state.stored())
-        #expect(stored.nextWake(after: trace.now) == trace.state.nextWake(after: trace.now))
+        #expect(stored.nextDeadline(after: trace.now) == trace.state.nextDeadline(after: trace.now))
         trace.pass(seconds: 9.9)
         #expect(trace.sent().count == 4)
         trace.pass(seconds: 0.2)
@@ -85,13 +85,13 @@ struct RolloutTests {
         trace.publish()
         trace.report("d1", .downloading, .failed)
         for _ in 0..<4 { trace.state.moveTimers(by: step) }
-        _ = trace.state.nextWake(after: trace.now)
+        _ = trace.state.nextDeadline(after: trace.now)
         trace.advance()
         trace.pass(seconds: 10)
         #expect(trace.status == (step > 0 ? .running : .completed), "a deadline that is moved ahead, or has passed")
         var stored = try CampaignState(stored: trace.state.stored())
         #expect(stored == trace.state)
-        #expect(stored.nextWake(after: trace.now) == trace.state.nextWake(after: trace.now))
+        #expect(stored.nextDeadline(after: trace.now) == trace.state.nextDeadline(after: trace.now))
     }
 
     @Test func pausedNothingIsSent() {
@@ -180,7 +180,7 @@ struct RolloutTests {
         }
         trace.advance()
         #expect(trace.sent().isEmpty)
-        #expect(trace.state.nextWake(after: trace.now)?.microseconds == trace.now.microseconds + 3_600_000_000)
+        #expect(trace.state.nextDeadline(after: trace.now)?.microseconds == trace.now.microseconds + 3_600_000_000)
         trace.pass(seconds: 3_600)
         #expect(trace.sent().count == 2)
     }
@@ -465,7 +465,7 @@ struct RetryTests {
             var live = trace.state
             #expect(restored.stored() == live.stored())
             let later = trace.now.adding(microseconds: 7_000_000)
-            #expect(restored.nextWake(after: trace.now) == live.nextWake(after: trace.now))
+            #expect(restored.nextDeadline(after: trace.now) == live.nextDeadline(after: trace.now))
             #expect(restored.advance(later) == live.advance(later))
         }
         #expect(trace.status == .completed)

@@ -8,22 +8,22 @@ import Testing
 @testable import Campaigns
 
 /// A sender that a test looks into; it acknowledges when it is told to.
-final class WatchedSender: CommandSending {
+final class WatchedSender: Outbox {
     private struct State {
-        var sent: [DeviceCommand] = []
-        var acknowledged: (@Sendable ([DeviceCommand]) -> Void)?
-        var withdrawn: [Int64] = []
+        var sent: [Delivery] = []
+        var acknowledged: (@Sendable ([Delivery]) -> Void)?
+        var withdrawn: [String] = []
     }
     private let state = Mutex(State())
-    var sent: [DeviceCommand] { state.withLock { $0.sent } }
-    var withdrawn: [Int64] { state.withLock { $0.withdrawn } }
+    var sent: [Delivery] { state.withLock { $0.sent } }
+    var withdrawn: [String] { state.withLock { $0.withdrawn } }
 
-    func send(_ commands: [DeviceCommand]) { state.withLock { $0.sent += commands } }
-    func withdraw(campaign: Int64) { state.withLock { $0.withdrawn.append(campaign) } }
-    func onAcknowledged(_ body: @escaping @Sendable ([DeviceCommand]) -> Void) {
+    func send(_ commands: [Delivery]) { state.withLock { $0.sent += commands } }
+    func withdraw(subject: String) { state.withLock { $0.withdrawn.append(subject) } }
+    func onAcknowledged(_ body: @escaping @Sendable ([Delivery]) -> Void) {
         state.withLock { $0.acknowledged = body }
     }
-    func acknowledge(_ commands: [DeviceCommand]) { state.withLock { $0.acknowledged }?(commands) }
+    func acknowledge(_ commands: [Delivery]) { state.withLock { $0.acknowledged }?(commands) }
 }
 
 struct SendingTests {
@@ -31,11 +31,11 @@ struct SendingTests {
     let clock = TestClock()
 
     /// Runs the engine over the log while `body` looks on, as a daemon would between a start and a kill.
-    private func live(_ body: (CampaignDecider, WatchedSender) async throws -> Void) async throws {
+    private func live(_ body: (DeciderService<CampaignState>, WatchedSender) async throws -> Void) async throws {
         let sender = WatchedSender()
-        let decider = CampaignDecider(
-            writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }, sender: sender)
-        let engine = Task { await decider.run { Issue.record("\($0)") } }
+        let decider = DeciderService<CampaignState>(
+            writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }, outbox: sender)
+        let engine = Task { await decider.run { if let error = $0 { Issue.record("\(error)") } } }
         do {
             try await body(decider, sender)
         } catch {
@@ -55,7 +55,9 @@ struct SendingTests {
     private struct Timeout: Error { var what: String }
     private struct Refused: Error { var answer: CommandAnswer }
 
-    private func begin(_ decider: CampaignDecider, devices: Int, _ plan: CampaignPlan = CampaignPlan()) async throws {
+    private func begin(_ decider: DeciderService<CampaignState>, devices: Int, _ plan: CampaignPlan = CampaignPlan())
+        async throws
+    {
         func run(_ command: CampaignCommand) async throws {
             let answer = try await decider.execute(CommandRequest(tenantID: "t", actor: "op", command: command))
             guard case .accepted = answer else { throw Refused(answer: answer) }
@@ -84,12 +86,12 @@ struct SendingTests {
     }
 
     @Test func aRestartLosesNoCommandAndRepeatsNoneThatIsAcknowledgedInTheLog() async throws {
-        var first: [DeviceCommand] = []
+        var first: [Delivery] = []
         try await live { decider, sender in
             try await begin(decider, devices: 700)
             try await until("all are sent for") { sender.sent.count == 700 }
             first = sender.sent
-            #expect(Set(first.map(\.command)).count == 2, "at most 500 devices a decision")
+            #expect(Set(first.map(\.id)).count == 2, "at most 500 devices a decision")
             // Killed before the broker has acknowledged anything.
         }
         try await live { _, sender in
@@ -132,7 +134,7 @@ struct SendingTests {
             _ = try await decider.execute(
                 CommandRequest(
                     tenantID: "t", actor: "op", command: .pause(campaign: 1, reason: nil)))
-            #expect(sender.withdrawn == [1])
+            #expect(sender.withdrawn == ["campaign:1"])
         }
         try await live { decider, sender in
             _ = try await decider.execute(CommandRequest(tenantID: "t", actor: "op", command: .resume(campaign: 1)))
@@ -147,21 +149,21 @@ struct SendingTests {
         try await live { decider, sender in
             try await begin(decider, devices: 2, plan)
             try await until("all are sent for") { sender.sent.count == 2 }
-            #expect(sender.sent.allSatisfy { $0.isRetained && !$0.isWithdrawal })
+            #expect(sender.sent.allSatisfy { $0.isRetained && !$0.isRemoval })
             try report("d1", "SUCCESS")
             try await until("it is taken back") { sender.sent.count == 3 }
-            #expect(sender.sent[2].isWithdrawal && sender.sent[2].deviceID == "d1")
+            #expect(sender.sent[2].isRemoval && sender.sent[2].deviceID == "d1")
         }
         // It may not have reached the broker: it is taken back once more.
         try await live { _, sender in
-            try await until("again") { sender.sent.contains { $0.isWithdrawal && $0.deviceID == "d1" } }
+            try await until("again") { sender.sent.contains { $0.isRemoval && $0.deviceID == "d1" } }
         }
     }
 
     @Test func whileTheLogIsFullTheEngineWaits() async throws {
         let sender = WatchedSender()
-        let decider = CampaignDecider(
-            writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }, sender: sender)
+        let decider = DeciderService<CampaignState>(
+            writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }, outbox: sender)
         try await begin(decider, devices: 3)
         log.fail(with: .full("no space"))
         let failures = Mutex(0)

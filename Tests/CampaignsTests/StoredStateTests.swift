@@ -11,7 +11,8 @@ import Testing
 
     /// Commands that are accepted, refused, repeated and expired.
     private func history() async throws {
-        let decider = CampaignDecider(writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now })
+        let decider = DeciderService<CampaignState>(
+            writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now })
         func run(_ command: CampaignCommand, _ key: String?, tenant: String = "t1") async throws {
             _ = try await decider.execute(
                 CommandRequest(tenantID: tenant, actor: "admin", idempotencyKey: key, command: command))
@@ -39,7 +40,9 @@ import Testing
             let restored = try CampaignState(stored: bytes)
             #expect(restored == before)
             #expect(restored.stored() == bytes, "one state, one spelling")
-            let decider = CampaignDecider(writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }) {
+            let decider = DeciderService<CampaignState>(
+                writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }
+            ) {
                 DeciderSnapshot(state: restored, end: Position(cut))
             }
             #expect(try await decider.recover() == whole)
@@ -48,7 +51,7 @@ import Testing
 
     @Test func aSnapshotOfALongerLogIsNotGoneOnFrom() async throws {
         try await history()
-        let decider = CampaignDecider(
+        let decider = DeciderService<CampaignState>(
             writer: DecisionWriter(log), source: log, clock: { [clock] in clock.now }
         ) { [log] in
             DeciderSnapshot(state: CampaignState(), end: Position(log.durableCount + 1))
@@ -69,7 +72,7 @@ import Testing
         }
         var state = try CampaignState(stored: Array(text.utf8))
         state.moveTimers(by: limit.signum())
-        _ = state.nextWake(after: trace.now)
+        _ = state.nextDeadline(after: trace.now)
         _ = state.advance(trace.now)
         #expect(state.campaigns[1]?.targets.allSatisfy { $0.timer == .max || abs($0.timer) <= 1 << 61 } == true)
     }

@@ -21,7 +21,7 @@ import Testing
             try? FileManager.default.removeItem(at: folder)
         }
         let system = StandIn(), secret = system.tokens.add("a-admin", .admin, tenant: "a")
-        let decider = CampaignDecider(
+        let decider = DeciderService<CampaignState>(
             writer: DecisionWriter(log), source: log, clock: { Timestamp(microseconds: 1_700_000_000_000_000) })
         var access = system.api().system
         access.campaigns = decider

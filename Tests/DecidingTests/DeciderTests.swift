@@ -188,10 +188,14 @@ private final class Trial<S: DeciderScript> {
     func sharedSubjects() throws {
         let scratch = Trial(), first = scratch.runtime()
         var subjects: Set<String> = []
-        first.onAppended = { events, _ in
-            for event in events { subjects.formUnion(event.decision.envelope.subjects) }
-        }
         try scratch.runAll(first)
+        let reader = try scratch.log.decisionReader(from: Position(0)), block = EventBlock()
+        while try reader.read(into: block, atLeast: 1 << 18) {
+            try block.forEach { record, position in
+                guard let event = try S.D.Event(record, at: position) else { return }
+                subjects.formUnion(event.decision.envelope.subjects)
+            }
+        }
         #expect(!subjects.isEmpty)
         let live = runtime()
         try live.recover()

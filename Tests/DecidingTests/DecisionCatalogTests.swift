@@ -4,7 +4,9 @@ import Testing
 /// Every decision is known by its schema, and says what it is about.
 struct DecisionCatalogTests {
     @Test func everySchemaHasAType() {
-        let names = CampaignSchema.allCases.map(\.rawValue) + AccessSchema.allCases.map(\.rawValue)
+        let names =
+            CampaignSchema.allCases.map(\.rawValue) + AccessSchema.allCases.map(\.rawValue)
+            + ["campaign.dispatched/1"]
         #expect(DecisionCatalog.all.schemas == names.sorted())
         for name in names {
             #expect(DecisionCatalog.all.type(of: name)?.schemas.contains(name) == true, "\(name)")

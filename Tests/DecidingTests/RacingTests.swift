@@ -13,7 +13,7 @@ import Testing
     private func race(_ writers: [DecisionWriter], _ log: FileLog) async throws -> [Int64] {
         try await withThrowingTaskGroup(of: Void.self) { group in
             for (number, writer) in writers.enumerated() {
-                let decider = CampaignDecider(
+                let decider = DeciderService<CampaignState>(
                     writer: writer, source: log, clock: { Timestamp(microseconds: 1_800_000_000_000_000) })
                 group.addTask {
                     for index in 0..<Self.commandsPerDecider {

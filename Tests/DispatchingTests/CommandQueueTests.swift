@@ -1,25 +1,27 @@
-import Campaigns
+import Decisions
 import EventModel
 import Testing
 @testable import Dispatching
 
 /// What a broker has still to get.
 struct CommandQueueTests {
-    private func command(_ device: String, _ position: UInt64, campaign: Int64 = 1) -> DeviceCommand {
-        DeviceCommand(
-            campaignID: campaign, tenantID: "acme", deviceID: device, command: Position(position),
-            firmwareURL: "u", version: "v", checksum: nil)
+    private func command(_ device: String, _ position: UInt64, campaign: Int64 = 1) -> Delivery {
+        delivery(device, position, campaign, payload: [1])
     }
 
-    private func withdrawal(_ device: String, _ position: UInt64) -> DeviceCommand {
-        var command = command(device, position)
-        command.isWithdrawal = true
-        return command
+    private func withdrawal(_ device: String, _ position: UInt64) -> Delivery {
+        delivery(device, position, 1, payload: [])
+    }
+
+    private func delivery(_ device: String, _ position: UInt64, _ campaign: Int64, payload: [UInt8]) -> Delivery {
+        Delivery(
+            id: Position(position), subject: "campaign:\(campaign)", tenantID: "acme", deviceID: device,
+            channel: "ota", payload: payload)
     }
 
     private func drain(_ queue: inout CommandQueue) -> [String] {
         var names: [String] = []
-        while let next = queue.next() { names.append("\(next.deviceID)\(next.command)\(next.isWithdrawal ? "!" : "")") }
+        while let next = queue.next() { names.append("\(next.deviceID)\(next.id)\(next.isRemoval ? "!" : "")") }
         return names
     }
 
@@ -65,7 +67,7 @@ struct CommandQueueTests {
         for name in ["a", "b", "c"] { queue.add(command(name, 1)) }
         queue.add(command("d", 1, campaign: 2))
         #expect(queue.next()?.deviceID == "a")
-        queue.withdraw(campaign: 1)
+        queue.withdraw(subject: "campaign:1")
         #expect(queue.count == 2)
         queue.connectionLost()
         #expect(queue.count == 1)
@@ -76,7 +78,7 @@ struct CommandQueueTests {
         var queue = CommandQueue()
         queue.add(command("a", 1))
         _ = queue.next()
-        queue.withdraw(campaign: 1)
+        queue.withdraw(subject: "campaign:1")
         queue.add(command("a", 1))
         queue.connectionLost()
         #expect(drain(&queue) == ["a1"])
@@ -90,7 +92,7 @@ struct CommandQueueTests {
         _ = queue.next()
         #expect(queue.next()?.deviceID == "b")
         queue.add(withdrawal("b", 1))
-        queue.withdraw(campaign: 1)
+        queue.withdraw(subject: "campaign:1")
         queue.connectionLost()
         #expect(drain(&queue) == ["a1!", "b1!"])
     }
@@ -99,7 +101,7 @@ struct CommandQueueTests {
     @Test func inAnyHistoryNothingIsLostAndOrderIsKept() {
         for seed in UInt64(1)...300 {
             var random = Draw(state: seed), queue = CommandQueue()
-            var underWay: [String: DeviceCommand] = [:]
+            var underWay: [String: Delivery] = [:]
             var added: [String: [UInt64]] = [:], taken: [String: [UInt64]] = [:]
             var position: UInt64 = 0
             func step(_ kind: Int) {
@@ -117,7 +119,7 @@ struct CommandQueueTests {
                     guard let name = underWay.keys.sorted().first, let command = underWay.removeValue(forKey: name)
                     else { return }
                     _ = queue.acknowledge(.init(command))
-                    taken[name, default: []].append(command.command.rawValue)
+                    taken[name, default: []].append(command.id.rawValue)
                 case 6:
                     guard let name = underWay.keys.sorted().last, let command = underWay.removeValue(forKey: name)
                     else { return }

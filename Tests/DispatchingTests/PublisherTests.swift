@@ -1,4 +1,4 @@
-import Campaigns
+import Decisions
 import EventLog
 import EventModel
 import Foundation
@@ -12,7 +12,7 @@ import Testing
 final class PublisherRig: Sendable {
     let publisher: CommandPublisher
     private let reported = Reported()
-    private final class Reported: Sendable { let commands = Mutex<[DeviceCommand]>([]) }
+    private final class Reported: Sendable { let commands = Mutex<[Delivery]>([]) }
 
     init(
         _ ports: [Int], options: CommandPublisher.Options = .init(), _ adjust: (inout BrokerSettings) -> Void = { _ in }
@@ -30,15 +30,20 @@ final class PublisherRig: Sendable {
         publisher.start()
     }
 
-    var acknowledged: [DeviceCommand] { reported.commands.withLock { $0 } }
+    var acknowledged: [Delivery] { reported.commands.withLock { $0 } }
     var status: CommandPublisher.Status { publisher.statuses[0] }
     func stop() async { await publisher.stop() }
 }
 
-func command(_ device: String, _ position: UInt64, campaign: Int64 = 7) -> DeviceCommand {
-    DeviceCommand(
-        campaignID: campaign, tenantID: "acme", deviceID: device, command: Position(position),
-        firmwareURL: "https://firmware.example/\(campaign).bin", version: "2.0.\(campaign)", checksum: "00ff")
+func command(
+    _ device: String, _ position: UInt64, campaign: Int64 = 7, isRetained: Bool = false, isRemoval: Bool = false
+) -> Delivery {
+    let update = UpdateCommand(
+        campaignID: campaign, firmwareURL: "https://firmware.example/\(campaign).bin", version: "2.0.\(campaign)",
+        checksum: "00ff", command: Position(position))
+    return Delivery(
+        id: Position(position), subject: UpdateCommand.subject(campaign), tenantID: "acme", deviceID: device,
+        channel: UpdateCommand.channel, payload: isRemoval ? [] : update.payload, isRetained: isRetained)
 }
 
 /// The `command_id`s that arrived, by device, in their order.
@@ -136,7 +141,7 @@ func arrived(_ witness: MosquittoWitness) -> [String: [UInt64]] {
             #expect(ids == ids.sorted() && Set(ids) == [1, 2, 3, 4], "\(device): \(ids)")
         }
         #expect(rig.status.connections > 1)
-        #expect(Set(rig.acknowledged.map { "\($0.deviceID) \($0.command)" }).count == 8_000, "each is told once")
+        #expect(Set(rig.acknowledged.map { "\($0.deviceID) \($0.id)" }).count == 8_000, "each is told once")
         await rig.stop()
     }
 
@@ -173,7 +178,7 @@ func arrived(_ witness: MosquittoWitness) -> [String: [UInt64]] {
         try "topic readwrite #\n".write(toFile: server.folder + "/acl", atomically: true, encoding: .utf8)
         try server.start()
         #expect(await eventually { rig.acknowledged.count == 200 && rig.status.lastError == nil })
-        let bad = rig.acknowledged.filter { $0.deviceID == "bad-3" }.map(\.command.rawValue)
+        let bad = rig.acknowledged.filter { $0.deviceID == "bad-3" }.map(\.id.rawValue)
         #expect(bad == [1, 2])
         await rig.stop()
     }
@@ -242,7 +247,7 @@ func arrived(_ witness: MosquittoWitness) -> [String: [UInt64]] {
         let rig = PublisherRig([server.port])
         rig.publisher.send((0..<100).map { command("d\($0)", 1, campaign: 1) })
         rig.publisher.send((100..<200).map { command("d\($0)", 1, campaign: 2) })
-        rig.publisher.withdraw(campaign: 1)
+        rig.publisher.withdraw(subject: "campaign:1")
         try server.start()
         #expect(await eventually { rig.acknowledged.count == 100 })
         #expect(await eventually { witness.arrivals.count == 100 })
@@ -254,15 +259,12 @@ func arrived(_ witness: MosquittoWitness) -> [String: [UInt64]] {
     @Test func aRetainedCommandIsThereUntilItIsTakenBack() async throws {
         let server = try MosquittoServer()
         let rig = PublisherRig([server.port])
-        var retained = command("sleepy", 5)
-        retained.isRetained = true
+        let retained = command("sleepy", 5, isRetained: true)
         rig.publisher.send([retained])
         #expect(await eventually { rig.acknowledged == [retained] })
         let early = try await MosquittoWitness(server, session: "early")
         #expect(await eventually { arrived(early) == ["sleepy": [5]] })
-        var back = retained
-        back.isWithdrawal = true
-        rig.publisher.send([back])
+        rig.publisher.send([command("sleepy", 5, isRetained: true, isRemoval: true)])
         #expect(await eventually { rig.status.acknowledged == 2 })
         let late = try await MosquittoWitness(server, session: "late")
         #expect(late.arrivals.isEmpty)

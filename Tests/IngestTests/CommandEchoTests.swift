@@ -22,22 +22,18 @@ import Testing
             firmware.checksumSHA256 = "00ff"
             let elsewhere = FirmwareAdded(
                 id: 4, tenantID: "globex", version: "9", fileURL: "https://fw/9", actor: "me")
-            func campaign(_ id: Int64, _ tenant: String, _ firmware: Int64) -> CampaignCreated {
-                CampaignCreated(
-                    id: id, tenantID: tenant, name: "n", firmwareVersionID: firmware, rolloutStrategy: "linear",
-                    totalDevices: 2, actor: "me")
-            }
-            func dispatched(_ id: Int64, _ tenant: String, _ devices: [String]) -> CampaignDispatched {
-                CampaignDispatched(
-                    campaignID: id, tenantID: tenant, stage: 0, devices: devices, seen: devices.map { _ in 0 },
-                    paceFrom: 0, paceCount: 2, cause: 0)
+            func dispatched(_ id: Int64, _ firmware: FirmwareAdded, _ devices: [String]) -> CampaignDispatched {
+                var event = CampaignDispatched(
+                    campaignID: id, tenantID: firmware.tenantID, stage: 0, devices: devices,
+                    seen: devices.map { _ in 0 }, paceFrom: 0, paceCount: 2, cause: 0)
+                (event.firmwareURL, event.version) = (firmware.fileURL, firmware.version)
+                event.checksum = firmware.checksumSHA256
+                return event
             }
             _ = try log.decide(.firmwareAdded, firmware)
-            _ = try log.decide(.campaignCreated, campaign(7, "acme", 3))
-            command = try log.decide(.campaignDispatched, dispatched(7, "acme", ["a", "b"]))
             _ = try log.decide(.firmwareAdded, elsewhere)
-            _ = try log.decide(.campaignCreated, campaign(8, "globex", 4))
-            other = try log.decide(.campaignDispatched, dispatched(8, "globex", ["c"]))
+            command = try log.decide(.campaignDispatched, dispatched(7, firmware, ["a", "b"]))
+            other = try log.decide(.campaignDispatched, dispatched(8, elsewhere, ["c"]))
         }
 
         func payload(_ change: (inout UpdateCommand) -> Void = { _ in }) -> [UInt8] {

@@ -142,7 +142,7 @@ import Testing
             var batches: [Batch]
         }
         var devices: [UInt64: [String]] = [:], times: [Command: Date] = [:]
-        for event in try decisions(world, "campaign.dispatched/1") {
+        for event in try decisions(world, "campaign.dispatched/2") {
             devices[event.position] = try event.body(Dispatched.self).devices
         }
         for event in try decisions(world, "campaign.published/1") {

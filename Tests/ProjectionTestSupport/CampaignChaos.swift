@@ -70,13 +70,11 @@ public struct CampaignChaos {
             for (part, seen) in zip(some, seen) {
                 _ = parts[part]?.dispatch(seen: Position(seen), at: Position(position))
             }
-            return (
-                .campaignDispatched,
-                CampaignDispatched(
-                    campaignID: id, tenantID: campaign.tenant, stage: max(0, campaign.stage), devices: devices,
-                    seen: seen,
-                    paceFrom: 0, paceCount: 0, cause: 0)
-            )
+            var event = CampaignDispatched(
+                campaignID: id, tenantID: campaign.tenant, stage: max(0, campaign.stage), devices: devices, seen: seen,
+                paceFrom: 0, paceCount: 0, cause: 0)
+            (event.firmwareURL, event.version) = ("https://h/f", "1")
+            return (.campaignDispatched, event)
         case 4..<7:
             let status = ["SUCCESS", "FAILED", "TIMED_OUT", "UNREACHABLE", "SKIPPED"].randomElement(using: &random)!
             let kind = status == "FAILED" ? "REJECTED" : status == "SKIPPED" ? "ABORTED" : nil

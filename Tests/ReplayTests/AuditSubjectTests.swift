@@ -20,7 +20,7 @@ struct AuditSubjectTests {
         // What the comparison is about happens.
         let text = range.events.map { String(decoding: $0.record, as: UTF8.self) }
         for part in [
-            "campaign.dispatched/1", "campaign.devices_ended/1", "campaign.published/1", "campaign.stage_begun/1",
+            "campaign.dispatched/2", "campaign.devices_ended/1", "campaign.published/1", "campaign.stage_begun/1",
         ] where !text.contains(where: { $0.contains(part) }) {
             Issue.record("seed \(seed) has no \(part)")
         }

@@ -35,7 +35,9 @@ struct CampaignHistoriesTests {
                         options.setsClock = setsClock
                         let verdict = CampaignWorld(options).run()
                         sum = sum + verdict.summary
-                        #expect(verdict.violation == nil, "refold-sim campaigns --seed \(seed)")
+                        #expect(
+                            verdict.violation == nil,
+                            "refold-sim campaigns --seed \(seed)\(setsClock ? " --sets-clock" : "")")
                     }
                     return sum
                 }

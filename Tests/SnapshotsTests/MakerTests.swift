@@ -185,7 +185,9 @@ import Testing
         let second = try maker.make(end: Position(log.durableCount))
         #expect(second.from == first.file.end, "it goes on from the first")
         let stored = try #require(try second.file.state(ofDecider: "campaigns"))
-        let decider = CampaignDecider(writer: DecisionWriter(log), source: log, clock: { Timestamp(microseconds: 0) }) {
+        let decider = DeciderService<CampaignState>(
+            writer: DecisionWriter(log), source: log, clock: { Timestamp(microseconds: 0) }
+        ) {
             (try? CampaignState(stored: stored.bytes)).map { DeciderSnapshot(state: $0, end: second.file.end) }
         }
         #expect(try await decider.recover().campaignCount == whole.campaignCount)

@@ -32,7 +32,6 @@ struct SleepTests {
         "Sources/refold/Commands/Simulate.swift": "a command that shows progress",
         "Sources/refold/Daemon/APIServer.swift": "the time limit of a stop",
         "Sources/refold/Daemon/ClockWait.swift": "until the system clock is right, which tells nobody",
-        "Sources/refold/Daemon/Daemon+Parts.swift": "a pause before the next attempt",
         "Sources/refold/Daemon/DaemonPart.swift": "a limit for a part that does not end",
         "Sources/refold/Daemon/DatabaseKeeper.swift": "whether the database answers",
         "Sources/refold/Daemon/DeadLetterCounts.swift": "the time limit of a query",

@@ -146,14 +146,15 @@ struct LayeringTests {
         "Health": ["EventModel"],
         "Settings": ["EventModel", "Configuration", "SystemPackage", "Yams"],
         "PrivateServices": ["Primitives", "Threading", "CPlatform"],
-        "Deciding": ["EventModel", "Decisions", "EventLog", "Decoding", "Threading"],
-        "Campaigns": [
-            "EventModel", "Decisions", "CampaignRules", "EventLog", "Decoding", "Deciding", "Primitives",
-            "Threading", "HeapModule",
+        "Deciding": [
+            "Primitives", "EventModel", "Decisions", "EventLog", "Decoding", "Threading", "DequeModule",
         ],
-        "Access": ["Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Threading"],
+        "Campaigns": [
+            "EventModel", "Decisions", "CampaignRules", "Decoding", "Deciding", "Primitives", "HeapModule",
+        ],
+        "Access": ["Primitives", "EventModel", "Decisions", "EventLog", "Deciding"],
         "WebPages": [],
-        "Dispatching": ["EventModel", "Decisions", "Campaigns", "Ingest", "Threading", "CMosquitto", "DequeModule"],
+        "Dispatching": ["EventModel", "Decisions", "Deciding", "Ingest", "Threading", "CMosquitto", "DequeModule"],
         "ControlAPI": [
             "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns",
             "WebPages",

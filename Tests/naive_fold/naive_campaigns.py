@@ -161,9 +161,9 @@ def fold_decision(tables, event, fields):
         fold_devices_ended(tables, event["position"], at, fields)
     elif schema.startswith("group.") or schema == "tenant.configured":
         fold_group(tables, event["position"], at, schema, fields)
-    elif schema.startswith("campaign.") and schema != "campaign.published":
+    elif schema.startswith("campaign.") and schema not in ("campaign.published", "campaign.archived"):
         fold_campaign_change(tables, event["position"], at, schema, fields)
-    if schema.startswith("campaign.") and schema != "campaign.targets":
+    if schema.startswith("campaign.") and schema not in ("campaign.targets", "campaign.archived"):
         tables.campaign_events[event["position"]] = {
             "position": event["position"], "tenant_id": fields["tenant_id"],
             "campaign_id": fields["id"] if schema == "campaign.created" else fields["campaign_id"], "at": at,
@@ -224,7 +224,7 @@ def fold_group(tables, position, at, schema, fields):
 
 
 def audit(tables, position, at, schema, fields):
-    if schema in ("campaign.targets", "campaign.dispatched", "campaign.published", "campaign.devices_ended"):
+    if schema in ("campaign.targets", "campaign.dispatched", "campaign.published", "campaign.devices_ended", "campaign.archived"):
         return
     kind, verb = schema.split(".")
     if kind == "token":

@@ -1,4 +1,5 @@
 import CampaignRules
+import Deciding
 import Decisions
 import EventModel
 
@@ -9,25 +10,29 @@ extension CampaignState {
     /// At most so many devices are sent for at a time, of one campaign.
     static let dispatchedAtOnceMax = 5_000
 
-    /// What is to be decided at `now`. Append it, fold it, and ask again until there is nothing: one decision may lead
-    /// to the next.
     public mutating func advance(_ now: Timestamp) -> [CampaignEvent] {
-        var events: [CampaignEvent] = []
+        var events = receipts.decisions(now, self)
+        if !events.isEmpty { return events }
         // Devices that were given to a campaign in this round.
         var taken: Set<String> = []
         for id in campaignIDs {
             guard let at = campaigns.index(forKey: id) else { continue }
-            events += campaigns.values[at].advance(now) { [busy] address in
+            let image = firmware[campaigns.values[at].firmwareVersionID]
+            events += campaigns.values[at].advance(now, image) { [busy] address in
                 if let other = busy[address], other != id { return .busy }
                 return taken.insert(address).inserted ? .given : .later
             }
         }
-        return events
+        return events + endedLongAgo(now).map { .archived(CampaignArchived(campaignID: $0.id, tenantID: $0.tenantID)) }
     }
 
-    /// When something may be to be decided next, if nothing happens until then; nil: never.
-    public mutating func nextWake(after now: Timestamp) -> Timestamp? {
-        var next: Timestamp?
+    /// Acknowledgements of incomplete batches are recorded too, because nobody comes back to them.
+    public mutating func conclude(_ now: Timestamp) -> [CampaignEvent] { receipts.decisions(now, self, all: true) }
+
+    public mutating func delivered(_ deliveries: [Delivery], at now: Timestamp) { receipts.add(deliveries, at: now) }
+
+    public mutating func nextDeadline(after now: Timestamp) -> Timestamp? {
+        var next = receipts.due
         for id in campaignIDs {
             guard let at = campaigns.index(forKey: id), let wake = campaigns.values[at].nextWake(after: now) else {
                 continue
@@ -48,8 +53,12 @@ extension Campaign {
         case later
     }
 
-    /// - Parameter take: claims a device, by its address, for this campaign.
-    mutating func advance(_ now: Timestamp, take: (String) -> Claim) -> [CampaignEvent] {
+    /// - Parameters:
+    ///   - firmware: nil: not known; nothing is dispatched.
+    ///   - take: claims a device, by its address, for this campaign.
+    mutating func advance(
+        _ now: Timestamp, _ firmware: CampaignState.Firmware?, take: (String) -> Claim
+    ) -> [CampaignEvent] {
         guard status != .created else { return [] }
         let ended = endsByEvidence() + endsByTime(now)
         if !ended.isEmpty { return ended }
@@ -64,7 +73,7 @@ extension Campaign {
         if counts.open == 0, retryCount == 0 {
             return [complete("ALL_ENDED", "every device has ended")]
         }
-        return dispatch(now, take: take)
+        return firmware.map { dispatch(now, $0, take: take) } ?? []
     }
 
     // MARK: devices

@@ -10,15 +10,14 @@ extension CampaignState {
     public func decide(_ request: CommandRequest, now: Timestamp) -> Outcome<CampaignEvent, CommandAnswer> {
         let digest = request.idempotencyKey.map { _ in request.digest }
         if let key = request.idempotencyKey,
-            let stored = answers.inForce(tenantID: request.tenantID, key: key, now: now)
+            let stored = answers.entry(for: .init(tenantID: request.tenantID, key: key), now: now)
         {
             if stored.digest == digest { return .repeated(stored.answer) }
             // On record without the key: the key's answer is the first command's.
             return .append([
                 rejection(
                     request, digest: nil,
-                    Refusal(
-                        .keyReused, "the idempotency key was used for another command within 24 hours; take a new one"))
+                    Refusal(.keyReused, idempotencyKeyReused))
             ])
         }
         do {

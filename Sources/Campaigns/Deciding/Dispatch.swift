@@ -14,7 +14,9 @@ extension Campaign {
         return overflow ? paceFrom : Int64(storedMicroseconds: paceFrom.saturatingAdding(product / rate))
     }
 
-    mutating func dispatch(_ now: Timestamp, take: (String) -> Claim) -> [CampaignEvent] {
+    mutating func dispatch(
+        _ now: Timestamp, _ firmware: CampaignState.Firmware, take: (String) -> Claim
+    ) -> [CampaignEvent] {
         guard windows.look(plan, now).isOpen else { return [] }
         var from = paceFrom, count = paceCount, allowed = Int64(CampaignState.dispatchedAtOnceMax)
         if let rate {
@@ -31,11 +33,13 @@ extension Campaign {
         let picked = pick(Int(allowed), now, take: take)
         return stride(from: 0, to: picked.count, by: Self.devicesPerDispatchMax).map { start in
             let part = picked[start..<min(start + Self.devicesPerDispatchMax, picked.count)]
-            return .dispatched(
-                CampaignDispatched(
-                    campaignID: id, tenantID: tenantID, stage: stage, devices: part.map { targets[Int($0)].id },
-                    seen: part.map { targets[Int($0)].part.last.rawValue }, paceFrom: from,
-                    paceCount: count + Int64(start + part.count), cause: allowedBy.rawValue))
+            var event = CampaignDispatched(
+                campaignID: id, tenantID: tenantID, stage: stage, devices: part.map { targets[Int($0)].id },
+                seen: part.map { targets[Int($0)].part.last.rawValue }, paceFrom: from,
+                paceCount: count + Int64(start + part.count), cause: allowedBy.rawValue)
+            (event.firmwareURL, event.version) = (firmware.fileURL, firmware.version)
+            event.checksum = firmware.checksum
+            return .dispatched(event)
         }
     }
 
@@ -78,7 +82,7 @@ extension Campaign {
             begin.moved(by: Int64(saturating: seconds * 1_000_000)).microseconds
         }
         guard status != .created else { return nil }
-        var next = Int64.max
+        var next = archiveTime?.microseconds ?? .max
         if !verdicts.isEmpty || hasEnded && status == .aborted && (counts.pending > 0 || !unpublished.isEmpty) {
             return now
         }

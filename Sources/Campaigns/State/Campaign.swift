@@ -1,4 +1,5 @@
 import CampaignRules
+import Deciding
 import Decisions
 import EventModel
 import HeapModule
@@ -16,7 +17,7 @@ struct Campaign: Sendable {
     let threshold: Double?
     let plan: CampaignPlan
     /// Under which its creation was answered: the positions of its targets belong to that answer.
-    let createdBy: Answers.Key?
+    let createdBy: IdempotencyLedger<CommandAnswer>.Key?
     let failureKinds: Set<OTAFailureKind>
     let retryKinds: Set<OTAFailureKind>
 
@@ -79,7 +80,7 @@ struct Campaign: Sendable {
         var plan = event.plan ?? CampaignPlan()
         if event.rolloutStrategy == "canary", plan.stages.isEmpty { plan.stages = CampaignPlan.Stage.defaults }
         self.plan = plan
-        createdBy = event.idempotencyKey.map { Answers.Key(tenantID: event.tenantID, key: $0) }
+        createdBy = event.idempotencyKey.map { .init(tenantID: event.tenantID, key: $0) }
         failureKinds = Self.kinds(plan.abort.kinds) ?? Set(OTAFailureKind.allCases).subtracting([.unreachable])
         retryKinds = Self.kinds(plan.retry.kinds) ?? [.download, .timedOut, .unreachable]
         resetTest()

@@ -29,12 +29,3 @@ extension Campaign {
         retries = Heap(retries.unordered.map { Due(at: moved($0.at), index: $0.index) })
     }
 }
-
-extension Answers {
-    fileprivate mutating func move(by microseconds: Int64) {
-        stored = stored.mapValues {
-            Stored(digest: $0.digest, at: $0.at.moved(by: microseconds), answer: $0.answer)
-        }
-        expiries = expiries.map { Expiry(at: $0.at.moved(by: microseconds), key: $0.key) }
-    }
-}

@@ -51,24 +51,29 @@ public struct CampaignState: Decider {
     var nextCampaignID: Int64 = 1
     /// The next row id of `ota_device_status`.
     var nextTargetID: Int64 = 1
-    var answers = Answers()
+    var answers = IdempotencyLedger<CommandAnswer>(countMax: 100_000)
+    /// What the broker has acknowledged and no decision says yet: not part of the fold.
+    var receipts = DeliveryReceipts()
 
     /// In which campaigns a device is; by `tenant/{t}/device/{d}`.
     var refs: [String: [TargetRef]] = [:]
     /// The campaign that a device is in flight for.
     var busy: [String: Int64] = [:]
 
-    /// How long a key keeps its answer, in event time.
-    public static let answerMicroseconds: Int64 = 24 * 3600 * 1_000_000
-    /// Beyond this many the oldest are forgotten before their time: memory is bounded.
-    public static let answersMax = 100_000
     /// How long the devices of a campaign that has ended are remembered, so that those that failed can be tried again.
     public static let keptMicroseconds: Int64 = 24 * 3600 * 1_000_000
 
     public init() {}
 
+    /// What the log alone gives, without acknowledgements that no decision says yet.
+    public var folded: CampaignState {
+        var state = self
+        state.receipts = DeliveryReceipts()
+        return state
+    }
+
     /// How many idempotency keys are remembered.
-    public var answerCount: Int { answers.stored.count }
+    public var answerCount: Int { answers.entries.count }
 
     /// How many campaigns are known with their devices.
     public var campaignCount: Int { campaigns.count }
@@ -88,38 +93,29 @@ public struct CampaignState: Decider {
                 tenantID: event.tenantID, version: event.version, fileURL: event.fileURL,
                 checksum: event.checksumSHA256)
             nextFirmwareID = max(nextFirmwareID, event.id.saturatingAdding(1))
-            answers.remember(
-                event.tenantID, event.idempotencyKey, event.requestDigest, time,
-                .accepted(position: position, id: event.id, status: nil))
+            remember(event, time, .accepted(position: position, id: event.id, status: nil))
         case .groupCreated(let event):
             groups[event.id] = Group(tenantID: event.tenantID, name: event.name, query: event.query)
             nextGroupID = max(nextGroupID, event.id.saturatingAdding(1))
-            answers.remember(
-                event.tenantID, event.idempotencyKey, event.requestDigest, time,
-                .accepted(position: position, id: event.id, status: nil))
+            remember(event, time, .accepted(position: position, id: event.id, status: nil))
         case .groupMembers(let event): apply(event, at: position, time: time)
         case .groupDeleted(let event):
             groups[event.groupID] = nil
-            answers.remember(
-                event.tenantID, event.idempotencyKey, event.requestDigest, time,
-                .accepted(position: position, id: event.groupID, status: nil))
+            remember(event, time, .accepted(position: position, id: event.groupID, status: nil))
         case .tenantConfigured(let event):
             timeZones[event.tenantID] = event.timeZone
-            answers.remember(
-                event.tenantID, event.idempotencyKey, event.requestDigest, time,
-                .accepted(position: position, id: 0, status: nil))
+            remember(event, time, .accepted(position: position, id: 0, status: nil))
         case .campaignCreated(let event):
-            archive(before: time)
+            // Logs from before `campaign.archived/1`.
+            for campaign in endedLongAgo(time) { archive(campaign.id) }
             if campaigns[event.id] == nil { campaigns[event.id] = Campaign(event) }
             nextCampaignID = max(nextCampaignID, event.id.saturatingAdding(1))
-            answers.remember(
-                event.tenantID, event.idempotencyKey, event.requestDigest, time,
-                .accepted(position: position, id: event.id, status: .created))
+            remember(event, time, .accepted(position: position, id: event.id, status: .created))
         case .campaignTargets(let event): apply(event, at: position)
         case .statusChanged(let schema, let event):
             change(event, schema, at: position, time: time)
-            answers.remember(
-                event.tenantID, event.idempotencyKey, event.requestDigest, time,
+            remember(
+                event, time,
                 .accepted(
                     position: position, id: event.campaignID, status: CampaignStatus(rawValue: event.after)))
         case .stageBegun(let event):
@@ -132,13 +128,16 @@ public struct CampaignState: Decider {
             }
         case .dispatched(let event): apply(event, at: position, time: time)
         case .published(let event):
+            receipts.forget(event)
             withCampaign(event.campaignID) { campaign in
                 for batch in event.batches { campaign.publish(batch, time: time) }
             }
         case .devicesEnded(let event): apply(event, at: position, time: time)
+        case .archived(let event):
+            if campaigns[event.campaignID]?.mayBeArchived ?? false { archive(event.campaignID) }
         case .rejected(let event):
-            answers.remember(
-                event.tenantID, event.idempotencyKey, event.requestDigest, time,
+            remember(
+                event, time,
                 .rejected(
                     position: position, code: event.code.flatMap(RejectionCode.init) ?? .invalidValue,
                     reason: event.reason))
@@ -154,9 +153,7 @@ public struct CampaignState: Decider {
             }
             groups[event.groupID] = group
         }
-        answers.remember(
-            event.tenantID, event.idempotencyKey, event.requestDigest, time,
-            .accepted(position: position, id: event.groupID, status: nil))
+        remember(event, time, .accepted(position: position, id: event.groupID, status: nil))
     }
 
     private mutating func apply(_ event: CampaignTargets, at position: Position) {
@@ -167,8 +164,8 @@ public struct CampaignState: Decider {
             let address = campaigns[event.campaignID]!.address(Int32(index))
             refs[address, default: []].append(TargetRef(campaign: event.campaignID, index: Int32(index)))
         }
-        if let key = campaigns[event.campaignID]?.createdBy, answers.stored[key] != nil {
-            answers.stored[key]?.answer = .accepted(position: position, id: event.campaignID, status: .created)
+        if let key = campaigns[event.campaignID]?.createdBy {
+            answers.amend(key, .accepted(position: position, id: event.campaignID, status: .created))
         }
     }
 
@@ -228,6 +225,14 @@ public struct CampaignState: Decider {
         }
     }
 
+    private mutating func remember(_ event: some Decision, _ time: Timestamp, _ answer: CommandAnswer) {
+        let envelope = event.envelope
+        guard let key = envelope.idempotencyKey else { return }
+        answers.remember(
+            .init(tenantID: envelope.tenantID, key: key),
+            .init(digest: envelope.requestDigest, at: time, answer: answer))
+    }
+
     mutating func withCampaign(_ id: Int64, _ body: (inout Campaign) -> Void) {
         guard let at = campaigns.index(forKey: id) else { return }
         body(&campaigns.values[at])
@@ -273,20 +278,25 @@ public struct CampaignState: Decider {
         }
     }
 
-    /// Campaigns that ended long ago are remembered by name only.
-    private mutating func archive(before now: Timestamp) {
-        let old = campaigns.filter { _, campaign in
-            campaign.hasEnded && campaign.counts.open == 0
-                && campaign.endedAt.map { now.microseconds - $0.microseconds >= Self.keptMicroseconds } ?? false
-        }.keys
-        for id in old.sorted() {
-            archived[id] = campaigns[id]?.tenantID
-            forget(id)
-        }
+    func endedLongAgo(_ now: Timestamp) -> [Campaign] {
+        campaigns.values.filter { $0.archiveTime.map { $0 <= now } ?? false }.sorted { $0.id < $1.id }
+    }
+
+    /// From now on it is remembered by name only.
+    private mutating func archive(_ id: Int64) {
+        archived[id] = campaigns[id]?.tenantID
+        forget(id)
     }
 }
 
 extension Campaign {
+    var mayBeArchived: Bool { hasEnded && counts.open == 0 }
+
+    /// When it is to leave memory; nil: not yet known.
+    var archiveTime: Timestamp? {
+        mayBeArchived ? endedAt?.moved(by: CampaignState.keptMicroseconds) : nil
+    }
+
     /// It may send, from now on.
     mutating func begin(_ position: Position, _ time: Timestamp) {
         allowedBy = position

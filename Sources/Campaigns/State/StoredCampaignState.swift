@@ -42,7 +42,7 @@ private struct StoredForm: Codable {
         var nextTurn: Int64
     }
     struct Answer: Codable {
-        var key: Answers.Key
+        var key: IdempotencyLedger<CommandAnswer>.Key
         var digest: String?
         /// Microseconds since 1970.
         var at: Int64
@@ -55,7 +55,7 @@ private struct StoredForm: Codable {
     }
     struct Expiry: Codable {
         var at: Int64
-        var key: Answers.Key
+        var key: IdempotencyLedger<CommandAnswer>.Key
     }
 
     var firmware: [Firmware]
@@ -89,13 +89,15 @@ private struct StoredForm: Codable {
         nextGroup = state.nextGroupID
         nextCampaign = state.nextCampaignID
         nextTarget = state.nextTargetID
-        answers = state.answers.stored.sorted {
+        answers = state.answers.entries.sorted {
             ($0.key.tenantID, $0.key.key) < ($1.key.tenantID, $1.key.key)
         }.map { Self.answer($0.key, $0.value) }
-        expiries = state.answers.expiries.map { Expiry(at: $0.at.microseconds, key: $0.key) }
+        expiries = state.answers.uses.map { Expiry(at: $0.at.microseconds, key: $0.key) }
     }
 
-    private static func answer(_ key: Answers.Key, _ stored: Answers.Stored) -> Answer {
+    private static func answer(
+        _ key: IdempotencyLedger<CommandAnswer>.Key, _ stored: IdempotencyLedger<CommandAnswer>.Entry
+    ) -> Answer {
         let at = stored.at.microseconds
         switch stored.answer {
         case .accepted(let position, let id, let status):
@@ -127,14 +129,13 @@ private struct StoredForm: Codable {
         state.nextGroupID = nextGroup
         state.nextCampaignID = nextCampaign
         state.nextTargetID = nextTarget
-        for item in answers { state.answers.stored[item.key] = try Self.stored(item) }
-        state.answers.expiries = expiries.map {
-            Answers.Expiry(at: Timestamp(storedMicroseconds: $0.at), key: $0.key)
-        }
+        state.answers.restore(
+            try Dictionary(answers.map { ($0.key, try Self.entry($0)) }) { $1 },
+            uses: expiries.map { .init(at: Timestamp(storedMicroseconds: $0.at), key: $0.key) })
         return state
     }
 
-    private static func stored(_ item: Answer) throws -> Answers.Stored {
+    private static func entry(_ item: Answer) throws -> IdempotencyLedger<CommandAnswer>.Entry {
         let position = Position(item.position), answer: CommandAnswer
         if let text = item.code {
             guard let code = RejectionCode(rawValue: text) else {
@@ -144,7 +145,7 @@ private struct StoredForm: Codable {
         } else {
             answer = .accepted(position: position, id: item.id ?? 0, status: item.status)
         }
-        return Answers.Stored(digest: item.digest, at: Timestamp(storedMicroseconds: item.at), answer: answer)
+        return .init(digest: item.digest, at: Timestamp(storedMicroseconds: item.at), answer: answer)
     }
 }
 

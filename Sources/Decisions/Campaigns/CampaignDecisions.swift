@@ -1,6 +1,8 @@
 // Campaigns on the record. An operator's decisions name the operator, the engine's are `engine`'s; all of them say what
 // led to them. The fold of exactly these, and of what devices report, is what a campaign is.
 
+import EventModel
+
 /// What was decided of firmware, groups and campaigns (`EventKind.decision`): facts once recorded, never re-decided.
 public enum CampaignSchema: String, Sendable, CaseIterable {
     case firmwareAdded = "firmware.added/1"
@@ -21,9 +23,10 @@ public enum CampaignSchema: String, Sendable, CaseIterable {
     /// Failed devices are to be tried again; a campaign that has ended runs again.
     case campaignRetried = "campaign.retried/1"
     case campaignStageBegun = "campaign.stage_begun/1"
-    case campaignDispatched = "campaign.dispatched/1"
+    case campaignDispatched = "campaign.dispatched/2"
     case campaignPublished = "campaign.published/1"
     case campaignDevicesEnded = "campaign.devices_ended/1"
+    case campaignArchived = "campaign.archived/1"
     /// A command of an operator was refused; nothing changed.
     case commandRejected = "command.rejected/1"
 
@@ -197,6 +200,11 @@ public struct CampaignDispatched: Codable, Sendable, Equatable {
     public var paceCount: Int64
     /// The event that allowed it: the start, the stage, the resumption.
     public var cause: UInt64
+    /// What the devices are sent. Nil in `campaign.dispatched/1`, where only the firmware's own event has it.
+    public var firmwareURL: String?
+    public var version: String?
+    /// SHA-256 in hex.
+    public var checksum: String?
 
     public init(
         campaignID: Int64, tenantID: String, stage: Int, devices: [String], seen: [UInt64], paceFrom: Int64,
@@ -214,7 +222,7 @@ public struct CampaignDispatched: Codable, Sendable, Equatable {
 
     enum CodingKeys: String, CodingKey {
         case campaignID = "campaign_id", tenantID = "tenant_id", stage, devices, seen, paceFrom = "pace_from"
-        case paceCount = "pace_count", cause
+        case paceCount = "pace_count", cause, firmwareURL = "firmware_url", version, checksum
     }
 }
 
@@ -282,11 +290,22 @@ public struct CampaignDevicesEnded: Codable, Sendable, Equatable {
     }
 }
 
+/// A day after its end the campaign has left the engine's memory: its failed devices can no longer be retried.
+public struct CampaignArchived: Codable, Sendable, Equatable {
+    public var campaignID: Int64
+    public var tenantID: String
+
+    public init(campaignID: Int64, tenantID: String) { (self.campaignID, self.tenantID) = (campaignID, tenantID) }
+
+    enum CodingKeys: String, CodingKey { case campaignID = "campaign_id", tenantID = "tenant_id" }
+}
+
 /// Everything that the campaign decider decides.
 let campaignDecisions: [any Decision.Type] = [
     FirmwareAdded.self, GroupCreated.self, GroupMembers.self, GroupDeleted.self, TenantConfigured.self,
     CampaignCreated.self, CampaignTargets.self, CampaignStatusChanged.self, CampaignStageBegun.self,
-    CampaignDispatched.self, CampaignPublished.self, CampaignDevicesEnded.self, CommandRejected.self,
+    CampaignDispatched.self, CampaignPublished.self, CampaignDevicesEnded.self, CampaignArchived.self,
+    CommandRejected.self,
 ]
 
 extension DecisionCatalog {
@@ -298,7 +317,7 @@ extension Envelope {
     fileprivate static func continuing(
         campaign: Int64, tenantID: String, actor: String?, devices: [String]?
     ) -> Envelope {
-        var envelope = Envelope(tenantID: tenantID, actor: actor, subject: "campaign:\(campaign)")
+        var envelope = Envelope(tenantID: tenantID, actor: actor, subject: UpdateCommand.subject(campaign))
         envelope.devices = devices
         envelope.isAudited = false
         return envelope
@@ -309,7 +328,8 @@ extension CampaignCreated: Decision {
     public static var schemas: [String] { [CampaignSchema.campaignCreated.rawValue] }
     public var envelope: Envelope {
         var envelope = Envelope(
-            tenantID: tenantID, actor: actor, subject: "campaign:\(id)", idempotencyKey: idempotencyKey)
+            tenantID: tenantID, actor: actor, subject: UpdateCommand.subject(id), idempotencyKey: idempotencyKey,
+            requestDigest: requestDigest)
         envelope.related = ["firmware:\(firmwareVersionID)"] + (targetGroupID.map { ["group:\($0)"] } ?? [])
         return envelope
     }
@@ -333,7 +353,9 @@ extension CampaignStatusChanged: Decision {
     public static var schemas: [String] { CampaignSchema.allCases.filter(\.changesStatus).map(\.rawValue) }
     public var envelope: Envelope {
         var envelope = Envelope(
-            tenantID: tenantID, actor: actor, subject: "campaign:\(campaignID)", idempotencyKey: idempotencyKey)
+            tenantID: tenantID, actor: actor, subject: UpdateCommand.subject(campaignID),
+            idempotencyKey: idempotencyKey,
+            requestDigest: requestDigest)
         envelope.before = Envelope.Before("status", before)
         return envelope
     }
@@ -345,7 +367,7 @@ extension CampaignStatusChanged: Decision {
 extension CampaignStageBegun: Decision {
     public static var schemas: [String] { [CampaignSchema.campaignStageBegun.rawValue] }
     public var envelope: Envelope {
-        Envelope(tenantID: tenantID, actor: actor, subject: "campaign:\(campaignID)")
+        Envelope(tenantID: tenantID, actor: actor, subject: UpdateCommand.subject(campaignID))
     }
     public var summary: String {
         "began stage \(stage) of campaign \(campaignID), up to \(counted(Int(clamping: devicesMax), "device"))"
@@ -353,12 +375,23 @@ extension CampaignStageBegun: Decision {
 }
 
 extension CampaignDispatched: Decision {
-    public static var schemas: [String] { [CampaignSchema.campaignDispatched.rawValue] }
+    public static var schemas: [String] { [CampaignSchema.campaignDispatched.rawValue, "campaign.dispatched/1"] }
     public var envelope: Envelope {
         .continuing(campaign: campaignID, tenantID: tenantID, actor: EngineActor.name, devices: devices)
     }
     public var summary: String {
         "dispatched commands to \(counted(devices.count, "device")) of campaign \(campaignID)"
+    }
+    public func deliveries(at position: Position) -> [Delivery] {
+        guard let firmwareURL, let version else { return [] }
+        let update = UpdateCommand(
+            campaignID: campaignID, firmwareURL: firmwareURL, version: version, checksum: checksum, command: position)
+        let payload = update.payload, subject = envelope.subject
+        return devices.map {
+            Delivery(
+                id: position, subject: subject, tenantID: tenantID, deviceID: $0, channel: UpdateCommand.channel,
+                payload: payload)
+        }
     }
 }
 
@@ -382,4 +415,12 @@ extension CampaignDevicesEnded: Decision {
         "ended \(counted(devices.count, "device")) of campaign \(campaignID) as \(status)"
             + (reason.map { ": \($0)" } ?? "")
     }
+}
+
+extension CampaignArchived: Decision {
+    public static var schemas: [String] { [CampaignSchema.campaignArchived.rawValue] }
+    public var envelope: Envelope {
+        .continuing(campaign: campaignID, tenantID: tenantID, actor: EngineActor.name, devices: nil)
+    }
+    public var summary: String { "archived campaign \(campaignID)" }
 }

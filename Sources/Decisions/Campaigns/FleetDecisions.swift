@@ -142,7 +142,9 @@ public struct TenantConfigured: Codable, Sendable, Equatable {
 extension FirmwareAdded: Decision {
     public static var schemas: [String] { [CampaignSchema.firmwareAdded.rawValue] }
     public var envelope: Envelope {
-        Envelope(tenantID: tenantID, actor: actor, subject: "firmware:\(id)", idempotencyKey: idempotencyKey)
+        Envelope(
+            tenantID: tenantID, actor: actor, subject: "firmware:\(id)", idempotencyKey: idempotencyKey,
+            requestDigest: requestDigest)
     }
     public var summary: String { "added firmware \(id), version \(version)" }
 }
@@ -150,7 +152,9 @@ extension FirmwareAdded: Decision {
 extension GroupCreated: Decision {
     public static var schemas: [String] { [CampaignSchema.groupCreated.rawValue] }
     public var envelope: Envelope {
-        Envelope(tenantID: tenantID, actor: actor, subject: "group:\(id)", idempotencyKey: idempotencyKey)
+        Envelope(
+            tenantID: tenantID, actor: actor, subject: "group:\(id)", idempotencyKey: idempotencyKey,
+            requestDigest: requestDigest)
     }
     public var summary: String { "created group \(id) \"\(name)\"" }
 }
@@ -158,7 +162,9 @@ extension GroupCreated: Decision {
 extension GroupMembers: Decision {
     public static var schemas: [String] { [CampaignSchema.groupMembers.rawValue] }
     public var envelope: Envelope {
-        Envelope(tenantID: tenantID, actor: actor, subject: "group:\(groupID)", idempotencyKey: idempotencyKey)
+        Envelope(
+            tenantID: tenantID, actor: actor, subject: "group:\(groupID)", idempotencyKey: idempotencyKey,
+            requestDigest: requestDigest)
     }
     public var summary: String {
         "changed group \(groupID): \(counted(added?.count ?? 0, "device")) added, \(removed?.count ?? 0) removed"
@@ -168,7 +174,9 @@ extension GroupMembers: Decision {
 extension GroupDeleted: Decision {
     public static var schemas: [String] { [CampaignSchema.groupDeleted.rawValue] }
     public var envelope: Envelope {
-        Envelope(tenantID: tenantID, actor: actor, subject: "group:\(groupID)", idempotencyKey: idempotencyKey)
+        Envelope(
+            tenantID: tenantID, actor: actor, subject: "group:\(groupID)", idempotencyKey: idempotencyKey,
+            requestDigest: requestDigest)
     }
     public var summary: String { "deleted group \(groupID)" }
 }
@@ -177,7 +185,8 @@ extension TenantConfigured: Decision {
     public static var schemas: [String] { [CampaignSchema.tenantConfigured.rawValue] }
     public var envelope: Envelope {
         var envelope = Envelope(
-            tenantID: tenantID, actor: actor, subject: "tenant:\(tenantID)", idempotencyKey: idempotencyKey)
+            tenantID: tenantID, actor: actor, subject: "tenant:\(tenantID)", idempotencyKey: idempotencyKey,
+            requestDigest: requestDigest)
         envelope.before = before.map { Envelope.Before("time_zone", $0) }
         return envelope
     }

@@ -19,7 +19,11 @@ public struct UpdateCommand: Sendable, Equatable {
         self.command = command
     }
 
-    public static func topic(tenant: String, device: String) -> String { "tenant/\(tenant)/device/\(device)/ota" }
+    /// The last level of its topic.
+    public static let channel = "ota"
+
+    /// Of its deliveries and of the decisions about its campaign.
+    public static func subject(_ campaign: Int64) -> String { "campaign:\(campaign)" }
 
     /// The JSON on the wire, in UTF-8.
     public var payload: [UInt8] {
@@ -48,5 +52,13 @@ public struct UpdateCommand: Sendable, Equatable {
             payload[(start - idName.utf8.count)..<start].elementsEqual(idName.utf8)
         else { return nil }
         return UInt64(String(decoding: payload[start..<(payload.count - 1)], as: UTF8.self)).map { Position($0) }
+    }
+}
+
+extension Delivery {
+    /// Nil: it belongs to something else than a campaign.
+    public var campaignID: Int64? {
+        let prefix = "campaign:"
+        return subject.hasPrefix(prefix) ? Int64(subject.dropFirst(prefix.count)) : nil
     }
 }

@@ -118,7 +118,6 @@ final class CommitLoop: LogWork, @unchecked Sendable {
     private var clockPlan = GuardedClock.Plan()
     /// Batches that were on their way when the clock was set back were stamped by it as it was before.
     private var lateUntilSteady = Int64.min
-    private static let lateMicros: Int64 = 60_000_000
     private var lastTime: Timestamp
     private var end: Position
     private var taken: [Submission] = []
@@ -216,7 +215,7 @@ final class CommitLoop: LogWork, @unchecked Sendable {
     private func publish(syncSeconds: Double) {
         end = encoder.end
         lastTime = encoder.lastTime ?? lastTime
-        if clockPlan.stepsBack { lateUntilSteady = clock.steadyMicroseconds() + Self.lateMicros }
+        if clockPlan.stepsBack { lateUntilSteady = clock.steadyMicroseconds() + GuardedClock.lateMicros }
         durableFile.count = end.rawValue
         // A step back takes effect before its event is visible, a step forward after it. A reader that takes
         // min(clock before, clock after) a fold never sees a time later than its state.

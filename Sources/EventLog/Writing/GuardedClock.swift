@@ -129,6 +129,9 @@ public final class GuardedClock: LogClock {
         }
     }
 
+    /// So long after a step back a batch may still come that the clock before it has stamped.
+    package static let lateMicros: Int64 = 60_000_000
+
     public func steadyMicroseconds() -> Int64 { source.steadyMicroseconds() }
     public var isSynchronised: Bool { source.isSynchronised }
     public var bootID: String? { source.bootID }

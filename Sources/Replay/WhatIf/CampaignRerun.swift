@@ -71,7 +71,7 @@ extension WhatIf {
 private final class RerunCourse {
     private enum Event {
         case step(RerunRecord.Step)
-        case published([DeviceCommand])
+        case published([Delivery])
         case says(String, RerunRecord.Answer.Words, Position)
         case seen(String)
         case look
@@ -82,7 +82,7 @@ private final class RerunCourse {
     private let log = ScratchLog()
     private let sender = Collector()
     private let clock: Clock
-    private let engine: CampaignEngine
+    private let engine: DeciderRuntime<CampaignState>
     private var queue: [Int64: [Event]] = [:]
     private var times: [Int64] = []
     private var donors: [String] = []
@@ -97,8 +97,8 @@ private final class RerunCourse {
         (self.record, self.created) = (record, created)
         let clock = Clock(record.created?.at ?? Timestamp(microseconds: 0))
         self.clock = clock
-        engine = CampaignEngine(
-            writer: DecisionWriter(log), source: log, clock: { clock.now }, sender: sender)
+        engine = DeciderRuntime<CampaignState>(
+            writer: DecisionWriter(log), source: log, clock: { clock.now }, outbox: sender)
         donors = record.order.filter { !(record.devices[$0]?.begun.isEmpty ?? true) }
     }
 
@@ -136,7 +136,7 @@ private final class RerunCourse {
             let isOver = standing.status == .completed || standing.status == .aborted
             if isOver, standing.counts.inFlight == 0, !queue.values.contains(where: Self.matters) { break }
             // Looking more often than the daemon does would find nothing more.
-            if let wake = engine.nextWake() {
+            if let wake = engine.nextDeadline() {
                 put(max(wake.microseconds, clock.now.microseconds + 50_000), .look)
             }
         }
@@ -211,7 +211,7 @@ private final class RerunCourse {
     }
 
     private func send() {
-        for command in sender.take() where !command.isWithdrawal {
+        for command in sender.take() where !command.isRemoval {
             let attempt = attempts[command.deviceID, default: 0], now = clock.now.microseconds
             attempts[command.deviceID] = attempt + 1
             commands += 1
@@ -222,7 +222,7 @@ private final class RerunCourse {
             }
             put(now + max(1, device.publishedAfter[number] ?? 50_000), .published([command]))
             for answer in device.answers[number] {
-                put(now + max(1, answer.after), .says(command.deviceID, answer.words, command.command))
+                put(now + max(1, answer.after), .says(command.deviceID, answer.words, command.id))
             }
         }
     }
@@ -352,12 +352,12 @@ private final class RerunCourse {
     }
 
     /// `@unchecked Sendable`: of one thread, as the engine is.
-    private final class Collector: CommandSending, @unchecked Sendable {
-        private var commands: [DeviceCommand] = []
-        func send(_ commands: [DeviceCommand]) { self.commands += commands }
-        func withdraw(campaign: Int64) { commands.removeAll { !$0.isWithdrawal } }
-        func onAcknowledged(_ body: @escaping @Sendable ([DeviceCommand]) -> Void) {}
-        func take() -> [DeviceCommand] {
+    private final class Collector: Outbox, @unchecked Sendable {
+        private var commands: [Delivery] = []
+        func send(_ commands: [Delivery]) { self.commands += commands }
+        func withdraw(subject: String) { commands.removeAll { !$0.isRemoval } }
+        func onAcknowledged(_ body: @escaping @Sendable ([Delivery]) -> Void) {}
+        func take() -> [Delivery] {
             defer { commands = [] }
             return commands
         }

@@ -1,4 +1,5 @@
 import Campaigns
+import Deciding
 import Decisions
 import EventModel
 
@@ -72,7 +73,7 @@ struct DeviceManner {
 
     /// - Parameter draw: a random number from 0 up to 1.
     func sayings(
-        _ command: DeviceCommand, _ draw: @escaping () -> Double
+        _ command: Delivery, _ draw: @escaping () -> Double
     ) -> [(after: Double, saying: Saying)] {
         var course = UpdateCourse(manner: self, command: command, draw: draw)
         if course.acknowledge(), course.download(), course.install() { course.finish() }
@@ -83,14 +84,14 @@ struct DeviceManner {
 /// The course of an update on a device. Each stage returns whether the next one begins.
 private struct UpdateCourse {
     let manner: DeviceManner
-    let command: DeviceCommand
+    let command: Delivery
     let draw: () -> Double
 
     private(set) var found: [(after: Double, saying: Saying)] = []
     /// Seconds since the command.
     private var at = 0.0
 
-    init(manner: DeviceManner, command: DeviceCommand, draw: @escaping () -> Double) {
+    init(manner: DeviceManner, command: Delivery, draw: @escaping () -> Double) {
         (self.manner, self.command, self.draw) = (manner, command, draw)
     }
 
@@ -105,8 +106,8 @@ private struct UpdateCourse {
         let identifying = manner.identifying
         say(
             .report(
-                campaign: command.campaignID, word: word,
-                command: identifying == .no ? nil : command.command.rawValue, isText: identifying == .text))
+                campaign: command.campaign, word: word,
+                command: identifying == .no ? nil : command.id.rawValue, isText: identifying == .text))
     }
 
     private mutating func pass(_ limit: Double, _ share: Double = 0.6) { at += limit * share * draw() }
@@ -119,8 +120,8 @@ private struct UpdateCourse {
 
     mutating func acknowledge() -> Bool {
         pass(timeouts.acknowledgeSeconds, kind == .late ? 3 : 0.6)
-        if draw() < 0.3 { say(.acknowledgement(command: command.command.rawValue, status: "ACCEPTED")) }
-        if kind == .refuses { say(.acknowledgement(command: command.command.rawValue, status: "REJECTED")) }
+        if draw() < 0.3 { say(.acknowledgement(command: command.id.rawValue, status: "ACCEPTED")) }
+        if kind == .refuses { say(.acknowledgement(command: command.id.rawValue, status: "REJECTED")) }
         return kind != .silent && kind != .refuses
     }
 
@@ -166,48 +167,58 @@ private struct UpdateCourse {
             report(.failed)
             pass(10)
             report(.success)
-            show(command.version)
+            show(String(command.version))
         case .unverified: report(.success)
         case .rolledBack:
             report(.success)
-            if draw() < 0.5 { show(command.version) }
+            if draw() < 0.5 { show(String(command.version)) }
             show("0.0.1")
         default:
-            if draw() < 0.2 { show(command.version) }  // it restarts sooner than it reports
+            if draw() < 0.2 { show(String(command.version)) }  // it restarts sooner than it reports
             report(.success)
-            show(command.version)
+            show(String(command.version))
         }
+    }
+}
+
+extension Delivery {
+    var campaign: Int64 { campaignID ?? 0 }
+
+    /// As a device reads it.
+    fileprivate var version: Substring {
+        let name = "\"version\":\"", text = String(decoding: payload, as: UTF8.self)
+        return text.ranges(of: name).first.map { text[$0.upperBound...].prefix { $0 != "\"" } } ?? ""
     }
 }
 
 /// Carries commands as the real one does: keeps them while the broker is away, forgets them with its process.
 /// `@unchecked Sendable`: a world lives on one thread.
-final class CampaignCarrier: CommandSending, @unchecked Sendable {
-    private(set) var waiting: [DeviceCommand] = []
+final class CampaignCarrier: Outbox, @unchecked Sendable {
+    private(set) var waiting: [Delivery] = []
     /// Handed over and not taken back since this process began.
     private(set) var held: Set<CampaignRecount.Delivery> = []
     /// A planted bug.
     var loses: () -> Bool = { false }
     /// Told of every command that is handed over.
-    var handed: (DeviceCommand) -> Void = { _ in }
+    var handed: (Delivery) -> Void = { _ in }
 
-    func send(_ commands: [DeviceCommand]) {
+    func send(_ commands: [Delivery]) {
         for command in commands {
             if loses() { continue }
             handed(command)
-            if !command.isWithdrawal { held.insert(delivery(command)) }
+            if !command.isRemoval { held.insert(delivery(command)) }
             waiting.append(command)
         }
     }
 
-    func withdraw(campaign: Int64) {
-        waiting.removeAll { $0.campaignID == campaign && !$0.isWithdrawal }
-        held = held.filter { $0.campaign != campaign }
+    func withdraw(subject: String) {
+        waiting.removeAll { $0.subject == subject && !$0.isRemoval }
+        held = held.filter { "campaign:\($0.campaign)" != subject }
     }
 
-    func onAcknowledged(_ body: @escaping @Sendable ([DeviceCommand]) -> Void) {}
+    func onAcknowledged(_ body: @escaping @Sendable ([Delivery]) -> Void) {}
 
-    func take() -> [DeviceCommand] {
+    func take() -> [Delivery] {
         defer { waiting = [] }
         return waiting
     }
@@ -217,7 +228,7 @@ final class CampaignCarrier: CommandSending, @unchecked Sendable {
         held = []
     }
 
-    func delivery(_ command: DeviceCommand) -> CampaignRecount.Delivery {
-        .init(campaign: command.campaignID, device: command.deviceID, command: command.command.rawValue)
+    func delivery(_ command: Delivery) -> CampaignRecount.Delivery {
+        .init(campaign: command.campaign, device: command.deviceID, command: command.id.rawValue)
     }
 }

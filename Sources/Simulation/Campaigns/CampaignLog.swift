@@ -18,6 +18,8 @@ final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
     let clock: GuardedClock
     /// Position of the last event behind which the log's time was another.
     private(set) var steppedAt: UInt64?
+    /// Until then on the steady clock a batch may come that was stamped before the last step back, as in the real log.
+    private var lateUntilSteady = Int64.min
     /// A bug that is planted: no era ever begins.
     var isPinned = false
     /// A bug that is planted: these records read as events of the log's own.
@@ -53,7 +55,11 @@ final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
             try add(&step)
         }
         // Stamped by the clock before it.
-        if let ceiling = plan.ceiling { _ = batch.raiseTimes(to: Timestamp(microseconds: 0), ceiling: ceiling) }
+        let isLate = clock.steadyMicroseconds() < lateUntilSteady
+        if plan.stepsBack { lateUntilSteady = clock.steadyMicroseconds() + GuardedClock.lateMicros }
+        if let ceiling = plan.ceiling ?? (isLate ? clock.now() : nil) {
+            _ = batch.raiseTimes(to: Timestamp(microseconds: 0), ceiling: ceiling)
+        }
         let positions = try add(&batch)
         if !plan.stepsBack { clock.settle(plan) }
         return positions

@@ -330,7 +330,9 @@ struct CampaignRecount {
             return
         }
         if seconds(device.since, now) >= limit {
-            violation("\(name) of campaign \(id) (\(campaign.status)) is \(device.status) beyond its deadline")
+            violation(
+                "\(name) of campaign \(id) (\(campaign.status)) is \(device.status) beyond its deadline: "
+                    + "\(seconds(device.since, now)) s of \(limit)")
         }
     }
 

@@ -22,25 +22,25 @@ extension CampaignWorld {
     }
 
     /// A command is handed over to be sent.
-    func handed(_ command: DeviceCommand) {
-        guard !command.isWithdrawal else { return }
+    func handed(_ command: Delivery) {
+        guard !command.isRemoval else { return }
         summary.commands += 1
         let delivery = carrier.delivery(command)
-        line("to be sent: \(command.deviceID) command \(command.command) of campaign \(command.campaignID)")
+        line("to be sent: \(command.deviceID) command \(command.id) of campaign \(command.campaign)")
         if recount.published.contains(delivery) {
-            violate("\(command.deviceID) is sent command \(command.command) again, acknowledged as it is on record")
+            violate("\(command.deviceID) is sent command \(command.id) again, acknowledged as it is on record")
         }
-        guard let campaign = recount.campaigns[command.campaignID] else { return violate("a command of no campaign") }
+        guard let campaign = recount.campaigns[command.campaign] else { return violate("a command of no campaign") }
         if campaign.status != "RUNNING" { violate("a command of a campaign that is \(campaign.status)") }
-        if campaign.devices[command.deviceID]?.command != command.command.rawValue {
+        if campaign.devices[command.deviceID]?.command != command.id.rawValue {
             violate("\(command.deviceID) is sent a command that is not on record, or was void")
         }
         if options.plant == .sharesDevices { share(command) }
     }
 
     /// The planted bug: another campaign sends for the device as well.
-    private func share(_ command: DeviceCommand) {
-        for (id, campaign) in recount.campaigns where id != command.campaignID && campaign.status == "RUNNING" {
+    private func share(_ command: Delivery) {
+        for (id, campaign) in recount.campaigns where id != command.campaign && campaign.status == "RUNNING" {
             guard let device = campaign.devices[command.deviceID], device.status == "PENDING" else { continue }
             recount.known = log.durableCount
             var batch = RecordBatch()
@@ -87,7 +87,7 @@ extension CampaignWorld {
         summary.refolds += 1
         do {
             let end = engine?.end ?? Position(log.durableCount)
-            var live = state, fresh = CampaignState()
+            var live = state.folded, fresh = CampaignState()
             try fresh.fold(Position(0)..<end, of: log)
             var kept = try CampaignState(stored: state.stored())
             if fresh.stored() != state.stored() {

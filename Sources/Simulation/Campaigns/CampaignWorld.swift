@@ -69,8 +69,8 @@ public final class CampaignWorld {
         case look
         case pump
         case arrive(Saying)
-        case deliver(DeviceCommand)
-        case acknowledge([DeviceCommand], process: Int)
+        case deliver(Delivery)
+        case acknowledge([Delivery], process: Int)
         case online(String)
         case operate(Int, CampaignCommand)
         case create(Int)
@@ -85,7 +85,7 @@ public final class CampaignWorld {
     let log: CampaignLog
     let carrier = CampaignCarrier()
     var recount = CampaignRecount()
-    var engine: CampaignEngine?
+    var engine: DeciderRuntime<CampaignState>?
     /// True time, which nothing sets. The engine's is the log's.
     var now: Timestamp { didSet { clock.time = now } }
     private let clock: CampaignClock
@@ -101,8 +101,8 @@ public final class CampaignWorld {
     private var lookAt = Int64.max
     private var isLooking = false
     /// The broker keeps these.
-    private var retained: [String: DeviceCommand] = [:]
-    private var kept: [String: [DeviceCommand]] = [:]
+    private var retained: [String: Delivery] = [:]
+    private var kept: [String: [Delivery]] = [:]
     private var online: Set<String> = []
     private var handled: [CampaignRecount.Delivery: Int] = [:]
     /// The scenario's number of each campaign.
@@ -283,8 +283,8 @@ public final class CampaignWorld {
             }
         }
         let isUsed = random.chance(0.5) || options.plant == .staleSnapshot
-        let engine = CampaignEngine(
-            writer: DecisionWriter(log), source: log, clock: engineClock(), sender: carrier,
+        let engine = DeciderRuntime<CampaignState>(
+            writer: DecisionWriter(log), source: log, clock: engineClock(), outbox: carrier,
             snapshot: { isUsed ? start : nil })
         do {
             let state = try engine.recover()
@@ -334,7 +334,7 @@ public final class CampaignWorld {
         }
         if !carrier.waiting.isEmpty { after(0.01, .pump) }
         var wake = 120.0
-        if let next = engine.nextWake() {
+        if let next = engine.nextDeadline() {
             wake = min(wake, Double(max(0, next.microseconds - log.now().microseconds)) / 1e6)
         }
         look(in: isFull ? 5 : max(0.05, wake) + 0.05 * draw())
@@ -429,8 +429,8 @@ public final class CampaignWorld {
         let commands = carrier.take()
         for command in commands {
             let address = "\(command.tenantID)/\(command.deviceID)"
-            if command.isWithdrawal {
-                if retained[address]?.campaignID == command.campaignID { retained[address] = nil }
+            if command.isRemoval {
+                if retained[address]?.campaign == command.campaign { retained[address] = nil }
                 continue
             }
             if command.isRetained { retained[address] = command }
@@ -438,7 +438,7 @@ public final class CampaignWorld {
             if random.chance(scenario.repeated) { after(0.1 + 5 * draw(), .deliver(command)) }
         }
         // In blocks, not always together.
-        var rest = commands.filter { !$0.isWithdrawal }[...]
+        var rest = commands.filter { !$0.isRemoval }[...]
         while !rest.isEmpty {
             let block = rest.prefix(1 + random.below(20))
             rest = rest.dropFirst(block.count)
@@ -462,7 +462,7 @@ public final class CampaignWorld {
         }
     }
 
-    private func deliver(_ command: DeviceCommand) {
+    private func deliver(_ command: Delivery) {
         let address = "\(command.tenantID)/\(command.deviceID)"
         guard online.contains(command.deviceID) else {
             kept[address, default: []].append(command)
@@ -470,7 +470,7 @@ public final class CampaignWorld {
         }
         let delivery = carrier.delivery(command)
         handled[delivery, default: 0] += 1
-        guard let index = planned[command.campaignID], handled[delivery] == 1,
+        guard let index = planned[command.campaign], handled[delivery] == 1,
             let number = Int(command.deviceID.dropFirst())
         else { return }
         let manner = scenario.campaigns[index].manners[number]

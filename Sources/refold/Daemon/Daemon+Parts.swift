@@ -1,5 +1,6 @@
 import Access
 import Campaigns
+import Deciding
 import Ingest
 import Logging
 import Projecting
@@ -30,42 +31,28 @@ extension Daemon {
         }
     }
 
-    /// Recovers the tokens in the background: ingest neither waits for them nor stops with them.
+    /// Ingest neither waits for the tokens nor stops with them.
     static func tokens(_ tokens: AccessDecider, _ troubles: Troubles, _ logger: Logger) -> DaemonPart {
-        DaemonPart(
-            "tokens", logger: logger,
-            cancellable: {
-                await recover(tokens, troubles, logger)
-                for await _ in tokens.stateLosses { await recover(tokens, troubles, logger) }
-            })
-    }
-
-    /// A damaged log may be repaired while the daemon runs: it is tried until it is done.
-    private static func recover(_ tokens: AccessDecider, _ troubles: Troubles, _ logger: Logger) async {
-        var isTold = false
-        while !Task.isCancelled {
-            do {
-                try await tokens.recover()
-                troubles.tokenError = nil
-                return
-            } catch {
-                if !isTold { logger.error("cannot read tokens back; only the data folder's token works: \(error)") }
-                troubles.tokenError = "\(error)"
-                isTold = true
+        DaemonPart("tokens") {
+            await cancelWhenGracefulShutdown {
+                await tokens.run { error in
+                    guard troubles.report(error, by: AccessState.storedName), let error else { return }
+                    logger.error("cannot read tokens back; only the data folder's token works: \(error)")
+                }
             }
-            try? await Task.sleep(for: .seconds(2))
         }
     }
 
     static func campaigns(
-        _ decider: CampaignDecider, after receiving: Task<Bool, Never>, _ troubles: Troubles, _ logger: Logger
+        _ decider: DeciderService<CampaignState>, after receiving: Task<Bool, Never>, _ troubles: Troubles,
+        _ logger: Logger
     ) -> DaemonPart {
         DaemonPart("campaigns") {
             guard await receiving.value else { return }
             await cancelWhenGracefulShutdown {
                 await decider.run { error in
-                    troubles.deciderFailed(error)
-                    logger.error("campaign engine stopped; retrying in 2 s", metadata: ["error": "\(error)"])
+                    guard troubles.report(error, by: CampaignState.storedName), let error else { return }
+                    logger.error("campaign engine stopped; retrying every 2 s", metadata: ["error": "\(error)"])
                 }
             }
         }

@@ -125,7 +125,9 @@ final class Daemon: Sendable {
             })
         let decisions = DecisionWriter(log)
         let passOver: @Sendable (SnapshotError) -> Void = { logger.error("a damaged snapshot is passed over: \($0)") }
-        let decider = CampaignDecider(writer: decisions, source: log, clock: { log.now() }, sender: commands) {
+        let decider = DeciderService<CampaignState>(
+            writer: decisions, source: log, clock: { log.now() }, outbox: commands
+        ) {
             snapshots.folder.newest(CampaignState.self, horizon: log.horizon, report: passOver)
         }
         let tokens = AccessDecider(writer: decisions, source: log, clock: { log.now() }) {

@@ -1,3 +1,5 @@
+import Access
+import Campaigns
 import Dispatching
 import EventLog
 import EventModel
@@ -82,33 +84,27 @@ extension StatusReporter {
         facts.descriptorsOpen = Descriptors.open ?? 0
         facts.descriptorsMax = Descriptors.limit
         facts.linesDroppedLately = droppedLately(LogOutput.shared.statistics.dropped)
-        facts.deciderError = troubles.deciderError
-        facts.tokenError = troubles.tokenError
+        facts.deciderError = troubles.error(of: CampaignState.storedName)
+        facts.tokenError = troubles.error(of: AccessState.storedName)
         return facts
     }
 }
 
-/// What parts without a status of their own report when they fail.
+/// What deciders report when they fail.
 final class Troubles: Sendable {
-    private struct State {
-        var decider: (text: String, at: ContinuousClock.Instant)?
-        var tokens: String?
-    }
-    private let state = Mutex(State())
-    /// The decider tries every 2 s, and reports every failure.
-    private static let deciderWindow = Duration.seconds(6)
+    private let errors = Mutex<[String: String]>([:])
 
-    func deciderFailed(_ error: any Error) { state.withLock { $0.decider = ("\(error)", .now) } }
-    var deciderError: String? {
-        state.withLock { state in
-            state.decider.flatMap { ContinuousClock.now - $0.at < Self.deciderWindow ? $0.text : nil }
+    /// Returns whether that is news.
+    func report(_ error: (any Error)?, by decider: String) -> Bool {
+        errors.withLock { errors in
+            let before = errors[decider]
+            errors[decider] = error.map { "\($0)" }
+            return before != errors[decider]
         }
     }
 
-    var tokenError: String? {
-        get { state.withLock { $0.tokens } }
-        set { state.withLock { $0.tokens = newValue } }
-    }
+    /// Nil: none, or it has gone well since.
+    func error(of decider: String) -> String? { errors.withLock { $0[decider] } }
 }
 
 extension BrokerAlarm.Code {

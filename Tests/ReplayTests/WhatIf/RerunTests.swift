@@ -11,25 +11,26 @@ import Testing
 /// Campaigns that went by the real engine, and are asked how they would have gone.
 struct RerunTests {
     /// A hundred devices, one a second; a device answers after 5, 25 and 45 seconds.
-    private final class Fleet: CommandSending, @unchecked Sendable {
+    private final class Fleet: Outbox, @unchecked Sendable {
         let log = ScratchLog()
-        private var sent: [DeviceCommand] = []
+        private var sent: [Delivery] = []
         private var says: [(at: Int64, device: String, word: String, command: Position)] = []
         private let fails: (Int) -> Bool
         private let clock = Clock()
-        private(set) var engine: CampaignEngine!
+        private(set) var engine: DeciderRuntime<CampaignState>!
 
         final class Clock: @unchecked Sendable { var now = Timestamp(microseconds: 1_772_352_000_000_000) }
 
         init(fails: @escaping (Int) -> Bool) {
             self.fails = fails
             let clock = clock
-            engine = CampaignEngine(writer: DecisionWriter(log), source: log, clock: { clock.now }, sender: self)
+            engine = DeciderRuntime<CampaignState>(
+                writer: DecisionWriter(log), source: log, clock: { clock.now }, outbox: self)
         }
 
-        func send(_ commands: [DeviceCommand]) { sent += commands }
-        func withdraw(campaign: Int64) {}
-        func onAcknowledged(_ body: @escaping @Sendable ([DeviceCommand]) -> Void) {}
+        func send(_ commands: [Delivery]) { sent += commands }
+        func withdraw(subject: String) {}
+        func onAcknowledged(_ body: @escaping @Sendable ([Delivery]) -> Void) {}
 
         func go(threshold: Double?, plan: CampaignPlan = CampaignPlan(), abortAt: Int? = nil) throws {
             try engine.resume()
@@ -56,12 +57,12 @@ struct RerunTests {
             }
         }
 
-        private func answer(_ command: DeviceCommand) {
+        private func answer(_ command: Delivery) {
             let number = Int(command.deviceID.dropFirst()) ?? 0
             let words = fails(number) ? ["DOWNLOADING", "FAILED"] : ["DOWNLOADING", "INSTALLING", "SUCCESS"]
             for (index, word) in words.enumerated() {
                 let at = clock.now.microseconds + Int64(5 + 20 * index) * 1_000_000
-                says.append((at, command.deviceID, word, command.command))
+                says.append((at, command.deviceID, word, command.id))
             }
         }
 

@@ -1,7 +1,7 @@
+import Deciding
 import Decisions
-import EventModel
 
-extension CampaignDecider {
+extension DeciderService<CampaignState> {
     /// What finds the group's devices; nil when it is a list, or when the tenant has no such group.
     /// - Throws: `LogError`, `UnreadableDecision`.
     public func groupQuery(tenant: String, id: Int64) throws -> GroupQuery? {
