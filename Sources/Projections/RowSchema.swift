@@ -3,7 +3,7 @@ import Decoding
 // The schema of a row is its type's `columns`: each column once, with its name, its role and where its value is. The
 // table's description, the writer and the reader of rows all go over that one list. It is generic code rather than a
 // list of closures or key paths: the compiler specialises it for each of the three, down to what one would write by
-// hand, and it allocates nothing.
+// hand, and it allocates nothing. Inlining is forced: left to the compiler, reading rows takes a fifth longer.
 
 /// Goes over the columns of a row: describes, writes or reads them.
 protocol RowVisitor {
