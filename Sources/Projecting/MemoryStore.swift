@@ -48,33 +48,26 @@ public final class MemoryTables: Sendable {
 
     /// The same as readers in the order of `table`'s columns.
     public func forEachRow(of table: Table, _ body: (RowReader) throws -> Void) rethrows {
-        for row in rows(of: table.name) { try withReader(row, table, body) }
+        for row in rows(of: table.name) { try RowReader.with(table.columns.map { row[$0.name] }, body) }
     }
 
-    fileprivate static func key(_ fields: [ArraySlice<UInt8>?]) -> [UInt8] {
+    /// The same with these columns alone, in this order.
+    public func forEachRow(of table: Table, columns names: [String], _ body: (RowReader) throws -> Void) rethrows {
+        let columns = names.map { name in
+            guard let column = table.columns.first(where: { $0.name == name }) else {
+                preconditionFailure("\(table.name) has no column \(name)")
+            }
+            return column
+        }
+        try forEachRow(of: Table(table.name, write: table.write, columns), body)
+    }
+
+    /// The fields of a key as one byte string.
+    package static func key<Field: Collection<UInt8>>(_ fields: some Sequence<Field?>) -> [UInt8] {
         fields.reduce(into: []) { key, field in
             withUnsafeBytes(of: UInt32(field?.count ?? 0).bigEndian) { key.append(contentsOf: $0) }
-            key.append(contentsOf: field ?? [])
+            if let field { key.append(contentsOf: field) }
         }
-    }
-}
-
-private func withReader<R>(
-    _ row: MemoryTables.Row, _ table: Table, _ body: (RowReader) throws -> R
-) rethrows -> R {
-    // One allocation holds all fields, so that their addresses last for the call.
-    var bytes: [UInt8] = [], ranges: [Range<Int>?] = []
-    for column in table.columns {
-        guard let value = row[column.name] else {
-            ranges.append(nil)
-            continue
-        }
-        ranges.append(bytes.count..<(bytes.count + value.count))
-        bytes += value
-    }
-    bytes.append(0)  // an address for empty values too
-    return try bytes.withUnsafeBytes { bytes in
-        try body(RowReader { column in ranges[column].map { UnsafeRawBufferPointer(rebasing: bytes[$0]) } })
     }
 }
 
@@ -110,7 +103,7 @@ public final class MemoryStore: ParkingStore {
                 let key = MemoryTables.key(
                     request.keys.fields(ofRow: row).map { $0.map { request.keys.bytes[$0] } })
                 guard let row = memory.contents.withLock({ $0.tables[table.name]?[key] }) else { continue }
-                withReader(row, table) { found(request.table, $0) }
+                RowReader.with(table.columns.map { row[$0.name] }) { found(request.table, $0) }
             }
         }
     }

@@ -6,17 +6,29 @@ import EventModel
 /// beside its creation. Secrets are in no table: their SHA-256 is.
 struct APITokens: AppendProjection {
     static let descriptor = ProjectionDescriptor(
-        name: "access", version: 1,
-        tables: [
-            Table(
-                "api_token_events_v1", write: .insert,
-                [
-                    .key("position", .int8), .value("token_id", .int8), .value("event_type", .text),
-                    .value("name", .text),
-                    .value("role", .text), .value("tenant_id", .text), .value("secret_sha256", .text),
-                    .value("expires_at", .timestamptz), .value("actor", .text), .value("at", .timestamptz),
-                ])
-        ])
+        name: "access", version: 1, tables: [Row.table])
+
+    struct Row: TableRow {
+        static let table = Table("api_token_events_v1", write: .insert, Self.self)
+
+        var position = Position(0), id: Int64 = 0
+        var type = "", name = ""
+        var role: String?, tenant: String?, secretSHA256: String?
+        var expiresAt = Moment(), actor = "", at = Moment()
+
+        mutating func columns(_ row: inout some RowVisitor) {
+            row.key("position", &position)
+            row.value("token_id", &id)
+            row.value("event_type", &type)
+            row.value("name", &name)
+            row.value("role", &role)
+            row.value("tenant_id", &tenant)
+            row.value("secret_sha256", &secretSHA256)
+            row.value("expires_at", &expiresAt)
+            row.value("actor", &actor)
+            row.value("at", &at)
+        }
+    }
 
     static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool { mark.kind == .decision }
 
@@ -27,29 +39,18 @@ struct APITokens: AppendProjection {
         guard record.kind == .decision else { return }
         switch decoder.decodeInternal(record).decision {
         case let event as TokenCreated:
-            begin(position, event.id, "created", event.name, into: &rows)
-            rows.text(event.role)
-            rows.text(event.tenantID)
-            rows.text(event.secretSHA256)
-            rows.optional(event.expiresAt) { $0.timestamptz(Timestamp(microseconds: $1)) }
-            rows.text(event.actor)
+            rows.append(
+                Row(
+                    position: position, id: event.id, type: "created", name: event.name, role: event.role,
+                    tenant: event.tenantID, secretSHA256: event.secretSHA256,
+                    expiresAt: Moment(event.expiresAt.map { Timestamp(microseconds: $0) }), actor: event.actor,
+                    at: Moment(record.receivedAt)))
         case let event as TokenRevoked:
-            begin(position, event.id, "revoked", event.name, into: &rows)
-            rows.null()
-            rows.text(event.tenantID)
-            rows.null()
-            rows.null()
-            rows.text(event.actor)
+            rows.append(
+                Row(
+                    position: position, id: event.id, type: "revoked", name: event.name, tenant: event.tenantID,
+                    actor: event.actor, at: Moment(record.receivedAt)))
         default: return
         }
-        rows.timestamptz(record.receivedAt)
-    }
-
-    private func begin(_ position: Position, _ id: Int64, _ what: String, _ name: String, into rows: inout RowBuffer) {
-        rows.beginRow(fieldCount: 10)
-        rows.position(position)
-        rows.int8(id)
-        rows.text(what)
-        rows.text(name)
     }
 }

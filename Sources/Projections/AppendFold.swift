@@ -34,7 +34,7 @@ final class AppendFold<Projection: AppendProjection>: FoldEngine {
         self.decoder = decoder
     }
 
-    static var descriptor: ProjectionDescriptor { Projection.descriptor }
+    var descriptor: ProjectionDescriptor { Projection.descriptor }
     var dirtyRowCount: Int { pending.rowCount }
     var pendingByteCount: Int { pending.bytes.count }
     var stateByteCount: Int { 0 }

@@ -8,17 +8,26 @@ import Primitives
 /// tenant is `*`, which is no tenant's id, so that only who sees all tenants sees them.
 struct AuditLogs: AppendProjection {
     static let descriptor = ProjectionDescriptor(
-        name: "audit_logs", version: 1,
-        tables: [
-            Table(
-                "audit_logs_v1", write: .insert,
-                [
-                    .key("position", .int8), .value("tenant_id", .text), .value("at", .timestamptz),
-                    .value("actor", .text),
-                    .value("action", .text), .value("subject", .text), .value("before", .jsonb),
-                    .value("after", .jsonb),
-                ])
-        ])
+        name: "audit_logs", version: 1, tables: [Row.table])
+
+    struct Row: TableRow {
+        static let table = Table("audit_logs_v1", write: .insert, Self.self)
+
+        var position = Position(0), tenant = "", at = Moment()
+        var actor = "", action = "", subject = ""
+        var before: [UInt8]?, after = Bytes.none
+
+        mutating func columns(_ row: inout some RowVisitor) {
+            row.key("position", &position)
+            row.value("tenant_id", &tenant)
+            row.value("at", &at)
+            row.value("actor", &actor)
+            row.value("action", &action)
+            row.value("subject", &subject)
+            row.jsonb("before", &before)
+            row.jsonb("after", &after)
+        }
+    }
 
     static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool { mark.kind == .decision || mark.kind == .system }
 
@@ -27,33 +36,27 @@ struct AuditLogs: AppendProjection {
 
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {
         guard record.kind == .decision || record.kind == .system else { return }
-        let tenant: String, actor: String, subject: String
-        var before: Envelope.Before?
+        // The schema's name without its version: `campaign.created/1` is `campaign.created`.
+        let action = record.topicString.split(separator: "/").first ?? ""
+        var row = Row(
+            position: position, at: Moment(record.receivedAt), action: String(action), after: record.payload)
         switch decoder.decodeInternal(record) {
         case .decision(let decision):
             let envelope = decision.envelope
             guard envelope.isAudited else { return }
-            (tenant, actor, subject) = (envelope.tenantID, envelope.actor ?? EngineActor.name, envelope.subject)
-            before = envelope.before
+            (row.tenant, row.actor) = (envelope.tenantID, envelope.actor ?? EngineActor.name)
+            row.subject = envelope.subject
+            row.before = envelope.before.map {
+                Array("{\"\($0.property)\": \(JSONString.encode($0.value))}".utf8)
+            }
         case .lossAccepted(let event):
-            (tenant, actor, subject) = (Envelope.everyTenant, event.operatorName, "log:\(event.from)-\(event.to)")
+            (row.tenant, row.actor) = (Envelope.everyTenant, event.operatorName)
+            row.subject = "log:\(event.from)-\(event.to)"
         case .segmentsRemoved(let event):
-            (tenant, actor, subject) = (Envelope.everyTenant, "retention", "log:\(event.from)-\(event.to)")
+            (row.tenant, row.actor) = (Envelope.everyTenant, "retention")
+            row.subject = "log:\(event.from)-\(event.to)"
         case .broker, .none, .undecodable: return
         }
-        rows.beginRow(fieldCount: 8)
-        rows.position(position)
-        rows.text(tenant)
-        rows.timestamptz(record.receivedAt)
-        rows.text(actor)
-        rows.text(Self.action(record.topicString))
-        rows.text(subject)
-        rows.optional(before) { $0.jsonb("{\"\($1.property)\": \(JSONString.encode($1.value))}".utf8) }
-        rows.jsonb(record.payload)
-    }
-
-    /// The schema's name without its version: `campaign.created/1` is `campaign.created`.
-    private static func action(_ schema: String) -> Substring.UTF8View {
-        (schema.split(separator: "/").first ?? "").utf8
+        rows.append(row)
     }
 }

@@ -51,6 +51,11 @@ struct ByteArena: ~Copyable {
         if let from = source.baseAddress { memmove(address(ref.place), from, source.count) }
     }
 
+    mutating func put(_ text: String, in ref: inout ByteRef) {
+        var text = text
+        text.withUTF8 { put(UnsafeRawBufferPointer($0), in: &ref) }
+    }
+
     /// Takes `removed` out of a byte string and appends `count` bytes that `fill` writes; in place when that fits.
     mutating func splice(
         _ ref: inout ByteRef, removing removed: Range<Int>, appending count: Int,

@@ -1,23 +1,13 @@
 import Decisions
 import Decoding
 import EventModel
+import Foundation
 
 /// `campaign_events`: a campaign's timeline. One row a decision about it, with what led to it; what devices report
 /// stands in their own rows.
 struct CampaignEvents: AppendProjection {
     static let descriptor = ProjectionDescriptor(
-        name: "campaign_events", version: 1,
-        tables: [
-            Table(
-                "campaign_events_v1", write: .insert,
-                [
-                    .key("position", .int8), .value("tenant_id", .text), .value("campaign_id", .int8),
-                    .value("at", .timestamptz), .value("event_type", .text), .value("actor", .text),
-                    .value("status_before", .text), .value("status_after", .text), .value("stage", .int8),
-                    .value("devices", .int8), .value("code", .text), .value("reason", .text), .value("cause", .int8),
-                    .value("counts", .jsonb), .value("evidence", .jsonb),
-                ])
-        ])
+        name: "campaign_events", version: 1, tables: [Row.table])
 
     /// As many devices, or events, stand in `evidence`; all of them stand in the log.
     static let evidenceMax = 20
@@ -29,7 +19,7 @@ struct CampaignEvents: AppendProjection {
 
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {
         guard record.kind == .decision else { return }
-        let row: Row
+        var row: Row
         switch decoder.decodeInternal(record).decision {
         case let event as CampaignCreated: row = Row(event)
         case let event as CampaignStatusChanged: row = Row(event)
@@ -39,42 +29,59 @@ struct CampaignEvents: AppendProjection {
         case let event as CampaignDevicesEnded: row = Row(event)
         default: return
         }
-        rows.beginRow(fieldCount: 15)
-        rows.position(position)
-        rows.text(row.tenant)
-        rows.int8(row.campaign)
-        rows.timestamptz(record.receivedAt)
-        rows.text(Self.type(record.topicString))
-        rows.text(row.actor)
-        rows.optional(row.before) { $0.text($1) }
-        rows.optional(row.after) { $0.text($1) }
-        rows.optional(row.stage) { $0.int8($1) }
-        rows.optional(row.devices) { $0.int8($1) }
-        rows.optional(row.code) { $0.text($1) }
-        rows.optional(row.reason) { $0.text($1) }
-        rows.optional(row.cause) { $0.int8(Int64(clamping: $1)) }
-        rows.optional(jsonMember("counts", of: record.payload)) { $0.jsonb($1) }
-        rows.optional(row.evidence.isEmpty ? nil : row.evidence) { $0.jsonb(jsonBytes($1)) }
+        row.position = position
+        row.at = Moment(record.receivedAt)
+        row.type = Self.type(record.topicString)
+        row.counts = jsonMember("counts", of: record.payload)
+        rows.append(row)
     }
 
     /// `campaign.stage_begun/1` is `stage_begun`.
-    private static func type(_ schema: String) -> Substring.UTF8View {
-        let name = schema.split(separator: "/").first ?? ""
-        return name.dropFirst("campaign.".count).utf8
+    private static func type(_ schema: String) -> String {
+        String((schema.split(separator: "/").first ?? "").dropFirst("campaign.".count))
     }
 
     private struct Evidence: Encodable {
         var deviceID: String?
         let position: UInt64
         enum CodingKeys: String, CodingKey { case deviceID = "device_id", position }
+
+        /// The first of them as JSON; nil when there are none.
+        static func json(_ all: some Sequence<Evidence>) -> [UInt8]? {
+            let first = Array(all.prefix(evidenceMax)), encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+            return first.isEmpty ? nil : (try? encoder.encode(first)).map { Array($0) }
+        }
     }
 
-    private struct Row {
-        let tenant: String, campaign: Int64
-        var actor = EngineActor.name
+    struct Row: TableRow {
+        static let table = Table("campaign_events_v1", write: .insert, Self.self)
+
+        var position = Position(0), tenant = "", campaign: Int64 = 0
+        var at = Moment(), type = "", actor = EngineActor.name
         var before: String?, after: String?, stage: Int64?, devices: Int64?, code: String?, reason: String?
-        var cause: UInt64?
-        var evidence: [Evidence] = []
+        var cause: Position?
+        var counts: Bytes?, evidence: [UInt8]?
+
+        mutating func columns(_ row: inout some RowVisitor) {
+            row.key("position", &position)
+            row.value("tenant_id", &tenant)
+            row.value("campaign_id", &campaign)
+            row.value("at", &at)
+            row.value("event_type", &type)
+            row.value("actor", &actor)
+            row.value("status_before", &before)
+            row.value("status_after", &after)
+            row.value("stage", &stage)
+            row.value("devices", &devices)
+            row.value("code", &code)
+            row.value("reason", &reason)
+            row.value("cause", &cause)
+            row.jsonb("counts", &counts)
+            row.jsonb("evidence", &evidence)
+        }
+
+        init() {}
 
         init(_ event: CampaignCreated) {
             (tenant, campaign, actor) = (event.tenantID, event.id, event.actor)
@@ -85,29 +92,29 @@ struct CampaignEvents: AppendProjection {
         init(_ event: CampaignStatusChanged) {
             (tenant, campaign, actor) = (event.tenantID, event.campaignID, event.actor)
             (before, after) = (event.before, event.after)
-            (code, reason, cause) = (event.code, event.reason, event.cause)
+            (code, reason, cause) = (event.code, event.reason, event.cause.map { Position($0) })
             if let kinds = event.kinds { code = code ?? kinds.joined(separator: ",") }
-            evidence = (event.evidence ?? []).prefix(evidenceMax).map { Evidence(position: $0) }
+            evidence = Evidence.json((event.evidence ?? []).lazy.map { Evidence(position: $0) })
         }
 
         init(_ event: CampaignStageBegun) {
             (tenant, campaign, actor) = (event.tenantID, event.campaignID, event.actor)
             (stage, devices) = (Int64(event.stage), event.devicesMax)
-            cause = event.cause
+            cause = event.cause.map { Position($0) }
         }
 
         init(_ event: CampaignDispatched) {
             (tenant, campaign) = (event.tenantID, event.campaignID)
-            (stage, devices, cause) = (Int64(event.stage), Int64(event.devices.count), event.cause)
-            evidence = zip(event.devices, event.seen).prefix(evidenceMax).map { Evidence(deviceID: $0, position: $1) }
+            (stage, devices, cause) = (Int64(event.stage), Int64(event.devices.count), Position(event.cause))
+            evidence = Evidence.json(zip(event.devices, event.seen).lazy.map { Evidence(deviceID: $0, position: $1) })
         }
 
         init(_ event: CampaignPublished) {
             (tenant, campaign) = (event.tenantID, event.campaignID)
             let named = event.batches.map(\.devices?.count)
             if !named.contains(nil) { devices = named.reduce(0) { $0 + Int64($1 ?? 0) } }
-            cause = event.batches.first?.command
-            evidence = event.batches.prefix(evidenceMax).map { Evidence(position: $0.command) }
+            cause = (event.batches.first?.command).map { Position($0) }
+            evidence = Evidence.json(event.batches.lazy.map { Evidence(position: $0.command) })
         }
 
         init(_ event: CampaignDevicesEnded) {
@@ -115,7 +122,7 @@ struct CampaignEvents: AppendProjection {
             (after, code, reason) = (event.status, event.kind, event.reason)
             devices = Int64(event.devices.count)
             let causes = event.causes ?? event.seen
-            evidence = zip(event.devices, causes).prefix(evidenceMax).map { Evidence(deviceID: $0, position: $1) }
+            evidence = Evidence.json(zip(event.devices, causes).lazy.map { Evidence(deviceID: $0, position: $1) })
         }
     }
 }

@@ -1,5 +1,6 @@
 import CampaignRules
 import Decisions
+import Decoding
 import EventModel
 import Foundation
 
@@ -12,70 +13,38 @@ enum CampaignTables {
     static let descriptor = ProjectionDescriptor(
         name: "campaigns", version: 2,
         tables: [
-            Table(
-                "firmware_versions_v1", write: .upsert,
-                [
-                    .key("id", .int8), .value("tenant_id", .text), .value("version", .text),
-                    .value("description", .text),
-                    .value("file_url", .text), .value("file_size_bytes", .int8), .value("checksum_sha256", .text),
-                    .value("device_type", .text), .value("created_at", .timestamptz), .value("created_by", .text),
-                ]),
-            Table(
-                "ota_campaigns_v2", write: .upsert,
-                [
-                    .key("id", .int8), .value("tenant_id", .text), .value("name", .text),
-                    .value("firmware_version_id", .int8),
-                    .value("target_group_id", .int8), .value("rollout_strategy", .text), .value("rollout_rate", .int8),
-                    .value("abort_threshold", .float8), .value("plan", .jsonb), .value("status", .text),
-                    .value("total_devices", .int8), .value("stage", .int8), .value("stage_devices_max", .int8),
-                    .value("stage_begun_at", .timestamptz), .value("status_at", .timestamptz),
-                    .value("status_by", .text),
-                    .value("status_code", .text), .value("status_reason", .text), .value("status_cause", .int8),
-                    .value("started_at", .timestamptz), .value("completed_at", .timestamptz),
-                    .value("created_at", .timestamptz), .value("created_by", .text), .value("last_position", .int8),
-                    .value("created_position", .int8), .value("deleted_position", .int8),
-                ]),
-            // The same table again: devices add to the counts of a campaign, whoever folds it.
-            Table(
-                "ota_campaigns_v2", write: .addDeltas,
-                [
-                    .key("id", .int8), .delta("in_flight"), .delta("succeeded"), .delta("failed"), .delta("skipped"),
-                    .delta("dispatched"), .delta("void_count"),
-                ]),
-            Table(
-                "ota_device_status_v2", write: .upsert,
-                [
-                    .key("campaign_id", .int8), .key("device_id", .text), .value("id", .int8),
-                    .value("tenant_id", .text),
-                    .value("status", .text), .value("failure_kind", .text), .value("skip_kind", .text),
-                    .value("attempt", .int8), .value("command_id", .int8), .value("progress_pct", .float8),
-                    .value("error_message", .text), .value("started_at", .timestamptz),
-                    .value("dispatched_at", .timestamptz),
-                    .value("acknowledged_at", .timestamptz), .value("completed_at", .timestamptz),
-                    .value("created_at", .timestamptz), .value("report_count", .int8),
-                    .value("late_report_count", .int8),
-                    .value("last_report_at", .timestamptz), .value("ended_position", .int8), .value("has_begun", .bool),
-                    .value("last_position", .int8),
-                ]),
-            Table(
-                "campaign_progress_v1", write: .upsert,
-                [
-                    .key("campaign_id", .int8), .key("minute", .int8), .value("tenant_id", .text), .delta("dispatched"),
-                    .delta("succeeded"), .delta("failed"), .delta("skipped"),
-                ]),
-            Table(
-                "ota_unmatched_reports_v1", write: .insert,
-                [
-                    .key("position", .int8), .value("tenant_id", .text), .value("device_id", .text),
-                    .value("campaign_id", .int8), .value("status", .text), .value("reason", .text),
-                    .value("at", .timestamptz),
-                ]),
+            FirmwareRow.table, CampaignState.table, CampaignCountsRow.table, CampaignDeviceState.table,
+            CampaignProgressRow.table, UnmatchedReportRow.table,
         ])
 }
 
+struct FirmwareRow: TableRow {
+    static let table = Table("firmware_versions_v1", write: .upsert, Self.self)
+
+    var event = FirmwareAdded(id: 0, tenantID: "", version: "", fileURL: "", actor: "")
+    var createdAt = Moment()
+
+    mutating func columns(_ row: inout some RowVisitor) {
+        row.key("id", &event.id)
+        row.value("tenant_id", &event.tenantID)
+        row.value("version", &event.version)
+        row.value("description", &event.description)
+        row.value("file_url", &event.fileURL)
+        row.value("file_size_bytes", &event.fileSizeBytes)
+        row.value("checksum_sha256", &event.checksumSHA256)
+        row.value("device_type", &event.deviceType)
+        row.value("created_at", &createdAt)
+        row.value("created_by", &event.actor)
+    }
+}
+
 struct CampaignState: RowState {
-    /// Nil while no `campaign.created` was seen.
-    var created: CampaignCreated?
+    static let table = Table("ota_campaigns_v2", write: .upsert, Self.self)
+
+    /// `campaign.created` was seen: `created`.
+    var isCreated = false
+    var created = CampaignCreated(
+        id: 0, tenantID: "", name: "", firmwareVersionID: 0, rolloutStrategy: "", totalDevices: 0, actor: "")
     /// As recorded: a setting that a later program knows does not change the row.
     var plan: [UInt8]?
     var createdAt = Moment()
@@ -96,29 +65,64 @@ struct CampaignState: RowState {
     var createdPosition = Position(0)
     var deletedPosition: Position?
 
+    mutating func columns(_ row: inout some RowVisitor, _ key: inout CampaignKey, _ arena: inout ByteArena) {
+        row.key("id", &key.id)
+        row.value("tenant_id", &created.tenantID)
+        row.value("name", &created.name)
+        row.value("firmware_version_id", &created.firmwareVersionID)
+        row.value("target_group_id", &created.targetGroupID)
+        row.value("rollout_strategy", &created.rolloutStrategy)
+        row.value("rollout_rate", &created.rolloutRate)
+        row.value("abort_threshold", &created.abortThreshold)
+        row.jsonb("plan", &plan)
+        row.value("status", &status)
+        row.value("total_devices", &created.totalDevices)
+        row.value("stage", &stage)
+        row.value("stage_devices_max", &stageDevicesMax)
+        row.value("stage_begun_at", &stageBegunAt)
+        row.value("status_at", &statusAt)
+        row.value("status_by", &statusBy)
+        row.value("status_code", &statusCode)
+        row.value("status_reason", &statusReason)
+        row.value("status_cause", &statusCause)
+        row.value("started_at", &startedAt)
+        row.value("completed_at", &completedAt)
+        row.value("created_at", &createdAt)
+        row.value("created_by", &created.actor)
+        row.value("last_position", &lastPosition)
+        row.value("created_position", &createdPosition)
+        row.value("deleted_position", &deletedPosition)
+    }
+
+    mutating func didLoad(_ key: CampaignKey) {
+        isCreated = true
+        created.id = key.id
+        created.plan = plan.flatMap { try? JSONDecoder().decode(CampaignPlan.self, from: Data($0)) }
+    }
+
     /// As it was when an event at `position` came; nil when there was none then.
     func created(asOf position: Position) -> CampaignCreated? {
-        guard createdPosition < position else { return nil }
+        guard isCreated, createdPosition < position else { return nil }
         if let deletedPosition, deletedPosition < position { return nil }
         return created
     }
 
     /// Whether the campaign's own event at `position` is to be applied. A row that is newer has it already, or ignored
     /// it because there was no campaign then.
-    func takes(_ position: Position) -> Bool { created != nil && lastPosition < position }
-
-    mutating func move(from old: borrowing ByteArena, to new: inout ByteArena) {}
+    func takes(_ position: Position) -> Bool { isCreated && lastPosition < position }
 }
 
 /// One device's part in one campaign.
 struct CampaignDeviceState: RowState {
+    static let table = Table("ota_device_status_v2", write: .upsert, Self.self)
+
     var isTarget = false
     var part = DevicePart(targetedAt: Position(0))
     var id: Int64 = 0
     var tenant = ByteRef()
     var error = ByteRef()
     var skipKind = ByteRef()
-    /// Below 0: none was reported.
+    /// −1: none was reported.
     var progress = -1.0
     var startedAt = Moment()
     var dispatchedAt = Moment()
@@ -131,10 +135,52 @@ struct CampaignDeviceState: RowState {
     var lateReportCount: Int64 = 0
     var endedPosition: Position?
 
-    mutating func move(from old: borrowing ByteArena, to new: inout ByteArena) {
-        old.move(&tenant, to: &new)
-        old.move(&error, to: &new)
-        old.move(&skipKind, to: &new)
+    mutating func columns(_ row: inout some RowVisitor, _ key: inout CampaignKey, _ arena: inout ByteArena) {
+        row.key("campaign_id", &key.id)
+        row.key("device_id", &key.device)
+        row.value("id", &id)
+        row.text("tenant_id", &tenant, &arena)
+        row.value("status", &part.status)
+        row.value("failure_kind", &part.kind)
+        row.text("skip_kind", &skipKind, &arena)
+        row.value("attempt", &part.attempt)
+        row.value("command_id", &part.command)
+        row.value("progress_pct", &progress, none: -1)
+        row.text("error_message", &error, &arena)
+        row.value("started_at", &startedAt)
+        row.value("dispatched_at", &dispatchedAt)
+        row.value("acknowledged_at", &acknowledgedAt)
+        row.value("completed_at", &completedAt)
+        row.value("created_at", &createdAt)
+        row.value("report_count", &reportCount)
+        row.value("late_report_count", &lateReportCount)
+        row.value("last_report_at", &lastReportAt)
+        row.value("ended_position", &endedPosition)
+        row.value("has_begun", &part.hasBegun)
+        row.value("last_position", &part.last)
+    }
+
+    mutating func didLoad(_ key: CampaignKey) {
+        isTarget = true
+        part.hasReported = acknowledgedAt.value != nil
+    }
+}
+
+/// A report that fits no target.
+struct UnmatchedReportRow: TableRow {
+    static let table = Table("ota_unmatched_reports_v1", write: .insert, Self.self)
+
+    var position = Position(0), tenant = Bytes.none, device = Bytes.none
+    var campaign: Int64 = 0, status = OTAReport.Status.downloading, reason = "", at = Moment()
+
+    mutating func columns(_ row: inout some RowVisitor) {
+        row.key("position", &position)
+        row.value("tenant_id", &tenant)
+        row.value("device_id", &device)
+        row.value("campaign_id", &campaign)
+        row.value("status", &status)
+        row.value("reason", &reason)
+        row.value("at", &at)
     }
 }
 
@@ -166,27 +212,48 @@ struct CampaignDeltas: Equatable {
         a.dispatched += b.dispatched
         a.void += b.void
     }
+}
 
-    func encode(campaign: Int64, into rows: inout RowBuffer) {
-        rows.beginRow(fieldCount: 7)
-        rows.int8(campaign)
-        for count in [inFlight, succeeded, failed, skipped, dispatched, void] { rows.int8(count) }
+/// Devices add to the counts of a campaign, whoever folds it: the table of `CampaignState` again.
+struct CampaignCountsRow: TableRow {
+    static let table = Table(CampaignState.table.name, write: .addDeltas, Self.self)
+
+    var campaign: Int64 = 0, deltas = CampaignDeltas()
+
+    mutating func columns(_ row: inout some RowVisitor) {
+        row.key("id", &campaign)
+        row.delta("in_flight", &deltas.inFlight)
+        row.delta("succeeded", &deltas.succeeded)
+        row.delta("failed", &deltas.failed)
+        row.delta("skipped", &deltas.skipped)
+        row.delta("dispatched", &deltas.dispatched)
+        row.delta("void_count", &deltas.void)
     }
+}
 
-    func encode(_ minute: CampaignMinute, tenant: String, into rows: inout RowBuffer) {
-        rows.beginRow(fieldCount: 7)
-        rows.int8(minute.campaign)
-        rows.int8(minute.minute)
-        rows.text(tenant)
-        for count in [dispatched, succeeded, failed, skipped] { rows.int8(count) }
+/// What was added to a campaign's counts in a minute.
+struct CampaignProgressRow: TableRow {
+    static let table = Table("campaign_progress_v1", write: .upsert, Self.self)
+
+    var at = CampaignMinute(), tenant = "", deltas = CampaignDeltas()
+
+    mutating func columns(_ row: inout some RowVisitor) {
+        row.key("campaign_id", &at.campaign)
+        row.key("minute", &at.minute)
+        row.value("tenant_id", &tenant)
+        row.delta("dispatched", &deltas.dispatched)
+        row.delta("succeeded", &deltas.succeeded)
+        row.delta("failed", &deltas.failed)
+        row.delta("skipped", &deltas.skipped)
     }
 }
 
 struct CampaignMinute: Hashable, Comparable {
-    let campaign: Int64
+    var campaign: Int64 = 0
     /// Since 1970.
-    let minute: Int64
+    var minute: Int64 = 0
 
+    init() {}
     init(_ campaign: Int64, at time: Timestamp) {
         self.campaign = campaign
         let (minute, rest) = time.microseconds.quotientAndRemainder(dividingBy: 60_000_000)
@@ -198,152 +265,25 @@ struct CampaignMinute: Hashable, Comparable {
     }
 }
 
-/// Keys in memory: a campaign's id in eight bytes, and for a device its own id behind it.
-enum CampaignKey {
+/// The key of a campaign's or a group's row, or of a device's in it. In memory it is the id in eight bytes, and for a
+/// device its own id behind it.
+struct CampaignKey: RowKey {
+    var id: Int64 = 0, device = Bytes.none
+
+    init() {}
+    init(_ bytes: Bytes) {
+        id = Int64(bigEndian: bytes.loadUnaligned(as: Int64.self))
+        device = Bytes(rebasing: bytes.dropFirst(8))
+    }
+
+    func append(to key: inout [UInt8]) { Self.make(id, device, into: &key) }
+
     /// The campaign's `FoldKey`.
     static func name(_ campaign: Int64) -> String { "campaign/\(campaign)" }
 
-    static func make(_ campaign: Int64, _ device: some Collection<UInt8>, into key: inout [UInt8]) {
+    static func make(_ id: Int64, _ device: some Collection<UInt8>, into key: inout [UInt8]) {
         key.removeAll(keepingCapacity: true)
-        withUnsafeBytes(of: campaign.bigEndian) { key.append(contentsOf: $0) }
+        withUnsafeBytes(of: id.bigEndian) { key.append(contentsOf: $0) }
         key.append(contentsOf: device)
-    }
-
-    static func campaign(_ key: UnsafeRawBufferPointer) -> Int64 { Int64(bigEndian: key.loadUnaligned(as: Int64.self)) }
-
-    static func encodeCampaign(_ key: UnsafeRawBufferPointer, into rows: inout RowBuffer) {
-        rows.beginRow(fieldCount: 1)
-        rows.int8(campaign(key))
-    }
-
-    static func encodeDevice(_ key: UnsafeRawBufferPointer, into rows: inout RowBuffer) {
-        rows.beginRow(fieldCount: 2)
-        rows.int8(campaign(key))
-        rows.text(key.dropFirst(8))
-    }
-}
-
-/// A value of ours as JSON, members in the order of their names.
-func jsonBytes(_ value: some Encodable) -> Data {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    // JSON has no other numbers; a column that an administrator changed may hold one.
-    encoder.nonConformingFloatEncodingStrategy = .convertToString(
-        positiveInfinity: "Infinity", negativeInfinity: "-Infinity", nan: "NaN")
-    guard let json = try? encoder.encode(value) else { preconditionFailure("a value that is no JSON: \(value)") }
-    return json
-}
-
-extension CampaignState {
-    func encode(into rows: inout RowBuffer) {
-        guard let created else { return }
-        rows.beginRow(fieldCount: 26)
-        rows.int8(created.id)
-        rows.text(created.tenantID)
-        rows.text(created.name)
-        rows.int8(created.firmwareVersionID)
-        rows.optional(created.targetGroupID) { $0.int8($1) }
-        rows.text(created.rolloutStrategy)
-        rows.optional(created.rolloutRate) { $0.int8($1) }
-        rows.optional(created.abortThreshold) { $0.float8($1) }
-        rows.optional(plan) { $0.jsonb($1) }
-        rows.text(status)
-        rows.int8(created.totalDevices)
-        rows.optional(stage) { $0.int8($1) }
-        rows.optional(stageDevicesMax) { $0.int8($1) }
-        rows.moment(stageBegunAt)
-        rows.moment(statusAt)
-        rows.text(statusBy)
-        rows.optional(statusCode) { $0.text($1) }
-        rows.optional(statusReason) { $0.text($1) }
-        rows.optional(statusCause) { $0.int8($1) }
-        rows.moment(startedAt)
-        rows.moment(completedAt)
-        rows.moment(createdAt)
-        rows.text(created.actor)
-        rows.position(lastPosition)
-        rows.position(createdPosition)
-        rows.optional(deletedPosition) { $0.position($1) }
-    }
-
-    mutating func decode(_ row: RowReader) {
-        var created = CampaignCreated(
-            id: row.int8(0) ?? 0, tenantID: row.text(1) ?? "", name: row.text(2) ?? "",
-            firmwareVersionID: row.int8(3) ?? 0, rolloutStrategy: row.text(5) ?? "", totalDevices: row.int8(10) ?? 0,
-            actor: row.text(22) ?? "")
-        created.targetGroupID = row.int8(4)
-        created.rolloutRate = row.int8(6)
-        created.abortThreshold = row.float8(7)
-        plan = row.jsonb(8).map { Array($0) }
-        created.plan = plan.flatMap { try? JSONDecoder().decode(CampaignPlan.self, from: Data($0)) }
-        self.created = created
-        status = row.text(9) ?? ""
-        stage = row.int8(11)
-        stageDevicesMax = row.int8(12)
-        stageBegunAt = row.moment(13)
-        statusAt = row.moment(14)
-        statusBy = row.text(15) ?? ""
-        statusCode = row.text(16)
-        statusReason = row.text(17)
-        statusCause = row.int8(18)
-        startedAt = row.moment(19)
-        completedAt = row.moment(20)
-        createdAt = row.moment(21)
-        lastPosition = Position(stored: row.int8(23) ?? 0)
-        createdPosition = Position(stored: row.int8(24) ?? 0)
-        deletedPosition = row.int8(25).map { Position(stored: $0) }
-    }
-}
-
-extension CampaignDeviceState {
-    func encode(key: UnsafeRawBufferPointer, in arena: borrowing ByteArena, into rows: inout RowBuffer) {
-        rows.beginRow(fieldCount: 22)
-        rows.int8(CampaignKey.campaign(key))
-        rows.text(key.dropFirst(8))
-        rows.int8(id)
-        rows.text(tenant, in: arena)
-        rows.text(part.status.rawValue)
-        rows.optional(part.kind) { $0.text($1.rawValue) }
-        rows.text(skipKind, in: arena)
-        rows.int8(Int64(part.attempt))
-        rows.optional(part.command) { $0.position($1) }
-        rows.optional(progress < 0 ? nil : progress) { $0.float8($1) }
-        rows.text(error, in: arena)
-        rows.moment(startedAt)
-        rows.moment(dispatchedAt)
-        rows.moment(acknowledgedAt)
-        rows.moment(completedAt)
-        rows.moment(createdAt)
-        rows.int8(reportCount)
-        rows.int8(lateReportCount)
-        rows.moment(lastReportAt)
-        rows.optional(endedPosition) { $0.position($1) }
-        rows.bool(part.hasBegun)
-        rows.position(part.last)
-    }
-
-    mutating func decode(_ row: RowReader, in arena: inout ByteArena) {
-        isTarget = true
-        id = row.int8(2) ?? 0
-        row.text(3, into: &tenant, in: &arena)
-        part.status = row.text(4).flatMap(OTADeviceStatus.init) ?? .pending
-        part.kind = row.text(5).flatMap(OTAFailureKind.init)
-        row.text(6, into: &skipKind, in: &arena)
-        part.attempt = Int32(clamping: row.int8(7) ?? 0)
-        part.command = row.int8(8).map { Position(stored: $0) }
-        progress = row.float8(9) ?? -1
-        row.text(10, into: &error, in: &arena)
-        startedAt = row.moment(11)
-        dispatchedAt = row.moment(12)
-        acknowledgedAt = row.moment(13)
-        part.hasReported = acknowledgedAt.value != nil
-        completedAt = row.moment(14)
-        createdAt = row.moment(15)
-        reportCount = row.int8(16) ?? 0
-        lateReportCount = row.int8(17) ?? 0
-        lastReportAt = row.moment(18)
-        endedPosition = row.int8(19).map { Position(stored: $0) }
-        part.hasBegun = row.bool(20) ?? false
-        part.last = Position(stored: row.int8(21) ?? 0)
     }
 }

@@ -60,8 +60,8 @@ final class CampaignFold: ProjectionFold {
             }
         }
         let requests = [
-            campaigns.takeUnknown(table: CampaignTables.campaigns, encodeKey: CampaignKey.encodeCampaign),
-            devices.takeUnknown(table: CampaignTables.devices, encodeKey: CampaignKey.encodeDevice),
+            campaigns.takeUnknown(table: CampaignTables.campaigns),
+            devices.takeUnknown(table: CampaignTables.devices),
         ]
         return requests.compactMap { $0 }
     }
@@ -89,15 +89,7 @@ final class CampaignFold: ProjectionFold {
     }
 
     func load(table: Int, row: RowReader) {
-        guard let campaign = row.int8(0) else { return }
-        switch table {
-        case CampaignTables.campaigns:
-            campaigns.states[Int(touchCampaign(campaign))].decode(row)
-        case CampaignTables.devices:
-            guard let device = row.bytes(1) else { return }
-            devices.update(touchDevice(campaign, device)) { $0.decode(row, in: &$1) }
-        default: break
-        }
+        if table == CampaignTables.campaigns { campaigns.load(row) } else { devices.load(row) }
     }
 
     // MARK: folding
@@ -195,7 +187,7 @@ final class CampaignFold: ProjectionFold {
         }
         if device.startedAt.value == nil { device.startedAt = Moment(at) }
         if device.acknowledgedAt.value == nil { device.acknowledgedAt = Moment(at) }
-        if let progress = report.progress { device.progress = progress }
+        if let progress = report.progress { device.progress = progress < 0 ? -1 : progress }
         if let error = report.error { arena.put(error, in: &device.error) } else { arena.free(&device.error) }
         arena.free(&device.skipKind)
         device.setEnd(at, position)
@@ -219,25 +211,24 @@ final class CampaignFold: ProjectionFold {
     private func appendUnmatched(
         _ report: OTAReport, _ record: RecordView, _ topic: DeviceTopic, _ position: Position, _ reason: String
     ) {
-        unmatched.beginRow(fieldCount: 7)
-        unmatched.position(position)
-        unmatched.text(record.topic[topic.tenant])
-        unmatched.text(record.topic[topic.device])
-        unmatched.int8(report.campaignID)
-        unmatched.text(report.status.rawValue)
-        unmatched.text(reason)
-        unmatched.timestamptz(record.receivedAt)
+        unmatched.append(
+            UnmatchedReportRow(
+                position: position, tenant: Bytes(rebasing: record.topic[topic.tenant]),
+                device: Bytes(rebasing: record.topic[topic.device]), campaign: report.campaignID,
+                status: report.status, reason: reason, at: Moment(record.receivedAt)))
     }
 
     private func apply(_ decision: (any Decision)?, _ record: RecordView, _ position: Position) {
         let at = record.receivedAt
         switch decision {
         case let event as FirmwareAdded:
-            if scope.includes(Self.name(ofFirmware: event.id), at: position) { append(event, at) }
+            if scope.includes(Self.name(ofFirmware: event.id), at: position) {
+                firmware.append(FirmwareRow(event: event, createdAt: Moment(at)))
+            }
         case let event as CampaignCreated:
             guard takesIn(event.id, position) else { return }
             let id = touchCampaign(event.id)
-            guard campaigns.states[Int(id)].created == nil else { return }
+            guard !campaigns.states[Int(id)].isCreated else { return }
             campaigns.states[Int(id)] = CampaignState(event, at, position)
             campaigns.states[Int(id)].plan = jsonMember("plan", of: record.payload).map { Array($0) }
             if writes(event.id, position) { campaigns.markDirty(id) }
@@ -292,7 +283,7 @@ final class CampaignFold: ProjectionFold {
     }
 
     private func add(_ event: CampaignTargets, _ at: Timestamp, _ position: Position) {
-        let tenant = Array(event.tenantID.utf8), named = Named(event)
+        let named = Named(event)
         for (offset, device) in event.devices.enumerated() where owns(named, device, position) {
             let id = touchDevice(event.campaignID, device.utf8)
             guard !devices.states[Int(id)].isTarget else { continue }
@@ -301,7 +292,7 @@ final class CampaignFold: ProjectionFold {
             state.part = DevicePart(targetedAt: position)
             state.id = event.firstID + Int64(offset)
             state.createdAt = Moment(at)
-            tenant.withUnsafeBytes { devices.arena.put($0, in: &state.tenant) }
+            devices.arena.put(event.tenantID, in: &state.tenant)
             devices.states[Int(id)] = state
             devices.markDirty(id)
         }
@@ -348,39 +339,22 @@ final class CampaignFold: ProjectionFold {
     }
     private static func name(ofFirmware id: Int64) -> String { "firmware/\(id)" }
 
-    private func append(_ event: FirmwareAdded, _ at: Timestamp) {
-        firmware.beginRow(fieldCount: 10)
-        firmware.int8(event.id)
-        firmware.text(event.tenantID)
-        firmware.text(event.version)
-        firmware.optional(event.description) { $0.text($1) }
-        firmware.text(event.fileURL)
-        firmware.optional(event.fileSizeBytes) { $0.int8($1) }
-        firmware.optional(event.checksumSHA256) { $0.text($1) }
-        firmware.optional(event.deviceType) { $0.text($1) }
-        firmware.timestamptz(at)
-        firmware.text(event.actor)
-    }
-
     // MARK: rows out
 
     func drain(into rows: inout [RowBuffer]) {
         rows[CampaignTables.firmware].append(firmware)
         firmware.removeAll()
-        campaigns.drain { id, table in
-            table.states[Int(id)].encode(into: &rows[CampaignTables.campaigns])
-        }
+        campaigns.drain(into: &rows[CampaignTables.campaigns])
         for (campaign, deltas) in counts.sorted(by: { $0.key < $1.key }) {
-            deltas.encode(campaign: campaign, into: &rows[CampaignTables.counts])
+            rows[CampaignTables.counts].append(CampaignCountsRow(campaign: campaign, deltas: deltas))
         }
         counts.removeAll(keepingCapacity: true)
         for (minute, sums) in progress.sorted(by: { $0.key < $1.key }) {
-            sums.deltas.encode(minute, tenant: sums.tenant, into: &rows[CampaignTables.progress])
+            rows[CampaignTables.progress].append(
+                CampaignProgressRow(at: minute, tenant: sums.tenant, deltas: sums.deltas))
         }
         progress.removeAll(keepingCapacity: true)
-        devices.drain { id, table in
-            table.states[Int(id)].encode(key: table.key(id), in: table.arena, into: &rows[CampaignTables.devices])
-        }
+        devices.drain(into: &rows[CampaignTables.devices])
         rows[CampaignTables.unmatched].append(unmatched)
         unmatched.removeAll()
     }
@@ -405,6 +379,7 @@ extension DevicePart.Report {
 extension CampaignState {
     fileprivate init(_ event: CampaignCreated, _ at: Timestamp, _ position: Position) {
         self.init()
+        isCreated = true
         created = event
         status = "CREATED"
         createdAt = Moment(at)
@@ -463,13 +438,9 @@ extension CampaignDeviceState {
     ) -> DevicePart.Effect {
         let effect = part.end(as: status, kind: kind, seen: seen, at: position)
         guard case .changed = effect else { return effect }
-        func put(_ text: String?, in ref: inout ByteRef) {
-            guard let text else { return }
-            Array(text.utf8).withUnsafeBytes { arena.put($0, in: &ref) }
-        }
         switch status.count {
-        case .failed: put(event.reason, in: &error)
-        case .skipped: put(event.kind, in: &skipKind)
+        case .failed: if let reason = event.reason { arena.put(reason, in: &error) }
+        case .skipped: if let kind = event.kind { arena.put(kind, in: &skipKind) }
         default: break
         }
         setEnd(at, position)

@@ -5,18 +5,29 @@ import EventModel
 /// reason.
 struct DeadLetters: AppendProjection {
     static let descriptor = ProjectionDescriptor(
-        name: "dead_letters", version: 1,
-        tables: [
-            Table(
-                "dead_letters_v1", write: .insert,
-                [
-                    .key("position", .int8), .key("projection", .text), .value("tenant_id", .text),
-                    .value("device_id", .text),
-                    .value("topic", .text), .value("reason", .text), .value("details", .text),
-                    .value("payload", .bytea),
-                    .value("at", .timestamptz), .value("status", .text),
-                ])
-        ])
+        name: "dead_letters", version: 1, tables: [Row.table])
+
+    struct Row: TableRow {
+        static let table = Table("dead_letters_v1", write: .insert, Self.self)
+
+        var position = Position(0), projection = ""
+        var tenant: Bytes?, device: Bytes?
+        var topic = "", reason = "", details = ""
+        var payload = Bytes.none, at = Moment(), status = "NEW"
+
+        mutating func columns(_ row: inout some RowVisitor) {
+            row.key("position", &position)
+            row.key("projection", &projection)
+            row.value("tenant_id", &tenant)
+            row.value("device_id", &device)
+            row.value("topic", &topic)
+            row.value("reason", &reason)
+            row.value("details", &details)
+            row.bytea("payload", &payload)
+            row.value("at", &at)
+            row.value("status", &status)
+        }
+    }
 
     /// All but what was found sound already, and what nobody decodes.
     static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool {
@@ -52,17 +63,13 @@ struct DeadLetters: AppendProjection {
         into rows: inout RowBuffer
     ) {
         let topic = DeviceTopic(record.topic)
-        rows.beginRow(fieldCount: 10)
-        rows.position(position)
-        rows.text(projection)
-        rows.optional(topic) { $0.text(record.topic[$1.tenant]) }
-        rows.optional(topic) { $0.text(record.topic[$1.device]) }
-        rows.text(Self.storable(record.topicString))
-        rows.text(reason)
-        rows.text(details)
-        rows.bytea(record.payload)
-        rows.timestamptz(record.receivedAt)
-        rows.text("NEW")
+        rows.append(
+            Row(
+                position: position, projection: projection,
+                tenant: topic.map { Bytes(rebasing: record.topic[$0.tenant]) },
+                device: topic.map { Bytes(rebasing: record.topic[$0.device]) },
+                topic: Self.storable(record.topicString), reason: reason, details: details, payload: record.payload,
+                at: Moment(record.receivedAt)))
     }
 
     /// A refused topic may be anything; text in PostgreSQL holds no U+0000. `topicString` has repaired the UTF-8.

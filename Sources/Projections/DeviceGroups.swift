@@ -7,33 +7,15 @@ enum DeviceGroupTables {
 
     static let descriptor = ProjectionDescriptor(
         name: "device_groups", version: 1,
-        tables: [
-            Table(
-                "device_groups_v1", write: .upsert,
-                [
-                    .key("id", .int8), .value("tenant_id", .text), .value("name", .text), .value("description", .text),
-                    .value("query", .jsonb), .value("member_count", .int8), .value("created_at", .timestamptz),
-                    .value("created_by", .text), .value("last_position", .int8), .value("deleted_position", .int8),
-                ]),
-            Table(
-                "device_group_members_v1", write: .upsert,
-                [
-                    .key("group_id", .int8), .key("device_id", .text), .value("tenant_id", .text),
-                    .value("is_member", .bool),
-                    .value("added_at", .timestamptz), .value("position", .int8),
-                ]),
-            Table(
-                "tenant_settings_v1", write: .upsert,
-                [
-                    .key("tenant_id", .text), .value("time_zone", .text), .value("updated_at", .timestamptz),
-                    .value("updated_by", .text), .value("position", .int8),
-                ]),
-        ])
+        tables: [GroupState.table, GroupMemberState.table, TenantSettingsRow.table])
 }
 
 struct GroupState: RowState {
-    /// Nil while no `group.created` was seen.
-    var created: GroupCreated?
+    static let table = Table("device_groups_v1", write: .upsert, Self.self)
+
+    /// `group.created` was seen: `created`.
+    var isCreated = false
+    var created = GroupCreated(id: 0, tenantID: "", name: "", actor: "")
     /// As recorded.
     var query: [UInt8]?
     var createdAt = Moment()
@@ -41,43 +23,56 @@ struct GroupState: RowState {
     var lastPosition = Position(0)
     var deletedPosition: Position?
 
-    mutating func move(from old: borrowing ByteArena, to new: inout ByteArena) {}
-
-    func encode(into rows: inout RowBuffer) {
-        guard let created else { return }
-        rows.beginRow(fieldCount: 10)
-        rows.int8(created.id)
-        rows.text(created.tenantID)
-        rows.text(created.name)
-        rows.optional(created.description) { $0.text($1) }
-        rows.optional(query) { $0.jsonb($1) }
-        rows.int8(memberCount)
-        rows.moment(createdAt)
-        rows.text(created.actor)
-        rows.position(lastPosition)
-        rows.optional(deletedPosition) { $0.position($1) }
+    mutating func columns(_ row: inout some RowVisitor, _ key: inout CampaignKey, _ arena: inout ByteArena) {
+        row.key("id", &key.id)
+        row.value("tenant_id", &created.tenantID)
+        row.value("name", &created.name)
+        row.value("description", &created.description)
+        row.jsonb("query", &query)
+        row.value("member_count", &memberCount)
+        row.value("created_at", &createdAt)
+        row.value("created_by", &created.actor)
+        row.value("last_position", &lastPosition)
+        row.value("deleted_position", &deletedPosition)
     }
 
-    mutating func decode(_ row: RowReader) {
-        var created = GroupCreated(
-            id: row.int8(0) ?? 0, tenantID: row.text(1) ?? "", name: row.text(2) ?? "", actor: row.text(7) ?? "")
-        created.description = row.text(3)
-        query = row.jsonb(4).map { Array($0) }
-        self.created = created
-        memberCount = row.int8(5) ?? 0
-        createdAt = row.moment(6)
-        lastPosition = Position(stored: row.int8(8) ?? 0)
-        deletedPosition = row.int8(9).map { Position(stored: $0) }
+    mutating func didLoad(_ key: CampaignKey) {
+        isCreated = true
+        created.id = key.id
     }
 }
 
 struct GroupMemberState: RowState {
+    static let table = Table("device_group_members_v1", write: .upsert, Self.self)
+
     var isMember = false
     var tenant = ByteRef()
     var addedAt = Moment()
     var position = Position(0)
 
-    mutating func move(from old: borrowing ByteArena, to new: inout ByteArena) { old.move(&tenant, to: &new) }
+    mutating func columns(_ row: inout some RowVisitor, _ key: inout CampaignKey, _ arena: inout ByteArena) {
+        row.key("group_id", &key.id)
+        row.key("device_id", &key.device)
+        row.text("tenant_id", &tenant, &arena)
+        row.value("is_member", &isMember)
+        row.value("added_at", &addedAt)
+        row.value("position", &position)
+    }
+}
+
+struct TenantSettingsRow: TableRow {
+    static let table = Table("tenant_settings_v1", write: .upsert, Self.self)
+
+    var event = TenantConfigured(tenantID: "", timeZone: "", actor: "")
+    var at = Moment(), position = Position(0)
+
+    mutating func columns(_ row: inout some RowVisitor) {
+        row.key("tenant_id", &event.tenantID)
+        row.value("time_zone", &event.timeZone)
+        row.value("updated_at", &at)
+        row.value("updated_by", &event.actor)
+        row.value("position", &position)
+    }
 }
 
 /// `device_groups`: groups, their members, and tenants' settings. A group and its members are one key: what is decided
@@ -87,7 +82,7 @@ final class DeviceGroupFold: ProjectionFold {
     private let decoder: FactDecoder
     private var groups = KeyedTable<GroupState>()
     private var members = KeyedTable<GroupMemberState>()
-    private var settings: [String: (event: TenantConfigured, at: Timestamp, position: Position)] = [:]
+    private var settings: [String: TenantSettingsRow] = [:]
     private var keyBytes: [UInt8] = []
 
     init(_ scope: FoldScope, _ decoder: FactDecoder) {
@@ -116,8 +111,8 @@ final class DeviceGroupFold: ProjectionFold {
             }
         }
         let requests = [
-            groups.takeUnknown(table: DeviceGroupTables.groups, encodeKey: CampaignKey.encodeCampaign),
-            members.takeUnknown(table: DeviceGroupTables.members, encodeKey: CampaignKey.encodeDevice),
+            groups.takeUnknown(table: DeviceGroupTables.groups),
+            members.takeUnknown(table: DeviceGroupTables.members),
         ]
         return requests.compactMap { $0 }
     }
@@ -168,19 +163,7 @@ final class DeviceGroupFold: ProjectionFold {
     }
 
     func load(table: Int, row: RowReader) {
-        guard let group = row.int8(0) else { return }
-        switch table {
-        case DeviceGroupTables.groups: groups.states[Int(touch(group))].decode(row)
-        case DeviceGroupTables.members:
-            guard let device = row.text(1) else { return }
-            members.update(touch(group, device)) { state, arena in
-                row.text(2, into: &state.tenant, in: &arena)
-                state.isMember = row.bool(3) ?? false
-                state.addedAt = row.moment(4)
-                state.position = Position(stored: row.int8(5) ?? 0)
-            }
-        default: break
-        }
+        if table == DeviceGroupTables.groups { groups.load(row) } else { members.load(row) }
     }
 
     // MARK: folding
@@ -192,7 +175,8 @@ final class DeviceGroupFold: ProjectionFold {
             switch decision {
             case let event as GroupCreated:
                 change(event.id, position) { group in
-                    guard group.created == nil else { return false }
+                    guard !group.isCreated else { return false }
+                    group.isCreated = true
                     group.created = event
                     group.query = jsonMember("query", of: record.payload).map { Array($0) }
                     group.createdAt = Moment(at)
@@ -200,12 +184,13 @@ final class DeviceGroupFold: ProjectionFold {
                 }
             case let event as GroupDeleted:
                 change(event.groupID, position) { group in
-                    guard group.created != nil else { return false }
+                    guard group.isCreated else { return false }
                     group.deletedPosition = position
                     return true
                 }
             case let event as GroupMembers: apply(event, at, position)
-            case let event as TenantConfigured: settings[event.tenantID] = (event, at, position)
+            case let event as TenantConfigured:
+                settings[event.tenantID] = TenantSettingsRow(event: event, at: Moment(at), position: position)
             default: break
             }
         }
@@ -220,8 +205,7 @@ final class DeviceGroupFold: ProjectionFold {
 
     private func apply(_ event: GroupMembers, _ at: Timestamp, _ position: Position) {
         change(event.groupID, position) { group in
-            guard group.created != nil else { return false }
-            let tenant = Array(event.tenantID.utf8)
+            guard group.isCreated else { return false }
             for device in event.removed ?? [] {
                 let id = touch(event.groupID, device)
                 guard members.states[Int(id)].isMember else { continue }
@@ -237,7 +221,7 @@ final class DeviceGroupFold: ProjectionFold {
                     state.isMember = true
                     state.addedAt = Moment(at)
                     state.position = position
-                    tenant.withUnsafeBytes { arena.put($0, in: &state.tenant) }
+                    arena.put(event.tenantID, in: &state.tenant)
                 }
                 members.markDirty(id)
                 group.memberCount += 1
@@ -249,25 +233,9 @@ final class DeviceGroupFold: ProjectionFold {
     // MARK: rows out
 
     func drain(into rows: inout [RowBuffer]) {
-        groups.drain { id, table in table.states[Int(id)].encode(into: &rows[DeviceGroupTables.groups]) }
-        members.drain { id, table in
-            let key = table.key(id), state = table.states[Int(id)]
-            rows[DeviceGroupTables.members].beginRow(fieldCount: 6)
-            rows[DeviceGroupTables.members].int8(CampaignKey.campaign(key))
-            rows[DeviceGroupTables.members].text(key.dropFirst(8))
-            rows[DeviceGroupTables.members].text(state.tenant, in: table.arena)
-            rows[DeviceGroupTables.members].bool(state.isMember)
-            rows[DeviceGroupTables.members].moment(state.addedAt)
-            rows[DeviceGroupTables.members].position(state.position)
-        }
-        for (tenant, setting) in settings.sorted(by: { $0.key < $1.key }) {
-            rows[DeviceGroupTables.settings].beginRow(fieldCount: 5)
-            rows[DeviceGroupTables.settings].text(tenant)
-            rows[DeviceGroupTables.settings].text(setting.event.timeZone)
-            rows[DeviceGroupTables.settings].timestamptz(setting.at)
-            rows[DeviceGroupTables.settings].text(setting.event.actor)
-            rows[DeviceGroupTables.settings].position(setting.position)
-        }
+        groups.drain(into: &rows[DeviceGroupTables.groups])
+        members.drain(into: &rows[DeviceGroupTables.members])
+        for (_, row) in settings.sorted(by: { $0.key < $1.key }) { rows[DeviceGroupTables.settings].append(row) }
         settings.removeAll()
     }
 

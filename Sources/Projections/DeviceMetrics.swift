@@ -6,9 +6,9 @@ import Decoding
 /// because nothing waits that could reach `FactDecoder.metricsBytesMax`.
 struct DeviceMetrics {
     /// What was merged.
-    private(set) var merged = ByteRef()
+    var merged = ByteRef()
     /// `shape(u64) count(u32) object` of each object that waits, the oldest first; no two of one shape.
-    private var waiting = ByteRef()
+    var waiting = ByteRef()
     /// The names of `merged`, when it is one message's object as it came; 0 otherwise.
     private var shape: UInt64 = 0
     /// `merged` is known to be small, its numbers written out included.
@@ -92,15 +92,5 @@ struct DeviceMetrics {
             body(shape, UnsafeRawBufferPointer(rebasing: bytes[at..<end]))
             at = end
         }
-    }
-
-    /// As a row that was loaded has it.
-    mutating func load(_ row: RowReader, _ column: Int, in arena: inout ByteArena) {
-        row.jsonb(column, into: &merged, in: &arena)
-    }
-
-    mutating func move(from old: borrowing ByteArena, to new: inout ByteArena) {
-        old.move(&merged, to: &new)
-        old.move(&waiting, to: &new)
     }
 }

@@ -7,26 +7,11 @@ import EventModel
 /// messages count for the shadow only.
 struct DeviceStatus: KeyedProjection {
     static let descriptor = ProjectionDescriptor(
-        name: "device_status", version: 1,
-        tables: [
-            Table(
-                "device_status_v1", write: .upsert,
-                [
-                    .key("tenant_id", .text), .key("device_id", .text), .value("site_id", .text),
-                    .value("first_seen_at", .timestamptz), .value("last_seen_at", .timestamptz),
-                    .value("last_telemetry_at", .timestamptz), .value("last_heartbeat_at", .timestamptz),
-                    .value("message_count", .int8), .value("telemetry_count", .int8), .value("heartbeat_count", .int8),
-                    .value("ack_count", .int8), .value("rejected_count", .int8), .value("last_seq", .int8),
-                    .value("last_metrics", .jsonb), .value("reported_state", .jsonb), .value("reported_version", .int8),
-                    .value("reported_rejected_position", .int8), .value("last_command_id", .text),
-                    .value("last_command_status", .text), .value("last_ack_at", .timestamptz),
-                    .value("connected", .bool),
-                    .value("last_connected_at", .timestamptz), .value("last_disconnected_at", .timestamptz),
-                    .value("last_position", .int8),
-                ])
-        ])
+        name: "device_status", version: 1, tables: [State.table])
 
     struct State: RowState {
+        static let table = Table("device_status_v1", write: .upsert, State.self)
+
         var messageCount: Int64 = 0
         var lastSeen = Moment()
         var lastPosition: Int64 = 0
@@ -37,7 +22,7 @@ struct DeviceStatus: KeyedProjection {
         var site = ByteRef()
         var hasSequence = false
         var hasVersion = false
-        var connected = Maybe.unknown
+        var connected: Bool?
         var firstSeen = Moment()
         var heartbeatCount: Int64 = 0
         var lastHeartbeat = Moment()
@@ -53,12 +38,32 @@ struct DeviceStatus: KeyedProjection {
         var lastConnected = Moment()
         var lastDisconnected = Moment()
 
-        mutating func move(from old: borrowing ByteArena, to new: inout ByteArena) {
-            metrics.move(from: old, to: &new)
-            old.move(&site, to: &new)
-            old.move(&reported, to: &new)
-            old.move(&commandID, to: &new)
-            old.move(&commandStatus, to: &new)
+        mutating func columns(_ row: inout some RowVisitor, _ key: inout DeviceAddress, _ arena: inout ByteArena) {
+            row.key("tenant_id", &key.tenant)
+            row.key("device_id", &key.device)
+            row.text("site_id", &site, &arena)
+            row.value("first_seen_at", &firstSeen)
+            row.value("last_seen_at", &lastSeen)
+            row.value("last_telemetry_at", &lastTelemetry)
+            row.value("last_heartbeat_at", &lastHeartbeat)
+            row.value("message_count", &messageCount)
+            row.value("telemetry_count", &telemetryCount)
+            row.value("heartbeat_count", &heartbeatCount)
+            row.value("ack_count", &ackCount)
+            row.value("rejected_count", &rejectedCount)
+            row.value("last_seq", &lastSequence, if: &hasSequence)
+            row.jsonb("last_metrics", &metrics.merged, &arena)
+            row.unstored(&metrics.waiting, &arena)
+            row.jsonb("reported_state", &reported, &arena)
+            row.value("reported_version", &reportedVersion, if: &hasVersion)
+            row.value("reported_rejected_position", &reportedRejectedPosition, none: -1)
+            row.text("last_command_id", &commandID, &arena)
+            row.text("last_command_status", &commandStatus, &arena)
+            row.value("last_ack_at", &lastAck)
+            row.value("connected", &connected)
+            row.value("last_connected_at", &lastConnected)
+            row.value("last_disconnected_at", &lastDisconnected)
+            row.value("last_position", &lastPosition)
         }
     }
 
@@ -118,10 +123,10 @@ struct DeviceStatus: KeyedProjection {
             arena.put(ack.status, in: &state.commandStatus)
         case .connection(let report):
             if report.status == .connected {
-                state.connected = .yes
+                state.connected = true
                 state.lastConnected = Moment(at)
             } else {
-                state.connected = .no
+                state.connected = false
                 state.lastDisconnected = Moment(at)
             }
         case .otaStatus, .none, .undecodable: break
@@ -147,79 +152,7 @@ struct DeviceStatus: KeyedProjection {
         arena.put(shadow.reported, in: &state.reported)
     }
 
-    // MARK: rows
-
-    func encodeKey(_ key: UnsafeRawBufferPointer, into rows: inout RowBuffer) {
-        let (tenant, device) = DeviceAddress.split(key)
-        rows.beginRow(fieldCount: 2)
-        rows.text(tenant)
-        rows.text(device)
-    }
-
     func settle(_ state: inout State, in arena: inout ByteArena, decoder: FactDecoder) {
         state.metrics.settle(in: &arena, decoder)
-    }
-
-    func encode(
-        _ state: State, key: UnsafeRawBufferPointer, in arena: borrowing ByteArena, into rows: inout RowBuffer
-    ) {
-        let (tenant, device) = DeviceAddress.split(key)
-        rows.beginRow(fieldCount: 24)
-        rows.text(tenant)
-        rows.text(device)
-        rows.text(state.site, in: arena)
-        rows.moment(state.firstSeen)
-        rows.moment(state.lastSeen)
-        rows.moment(state.lastTelemetry)
-        rows.moment(state.lastHeartbeat)
-        rows.int8(state.messageCount)
-        rows.int8(state.telemetryCount)
-        rows.int8(state.heartbeatCount)
-        rows.int8(state.ackCount)
-        rows.int8(state.rejectedCount)
-        rows.optional(state.hasSequence ? state.lastSequence : nil) { $0.int8($1) }
-        rows.jsonb(state.metrics.merged, in: arena)
-        rows.jsonb(state.reported, in: arena)
-        rows.optional(state.hasVersion ? state.reportedVersion : nil) { $0.int8($1) }
-        rows.optional(state.reportedRejectedPosition < 0 ? nil : state.reportedRejectedPosition) { $0.int8($1) }
-        rows.text(state.commandID, in: arena)
-        rows.text(state.commandStatus, in: arena)
-        rows.moment(state.lastAck)
-        rows.optional(state.connected.value) { $0.bool($1) }
-        rows.moment(state.lastConnected)
-        rows.moment(state.lastDisconnected)
-        rows.int8(state.lastPosition)
-    }
-
-    func decodeKey(_ row: RowReader, into key: inout [UInt8]) {
-        guard let tenant = row.bytes(0), let device = row.bytes(1) else { return }
-        DeviceAddress.join(tenant: tenant, device: device, into: &key)
-    }
-
-    func decode(_ row: RowReader, into state: inout State, in arena: inout ByteArena) {
-        row.text(2, into: &state.site, in: &arena)
-        state.firstSeen = row.moment(3)
-        state.lastSeen = row.moment(4)
-        state.lastTelemetry = row.moment(5)
-        state.lastHeartbeat = row.moment(6)
-        state.messageCount = row.int8(7) ?? 0
-        state.telemetryCount = row.int8(8) ?? 0
-        state.heartbeatCount = row.int8(9) ?? 0
-        state.ackCount = row.int8(10) ?? 0
-        state.rejectedCount = row.int8(11) ?? 0
-        state.hasSequence = !row.isNull(12)
-        state.lastSequence = row.int8(12) ?? 0
-        state.metrics.load(row, 13, in: &arena)
-        row.jsonb(14, into: &state.reported, in: &arena)
-        state.hasVersion = !row.isNull(15)
-        state.reportedVersion = row.int8(15) ?? 0
-        state.reportedRejectedPosition = row.int8(16) ?? -1
-        row.text(17, into: &state.commandID, in: &arena)
-        row.text(18, into: &state.commandStatus, in: &arena)
-        state.lastAck = row.moment(19)
-        state.connected = Maybe(row.bool(20))
-        state.lastConnected = row.moment(21)
-        state.lastDisconnected = row.moment(22)
-        state.lastPosition = row.int8(23) ?? 0
     }
 }

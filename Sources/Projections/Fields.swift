@@ -1,74 +1,163 @@
+import CampaignRules
+import Decoding
 import EventModel
 
-// Small things that several projections' states are made of.
+/// A value that a column holds.
+protocol Field {
+    /// Of its columns; a byte string may be of other types too.
+    static var columnType: ColumnType { get }
+    func write(as type: ColumnType, to rows: inout RowBuffer)
+    /// - Parameter field: its binary form; nil for null.
+    init?(field: Bytes?, as type: ColumnType)
+}
+
+extension Field {
+    init?(field: Bytes?) { self.init(field: field, as: Self.columnType) }
+}
+
+/// A value whose binary form is eight bytes.
+protocol EightByteField: Field {
+    init(binary: Int64)
+    var binary: Int64 { get }
+}
+
+extension EightByteField {
+    static var columnType: ColumnType { .int8 }
+    func write(as type: ColumnType, to rows: inout RowBuffer) { rows.int8(binary) }
+    init?(field: Bytes?, as type: ColumnType) {
+        guard let field else { return nil }
+        self.init(binary: Int64(bigEndian: field.loadUnaligned(as: Int64.self)))
+    }
+}
+
+extension Int64: EightByteField {
+    init(binary: Int64) { self = binary }
+    var binary: Int64 { self }
+}
+
+extension Int32: EightByteField {
+    init(binary: Int64) { self.init(clamping: binary) }
+    var binary: Int64 { Int64(self) }
+}
+
+extension Position: EightByteField {
+    init(binary: Int64) { self.init(stored: binary) }
+    var binary: Int64 { Int64(clamping: rawValue) }
+}
+
+extension Double: EightByteField {
+    static var columnType: ColumnType { .float8 }
+    init(binary: Int64) { self.init(bitPattern: UInt64(bitPattern: binary)) }
+    var binary: Int64 { Int64(bitPattern: bitPattern) }
+}
+
+/// Microseconds since 2000-01-01, as PostgreSQL keeps them; `infinity` is the largest Int64.
+extension Timestamp: EightByteField {
+    private static let postgresEpochMicroseconds: Int64 = 946_684_800_000_000
+
+    static var columnType: ColumnType { .timestamptz }
+    init(binary: Int64) {
+        self = Timestamp(storedMicroseconds: binary).adding(microseconds: Self.postgresEpochMicroseconds)
+    }
+    var binary: Int64 { adding(microseconds: -Self.postgresEpochMicroseconds).microseconds }
+}
+
+extension Bool: Field {
+    static var columnType: ColumnType { .bool }
+    func write(as type: ColumnType, to rows: inout RowBuffer) { rows.bool(self) }
+    init?(field: Bytes?, as type: ColumnType) {
+        guard let field else { return nil }
+        self = field[0] != 0
+    }
+}
+
+extension String: Field {
+    static var columnType: ColumnType { .text }
+    func write(as type: ColumnType, to rows: inout RowBuffer) { rows.text(self) }
+    init?(field: Bytes?, as type: ColumnType) {
+        guard let field else { return nil }
+        self.init(decoding: field, as: UTF8.self)
+    }
+}
+
+/// Borrowed: what is read is valid as long as the row is.
+extension Bytes: Field {
+    static var none: Bytes { Bytes(start: nil, count: 0) }
+
+    static var columnType: ColumnType { .text }
+    func write(as type: ColumnType, to rows: inout RowBuffer) { rows.bytes(self, as: type) }
+    init?(field: Bytes?, as type: ColumnType) {
+        guard let field else { return nil }
+        // The JSON text without the version byte.
+        self = type == .jsonb ? Bytes(rebasing: field.dropFirst()) : field
+    }
+}
+
+/// A key of one text.
+extension Bytes: RowKey {
+    init() { self = .none }
+    func append(to key: inout [UInt8]) { key.append(contentsOf: self) }
+}
+
+extension [UInt8]: Field {
+    static var columnType: ColumnType { .bytea }
+    func write(as type: ColumnType, to rows: inout RowBuffer) { rows.bytes(self, as: type) }
+    init?(field: Bytes?, as type: ColumnType) {
+        guard let content = Bytes(field: field, as: type) else { return nil }
+        self.init(content)
+    }
+}
+
+extension Field where Self: RawRepresentable, RawValue == String {
+    static var columnType: ColumnType { .text }
+    func write(as type: ColumnType, to rows: inout RowBuffer) { rows.text(rawValue) }
+    init?(field: Bytes?, as type: ColumnType) {
+        guard let value = String(field: field) else { return nil }
+        self.init(rawValue: value)
+    }
+}
+
+extension OTADeviceStatus: Field {}
+extension OTAFailureKind: Field {}
+extension OTAReport.Status: Field {}
+extension ConnectionReport.Status: Field {}
+
+extension Optional: Field where Wrapped: Field {
+    static var columnType: ColumnType { Wrapped.columnType }
+    func write(as type: ColumnType, to rows: inout RowBuffer) {
+        if let self { self.write(as: type, to: &rows) } else { rows.null() }
+    }
+    init?(field: Bytes?, as type: ColumnType) { self = Wrapped(field: field, as: type) }
+}
 
 /// A time that may be missing, in eight bytes.
-struct Moment {
+struct Moment: Field {
     private var microseconds: Int64 = .min
 
     init() {}
     init(_ value: Timestamp?) { microseconds = value?.microseconds ?? .min }
 
-    var value: Timestamp? {
-        get { microseconds == .min ? nil : Timestamp(microseconds: microseconds) }
-        set { microseconds = newValue?.microseconds ?? .min }
-    }
+    var value: Timestamp? { microseconds == .min ? nil : Timestamp(microseconds: microseconds) }
+
+    static var columnType: ColumnType { .timestamptz }
+    func write(as type: ColumnType, to rows: inout RowBuffer) { value.write(as: type, to: &rows) }
+    init?(field: Bytes?, as type: ColumnType) { self.init(Timestamp(field: field, as: type)) }
 }
 
-/// A boolean that may be missing, in one byte.
-enum Maybe: UInt8 {
-    case unknown, yes, no
+/// The key of a device's rows. In memory it is the device's address, `tenant/{t}/device/{d}`.
+struct DeviceAddress: RowKey {
+    var tenant = Bytes.none, device = Bytes.none
 
-    init(_ value: Bool?) { self = value.map { $0 ? .yes : .no } ?? .unknown }
-    var value: Bool? { self == .unknown ? nil : self == .yes }
-}
-
-extension RowBuffer {
-    mutating func moment(_ value: Moment) { optional(value.value) { $0.timestamptz($1) } }
-    mutating func position(_ value: Position) { int8(Int64(clamping: value.rawValue)) }
-
-    mutating func text(_ ref: ByteRef, in arena: borrowing ByteArena) {
-        if ref.isNone { null() } else { text(arena.bytes(ref)) }
-    }
-
-    mutating func jsonb(_ ref: ByteRef, in arena: borrowing ByteArena) {
-        if ref.isNone { null() } else { jsonb(arena.bytes(ref)) }
-    }
-}
-
-extension RowReader {
-    func moment(_ column: Int) -> Moment { Moment(timestamptz(column)) }
-
-    func text(_ column: Int, into ref: inout ByteRef, in arena: inout ByteArena) {
-        if let bytes = bytes(column) { arena.put(bytes, in: &ref) }
-    }
-
-    func jsonb(_ column: Int, into ref: inout ByteRef, in arena: inout ByteArena) {
-        if let bytes = jsonb(column) { arena.put(bytes, in: &ref) }
-    }
-}
-
-extension ByteArena {
-    /// Copies a byte string to another arena.
-    func move(_ ref: inout ByteRef, to new: inout ByteArena) {
-        guard !ref.isNone else { return }
-        var moved = ByteRef()
-        new.put(bytes(ref), in: &moved)
-        ref = moved
-    }
-}
-
-/// A device's address, `tenant/{t}/device/{d}`: the key under which its rows are kept in memory.
-enum DeviceAddress {
-    typealias Part = Slice<UnsafeRawBufferPointer>
-
-    static func split(_ address: UnsafeRawBufferPointer) -> (tenant: Part, device: Part) {
+    init() {}
+    init(_ address: Bytes) {
         let slash = UInt8(ascii: "/")
-        for end in 7..<address.count where address[end] == slash { return (address[7..<end], address[(end + 8)...]) }
-        preconditionFailure("no device address")
+        var end = 7
+        while address[end] != slash { end += 1 }
+        tenant = Bytes(rebasing: address[7..<end])
+        device = Bytes(rebasing: address[(end + 8)...])
     }
 
-    static func join(tenant: UnsafeRawBufferPointer, device: UnsafeRawBufferPointer, into key: inout [UInt8]) {
+    func append(to key: inout [UInt8]) {
         key.append(contentsOf: "tenant/".utf8)
         key.append(contentsOf: tenant)
         key.append(contentsOf: "/device/".utf8)

@@ -1,19 +1,9 @@
 import Decoding
 import EventModel
 
-/// What `KeyedFold` and `AppendFold` are to a `FoldBox`: `ProjectionFold`, less being called through it.
-protocol FoldEngine: AnyObject {
+/// What `KeyedFold` and `AppendFold` are to a `FoldBox`.
+protocol FoldEngine: ProjectionFold {
     init(_ scope: FoldScope, _ decoder: FactDecoder)
-    static var descriptor: ProjectionDescriptor { get }
-    var dirtyRowCount: Int { get }
-    var pendingByteCount: Int { get }
-    var stateByteCount: Int { get }
-    func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest]
-    func keys(of record: RecordView) -> [FoldKey]
-    func load(table: Int, row: RowReader)
-    func fold(_ block: EventBlock, in range: Range<Position>)
-    func drain(into rows: inout [RowBuffer])
-    func shrink(toBytes byteCount: Int)
 }
 
 /// A generic engine behind the protocol. It holds closures instead of the engine, because the compiler does not
@@ -33,7 +23,7 @@ final class FoldBox: ProjectionFold {
     @inline(__always)
     init<Engine: FoldEngine>(_ type: Engine.Type, _ scope: FoldScope, _ decoder: FactDecoder) {
         let engine = Engine(scope, decoder)
-        descriptor = Engine.descriptor
+        descriptor = engine.descriptor
         dirtyRows = { engine.dirtyRowCount }
         byteCounts = { (engine.pendingByteCount, engine.stateByteCount) }
         prepareBlock = { engine.prepare($0, in: $1) }

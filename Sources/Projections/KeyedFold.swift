@@ -24,15 +24,6 @@ protocol KeyedProjection {
 
     /// Finishes what was put off, before the row is written.
     func settle(_ state: inout State, in arena: inout ByteArena, decoder: FactDecoder)
-
-    /// Appends the tuple of the key columns.
-    func encodeKey(_ key: UnsafeRawBufferPointer, into rows: inout RowBuffer)
-    /// Appends the row.
-    func encode(_ state: State, key: UnsafeRawBufferPointer, in arena: borrowing ByteArena, into rows: inout RowBuffer)
-    /// Appends the key's bytes of a row that was loaded.
-    func decodeKey(_ row: RowReader, into key: inout [UInt8])
-    /// Reads a row that was loaded.
-    func decode(_ row: RowReader, into state: inout State, in arena: inout ByteArena)
 }
 
 extension KeyedProjection {
@@ -52,22 +43,20 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
     /// So many records ahead the state is fetched: of many devices' states few are in the caches.
     private static var lookahead: Int { 4 }
     private var prepared: (base: Position, count: Int, range: Range<Position>)?
-    private var keyBytes: [UInt8] = []
 
     init(_ scope: FoldScope, _ decoder: FactDecoder) {
         self.scope = scope
         self.decoder = decoder
     }
 
-    static var descriptor: ProjectionDescriptor { Projection.descriptor }
+    var descriptor: ProjectionDescriptor { Projection.descriptor }
     var dirtyRowCount: Int { table.dirty.count }
     var pendingByteCount: Int { table.dirtyByteCount }
     var stateByteCount: Int { table.byteCount }
 
     func prepare(_ block: EventBlock, in range: Range<Position>) -> [LoadRequest] {
         find(block, range)
-        let request = table.takeUnknown(table: 0) { projection.encodeKey($0, into: &$1) }
-        return request.map { [$0] } ?? []
+        return table.takeUnknown(table: 0).map { [$0] } ?? []
     }
 
     private func find(_ block: EventBlock, _ range: Range<Position>) {
@@ -104,12 +93,7 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
         return projection.key(of: record, topic: topic).map { [FoldKey($0)] } ?? []
     }
 
-    func load(table index: Int, row: RowReader) {
-        keyBytes.removeAll(keepingCapacity: true)
-        projection.decodeKey(row, into: &keyBytes)
-        let id = keyBytes.withUnsafeBytes { table.intern($0) }
-        table.update(id) { projection.decode(row, into: &$0, in: &$1) }
-    }
+    func load(table index: Int, row: RowReader) { table.load(row) }
 
     func fold(_ block: EventBlock, in range: Range<Position>) {
         if prepared?.base != block.base || prepared?.count != block.count || prepared?.range != range {
@@ -143,9 +127,7 @@ final class KeyedFold<Projection: KeyedProjection>: FoldEngine {
 
     func drain(into rows: inout [RowBuffer]) {
         for id in table.dirty { table.update(id) { projection.settle(&$0, in: &$1, decoder: decoder) } }
-        table.drain { id, table in
-            projection.encode(table.states[Int(id)], key: table.key(id), in: table.arena, into: &rows[0])
-        }
+        table.drain(into: &rows[0])
     }
 
     func shrink(toBytes byteCount: Int) {

@@ -5,14 +5,6 @@ import Glibc
 import Musl
 #endif
 
-/// What a fold keeps of one row. Its byte strings lie in the table's arena.
-protocol RowState {
-    /// A row that does not exist yet.
-    init()
-    /// Copies its byte strings from one arena into another, when rows are evicted.
-    mutating func move(from old: borrowing ByteArena, to new: inout ByteArena)
-}
-
 /// The rows of one table that a fold has in memory: a cache of the table, by key, plus the changes not yet drained.
 ///
 /// A key's bytes become a dense id (open addressing, 8-byte slots of tag and id), and everything else goes by id.
@@ -37,6 +29,9 @@ struct KeyedTable<State: RowState>: ~Copyable {
     private var isComplete = false
     private var round: UInt32 = 0
     private var last: UInt32?
+    private var loadedKey: [UInt8] = []
+    /// For those visitors of a row that need its key alone.
+    private var blank = State()
     private let seed = UInt64.random(in: .min ... .max)
 
     init() { slots = ContiguousArray(repeating: 0, count: 1024) }
@@ -154,18 +149,30 @@ struct KeyedTable<State: RowState>: ~Copyable {
 
     /// The rows that must be fetched, or nil; sorted by key. They count as known from now on: those not found do not
     /// exist.
-    mutating func takeUnknown(table: Int, encodeKey: (UnsafeRawBufferPointer, inout RowBuffer) -> Void)
-        -> LoadRequest?
-    {
+    mutating func takeUnknown(table: Int) -> LoadRequest? {
         guard !unknown.isEmpty else { return nil }
         unknown = sorted(unknown)
-        var keys = RowBuffer()
+        var keys = KeyWriter()
+        let columnCount = State.table.columns.count { $0.role == .key }
         for id in unknown {
-            encodeKey(key(id), &keys)
+            var key = State.Key(key(id))
+            keys.rows.beginRow(fieldCount: columnCount)
+            blank.columns(&keys, &key, &arena)
             rows[Int(id)].isKnown = true
         }
         unknown.removeAll(keepingCapacity: true)
-        return LoadRequest(table: table, keys: keys)
+        return LoadRequest(table: table, keys: keys.rows)
+    }
+
+    /// A row that was asked for and exists.
+    mutating func load(_ row: RowReader) {
+        var key = State.Key(), keyReader = RowDecoder(row, keys: true), reader = RowDecoder(row, keys: false)
+        blank.columns(&keyReader, &key, &arena)
+        loadedKey.removeAll(keepingCapacity: true)
+        key.append(to: &loadedKey)
+        let id = Int(loadedKey.withUnsafeBytes { intern($0) })
+        states[id].columns(&reader, &key, &arena)
+        states[id].didLoad(key)
     }
 
     // MARK: changing and draining
@@ -183,11 +190,14 @@ struct KeyedTable<State: RowState>: ~Copyable {
         }
     }
 
-    /// Gives the changed rows in the order of their keys and marks them clean.
-    mutating func drain(_ body: (_ id: UInt32, _ table: borrowing KeyedTable<State>) -> Void) {
+    /// Appends the changed rows in the order of their keys and marks them clean.
+    mutating func drain(into buffer: inout RowBuffer) {
         dirty = sorted(dirty)
+        let columnCount = State.table.columns.count
         for id in dirty {
-            body(id, self)
+            var key = State.Key(key(id))
+            buffer.beginRow(fieldCount: columnCount)
+            states[Int(id)].columns(&buffer, &key, &arena)
             rows[Int(id)].isDirty = false
         }
         dirty.removeAll(keepingCapacity: true)
@@ -216,8 +226,11 @@ struct KeyedTable<State: RowState>: ~Copyable {
         kept.round = round
         for id in rows.indices where rows[id].isDirty || (rows[id].isKnown && rows[id].round > oldest) {
             let new = kept.intern(arena.bytes(rows[id].key))
-            var state = states[id]
-            state.move(from: arena, to: &kept.arena)
+            var state = states[id], key = State.Key(arena.bytes(rows[id].key))
+            withUnsafeMutablePointer(to: &kept.arena) {
+                var mover = Mover(target: $0)
+                state.columns(&mover, &key, &arena)
+            }
             kept.states[Int(new)] = state
             kept.rows[Int(new)].round = rows[id].round
             kept.rows[Int(new)].isKnown = rows[id].isKnown

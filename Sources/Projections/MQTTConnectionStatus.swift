@@ -9,22 +9,13 @@ import Primitives
 struct MQTTConnectionStatus: KeyedProjection {
     static let descriptor = ProjectionDescriptor(
         name: "mqtt_connection_status", version: 1,
-        tables: [
-            Table(
-                "mqtt_connection_status_v1", write: .upsert,
-                [
-                    .key("broker_name", .text), .value("connected", .bool), .value("last_connected_at", .timestamptz),
-                    .value("last_disconnected_at", .timestamptz), .value("connection_error", .text),
-                    .value("messages_received", .int8), .value("last_message_at", .timestamptz),
-                    .value("subscribed_topics_count", .int8), .value("sessions_lost", .int8),
-                    .value("client_id", .text),
-                    .value("broker_info", .jsonb), .value("updated_at", .timestamptz), .value("last_position", .int8),
-                ])
-        ], minimumCommitInterval: .milliseconds(200))
+        tables: [State.table], minimumCommitInterval: .milliseconds(200))
 
     static let keysRepeat = true
 
     struct State: RowState {
+        static let table = Table("mqtt_connection_status_v1", write: .upsert, State.self)
+
         var messagesReceived: Int64 = 0
         var lastMessage = Moment()
         var updated = Moment()
@@ -38,10 +29,20 @@ struct MQTTConnectionStatus: KeyedProjection {
         var clientID = ByteRef()
         var brokerInfo = ByteRef()
 
-        mutating func move(from old: borrowing ByteArena, to new: inout ByteArena) {
-            old.move(&error, to: &new)
-            old.move(&clientID, to: &new)
-            old.move(&brokerInfo, to: &new)
+        mutating func columns(_ row: inout some RowVisitor, _ key: inout Bytes, _ arena: inout ByteArena) {
+            row.key("broker_name", &key)
+            row.value("connected", &connected)
+            row.value("last_connected_at", &lastConnected)
+            row.value("last_disconnected_at", &lastDisconnected)
+            row.text("connection_error", &error, &arena)
+            row.value("messages_received", &messagesReceived)
+            row.value("last_message_at", &lastMessage)
+            row.value("subscribed_topics_count", &subscribedTopics)
+            row.value("sessions_lost", &sessionsLost)
+            row.text("client_id", &clientID, &arena)
+            row.jsonb("broker_info", &brokerInfo, &arena)
+            row.value("updated_at", &updated)
+            row.value("last_position", &lastPosition)
         }
     }
 
@@ -79,11 +80,11 @@ struct MQTTConnectionStatus: KeyedProjection {
             state.connected = true
             state.lastConnected = Moment(at)
             arena.free(&state.error)
-            put(Self.info(event), in: &state.brokerInfo, &arena)
+            arena.put(Self.info(event), in: &state.brokerInfo)
         case .disconnected:
             state.connected = false
             state.lastDisconnected = Moment(at)
-            put(event.reason ?? "disconnected", in: &state.error, &arena)
+            arena.put(event.reason ?? "disconnected", in: &state.error)
         case .sessionLost:
             // Perhaps that of an earlier client id: the row keeps the current one.
             state.sessionsLost += 1
@@ -94,15 +95,10 @@ struct MQTTConnectionStatus: KeyedProjection {
         case .subscribed: state.subscribedTopics = Int64(event.filters?.count ?? 0)
         case .subscriptionRefused:
             state.subscribedTopics = Int64(event.granted?.count { $0 < 128 } ?? 0)
-            put(event.reason ?? "subscription refused", in: &state.error, &arena)
+            arena.put(event.reason ?? "subscription refused", in: &state.error)
         }
-        put(event.clientID, in: &state.clientID, &arena)
+        arena.put(event.clientID, in: &state.clientID)
         return true
-    }
-
-    private func put(_ text: String, in ref: inout ByteRef, _ arena: inout ByteArena) {
-        var text = text
-        text.withUTF8 { arena.put(UnsafeRawBufferPointer($0), in: &ref) }
     }
 
     /// `{"address", "protocol_version", "session_present"}`, those that are known.
@@ -112,50 +108,5 @@ struct MQTTConnectionStatus: KeyedProjection {
         if let version = event.protocolVersion { members.append("\"protocol_version\": \(JSONString.encode(version))") }
         if let present = event.sessionPresent { members.append("\"session_present\": \(present)") }
         return "{" + members.joined(separator: ", ") + "}"
-    }
-
-    // MARK: rows
-
-    func encodeKey(_ key: UnsafeRawBufferPointer, into rows: inout RowBuffer) {
-        rows.beginRow(fieldCount: 1)
-        rows.text(key)
-    }
-
-    func encode(
-        _ state: State, key: UnsafeRawBufferPointer, in arena: borrowing ByteArena, into rows: inout RowBuffer
-    ) {
-        rows.beginRow(fieldCount: 13)
-        rows.text(key)
-        rows.bool(state.connected)
-        rows.moment(state.lastConnected)
-        rows.moment(state.lastDisconnected)
-        rows.text(state.error, in: arena)
-        rows.int8(state.messagesReceived)
-        rows.moment(state.lastMessage)
-        rows.int8(state.subscribedTopics)
-        rows.int8(state.sessionsLost)
-        rows.text(state.clientID, in: arena)
-        rows.jsonb(state.brokerInfo, in: arena)
-        rows.moment(state.updated)
-        rows.int8(state.lastPosition)
-    }
-
-    func decodeKey(_ row: RowReader, into key: inout [UInt8]) {
-        if let name = row.bytes(0) { key.append(contentsOf: name) }
-    }
-
-    func decode(_ row: RowReader, into state: inout State, in arena: inout ByteArena) {
-        state.connected = row.bool(1) ?? false
-        state.lastConnected = row.moment(2)
-        state.lastDisconnected = row.moment(3)
-        row.text(4, into: &state.error, in: &arena)
-        state.messagesReceived = row.int8(5) ?? 0
-        state.lastMessage = row.moment(6)
-        state.subscribedTopics = row.int8(7) ?? 0
-        state.sessionsLost = row.int8(8) ?? 0
-        row.text(9, into: &state.clientID, in: &arena)
-        row.jsonb(10, into: &state.brokerInfo, in: &arena)
-        state.updated = row.moment(11)
-        state.lastPosition = row.int8(12) ?? 0
     }
 }

@@ -35,9 +35,10 @@ public struct RowBuffer: Sendable {
 
     public mutating func null() { put(Int32(-1)) }
 
+    /// Length and value in one step: most columns are of this length.
     public mutating func int8(_ value: Int64) {
-        put(Int32(8))
-        put(value)
+        let high = UInt32(truncatingIfNeeded: value >> 32), low = UInt32(truncatingIfNeeded: value)
+        withUnsafeBytes(of: (UInt32(8).bigEndian, high.bigEndian, low.bigEndian)) { bytes.append(contentsOf: $0) }
     }
 
     public mutating func bool(_ value: Bool) {
@@ -45,16 +46,8 @@ public struct RowBuffer: Sendable {
         bytes.append(value ? 1 : 0)
     }
 
-    public mutating func float8(_ value: Double) {
-        put(Int32(8))
-        put(Int64(bitPattern: value.bitPattern))
-    }
-
-    /// Microseconds since 2000-01-01, as PostgreSQL keeps them.
-    public mutating func timestamptz(_ value: Timestamp) {
-        put(Int32(8))
-        put(value.adding(microseconds: -Self.postgresEpochMicroseconds).microseconds)
-    }
+    public mutating func float8(_ value: Double) { int8(value.binary) }
+    public mutating func timestamptz(_ value: Timestamp) { int8(value.binary) }
 
     public mutating func text(_ value: some Collection<UInt8>) {
         put(Int32(value.count))
@@ -71,11 +64,10 @@ public struct RowBuffer: Sendable {
         bytes.append(contentsOf: json)
     }
 
-    public mutating func optional<T>(_ value: T?, _ write: (inout RowBuffer, T) -> Void) {
-        if let value { write(&self, value) } else { null() }
+    /// A byte string of type text, jsonb or bytea.
+    mutating func bytes(_ value: some Collection<UInt8>, as type: ColumnType) {
+        if type == .jsonb { jsonb(value) } else { text(value) }
     }
-
-    public static let postgresEpochMicroseconds: Int64 = 946_684_800_000_000
 
     private mutating func put<T: FixedWidthInteger>(_ value: T) {
         withUnsafeBytes(of: value.bigEndian) { bytes.append(contentsOf: $0) }
@@ -89,22 +81,28 @@ public struct RowReader {
     /// `field` gives the bytes of a column, nil for null.
     public init(field: @escaping (Int) -> UnsafeRawBufferPointer?) { self.field = field }
 
-    public func isNull(_ column: Int) -> Bool { field(column) == nil }
-    public func int8(_ column: Int) -> Int64? {
-        field(column).map { Int64(bigEndian: $0.loadUnaligned(as: Int64.self)) }
+    /// Calls `body` with a reader of these fields; nil is null.
+    public static func with<R>(_ fields: [[UInt8]?], _ body: (RowReader) throws -> R) rethrows -> R {
+        // One allocation holds all fields, so that their addresses last for the call.
+        var bytes: [UInt8] = [], ranges: [Range<Int>?] = []
+        for field in fields {
+            ranges.append(field.map { bytes.count..<(bytes.count + $0.count) })
+            bytes += field ?? []
+        }
+        bytes.append(0)  // an address for empty fields too
+        return try bytes.withUnsafeBytes { bytes in
+            try body(RowReader { column in ranges[column].map { UnsafeRawBufferPointer(rebasing: bytes[$0]) } })
+        }
     }
-    public func bool(_ column: Int) -> Bool? { field(column).map { $0[0] != 0 } }
-    public func float8(_ column: Int) -> Double? {
-        int8(column).map { Double(bitPattern: UInt64(bitPattern: $0)) }
-    }
-    public func timestamptz(_ column: Int) -> Timestamp? {
-        // `infinity` is the largest Int64.
-        int8(column).map { Timestamp(storedMicroseconds: $0).adding(microseconds: RowBuffer.postgresEpochMicroseconds) }
-    }
+
     public func bytes(_ column: Int) -> UnsafeRawBufferPointer? { field(column) }
-    public func text(_ column: Int) -> String? { field(column).map { String(decoding: $0, as: UTF8.self) } }
+    public func int8(_ column: Int) -> Int64? { Int64(field: field(column)) }
+    public func bool(_ column: Int) -> Bool? { Bool(field: field(column)) }
+    public func float8(_ column: Int) -> Double? { Double(field: field(column)) }
+    public func timestamptz(_ column: Int) -> Timestamp? { Timestamp(field: field(column)) }
+    public func text(_ column: Int) -> String? { String(field: field(column)) }
     /// The JSON text without the version byte.
     public func jsonb(_ column: Int) -> UnsafeRawBufferPointer? {
-        field(column).map { UnsafeRawBufferPointer(rebasing: $0.dropFirst()) }
+        UnsafeRawBufferPointer(field: field(column), as: .jsonb)
     }
 }

@@ -56,6 +56,27 @@ import Testing
         #expect(planted.code == 1 && planted.output.contains("message_count"), "\(planted.output)")
     }
 
+    @Test func theMigrationsAndTheRowsHaveTheSameColumns() throws {
+        let connection = try Connection(Self.database().target)
+        for table in Catalog.entries.flatMap(\.descriptor.storedTables) {
+            var name = Parameters()
+            name.text("refold.\(table.name)")
+            let found = try connection.query(
+                """
+                SELECT a.attname::text || ' ' || t.typname
+                       || CASE WHEN a.attnum = ANY (i.indkey) THEN ' key' ELSE '' END
+                FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+                WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped
+                """, name)
+            let migrated = (0..<found.rowCount).compactMap { found.text($0, 0) }.sorted()
+            let written = table.columns.enumerated().map { index, column in
+                "\(column.name) \(column.type.rawValue)" + (index < table.keyCount ? " key" : "")
+            }
+            #expect(migrated == written.sorted(), "\(table.name)")
+        }
+    }
+
     @Test func everyTableWithATenantIsForcedBehindItsPolicies() throws {
         let (url, target) = try Self.database()
         let connection = try Connection(target)

@@ -209,7 +209,7 @@ final class MemoryTables {
         case .bool: return bytes[0] == 1 ? "true" : "false"
         case .float8: return String(Double(bitPattern: UInt64(bitPattern: integer(bytes))))
         case .timestamptz:
-            let seconds = (integer(bytes) + RowBuffer.postgresEpochMicroseconds) / 1_000_000
+            let seconds = Timestamp(binary: integer(bytes)).microseconds / 1_000_000
             return "@\(seconds)"
         case .jsonb:
             precondition(bytes.first == 1, "binary jsonb begins with a version")

@@ -46,7 +46,7 @@ extension MemoryTables {
         case .bytea: JSONString.encode(Hex.encode(bytes))
         case .jsonb: String(decoding: bytes.dropFirst(), as: UTF8.self)
         case .timestamptz:
-            "\"\(Timestamp(microseconds: integer(bytes) + RowBuffer.postgresEpochMicroseconds))\""
+            "\"\(Timestamp(binary: integer(bytes)))\""
         case .int8, .bool, .float8: show(bytes, type)
         }
     }

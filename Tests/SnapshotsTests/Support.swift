@@ -31,7 +31,7 @@ extension RowBuffer {
         beginRow(fieldCount: 4)
         self.text(tenant)
         int8(n)
-        optional(text) { $0.text($1) }
+        if let text { self.text(text) } else { null() }
         jsonb("{\"n\": \(n)}".utf8)
     }
 
@@ -55,7 +55,7 @@ func show(_ tuple: UnsafeRawBufferPointer, _ columns: StoredColumns) -> String {
     Tuple(tuple).fields(into: &ranges)
     let row = Tuple(tuple).reader(ranges, order: Array(columns.columns.indices))
     return columns.types.enumerated().map { index, type in
-        if row.isNull(index) { return "null" }
+        if row.bytes(index) == nil { return "null" }
         return switch type {
         case .int8: "\(row.int8(index) ?? 0)"
         case .jsonb: String(decoding: row.jsonb(index) ?? .init(start: nil, count: 0), as: UTF8.self)

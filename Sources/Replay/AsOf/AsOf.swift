@@ -40,10 +40,6 @@ public struct AsOf: Sendable {
         let entry = entry("device_status"), key = FoldKey.device(tenant: tenant, device: device)
         return try withRows(entry, moment) { rows in
             let fold = entry.makeFold(.only([key]))
-            var keys = RowBuffer()
-            keys.beginRow(fieldCount: 2)
-            keys.text(tenant)
-            keys.text(device)
             let feeder = Feeder(fold, rows)
             try feedDevice(tenant, device, rows.end..<max(rows.end, moment.end), feeder)
             try feeder.finish(moment.end)

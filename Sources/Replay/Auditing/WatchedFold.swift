@@ -1,5 +1,6 @@
 import EventModel
 import Foundation
+import Projecting
 import Projections
 import Snapshots
 
@@ -58,20 +59,7 @@ struct AuditRow: Equatable, Sendable {
 
     /// Values of these columns as a reader in their order.
     func withReader<R>(_ columns: [Int], _ body: (RowReader) throws -> R) rethrows -> R {
-        // One allocation holds all values, so that their addresses last for the call.
-        var bytes: [UInt8] = [], ranges: [Range<Int>?] = []
-        for column in columns {
-            guard let value = values[column] else {
-                ranges.append(nil)
-                continue
-            }
-            ranges.append(bytes.count..<(bytes.count + value.count))
-            bytes += value
-        }
-        bytes.append(0)  // an address for empty values too
-        return try bytes.withUnsafeBytes { bytes in
-            try body(RowReader { column in ranges[column].map { UnsafeRawBufferPointer(rebasing: bytes[$0]) } })
-        }
+        try RowReader.with(columns.map { values[$0] }, body)
     }
 
     /// Column names and values as JSON, in the order of the table.
@@ -161,7 +149,7 @@ final class WatchedFold {
     /// A row to begin with.
     func put(_ row: AuditRow, into table: String) {
         guard let index = tables.firstIndex(where: { $0.name == table }) else { return }
-        rows[index][Self.key(row.values.prefix(tables[index].keyCount))] = row
+        rows[index][MemoryTables.key(row.values.prefix(tables[index].keyCount))] = row
     }
 
     /// Folds without telling; rows that are never read again are forgotten at once.
@@ -201,7 +189,7 @@ final class WatchedFold {
             let place = places[request.table]
             for index in 0..<request.keys.rowCount {
                 let fields = request.keys.fields(ofRow: index).map { $0.map { Array(request.keys.bytes[$0]) } }
-                let key = Self.key(fields)
+                let key = MemoryTables.key(fields)
                 guard let row = find(place.table, key, fields) else { continue }
                 note(place.table, key, row)
                 row.withReader(place.columns) { fold.load(table: request.table, row: $0) }
@@ -255,7 +243,7 @@ final class WatchedFold {
             if !keepsInserts, case .insert = rule { continue }
             // Nothing but shares of what all devices add up to.
             if case .upsert = rule, descriptor.tables[write].isSum { continue }
-            let key = Self.key(fields.prefix(table.keyCount))
+            let key = MemoryTables.key(fields.prefix(table.keyCount))
             let before: AuditRow? = if case .insert = rule { nil } else { find(place.table, key, fields) }
             // A share of a row that belongs to others.
             if before == nil, case .addDeltas = rule { continue }
@@ -271,13 +259,6 @@ final class WatchedFold {
                 }
             }
             rows[place.table][key] = row
-        }
-    }
-
-    private static func key(_ fields: some Sequence<[UInt8]?>) -> [UInt8] {
-        fields.reduce(into: []) { key, field in
-            withUnsafeBytes(of: UInt32(field?.count ?? 0).bigEndian) { key.append(contentsOf: $0) }
-            key.append(contentsOf: field ?? [])
         }
     }
 

@@ -60,23 +60,29 @@ struct NaiveFold {
         switch projection.name {
         case "device_status":
             var found: [String: Device] = [:]
-            tables.forEachRow(of: projection.tables[0]) { row in
+            let columns = [
+                "tenant_id", "device_id", "message_count", "telemetry_count", "heartbeat_count", "first_seen_at",
+                "last_seen_at", "last_telemetry_at", "last_seq", "connected", "last_position",
+            ]
+            tables.forEachRow(of: projection.tables[0], columns: columns) { row in
                 found["\(row.text(0) ?? "")/\(row.text(1) ?? "")"] = Device(
-                    messages: row.int8(7) ?? 0, telemetry: row.int8(8) ?? 0, heartbeats: row.int8(9) ?? 0,
-                    firstSeen: row.timestamptz(3), lastSeen: row.timestamptz(4), lastTelemetry: row.timestamptz(5),
-                    lastSequence: row.int8(12), connected: row.bool(20), lastPosition: row.int8(23) ?? -1)
+                    messages: row.int8(2) ?? 0, telemetry: row.int8(3) ?? 0, heartbeats: row.int8(4) ?? 0,
+                    firstSeen: row.timestamptz(5), lastSeen: row.timestamptz(6), lastTelemetry: row.timestamptz(7),
+                    lastSequence: row.int8(8), connected: row.bool(9), lastPosition: row.int8(10) ?? -1)
             }
             try differ(projection.name, found, devices)
         case "device_connection_events":
             var found: [Int64: String] = [:]
-            tables.forEachRow(of: projection.tables[0]) { row in
+            let columns = ["position", "tenant_id", "device_id", "event_type"]
+            tables.forEachRow(of: projection.tables[0], columns: columns) { row in
                 found[row.int8(0) ?? -1] = "\(row.text(1) ?? "")/\(row.text(2) ?? "") \(row.text(3) ?? "")"
             }
             try differ(projection.name, found, connections)
         default:
             var found: [Int64: String] = [:]
-            tables.forEachRow(of: projection.tables[0]) { row in
-                found[row.int8(0) ?? -1] = "\(row.text(2) ?? "")/\(row.text(3) ?? "") \(row.text(5) ?? "")"
+            let columns = ["position", "tenant_id", "device_id", "reason"]
+            tables.forEachRow(of: projection.tables[0], columns: columns) { row in
+                found[row.int8(0) ?? -1] = "\(row.text(1) ?? "")/\(row.text(2) ?? "") \(row.text(3) ?? "")"
             }
             try differ(projection.name, found, deadLetters)
         }

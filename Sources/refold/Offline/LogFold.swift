@@ -31,13 +31,8 @@ func foldedRows(projection name: String, table tableIndex: Int, log: any LogSour
         try commit(to: Position(max(reader.position.rawValue, 1) - 1))
     }
     // A table may be written in several ways (rows here, counters there): all its columns are shown.
-    let first = descriptor.tables[tableIndex]
-    var columns: [Column] = []
-    for column in descriptor.tables.filter({ $0.name == first.name }).flatMap(\.columns)
-    where !columns.contains(where: { $0.name == column.name }) {
-        columns.append(column)
-    }
-    let table = Table(first.name, write: first.write, columns)
+    let first = descriptor.tables[tableIndex], stored = descriptor.storedTables.first { $0.name == first.name }
+    let table = Table(first.name, write: first.write, stored?.columns ?? [])
     var objects: [[String: Any]] = []
     tables.forEachRow(of: table) { objects.append(jsonObject($0, table)) }
     return objects
