@@ -71,10 +71,13 @@ let package = Package(
             dependencies: [
                 "Primitives", "EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform",
             ], swiftSettings: plantedBugs),
+        // MQTT client over libmosquitto
+        .target(name: "MQTT", dependencies: ["CMosquitto", "COpenSSL", "CPlatform", "Threading"]),
         .target(
             name: "Ingest",
             dependencies: [
-                "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform",
+                "CMosquitto", "COpenSSL", "CPlatform", "Primitives", "EventModel", "Decisions", "Threading", "EventLog",
+                "MQTT",
             ], swiftSettings: plantedBugs),
 
         // log → facts → rows → PostgreSQL
@@ -101,15 +104,29 @@ let package = Package(
             name: "PostgresStore", dependencies: ["EventModel", "Projecting", "Projections", "Postgres"],
             plugins: ["EmbedMigrations"]),
         .plugin(name: "EmbedMigrations", capability: .buildTool()),
-
-        // history, told again: rebuilt, checked, looked at, published, explained
+        // rows as of a position or a time, from snapshots and log; PostgreSQL is not asked
         .target(
-            name: "Replay",
+            name: "History",
             dependencies: [
-                "Primitives", "EventModel", "Decisions", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding",
-                "Projections",
-                "Projecting", "Snapshots", "Postgres", "PostgresStore", "Deciding", "Campaigns", "CMosquitto", "CZlib",
-                "Output",
+                "Primitives", "EventModel", "EventLog", "Decoding", "Projections", "Projecting", "Snapshots",
+            ]),
+        // tables against the log: rebuilt beside the live ones, exchanged, rolled back, verified
+        .target(
+            name: "Rebuilding",
+            dependencies: [
+                "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "Snapshots", "Postgres",
+                "PostgresStore",
+            ]),
+        // recorded messages, published again: to a broker, or into files
+        .target(
+            name: "Publishing",
+            dependencies: ["CMosquitto", "CZlib", "Primitives", "EventModel", "Evidence", "EventLog", "MQTT"]),
+        // what happened to a device or campaign, with proofs
+        .target(
+            name: "Auditing",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "Output", "Evidence", "EventLog", "Decoding", "Projections",
+                "Projecting", "Snapshots",
             ]),
 
         // the tables, read
@@ -145,11 +162,15 @@ let package = Package(
                 "Primitives", "EventModel", "Decisions", "CampaignRules", "Decoding", "Deciding",
                 .product(name: "HeapModule", package: "swift-collections"),
             ], swiftSettings: optimisedSwift),
+        // recorded history, decided again under other settings
+        .target(
+            name: "WhatIf",
+            dependencies: ["EventModel", "Decisions", "CampaignRules", "EventLog", "Decoding", "Deciding", "Campaigns"]),
         // decided commands → devices
         .target(
-            name: "Dispatching",
+            name: "Outbox",
             dependencies: [
-                "EventModel", "Decisions", "Deciding", "Ingest", "Threading", "CMosquitto",
+                "CMosquitto", "EventModel", "Decisions", "Threading", "MQTT", "Ingest", "Deciding",
                 .product(name: "DequeModule", package: "swift-collections"),
             ]),
         // who may use the API
@@ -177,11 +198,10 @@ let package = Package(
         .executableTarget(
             name: "refold",
             dependencies: [
-                "Primitives", "EventModel", "Decisions", "Threading", "Output", "Evidence", "EventLog", "Ingest",
-                "Projections",
-                "Projecting", "Postgres", "PostgresStore", "Snapshots", "Replay", "Settings", "PrivateServices",
-                "Queries", "Deciding", "Campaigns", "Access", "Dispatching", "ControlAPI", "FleetSimulator", "Health",
-                "HTTPClient",
+                "Primitives", "EventModel", "Decisions", "Threading", "Output", "HTTPClient", "Evidence", "EventLog",
+                "MQTT", "Ingest", "Projections", "Projecting", "Snapshots", "Postgres", "PostgresStore", "History",
+                "Rebuilding", "Publishing", "Auditing", "Queries", "Health", "Settings", "PrivateServices", "Deciding",
+                "Campaigns", "WhatIf", "Outbox", "Access", "ControlAPI", "FleetSimulator",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -201,9 +221,8 @@ let package = Package(
         .executableTarget(
             name: "RefoldBench",
             dependencies: [
-                "EventModel", "Decisions", "Evidence", "EventLog", "Ingest", "Projections", "Projecting",
-                "PostgresStore", "Postgres",
-                "FleetSimulator",
+                "EventModel", "Decisions", "Evidence", "EventLog", "MQTT", "Ingest", "Projections", "Projecting",
+                "Postgres", "PostgresStore", "FleetSimulator",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 
@@ -216,7 +235,8 @@ let package = Package(
         .testTarget(
             name: "AllocationTests",
             dependencies: [
-                "CAllocationCounter", "CMosquitto", "EventLog", "EventModel", "Ingest", "Projections", "Threading",
+                "CMosquitto", "EventModel", "Decisions", "Threading", "EventLog", "MQTT", "Ingest", "Projections",
+                "CAllocationCounter",
             ]),
         .testTarget(name: "PrimitivesTests", dependencies: ["Primitives", "COpenSSL"]),
         .testTarget(
@@ -229,25 +249,26 @@ let package = Package(
         .testTarget(name: "OutputTests", dependencies: ["Primitives", "Output"]),
         .testTarget(name: "HTTPClientTests", dependencies: ["HTTPClient", "TestSupport"]),
         .testTarget(name: "EvidenceTests", dependencies: ["Primitives", "Evidence", "EventModel", "COpenSSL"]),
-        .testTarget(name: "EventLogTests", dependencies: ["Primitives", "EventLog", "Evidence", "CChecksum"]),
+        .testTarget(
+            name: "EventLogTests", dependencies: ["CChecksum", "Primitives", "EventModel", "Evidence", "EventLog"]),
         .testTarget(
             name: "LogCommandTests",
             dependencies: [
                 "EventLog", "EventModel", "Evidence", "ProjectionTestSupport", "TestSupport", "refold",
             ]),
-        .testTarget(name: "DecodingTests", dependencies: ["Decoding", "Postgres", "TestSupport"]),
+        .testTarget(name: "DecodingTests", dependencies: ["EventModel", "Decoding", "Postgres", "TestSupport"]),
         .testTarget(
             name: "ProjectionsTests",
             dependencies: [
-                "Decisions", "Primitives", "EventLog", "Projections", "Projecting", "PostgresStore", "Postgres",
-                "ProjectionTestSupport", "TestSupport",
+                "Primitives", "EventModel", "Decisions", "EventLog", "Decoding", "Projections", "Projecting",
+                "Postgres", "PostgresStore", "TestSupport", "ProjectionTestSupport",
             ]),
         .testTarget(
             name: "IngestTests",
             dependencies: [
-                "Primitives", "Ingest", "EventLog", "EventModel", "Decisions", "Threading", "TestSupport",
+                "Primitives", "EventModel", "Decisions", "Threading", "EventLog", "MQTT", "Ingest", "TestSupport",
             ]),
-        .testTarget(name: "FleetSimulatorTests", dependencies: ["FleetSimulator", "TestSupport"]),
+        .testTarget(name: "FleetSimulatorTests", dependencies: ["EventModel", "FleetSimulator", "TestSupport"]),
         .testTarget(name: "PostgresTests", dependencies: ["Postgres", "TestSupport"]),
         .target(
             name: "ProjectionTestSupport",
@@ -255,16 +276,22 @@ let package = Package(
                 "Primitives", "EventModel", "Decisions", "EventLog", "CampaignRules", "Projecting", "Projections",
             ],
             path: "Tests/ProjectionTestSupport"),
-        .testTarget(name: "ProjectingTests", dependencies: ["Projecting", "ProjectionTestSupport", "TestSupport"]),
+        .testTarget(
+            name: "ProjectingTests",
+            dependencies: [
+                "EventModel", "EventLog", "Projections", "Projecting", "TestSupport", "ProjectionTestSupport",
+            ]),
         .testTarget(
             name: "SnapshotsTests",
             dependencies: [
-                "Primitives", "Snapshots", "Evidence", "Deciding", "Campaigns", "ProjectionTestSupport",
+                "Primitives", "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "Snapshots",
+                "Deciding", "Campaigns", "ProjectionTestSupport",
             ]),
         .testTarget(
             name: "PostgresStoreTests",
             dependencies: [
-                "PostgresStore", "Postgres", "ProjectionTestSupport", "TestSupport",
+                "EventModel", "Projections", "Projecting", "Postgres", "PostgresStore", "TestSupport",
+                "ProjectionTestSupport",
             ]),
         .testTarget(
             name: "QueriesTests",
@@ -272,16 +299,15 @@ let package = Package(
                 "Queries", "EventModel", "Decisions", "Postgres", "PostgresStore", "TestSupport",
             ]),
         .testTarget(
-            name: "ReplayAsOfTests",
+            name: "HistoryTests",
             dependencies: [
-                "Replay", "Snapshots", "ProjectionTestSupport",
+                "EventModel", "EventLog", "Projections", "Projecting", "Snapshots", "History", "ProjectionTestSupport",
             ]),
         .testTarget(
             name: "RebuildTests",
             dependencies: [
-                "Replay", "PostgresStore", "Postgres", "EventLog", "EventModel", "Projecting", "Projections",
-                "Snapshots",
-                "Threading", "ProjectionTestSupport", "TestSupport", "refold",
+                "EventModel", "Threading", "EventLog", "Projections", "Projecting", "Snapshots", "Postgres",
+                "PostgresStore", "Rebuilding", "refold", "TestSupport", "ProjectionTestSupport",
             ]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
         .testTarget(
@@ -303,20 +329,20 @@ let package = Package(
         .testTarget(
             name: "CampaignsTests",
             dependencies: [
-                "Primitives", "Deciding", "Campaigns", "EventLog", "EventModel", "Decisions",
+                "Primitives", "EventModel", "Decisions", "CampaignRules", "EventLog", "Deciding", "Campaigns",
             ]),
         .testTarget(name: "AccessTests", dependencies: ["Deciding", "Access", "EventLog", "EventModel", "Decisions"]),
         .testTarget(
-            name: "DispatchingTests",
+            name: "OutboxTests",
             dependencies: [
-                "Dispatching", "Campaigns", "Ingest", "EventLog", "EventModel", "TestSupport",
+                "EventModel", "Decisions", "EventLog", "MQTT", "Ingest", "Campaigns", "Outbox", "TestSupport",
             ]),
         .testTarget(
             name: "ControlAPITests",
             dependencies: [
-                "Decisions", "Primitives", "ControlAPI", "Access", "Deciding", "Campaigns", "WebPages", "refold",
-                "TestSupport",
-                .product(name: "Yams", package: "Yams"), .product(name: "NIOEmbedded", package: "swift-nio"),
+                "Primitives", "EventModel", "Decisions", "CampaignRules", "EventLog", "Deciding", "Campaigns", "Access",
+                "WebPages", "ControlAPI", "refold", "TestSupport", .product(name: "Yams", package: "Yams"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
             ]),
         .testTarget(
             name: "SimulationTests",
@@ -324,17 +350,15 @@ let package = Package(
         .testTarget(
             name: "ReplayTests",
             dependencies: [
-                "Primitives", "CampaignRules", "Deciding", "Campaigns", "CZlib", "EventLog", "EventModel", "Decisions",
-                "Evidence",
-                "Ingest", "Postgres", "PostgresStore", "Projecting", "Projections", "ProjectionTestSupport", "Replay",
-                "Snapshots", "TestSupport", "refold",
+                "CZlib", "Primitives", "EventModel", "Decisions", "Evidence", "CampaignRules", "EventLog", "MQTT",
+                "Ingest", "Projections", "Projecting", "Snapshots", "Postgres", "PostgresStore", "Rebuilding",
+                "Publishing", "Auditing", "Deciding", "Campaigns", "WhatIf", "refold", "TestSupport",
+                "ProjectionTestSupport",
             ]),
         .testTarget(name: "DaemonTests", dependencies: ["EventLog", "Settings", "TestSupport", "Threading", "refold"]),
         .testTarget(
             name: "IntegrationTests",
-            dependencies: [
-                "HTTPClient", "Primitives", "refold", "Postgres", "TestSupport",
-            ]),
+            dependencies: ["Primitives", "EventModel", "HTTPClient", "Postgres", "refold", "TestSupport"]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Decisions", "Evidence", "EventLog", "Decoding"]),
         .testTarget(name: "TidyTests", dependencies: ["refold"], swiftSettings: optimisedSwift),
     ],

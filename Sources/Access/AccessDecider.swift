@@ -4,7 +4,7 @@ import EventModel
 import Synchronization
 
 /// Token table read by every request; only the decider writes it.
-public final class AccessBook: Sendable {
+public final class TokenIndex: Sendable {
     private let state = Mutex<AccessState?>(nil)
     private let clock: @Sendable () -> Timestamp
 
@@ -46,9 +46,9 @@ public final class AccessBook: Sendable {
     public func replace(_ new: AccessState?) { state.withLock { $0 = new } }
 }
 
-/// The decider of tokens, and the book that requests look into.
+/// The decider of tokens, and the index that requests look into.
 public struct AccessDecider: Sendable {
-    public let book: AccessBook
+    public let tokenIndex: TokenIndex
     private let service: DeciderService<AccessState>
 
     /// - Parameters: as of `DeciderService`.
@@ -56,14 +56,14 @@ public struct AccessDecider: Sendable {
         writer: DecisionWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
         snapshot: @escaping @Sendable () -> DeciderSnapshot<AccessState>? = { nil }
     ) {
-        let book = AccessBook(clock: clock)
-        self.book = book
-        // Where what is durable cannot be folded, a revoked token must not go on: the book is closed.
+        let tokenIndex = TokenIndex(clock: clock)
+        self.tokenIndex = tokenIndex
+        // Where what is durable cannot be folded, a revoked token must not go on: the index is closed.
         service = DeciderService(
-            writer: writer, source: source, clock: clock, snapshot: snapshot, onChange: { book.replace($0) })
+            writer: writer, source: source, clock: clock, snapshot: snapshot, onChange: { tokenIndex.replace($0) })
     }
 
-    /// The state, refolded the first time it is asked for; from then on the book knows every token.
+    /// The state, refolded the first time it is asked for; from then on the index knows every token.
     /// - Throws: `LogError`, `UnreadableDecision`.
     @discardableResult
     public func recover() async throws -> AccessState { try await service.recover() }
@@ -74,6 +74,6 @@ public struct AccessDecider: Sendable {
         try await service.execute(NewSecret(for: request))
     }
 
-    /// Keeps the book open until the task is cancelled: see `DeciderService.run`.
+    /// Keeps the index open until the task is cancelled: see `DeciderService.run`.
     public func run(report: @escaping @Sendable ((any Error)?) -> Void) async { await service.run(report: report) }
 }

@@ -6,23 +6,23 @@ import Hummingbird
 /// the role is enough, and whether the tenant in the path is theirs.
 public struct AccessPolicy: Sendable {
     private let folderSecret: String
-    private let book: AccessBook?
-    let sessions = SessionBook()
+    private let tokenIndex: TokenIndex?
+    let sessions = SessionStore()
     let reachability: Reachability
 
     /// - Parameters:
     ///   - token: the data folder's.
-    ///   - book: the tokens of the log; nil: there are none.
-    public init(token: String, reachability: Reachability, book: AccessBook? = nil) {
+    ///   - tokenIndex: the tokens of the log; nil: there are none.
+    public init(token: String, reachability: Reachability, tokenIndex: TokenIndex? = nil) {
         precondition(!token.isEmpty, "an empty token would let everybody write")
         folderSecret = Secrets.sha256(token)
         self.reachability = reachability
-        self.book = book
+        self.tokenIndex = tokenIndex
     }
 
     /// Reading is free for programs of this machine until the first token is created. Behind a proxy nobody is known to
     /// be of this machine.
-    private func readsAreOpen(_ request: Request) -> Bool { isLocal(request) && !(book?.hasTokens ?? false) }
+    private func readsAreOpen(_ request: Request) -> Bool { isLocal(request) && !(tokenIndex?.hasTokens ?? false) }
 
     private func isLocal(_ request: Request) -> Bool {
         reachability.isLoopback && !reachability.hasProxy && !reachability.isForwarded(request)
@@ -31,7 +31,7 @@ public struct AccessPolicy: Sendable {
     /// While tokens cannot be read back from a damaged log, local requests may read the status without one.
     private func isDiagnosis(_ route: Route, _ request: Request) -> Bool {
         isLocal(request) && ["/api/v1/status", "/api/v1/projections", "/metrics"].contains(route.path)
-            && book.map { $0.tokens == nil } ?? false
+            && tokenIndex.map { $0.tokens == nil } ?? false
     }
 
     /// - Returns: who asks.
@@ -76,7 +76,7 @@ public struct AccessPolicy: Sendable {
     func isStill(_ principal: Principal, _ request: Request) -> Bool {
         guard let known = try? identify(request, isWrite: false) else {
             return principal == .anonymous
-                && (readsAreOpen(request) || isLocal(request) && book.map { $0.tokens == nil } ?? false)
+                && (readsAreOpen(request) || isLocal(request) && tokenIndex.map { $0.tokens == nil } ?? false)
         }
         return known == principal
     }
@@ -134,15 +134,15 @@ public struct AccessPolicy: Sendable {
     func principal(secret: String) throws(Problem) -> Principal? {
         // Digests are compared, so timing reveals nothing about the secret.
         if Secrets.sha256(secret) == folderSecret { return .folderAdmin }
-        return try known(book?.find(secret: secret) ?? .unknown)
+        return try known(tokenIndex?.find(secret: secret) ?? .unknown)
     }
 
-    private func principal(_ session: SessionBook.Session) throws(Problem) -> Principal? {
+    private func principal(_ session: SessionStore.Session) throws(Problem) -> Principal? {
         guard let id = session.tokenID else { return .folderAdmin }
-        return try known(book?.find(id: id) ?? .unknown)
+        return try known(tokenIndex?.find(id: id) ?? .unknown)
     }
 
-    private func known(_ finding: AccessBook.Finding) throws(Problem) -> Principal? {
+    private func known(_ finding: TokenIndex.Finding) throws(Problem) -> Principal? {
         switch finding {
         case .found(let principal): return principal
         case .unknown: return nil

@@ -16,9 +16,9 @@ import NIOCore
 import ServiceLifecycle
 
 public struct ControlAPI: Sendable {
-    let system: SystemAccess
+    let system: APIDependencies
     let policy: AccessPolicy
-    let streams = StreamPlaces()
+    let streams = StreamLimiter()
     let clients = GoneClients()
 
     /// A request's body may have at most so many bytes: about 60,000 device ids of full length, or 500,000 short ones.
@@ -31,7 +31,7 @@ public struct ControlAPI: Sendable {
     /// Time for a whole request header.
     static let headerTime: TimeAmount = .seconds(5)
 
-    public init(system: SystemAccess, policy: AccessPolicy) {
+    public init(system: APIDependencies, policy: AccessPolicy) {
         self.system = system
         self.policy = policy
     }

@@ -27,7 +27,7 @@ public struct PastAnswer: Sendable, Equatable {
 }
 
 /// Answers from the log and its snapshots, whatever PostgreSQL holds. Nil when there was no such row.
-public protocol PastReading: Sendable {
+public protocol HistoricalQueries: Sendable {
     /// - Throws: `LogError`: `.outOfRange`, `.beforeHorizon`, `.corrupt`.
     func device(tenant: String, device: String, at moment: PastMoment) async throws -> PastAnswer?
     func campaign(tenant: String, id: Int64, at moment: PastMoment) async throws -> PastAnswer?

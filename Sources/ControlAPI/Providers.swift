@@ -7,16 +7,16 @@ import EventModel
 // What the API sees of the system. The executable implements these; tests give stand-ins of their own.
 
 /// Everything that the routes need, in one value.
-public struct SystemAccess: Sendable {
+public struct APIDependencies: Sendable {
     public var status: any StatusProviding
     public var projections: any ProjectionControlling
     public var campaigns: any CampaignCommanding
     public var queries: any ReadQueries
-    public var keeping: any LogKeeping
+    public var log: any LogOperations
     public var snapshots: any SnapshotKeeping
     public var rebuilds: any TableRebuilding
     public var tokens: any TokenKeeping
-    public var past: any PastReading
+    public var past: any HistoricalQueries
     public var metrics: @Sendable () async -> MetricsSnapshot
     /// Records that an operator knows of a broker's alarms, and ends them. The event's position; nil when there is no
     /// broker of that name. Throws `AppendError`.
@@ -28,7 +28,7 @@ public struct SystemAccess: Sendable {
 
     public init(
         status: any StatusProviding, projections: any ProjectionControlling, campaigns: any CampaignCommanding,
-        queries: any ReadQueries, keeping: any LogKeeping, snapshots: any SnapshotKeeping, past: any PastReading,
+        queries: any ReadQueries, log: any LogOperations, snapshots: any SnapshotKeeping, past: any HistoricalQueries,
         rebuilds: any TableRebuilding, tokens: any TokenKeeping,
         metrics: @escaping @Sendable () async -> MetricsSnapshot,
         acknowledgeBroker: @escaping AcknowledgeBroker,
@@ -39,7 +39,7 @@ public struct SystemAccess: Sendable {
         self.projections = projections
         self.campaigns = campaigns
         self.queries = queries
-        self.keeping = keeping
+        self.log = log
         self.snapshots = snapshots
         self.rebuilds = rebuilds
         self.tokens = tokens
@@ -76,7 +76,7 @@ public protocol ProjectionControlling: Sendable {
 }
 
 /// What operators do to the log itself.
-public protocol LogKeeping: Sendable {
+public protocol LogOperations: Sendable {
     /// Losses that were given up, oldest first.
     func losses() async -> [LossRow]
     /// Gives up what is damaged in these positions. Returns what was given up, when that is durable; nothing when

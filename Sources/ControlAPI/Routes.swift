@@ -64,17 +64,17 @@ extension ControlAPI {
     var logRoutes: [Route] {
         [
             .get("/api/v1/log/checkpoint") { _, _ in
-                guard let note = await system.keeping.checkpoint() else {
+                guard let note = await system.log.checkpoint() else {
                     throw Problem(.notFound, "not_found", "no checkpoint has been signed yet; refold status says more")
                 }
                 return Response(
                     status: .ok, headers: [.contentType: "text/plain; charset=utf-8", .cacheControl: "no-store"],
                     body: .init(byteBuffer: ByteBuffer(string: note)))
             },
-            .get("/api/v1/log/losses") { _, _ in try .json(Items(items: await system.keeping.losses())) },
+            .get("/api/v1/log/losses") { _, _ in try .json(Items(items: await system.log.losses())) },
             .post("/api/v1/log/losses") { request, _ in
                 let body = try await request.json(LossBody.self)
-                return try .json(Items(items: try await system.keeping.acceptLosses(try body.request())))
+                return try .json(Items(items: try await system.log.acceptLosses(try body.request())))
             },
         ]
     }

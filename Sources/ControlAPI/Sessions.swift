@@ -6,7 +6,7 @@ import Synchronization
 // Sessions: how people who use the pages say once who they are. A session opens what its token opens, and not longer.
 
 /// Sessions of this daemon; they end with it.
-final class SessionBook: Sendable {
+final class SessionStore: Sendable {
     struct Session: Sendable {
         /// Nil: the data folder's token.
         let tokenID: Int64?
@@ -119,7 +119,7 @@ extension ControlAPI {
                 }
                 let (secret, session) = policy.sessions.begin(principal)
                 var response = try Response.json(SessionRow(principal, csrf: session.csrf))
-                response.headers[.setCookie] = policy.cookie(secret, seconds: SessionBook.seconds, request)
+                response.headers[.setCookie] = policy.cookie(secret, seconds: SessionStore.seconds, request)
                 return response
             },
             .post("/logout", .open) { request, _ in

@@ -19,7 +19,7 @@ extension ControlAPI {
         [
             .get("/api/v1/stream") { request, context in
                 try request.allowQuery()
-                let rate = RateMeter()
+                let rate = RateSincePoll()
                 return try stream(request, context) {
                     let status = await system.status.status(), now = Date().timeIntervalSince1970
                     return [
@@ -44,7 +44,7 @@ extension ControlAPI {
         ]
     }
 
-    /// The campaign if it has changed, and the decisions since the last look. The first look begins at the newest.
+    /// The campaign if it has changed, and the decisions since the last poll. The first poll begins at the newest.
     private func news(_ tenant: String, _ id: Int64, _ seen: LastSeen) async throws -> [StreamEvent] {
         guard let row = try await system.queries.campaign(tenant: tenant, id: id) else {
             return [StreamEvent("deleted", "{}")]
@@ -71,16 +71,16 @@ extension ControlAPI {
         return (try? encoder.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
     }
 
-    /// - Parameter look: returns the events to send now. A database that is down is reported once, as `unavailable`.
+    /// - Parameter poll: returns the events to send now. A database that is down is reported once, as `unavailable`.
     private func stream(
-        _ request: Request, _ context: APIContext, _ look: @escaping @Sendable () async throws -> [StreamEvent]
+        _ request: Request, _ context: APIContext, _ poll: @escaping @Sendable () async throws -> [StreamEvent]
     ) throws(Problem) -> Response {
-        guard let place = StreamPlace(streams) else {
+        guard let slot = StreamSlot(streams) else {
             throw Problem.unavailable(
-                "too_many_streams", "there are \(StreamPlaces.max) streams already", retryAfterSeconds: 10)
+                "too_many_streams", "there are \(StreamLimiter.max) streams already", retryAfterSeconds: 10)
         }
         let principal = context.principal
-        let events = EventFeed(place: place, look: look) { policy.isStill(principal, request) }
+        let events = EventFeed(slot: slot, poll: poll) { policy.isStill(principal, request) }
         return Response(
             status: .ok,
             headers: [
@@ -113,22 +113,22 @@ struct StreamEvent: Sendable, Equatable {
 /// Polls when the reader has taken the last events, at most once a second.
 struct EventFeed: AsyncSequence, Sendable {
     typealias Element = ByteBuffer
-    /// Between two looks.
+    /// Between two polls.
     static let interval: Duration = .seconds(1)
     /// Polls without an event before a keep-alive is sent: proxies close silent connections, and a failed write shows
     /// that the reader has gone.
     static let silenceMax = 15
 
-    let place: StreamPlace
-    let look: @Sendable () async throws -> [StreamEvent]
+    let slot: StreamSlot
+    let poll: @Sendable () async throws -> [StreamEvent]
     let mayGoOn: @Sendable () -> Bool
 
     init(
-        place: StreamPlace, look: @escaping @Sendable () async throws -> [StreamEvent],
+        slot: StreamSlot, poll: @escaping @Sendable () async throws -> [StreamEvent],
         mayGoOn: @escaping @Sendable () -> Bool
     ) {
-        self.place = place
-        self.look = look
+        self.slot = slot
+        self.poll = poll
         self.mayGoOn = mayGoOn
     }
 
@@ -158,7 +158,7 @@ struct EventFeed: AsyncSequence, Sendable {
 
         private mutating func found() async throws -> [StreamEvent] {
             do {
-                let events = try await feed.look()
+                let events = try await feed.poll()
                 isAway = false
                 return events
             } catch is QueryError {
@@ -172,27 +172,27 @@ struct EventFeed: AsyncSequence, Sendable {
 }
 
 /// How many streams there are: each holds a connection.
-final class StreamPlaces: Sendable {
+final class StreamLimiter: Sendable {
     static let max = 128
     fileprivate let taken = Mutex(0)
 }
 
 /// One of them, as long as it lives.
-final class StreamPlace: Sendable {
-    private let places: StreamPlaces
+final class StreamSlot: Sendable {
+    private let limiter: StreamLimiter
 
     /// Nil when all are taken.
-    init?(_ places: StreamPlaces) {
-        self.places = places
-        let isFree = places.taken.withLock { taken in
+    init?(_ limiter: StreamLimiter) {
+        self.limiter = limiter
+        let isFree = limiter.taken.withLock { taken in
             taken += 1
-            return taken <= StreamPlaces.max
+            return taken <= StreamLimiter.max
         }
         if !isFree { return nil }
     }
 
     // Also when the initializer has failed: every property was set.
-    deinit { places.taken.withLock { $0 -= 1 } }
+    deinit { limiter.taken.withLock { $0 -= 1 } }
 }
 
 /// The last row and position that a stream has sent. One reader only; its polls are sequential.
@@ -212,8 +212,8 @@ private final class LastSeen: Sendable {
     }
 }
 
-/// Events a second between two looks.
-private final class RateMeter: Sendable {
+/// Events a second between two polls.
+private final class RateSincePoll: Sendable {
     private let last = Mutex<(count: UInt64, at: ContinuousClock.Instant)?>(nil)
 
     func add(_ count: UInt64) -> Double {

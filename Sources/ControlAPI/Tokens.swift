@@ -15,7 +15,7 @@ public protocol TokenKeeping: Sendable {
 }
 
 extension AccessDecider: TokenKeeping {
-    public func tokens() async -> [AccessState.Token]? { book.tokens }
+    public func tokens() async -> [AccessState.Token]? { tokenIndex.tokens }
 }
 
 struct TokenBody: BodyFields {

@@ -72,10 +72,10 @@ public final class FileLog: LogWriter, LogSource {
     public let clock: GuardedClock
     private let shared: CommitQueue
     private let writer: any LogThread
-    let tree: TreeKeeper?
+    let tree: MerkleTreeWriter?
     private let treeThread: (any LogThread)?
-    private let keeperThread: (any LogThread)?
-    let keeper: Keeper
+    private let maintenanceThread: (any LogThread)?
+    let maintainer: SegmentMaintainer
     let catalog: SegmentCatalog
     let options: FileLogOptions
 
@@ -105,36 +105,38 @@ public final class FileLog: LogWriter, LogSource {
         let tree =
             !options.keepsTree
             ? nil
-            : TreeKeeper(
+            : MerkleTreeWriter(
                 catalog: catalog, queue: loop.queue, options: options, signing: found.signing, lock: lock)
-        let keeper = Keeper(catalog: catalog, options: options, queue: loop.queue, tree: tree, lock: lock)
+        let maintainer = SegmentMaintainer(
+            catalog: catalog, options: options, queue: loop.queue, tree: tree, lock: lock)
         return FileLog(
-            directory: directory, report: found.report, clock: clock, loop: loop, tree: tree, keeper: keeper,
+            directory: directory, report: found.report, clock: clock, loop: loop, tree: tree, maintainer: maintainer,
             catalog: catalog, options: options)
     }
 
     private init(
-        directory: String, report: OpenReport, clock: GuardedClock, loop: CommitLoop, tree: TreeKeeper?,
-        keeper: Keeper, catalog: SegmentCatalog, options: FileLogOptions
+        directory: String, report: OpenReport, clock: GuardedClock, loop: CommitLoop, tree: MerkleTreeWriter?,
+        maintainer: SegmentMaintainer, catalog: SegmentCatalog, options: FileLogOptions
     ) {
-        self.keeper = keeper
+        self.maintainer = maintainer
         self.options = options
         self.directory = directory
         self.report = report
         self.clock = clock
         self.catalog = catalog
         shared = loop.queue
-        loop.onRoll = { keeper.wake() }
+        loop.onRoll = { maintainer.wake() }
         writer = options.threads.start(name: "log-writer", niceness: 0, loop)
         self.tree = tree
         treeThread = tree.map { options.threads.start(name: "log-tree", niceness: 10, $0) }
-        keeperThread = options.isKeeping ? options.threads.start(name: "log-keeper", niceness: 10, keeper) : nil
+        maintenanceThread =
+            options.isKeeping ? options.threads.start(name: "log-keeper", niceness: 10, maintainer) : nil
     }
 
     deinit {
         shared.close()
         tree?.close()
-        keeper.close()
+        maintainer.close()
     }
 
     public var durableCount: UInt64 { shared.durableCount }
@@ -142,7 +144,7 @@ public final class FileLog: LogWriter, LogSource {
 
     public func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {
         guard !batch.isEmpty else { return Position(durableCount)..<Position(durableCount) }
-        let submission = Submission(waiter: .thread(Gate()))
+        let submission = Submission(waiter: .thread(Latch()))
         swap(&batch, &submission.batch)
         defer { swap(&batch, &submission.batch) }
         try shared.submit(submission)
@@ -219,9 +221,9 @@ public final class FileLog: LogWriter, LogSource {
     /// Finishes what was submitted, takes it into the tree, signs that, and gives the lock back. Blocks until that is
     /// done. Appends after it fail.
     public func close() {
-        keeper.close()
+        maintainer.close()
         shared.close()
-        if let keeperThread { keeperThread.waitUntilFinished() } else { keeper.giveBack() }
+        if let maintenanceThread { maintenanceThread.waitUntilFinished() } else { maintainer.giveBack() }
         writer.waitUntilFinished()
         tree?.close()
         treeThread?.waitUntilFinished()
@@ -229,10 +231,10 @@ public final class FileLog: LogWriter, LogSource {
 }
 
 /// One batch on its way through the writer's thread.
-/// `@unchecked Sendable`: the submitter sets it up, then only the writer touches it until it opens the gate.
+/// `@unchecked Sendable`: the submitter sets it up, then only the writer touches it until it opens the latch.
 final class Submission: @unchecked Sendable {
     enum Waiter {
-        case thread(Gate)
+        case thread(Latch)
         case task(CheckedContinuation<Result<Range<Position>, AppendError>, Never>)
         case callBack(@Sendable (Result<Range<Position>, AppendError>) -> Void)
     }
@@ -246,9 +248,9 @@ final class Submission: @unchecked Sendable {
 
     func complete(_ outcome: Result<Range<Position>, AppendError>) {
         switch waiter {
-        case .thread(let gate):
+        case .thread(let latch):
             self.outcome = outcome
-            gate.open()
+            latch.open()
         case .task(let continuation):
             continuation.resume(returning: outcome)
         case .callBack(let completion):
@@ -257,16 +259,16 @@ final class Submission: @unchecked Sendable {
     }
 
     func waitForOutcome() throws(AppendError) -> Range<Position> {
-        guard case .thread(let gate) = waiter else { preconditionFailure("a task awaits its continuation") }
-        gate.wait()
-        guard let outcome else { preconditionFailure("the gate opened without an outcome") }
+        guard case .thread(let latch) = waiter else { preconditionFailure("a task awaits its continuation") }
+        latch.wait()
+        guard let outcome else { preconditionFailure("the latch opened without an outcome") }
         return try outcome.get()
     }
 }
 
 /// Lets one thread wait for another, once.
 /// `@unchecked Sendable`: a POSIX semaphore is made for it (sem_overview(7)); the memory lives as long as the object.
-final class Gate: @unchecked Sendable {
+final class Latch: @unchecked Sendable {
     private let semaphore = UnsafeMutablePointer<sem_t>.allocate(capacity: 1)
 
     init() { precondition(sem_init(semaphore, 0, 0) == 0, "no semaphore") }

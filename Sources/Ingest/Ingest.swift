@@ -20,6 +20,7 @@
 
 import EventLog
 import EventModel
+import MQTT
 import Primitives
 
 /// Several brokers into one log.

@@ -10,7 +10,7 @@ import Musl
 /// One connection. Not Sendable: it belongs to one thread or actor at a time, which its calls block.
 public final class Connection {
     private(set) var handle: OpaquePointer  // PGconn *
-    let target: Target
+    let target: DatabaseTarget
     private let interrupt: Interrupt?
     private let notices: NoticeBox
     /// An answer was left half-read: nothing more may be asked.
@@ -21,7 +21,7 @@ public final class Connection {
     /// - Throws: `.unavailable` whatever the server's reason, a wrong password included; `.refused` for an
     ///   unreadable URL.
     public init(
-        _ target: Target, interrupt: Interrupt? = nil, notice: @escaping (String) -> Void = { _ in }
+        _ target: DatabaseTarget, interrupt: Interrupt? = nil, notice: @escaping (String) -> Void = { _ in }
     ) throws(PostgresError) {
         try target.check()
         self.target = target
@@ -233,7 +233,9 @@ public final class Connection {
         }
     }
 
-    private static func start(_ target: Target, _ address: Target.Address) throws(PostgresError) -> OpaquePointer {
+    private static func start(_ target: DatabaseTarget, _ address: DatabaseTarget.Address) throws(PostgresError)
+        -> OpaquePointer
+    {
         let keywords = target.keywords + address.keywords
         let names = keywords.map { strdup($0.0) } + [nil], values = keywords.map { strdup($0.1) } + [nil]
         defer { for pointer in names + values { free(pointer) } }
@@ -250,7 +252,7 @@ public final class Connection {
 
     /// libpq's asynchronous calls go on to the next address when one refuses, and wait for ever for one that accepts
     /// and says nothing. So each address is an attempt of its own here, with its own deadline.
-    private func connect(_ addresses: [Target.Address]) throws(PostgresError) {
+    private func connect(_ addresses: [DatabaseTarget.Address]) throws(PostgresError) {
         var failures: [String] = []
         for (index, address) in addresses.enumerated() {
             if index > 0 {

@@ -7,7 +7,7 @@ import Postgres
 /// temporary tables and advisory locks are then lost, or another client's.
 public enum Pooler {
     /// - Throws: `TransactionPoolerError`, `PostgresError`.
-    public static func refuseTransactionMode(_ first: Connection, _ target: Target) throws {
+    public static func refuseTransactionMode(_ first: Connection, _ target: DatabaseTarget) throws {
         let process = try processID(first)
         // A pooler tells the client a process id of its own making (with the key for cancel requests).
         guard process != first.backendPID else { return }

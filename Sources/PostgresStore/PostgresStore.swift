@@ -15,7 +15,7 @@ import Projections
 /// When other tables take the place of those that were read (a rebuild, a rollback), their checkpoint has another
 /// generation: the next `checkpoint` or `commit` throws `.checkpointMoved`, even if the position is the same.
 public final class PostgresStore: ProjectionStore {
-    private let target: Target
+    private let target: DatabaseTarget
     private let prepare: @Sendable (Connection) throws -> Void
     private let interrupt = Interrupt()
     private var session: Session?
@@ -35,7 +35,7 @@ public final class PostgresStore: ProjectionStore {
     ///     new go straight into them.
     ///   - prepare: called with each new connection before its first use; migrations may run here.
     public init(
-        _ target: Target, place: TablePlace = .live, filling: Bool = false,
+        _ target: DatabaseTarget, place: TablePlace = .live, filling: Bool = false,
         prepare: @escaping @Sendable (Connection) throws -> Void = { _ in }
     ) {
         precondition(!filling || place == .next, "only the tables of a rebuild are filled")

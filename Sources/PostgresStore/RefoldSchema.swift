@@ -14,7 +14,7 @@ public enum RefoldSchema {
 
     /// Brings a database up to date; returns the names of what it applied.
     /// - Throws: `PostgresError`, or `MigrationError` when this program must not touch what it found.
-    public static func migrate(_ target: Target, notice: @escaping (String) -> Void = { _ in }) throws
+    public static func migrate(_ target: DatabaseTarget, notice: @escaping (String) -> Void = { _ in }) throws
         -> [String]
     {
         try migrate(on: try Connection(target, notice: notice))

@@ -19,7 +19,7 @@ public final class TableExchange {
     private var completeSince: String?
 
     /// - Throws: `PostgresError`, `TransactionPoolerError`.
-    public init(_ target: Target, interrupt: Interrupt? = nil) throws {
+    public init(_ target: DatabaseTarget, interrupt: Interrupt? = nil) throws {
         var target = target
         target.responseTimeoutSeconds = 12 * 3600  // an index over much takes what it takes
         connection = try Connection(target, interrupt: interrupt)

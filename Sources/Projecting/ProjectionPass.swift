@@ -13,7 +13,7 @@ package struct ProjectionPass {
     private let store: any ProjectionStore
     private let partition: Int
     private let options: ProjectorOptions
-    private let board: ProjectorBoard
+    private let control: ProjectorControl
     private let block = EventBlock()
     private var rows: [RowBuffer]
 
@@ -37,7 +37,7 @@ package struct ProjectionPass {
     init(
         source: any LogSource, descriptor: ProjectionDescriptor,
         makeFold: @escaping (FoldScope) -> any ProjectionFold, store: any ProjectionStore, partition: Int,
-        options: ProjectorOptions, board: ProjectorBoard
+        options: ProjectorOptions, control: ProjectorControl
     ) throws {
         self.source = source
         self.descriptor = descriptor
@@ -45,7 +45,7 @@ package struct ProjectionPass {
         self.store = store
         self.partition = partition
         self.options = options
-        self.board = board
+        self.control = control
         rows = descriptor.tables.map { _ in RowBuffer() }
         notBefore = options.now()
         confirmAt = notBefore + Self.confirmEvery
@@ -53,7 +53,7 @@ package struct ProjectionPass {
         // Behind the checkpoint: what changes in between, the next commit notices.
         let parked = try (store as? any ParkingStore)?.parked(of: descriptor, partition: partition) ?? []
         fold = makeFold(.deferring(Dictionary(uniqueKeysWithValues: parked.map { ($0.key, $0.position) })))
-        board.parked(parked)
+        control.parked(parked)
         next = committed?.next ?? Position(0)
         let durableCount = source.durableCount
         if let committed, next.rawValue > durableCount {
@@ -61,7 +61,7 @@ package struct ProjectionPass {
                 projection: descriptor.name, checkpoint: committed, durableCount: durableCount)
         }
         reader = try source.reader(from: next)
-        board.begins(after: committed)
+        control.begins(after: committed)
     }
 
     /// The same for whoever takes its steps, and nobody asks for its status.
@@ -70,7 +70,7 @@ package struct ProjectionPass {
     ) throws {
         try self.init(
             source: source, descriptor: fold.descriptor, makeFold: { _ in fold }, store: store, partition: 0,
-            options: options, board: ProjectorBoard())
+            options: options, control: ProjectorControl())
     }
 
     /// Behind the last event folded.
@@ -82,9 +82,9 @@ package struct ProjectionPass {
         return next > first ? "positions \(first) to \(next.rawValue &- 1)" : nil
     }
 
-    /// Goes on until the board says that it should yield; then commits what is folded.
+    /// Goes on until the control says that it should yield; then commits what is folded.
     mutating func run() throws {
-        while !board.shouldYield {
+        while !control.shouldYield {
             if try !step() { wait() }
         }
         try commit()
@@ -92,34 +92,34 @@ package struct ProjectionPass {
 
     /// Goes on piece by piece as far as a pass before this one came, whose rows were refused: keys that they belong to
     /// are parked, and the rest is committed. To be called before `run`.
-    mutating func sift(until end: Position) throws {
+    mutating func isolate(until end: Position) throws {
         guard let store = store as? any ParkingStore, end > next else { return }
         let parked = try store.parked(of: descriptor, partition: partition)
-        var sieve = PoisonSieve(
+        var isolator = PoisonRowIsolator(
             store: store, descriptor: descriptor, partition: partition, makeFold: makeFold, checkpoint: committed,
             waiting: parked, parkedKeysMax: options.parkedKeysMax)
         defer {
-            fold = makeFold(.deferring(sieve.waiting.positions))
-            committed = sieve.checkpoint
+            fold = makeFold(.deferring(isolator.waiting.positions))
+            committed = isolator.checkpoint
             next = committed?.next ?? Position(0)
-            board.parked(sieve.parked)
+            control.parked(isolator.parked)
         }
-        while next < end, !board.shouldYield {
-            board.heart.beat(within: ProjectorBoard.callSeconds)
+        while next < end, !control.shouldYield {
+            control.heart.beat(within: ProjectorControl.callSeconds)
             guard try reader.read(into: block, atLeast: options.readBytes) else { return }
             guard block.end > next else { continue }
-            try sieve.sift(block, in: max(next, block.base)..<block.end)
+            try isolator.isolate(block, in: max(next, block.base)..<block.end)
             next = block.end
             lastReceivedAt = block.lastTime
-            board.parked(sieve.parked)
-            board.visible(sieve.checkpoint, receivedAt: lastReceivedAt)
+            control.parked(isolator.parked)
+            control.visible(isolator.checkpoint, receivedAt: lastReceivedAt)
         }
     }
 
     /// Reads and folds once, and commits when that is due. False when the log has no more for now.
     package mutating func step() throws -> Bool {
         let more: Bool
-        board.heart.beat(within: ProjectorBoard.callSeconds)
+        control.heart.beat(within: ProjectorControl.callSeconds)
         do {
             more = try reader.read(into: block, atLeast: options.readBytes)
         } catch let error as LogError {
@@ -128,7 +128,7 @@ package struct ProjectionPass {
             throw error
         }
         if more && block.end > next { try foldBlock() }
-        board.heart.beat(within: ProjectorBoard.callSeconds)
+        control.heart.beat(within: ProjectorControl.callSeconds)
         try commitIfDue(atEnd: !more || block.byteCount < options.readBytes)
         if !more { try confirmCheckpoint() }
         return more
@@ -140,7 +140,7 @@ package struct ProjectionPass {
         if !requests.isEmpty {
             try store.load(requests, of: descriptor) { fold.load(table: $0, row: $1) }
         }
-        board.heart.beat(within: ProjectorBoard.roundSeconds)
+        control.heart.beat(within: ProjectorControl.roundSeconds)
         let count = Int(block.end.rawValue - next.rawValue)
         fold.fold(block, in: next..<block.end)
         next = block.end
@@ -148,9 +148,9 @@ package struct ProjectionPass {
         foldedBytes += block.byteCount
         foldTime += options.now() - began
         if oldestChange == nil { oldestChange = began }
-        board.folded(count)
+        control.folded(count)
         // Nothing to be seen of these events: they are as good as in the tables.
-        if fold.dirtyRowCount == 0 { board.visible(Position(next.rawValue - 1), receivedAt: lastReceivedAt) }
+        if fold.dirtyRowCount == 0 { control.visible(Position(next.rawValue - 1), receivedAt: lastReceivedAt) }
     }
 
     private mutating func commitIfDue(atEnd: Bool) throws {
@@ -181,18 +181,18 @@ package struct ProjectionPass {
 
     /// Blocks until there is more to fold or something is due.
     private func wait() {
-        board.heart.beat(within: ProjectorBoard.roundSeconds)
+        control.heart.beat(within: ProjectorControl.roundSeconds)
         let isCurrent = oldestChange == nil || fold.dirtyRowCount == 0
-        if isCurrent { board.caughtUp() }
+        if isCurrent { control.caughtUp() }
         // Still when the wait ends: the reported lag must not grow with the wait.
-        defer { if isCurrent { board.caughtUp() } }
+        defer { if isCurrent { control.caughtUp() } }
         var wait = max(.zero, confirmAt - options.now())
         if let oldestChange {
             let due = fold.dirtyRowCount == 0 ? oldestChange + options.checkpointDelay : notBefore
             wait = due - options.now()
         }
         let milliseconds = max(1, Int((wait / .milliseconds(1)).rounded(.up)))
-        _ = source.waitForDurable(beyond: next.rawValue, timeoutMilliseconds: milliseconds) { board.shouldYield }
+        _ = source.waitForDurable(beyond: next.rawValue, timeoutMilliseconds: milliseconds) { control.shouldYield }
     }
 
     /// Rows and checkpoint in one transaction; nothing when nothing was folded since the last.
@@ -203,8 +203,8 @@ package struct ProjectionPass {
         let position = Position(next.rawValue - 1)
         try store.commit(rows, of: descriptor, partition: partition, from: committed, to: position)
         let ended = options.now()
-        board.committed(rows: rows.reduce(0) { $0 + $1.rowCount }, took: foldTime + (ended - began))
-        board.visible(position, receivedAt: lastReceivedAt)
+        control.committed(rows: rows.reduce(0) { $0 + $1.rowCount }, took: foldTime + (ended - began))
+        control.visible(position, receivedAt: lastReceivedAt)
         committed = position
         oldestChange = nil
         foldedBytes = 0

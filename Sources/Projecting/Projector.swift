@@ -24,7 +24,7 @@ public actor Projector {
     public nonisolated let descriptor: ProjectionDescriptor
     public nonisolated let partition: Int
     private nonisolated let executor: ThreadExecutor
-    private nonisolated let board: ProjectorBoard
+    private nonisolated let control: ProjectorControl
     private nonisolated let source: any LogSource
     private nonisolated let options: ProjectorOptions
     private let makeFold: @Sendable (FoldScope) -> any ProjectionFold
@@ -52,7 +52,7 @@ public actor Projector {
         self.options = options
         var clock: (@Sendable () -> Timestamp)?
         if let log = source as? any LogWriter { clock = { log.now() } }
-        board = ProjectorBoard(clock: clock) { source.wakeWaiters() }
+        control = ProjectorControl(clock: clock) { source.wakeWaiters() }
         self.makeFold = makeFold
         self.makeStore = makeStore
         self.note = note
@@ -62,36 +62,36 @@ public actor Projector {
     /// Projects until `stop()`, or until the task is cancelled. To be called once.
     public func run() async {
         let store = makeStore()
-        board.begin(interrupter: store.interrupter)
+        control.begin(interrupter: store.interrupter)
         await withTaskCancellationHandler {
             await runPasses(store)
         } onCancel: {
             requestStop()
         }
-        board.end()
+        control.end()
     }
 
     /// Commits what is folded and ends; returns when `run` has returned. A store that hangs is interrupted.
     public nonisolated func stop() async {
         requestStop()
-        await board.waitForEnd()
+        await control.waitForEnd()
     }
 
     /// Commits what is folded, then holds until `resume()`. Takes effect behind the running transaction.
-    public nonisolated func pause() { board.requestPause(true) }
-    public nonisolated func resume() { board.requestPause(false) }
+    public nonisolated func pause() { control.requestPause(true) }
+    public nonisolated func resume() { control.requestPause(false) }
 
     /// Ends the pause after a failure: what caused it was mended. Does nothing to a projector that runs.
-    public nonisolated func retryNow() { board.requestRetry() }
+    public nonisolated func retryNow() { control.requestRetry() }
 
     /// Folds what waits for these parked keys (nil: for all), and unparks those whose rows are now taken. The projector
     /// goes on when that is done. Nil when it does not run.
     public nonisolated func retryParked(_ keys: Set<FoldKey>? = nil) async -> ParkedRetryResult? {
-        await board.takeUp(keys)
+        await control.retryParkedKeys(keys)
     }
 
     public nonisolated var status: ProjectorStatus {
-        board.status(
+        control.status(
             name: descriptor.name, version: descriptor.version, partition: partition,
             durableCount: source.durableCount)
     }
@@ -99,41 +99,41 @@ public actor Projector {
     /// Suspends until `position`'s effect stands in the tables. False when the time is over, or the projector
     /// ended, first.
     public nonisolated func waitUntilApplied(_ position: Position, timeout: Duration) async -> Bool {
-        await board.wait(for: position, timeout: timeout)
+        await control.wait(for: position, timeout: timeout)
     }
 
     private nonisolated func requestStop() {
-        board.requestStop()
-        let (board, patience) = (board, options.stopPatience)
+        control.requestStop()
+        let (control, patience) = (control, options.stopPatience)
         Task.detached {
             try? await Task.sleep(for: patience)
-            if !board.hasEnded { board.interruptStore() }
+            if !control.hasEnded { control.interruptStore() }
         }
     }
 
     private func runPasses(_ store: any ProjectionStore) async {
-        var backoff = Backoff(max: options.backoffMax)
-        while !board.stopRequested {
-            if let takeUp = board.nextTakeUp() {
+        var backoff = RetryBackoff(max: options.backoffMax)
+        while !control.stopRequested {
+            if let request = control.nextParkedKeyRetry() {
                 // Folds a key's whole history: as long as that takes.
-                board.heart.rest()
-                takeUp.continuation.resume(returning: retry(takeUp.keys, store))
+                control.heart.rest()
+                request.continuation.resume(returning: retry(request.keys, store))
                 continue
             }
-            if board.pauseRequested {
-                board.paused()
-                await rest(.milliseconds(50)) { !self.board.takesUp }
+            if control.pauseRequested {
+                control.paused()
+                await rest(.milliseconds(50)) { !self.control.hasParkedKeyRetry }
                 continue
             }
-            board.heart.beat(within: ProjectorBoard.callSeconds)
+            control.heart.beat(within: ProjectorControl.callSeconds)
             let transactions = status.transactions
             let problem = runPass(store)
             if status.transactions != transactions { backoff.reset() }
-            guard let problem, !board.stopRequested else { continue }
+            guard let problem, !control.stopRequested else { continue }
             let delay = report(problem, &backoff)
             // `pause` then `resume` is how a person says "try now".
             await rest(delay) {
-                !self.board.pauseRequested && !self.board.takeRetry() && !self.board.takesUp
+                !self.control.pauseRequested && !self.control.takeRetry() && !self.control.hasParkedKeyRetry
             }
         }
     }
@@ -148,11 +148,11 @@ public actor Projector {
         do {
             var pass = try ProjectionPass(
                 source: source, descriptor: descriptor, makeFold: makeFold, store: store, partition: partition,
-                options: options, board: board)
+                options: options, control: control)
             defer { (folded, end) = (pass.uncommitted, pass.end) }
             if let until = siftUntil {
                 siftUntil = nil
-                try sift(&pass, until)
+                try isolate(&pass, until)
             }
             try pass.run()
             return nil
@@ -171,9 +171,9 @@ public actor Projector {
         }
     }
 
-    private func sift(_ pass: inout ProjectionPass, _ end: Position) throws {
+    private func isolate(_ pass: inout ProjectionPass, _ end: Position) throws {
         let before = status.parked
-        try pass.sift(until: end)
+        try pass.isolate(until: end)
         for parked in status.parked where !before.contains(parked) {
             note(
                 "projection \(descriptor.name): \(parked.key) is parked from position \(parked.position) on, since its "
@@ -187,8 +187,8 @@ public actor Projector {
             let result = try ParkedRetry(
                 source: source, store: store, descriptor: descriptor, partition: partition, makeFold: makeFold,
                 options: options
-            ).run(keys) { !board.stopRequested }
-            board.parked(try store.parked(of: descriptor, partition: partition))
+            ).run(keys) { !control.stopRequested }
+            control.parked(try store.parked(of: descriptor, partition: partition))
             if !result.unparked.isEmpty {
                 note("projection \(descriptor.name): nothing waits any more for \(result.unparked.count) parked keys")
             }
@@ -200,19 +200,19 @@ public actor Projector {
         }
     }
 
-    private func report(_ problem: Problem, _ backoff: inout Backoff) -> Duration {
+    private func report(_ problem: Problem, _ backoff: inout RetryBackoff) -> Duration {
         let previous = status.lastError
         let text: String, delay: Duration
         switch problem {
         case .unavailable(let why):
             (text, delay) = (why, backoff.next())
-            board.waiting(why, conflict: false)
+            control.waiting(why, conflict: false)
         case .moved(let why):
             (text, delay) = (why, backoff.next())
-            board.waiting(why, conflict: true)
+            control.waiting(why, conflict: true)
         case .failed(let why):
             (text, delay) = (why, options.failedRetry)
-            board.failed(why)
+            control.failed(why)
         }
         if text != previous { note("projection \(descriptor.name): \(text)") }
         return delay
@@ -221,8 +221,8 @@ public actor Projector {
     /// Rests without holding the thread, in slices, so that a stop need not wait for its end.
     private func rest(_ duration: Duration, while goOn: () -> Bool) async {
         let end = ContinuousClock.now + duration
-        while ContinuousClock.now < end, !board.stopRequested, goOn() {
-            board.heart.beat(within: ProjectorBoard.roundSeconds)
+        while ContinuousClock.now < end, !control.stopRequested, goOn() {
+            control.heart.beat(within: ProjectorControl.roundSeconds)
             try? await Task.sleep(for: min(.milliseconds(50), end - ContinuousClock.now))
         }
     }
@@ -230,7 +230,7 @@ public actor Projector {
 
 /// Doubling pauses from 0.1 s on, each shortened by up to a half at random, so that many do not come back at
 /// once.
-struct Backoff {
+struct RetryBackoff {
     private let max: Duration
     private var current = Self.first
     private static let first = Duration.milliseconds(100)

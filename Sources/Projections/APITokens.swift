@@ -14,7 +14,7 @@ struct APITokens: AppendProjection {
         var position = Position(0), id: Int64 = 0
         var type = "", name = ""
         var role: String?, tenant: String?, secretSHA256: String?
-        var expiresAt = Moment(), actor = "", at = Moment()
+        var expiresAt = OptionalTime(), actor = "", at = OptionalTime()
 
         mutating func columns(_ row: inout some RowVisitor) {
             row.key("position", &position)
@@ -43,13 +43,13 @@ struct APITokens: AppendProjection {
                 Row(
                     position: position, id: event.id, type: "created", name: event.name, role: event.role,
                     tenant: event.tenantID, secretSHA256: event.secretSHA256,
-                    expiresAt: Moment(event.expiresAt.map { Timestamp(microseconds: $0) }), actor: event.actor,
-                    at: Moment(record.receivedAt)))
+                    expiresAt: OptionalTime(event.expiresAt.map { Timestamp(microseconds: $0) }), actor: event.actor,
+                    at: OptionalTime(record.receivedAt)))
         case let event as TokenRevoked:
             rows.append(
                 Row(
                     position: position, id: event.id, type: "revoked", name: event.name, tenant: event.tenantID,
-                    actor: event.actor, at: Moment(record.receivedAt)))
+                    actor: event.actor, at: OptionalTime(record.receivedAt)))
         default: return
         }
     }

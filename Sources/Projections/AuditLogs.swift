@@ -13,7 +13,7 @@ struct AuditLogs: AppendProjection {
     struct Row: TableRow {
         static let table = Table("audit_logs_v1", write: .insert, Self.self)
 
-        var position = Position(0), tenant = "", at = Moment()
+        var position = Position(0), tenant = "", at = OptionalTime()
         var actor = "", action = "", subject = ""
         var before: [UInt8]?, after = Bytes.none
 
@@ -39,7 +39,7 @@ struct AuditLogs: AppendProjection {
         // The schema's name without its version: `campaign.created/1` is `campaign.created`.
         let action = record.topicString.split(separator: "/").first ?? ""
         var row = Row(
-            position: position, at: Moment(record.receivedAt), action: String(action), after: record.payload)
+            position: position, at: OptionalTime(record.receivedAt), action: String(action), after: record.payload)
         switch decoder.decodeInternal(record) {
         case .decision(let decision):
             let envelope = decision.envelope

@@ -30,7 +30,7 @@ struct CampaignEvents: AppendProjection {
         default: return
         }
         row.position = position
-        row.at = Moment(record.receivedAt)
+        row.at = OptionalTime(record.receivedAt)
         row.type = Self.type(record.topicString)
         row.counts = jsonMember("counts", of: record.payload)
         rows.append(row)
@@ -58,7 +58,7 @@ struct CampaignEvents: AppendProjection {
         static let table = Table("campaign_events_v1", write: .insert, Self.self)
 
         var position = Position(0), tenant = "", campaign: Int64 = 0
-        var at = Moment(), type = "", actor = EngineActor.name
+        var at = OptionalTime(), type = "", actor = EngineActor.name
         var before: String?, after: String?, stage: Int64?, devices: Int64?, code: String?, reason: String?
         var cause: Position?
         var counts: Bytes?, evidence: [UInt8]?

@@ -13,7 +13,7 @@ enum CampaignTables {
     static let descriptor = ProjectionDescriptor(
         name: "campaigns", version: 2,
         tables: [
-            FirmwareRow.table, CampaignState.table, CampaignCountsRow.table, CampaignDeviceState.table,
+            FirmwareRow.table, CampaignRowState.table, CampaignCountsRow.table, CampaignDeviceState.table,
             CampaignProgressRow.table, UnmatchedReportRow.table,
         ])
 }
@@ -22,7 +22,7 @@ struct FirmwareRow: TableRow {
     static let table = Table("firmware_versions_v1", write: .upsert, Self.self)
 
     var event = FirmwareAdded(id: 0, tenantID: "", version: "", fileURL: "", actor: "")
-    var createdAt = Moment()
+    var createdAt = OptionalTime()
 
     mutating func columns(_ row: inout some RowVisitor) {
         row.key("id", &event.id)
@@ -38,7 +38,7 @@ struct FirmwareRow: TableRow {
     }
 }
 
-struct CampaignState: RowState {
+struct CampaignRowState: RowState {
     static let table = Table("ota_campaigns_v2", write: .upsert, Self.self)
 
     /// `campaign.created` was seen: `created`.
@@ -47,18 +47,18 @@ struct CampaignState: RowState {
         id: 0, tenantID: "", name: "", firmwareVersionID: 0, rolloutStrategy: "", totalDevices: 0, actor: "")
     /// As recorded: a setting that a later program knows does not change the row.
     var plan: [UInt8]?
-    var createdAt = Moment()
+    var createdAt = OptionalTime()
     var status = ""
-    var statusAt = Moment()
+    var statusAt = OptionalTime()
     var statusBy = ""
     var statusCode: String?
     var statusReason: String?
     var statusCause: Int64?
     var stage: Int64?
     var stageDevicesMax: Int64?
-    var stageBegunAt = Moment()
-    var startedAt = Moment()
-    var completedAt = Moment()
+    var stageBegunAt = OptionalTime()
+    var startedAt = OptionalTime()
+    var completedAt = OptionalTime()
     var lastPosition = Position(0)
     /// Of its creation, and its deletion. A row may be newer than the event that is being judged by it: what came
     /// before the one or after the other is unmatched.
@@ -117,20 +117,20 @@ struct CampaignDeviceState: RowState {
     static let table = Table("ota_device_status_v2", write: .upsert, Self.self)
 
     var isTarget = false
-    var part = DevicePart(targetedAt: Position(0))
+    var part = TargetProgress(targetedAt: Position(0))
     var id: Int64 = 0
     var tenant = ByteRef()
     var error = ByteRef()
     var skipKind = ByteRef()
     /// −1: none was reported.
     var progress = -1.0
-    var startedAt = Moment()
-    var dispatchedAt = Moment()
+    var startedAt = OptionalTime()
+    var dispatchedAt = OptionalTime()
     /// Of the first report of the attempt: there is one when `part.hasReported`.
-    var acknowledgedAt = Moment()
-    var completedAt = Moment()
-    var createdAt = Moment()
-    var lastReportAt = Moment()
+    var acknowledgedAt = OptionalTime()
+    var completedAt = OptionalTime()
+    var createdAt = OptionalTime()
+    var lastReportAt = OptionalTime()
     var reportCount: Int64 = 0
     var lateReportCount: Int64 = 0
     var endedPosition: Position?
@@ -171,7 +171,7 @@ struct UnmatchedReportRow: TableRow {
     static let table = Table("ota_unmatched_reports_v1", write: .insert, Self.self)
 
     var position = Position(0), tenant = Bytes.none, device = Bytes.none
-    var campaign: Int64 = 0, status = OTAReport.Status.downloading, reason = "", at = Moment()
+    var campaign: Int64 = 0, status = OTAReport.Status.downloading, reason = "", at = OptionalTime()
 
     mutating func columns(_ row: inout some RowVisitor) {
         row.key("position", &position)
@@ -214,9 +214,9 @@ struct CampaignDeltas: Equatable {
     }
 }
 
-/// Devices add to the counts of a campaign, whoever folds it: the table of `CampaignState` again.
+/// Devices add to the counts of a campaign, whoever folds it: the table of `CampaignRowState` again.
 struct CampaignCountsRow: TableRow {
-    static let table = Table(CampaignState.table.name, write: .addDeltas, Self.self)
+    static let table = Table(CampaignRowState.table.name, write: .addDeltas, Self.self)
 
     var campaign: Int64 = 0, deltas = CampaignDeltas()
 

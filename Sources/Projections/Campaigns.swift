@@ -5,7 +5,7 @@ import EventModel
 
 /// `campaigns`: firmware, campaigns, and each device's part in them.
 ///
-/// How a part changes, by the device's reports and by the engine's decisions, is `DevicePart`'s rule, which the engine
+/// How a part changes, by the device's reports and by the engine's decisions, is `TargetProgress`'s rule, which the engine
 /// follows too. A report that fits no target of its tenant's campaigns is kept as unmatched.
 ///
 /// A device's row belongs to (campaign, device); a campaign's counts are sums over devices and are written as deltas,
@@ -13,7 +13,7 @@ import EventModel
 final class CampaignFold: ProjectionFold {
     private let scope: FoldScope
     private let decoder: FactDecoder
-    private var campaigns = KeyedTable<CampaignState>()
+    private var campaigns = KeyedTable<CampaignRowState>()
     private var devices = KeyedTable<CampaignDeviceState>()
     private var firmware = RowBuffer()
     private var unmatched = RowBuffer()
@@ -175,18 +175,18 @@ final class CampaignFold: ProjectionFold {
     private static func apply(
         _ report: OTAReport, verifies: Bool, _ at: Timestamp, _ position: Position,
         to device: inout CampaignDeviceState, in arena: inout ByteArena
-    ) -> DevicePart.Effect {
+    ) -> TargetProgress.Effect {
         device.reportCount += 1
-        device.lastReportAt = Moment(at)
+        device.lastReportAt = OptionalTime(at)
         let effect = device.part.apply(
-            DevicePart.Report(report.status), command: report.commandID.map { Position($0) }, verifies: verifies,
+            TargetProgress.Report(report.status), command: report.commandID.map { Position($0) }, verifies: verifies,
             at: position)
         guard case .changed = effect else {
             device.lateReportCount += 1
             return effect
         }
-        if device.startedAt.value == nil { device.startedAt = Moment(at) }
-        if device.acknowledgedAt.value == nil { device.acknowledgedAt = Moment(at) }
+        if device.startedAt.value == nil { device.startedAt = OptionalTime(at) }
+        if device.acknowledgedAt.value == nil { device.acknowledgedAt = OptionalTime(at) }
         if let progress = report.progress { device.progress = progress < 0 ? -1 : progress }
         if let error = report.error { arena.put(error, in: &device.error) } else { arena.free(&device.error) }
         arena.free(&device.skipKind)
@@ -215,7 +215,7 @@ final class CampaignFold: ProjectionFold {
             UnmatchedReportRow(
                 position: position, tenant: Bytes(rebasing: record.topic[topic.tenant]),
                 device: Bytes(rebasing: record.topic[topic.device]), campaign: report.campaignID,
-                status: report.status, reason: reason, at: Moment(record.receivedAt)))
+                status: report.status, reason: reason, at: OptionalTime(record.receivedAt)))
     }
 
     private func apply(_ decision: (any Decision)?, _ record: RecordView, _ position: Position) {
@@ -223,13 +223,13 @@ final class CampaignFold: ProjectionFold {
         switch decision {
         case let event as FirmwareAdded:
             if scope.includes(Self.name(ofFirmware: event.id), at: position) {
-                firmware.append(FirmwareRow(event: event, createdAt: Moment(at)))
+                firmware.append(FirmwareRow(event: event, createdAt: OptionalTime(at)))
             }
         case let event as CampaignCreated:
             guard takesIn(event.id, position) else { return }
             let id = touchCampaign(event.id)
             guard !campaigns.states[Int(id)].isCreated else { return }
-            campaigns.states[Int(id)] = CampaignState(event, at, position)
+            campaigns.states[Int(id)] = CampaignRowState(event, at, position)
             campaigns.states[Int(id)].plan = jsonMember("plan", of: record.payload).map { Array($0) }
             if writes(event.id, position) { campaigns.markDirty(id) }
         case let event as CampaignTargets: add(event, at, position)
@@ -263,7 +263,7 @@ final class CampaignFold: ProjectionFold {
     /// What was decided about devices, each by itself: void for those of which a later event is known.
     private func decide(
         _ named: Named, _ seen: [UInt64], _ at: Timestamp, _ position: Position,
-        _ body: (inout CampaignDeviceState, Position, inout ByteArena) -> DevicePart.Effect
+        _ body: (inout CampaignDeviceState, Position, inout ByteArena) -> TargetProgress.Effect
     ) {
         var deltas = CampaignDeltas()
         for (index, device) in named.devices.enumerated() where owns(named, device, position) {
@@ -289,9 +289,9 @@ final class CampaignFold: ProjectionFold {
             guard !devices.states[Int(id)].isTarget else { continue }
             var state = CampaignDeviceState()
             state.isTarget = true
-            state.part = DevicePart(targetedAt: position)
+            state.part = TargetProgress(targetedAt: position)
             state.id = event.firstID + Int64(offset)
-            state.createdAt = Moment(at)
+            state.createdAt = OptionalTime(at)
             devices.arena.put(event.tenantID, in: &state.tenant)
             devices.states[Int(id)] = state
             devices.markDirty(id)
@@ -365,7 +365,7 @@ final class CampaignFold: ProjectionFold {
     }
 }
 
-extension DevicePart.Report {
+extension TargetProgress.Report {
     fileprivate init(_ status: OTAReport.Status) {
         switch status {
         case .downloading: self = .downloading
@@ -376,13 +376,13 @@ extension DevicePart.Report {
     }
 }
 
-extension CampaignState {
+extension CampaignRowState {
     fileprivate init(_ event: CampaignCreated, _ at: Timestamp, _ position: Position) {
         self.init()
         isCreated = true
         created = event
         status = "CREATED"
-        createdAt = Moment(at)
+        createdAt = OptionalTime(at)
         statusAt = createdAt
         statusBy = event.actor
         lastPosition = position
@@ -393,16 +393,16 @@ extension CampaignState {
         _ schema: CampaignSchema, _ event: CampaignStatusChanged, _ at: Timestamp, _ position: Position
     ) {
         status = event.after
-        statusAt = Moment(at)
+        statusAt = OptionalTime(at)
         statusBy = event.actor
         statusCode = event.code
         statusReason = event.reason
         statusCause = event.cause.map { Int64(clamping: $0) }
         lastPosition = position
         switch schema {
-        case .campaignStarted where startedAt.value == nil: startedAt = Moment(at)
-        case .campaignAborted, .campaignCompleted: completedAt = Moment(at)
-        case .campaignRetried: completedAt = Moment()
+        case .campaignStarted where startedAt.value == nil: startedAt = OptionalTime(at)
+        case .campaignAborted, .campaignCompleted: completedAt = OptionalTime(at)
+        case .campaignRetried: completedAt = OptionalTime()
         case .campaignDeleted: deletedPosition = position
         default: break
         }
@@ -411,7 +411,7 @@ extension CampaignState {
     fileprivate mutating func apply(_ event: CampaignStageBegun, _ at: Timestamp, _ position: Position) {
         stage = Int64(event.stage)
         stageDevicesMax = event.devicesMax
-        stageBegunAt = Moment(at)
+        stageBegunAt = OptionalTime(at)
         lastPosition = position
     }
 }
@@ -419,12 +419,12 @@ extension CampaignState {
 extension CampaignDeviceState {
     fileprivate mutating func dispatch(
         seen: Position, _ at: Timestamp, _ position: Position, in arena: inout ByteArena
-    ) -> DevicePart.Effect {
+    ) -> TargetProgress.Effect {
         let effect = part.dispatch(seen: seen, at: position)
         guard case .changed = effect else { return effect }
-        if startedAt.value == nil { startedAt = Moment(at) }
-        dispatchedAt = Moment(at)
-        acknowledgedAt = Moment()
+        if startedAt.value == nil { startedAt = OptionalTime(at) }
+        dispatchedAt = OptionalTime(at)
+        acknowledgedAt = OptionalTime()
         progress = -1
         arena.free(&error)
         arena.free(&skipKind)
@@ -435,7 +435,7 @@ extension CampaignDeviceState {
     fileprivate mutating func end(
         as status: OTADeviceStatus, kind: OTAFailureKind?, _ event: CampaignDevicesEnded, seen: Position,
         _ at: Timestamp, _ position: Position, in arena: inout ByteArena
-    ) -> DevicePart.Effect {
+    ) -> TargetProgress.Effect {
         let effect = part.end(as: status, kind: kind, seen: seen, at: position)
         guard case .changed = effect else { return effect }
         switch status.count {
@@ -448,7 +448,7 @@ extension CampaignDeviceState {
     }
 
     fileprivate mutating func setEnd(_ at: Timestamp, _ position: Position) {
-        completedAt = part.status.hasEnded ? Moment(at) : Moment()
+        completedAt = part.status.hasEnded ? OptionalTime(at) : OptionalTime()
         endedPosition = part.status.hasEnded ? position : nil
     }
 }

@@ -13,7 +13,7 @@ struct DeadLetters: AppendProjection {
         var position = Position(0), projection = ""
         var tenant: Bytes?, device: Bytes?
         var topic = "", reason = "", details = ""
-        var payload = Bytes.none, at = Moment(), status = "NEW"
+        var payload = Bytes.none, at = OptionalTime(), status = "NEW"
 
         mutating func columns(_ row: inout some RowVisitor) {
             row.key("position", &position)
@@ -69,7 +69,7 @@ struct DeadLetters: AppendProjection {
                 tenant: topic.map { Bytes(rebasing: record.topic[$0.tenant]) },
                 device: topic.map { Bytes(rebasing: record.topic[$0.device]) },
                 topic: Self.storable(record.topicString), reason: reason, details: details, payload: record.payload,
-                at: Moment(record.receivedAt)))
+                at: OptionalTime(record.receivedAt)))
     }
 
     /// A refused topic may be anything; text in PostgreSQL holds no U+0000. `topicString` has repaired the UTF-8.

@@ -10,7 +10,7 @@ struct DeviceConnectionEvents: AppendProjection {
         static let table = Table("device_connection_events_v1", write: .insert, Self.self)
 
         var position = Position(0), tenant = Bytes.none, device = Bytes.none
-        var status = ConnectionReport.Status.connected, at = Moment(), details = Bytes.none
+        var status = ConnectionReport.Status.connected, at = OptionalTime(), details = Bytes.none
 
         mutating func columns(_ row: inout some RowVisitor) {
             row.key("position", &position)
@@ -33,6 +33,6 @@ struct DeviceConnectionEvents: AppendProjection {
             Row(
                 position: position, tenant: Bytes(rebasing: record.topic[topic.tenant]),
                 device: Bytes(rebasing: record.topic[topic.device]), status: report.status,
-                at: Moment(record.receivedAt), details: record.payload))
+                at: OptionalTime(record.receivedAt), details: record.payload))
     }
 }

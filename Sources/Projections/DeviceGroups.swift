@@ -18,7 +18,7 @@ struct GroupState: RowState {
     var created = GroupCreated(id: 0, tenantID: "", name: "", actor: "")
     /// As recorded.
     var query: [UInt8]?
-    var createdAt = Moment()
+    var createdAt = OptionalTime()
     var memberCount: Int64 = 0
     var lastPosition = Position(0)
     var deletedPosition: Position?
@@ -47,7 +47,7 @@ struct GroupMemberState: RowState {
 
     var isMember = false
     var tenant = ByteRef()
-    var addedAt = Moment()
+    var addedAt = OptionalTime()
     var position = Position(0)
 
     mutating func columns(_ row: inout some RowVisitor, _ key: inout CampaignKey, _ arena: inout ByteArena) {
@@ -64,7 +64,7 @@ struct TenantSettingsRow: TableRow {
     static let table = Table("tenant_settings_v1", write: .upsert, Self.self)
 
     var event = TenantConfigured(tenantID: "", timeZone: "", actor: "")
-    var at = Moment(), position = Position(0)
+    var at = OptionalTime(), position = Position(0)
 
     mutating func columns(_ row: inout some RowVisitor) {
         row.key("tenant_id", &event.tenantID)
@@ -179,7 +179,7 @@ final class DeviceGroupFold: ProjectionFold {
                     group.isCreated = true
                     group.created = event
                     group.query = jsonMember("query", of: record.payload).map { Array($0) }
-                    group.createdAt = Moment(at)
+                    group.createdAt = OptionalTime(at)
                     return true
                 }
             case let event as GroupDeleted:
@@ -190,7 +190,7 @@ final class DeviceGroupFold: ProjectionFold {
                 }
             case let event as GroupMembers: apply(event, at, position)
             case let event as TenantConfigured:
-                settings[event.tenantID] = TenantSettingsRow(event: event, at: Moment(at), position: position)
+                settings[event.tenantID] = TenantSettingsRow(event: event, at: OptionalTime(at), position: position)
             default: break
             }
         }
@@ -219,7 +219,7 @@ final class DeviceGroupFold: ProjectionFold {
                 guard !members.states[Int(id)].isMember else { continue }
                 members.update(id) { state, arena in
                     state.isMember = true
-                    state.addedAt = Moment(at)
+                    state.addedAt = OptionalTime(at)
                     state.position = position
                     arena.put(event.tenantID, in: &state.tenant)
                 }

@@ -13,19 +13,19 @@ struct DeviceStatus: KeyedProjection {
         static let table = Table("device_status_v1", write: .upsert, State.self)
 
         var messageCount: Int64 = 0
-        var lastSeen = Moment()
+        var lastSeen = OptionalTime()
         var lastPosition: Int64 = 0
         var telemetryCount: Int64 = 0
-        var lastTelemetry = Moment()
+        var lastTelemetry = OptionalTime()
         var lastSequence: Int64 = 0
         var metrics = DeviceMetrics()
         var site = ByteRef()
         var hasSequence = false
         var hasVersion = false
         var connected: Bool?
-        var firstSeen = Moment()
+        var firstSeen = OptionalTime()
         var heartbeatCount: Int64 = 0
-        var lastHeartbeat = Moment()
+        var lastHeartbeat = OptionalTime()
         var ackCount: Int64 = 0
         var rejectedCount: Int64 = 0
         var reported = ByteRef()
@@ -34,9 +34,9 @@ struct DeviceStatus: KeyedProjection {
         var reportedRejectedPosition: Int64 = -1
         var commandID = ByteRef()
         var commandStatus = ByteRef()
-        var lastAck = Moment()
-        var lastConnected = Moment()
-        var lastDisconnected = Moment()
+        var lastAck = OptionalTime()
+        var lastConnected = OptionalTime()
+        var lastDisconnected = OptionalTime()
 
         mutating func columns(_ row: inout some RowVisitor, _ key: inout DeviceAddress, _ arena: inout ByteArena) {
             row.key("tenant_id", &key.tenant)
@@ -91,7 +91,7 @@ struct DeviceStatus: KeyedProjection {
                 apply(shadow, position, to: &state, in: &arena)
             } else {
                 state.messageCount += 1
-                state.lastSeen = Moment(record.receivedAt)
+                state.lastSeen = OptionalTime(record.receivedAt)
                 if state.messageCount == 1 { state.firstSeen = state.lastSeen }
                 apply(fact, record.receivedAt, position, to: &state, in: &arena, decoder)
             }
@@ -107,27 +107,27 @@ struct DeviceStatus: KeyedProjection {
         switch fact {
         case .telemetry(let telemetry):
             state.telemetryCount += 1
-            state.lastTelemetry = Moment(at)
+            state.lastTelemetry = OptionalTime(at)
             note(telemetry.siteID, telemetry.sequence, in: &state, &arena)
             state.metrics.add(telemetry, in: &arena, decoder)
         case .heartbeat(let heartbeat):
             state.heartbeatCount += 1
-            state.lastHeartbeat = Moment(at)
+            state.lastHeartbeat = OptionalTime(at)
             note(heartbeat.siteID, heartbeat.sequence, in: &state, &arena)
         case .shadow(let shadow):
             apply(shadow, position, to: &state, in: &arena)
         case .commandAck(let ack):
             state.ackCount += 1
-            state.lastAck = Moment(at)
+            state.lastAck = OptionalTime(at)
             arena.put(ack.commandID, in: &state.commandID)
             arena.put(ack.status, in: &state.commandStatus)
         case .connection(let report):
             if report.status == .connected {
                 state.connected = true
-                state.lastConnected = Moment(at)
+                state.lastConnected = OptionalTime(at)
             } else {
                 state.connected = false
-                state.lastDisconnected = Moment(at)
+                state.lastDisconnected = OptionalTime(at)
             }
         case .otaStatus, .none, .undecodable: break
         }

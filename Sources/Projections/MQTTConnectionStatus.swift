@@ -17,12 +17,12 @@ struct MQTTConnectionStatus: KeyedProjection {
         static let table = Table("mqtt_connection_status_v1", write: .upsert, State.self)
 
         var messagesReceived: Int64 = 0
-        var lastMessage = Moment()
-        var updated = Moment()
+        var lastMessage = OptionalTime()
+        var updated = OptionalTime()
         var lastPosition: Int64 = 0
         var connected = false
-        var lastConnected = Moment()
-        var lastDisconnected = Moment()
+        var lastConnected = OptionalTime()
+        var lastDisconnected = OptionalTime()
         var subscribedTopics: Int64 = 0
         var sessionsLost: Int64 = 0
         var error = ByteRef()
@@ -63,9 +63,9 @@ struct MQTTConnectionStatus: KeyedProjection {
             else { return false }
         } else {
             state.messagesReceived += record.kind == .message ? 1 : decoder.rejectedCount(record) ?? 1
-            state.lastMessage = Moment(record.receivedAt)
+            state.lastMessage = OptionalTime(record.receivedAt)
         }
-        state.updated = Moment(record.receivedAt)
+        state.updated = OptionalTime(record.receivedAt)
         state.lastPosition = Int64(position.rawValue)
         return true
     }
@@ -78,12 +78,12 @@ struct MQTTConnectionStatus: KeyedProjection {
         switch schema {
         case .connected:
             state.connected = true
-            state.lastConnected = Moment(at)
+            state.lastConnected = OptionalTime(at)
             arena.free(&state.error)
             arena.put(Self.info(event), in: &state.brokerInfo)
         case .disconnected:
             state.connected = false
-            state.lastDisconnected = Moment(at)
+            state.lastDisconnected = OptionalTime(at)
             arena.put(event.reason ?? "disconnected", in: &state.error)
         case .sessionLost:
             // Perhaps that of an earlier client id: the row keeps the current one.

@@ -13,7 +13,7 @@ import Threading
 public actor TableQueries {
     private let executor = ThreadExecutor(name: "queries")
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
-    private let target: Target
+    private let target: DatabaseTarget
     private var connection: Connection?
     private nonisolated let interrupter = Interrupt()
     /// The number of the read that has the connection; 0 for none.
@@ -23,7 +23,7 @@ public actor TableQueries {
 
     /// Questions must not hang behind a database that does: five seconds.
     public init(databaseURL: String) {
-        target = Target(
+        target = DatabaseTarget(
             databaseURL, applicationName: "refold queries", connectTimeoutSeconds: 3,
             responseTimeoutSeconds: 10)
     }

@@ -3,6 +3,7 @@ import EventLog
 import Evidence
 import Foundation
 import Ingest
+import MQTT
 
 /// Broker → durable, acknowledged events, and nothing behind them: to set the log with its tree and its signed
 /// checkpoints beside the same without.

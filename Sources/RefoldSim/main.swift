@@ -91,7 +91,7 @@ struct WorldArguments<P: RawRepresentable> where P.RawValue == String {
         setsClock = true
         return true
     }
-    var sum = CampaignSummary(), broken = 0
+    var sum = CampaignRunSummary(), broken = 0
     let clock = ContinuousClock(), start = clock.now
     for seed in chosen.seeds {
         var options = CampaignWorldOptions(seed: seed, plant: chosen.plant)

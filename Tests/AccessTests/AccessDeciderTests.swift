@@ -48,24 +48,24 @@ import Testing
 
     @Test func aTokenOpensUntilItIsRevokedAndAfterARestart() async throws {
         let decider = decider()
-        #expect(decider.book.hasTokens, "before anything is read back nobody knows, so nothing is open")
-        #expect(decider.book.find(secret: "x") == .notReady)
+        #expect(decider.tokenIndex.hasTokens, "before anything is read back nobody knows, so nothing is open")
+        #expect(decider.tokenIndex.find(secret: "x") == .notReady)
         try await decider.recover()
-        #expect(!decider.book.hasTokens)
+        #expect(!decider.tokenIndex.hasTokens)
         let secret = try secret(
             try await create(
                 decider, TokenSpec(name: "night-shift", role: .operator, tenantID: "acme")))
         let principal = Principal(name: "night-shift", role: .operator, tenantID: "acme", tokenID: 1)
-        #expect(decider.book.find(secret: secret) == .found(principal))
-        #expect(decider.book.find(secret: secret + "0") == .unknown)
+        #expect(decider.tokenIndex.find(secret: secret) == .found(principal))
+        #expect(decider.tokenIndex.find(secret: secret + "0") == .unknown)
 
         let restarted = self.decider()
         try await restarted.recover()
-        #expect(restarted.book.find(secret: secret) == .found(principal) && restarted.book.hasTokens)
+        #expect(restarted.tokenIndex.find(secret: secret) == .found(principal) && restarted.tokenIndex.hasTokens)
         let revoke = AccessRequest(principal: .folderAdmin, command: .revoke(1))
         _ = try await restarted.execute(revoke)
-        #expect(restarted.book.find(secret: secret) == .unknown && restarted.book.find(id: 1) == .unknown)
-        #expect(restarted.book.hasTokens, "reads stay closed")
+        #expect(restarted.tokenIndex.find(secret: secret) == .unknown && restarted.tokenIndex.find(id: 1) == .unknown)
+        #expect(restarted.tokenIndex.hasTokens, "reads stay closed")
         #expect(code(try await restarted.execute(revoke)) == .illegalTransition)
     }
 
@@ -75,9 +75,9 @@ import Testing
             try await create(
                 decider, TokenSpec(name: "visitor", role: .viewer, lifetimeSeconds: 60)))
         time.pass(seconds: 59)
-        #expect(decider.book.find(secret: secret) != .unknown)
+        #expect(decider.tokenIndex.find(secret: secret) != .unknown)
         time.pass(seconds: 1)
-        #expect(decider.book.find(secret: secret) == .unknown)
+        #expect(decider.tokenIndex.find(secret: secret) == .unknown)
     }
 
     /// A token of 2 s: 401 while it lived, and everything open to everybody afterwards.
@@ -85,12 +85,12 @@ import Testing
         let decider = decider()
         _ = try await create(decider, TokenSpec(name: "brief", role: .viewer, lifetimeSeconds: 2))
         time.pass(seconds: 3)
-        #expect(decider.book.hasTokens)
+        #expect(decider.tokenIndex.hasTokens)
         _ = try await decider.execute(AccessRequest(principal: .folderAdmin, command: .revoke(1)))
-        #expect(decider.book.hasTokens)
+        #expect(decider.tokenIndex.hasTokens)
         let restarted = self.decider()
         let state = try await restarted.recover()
-        #expect(restarted.book.hasTokens)
+        #expect(restarted.tokenIndex.hasTokens)
         #expect(try AccessState(stored: state.stored()).hasEverHadTokens, "and from a snapshot")
         let unknown = try #require(AccessState.beginningUnknown)
         #expect(unknown.hasEverHadTokens, "and when the log's beginning is gone")
@@ -159,13 +159,13 @@ import Testing
         guard case .created(_, let token, let secret?) = try await create(decider, child, as: brief) else {
             return #expect(Bool(false), "not created")
         }
-        #expect(token.expiresAt == decider.book.tokens?[0].expiresAt && token.expiresAt != nil)
+        #expect(token.expiresAt == decider.tokenIndex.tokens?[0].expiresAt && token.expiresAt != nil)
         var longer = TokenSpec(name: "longer", role: .viewer, tenantID: "a", lifetimeSeconds: 4)
         #expect(code(try await create(decider, longer, as: brief)) == .invalidValue)
         longer.lifetimeSeconds = 2
         _ = try self.secret(try await create(decider, longer, as: brief))
         time.pass(seconds: 3)
-        #expect(decider.book.find(secret: secret) == .unknown)
+        #expect(decider.tokenIndex.find(secret: secret) == .unknown)
         // A request that was let in before, and is decided after.
         #expect(
             code(try await create(decider, TokenSpec(name: "late", role: .viewer, tenantID: "a"), as: brief))
@@ -345,7 +345,7 @@ import Testing
     func whatIsRefusedIsOnTheRecord(spec: TokenSpec) async throws {
         let decider = decider()
         #expect(code(try await create(decider, spec)) == .invalidValue)
-        #expect(log.durableCount == 1 && decider.book.tokens == [])
+        #expect(log.durableCount == 1 && decider.tokenIndex.tokens == [])
     }
 
     @Test func theStateComesBackFromASnapshot() async throws {

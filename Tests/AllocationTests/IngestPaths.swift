@@ -2,6 +2,7 @@ import CMosquitto
 import EventLog
 import EventModel
 
+@testable import MQTT
 @testable import Ingest
 
 /// Ingest's hot paths, without a network: the messages come from memory, as libmosquitto hands them to its callback.

@@ -44,7 +44,7 @@ final class MeasuredLog {
     init() throws {
         var options = FileLogOptions()
         options.threads = threads
-        // The tree and the keeper follow the writer on threads of their own, at a pace of their own.
+        // The tree and the maintainer follow the writer on threads of their own, at a pace of their own.
         (options.keepsTree, options.isKeeping) = (false, false)
         log = try FileLog.open(directory: folder, options: options)
     }

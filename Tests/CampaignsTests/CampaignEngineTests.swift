@@ -74,7 +74,7 @@ struct CampaignEngineTests {
 
         func reports(_ word: String) throws { try says("ota/status", "{\"campaign_id\":1,\"status\":\"\(word)\"}") }
         var status: OTADeviceStatus? { engine.state?.parts(of: 1).first?.part.status }
-        var campaign: CampaignStatus? { engine.state?.standing(1)?.status }
+        var campaign: CampaignStatus? { engine.state?.summary(1)?.status }
     }
 
     @Test func whoGoesBackToTheDownloadHasItsTimeAgain() throws {

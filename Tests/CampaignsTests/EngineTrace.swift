@@ -86,7 +86,7 @@ struct EngineTrace {
     }
 
     mutating func report(
-        _ device: String, _ reports: DevicePart.Report..., campaign: Int64 = 1, command: UInt64? = nil
+        _ device: String, _ reports: TargetProgress.Report..., campaign: Int64 = 1, command: UInt64? = nil
     ) {
         for report in reports {
             let index = state.campaigns[campaign]!.indexes[device]!

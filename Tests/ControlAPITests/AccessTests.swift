@@ -127,7 +127,7 @@ import Testing
     @Test func untilTokensAreKnownOnlyTheStateIsOpen() async throws {
         let policy = AccessPolicy(
             token: StandIn.token, reachability: Reachability(bindHost: "127.0.0.1"),
-            book: AccessBook(clock: { Timestamp(microseconds: 0) }))
+            tokenIndex: TokenIndex(clock: { Timestamp(microseconds: 0) }))
         let api = ControlAPI(system: system.api().system, policy: policy)
         let client = RouterClient(api.router())
         for (uri, token, status) in [
@@ -229,33 +229,33 @@ import Testing
     }
 
     @Test func aSessionEndsWithItsToken() async throws {
-        let book = SessionBook(perTokenMax: 5)
-        let (secret, session) = book.begin(Principal(name: "x", role: .viewer, tokenID: 1))
-        #expect(book.find(secret) != nil && book.find(session.csrf) == nil)
-        #expect(book.find(secret, now: .now + .seconds(SessionBook.seconds + 1)) == nil)
-        for _ in 0..<5 { _ = book.begin(Principal(name: "x", role: .viewer, tokenID: 1)) }
-        #expect(book.find(secret) == nil, "the token's oldest makes room")
+        let store = SessionStore(perTokenMax: 5)
+        let (secret, session) = store.begin(Principal(name: "x", role: .viewer, tokenID: 1))
+        #expect(store.find(secret) != nil && store.find(session.csrf) == nil)
+        #expect(store.find(secret, now: .now + .seconds(SessionStore.seconds + 1)) == nil)
+        for _ in 0..<5 { _ = store.begin(Principal(name: "x", role: .viewer, tokenID: 1)) }
+        #expect(store.find(secret) == nil, "the token's oldest makes room")
     }
 
     /// 1,001 logins of one viewer ended everybody's sessions.
     @Test func nobodyEndsAnotherTokensSessions_F15() {
-        let book = SessionBook(perTokenMax: 5, sessionsMax: 100), now = ContinuousClock.now
-        let mine = book.begin(.folderAdmin, now: now).secret
-        let neighbour = book.begin(Principal(name: "n", role: .viewer, tenantID: "b", tokenID: 2), now: now).secret
+        let store = SessionStore(perTokenMax: 5, sessionsMax: 100), now = ContinuousClock.now
+        let mine = store.begin(.folderAdmin, now: now).secret
+        let neighbour = store.begin(Principal(name: "n", role: .viewer, tenantID: "b", tokenID: 2), now: now).secret
         for index in 0..<1_001 {
-            _ = book.begin(
+            _ = store.begin(
                 Principal(name: "v", role: .viewer, tenantID: "a", tokenID: 3), now: now + .milliseconds(index + 1))
         }
-        #expect(book.find(mine, now: now) != nil && book.find(neighbour, now: now) != nil)
+        #expect(store.find(mine, now: now) != nil && store.find(neighbour, now: now) != nil)
         // With as many tokens as the tenant can have: what makes room is the tenant's own.
         for token in 0..<30 {
             for _ in 0..<5 {
-                _ = book.begin(
+                _ = store.begin(
                     Principal(name: "v", role: .viewer, tenantID: "a", tokenID: Int64(100 + token)),
                     now: now + .seconds(2))
             }
         }
-        #expect(book.find(mine, now: now) != nil && book.find(neighbour, now: now) != nil)
+        #expect(store.find(mine, now: now) != nil && store.find(neighbour, now: now) != nil)
     }
 
     @Test func whoHasNoTokenDoesNotLogIn() async throws {

@@ -180,10 +180,10 @@ import Testing
     // MARK: streams
 
     func feed(
-        _ mayGoOn: @escaping @Sendable () -> Bool, _ places: StreamPlaces = StreamPlaces(),
-        _ look: @escaping @Sendable () async throws -> [StreamEvent]
+        _ mayGoOn: @escaping @Sendable () -> Bool, _ limiter: StreamLimiter = StreamLimiter(),
+        _ poll: @escaping @Sendable () async throws -> [StreamEvent]
     ) throws -> EventFeed {
-        EventFeed(place: try #require(StreamPlace(places)), look: look, mayGoOn: mayGoOn)
+        EventFeed(slot: try #require(StreamSlot(limiter)), poll: poll, mayGoOn: mayGoOn)
     }
 
     @Test func aStreamTellsAndEnds() async throws {
@@ -217,16 +217,16 @@ import Testing
             state.apply(
                 .revoked(TokenRevoked(id: 1, name: "x", tenantID: "acme", actor: "test")), at: Position(9),
                 time: Timestamp(microseconds: 0))
-            system.tokens.book.replace(state)
+            system.tokens.tokenIndex.replace(state)
         }
         #expect(!policy.isStill(principal, request))
     }
 
     @Test func streamsAreBounded() throws {
-        let places = StreamPlaces()
-        var taken = (0..<StreamPlaces.max).compactMap { _ in StreamPlace(places) }
-        #expect(taken.count == StreamPlaces.max && StreamPlace(places) == nil && StreamPlace(places) == nil)
+        let limiter = StreamLimiter()
+        var taken = (0..<StreamLimiter.max).compactMap { _ in StreamSlot(limiter) }
+        #expect(taken.count == StreamLimiter.max && StreamSlot(limiter) == nil && StreamSlot(limiter) == nil)
         taken.removeLast()
-        #expect(StreamPlace(places) != nil)
+        #expect(StreamSlot(limiter) != nil)
     }
 }

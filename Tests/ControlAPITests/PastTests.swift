@@ -5,7 +5,7 @@ import Testing
 @testable import ControlAPI
 
 /// A past in which one device and one campaign were.
-struct PastStandIn: PastReading, SnapshotKeeping {
+struct PastStandIn: HistoricalQueries, SnapshotKeeping {
     func device(tenant: String, device: String, at moment: PastMoment) async throws -> PastAnswer? {
         guard device == "d1" else { return nil }
         return PastAnswer(row: JSONRow(#"{"device_id":"d1"}"#), position: 41, time: try Self.time(moment))

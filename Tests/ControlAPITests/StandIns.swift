@@ -9,7 +9,7 @@ import Synchronization
 @testable import ControlAPI
 
 /// A system that answers what tests tell it to.
-final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding, ReadQueries, LogKeeping {
+final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding, ReadQueries, LogOperations {
     struct Facts {
         var notReady: [String] = []
         var paused = false
@@ -185,8 +185,8 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
 
     func api(bindHost: String = "127.0.0.1", hosts: [String] = []) -> ControlAPI {
         ControlAPI(
-            system: SystemAccess(
-                status: self, projections: self, campaigns: self, queries: self, keeping: self,
+            system: APIDependencies(
+                status: self, projections: self, campaigns: self, queries: self, log: self,
                 snapshots: PastStandIn(), past: PastStandIn(), rebuilds: RebuildStandIn(), tokens: tokens,
                 metrics: {
                     var snapshot = MetricsSnapshot()
@@ -202,7 +202,8 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
                     device == "quiet" ? nil : GateStatistics(accepted: 3, rateLimited: 1, tokens: 9.5)
                 }),
             policy: AccessPolicy(
-                token: Self.token, reachability: Reachability(bindHost: bindHost, hosts: hosts), book: tokens.book))
+                token: Self.token, reachability: Reachability(bindHost: bindHost, hosts: hosts),
+                tokenIndex: tokens.tokenIndex))
     }
 
     func client<T: Sendable>(
@@ -214,11 +215,11 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
 
 /// Tokens without a log.
 final class TokenStandIn: TokenKeeping {
-    let book = AccessBook(clock: { Timestamp(microseconds: 0) })
+    let tokenIndex = TokenIndex(clock: { Timestamp(microseconds: 0) })
     let state = Mutex(AccessState())
     let requests = Mutex<[AccessRequest]>([])
 
-    init() { book.replace(AccessState()) }
+    init() { tokenIndex.replace(AccessState()) }
 
     /// - Returns: its secret.
     @discardableResult
@@ -236,21 +237,21 @@ final class TokenStandIn: TokenKeeping {
                     .revoked(TokenRevoked(id: id, name: name, tenantID: tenant, actor: "test")),
                     at: Position(UInt64(id)), time: Timestamp(microseconds: 0))
             }
-            book.replace(state)
+            tokenIndex.replace(state)
         }
         return secret
     }
 
-    func tokens() async -> [AccessState.Token]? { book.tokens }
+    func tokens() async -> [AccessState.Token]? { tokenIndex.tokens }
 
     func execute(_ request: AccessRequest) async throws -> AccessAnswer {
         requests.withLock { $0.append(request) }
         switch request.command {
         case .create(let spec):
             let secret = add(spec.name, spec.role, tenant: spec.tenantID)
-            return .created(position: Position(9), token: book.tokens!.last!, secret: secret)
+            return .created(position: Position(9), token: tokenIndex.tokens!.last!, secret: secret)
         case .revoke(let id):
-            guard let token = book.tokens?.first(where: { $0.id == id }) else {
+            guard let token = tokenIndex.tokens?.first(where: { $0.id == id }) else {
                 return .rejected(position: Position(9), code: .notFound, reason: "there is no token \(id)")
             }
             return .revoked(position: Position(9), token: token, also: [])

@@ -19,17 +19,17 @@ import Testing
             Issue.record("no token")
             return
         }
-        #expect(decider.book.find(secret: secret) == .found(token.principal))
+        #expect(decider.tokenIndex.find(secret: secret) == .found(token.principal))
         log.failsReads = true
         await #expect(throws: LogError.self) {
             try await decider.execute(AccessRequest(principal: .folderAdmin, command: .revoke(1)))
         }
-        #expect(decider.book.find(secret: secret) == .notReady)
+        #expect(decider.tokenIndex.find(secret: secret) == .notReady)
         log.failsReads = false
         // Its own service reads the log again.
         let service = Task { await decider.run { _ in } }
-        while decider.book.find(secret: secret) == .notReady { await Task.yield() }
-        #expect(decider.book.find(secret: secret) == .unknown)
+        while decider.tokenIndex.find(secret: secret) == .notReady { await Task.yield() }
+        #expect(decider.tokenIndex.find(secret: secret) == .unknown)
         service.cancel()
         await service.value
     }

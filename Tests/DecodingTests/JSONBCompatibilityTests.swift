@@ -9,7 +9,7 @@ import Testing
 /// projection. And what decoding refuses, jsonb must refuse too, but for the two bounds that are ours.
 @Suite struct JSONBCompatibilityTests {
     private static func connect() throws -> Connection {
-        let connection = try Connection(Target(try PostgresServer.shared.get().url()))
+        let connection = try Connection(DatabaseTarget(try PostgresServer.shared.get().url()))
         try connection.exec(
             """
             CREATE FUNCTION pg_temp.holds(value text) RETURNS boolean LANGUAGE plpgsql AS $$

@@ -139,7 +139,7 @@ import Testing
         try check(log) { try log.position(atOrAfter: $0) }
         // Packing does not join what an era parts.
         try log.add("f", at: log.now())
-        while try log.keeper.keepOne() {}
+        while try log.maintainer.maintainOne() {}
         let firsts = try log.catalog.bases.compactMap {
             try log.catalog.segment(base: $0).firstTime(durableCount: log.durableCount)
         }

@@ -48,7 +48,7 @@ import Testing
         for number in 0..<1100 { try log.add("\(number)") }
         #expect(folder.segments == [LogFormat.segmentName(Position(0)), LogFormat.segmentName(Position(1023))])
         #expect(try bytes(folder, 0) == 4 << 20 && bytes(folder, 1) == 1 << 20)
-        while try log.keeper.keepOne() {}
+        while try log.maintainer.maintainOne() {}
         #expect(try bytes(folder, 0) < 64 << 10)
         #expect(try payloads(log) == (0..<1100).map(String.init))
         log.close()
@@ -64,10 +64,10 @@ import Testing
         clock.advance(seconds: 61)
         try log.add("b")
         #expect(folder.segments.count == 2)
-        while try log.keeper.keepOne() {}
+        while try log.maintainer.maintainOne() {}
         #expect(try log.catalog.segment(base: Position(0)).state == .growing)
         clock.advance(seconds: 60)
-        while try log.keeper.keepOne() {}
+        while try log.maintainer.maintainOne() {}
         #expect(try log.catalog.segment(base: Position(0)).state == .sealed)
         #expect(try payloads(log) == ["a", "b"])
         log.close()

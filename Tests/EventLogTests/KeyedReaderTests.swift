@@ -37,7 +37,7 @@ import Testing
                 all.append((topic, payload))
             }
             _ = try log.append(&records)
-            if number == 300 { while try log.keeper.keepOne() {} }
+            if number == 300 { while try log.maintainer.maintainOne() {} }
         }
         return (log, all)
     }
@@ -97,7 +97,7 @@ import Testing
                 payload: Array(filler.utf8))
             _ = try log.append(&records)
         }
-        while try log.keeper.keepOne() {}
+        while try log.maintainer.maintainOne() {}
         let sealed = try #require(log.catalog.bases.last)
         let reader = log.events(.device(tenant: "t", device: "d3"), in: Position(0)..<sealed)
         let found = try read(reader)

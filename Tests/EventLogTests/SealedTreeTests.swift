@@ -17,7 +17,7 @@ struct SealedTreeTests {
 
     private func keep(_ log: FileLog, _ isDone: ([SegmentState]) -> Bool) throws {
         for _ in 0..<2000 {
-            if try log.keeper.keepOne() { continue }
+            if try log.maintainer.maintainOne() { continue }
             let states = try log.catalog.bases.map { try log.catalog.segment(base: $0).state }
             if isDone(states) { return }
             // A segment waits for the tree.
@@ -115,7 +115,7 @@ struct SealedTreeTests {
         for round in 0..<25 {
             try log.addMany(400, each: 30)
             clock.advance(seconds: 1.1)
-            if round % 3 > 0 { _ = try log.keeper.keepOne() }
+            if round % 3 > 0 { _ = try log.maintainer.maintainOne() }
             // What was signed first: a kill leaves nothing newer than it beside an older log.
             let killed = TemporaryDirectory()
             for name in ["checkpoint", "frontier"] + directory.segments + ["durable"] {
@@ -126,7 +126,7 @@ struct SealedTreeTests {
                 .map { try SignedNote(parsing: $0) }
             let again = try FileLog.open(directory: killed.path, options: options)
             try again.addMany(30)
-            while try again.keeper.keepOne() {}
+            while try again.maintainer.maintainOne() {}
             again.close()
             #expect(again.treeStatus?.state == .current, "round \(round): \(String(describing: again.treeStatus))")
             let files = try ReadOnlyLog(directory: killed.path)

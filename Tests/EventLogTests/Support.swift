@@ -120,7 +120,7 @@ extension FileLog {
 func options(segmentBytes: Int = 64 << 10) -> FileLogOptions {
     var options = FileLogOptions()
     options.segmentBytes = segmentBytes
-    // Tests of keeping step the keeper themselves.
+    // Tests of keeping step the maintainer themselves.
     options.isKeeping = false
     options.clock = TestClock()
     return options

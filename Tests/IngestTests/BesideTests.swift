@@ -1,4 +1,5 @@
 import Ingest
+import MQTT
 import Testing
 
 /// Connections beside ingest's: those of two logs never share a client id.

@@ -2,6 +2,7 @@ import Decisions
 import EventModel
 import Foundation
 import Ingest
+import MQTT
 import TestSupport
 import Testing
 

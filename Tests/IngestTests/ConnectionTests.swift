@@ -1,6 +1,7 @@
 import EventModel
 import Foundation
 import Ingest
+import MQTT
 import Synchronization
 import TestSupport
 import Testing

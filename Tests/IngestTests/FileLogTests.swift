@@ -2,6 +2,7 @@ import EventLog
 import EventModel
 import Foundation
 import Ingest
+import MQTT
 import Synchronization
 import TestSupport
 import Testing

@@ -3,6 +3,7 @@ import Foundation
 import Primitives
 import TestSupport
 import Testing
+@testable import MQTT
 @testable import Ingest
 
 @Suite(.serialized) struct GateTests {
@@ -146,20 +147,20 @@ import Testing
     }
 
     @Test func backoffGrowsWithJitterAndStartsOverAfterAStableConnection() {
-        var settings = Backoff.Settings()
+        var settings = ReconnectBackoff.Settings()
         settings.millisecondsMin = 1_000
         settings.millisecondsMax = 60_000
         for attempt in 0..<12 {
             var waits: Set<Int> = []
             for _ in 0..<50 {
-                var backoff = Backoff(settings)
+                var backoff = ReconnectBackoff(settings)
                 for _ in 0..<attempt { _ = backoff.next() }
                 waits.insert(backoff.next())
             }
             #expect(waits.max()! <= min(60_000, 1_000 << attempt))
             #expect(waits.count > 10, "without jitter a fleet comes back in step")
         }
-        var backoff = Backoff(settings)
+        var backoff = ReconnectBackoff(settings)
         for _ in 0..<10 { _ = backoff.next() }
         backoff.connectionLasted(milliseconds: 29_999)
         #expect((0..<50).map { _ in backoff.next() }.max()! > 1_000)

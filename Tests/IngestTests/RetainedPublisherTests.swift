@@ -1,5 +1,6 @@
 import Foundation
 import Ingest
+import MQTT
 import TestSupport
 import Testing
 

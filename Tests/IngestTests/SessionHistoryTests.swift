@@ -3,6 +3,7 @@ import EventModel
 import Foundation
 import TestSupport
 import Testing
+@testable import MQTT
 @testable import Ingest
 
 /// What a process learns from the log about the sessions, alarms and counters of those before it.

@@ -11,7 +11,7 @@ import Testing
         try await world.untilSubscribed()
         try await world.untilEnded(try world.startFleet(["--devices", "20", "--rate", "0", "--count", "500"]))
         try await world.untilQuiet()
-        let connection = try Connection(Target(world.databaseURL))
+        let connection = try Connection(DatabaseTarget(world.databaseURL))
         let device = try connection.query("SELECT tenant_id, device_id FROM refold.device_status_v1 ORDER BY 2 LIMIT 1")
         let tenant = try #require(device.text(0, 0)), id = try #require(device.text(0, 1))
         let key = "tenant/\(tenant)/device/\(id)"

@@ -7,14 +7,14 @@ import Testing
 @testable import PostgresStore
 
 /// A database of its own on the shared server: migrated, with the tables of the test projections.
-func makeTarget() throws -> Target {
+func makeTarget() throws -> DatabaseTarget {
     let server = try PostgresServer.shared.get()
-    return Target(server.url(database: try server.makeDatabase(copyOf: try template.get())))
+    return DatabaseTarget(server.url(database: try server.makeDatabase(copyOf: try template.get())))
 }
 
 /// The same on another server.
-func makeTarget(on server: PostgresServer) throws -> Target {
-    let target = Target(server.url(database: try server.makeDatabase()))
+func makeTarget(on server: PostgresServer) throws -> DatabaseTarget {
+    let target = DatabaseTarget(server.url(database: try server.makeDatabase()))
     _ = try RefoldSchema.migrate(target)
     try Connection(target).exec(CountingFold.sql + StoreCase.sql)
     return target
@@ -24,7 +24,7 @@ func makeTarget(on server: PostgresServer) throws -> Target {
 private let template = Result {
     let server = try PostgresServer.shared.get()
     let name = try server.makeDatabase()
-    let target = Target(server.url(database: name))
+    let target = DatabaseTarget(server.url(database: name))
     _ = try RefoldSchema.migrate(target)
     try Connection(target).exec(CountingFold.sql + StoreCase.sql)
     return name
@@ -65,7 +65,7 @@ private let template = Result {
 
     @Test func withoutTheSchemaItIsRefusedUntilItIsPrepared() throws {
         let server = try PostgresServer.shared.get()
-        let target = Target(server.url(database: try server.makeDatabase()))
+        let target = DatabaseTarget(server.url(database: try server.makeDatabase()))
         let projection = StoreCase.projection()
         let error = #expect(throws: StoreError.self) {
             try PostgresStore(target).checkpoint(of: projection, partition: 0)
@@ -187,7 +187,7 @@ private let template = Result {
             SELECT refold.grant_read('refold.test_rls_view');
             INSERT INTO refold.test_rls VALUES ('acme', 1), ('acme', 2), ('other', 3);
             """)
-        let connection = try Connection(Target(owner.url.replacing("user=postgres", with: "user=refold_app")))
+        let connection = try Connection(DatabaseTarget(owner.url.replacing("user=postgres", with: "user=refold_app")))
         if let tenant { try connection.exec("SET app.tenant_id = '\(tenant)'") }
         return connection
     }

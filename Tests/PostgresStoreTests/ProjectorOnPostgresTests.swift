@@ -9,7 +9,7 @@ import Testing
 @testable import PostgresStore
 
 private func makeProjector(
-    _ log: MemoryLog, _ target: Target,
+    _ log: MemoryLog, _ target: DatabaseTarget,
     _ change: (inout ProjectorOptions) -> Void = { _ in }
 ) -> Projector {
     var options = ProjectorOptions()
@@ -22,7 +22,7 @@ private func makeProjector(
 }
 
 /// What is wrong with the tables, by a count in SQL of what the log is known to hold; nil when nothing is.
-private func difference(_ target: Target, events: Int64, topics: Int64) throws -> String? {
+private func difference(_ target: DatabaseTarget, events: Int64, topics: Int64) throws -> String? {
     let connection = try Connection(target)
     let row = try connection.query(
         """
@@ -73,7 +73,7 @@ private func difference(_ target: Target, events: Int64, topics: Int64) throws -
 
     @Test func aServerThatIsDownAtTheStartIsWaitedFor() async throws {
         let server = try PostgresServer(started: false)
-        let log = MemoryLog(), projector = makeProjector(log, Target(server.url()))
+        let log = MemoryLog(), projector = makeProjector(log, DatabaseTarget(server.url()))
         log.append(["a"])
         let run = Task { await projector.run() }
         #expect(await eventually { projector.status.state == .waiting && projector.status.lastError != nil })
@@ -81,11 +81,11 @@ private func difference(_ target: Target, events: Int64, topics: Int64) throws -
         // The schema comes with the first connection; the test's own tables have to be made.
         #expect(await eventually { projector.status.state == .failed })
         #expect(projector.status.lastError?.contains("test_") == true)
-        try Connection(Target(server.url())).exec(CountingFold.sql)
+        try Connection(DatabaseTarget(server.url())).exec(CountingFold.sql)
         #expect(await projector.waitUntilApplied(Position(0), timeout: .seconds(20)))
         await projector.stop()
         await run.value
-        #expect(try difference(Target(server.url()), events: 1, topics: 1) == nil)
+        #expect(try difference(DatabaseTarget(server.url()), events: 1, topics: 1) == nil)
     }
 
     @Test func stopIsOrderlyWhileTheServerHangs() async throws {

@@ -6,7 +6,7 @@ import Testing
 @Suite struct SchemaTests {
     @Test func aFreshDatabaseGetsEverythingAndThenNothing() throws {
         let server = try PostgresServer.shared.get()
-        let target = Target(server.url(database: try server.makeDatabase()))
+        let target = DatabaseTarget(server.url(database: try server.makeDatabase()))
         let all = RefoldSchema.migrations.map(\.name)
         #expect(try RefoldSchema.migrate(target) == all && all.first == "foundation")
         #expect(try RefoldSchema.migrate(target).isEmpty)
@@ -18,7 +18,7 @@ import Testing
 
     @Test func twoAtOnceDoNotMeet() async throws {
         let server = try PostgresServer.shared.get()
-        let target = Target(server.url(database: try server.makeDatabase()))
+        let target = DatabaseTarget(server.url(database: try server.makeDatabase()))
         let counts = try await withThrowingTaskGroup(of: Int.self) { group in
             for _ in 0..<4 { group.addTask { try RefoldSchema.migrate(target).count } }
             return try await group.reduce(into: []) { $0.append($1) }

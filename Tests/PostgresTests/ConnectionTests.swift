@@ -4,7 +4,7 @@ import Testing
 @testable import Postgres
 
 func connect(_ database: String = "postgres") throws -> Connection {
-    try Connection(Target(try PostgresServer.shared.get().url(database: database)))
+    try Connection(DatabaseTarget(try PostgresServer.shared.get().url(database: database)))
 }
 
 @Suite struct ConnectionTests {
@@ -61,12 +61,12 @@ func connect(_ database: String = "postgres") throws -> Connection {
         let silent = try SilentListener(), folder = try PostgresServer.shared.get().folder
         let url = "host=127.0.0.1,\(folder) port=\(silent.port),5432 dbname=postgres user=postgres"
         let began = ContinuousClock.now
-        let connection = try Connection(Target(url, connectTimeoutSeconds: 1))
+        let connection = try Connection(DatabaseTarget(url, connectTimeoutSeconds: 1))
         #expect(try connection.query("SELECT 1").int4(0, 0) == 1)
         #expect((.seconds(1) ... .seconds(3)).contains(ContinuousClock.now - began))
         let error = #expect(throws: PostgresError.self) {
             try Connection(
-                Target(
+                DatabaseTarget(
                     "host=127.0.0.1,\(folder)/none port=\(silent.port),5432 dbname=postgres", connectTimeoutSeconds: 1))
         }
         #expect(error?.kind == .unavailable && error?.message.contains("127.0.0.1:\(silent.port)") == true)
@@ -75,7 +75,7 @@ func connect(_ database: String = "postgres") throws -> Connection {
 
     @Test func everyAddressOfTheURLIsTried() throws {
         func addresses(_ url: String) throws -> [[String]] {
-            try Target(url).addresses().map { $0.keywords.map { "\($0.0)=\($0.1)" } }
+            try DatabaseTarget(url).addresses().map { $0.keywords.map { "\($0.0)=\($0.1)" } }
         }
         #expect(try addresses("postgresql:///fleet") == [[]])
         #expect(try addresses("postgresql://u@127.0.0.1:5433/fleet") == [[]])
@@ -98,7 +98,7 @@ func connect(_ database: String = "postgres") throws -> Connection {
             "host=/nowhere password=hunter2secret user=hunter2secret",
         ]
         for url in targets {
-            let error = #expect(throws: PostgresError.self) { try Connection(Target(url)) }
+            let error = #expect(throws: PostgresError.self) { try Connection(DatabaseTarget(url)) }
             let text = error.map { "\($0)" } ?? ""
             #expect(!text.contains("hunter2secret") && text.count > 20, "\(text)")
         }
@@ -106,17 +106,17 @@ func connect(_ database: String = "postgres") throws -> Connection {
 
     @Test(arguments: [("", 5), ("?connect_timeout=2", 2), ("?connect_timeout=0", 5)])
     func theUrlsTimeoutCounts(query: String, seconds: Int) {
-        #expect(Target("postgresql://h/d\(query)").connectTimeoutSecondsInForce == seconds)
+        #expect(DatabaseTarget("postgresql://h/d\(query)").connectTimeoutSecondsInForce == seconds)
     }
 
     @Test func targetsAreDescribedWithoutSecrets() {
-        #expect(Target("postgresql://u:secret@h:5433/d").description == "u@h:5433/d")
-        #expect(Target("postgresql://u:secret@[").description == "(unreadable database URL)")
+        #expect(DatabaseTarget("postgresql://u:secret@h:5433/d").description == "u@h:5433/d")
+        #expect(DatabaseTarget("postgresql://u:secret@[").description == "(unreadable database URL)")
     }
 
     @Test func aWrongRoleIsUnavailable() throws {
         let url = try PostgresServer.shared.get().url(user: "nobody_here")
-        let error = #expect(throws: PostgresError.self) { try Connection(Target(url)) }
+        let error = #expect(throws: PostgresError.self) { try Connection(DatabaseTarget(url)) }
         #expect(error?.kind == .unavailable)
         #expect(error?.message.contains("nobody_here") == true)
     }
@@ -201,14 +201,14 @@ func connect(_ database: String = "postgres") throws -> Connection {
 
     @Test func noticesAreRouted() throws {
         let seen = Notices()
-        let connection = try Connection(Target(try PostgresServer.shared.get().url())) { seen.texts.append($0) }
+        let connection = try Connection(DatabaseTarget(try PostgresServer.shared.get().url())) { seen.texts.append($0) }
         try connection.exec("DO $$ BEGIN RAISE NOTICE 'hello'; END $$")
         #expect(seen.texts.contains { $0.contains("hello") })
     }
 
     @Test func anInterruptEndsAWaitingStatement() async throws {
         let interrupt = Interrupt()
-        let connection = try Connection(Target(try PostgresServer.shared.get().url()), interrupt: interrupt)
+        let connection = try Connection(DatabaseTarget(try PostgresServer.shared.get().url()), interrupt: interrupt)
         let started = ContinuousClock.now
         // A thread, since the cooperative pool is full of tests that block.
         Thread.detachNewThread {
@@ -231,7 +231,7 @@ func connect(_ database: String = "postgres") throws -> Connection {
         try server.configureTLS(port: port)
         try server.start()
         let url = "postgresql://postgres@127.0.0.1:\(port)/postgres?sslmode=require"
-        let connection = try Connection(Target(url, responseTimeoutSeconds: 5))
+        let connection = try Connection(DatabaseTarget(url, responseTimeoutSeconds: 5))
         #expect(connection.isEncrypted)
         for size in stride(from: 4000, to: 64_000, by: 1777) {
             let rows = try connection.query("SELECT repeat('x', \(size) + i) FROM generate_series(1, 20) AS i")
@@ -246,7 +246,7 @@ func connect(_ database: String = "postgres") throws -> Connection {
         try server.start()
         let url =
             "postgresql://postgres@127.0.0.1:\(port)/postgres?sslmode=verify-full&sslrootcert=/nowhere.pem"
-        let error = #expect(throws: PostgresError.self) { try Connection(Target(url)) }
+        let error = #expect(throws: PostgresError.self) { try Connection(DatabaseTarget(url)) }
         #expect(error?.kind == .unavailable && error?.message.contains("/nowhere.pem") == true)
     }
 }

@@ -99,7 +99,7 @@ enum Violation: String, CaseIterable, Codable {
         case .proofOfNoLeaf, .shrinkingTree: "TreeProofs.swift"
         case .fallingPositions, .severalOfNoLeaf: "SeveralProof.swift"
         case .entryTooLong: "TileWriter.swift"
-        case .thresholdBeyondOne, .errorRateOfZero, .sampleThatIsNone: "FailureTest.swift"
+        case .thresholdBeyondOne, .errorRateOfZero, .sampleThatIsNone: "SequentialFailureTest.swift"
         case .partitionThatIsNone: "FoldScope.swift"
         case .hashOfHalfABlock: "SHA256.swift"
         case .nothingBelowZero: "SeededRandom.swift"
@@ -171,10 +171,10 @@ enum Violation: String, CaseIterable, Codable {
         case .entryTooLong:
             var writer = TileWriter()
             writer.append(leaf: TreeHash(), entry: [UInt8](repeating: 0, count: 65_536)) { _ in }
-        case .thresholdBeyondOne: _ = FailureTest(threshold: 1.01)
-        case .errorRateOfZero: _ = FailureTest(threshold: 0.1, errorRate: 0)
+        case .thresholdBeyondOne: _ = SequentialFailureTest(threshold: 1.01)
+        case .errorRateOfZero: _ = SequentialFailureTest(threshold: 0.1, errorRate: 0)
         case .sampleThatIsNone:
-            var test = FailureTest(threshold: 0.1)
+            var test = SequentialFailureTest(threshold: 0.1)
             test.append()
             test.set(1, failed: true)
         case .partitionThatIsNone: _ = FoldScope.partition(2, of: 2)

@@ -17,7 +17,7 @@ public struct CampaignChaos {
         var stage = -1
     }
     private var campaigns: [Int64: Campaign] = [:]
-    private var parts: [Part: DevicePart] = [:]
+    private var parts: [Part: TargetProgress] = [:]
     private var groups: [Int64: String] = [:]
 
     public init() {}
@@ -29,7 +29,7 @@ public struct CampaignChaos {
     /// `campaign.targets` at `position`.
     public mutating func targeted(_ campaign: Int64, _ devices: [String], at position: UInt64) {
         for device in devices where parts[Part(campaign: campaign, device: device)] == nil {
-            parts[Part(campaign: campaign, device: device)] = DevicePart(targetedAt: Position(position))
+            parts[Part(campaign: campaign, device: device)] = TargetProgress(targetedAt: Position(position))
         }
     }
 
@@ -38,7 +38,7 @@ public struct CampaignChaos {
         _ status: String, tenant: String, device: String, campaign: Int64, command: UInt64?, at position: UInt64
     ) {
         guard let known = campaigns[campaign], known.tenant == tenant, known.status != "DELETED" else { return }
-        let reports: [String: DevicePart.Report] = [
+        let reports: [String: TargetProgress.Report] = [
             "DOWNLOADING": .downloading, "INSTALLING": .installing, "SUCCESS": .success, "FAILED": .failed,
         ]
         guard let report = reports[status.uppercased()] else { return }

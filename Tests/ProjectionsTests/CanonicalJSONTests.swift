@@ -31,7 +31,7 @@ import Testing
     /// Random values by seed: ours, and what jsonb makes of them.
     @Test(arguments: 1...4)
     func jsonbComesToTheSame(seed: UInt64) throws {
-        let connection = try Connection(Target(try PostgresServer.shared.get().url()))
+        let connection = try Connection(DatabaseTarget(try PostgresServer.shared.get().url()))
         var random = SeededRandom(seed: seed)
         let values = (0..<600).map { _ in Self.value(&random, 0) }
         var parameters = Parameters()

@@ -11,10 +11,10 @@ import Testing
 
 /// The folds on a real PostgreSQL, through the store: what is written, loaded again and read by tenants.
 @Suite struct DatabaseTests {
-    private static func database() throws -> (url: String, target: Target) {
+    private static func database() throws -> (url: String, target: DatabaseTarget) {
         let server = try PostgresServer.shared.get()
         let url = server.url(database: try server.makeDatabase())
-        let target = Target(url)
+        let target = DatabaseTarget(url)
         _ = try RefoldSchema.migrate(target)
         return (url, target)
     }
@@ -89,7 +89,7 @@ import Testing
         #expect(unprotected.text(0, 0) == nil)
         let history = try History.random(seed: 77, count: 600)
         for entry in Catalog.entries { try Self.fold(history, entry, into: PostgresStore(target), seed: 7) }
-        let reader = try Connection(Target(url.replacing("user=postgres", with: "user=refold_app")))
+        let reader = try Connection(DatabaseTarget(url.replacing("user=postgres", with: "user=refold_app")))
         for view in [
             "device_status", "device_connection_events", "firmware_versions", "ota_campaigns", "ota_device_status",
             "ota_unmatched_reports", "dead_letters", "audit_logs", "api_tokens",

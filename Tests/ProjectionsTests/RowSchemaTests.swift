@@ -38,7 +38,7 @@ import Testing
             "device_status": [copy(DeviceStatus.State.self)],
             "device_connection_events": [copy(DeviceConnectionEvents.Row.self)],
             "campaigns": [
-                copy(FirmwareRow.self), copy(CampaignState.self), copy(CampaignCountsRow.self),
+                copy(FirmwareRow.self), copy(CampaignRowState.self), copy(CampaignCountsRow.self),
                 copy(CampaignDeviceState.self), copy(CampaignProgressRow.self), copy(UnmatchedReportRow.self),
             ],
             "campaign_events": [copy(CampaignEvents.Row.self)],

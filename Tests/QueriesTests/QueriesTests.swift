@@ -16,8 +16,8 @@ struct QueryBench {
     init() throws {
         let server = try PostgresServer.shared.get()
         let url = server.url(database: try server.makeDatabase())
-        _ = try RefoldSchema.migrate(Target(url))
-        owner = try Connection(Target(url))
+        _ = try RefoldSchema.migrate(DatabaseTarget(url))
+        owner = try Connection(DatabaseTarget(url))
         queries = TableQueries(databaseURL: url)
     }
 

@@ -6,7 +6,6 @@ import PostgresStore
 import Projecting
 import ProjectionTestSupport
 import Projections
-import Replay
 import Snapshots
 import Testing
 

@@ -5,14 +5,14 @@ import PostgresStore
 import Projecting
 import ProjectionTestSupport
 import Projections
-import Replay
+import Rebuilding
 import TestSupport
 import Threading
 
 /// A database with the tables of the counting projection in two versions, a log in memory, and what is done with both.
 final class RebuildBench: Sendable {
     let log = MemoryLog()
-    let target: Target
+    let target: DatabaseTarget
 
     /// - Parameters:
     ///   - versions: the tables that there are.
@@ -25,7 +25,7 @@ final class RebuildBench: Sendable {
                 "CREATE ROLE \(owner) LOGIN; ALTER DATABASE \(database) OWNER TO \(owner)", database: database)
             guard output.isEmpty else { throw SystemError(output) }
         }
-        target = Target(server.url(database: database, user: owner ?? "postgres"))
+        target = DatabaseTarget(server.url(database: database, user: owner ?? "postgres"))
         _ = try RefoldSchema.migrate(target)
         let connection = try Connection(target)
         for version in versions { try connection.exec(CountingFold.sql(version: version)) }

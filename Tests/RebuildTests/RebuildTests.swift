@@ -3,7 +3,7 @@ import Postgres
 import PostgresStore
 import ProjectionTestSupport
 import Projections
-import Replay
+import Rebuilding
 import Synchronization
 import TestSupport
 import Testing

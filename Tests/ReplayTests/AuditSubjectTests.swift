@@ -4,7 +4,8 @@ import Evidence
 import ProjectionTestSupport
 import Projections
 import Testing
-@testable import Replay
+
+@testable import Auditing
 
 /// What an audit of one subject leaves out must not matter to that subject's rows.
 struct AuditSubjectTests {

@@ -6,7 +6,8 @@ import Primitives
 import Snapshots
 import TestSupport
 import Testing
-@testable import Replay
+
+@testable import Auditing
 
 /// A log of a small fleet and one campaign, signed.
 private struct History {
@@ -114,7 +115,7 @@ struct AuditTests {
         let campaign = try #require(report.end.first { $0.table.name.hasPrefix("ota_campaigns") })
         #expect(campaign.row.int8("succeeded", campaign.table) == 1 && campaign.row.int8("failed", campaign.table) == 1)
         #expect(campaign.row.text("status", campaign.table) == "ABORTED")
-        #expect(throws: ReplayError.self) { try history.audit(.campaign(99)) }
+        #expect(throws: AuditError.self) { try history.audit(.campaign(99)) }
     }
 
     /// An audit said "the campaign decider" of a refused token command.
@@ -228,7 +229,7 @@ struct AuditTests {
         #expect(report.events.map(\.position.rawValue) == [64])
         // The leaves are gone with the events: there is a report, and no proof.
         #expect(report.proofProblem != nil)
-        #expect(throws: ReplayError.self) { try report.bundle(signedWith: history.signer) }
+        #expect(throws: AuditError.self) { try report.bundle(signedWith: history.signer) }
         #expect(report.html.contains("Missing") && report.text.contains("positions 0 to 63"))
     }
 

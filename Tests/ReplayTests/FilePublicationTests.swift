@@ -3,7 +3,8 @@ import EventLog
 import EventModel
 import Foundation
 import Testing
-@testable import Replay
+
+@testable import Publishing
 
 /// Recorded messages in files.
 struct FilePublicationTests {
@@ -93,11 +94,11 @@ struct FilePublicationTests {
     @Test func thereIsNoHalfFile() throws {
         let folder = try folder(), log = try folder.open()
         let order = try PublishOrder(range: Position(0)..<Position(log.durableCount))
-        #expect(throws: ReplayError.self) {
+        #expect(throws: PublicationError.self) {
             _ = try FilePublication.run(log, order, .ndjson, path: folder.path + "/out", isStopping: { true })
         }
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["log"])
-        #expect(throws: ReplayError.self) {
+        #expect(throws: PublicationError.self) {
             _ = try FilePublication.run(log, order, .ndjson, path: folder.path + "/missing/out")
         }
     }

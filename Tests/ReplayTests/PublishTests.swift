@@ -2,10 +2,12 @@ import EventLog
 import EventModel
 import Foundation
 import Ingest
+import MQTT
 import Synchronization
 import TestSupport
 import Testing
-@testable import Replay
+
+@testable import Publishing
 
 /// Recorded messages, published to a real Mosquitto.
 struct PublishTests {
@@ -125,7 +127,7 @@ struct PublishTests {
             let steps = Mutex(0)
             let first = try Publication(log, everything(log), to: settings(server.port), options)
             // One at a time.
-            #expect(throws: ReplayError.self) {
+            #expect(throws: PublicationError.self) {
                 _ = try Publication(log, everything(log), to: settings(server.port), options)
             }
             return try first.run(isStopping: {
@@ -160,7 +162,7 @@ struct PublishTests {
         options.startsOver = true
         #expect(try run(options).published == 300)
         options.prefix = "other/"
-        #expect(throws: ReplayError.self) { try run(options) }
+        #expect(throws: PublicationError.self) { try run(options) }
     }
 
     @Test func paceFollowsTheOriginal() throws {
@@ -202,7 +204,7 @@ struct PublishTests {
         var live = PublishOptions()
         (live.prefix, live.isLive) = ("", true)
         let commands = try PublishOrder(range: Position(0)..<Position(3), verdict: .foreignCommand)
-        #expect(throws: ReplayError.self) { try Publication(log, commands, to: settings(server.port), live) }
+        #expect(throws: PublicationError.self) { try Publication(log, commands, to: settings(server.port), live) }
         // The log's own connection is 3.1.1: what comes back could not be recognised.
         try folder.append { batch in
             batch.append(
@@ -242,7 +244,7 @@ struct PublishTests {
         var live = PublishOptions()
         (live.prefix, live.isLive) = ("", true)
         let refused = try Publication(log, everything(log), to: settings(broker.port), live)
-        #expect(throws: ReplayError.self) { try refused.run() }
+        #expect(throws: PublicationError.self) { try refused.run() }
     }
 
     @Test func nobodyAnswersAndThenSomebodyDoes() throws {
@@ -255,7 +257,7 @@ struct PublishTests {
         do {
             _ = try publication.run()
             Issue.record("it published to nobody")
-        } catch let error as ReplayError {
+        } catch let error as PublicationError {
             #expect(error.code == .unreachable)
         }
     }
@@ -306,7 +308,7 @@ struct EchoTests {
             options.isLive = isLive
             options.prefix = isLive ? "" : "replay/"
             let result = try Publication(reading, order, to: broker, options).run()
-            #expect(result.published == 500 && result.unheard == (isLive || filters == ["#"] ? 0 : 500))
+            #expect(result.published == 500 && result.withoutSubscribers == (isLive || filters == ["#"] ? 0 : 500))
         }
         let expected: UInt64 = filters == ["#"] ? 1_000 : 500
         #expect(await eventually { service.statuses[0].replays == expected })

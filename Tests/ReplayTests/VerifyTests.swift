@@ -10,7 +10,7 @@ import Snapshots
 import TestSupport
 import Testing
 
-@testable import Replay
+@testable import Rebuilding
 @testable import refold
 
 /// The live tables agree with the log, or it is shown where not.
@@ -18,7 +18,7 @@ import Testing
     private static let count: UInt64 = 1200
     private let folder = NSTemporaryDirectory() + "refold-verify-tests-" + UUID().uuidString
     private let log: FileLog
-    private let target: Target
+    private let target: DatabaseTarget
 
     init() throws {
         var options = FileLogOptions()
@@ -28,7 +28,7 @@ import Testing
         var history = FleetHistory(seed: 11)
         try history.append(Int(Self.count), to: log)
         let server = try PostgresServer.shared.get()
-        target = Target(server.url(database: try server.makeDatabase()))
+        target = DatabaseTarget(server.url(database: try server.makeDatabase()))
         _ = try RefoldSchema.migrate(target)
     }
 

@@ -24,12 +24,12 @@ struct CampaignHistoriesTests {
     }
 
     /// On all cores; violations by seed.
-    private func histories(through last: UInt64, setsClock: Bool) async -> CampaignSummary {
+    private func histories(through last: UInt64, setsClock: Bool) async -> CampaignRunSummary {
         let workers = UInt64(ProcessInfo.processInfo.activeProcessorCount)
-        return await withTaskGroup(of: CampaignSummary.self) { group in
+        return await withTaskGroup(of: CampaignRunSummary.self) { group in
             for worker in 0..<workers {
                 group.addTask {
-                    var sum = CampaignSummary()
+                    var sum = CampaignRunSummary()
                     for seed in stride(from: 1 + worker, through: last, by: Int(workers)) {
                         var options = CampaignWorldOptions(seed: seed)
                         options.setsClock = setsClock
@@ -42,7 +42,7 @@ struct CampaignHistoriesTests {
                     return sum
                 }
             }
-            return await group.reduce(CampaignSummary(), +)
+            return await group.reduce(CampaignRunSummary(), +)
         }
     }
 

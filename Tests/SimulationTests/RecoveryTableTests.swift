@@ -141,11 +141,11 @@ import Testing
             append(4)
             bench.threads.stepUntilIdle()
             append(4)
-            // The packer's sync fails, and the process dies before it can take anything back.
+            // The compactor's sync fails, and the process dies before it can take anything back.
             disk.setFaults(failures: [.init(.synchronize, suffix: "pack.tmp", code: EIO)])
-            guard let keeper = bench.threads.names.firstIndex(of: "log-keeper") else { break }
+            guard let maintainer = bench.threads.names.firstIndex(of: "log-keeper") else { break }
             disk.plan(.killed, of: bench.view, after: 4 + Int(seed % 16))
-            for _ in 0..<3 { bench.threads.step(keeper) }
+            for _ in 0..<3 { bench.threads.step(maintainer) }
             guard !disk.isAlive(bench.view) else { continue }
             tried += 1
             bench.kill()

@@ -154,7 +154,7 @@ struct LayeringTests {
         ],
         "Access": ["Primitives", "EventModel", "Decisions", "EventLog", "Deciding"],
         "WebPages": [],
-        "Dispatching": ["EventModel", "Decisions", "Deciding", "Ingest", "Threading", "CMosquitto", "DequeModule"],
+        "Outbox": ["EventModel", "Decisions", "Deciding", "Ingest", "Threading", "CMosquitto", "DequeModule"],
         "ControlAPI": [
             "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns",
             "WebPages",

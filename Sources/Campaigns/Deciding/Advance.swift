@@ -238,28 +238,28 @@ extension Campaign {
 
 /// Collects devices that end, by how they end; a record names at most `targetsPerRecordMax`.
 private struct Ends {
-    private struct Manner: Hashable {
+    private struct Ending: Hashable {
         let status: OTADeviceStatus
         let kind: String?
     }
     // It holds nothing of the campaign: a second reference would have its queues copied at their next change.
-    private var manners: [Manner] = []
-    private var found: [Manner: [(index: Int32, cause: Position?)]] = [:]
+    private var endings: [Ending] = []
+    private var found: [Ending: [(index: Int32, cause: Position?)]] = [:]
 
     mutating func add(_ index: Int32, _ status: OTADeviceStatus, _ kind: String?, cause: Position? = nil) {
-        let manner = Manner(status: status, kind: kind)
-        if found[manner] == nil { manners.append(manner) }
-        found[manner, default: []].append((index, cause))
+        let ending = Ending(status: status, kind: kind)
+        if found[ending] == nil { endings.append(ending) }
+        found[ending, default: []].append((index, cause))
     }
 
     func events(of campaign: Campaign) -> [CampaignEvent] {
-        manners.flatMap { manner -> [CampaignEvent] in
-            let all = found[manner] ?? []
+        endings.flatMap { ending -> [CampaignEvent] in
+            let all = found[ending] ?? []
             return stride(from: 0, to: all.count, by: targetsPerRecordMax).map { start in
                 let part = all[start..<min(start + targetsPerRecordMax, all.count)]
                 var event = CampaignDevicesEnded(
-                    campaignID: campaign.id, tenantID: campaign.tenantID, status: manner.status.rawValue,
-                    kind: manner.kind, devices: part.map { campaign.targets[Int($0.index)].id },
+                    campaignID: campaign.id, tenantID: campaign.tenantID, status: ending.status.rawValue,
+                    kind: ending.kind, devices: part.map { campaign.targets[Int($0.index)].id },
                     seen: part.map { campaign.targets[Int($0.index)].part.last.rawValue })
                 if part.contains(where: { $0.cause != nil }) {
                     event.causes = part.map {

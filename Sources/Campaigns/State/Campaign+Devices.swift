@@ -15,7 +15,7 @@ extension Campaign {
 
     /// A report of the device. Returns the status before; nil when it changed nothing.
     mutating func report(
-        _ index: Int32, _ report: DevicePart.Report, command: Position?, at position: Position, time: Timestamp
+        _ index: Int32, _ report: TargetProgress.Report, command: Position?, at position: Position, time: Timestamp
     ) -> OTADeviceStatus? {
         let effect = targets[Int(index)].part.apply(
             report, command: command, verifies: plan.verify != nil, at: position)
@@ -24,7 +24,7 @@ extension Campaign {
         targets[Int(index)].hasAnswered = true
         settle(index, before, at: position, time: time, answered: isFirst)
         if targets[Int(index)].part.status == .verifying, let shown = targets[Int(index)].shown, shown.isCampaigns {
-            judge(index, Target.Verdict(status: .success, kind: nil, cause: shown.at))
+            judge(index, Target.PendingOutcome(status: .success, kind: nil, cause: shown.at))
         }
         return before
     }
@@ -36,7 +36,7 @@ extension Campaign {
         targets[Int(index)].hasAnswered = true
         if let command = targets[Int(index)].part.command { removeUnpublished(index, command) }
         if isRefusal {
-            judge(index, Target.Verdict(status: .failed, kind: .rejected, cause: position))
+            judge(index, Target.PendingOutcome(status: .failed, kind: .rejected, cause: position))
         } else if isFirst {
             setTimer(index, time, plan.timeouts.downloadSeconds)
         }
@@ -47,9 +47,9 @@ extension Campaign {
         let status = targets[Int(index)].part.status
         if status.isInFlight { targets[Int(index)].shown = Target.Shown(isCampaigns: isCampaigns, at: position) }
         if status == .verifying, isCampaigns {
-            judge(index, Target.Verdict(status: .success, kind: nil, cause: position))
+            judge(index, Target.PendingOutcome(status: .success, kind: nil, cause: position))
         } else if status == .success, !isCampaigns, targets[Int(index)].part.attempt > 0 {
-            judge(index, Target.Verdict(status: .failed, kind: .rolledBack, cause: position))
+            judge(index, Target.PendingOutcome(status: .failed, kind: .rolledBack, cause: position))
         }
     }
 
@@ -60,7 +60,7 @@ extension Campaign {
         queue(index)
     }
 
-    private mutating func judge(_ index: Int32, _ verdict: Target.Verdict) {
+    private mutating func judge(_ index: Int32, _ verdict: Target.PendingOutcome) {
         if targets[Int(index)].verdict == nil { verdicts.append(index) }
         targets[Int(index)].verdict = verdict
     }

@@ -53,7 +53,7 @@ struct Campaign: Sendable {
     /// The last failures, at most 20.
     var evidence: [UInt64] = []
     var lastResult: Position?
-    var test: FailureTest?
+    var test: SequentialFailureTest?
 
     // Queues. Stale entries are skipped when they are taken.
     var ready: Heap<Turn> = []
@@ -91,7 +91,7 @@ struct Campaign: Sendable {
     }
 
     mutating func resetTest() {
-        test = plan.abort.method == .sequential ? threshold.map { FailureTest(threshold: $0) } : nil
+        test = plan.abort.method == .sequential ? threshold.map { SequentialFailureTest(threshold: $0) } : nil
     }
 
     // MARK: Derived values

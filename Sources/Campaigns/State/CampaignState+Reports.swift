@@ -52,7 +52,7 @@ extension CampaignState {
     ) {
         guard let index = index(report.campaignID, record, topic) else { return }
         let before = campaigns[report.campaignID]!.report(
-            index, DevicePart.Report(report.status), command: report.commandID.map { Position($0) }, at: position,
+            index, TargetProgress.Report(report.status), command: report.commandID.map { Position($0) }, at: position,
             time: record.receivedAt)
         moved(report.campaignID, index, before)
     }
@@ -102,7 +102,7 @@ extension CampaignState {
     }
 }
 
-extension DevicePart.Report {
+extension TargetProgress.Report {
     init(_ status: OTAReport.Status) {
         self =
             switch status {

@@ -6,7 +6,7 @@ import EventModel
 struct StoredCampaign: Codable {
     struct Device: Codable {
         var id: String
-        var part: DevicePart
+        var part: TargetProgress
         var isPublished: Bool?
         var hasAnswered: Bool?
         var timer: Int64?
@@ -49,7 +49,7 @@ struct StoredCampaign: Codable {
                 target.shown = Target.Shown(isCampaigns: shownIsCampaigns, at: shownAt)
             }
             if let verdict, let verdictCause {
-                target.verdict = Target.Verdict(status: verdict, kind: verdictKind, cause: verdictCause)
+                target.verdict = Target.PendingOutcome(status: verdict, kind: verdictKind, cause: verdictCause)
             }
             target.sample = sample ?? -1
             target.outcome = outcome.flatMap(Target.Outcome.init) ?? .none

@@ -4,7 +4,7 @@ import EventModel
 /// One device of one campaign, as the engine knows it: its part, and what time and others mean for it.
 struct Target: Sendable, Equatable {
     /// A decision to be made because of an event, and not because of time.
-    struct Verdict: Sendable, Equatable {
+    struct PendingOutcome: Sendable, Equatable {
         var status: OTADeviceStatus
         var kind: OTAFailureKind?
         var cause: Position
@@ -19,7 +19,7 @@ struct Target: Sendable, Equatable {
     enum Outcome: UInt8, Sendable { case none, success, failure }
 
     let id: String
-    var part: DevicePart
+    var part: TargetProgress
     /// The broker has acknowledged the attempt's command.
     var isPublished = false
     /// The device has acknowledged or reported: it need not be sent again.
@@ -31,7 +31,7 @@ struct Target: Sendable, Equatable {
     /// For delivery on connect: it has shown itself since the campaign's start.
     var isAwake = false
     var shown: Shown?
-    var verdict: Verdict?
+    var verdict: PendingOutcome?
     /// Its place among those sent for, in the campaign's failure test; below 0: none.
     var sample: Int32 = -1
     /// What it counts as for the rules.
@@ -39,7 +39,7 @@ struct Target: Sendable, Equatable {
 
     init(_ id: String, targetedAt position: Position) {
         self.id = id
-        part = DevicePart(targetedAt: position)
+        part = TargetProgress(targetedAt: position)
     }
 }
 

@@ -152,7 +152,7 @@ public final class KeyedReader {
         let task = SearchTask(segment: segment, blocks: window, matcher: matcher, range: position..<end)
         let helpers = min(Self.processors, window.count / 8) - 1
         while scanners.count <= max(0, helpers) { scanners.append(BlockSearch()) }
-        let done = Gate()
+        let done = Latch()
         for index in 0..<max(0, helpers) {
             startThread(name: "log-search") { [scanner = scanners[index + 1]] in
                 scanner.work(on: task)

@@ -1,7 +1,7 @@
 import EventModel
 import Synchronization
 
-/// The segments of a log, in order. Shared by the writer, which adds, the keeper, which replaces and removes, and all
+/// The segments of a log, in order. Shared by the writer, which adds, the maintainer, which replaces and removes, and all
 /// readers. In the writer's process it is what counts; in others it is what the folder said when it was last listed.
 ///
 /// Names may overlap: a packed segment and the live ones that it already holds. The events are the same in both, and
@@ -11,7 +11,7 @@ final class SegmentCatalog: Sendable {
     let directory: String
     let fileSystem: any LogFileSystem
     private let state: Mutex<State>
-    let losses = LossBook()
+    let losses = AcceptedLosses()
     /// Received-at of the event at a segment's base, once it was asked for.
     let firstTimes = Mutex<[Position: Timestamp]>([:])
     let removed = RemovedSegments()

@@ -58,7 +58,7 @@ final class SegmentWriter {
         for base in catalog.bases where base != active?.segment.base {
             catalog.setUsedBytes(try fileSystem.byteCount(catalog.path(base)), of: base)
         }
-        for name in [Packer.temporaryName, Sealer.temporaryName] {
+        for name in [Compactor.temporaryName, Sealer.temporaryName] {
             try fileSystem.remove(catalog.directory + "/" + name)
         }
         try fileSystem.remove(next.path)

@@ -33,16 +33,16 @@ struct ParkedRetry {
         let parked = try store.parked(of: descriptor, partition: partition)
         let chosen = parked.filter { keys?.contains($0.key) ?? true }
         guard let first = chosen.first?.position else { return result }
-        var sieve = PoisonSieve(
+        var isolator = PoisonRowIsolator(
             store: store, descriptor: descriptor, partition: partition, makeFold: makeFold, checkpoint: checkpoint,
             waiting: parked.filter { !chosen.contains($0) }, takenUp: chosen, parkedKeysMax: options.parkedKeysMax)
         do {
-            try fold(first..<checkpoint.next, &sieve, goesOn)
+            try fold(first..<checkpoint.next, &isolator, goesOn)
         } catch {
             guard Self.isLasting(error) else { throw error }
             result.error = "\(error)"
         }
-        let left = Dictionary(uniqueKeysWithValues: sieve.parked.map { ($0.key, $0) })
+        let left = Dictionary(uniqueKeysWithValues: isolator.parked.map { ($0.key, $0) })
         result.unparked = chosen.map(\.key).filter { left[$0] == nil }
         result.parked = chosen.compactMap { left[$0.key] }
         return result
@@ -56,25 +56,25 @@ struct ParkedRetry {
     }
 
     private func fold(
-        _ range: Range<Position>, _ sieve: inout PoisonSieve, _ goesOn: () -> Bool
+        _ range: Range<Position>, _ isolator: inout PoisonRowIsolator, _ goesOn: () -> Bool
     ) throws {
         var committed = range.lowerBound
-        while committed < range.upperBound, sieve.takenUp?.isEmpty == false {
-            let reached = try foldOn(committed..<range.upperBound, &committed, &sieve, goesOn)
+        while committed < range.upperBound, isolator.takenUp?.isEmpty == false {
+            let reached = try foldOn(committed..<range.upperBound, &committed, &isolator, goesOn)
             guard committed < range.upperBound else { return }
             // The rows up to there were refused together.
-            try sift(committed..<reached, &sieve, goesOn)
+            try isolate(committed..<reached, &isolator, goesOn)
             committed = reached
         }
     }
 
     /// In large transactions, until all is done (`committed` says so) or rows are refused: returns up to where.
     private func foldOn(
-        _ range: Range<Position>, _ committed: inout Position, _ sieve: inout PoisonSieve, _ goesOn: () -> Bool
+        _ range: Range<Position>, _ committed: inout Position, _ isolator: inout PoisonRowIsolator, _ goesOn: () -> Bool
     ) throws -> Position {
         let reader = try source.reader(from: range.lowerBound), block = EventBlock()
         var next = range.lowerBound, bytes = 0
-        sieve.forget()
+        isolator.forget()
         while next < range.upperBound {
             try check(goesOn)
             guard try reader.read(into: block, atLeast: options.readBytes) else { throw missing(next) }
@@ -82,12 +82,12 @@ struct ParkedRetry {
             guard !part.isEmpty else { continue }
             next = part.upperBound
             do throws(StoreError) {
-                try sieve.fold(block, in: part)
-                bytes += sieve.dirtyRowCount == 0 ? 0 : block.byteCount
-                if next == range.upperBound || sieve.dirtyRowCount >= options.dirtyRowsMax
+                try isolator.fold(block, in: part)
+                bytes += isolator.dirtyRowCount == 0 ? 0 : block.byteCount
+                if next == range.upperBound || isolator.dirtyRowCount >= options.dirtyRowsMax
                     || bytes >= options.foldedBytesMax
                 {
-                    try sieve.commit(until: next)
+                    try isolator.commit(until: next)
                     committed = next
                     bytes = 0
                 }
@@ -99,15 +99,15 @@ struct ParkedRetry {
         return next
     }
 
-    private func sift(_ range: Range<Position>, _ sieve: inout PoisonSieve, _ goesOn: () -> Bool) throws {
+    private func isolate(_ range: Range<Position>, _ isolator: inout PoisonRowIsolator, _ goesOn: () -> Bool) throws {
         let reader = try source.reader(from: range.lowerBound), block = EventBlock()
         var next = range.lowerBound
-        while next < range.upperBound, sieve.takenUp?.isEmpty == false {
+        while next < range.upperBound, isolator.takenUp?.isEmpty == false {
             try check(goesOn)
             guard try reader.read(into: block, atLeast: options.readBytes) else { throw missing(next) }
             let part = max(next, block.base)..<min(block.end, range.upperBound)
             guard !part.isEmpty else { continue }
-            try sieve.sift(block, in: part)
+            try isolator.isolate(block, in: part)
             next = part.upperBound
         }
     }

@@ -1,4 +1,4 @@
-// How good the rule is that ends a campaign (CampaignRules' FailureTest), found out by letting many campaigns go.
+// How good the rule is that ends a campaign (CampaignRules' SequentialFailureTest), found out by letting many campaigns go.
 //
 // A device fails with the true rate, independently of the others. Failures are known soon and successes late; some
 // failures are silence that is noticed after hours, and some devices never answer at all and are no result. Devices are
@@ -93,10 +93,11 @@ private protocol Judge {
 }
 
 private struct SequentialJudge: Judge {
-    private var test: FailureTest
-    init(_ cell: AbortQuality.Cell) { test = FailureTest(threshold: cell.threshold) }
+    private var test: SequentialFailureTest
+    init(_ cell: AbortQuality.Cell) { test = SequentialFailureTest(threshold: cell.threshold) }
     init(wald cell: AbortQuality.Cell) {
-        test = FailureTest(threshold: cell.threshold, errorRate: 0.01, onlyAgainst: min(2 * cell.threshold, 0.95))
+        test = SequentialFailureTest(
+            threshold: cell.threshold, errorRate: 0.01, onlyAgainst: min(2 * cell.threshold, 0.95))
     }
 
     mutating func sent(_ count: Int) { while test.count < count { test.append() } }

@@ -4,7 +4,7 @@ import Decisions
 import EventModel
 
 /// What a device says on its way to the log.
-struct Saying {
+struct DeviceMessage {
     enum Content {
         case report(campaign: Int64, word: CampaignRecount.Word, command: UInt64?, isText: Bool)
         case acknowledgement(command: UInt64, status: String)
@@ -59,7 +59,7 @@ struct Saying {
 }
 
 /// How a device takes an update: what it says, and how many seconds after the command.
-struct DeviceManner {
+struct DeviceBehaviour {
     enum Kind: CaseIterable {
         case good, failsAtDownload, failsAtInstall, silent, refuses, stuckAtDownload, stuckAtInstall, late
         case contradictory, contradictoryOtherwise, flipping, unverified, rolledBack, wordless
@@ -72,10 +72,10 @@ struct DeviceManner {
     let plan: CampaignPlan
 
     /// - Parameter draw: a random number from 0 up to 1.
-    func sayings(
+    func messages(
         _ command: Delivery, _ draw: @escaping () -> Double
-    ) -> [(after: Double, saying: Saying)] {
-        var course = UpdateCourse(manner: self, command: command, draw: draw)
+    ) -> [(after: Double, message: DeviceMessage)] {
+        var course = UpdateCourse(behaviour: self, command: command, draw: draw)
         if course.acknowledge(), course.download(), course.install() { course.finish() }
         return kind == .silent ? [] : course.found
     }
@@ -83,28 +83,28 @@ struct DeviceManner {
 
 /// The course of an update on a device. Each stage returns whether the next one begins.
 private struct UpdateCourse {
-    let manner: DeviceManner
+    let behaviour: DeviceBehaviour
     let command: Delivery
     let draw: () -> Double
 
-    private(set) var found: [(after: Double, saying: Saying)] = []
+    private(set) var found: [(after: Double, message: DeviceMessage)] = []
     /// Seconds since the command.
     private var at = 0.0
 
-    init(manner: DeviceManner, command: Delivery, draw: @escaping () -> Double) {
-        (self.manner, self.command, self.draw) = (manner, command, draw)
+    init(behaviour: DeviceBehaviour, command: Delivery, draw: @escaping () -> Double) {
+        (self.behaviour, self.command, self.draw) = (behaviour, command, draw)
     }
 
-    private var kind: DeviceManner.Kind { manner.kind }
-    private var timeouts: CampaignPlan.Timeouts { manner.plan.timeouts }
+    private var kind: DeviceBehaviour.Kind { behaviour.kind }
+    private var timeouts: CampaignPlan.Timeouts { behaviour.plan.timeouts }
 
-    private mutating func say(_ content: Saying.Content) {
-        found.append((at, Saying(tenant: command.tenantID, device: command.deviceID, content: content)))
+    private mutating func send(_ content: DeviceMessage.Content) {
+        found.append((at, DeviceMessage(tenant: command.tenantID, device: command.deviceID, content: content)))
     }
 
     private mutating func report(_ word: CampaignRecount.Word) {
-        let identifying = manner.identifying
-        say(
+        let identifying = behaviour.identifying
+        send(
             .report(
                 campaign: command.campaign, word: word,
                 command: identifying == .no ? nil : command.id.rawValue, isText: identifying == .text))
@@ -114,14 +114,14 @@ private struct UpdateCourse {
 
     private mutating func show(_ version: String) {
         pass(timeouts.verifySeconds)
-        let shadow = Saying.Content.shadow(version: version, number: Int(at) + 1)
-        say(manner.plan.verify == .telemetry ? .telemetry(version: version) : shadow)
+        let shadow = DeviceMessage.Content.shadow(version: version, number: Int(at) + 1)
+        send(behaviour.plan.verify == .telemetry ? .telemetry(version: version) : shadow)
     }
 
     mutating func acknowledge() -> Bool {
         pass(timeouts.acknowledgeSeconds, kind == .late ? 3 : 0.6)
-        if draw() < 0.3 { say(.acknowledgement(command: command.id.rawValue, status: "ACCEPTED")) }
-        if kind == .refuses { say(.acknowledgement(command: command.id.rawValue, status: "REJECTED")) }
+        if draw() < 0.3 { send(.acknowledgement(command: command.id.rawValue, status: "ACCEPTED")) }
+        if kind == .refuses { send(.acknowledgement(command: command.id.rawValue, status: "REJECTED")) }
         return kind != .silent && kind != .refuses
     }
 

@@ -45,7 +45,7 @@ struct CampaignScenario {
         var spec: CampaignSpec
         var createdAfter: Double
         var startedAfter: Double?
-        var manners: [DeviceManner]
+        var behaviours: [DeviceBehaviour]
     }
 
     var begin: Timestamp
@@ -110,9 +110,10 @@ struct CampaignScenario {
         let isCanary = random.chance(0.4)
         if isCanary { plan.stages = stages(&random) }
         let badness = random.pick([0, 0.05, 0.2, 0.6, 1])
-        let manners = names.map { _ -> DeviceManner in
-            let kind = random.chance(badness) ? random.pick(DeviceManner.Kind.allCases) : .good
-            return DeviceManner(kind: kind, identifying: random.pick(DeviceManner.Identifying.allCases), plan: plan)
+        let behaviours = names.map { _ -> DeviceBehaviour in
+            let kind = random.chance(badness) ? random.pick(DeviceBehaviour.Kind.allCases) : .good
+            return DeviceBehaviour(
+                kind: kind, identifying: random.pick(DeviceBehaviour.Identifying.allCases), plan: plan)
         }
         let spec = CampaignSpec(
             name: "c", firmwareVersionID: 1, devices: devices, rolloutStrategy: isCanary ? "canary" : "linear",
@@ -121,7 +122,7 @@ struct CampaignScenario {
             timeZone: random.pick(["UTC", "Europe/Berlin"]))
         return Planned(
             tenant: random.chance(0.85) ? "t1" : "t2", spec: spec, createdAfter: 300 * unit(&random),
-            startedAfter: random.chance(0.04) ? nil : 100 * unit(&random), manners: manners)
+            startedAfter: random.chance(0.04) ? nil : 100 * unit(&random), behaviours: behaviours)
     }
 
     private static func plan(_ random: inout SeededRandom) -> CampaignPlan {

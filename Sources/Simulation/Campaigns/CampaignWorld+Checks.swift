@@ -59,16 +59,16 @@ extension CampaignWorld {
         take(recount.violations)
         guard let state = engine?.state else { return }
         for (id, campaign) in recount.campaigns {
-            guard let standing = state.standing(id) else {
+            guard let summary = state.summary(id) else {
                 // Forgotten a day after its end.
                 if !campaign.hasEnded { violate("the engine does not know campaign \(id)") }
                 continue
             }
-            if standing.status.rawValue != campaign.status {
-                violate("campaign \(id) is \(standing.status.rawValue), and recounted \(campaign.status)")
+            if summary.status.rawValue != campaign.status {
+                violate("campaign \(id) is \(summary.status.rawValue), and recounted \(campaign.status)")
             }
-            if standing.counts != campaign.counts {
-                violate("campaign \(id) counts \(standing.counts), and recounted \(campaign.counts)")
+            if summary.counts != campaign.counts {
+                violate("campaign \(id) counts \(summary.counts), and recounted \(campaign.counts)")
             }
             for name in campaign.names where campaign.status == "RUNNING" {
                 guard let device = campaign.devices[name], device.status == "DOWNLOADING", let command = device.command,

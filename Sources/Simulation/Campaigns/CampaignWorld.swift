@@ -24,11 +24,11 @@ public struct CampaignVerdict: Sendable {
     /// The first thing that did not hold.
     public var violation: String?
     public var traceHash: UInt64
-    public var summary: CampaignSummary
+    public var summary: CampaignRunSummary
     public var lines: [String]
 }
 
-public struct CampaignSummary: Sendable {
+public struct CampaignRunSummary: Sendable {
     public var histories = 0
     public var campaigns = 0
     public var devices = 0
@@ -45,7 +45,7 @@ public struct CampaignSummary: Sendable {
 
     public init() {}
 
-    public static func + (a: CampaignSummary, b: CampaignSummary) -> CampaignSummary {
+    public static func + (a: CampaignRunSummary, b: CampaignRunSummary) -> CampaignRunSummary {
         var sum = a
         sum.histories += b.histories
         sum.campaigns += b.campaigns
@@ -68,7 +68,7 @@ public final class CampaignWorld {
     enum Event {
         case look
         case pump
-        case arrive(Saying)
+        case arrive(DeviceMessage)
         case deliver(Delivery)
         case acknowledge([Delivery], process: Int)
         case online(String)
@@ -90,7 +90,7 @@ public final class CampaignWorld {
     var now: Timestamp { didSet { clock.time = now } }
     private let clock: CampaignClock
     let beginning: Timestamp
-    var summary = CampaignSummary()
+    var summary = CampaignRunSummary()
     var trace = TraceHash()
     var lines: [String] = []
     var violation: String?
@@ -241,7 +241,7 @@ public final class CampaignWorld {
             lookAt = .max
             lookNow()
         case .pump: pump()
-        case .arrive(let saying): arrive(saying)
+        case .arrive(let message): arrive(message)
         case .deliver(let command): deliver(command)
         case .acknowledge(let commands, let process):
             if process == self.process { engine?.note(commands) }
@@ -351,11 +351,11 @@ public final class CampaignWorld {
                 let index = queue.lastIndex(where: { item in
                     if case .arrive = item.event { return item.at < now.microseconds + 20_000_000 }
                     return false
-                }), case .arrive(let saying) = queue[index].event
+                }), case .arrive(let message) = queue[index].event
             else { return }
             queue.remove(at: index)
             summary.races += 1
-            arrive(saying)
+            arrive(message)
         }
     }
 
@@ -449,7 +449,7 @@ public final class CampaignWorld {
     private func goOnline(_ name: String) {
         online.insert(name)
         for tenant in ["t1", "t2"] {
-            say([(0.1 * draw(), Saying(tenant: tenant, device: name, content: .connected))])
+            send([(0.1 * draw(), DeviceMessage(tenant: tenant, device: name, content: .connected))])
             let address = "\(tenant)/\(name)"
             for command in kept.removeValue(forKey: address) ?? [] { after(0.2, .deliver(command)) }
             if let command = retained[address] { after(0.3, .deliver(command)) }
@@ -457,8 +457,10 @@ public final class CampaignWorld {
         // It says something now and then, whatever it is asked.
         guard seconds < 5_000 else { return }
         for _ in 0..<random.below(3) {
-            let content = random.pick([Saying.Content.heartbeat, .noise, .connected, .telemetry(version: "1.0.0")])
-            say([(5_000 * draw(), Saying(tenant: "t1", device: name, content: content))])
+            let content = random.pick([
+                DeviceMessage.Content.heartbeat, .noise, .connected, .telemetry(version: "1.0.0"),
+            ])
+            send([(5_000 * draw(), DeviceMessage(tenant: "t1", device: name, content: content))])
         }
     }
 
@@ -473,32 +475,32 @@ public final class CampaignWorld {
         guard let index = planned[command.campaign], handled[delivery] == 1,
             let number = Int(command.deviceID.dropFirst())
         else { return }
-        let manner = scenario.campaigns[index].manners[number]
-        say(manner.sayings(command, draw))
+        let behaviour = scenario.campaigns[index].behaviours[number]
+        send(behaviour.messages(command, draw))
     }
 
-    private func say(_ sayings: [(after: Double, saying: Saying)]) {
-        for (after, saying) in sayings {
+    private func send(_ messages: [(after: Double, message: DeviceMessage)]) {
+        for (after, message) in messages {
             if random.chance(scenario.lost) { continue }
             let delay = random.chance(scenario.delayed) ? 400 * draw() : 0
-            self.after(after + delay, .arrive(saying))
-            if random.chance(scenario.repeated) { self.after(after + delay + 300 * draw(), .arrive(saying)) }
+            self.after(after + delay, .arrive(message))
+            if random.chance(scenario.repeated) { self.after(after + delay + 300 * draw(), .arrive(message)) }
         }
     }
 
     /// A message reaches ingest.
-    private func arrive(_ saying: Saying) {
-        if let left = within(scenario.diskFull) { return after(left + draw(), .arrive(saying)) }
-        line("\(saying.tenant)/\(saying.device) says \(saying.content)")
+    private func arrive(_ message: DeviceMessage) {
+        if let left = within(scenario.diskFull) { return after(left + draw(), .arrive(message)) }
+        line("\(message.tenant)/\(message.device) says \(message.content)")
         var batch = RecordBatch()
-        saying.append(to: &batch, at: log.now())
+        message.append(to: &batch, at: log.now())
         guard let position = try? log.record(&batch).lowerBound.rawValue else { return violate("ingest cannot append") }
-        switch saying.content {
+        switch message.content {
         case .report(let campaign, let word, let command, _):
             recount.report(
-                campaign, tenant: saying.tenant, saying.device, word, command: command, at: position, time: now)
+                campaign, tenant: message.tenant, message.device, word, command: command, at: position, time: now)
         case .acknowledgement(let command, _):
-            recount.acknowledge(tenant: saying.tenant, saying.device, command: command, time: now)
+            recount.acknowledge(tenant: message.tenant, message.device, command: command, time: now)
         default: break
         }
         // The engine looks often, but not after every message. In the middle of a look it will look again anyway.

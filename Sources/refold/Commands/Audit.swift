@@ -1,9 +1,9 @@
 import ArgumentParser
+import Auditing
 import EventLog
 import EventModel
 import Evidence
 import Foundation
-import Replay
 import Snapshots
 
 /// `refold audit`: what happened, why, and how others can check it. Works on the files alone.
@@ -36,7 +36,7 @@ struct AuditOptions: ParsableArguments {
             let durable = Position(log.durableCount)
             let end = try until.map { min(durable, try LogMoment($0, flag: "--until").end(in: log)) } ?? durable
             guard begin <= durable else {
-                throw ReplayError(.usage, "--from \(begin) lies beyond the log's end (\(durable) events)")
+                throw AuditError(.usage, "--from \(begin) lies beyond the log's end (\(durable) events)")
             }
             let key = try LogKey.publicKey(dataFolder: data.folder)
             let report = try Audit.run(
@@ -44,7 +44,7 @@ struct AuditOptions: ParsableArguments {
                 snapshots: SnapshotFolder(data.folder + "/snapshots", logID: log.logID), key: key,
                 madeAt: wallClock())
             if report.isEmpty, html == nil, bundle == nil {
-                throw ReplayError(
+                throw AuditError(
                     .no,
                     "no event of \(subject) in \(begin)..<\(end): check tenant and device, as in "
                         + "the topic tenant/TENANT/device/DEVICE/…")
@@ -62,7 +62,7 @@ struct AuditOptions: ParsableArguments {
     private func signer(_ log: ReadOnlyLog) throws -> SigningKey {
         let path = data.folder + "/" + LogKey.name
         guard FileManager.default.isReadableFile(atPath: path) else {
-            throw ReplayError(
+            throw AuditError(
                 .usage,
                 "the bundle is signed with the log's key, and \(path) cannot be read: run this "
                     + "as the log's owner, or write it --unsigned")
@@ -74,7 +74,7 @@ struct AuditOptions: ParsableArguments {
         do {
             try writePrivately(bytes, to: path)
         } catch {
-            throw ReplayError(.usage, "cannot write \(path): \(error.localizedDescription)")
+            throw AuditError(.usage, "cannot write \(path): \(error.localizedDescription)")
         }
     }
 

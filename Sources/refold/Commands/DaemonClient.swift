@@ -173,12 +173,12 @@ extension DaemonOptions {
     }
 
     /// Rows from the daemon, or, while it or its database is away, from the log's files.
-    func rows(_ question: RowQuestion, limit: Int? = nil) async throws -> [[String: Any]] {
+    func rows(_ query: RowQuery, limit: Int? = nil) async throws -> [[String: Any]] {
         try await asking { client in
             do {
-                return try await question.ask(client, limit: limit)
+                return try await query.rows(client, limit: limit)
             } catch let error as APIError where error.isAway {
-                guard let rows = try offlineRows(question, dataFolder: dataFolder, limit: limit) else { throw error }
+                guard let rows = try offlineRows(query, dataFolder: dataFolder, limit: limit) else { throw error }
                 printError("no answer from a daemon with a database: read from the log in \(dataFolder)")
                 return rows
             }

@@ -14,11 +14,11 @@ struct DatabaseOption: ParsableArguments {
     var databaseURL: String?
 
     /// - Throws: `ExitCode(2)` when the URL cannot be understood.
-    func target(dataFolder: String) throws -> Target {
+    func target(dataFolder: String) throws -> DatabaseTarget {
         let environment = ProcessInfo.processInfo.environment
         let named = [databaseURL, environment["REFOLD_DATABASE_URL"], environment["DATABASE_URL"]]
             .compactMap { $0.flatMap { $0.isEmpty ? nil : $0 } }.first
-        let target = Target(
+        let target = DatabaseTarget(
             named ?? PrivatePostgres.url(folder: dataFolder + "/postgres"), applicationName: "refold replay",
             responseTimeoutSeconds: 3600)
         do throws(PostgresError) {

@@ -2,7 +2,7 @@ import EventModel
 import Foundation
 import Output
 import Primitives
-import Replay
+import Publishing
 
 /// Events as lines on standard output: columns for people, JSON for programs. Lines gather in a buffer; `flush` when
 /// nothing more comes for now.

@@ -2,7 +2,7 @@ import ArgumentParser
 import EventLog
 import EventModel
 import Foundation
-import Replay
+import History
 import Snapshots
 
 /// `refold replay as-of`: works on the files alone, daemon and PostgreSQL up or down.
@@ -53,7 +53,7 @@ struct ReplayAsOf: ParsableCommand {
         case .fleet(let tenant):
             try options.run(
                 { asOf, moment in
-                    var rows: [PastRow] = []
+                    var rows: [NamedRow] = []
                     try asOf.fleet(tenant: tenant, at: moment) { rows.append($0) }
                     return rows
                 }, key: ["tenant_id", "device_id"], nothing: "nothing had been heard of any device")
@@ -92,7 +92,7 @@ struct ReplayAsOf: ParsableCommand {
             }
         }
 
-        func moment() throws -> MomentName {
+        func moment() throws -> PointInTime {
             if let position { return .position(position) }
             guard let at, let time = Timestamp(rfc3339: at) else {
                 throw ValidationError("--at \(at ?? ""): must be RFC 3339, such as 2026-11-21T08:00:00Z")
@@ -100,16 +100,16 @@ struct ReplayAsOf: ParsableCommand {
             return .time(time)
         }
 
-        func other() throws -> MomentName? {
+        func other() throws -> PointInTime? {
             guard let diff else { return nil }
-            guard let name = MomentName(diff) else {
+            guard let name = PointInTime(diff) else {
                 throw ValidationError("--diff \(diff): must be a position, or a time in RFC 3339")
             }
             return name
         }
 
         /// Asks at one moment, or at two, the earlier first, and prints.
-        func run(_ ask: (AsOf, Moment) throws -> [PastRow], key: [String], nothing: String) throws {
+        func run(_ ask: (AsOf, Moment) throws -> [NamedRow], key: [String], nothing: String) throws {
             let log = try data.openLog()
             var asOf = AsOf(log: log, snapshots: .of(dataFolder: data.folder, logID: log.logID))
             asOf.thresholds.staleSeconds = staleSeconds
@@ -134,7 +134,7 @@ struct ReplayAsOf: ParsableCommand {
             throw ExitCode(1)
         }
 
-        private func show(_ rows: [PastRow], _ moment: Moment) {
+        private func show(_ rows: [NamedRow], _ moment: Moment) {
             if !json { print("as of \(moment.text)") }
             for row in rows {
                 if json {
@@ -151,13 +151,13 @@ struct ReplayAsOf: ParsableCommand {
             }
         }
 
-        private func difference(_ before: [PastRow], _ after: [PastRow], _ moments: [Moment], _ key: [String]) {
-            func name(_ row: PastRow) -> String { key.map { row[$0] ?? "null" }.joined(separator: " ") }
+        private func difference(_ before: [NamedRow], _ after: [NamedRow], _ moments: [Moment], _ key: [String]) {
+            func name(_ row: NamedRow) -> String { key.map { row[$0] ?? "null" }.joined(separator: " ") }
             let old = Dictionary(before.map { (name($0), $0) }) { first, _ in first }
             let new = Dictionary(after.map { (name($0), $0) }) { first, _ in first }
             if !json { print("from \(moments[0].text) to \(moments[1].text)") }
             for subject in Set(old.keys).union(new.keys).sorted() {
-                let changes = PastRow.changes(from: old[subject], to: new[subject])
+                let changes = NamedRow.changes(from: old[subject], to: new[subject])
                 guard !changes.isEmpty else { continue }
                 if json {
                     let members = changes.map { "\"\($0.name)\":[\($0.from),\($0.to)]" }.joined(separator: ",")

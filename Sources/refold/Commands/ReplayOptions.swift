@@ -1,8 +1,9 @@
 import ArgumentParser
+import Auditing
 import EventLog
 import EventModel
 import Foundation
-import Replay
+import Publishing
 
 /// A moment in the log: a position, or a time.
 enum LogMoment {
@@ -37,7 +38,18 @@ enum LogMoment {
     }
 }
 
-extension ReplayError {
+extension AuditError {
+    /// Prints the error; the code says what kind it is.
+    var exit: ExitCode {
+        printError(description)
+        switch code {
+        case .usage: return ExitCode(2)
+        case .no: return ExitCode(1)
+        }
+    }
+}
+
+extension PublicationError {
     /// Prints the error; the code says what kind it is.
     var exit: ExitCode {
         printError(description)
@@ -55,7 +67,9 @@ func replaying(_ body: () throws -> Void) throws {
         try body()
     } catch let error as LogError {
         throw error.exit
-    } catch let error as ReplayError {
+    } catch let error as AuditError {
+        throw error.exit
+    } catch let error as PublicationError {
         throw error.exit
     }
 }

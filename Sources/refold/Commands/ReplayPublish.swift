@@ -2,8 +2,8 @@ import ArgumentParser
 import EventLog
 import EventModel
 import Foundation
-import Ingest
-import Replay
+import MQTT
+import Publishing
 import Settings
 
 struct ReplayPublish: ParsableCommand {
@@ -122,7 +122,7 @@ struct ReplayPublish: ParsableCommand {
             let begin = try from?.begin(in: log) ?? log.firstPosition
             let end = max(begin, min(durable, try until?.end(in: log) ?? durable))
             guard begin <= durable else {
-                throw ReplayError(.usage, "--from \(begin) lies beyond the log's end (\(durable) events)")
+                throw PublicationError(.usage, "--from \(begin) lies beyond the log's end (\(durable) events)")
             }
             let order = try PublishOrder(
                 range: begin..<end, tenant: tenant, device: device, topic: topic, verdict: try verdictValue())
@@ -144,14 +144,14 @@ struct ReplayPublish: ParsableCommand {
         settings.password = address.password
         if let passwordFile {
             guard let text = try? String(contentsOfFile: passwordFile, encoding: .utf8) else {
-                throw ReplayError(.usage, "--password-file \(passwordFile) cannot be read")
+                throw PublicationError(.usage, "--password-file \(passwordFile) cannot be read")
             }
             settings.password = String(text.prefix { !$0.isNewline })
         }
         do {
             try settings.validate()
         } catch {
-            throw ReplayError(.usage, error.description)
+            throw PublicationError(.usage, error.description)
         }
         return settings
     }
@@ -187,7 +187,7 @@ struct ReplayPublish: ParsableCommand {
         var object = Self.json(result.counts)
         object["published"] = result.published
         object["bytes"] = result.bytes
-        object["unheard"] = result.unheard
+        object["unheard"] = result.withoutSubscribers
         object["sent_again"] = result.sentAgain
         object["next"] = result.next
         object["finished"] = result.isFinished
@@ -205,7 +205,7 @@ struct ReplayPublish: ParsableCommand {
             "\(result.isFinished ? "published" : "stopped: published") \(result.published) messages, "
                 + "\(byteCountText(result.bytes)) of payload, in \(String(format: "%.1f", result.seconds)) s "
                 + "(\(rate) a second); the next position is \(result.next)")
-        if result.unheard > 0 { print("\(result.unheard) of them had no subscriber") }
+        if result.withoutSubscribers > 0 { print("\(result.withoutSubscribers) of them had no subscriber") }
         if result.sentAgain > 0 { print("\(result.sentAgain) were sent again after a lost connection") }
         Self.printSkipped(result.counts)
     }

@@ -7,7 +7,7 @@ import Output
 import Postgres
 import PostgresStore
 import Projections
-import Replay
+import Rebuilding
 import Snapshots
 import Threading
 
@@ -37,7 +37,7 @@ struct RebuildOptionsGroup: ParsableArguments {
     }
 
     /// The database, its schema up to date and bound to this log.
-    func target(for log: ReadOnlyLog) throws -> Target {
+    func target(for log: ReadOnlyLog) throws -> DatabaseTarget {
         var target = try database.target(dataFolder: daemon.dataFolder)
         target.applicationName = "refold rebuild"
         do {

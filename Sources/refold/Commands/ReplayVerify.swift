@@ -6,7 +6,7 @@ import Postgres
 import PrivateServices
 import Projecting
 import Projections
-import Replay
+import Rebuilding
 import Snapshots
 
 /// `refold replay verify`: do the live tables say what the log says?

@@ -1,6 +1,6 @@
 import Campaigns
 import EventModel
-import Replay
+import WhatIf
 
 // A campaign that went once more, for people and for programs.
 

@@ -2,7 +2,7 @@ import ArgumentParser
 import Campaigns
 import EventLog
 import EventModel
-import Replay
+import WhatIf
 
 /// `refold replay what-if`: works on the files alone, and changes nothing.
 struct ReplayWhatIf: ParsableCommand {

@@ -3,7 +3,6 @@ import ControlAPI
 import EventLog
 import Foundation
 import Health
-import Ingest
 import Logging
 import Output
 import PrivateServices

@@ -1,7 +1,7 @@
 import ArgumentParser
 import ControlAPI
 import Foundation
-import Ingest
+import MQTT
 import Postgres
 import PrivateServices
 import Settings
@@ -56,7 +56,7 @@ struct SettingsOptions: ParsableArguments {
         }
         if let url = settings.databaseURL {
             do {
-                try Target(url).check()
+                try DatabaseTarget(url).check()
             } catch {
                 problems.append("database.url: \(error.message)")
             }

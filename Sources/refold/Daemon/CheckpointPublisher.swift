@@ -1,7 +1,7 @@
 import EventLog
 import Foundation
-import Ingest
 import Logging
+import MQTT
 import PrivateServices
 import Synchronization
 import Threading

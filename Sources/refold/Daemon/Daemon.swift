@@ -2,13 +2,14 @@ import Access
 import Campaigns
 import ControlAPI
 import Deciding
-import Dispatching
 import EventLog
 import EventModel
 import Evidence
 import Foundation
+import History
 import Ingest
 import Logging
+import Outbox
 import Postgres
 import PostgresStore
 import Primitives
@@ -16,7 +17,6 @@ import PrivateServices
 import Projecting
 import Projections
 import Queries
-import Replay
 import Settings
 import Snapshots
 import Threading
@@ -144,7 +144,7 @@ final class Daemon: Sendable {
                 logger.log(level: notice.logLevel, "\(notice.text)", metadata: ["broker": "\(notice.broker)"])
             },
             onFatal: onFatal)
-        let care = LogCare(
+        let scrubService = ScrubService(
             log: log, folder: settings.data, scrubBytesPerSecond: settings.scrubBytesPerSecond, logger: logger)
         let checkpoints = CheckpointPublisher(
             log: log, brokers: settings.publishesCheckpoints ? services.brokers : [],
@@ -155,7 +155,7 @@ final class Daemon: Sendable {
         let troubles = Troubles()
         let reporter = StatusReporter(
             log: log, projectors: projectors, ingest: { ingest.statuses }, commands: commands,
-            database: keeper, care: care,
+            database: keeper, scrubService: scrubService,
             checkpoints: checkpoints, archive: archive, selfCheck: selfCheck, rebuilds: rebuilds,
             troubles: troubles)
         let queries = QueryPool(databaseURL: databaseURL, size: DatabaseConnections.reads)
@@ -165,9 +165,9 @@ final class Daemon: Sendable {
         let asOf = AsOf(
             log: log, snapshots: snapshots.folder,
             thresholds: settings.presence)
-        let system = SystemAccess(
+        let system = APIDependencies(
             status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(pool: queries),
-            keeping: LogKeeper(log: log, projectors: projectors, logger: logger),
+            log: FileLogOperations(log: log, projectors: projectors, logger: logger),
             snapshots: snapshots, past: PastAccess(asOf: asOf), rebuilds: rebuilds, tokens: tokens,
             metrics: { await metrics.collect() },
             acknowledgeBroker: { broker, name, reason in
@@ -178,7 +178,7 @@ final class Daemon: Sendable {
             },
             event: { [lookup = EventLookup(log: log)] in try await lookup.event(at: $0) })
 
-        let policy = AccessPolicy(token: token, reachability: Reachability(settings), book: tokens.book)
+        let policy = AccessPolicy(token: token, reachability: Reachability(settings), tokenIndex: tokens.tokenIndex)
         let api = ControlAPI(system: system, policy: policy)
         let server = try await APIServer.start(api, host: settings.httpHost, port: settings.httpPort, logger: logger)
         let receiving = Task { [wait = ClockWait(clock: log.clock, logger: logger)] in await wait.run() }
@@ -201,7 +201,9 @@ final class Daemon: Sendable {
                 DaemonPart(
                     "self-check", [selfCheck.thread], logger: logger, start: { selfCheck.start() },
                     stop: { selfCheck.stop() }),
-                DaemonPart("log-care", [care.thread], logger: logger, start: { care.start() }, stop: { care.stop() }),
+                DaemonPart(
+                    "log-care", [scrubService.thread], logger: logger, start: { scrubService.start() },
+                    stop: { scrubService.stop() }),
                 Self.tokens(tokens, troubles, logger),
                 Self.campaigns(decider, after: receiving, troubles, logger),
                 DaemonPart("commands") {
@@ -239,7 +241,7 @@ final class Daemon: Sendable {
                 entry.descriptor, source: log, options: options, makeFold: { entry.makeFold($0) },
                 makeStore: {
                     SeededStore(
-                        PostgresStore(Target(databaseURL, applicationName: "refold \(name)")),
+                        PostgresStore(DatabaseTarget(databaseURL, applicationName: "refold \(name)")),
                         snapshots: snapshots.folder, horizon: { log.horizon },
                         note: { logger.warning("\($0)", metadata: ["projection": "\(name)"]) })
                 },

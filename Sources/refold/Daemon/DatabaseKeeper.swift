@@ -23,7 +23,7 @@ actor DatabaseKeeper {
 
     private let executor = ThreadExecutor(name: "database")
     nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
-    private let target: Target
+    private let target: DatabaseTarget
     private let presence: PresenceThresholds
     private let logID: String
     private let durableCount: @Sendable () -> UInt64
@@ -34,7 +34,7 @@ actor DatabaseKeeper {
 
     init(url: String, settings: Settings, log: FileLog, connectionsNeeded: Int, logger: Logger) {
         self.connectionsNeeded = connectionsNeeded
-        target = Target(url, applicationName: "refold", connectTimeoutSeconds: 3, responseTimeoutSeconds: 20)
+        target = DatabaseTarget(url, applicationName: "refold", connectTimeoutSeconds: 3, responseTimeoutSeconds: 20)
         presence = settings.presence
         logID = log.report.logID.description
         durableCount = { log.durableCount }

@@ -1,7 +1,7 @@
 import ControlAPI
 import EventLog
 import EventModel
-import Replay
+import Publishing
 import Threading
 
 /// Single events of the log, looked up for whoever wants to see the evidence.

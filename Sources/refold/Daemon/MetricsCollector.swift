@@ -84,7 +84,7 @@ struct MetricsCollector: Sendable {
         }
         if let scrub = keeping.scrub {
             metrics.add(.scrubPosition, scrub.position)
-            metrics.add(.scrubBytes, reporter.care.scrubber.status.bytes)
+            metrics.add(.scrubBytes, reporter.scrubService.scrubber.status.bytes)
             metrics.add(.scrubPasses, scrub.passes)
             metrics.add(.scrubDamaged, UInt64(scrub.damaged))
         }
@@ -108,7 +108,7 @@ struct MetricsCollector: Sendable {
         for lane in reporter.commands.statuses {
             metrics.add(.commandsWaiting, UInt64(lane.waiting + lane.sent), ["broker": lane.broker])
             metrics.add(.commandsAcknowledged, lane.acknowledged, ["broker": lane.broker])
-            metrics.add(.commandsUnheard, lane.unheard, ["broker": lane.broker])
+            metrics.add(.commandsWithoutSubscribers, lane.withoutSubscribers, ["broker": lane.broker])
             metrics.add(.commandsRefused, UInt64(lane.refused), ["broker": lane.broker])
             metrics.add(.commandsConnected, lane.isConnected, ["broker": lane.broker])
         }

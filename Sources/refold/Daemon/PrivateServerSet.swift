@@ -1,6 +1,6 @@
 import Foundation
-import Ingest
 import Logging
+import MQTT
 import PrivateServices
 import Settings
 import Threading

@@ -7,7 +7,7 @@ import Postgres
 import PostgresStore
 import Projecting
 import Projections
-import Replay
+import Rebuilding
 import Snapshots
 import Synchronization
 import Threading
@@ -33,7 +33,7 @@ final class RebuildKeeper: Sendable, TableRebuilding {
     }
 
     private let log: FileLog
-    private let target: Target
+    private let target: DatabaseTarget
     private let projectors: [Projector]
     private let snapshots: SnapshotKeeper
     private let logger: Logger
@@ -48,7 +48,7 @@ final class RebuildKeeper: Sendable, TableRebuilding {
         log: FileLog, databaseURL: String, projectors: [Projector], snapshots: SnapshotKeeper, logger: Logger
     ) {
         self.log = log
-        target = Target(databaseURL, applicationName: "refold rebuild")
+        target = DatabaseTarget(databaseURL, applicationName: "refold rebuild")
         self.projectors = projectors
         self.snapshots = snapshots
         self.logger = logger

@@ -4,7 +4,7 @@ import EventModel
 import Foundation
 import Logging
 import Postgres
-import Replay
+import Rebuilding
 import Settings
 import Snapshots
 import Synchronization
@@ -61,7 +61,7 @@ final class SelfCheck: Sendable {
             options.isCancelled = { [thread] in thread.isStopping }
             let report = try ReplayVerifier(
                 log: try ReadOnlyLog(directory: log.directory),
-                database: Target(databaseURL, responseTimeoutSeconds: 3600),
+                database: DatabaseTarget(databaseURL, responseTimeoutSeconds: 3600),
                 snapshots: .of(dataFolder: dataFolder, logID: log.logID), scratchFolder: dataFolder + "/scratch"
             ).run(options)
             note(

@@ -4,8 +4,8 @@ import ControlAPI
 import EventLog
 import EventModel
 import Foundation
+import History
 import Logging
-import Replay
 import Settings
 import Snapshots
 import Synchronization
@@ -158,7 +158,7 @@ extension SnapshotRow {
 }
 
 /// The API's questions of the past.
-struct PastAccess: PastReading {
+struct PastAccess: HistoricalQueries {
     let asOf: AsOf
 
     func device(tenant: String, device: String, at moment: PastMoment) async throws -> PastAnswer? {
@@ -170,7 +170,7 @@ struct PastAccess: PastReading {
     }
 
     private func answer(
-        _ name: PastMoment, _ ask: @escaping @Sendable (AsOf, Moment) throws -> PastRow?
+        _ name: PastMoment, _ ask: @escaping @Sendable (AsOf, Moment) throws -> NamedRow?
     ) async throws -> PastAnswer? {
         try await onOwnThread("as-of") { [asOf] in
             let moment =

@@ -1,11 +1,11 @@
 import Access
 import Campaigns
-import Dispatching
 import EventLog
 import EventModel
 import Foundation
 import Health
 import Ingest
+import Outbox
 import Output
 import Projecting
 import Synchronization

@@ -1,10 +1,10 @@
 import ControlAPI
-import Dispatching
 import EventLog
 import EventModel
 import Foundation
 import Health
 import Ingest
+import Outbox
 import Projecting
 import Synchronization
 
@@ -15,7 +15,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let ingest: @Sendable () -> [BrokerStatus]
     let commands: CommandPublisher
     let database: DatabaseKeeper
-    let care: LogCare
+    let scrubService: ScrubService
     let checkpoints: CheckpointPublisher
     let archive: LogArchive
     let selfCheck: SelfCheck
@@ -25,7 +25,8 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
 
     init(
         log: FileLog, projectors: [Projector], ingest: @escaping @Sendable () -> [BrokerStatus],
-        commands: CommandPublisher, database: DatabaseKeeper, care: LogCare, checkpoints: CheckpointPublisher,
+        commands: CommandPublisher, database: DatabaseKeeper, scrubService: ScrubService,
+        checkpoints: CheckpointPublisher,
         archive: LogArchive, selfCheck: SelfCheck, rebuilds: RebuildKeeper, troubles: Troubles
     ) {
         self.log = log
@@ -33,7 +34,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
         self.ingest = ingest
         self.commands = commands
         self.database = database
-        self.care = care
+        self.scrubService = scrubService
         self.checkpoints = checkpoints
         self.archive = archive
         self.selfCheck = selfCheck
@@ -69,13 +70,13 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     }
 
     var keeping: SystemStatus.Keeping {
-        var keeping = SystemStatus.Keeping(), forecast = care.forecast
+        var keeping = SystemStatus.Keeping(), forecast = scrubService.forecast
         keeping.firstPosition = log.firstPosition.rawValue
         keeping.lostEvents = log.acceptedLosses.reduce(0) { $0 + $1.event.to - $1.event.from + 1 }
         keeping.diskFreeBytes = forecast.freeBytes
         keeping.diskFullSeconds = forecast.secondsUntilFull
-        if care.isScrubbing {
-            let scrub = care.scrubber.status
+        if scrubService.isScrubbing {
+            let scrub = scrubService.scrubber.status
             keeping.scrub = .init(
                 position: scrub.position.rawValue, passes: scrub.passes, damaged: scrub.damages.count,
                 lastError: scrub.lastError)

@@ -1,7 +1,6 @@
 import EventModel
 import FleetSimulator
 import Foundation
-import Ingest
 import Logging
 import Synchronization
 

@@ -59,9 +59,9 @@ private func jsonObject(_ row: RowReader, _ table: Table) -> [String: Any] {
     return object
 }
 
-/// The rows that a question asks for, folded from the log's files in `dataFolder`: for when no daemon or no database
+/// The rows that a query asks for, folded from the log's files in `dataFolder`: for when no daemon or no database
 /// answers. Nil when there is no log.
-func offlineRows(_ question: RowQuestion, dataFolder: String, limit: Int?) throws -> [[String: Any]]? {
+func offlineRows(_ query: RowQuery, dataFolder: String, limit: Int?) throws -> [[String: Any]]? {
     guard FileManager.default.fileExists(atPath: dataFolder + "/log") else { return nil }
     let log = try ReadOnlyLog(directory: dataFolder + "/log")
     func rows(_ projection: String, _ suffix: String) throws -> [[String: Any]] {
@@ -77,7 +77,7 @@ func offlineRows(_ question: RowQuestion, dataFolder: String, limit: Int?) throw
     func chosen(_ rows: [[String: Any]], by key: String, _ isWanted: ([String: Any]) -> Bool) -> [[String: Any]] {
         Array(rows.filter(isWanted).sorted { number($0, key) < number($1, key) }.prefix(limit ?? .max))
     }
-    switch question {
+    switch query {
     case .firmware(let tenant):
         return chosen(try rows("campaigns", "firmware_versions"), by: "id") { text($0, "tenant_id") == tenant }
     case .firmwareByID(let tenant, let id):

@@ -52,7 +52,7 @@ import Testing
     @Test(arguments: RecordedCase.all)
     func inPostgreSQL(_ recorded: RecordedCase) async throws {
         let server = try PostgresServer.shared.get()
-        let target = Target(server.url(database: try server.makeDatabase()))
+        let target = DatabaseTarget(server.url(database: try server.makeDatabase()))
         _ = try RefoldSchema.migrate(target)
         let folder = try makeTemporaryFolder("case")
         defer { try? FileManager.default.removeItem(atPath: folder) }

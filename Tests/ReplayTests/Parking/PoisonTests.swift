@@ -12,16 +12,16 @@ import Testing
 
 /// A database of its own, whose constraints are the poison.
 private struct PostgresGround: PoisonGround {
-    let target: Target
+    let target: DatabaseTarget
 
     init() throws {
         let server = try PostgresServer.shared.get()
-        target = Target(server.url(database: try server.makeDatabase(copyOf: try Self.template.get())))
+        target = DatabaseTarget(server.url(database: try server.makeDatabase(copyOf: try Self.template.get())))
     }
 
     private static let template = Result {
         let server = try PostgresServer.shared.get(), name = try server.makeDatabase()
-        _ = try RefoldSchema.migrate(Target(server.url(database: name)))
+        _ = try RefoldSchema.migrate(DatabaseTarget(server.url(database: name)))
         return name
     }
 

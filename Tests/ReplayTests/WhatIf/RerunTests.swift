@@ -6,7 +6,7 @@ import EventLog
 import EventModel
 import Testing
 
-@testable import Replay
+@testable import WhatIf
 
 /// Campaigns that went by the real engine, and are asked how they would have gone.
 struct RerunTests {

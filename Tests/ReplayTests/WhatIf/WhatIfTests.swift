@@ -3,7 +3,7 @@ import EventLog
 import EventModel
 import Testing
 
-@testable import Replay
+@testable import WhatIf
 
 /// A history of a campaign and its devices, written as a story.
 private struct Story {
