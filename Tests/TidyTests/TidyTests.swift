@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-/// The tree stays tidy: sizes, words, and who may import whom.
+/// The tree stays tidy: sizes and words.
 struct TidyTests {
     @Test func filesFitInASitting() throws {
         let code = [".swift", ".c", ".cpp", ".h", ".py", ".js", ".css", ".html"]
@@ -110,152 +110,6 @@ struct TidyTests {
     }
 }
 
-/// The data flows one way: a target imports only what stands before it, and the pure ones import nothing that acts.
-struct LayeringTests {
-    /// Who may import whom, beyond the standard library and Foundation. What is not named here is a mistake or a
-    /// decision to be made: make it here. The composition root and the benchmark may import everything.
-    static let allowed: [String: Set<String>] = [
-        "EventModel": ["Primitives"],
-        "Decisions": ["Primitives", "EventModel"],
-        "Threading": ["Primitives", "CPlatform"],
-        "Output": ["Primitives", "Threading"],
-        "CampaignRules": ["EventModel", "Decisions"],
-        "Evidence": ["Primitives", "EventModel", "COpenSSL"],
-        "EventLog": ["Primitives", "EventModel", "Evidence", "Threading", "CLZ4", "CChecksum", "CPlatform"],
-        "Ingest": [
-            "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "CMosquitto", "COpenSSL", "CPlatform",
-        ],
-        "Decoding": ["EventModel", "Decisions", "CSIMDJSON"],
-        "Projections": ["Primitives", "EventModel", "Decisions", "CampaignRules", "Decoding", "CPlatform"],
-        "Projecting": [
-            "Primitives", "EventModel", "Evidence", "EventLog", "Decoding", "Projections", "Threading",
-        ],
-        "Snapshots": [
-            "Primitives", "EventModel", "Evidence", "EventLog", "Projections", "Projecting", "CLZ4",
-            "CChecksum",
-        ],
-        "Postgres": ["Primitives", "CPostgres", "COpenSSL"],
-        "PostgresStore": ["EventModel", "Projecting", "Projections", "Postgres"],
-        "Replay": [
-            "Primitives", "EventModel", "Decisions", "CampaignRules", "Evidence", "EventLog", "Ingest", "Decoding",
-            "Projections",
-            "Projecting", "Snapshots", "Postgres", "PostgresStore", "Deciding", "Campaigns", "CMosquitto", "CZlib",
-            "Output",
-        ],
-        "Queries": ["EventModel", "Decisions", "Postgres", "Threading"],
-        "Health": ["EventModel"],
-        "Settings": ["EventModel", "Configuration", "SystemPackage", "Yams"],
-        "PrivateServices": ["Primitives", "Threading", "CPlatform"],
-        "Deciding": [
-            "Primitives", "EventModel", "Decisions", "EventLog", "Decoding", "Threading", "DequeModule",
-        ],
-        "Campaigns": [
-            "EventModel", "Decisions", "CampaignRules", "Decoding", "Deciding", "Primitives", "HeapModule",
-        ],
-        "Access": ["Primitives", "EventModel", "Decisions", "EventLog", "Deciding"],
-        "WebPages": [],
-        "Outbox": ["EventModel", "Decisions", "Deciding", "Ingest", "Threading", "CMosquitto", "DequeModule"],
-        "ControlAPI": [
-            "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns",
-            "WebPages",
-            "Hummingbird", "HummingbirdCore", "HTTPTypes", "NIOCore", "NIOHTTP1", "NIOHTTPTypes", "NIOHTTPTypesHTTP1",
-            "ServiceLifecycle", "Logging",
-        ],
-        "Simulation": [
-            "Primitives", "EventModel", "Decisions", "CampaignRules", "Deciding", "Campaigns", "EventLog", "Ingest",
-            "Projections",
-            "Projecting",
-        ],
-        "RefoldSim": ["Primitives", "Simulation"],
-        "Primitives": ["COpenSSL"],
-        "HTTPClient": ["Threading", "CCurl"],
-        "FleetSimulator": ["Primitives", "EventModel", "Threading", "CMosquitto", "CPlatform"],
-    ]
-    static let unlimited: Set<String> = ["refold", "RefoldBench"]
-    static let system: Set<String> = [
-        "Foundation", "FoundationEssentials", "Glibc", "Musl", "Synchronization", "Dispatch",
-    ]
-    /// No file, socket, clock or thread: what replay relies on.
-    static let pure: Set<String> = [
-        "EventModel", "Decisions", "CampaignRules", "Evidence", "Decoding", "Projections", "Health",
-    ]
-
-    @Test func targetsImportOnlyWhatTheyMay() throws {
-        let imports = try Tree.imports()
-        #expect(imports.count >= 8)
-        for (target, imported) in imports.sorted(by: { $0.key < $1.key }) {
-            guard !Self.unlimited.contains(target) else { continue }
-            #expect(Self.problems(target, imports: imported) == [])
-        }
-        let stale = Set(Self.allowed.keys).union(Self.unlimited).subtracting(imports.keys)
-        #expect(stale.sorted() == [], "targets that do not exist")
-    }
-
-    private static func problems(_ target: String, imports imported: Set<String>) -> [String] {
-        guard let allowed = allowed[target] else { return ["\(target) is not named here"] }
-        return imported.subtracting(allowed).subtracting(system).sorted().map { "\(target) imports \($0)" }
-            + allowed.subtracting(imported).sorted().map { "\(target) may import \($0), and does not" }
-    }
-
-    @Test func anImportTooManyAndOneTooFewAreFound() {
-        #expect(Self.problems("Health", imports: ["EventModel", "Foundation"]) == [])
-        #expect(Self.problems("Health", imports: ["EventModel", "Threading"]) == ["Health imports Threading"])
-        #expect(Self.problems("Health", imports: []) == ["Health may import EventModel, and does not"])
-        #expect(Self.problems("Wealth", imports: []) == ["Wealth is not named here"])
-    }
-
-    @Test func whatIsPureStaysPure() throws {
-        let imports = try Tree.imports()
-        for target in Self.pure {
-            let acting = imports[target, default: []].intersection(["Dispatch", "Synchronization", "Threading"])
-            #expect(acting.isEmpty, "\(target) imports \(acting.sorted())")
-        }
-        let acts =
-            #/
-            \bDate\(\)|\bFileManager\b|\bProcessInfo\b|\bContinuousClock\b|\bSystemTime\b|\.random\(|\bUUID\(\)|\bTask\b
-            /#
-        for file in Tree.files(Self.pure.sorted().map { "Sources/\($0)" }, ending: [".swift"]) {
-            for line in try Tree.text(file).split(separator: "\n") where !line.contains("seed") {  // of a hash table
-                let found = line.firstMatch(of: acts).map { String($0.0) }
-                #expect(found == nil, "\(file) uses \(found ?? "")")
-            }
-        }
-    }
-
-    @Test func importsHaveNoCycle() throws {
-        let imports = try Tree.imports()
-        var finished: Set<String> = [], path: [String] = []
-        func visit(_ target: String) {
-            if finished.contains(target) { return }
-            #expect(!path.contains(target), "\((path + [target]).joined(separator: " → "))")
-            guard !path.contains(target) else { return }
-            path.append(target)
-            for next in imports[target, default: []].sorted() { visit(next) }
-            path.removeLast()
-            finished.insert(target)
-        }
-        for target in imports.keys.sorted() { visit(target) }
-    }
-
-    /// An import without a declared dependency builds by luck.
-    @Test func everyImportOfOursIsDeclared() throws {
-        let manifest = try Tree.text("Package.swift")
-        let imports = try Tree.imports()
-        for (target, imported) in imports.sorted(by: { $0.key < $1.key }) {
-            guard let start = manifest.firstRange(of: try Regex("arget\\(\\s*name: \"\(target)\"")) else {
-                Issue.record("Package.swift does not declare \(target)")
-                continue
-            }
-            let declaration = manifest[start.lowerBound...].prefix { $0 != "]" }
-            for name in imported where imports[name] != nil || name.hasPrefix("C") && Tree.isFolder("Sources/\(name)") {
-                #expect(
-                    declaration.contains("\"\(name)\""),
-                    "\(target) imports \(name) without saying so in Package.swift")
-            }
-        }
-    }
-}
-
 /// The files of the package, as the tests see them.
 enum Tree {
     /// Exit code, and standard output and standard error, of a program that is found in PATH.
@@ -312,10 +166,10 @@ enum Tree {
         return found.sorted()
     }
 
-    /// What each target of `Sources` imports.
-    static func imports() throws -> [String: Set<String>] {
+    /// What each target of `Sources` or `Tests` imports.
+    static func imports(in folder: String) throws -> [String: Set<String>] {
         var imports: [String: Set<String>] = [:]
-        for file in files(["Sources"], ending: [".swift"]) {
+        for file in files([folder], ending: [".swift"]) {
             let target = String(file.split(separator: "/")[1])
             let pattern = /(?m)^\s*(?:@\w+ |public |internal |package )*import (?:struct |class |enum |func )?(\w+)/
             for match in try text(file).matches(of: pattern) { imports[target, default: []].insert(String(match.1)) }
