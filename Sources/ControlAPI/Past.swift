@@ -4,14 +4,6 @@ import Hummingbird
 
 // What was (`?at=`), and the snapshots that make it quick to tell.
 
-/// A moment as a caller names it.
-public enum PastMoment: Sendable, Equatable {
-    /// The state behind this event.
-    case position(UInt64)
-    /// The state behind all events received at or before this time.
-    case time(Timestamp)
-}
-
 /// A row as it stood at a moment.
 public struct PastAnswer: Sendable, Equatable {
     public var row: JSONRow
@@ -29,8 +21,8 @@ public struct PastAnswer: Sendable, Equatable {
 /// Answers from the log and its snapshots, whatever PostgreSQL holds. Nil when there was no such row.
 public protocol HistoricalQueries: Sendable {
     /// - Throws: `LogError`: `.outOfRange`, `.beforeHorizon`, `.corrupt`.
-    func device(tenant: String, device: String, at moment: PastMoment) async throws -> PastAnswer?
-    func campaign(tenant: String, id: Int64, at moment: PastMoment) async throws -> PastAnswer?
+    func device(tenant: String, device: String, at moment: PointInTime) async throws -> PastAnswer?
+    func campaign(tenant: String, id: Int64, at moment: PointInTime) async throws -> PastAnswer?
 }
 
 /// Snapshots of the running daemon.
@@ -79,19 +71,16 @@ extension ControlAPI {
 
 extension Request {
     /// `at`: a position in digits, or a time in RFC 3339.
-    func moment() throws(Problem) -> PastMoment? {
+    func moment() throws(Problem) -> PointInTime? {
         guard let text = query("at") else { return nil }
         guard query("min_position") == nil else {
             throw Problem(.badRequest, "query_invalid", "at and min_position exclude each other")
         }
-        if let position = UInt64(text), text.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }) {
-            return .position(position)
-        }
-        guard let time = Timestamp(rfc3339: text) else {
+        guard let point = PointInTime(text) else {
             throw Problem(
                 .badRequest, "query_invalid", "at is a position, or a time in RFC 3339 such as 2026-11-21T08:00:00Z")
         }
-        return .time(time)
+        return point
     }
 }
 

@@ -6,16 +6,16 @@ import Testing
 
 /// A past in which one device and one campaign were.
 struct PastStandIn: HistoricalQueries, SnapshotKeeping {
-    func device(tenant: String, device: String, at moment: PastMoment) async throws -> PastAnswer? {
+    func device(tenant: String, device: String, at moment: PointInTime) async throws -> PastAnswer? {
         guard device == "d1" else { return nil }
         return PastAnswer(row: JSONRow(#"{"device_id":"d1"}"#), position: 41, time: try Self.time(moment))
     }
 
-    func campaign(tenant: String, id: Int64, at moment: PastMoment) async throws -> PastAnswer? {
+    func campaign(tenant: String, id: Int64, at moment: PointInTime) async throws -> PastAnswer? {
         id == 1 ? PastAnswer(row: JSONRow(#"{"id":1}"#), position: nil, time: try Self.time(moment)) : nil
     }
 
-    private static func time(_ moment: PastMoment) throws -> String {
+    private static func time(_ moment: PointInTime) throws -> String {
         switch moment {
         case .position(7): throw LogError(.beforeHorizon, "position 7 lies before the horizon")
         case .position(let position) where position > 100: throw LogError(.outOfRange, "there is no such event yet")

@@ -26,15 +26,17 @@ struct AuditOptions: ParsableArguments {
 
     func validate() throws {
         if limit < 1 { throw ValidationError("--limit must be 1 or more") }
-        _ = (try from.map { try LogMoment($0, flag: "--from") }, try until.map { try LogMoment($0, flag: "--until") })
+        _ = (
+            try from.map { try PointInTime($0, flag: "--from") }, try until.map { try PointInTime($0, flag: "--until") }
+        )
     }
 
     func run(_ subject: AuditSubject) throws {
         let log = try data.openLog()
         try auditing {
-            let begin = try from.map { try LogMoment($0, flag: "--from").begin(in: log) } ?? Position(0)
+            let begin = try from.map { try PointInTime($0, flag: "--from").begin(in: log) } ?? Position(0)
             let durable = Position(log.durableCount)
-            let end = try until.map { min(durable, try LogMoment($0, flag: "--until").end(in: log)) } ?? durable
+            let end = try until.map { min(durable, try PointInTime($0, flag: "--until").end(in: log)) } ?? durable
             guard begin <= durable else {
                 throw AuditError(.usage, "--from \(begin) lies beyond the log's end (\(durable) events)")
             }

@@ -2,29 +2,21 @@ import ArgumentParser
 import Auditing
 import EventLog
 import EventModel
-import Foundation
 import Publishing
 
-/// A moment in the log: a position, or a time.
-enum LogMoment {
-    case position(Position)
-    case time(Timestamp)
-
+extension PointInTime {
     /// - Throws: `ValidationError` naming `flag`.
     init(_ text: String, flag: String) throws {
-        if let number = UInt64(text) {
-            self = .position(Position(number))
-        } else if let time = Timestamp(rfc3339: text) {
-            self = .time(time)
-        } else {
+        guard let point = Self(text) else {
             throw ValidationError("\(flag) \(text): must be a position or a time such as 2026-11-21T08:00:00Z")
         }
+        self = point
     }
 
     /// As a beginning: the position itself, or the first event received at or after the time.
     func begin(in log: ReadOnlyLog) throws -> Position {
         switch self {
-        case .position(let position): position
+        case .position(let position): Position(position)
         case .time(let time): try log.position(atOrAfter: time)
         }
     }
@@ -32,7 +24,7 @@ enum LogMoment {
     /// As an end, exclusive: behind the position, or the first event received at or after the time.
     func end(in log: ReadOnlyLog) throws -> Position {
         switch self {
-        case .position(let position): position.rawValue == .max ? position : position.next
+        case .position(let position): position == .max ? Position(position) : Position(position).next
         case .time(let time): try log.position(atOrAfter: time)
         }
     }

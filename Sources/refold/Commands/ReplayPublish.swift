@@ -84,8 +84,8 @@ struct ReplayPublish: ParsableCommand {
         return factor
     }
 
-    private func moments() throws -> (from: LogMoment?, until: LogMoment?) {
-        (try from.map { try LogMoment($0, flag: "--from") }, try until.map { try LogMoment($0, flag: "--until") })
+    private func moments() throws -> (from: PointInTime?, until: PointInTime?) {
+        (try from.map { try PointInTime($0, flag: "--from") }, try until.map { try PointInTime($0, flag: "--until") })
     }
 
     private func verdictValue() throws -> Verdict {

@@ -161,23 +161,19 @@ extension SnapshotRow {
 struct PastAccess: HistoricalQueries {
     let asOf: AsOf
 
-    func device(tenant: String, device: String, at moment: PastMoment) async throws -> PastAnswer? {
+    func device(tenant: String, device: String, at moment: PointInTime) async throws -> PastAnswer? {
         try await answer(moment) { try $0.device(tenant: tenant, device: device, at: $1) }
     }
 
-    func campaign(tenant: String, id: Int64, at moment: PastMoment) async throws -> PastAnswer? {
+    func campaign(tenant: String, id: Int64, at moment: PointInTime) async throws -> PastAnswer? {
         try await answer(moment) { try $0.campaign(id, tenant: tenant, at: $1)?.campaign }
     }
 
     private func answer(
-        _ name: PastMoment, _ ask: @escaping @Sendable (AsOf, Moment) throws -> NamedRow?
+        _ name: PointInTime, _ ask: @escaping @Sendable (AsOf, Moment) throws -> NamedRow?
     ) async throws -> PastAnswer? {
         try await onOwnThread("as-of") { [asOf] in
-            let moment =
-                switch name {
-                case .position(let position): try asOf.moment(.position(position))
-                case .time(let time): try asOf.moment(.time(time))
-                }
+            let moment = try asOf.moment(name)
             return try ask(asOf, moment).map { row in
                 PastAnswer(
                     row: JSONRow(row.json), position: moment.end == Position(0) ? nil : moment.end.rawValue - 1,
