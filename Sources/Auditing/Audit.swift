@@ -7,7 +7,7 @@ import Foundation
 import Projections
 import Snapshots
 
-// Audit: what happened to a device, to a campaign, or in a stretch of the log; what each event changed; and the proof
+// Auditing: what happened to a device, to a campaign, or in a range of the log; what each event changed; and the proof
 // that these events are in the log that its checkpoint says. Everything is folded from the log's first event, by
 // the folds that fill the tables: no database takes part. A device's events are found by posting lists. Where the log's
 // beginning was removed, and before a range, the rows of the nearest snapshot stand for what came before.

@@ -1,5 +1,5 @@
-// Decoding turns a record into a typed fact. It is pure: the same bytes give the same fact, for ever, so that a
-// corrected decoder heals old dead letters by replay.
+// Decoding: turns a record into a typed fact (`FactDecoder`). Pure: the same bytes always give the same fact, so that
+// a corrected decoder heals old dead letters by replay.
 //
 // Two kinds of facts, because they cost differently. What devices say comes by the million: a `MessageFact` is
 // made of byte ranges into the block and allocates nothing. What Refold itself recorded is rare: an `InternalEvent`

@@ -1,4 +1,4 @@
-// The event log in local files: one writer, many readers.
+// EventLog: the event log in local files, with one writer and many readers.
 //
 // Lifecycle. `FileLog.open` takes the lock, recovers, and starts the writer's thread. Any thread submits batches; the
 // writer takes all that wait, encodes them into blocks, writes once, syncs once, publishes the new durable count and
@@ -14,9 +14,20 @@
 // - After a failed write or fsync the writer is dead; only "disk full" is survived.
 // - No lock is held during I/O.
 //
-// On disk: `schemas/log-format.md`. In this module: Format (bytes), Disk (the seam to the file system), Writing (from
-// batches to the disk), Opening (where to go on), Reading (from the disk to records). What the log takes from outside
-// (disk, clock, threads, random numbers) comes through `FileLogOptions`, so that a simulation can be the outside.
+// On disk: `schemas/log-format.md`. What the log takes from outside (disk, clock, threads, random numbers) is in
+// `FileLogOptions`, so that a simulation can be the outside. The folders of this module:
+//
+//     Format        bytes of segments, blocks, indexes, footers
+//     Disk          seam to the file system
+//     Writing       group commit: batches to durable blocks
+//     Recovery      after a start: where the log ends, and what to repair
+//     Reading       durable blocks to records: in order, by device, by time
+//     Maintenance   compaction, sealing, archive, retention, behind the writer
+//     Tree          Merkle tree, signed checkpoints, proofs
+//     Checking      scrubbing, verification, copies, accepted losses
+//
+// Maintenance, Tree and Checking are no module of their own: `FileLog` starts them, they replace segments under the
+// same lock, and `SegmentCatalog`, which readers share, has their results.
 
 import EventModel
 import Evidence

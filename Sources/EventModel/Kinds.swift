@@ -1,3 +1,9 @@
+// EventModel: what an event is: record, position, kind and verdict, topic, time, and the JSON of events that Refold
+// itself writes into the log. Pure.
+//
+// Invariants. A record is read where it is, without a copy (`RecordView`), and written by one type (`RecordBatch`).
+// Raw values and field names are on disk: they are never renumbered or renamed.
+
 /// What kind of thing happened. The raw values are on disk: never renumber them.
 public enum EventKind: UInt8, Sendable, CaseIterable {
     /// An MQTT message from a device (or claiming to be from one).

@@ -1,4 +1,4 @@
-// Devices that behave like devices, over real MQTT at QoS 1: births and last wills, telemetry, shadows, answers to OTA
+// FleetSimulator: simulated devices over real MQTT at QoS 1: births and last wills, telemetry, shadows, answers to OTA
 // commands, and the usual misbehaviour (duplicates, late and reordered messages, malformed ones, lost connections),
 // at a set rate and reproducible by seed.
 //

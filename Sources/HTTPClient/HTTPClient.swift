@@ -1,4 +1,4 @@
-// An HTTP/1.1 client over libcurl. Each request blocks a thread of its own.
+// HTTPClient: an HTTP/1.1 client over libcurl. Each request blocks a thread of its own.
 //
 // Invariants: no proxy from the environment, no redirect, no cookie; at most `responseBytesMax` bytes are kept; a
 // request that is not idempotent is never sent twice (RFC 9110, 9.2.2).

@@ -1,5 +1,4 @@
-// As of: rows as they stood at a moment, from the log and the snapshots alone; PostgreSQL may be down, or hold
-// something else.
+// History: rows as of a position or a time (`AsOf`), from the log and the snapshots alone. PostgreSQL is not needed.
 //
 // One device: its row of the nearest snapshot before the moment, and its own events since, which the posting lists of
 // sealed segments find. A fleet, a campaign, a broker: the rows of the nearest snapshot, and all events since, folded

@@ -1,7 +1,7 @@
-// Dispatching: from a durable decision to the devices.
+// Outbox: from a durable decision to the devices.
 //
 //     CommandPublisher     what the engine sees: commands in, acknowledgements out
-//     BrokerOutbox          one broker: a thread and one long-lived connection, many publishes under way
+//     BrokerOutbox         one broker: a thread and one long-lived connection, many publishes in flight
 //     CommandQueue         what a broker has still to get, pure
 //
 // Invariants. A command is sent at least once, each time with the same id (the decision's position), until the broker

@@ -1,4 +1,4 @@
-// libpq in Swift: connections, parameterised queries, pipelines, COPY and migrations. Knows no domain type.
+// Postgres: libpq in Swift: connections, parameterised queries, pipelines, COPY and migrations. No domain types.
 //
 // Lifecycle: `Connection(url)` connects; every call blocks its thread until the server has answered; the
 // connection is closed when it is released. A connection that was lost, or left in the middle of an answer,

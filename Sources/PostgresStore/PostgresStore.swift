@@ -1,3 +1,12 @@
+// PostgresStore: projections' rows and checkpoints in PostgreSQL.
+//
+//     RefoldSchema      migrations, and the schemas of live, next and previous tables
+//     PostgresStore     one projector's rows: load, commit with the checkpoint, park keys
+//     TableExchange     swaps rebuilt tables with the live ones, and back
+//
+// Invariants. Rows and checkpoint move in one transaction, by compare-and-set on the checkpoint, so each event counts
+// once whatever is killed. A statement that wrote fewer rows than it should is an error.
+
 import EventModel
 import Postgres
 import Projecting

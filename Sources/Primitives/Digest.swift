@@ -1,5 +1,5 @@
-// Shared building blocks: digests, hex, base64, JSON strings, histograms, seeded random numbers and clocks. Nothing
-// here depends on events, logs or devices.
+// Primitives: digests, hex, base64, JSON strings, histograms, seeded random numbers and clocks. Nothing here depends on
+// events, logs or devices.
 
 /// 32 bytes of SHA-256.
 @frozen

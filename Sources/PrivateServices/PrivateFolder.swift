@@ -1,3 +1,9 @@
+// PrivateServices: a Mosquitto and a PostgreSQL of our own (`PrivateMosquitto`, `PrivatePostgres`), in the data folder,
+// for a daemon that is given none.
+//
+// Invariants. Mosquitto listens on loopback and demands a password, PostgreSQL listens on a unix socket. Both end with
+// the daemon, and their data stay.
+
 import Foundation
 
 /// An account of this machine that owns files and runs servers.

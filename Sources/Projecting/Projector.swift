@@ -3,7 +3,7 @@ import EventModel
 import Projections
 import Threading
 
-// A projector drives one projection's fold over one partition of the log into a store.
+// Projecting: a `Projector` drives one projection's fold over one partition of the log into a store.
 //
 // Lifecycle: `run()` goes on until `stop()` or until its task is cancelled. It works in passes: read the
 // checkpoint, make a new fold, follow the log, commit. Whatever goes wrong ends the pass; the next begins

@@ -5,8 +5,8 @@ import EventModel
 
 /// `campaigns`: firmware, campaigns, and each device's part in them.
 ///
-/// How a part changes, by the device's reports and by the engine's decisions, is `TargetProgress`'s rule, which the engine
-/// follows too. A report that fits no target of its tenant's campaigns is kept as unmatched.
+/// How a part changes, by the device's reports and by the engine's decisions, is the rule of `TargetProgress`, which
+/// the engine follows too. A report that fits no target of its tenant's campaigns is kept as unmatched.
 ///
 /// A device's row belongs to (campaign, device); a campaign's counts are sums over devices and are written as deltas,
 /// and so is by how much they changed in a minute.

@@ -1,3 +1,11 @@
+// Projections: folds of facts into rows. Pure: no clock, no I/O; a refold gives the same bytes.
+//
+//     Catalog      every projection: the entry point
+//     Folding      what they share: fold protocol, keyed tables, row buffers, scopes, canonical JSON
+//     the rest     one file a projection: its rows, and what each fact changes in them
+//
+// Folding is no module of its own: its tables are generic over the state of a row, and specialised in this module.
+
 import Decoding
 
 /// Every projection that there is: its name, and how one begins. Adding a projection adds a line here, a file beside

@@ -11,6 +11,15 @@ import Glibc
 import Musl
 #endif
 
+// Publishing: recorded messages, published again for systems that missed them.
+//
+//     PublishOrder        which messages
+//     Publication         to a broker, at QoS 1, resumable
+//     FilePublication     into files: CloudEvents or JSON lines, gzip or not
+//
+// Invariants. Messages are published in the order of the log. After a lost connection, everything from the first
+// unacknowledged message on is published again. Nothing is published on its original topic without `isLive`.
+
 /// How messages are published.
 public struct PublishOptions: Sendable {
     /// In front of every topic. Empty: onto the topics that they came on, which needs `isLive`.

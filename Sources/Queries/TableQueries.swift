@@ -1,5 +1,5 @@
-// What the API and the live screen read from the tables. All SQL of reading stands here; rows leave as JSON text that
-// PostgreSQL made, with the tables' column names and times in RFC 3339, UTC.
+// Queries: what the API and the live screen read from the tables. All SQL of reading is here; rows leave as JSON text
+// that PostgreSQL made, with the tables' column names and times in RFC 3339, UTC.
 //
 // Whoever asks for a tenant reads in a transaction as the role refold_app with the tenant in `app.tenant_id`, so that
 // row-level security holds, and names the tenant in the query besides. Where the database's administrator does not let

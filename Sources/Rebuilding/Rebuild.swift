@@ -12,7 +12,10 @@ import Glibc
 import Musl
 #endif
 
-// Rebuild: history folded again beside the live tables, which go on meanwhile; then one transaction exchanges them.
+// Rebuilding: tables from the log. `Rebuild` folds them anew, `Rollback` returns to the ones before, `ReplayVerifier`
+// compares the live ones with the log.
+//
+// A rebuild folds history beside the live tables, which go on meanwhile; then one transaction exchanges them.
 //
 //     preparing   empty tables in refold_next, or those that an unfinished rebuild of this program left there
 //     folding     the log up to its end, on several threads

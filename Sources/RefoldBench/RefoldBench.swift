@@ -1,3 +1,6 @@
+// RefoldBench: benchmarks of the parts, without a broker and a database where possible. `bench/` sets the figures
+// beside peers and limits.
+
 import ArgumentParser
 
 /// What Refold can do without a broker and a database, in figures. `bench/run.py` sets them beside peers and limits.

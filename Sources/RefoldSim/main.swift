@@ -1,4 +1,4 @@
-// refold-sim: runs simulated worlds by their seeds. Exit 0: every invariant held. 1: one did not. 2: wrong usage.
+// RefoldSim: runs simulated worlds by their seeds. Exit 0: every invariant held. 1: one did not. 2: wrong usage.
 // refold-sim campaigns: histories of campaigns by their seeds, in the same way.
 // refold-sim sessions: persistent sessions at brokers that fail in their ways.
 // refold-sim abort-quality: how good the rule is that ends campaigns, as tables.

@@ -1,4 +1,4 @@
-// What the daemon is told: flag, then `REFOLD_…` variable, then `refold.yaml`, then default.
+// Settings: what the daemon is configured with: flag, then `REFOLD_…` variable, then `refold.yaml`, then default.
 //
 // `Catalog.swift` lists every setting once; `SettingsSource` finds its value and where that came from; `Settings` is
 // the checked result. A misspelt key, a wrong type or a contradiction is an error that says where it stands and what

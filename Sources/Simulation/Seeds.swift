@@ -1,3 +1,12 @@
+// Simulation: worlds in which everything fails, by a seed. The code under test is the real one; models stand for what
+// is outside. A seed and a number of steps reproduce a run exactly.
+//
+//     World            devices, brokers, writers, projectors, readers and a database, over a disk whose power goes
+//     SessionWorld     one persistent MQTT session, and everything that can cut it
+//     CampaignWorld    the campaign engine among devices that fail in every way
+//     AbortQuality     how good the rule is that ends a campaign
+//     SimulatedDisk    the disk beneath them
+
 extension ClosedRange<UInt64> {
     /// Seeds as people name them: `N`, or `A..B` with B included; nil when the text is neither.
     public init?(seeds text: String) {

@@ -1,5 +1,12 @@
+// Threading: threads, and how they wait.
+//
+//     ThreadExecutor   one thread for an actor that blocks
+//     ServiceThread    the thread of a background service: started, stopped, joined
+//     Monitor          a value under a lock, with a condition to wait on
+//     Heartbeat        reports a thread that no longer moves
+//
 // Blocking C (libpq, fdatasync, libmosquitto's loop) must not run on Swift's cooperative pool: it has one thread a
-// core, and a blocked one is lost to everybody. An actor that calls such code gives itself one of these executors.
+// core, and a blocked one is lost to everybody. An actor that calls such code has an executor of its own.
 
 #if canImport(Glibc)
 import Glibc

@@ -1,4 +1,7 @@
-// What if: the rules of deciders and projections, over recorded history, under other settings. Nothing is written.
+// WhatIf: the rules of deciders and projections, over recorded history, under other settings. Nothing is written.
+//
+//     WhatIf            abort thresholds and presence, judged event by event
+//     CampaignRerun     one campaign decided again by the real engine, over a made-up log
 //
 // Only what a rule decides is decided again. What people decided, and what devices reported, are facts: they stay as
 // they are on record. Where another decision would have led to facts that history does not have (a device that would

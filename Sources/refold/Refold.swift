@@ -1,3 +1,12 @@
+// refold: the executable.
+//
+//     Commands    one file a verb: arguments, output, exit code
+//     Daemon      composition root of `refold run`: what is started, in which order, and how it ends
+//     Offline     what verbs do with the log's files when no daemon runs
+//     Demo        demo fleet and live screen
+//     Logging     log lines and standard output
+//
+// Policy lives in the libraries; here they are connected.
 import ArgumentParser
 import Foundation
 import Output

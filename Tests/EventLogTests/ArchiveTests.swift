@@ -58,7 +58,7 @@ struct ArchiveTests {
         try settle(log)
     }
 
-    /// Waits until the maintainer has packed or sealed every segment but the open one: what retention wants depends on it.
+    /// Waits until the maintainer has packed or sealed every segment but the open one: retention depends on it.
     private func settle(_ log: FileLog) throws {
         func isSettled() throws -> Bool {
             try log.catalog.bases.dropLast().allSatisfy { try log.catalog.segment(base: $0).state != .live }

@@ -112,4 +112,15 @@ struct LayeringTests {
             }
         }
     }
+
+    /// One file of a target begins a line with `// Target: `, and says what it is for, its invariants and its entry
+    /// points.
+    @Test func everyTargetSaysWhatItIsFor() throws {
+        for target in try Tree.imports(in: "Sources").keys.sorted() {
+            let heads = try Tree.files(["Sources/\(target)"], ending: [".swift"]).count {
+                try ("\n" + Tree.text($0)).contains("\n// \(target): ")
+            }
+            #expect(heads == 1, "\(target)")
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //       └──(small commits)──► growing ──(large enough)──► sealed
 //
 // A live segment whose blocks are large is sealed where it is. One whose blocks are small takes 4 KiB a commit: its
-// records are packed into the growing segment before it, or it becomes one. The maintainer takes them in order, one at a
+// records are packed into the growing segment before it, or it becomes one. The maintainer takes them in order, one a
 // step; everything that it knows it can find out again from the files, so that it may be killed at any moment.
 //
 // Nothing that goes wrong here stops ingest, and nothing is deleted that is not whole and synced elsewhere:

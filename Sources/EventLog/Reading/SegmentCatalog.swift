@@ -1,8 +1,8 @@
 import EventModel
 import Synchronization
 
-/// The segments of a log, in order. Shared by the writer, which adds, the maintainer, which replaces and removes, and all
-/// readers. In the writer's process it is what counts; in others it is what the folder said when it was last listed.
+/// The segments of a log, in order. Shared by the writer, which adds, the maintainer, which replaces and removes, and
+/// all readers. In the writer's process it is what counts; in others it is what the folder said when last listed.
 ///
 /// Names may overlap: a packed segment and the live ones that it already holds. The events are the same in both, and
 /// the one that begins last is looked at. File descriptors of old segments stay open only while a reader holds them, or

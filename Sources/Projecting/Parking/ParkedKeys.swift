@@ -1,7 +1,7 @@
 // Poison: an event whose rows the store refuses, and always will until somebody mends something. It parks its key for
 // that projection: from that event on, the key's events wait (they are in the log), and the rest of the fleet goes on.
 //
-//     refused rows ─► PoisonRowIsolator   halves the stretch down to one event, commits what is good, parks the event's key
+//     refused rows ─► PoisonRowIsolator   bisects to one event, commits what is good, parks the event's key
 //     parked keys  ─► the fold's scope leaves them out (FoldScope.deferring); the checkpoint moves on past their events
 //     mended       ─► ParkedRetry   folds what was left out (FoldScope.takingUp), up to the checkpoint, and unparks
 //

@@ -1,4 +1,4 @@
-// How good the rule is that ends a campaign (CampaignRules' SequentialFailureTest), found out by letting many campaigns go.
+// How good the rule is that ends a campaign (`SequentialFailureTest`), measured on many simulated campaigns.
 //
 // A device fails with the true rate, independently of the others. Failures are known soon and successes late; some
 // failures are silence that is noticed after hours, and some devices never answer at all and are no result. Devices are
