@@ -30,8 +30,6 @@ package struct ProjectionPass {
     /// No transaction before this, unless behind.
     private var notBefore: ContinuousClock.Instant
     private var confirmAt: ContinuousClock.Instant
-    /// How often a store with nothing to do is asked whether it still has what was committed.
-    private static let confirmEvery = Duration.seconds(1)
 
     /// Reads the checkpoint and opens the log behind it.
     init(
@@ -48,7 +46,8 @@ package struct ProjectionPass {
         self.control = control
         rows = descriptor.tables.map { _ in RowBuffer() }
         notBefore = options.now()
-        confirmAt = notBefore + Self.confirmEvery
+        confirmAt = notBefore + options.confirmEvery
+        _ = control.takeConfirmation()
         committed = try store.checkpoint(of: descriptor, partition: partition)
         // Behind the checkpoint: what changes in between, the next commit notices.
         let parked = try (store as? any ParkingStore)?.parked(of: descriptor, partition: partition) ?? []
@@ -168,12 +167,13 @@ package struct ProjectionPass {
         if due { try commit() }
     }
 
-    /// With nothing to do, asks the store once a second whether it still has what was committed: a database that
-    /// crashed may have lost its last asynchronous commits, or somebody dropped the tables.
+    /// With nothing to commit, reads the checkpoint again when that is asked for, and from time to time: a database
+    /// that crashed may have lost its last asynchronous commits, or somebody dropped the tables.
     private mutating func confirmCheckpoint() throws {
+        guard oldestChange == nil else { return }
         let now = options.now()
-        guard oldestChange == nil, now >= confirmAt else { return }
-        confirmAt = now + Self.confirmEvery
+        guard control.takeConfirmation() || now >= confirmAt else { return }
+        confirmAt = now + options.confirmEvery
         guard try store.checkpoint(of: descriptor, partition: partition) != committed else { return }
         throw StoreError.checkpointMoved(
             "the checkpoint is not at \(committed?.description ?? "the beginning") any more: going on from there")
@@ -192,7 +192,9 @@ package struct ProjectionPass {
             wait = due - options.now()
         }
         let milliseconds = max(1, Int((wait / .milliseconds(1)).rounded(.up)))
-        _ = source.waitForDurable(beyond: next.rawValue, timeoutMilliseconds: milliseconds) { control.shouldYield }
+        _ = source.waitForDurable(beyond: next.rawValue, timeoutMilliseconds: milliseconds) {
+            control.shouldYield || oldestChange == nil && control.shouldConfirm
+        }
     }
 
     /// Rows and checkpoint in one transaction; nothing when nothing was folded since the last.

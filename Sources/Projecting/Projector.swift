@@ -84,6 +84,10 @@ public actor Projector {
     /// Ends the pause after a failure: what caused it was mended. Does nothing to a projector that runs.
     public nonisolated func retryNow() { control.requestRetry() }
 
+    /// Makes an idle projector compare its checkpoint with the store's: the store restarted, or its checkpoint changed.
+    /// One that is not idle notices with its next commit.
+    public nonisolated func confirm() { control.requestConfirmation() }
+
     /// Folds what waits for these parked keys (nil: for all), and unparks those whose rows are now taken. The projector
     /// goes on when that is done. Nil when it does not run.
     public nonisolated func retryParked(_ keys: Set<FoldKey>? = nil) async -> ParkedRetryResult? {

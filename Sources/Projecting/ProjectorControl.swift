@@ -18,7 +18,7 @@ final class ProjectorControl: Sendable {
 
     /// - Parameters:
     ///   - clock: the log's time; nil: the wall clock.
-    ///   - wake: called after a pause, stop or take-up request, to end a projector's wait for the log.
+    ///   - wake: called after a request, to end a projector's wait for the log.
     init(clock: (@Sendable () -> Timestamp)? = nil, wake: @escaping @Sendable () -> Void = {}) {
         (self.clock, self.wake) = (clock, wake)
     }
@@ -41,6 +41,7 @@ final class ProjectorControl: Sendable {
         var stopRequested = false
         /// Something was repaired: whoever rests after a failure tries again.
         var retryRequested = false
+        var confirmRequested = false
         /// Parked keys that somebody wants taken up again, the first first.
         var parkedKeyRetries: [ParkedKeyRetry] = []
         var parked: [ParkedKey] = []
@@ -94,6 +95,18 @@ final class ProjectorControl: Sendable {
         state.withLock { state in
             defer { state.retryRequested = false }
             return state.retryRequested
+        }
+    }
+    func requestConfirmation() {
+        state.withLock { $0.confirmRequested = true }
+        wake()
+    }
+    var shouldConfirm: Bool { state.withLock { $0.confirmRequested } }
+    /// Whether a confirmation was requested since the last call.
+    func takeConfirmation() -> Bool {
+        state.withLock { state in
+            defer { state.confirmRequested = false }
+            return state.confirmRequested
         }
     }
     /// Suspends until the keys were taken up, as far as that goes; nil when the projector does not run.

@@ -81,6 +81,8 @@ public struct ProjectorOptions: Sendable {
     public var stateBytesMax = 128 << 20
     /// Beyond so many parked keys the projector fails: what is refused is hardly these keys' fault.
     public var parkedKeysMax = 1000
+    /// How often an idle projector confirms that the store still has its checkpoint, beside `Projector.confirm`.
+    public var confirmEvery: Duration = .seconds(30)
     /// How often a failed projector tries again.
     public var failedRetry: Duration = .seconds(30)
     /// The longest pause between two attempts to reach the store.

@@ -38,6 +38,13 @@ public final class ThreadExecutor: SerialExecutor {
     /// Jobs wait for the one that runs.
     public var hasJobs: Bool { !queue.isEmpty }
 
+    /// Blocks the executor's thread for so long, or until a job or `wake`: called by a job, which then suspends to let
+    /// the others run. Unlike `Task.sleep`, it costs one wake-up.
+    public func rest(milliseconds: Int) { queue.rest(milliseconds: milliseconds) }
+
+    /// Ends the present rest, or the next one.
+    public func wake() { queue.wake() }
+
     public func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)
         let executor = asUnownedSerialExecutor(), queue = queue
@@ -53,68 +60,61 @@ struct Job: Sendable {
 }
 
 /// A blocking queue: `add` from any thread, `next` from the one that works.
-/// `@unchecked Sendable`: every access to `jobs` and `closed` is under the mutex that the condition variable needs.
-final class JobQueue: @unchecked Sendable {
-    private var mutex = pthread_mutex_t()
-    private var condition = pthread_cond_t()
-    private var jobs: [Job] = []
-    private var head = 0
-    private var closed = false
-    private var added: (@Sendable () -> Void)?
+final class JobQueue: Sendable {
+    private struct State: Sendable {
+        var jobs: [Job] = []
+        var head = 0
+        var isClosed = false
+        /// The present rest ends, or else the next one.
+        var isWoken = false
+        var onAdd: (@Sendable () -> Void)?
 
-    init() {
-        precondition(pthread_mutex_init(&mutex, nil) == 0 && pthread_cond_init(&condition, nil) == 0)
+        var isEmpty: Bool { head == jobs.count }
     }
-
-    deinit {
-        pthread_cond_destroy(&condition)
-        pthread_mutex_destroy(&mutex)
-    }
+    private let state = Monitor(State())
 
     func add(_ run: @escaping @Sendable () -> Void) {
-        pthread_mutex_lock(&mutex)
-        jobs.append(Job(run: run))
-        let added = added
-        pthread_mutex_unlock(&mutex)
-        pthread_cond_signal(&condition)
-        added?()
+        let onAdd = state.withLock { state in
+            state.jobs.append(Job(run: run))
+            return state.onAdd
+        }
+        state.wakeOne()
+        onAdd?()
     }
 
     /// `body` is called after each `add`, by its caller.
-    func onAdd(_ body: @escaping @Sendable () -> Void) {
-        pthread_mutex_lock(&mutex)
-        added = body
-        pthread_mutex_unlock(&mutex)
-    }
+    func onAdd(_ body: @escaping @Sendable () -> Void) { state.withLock { $0.onAdd = body } }
 
-    var isEmpty: Bool {
-        pthread_mutex_lock(&mutex)
-        defer { pthread_mutex_unlock(&mutex) }
-        return head == jobs.count
-    }
+    var isEmpty: Bool { state.withLock { $0.isEmpty } }
 
     /// Blocks until there is a job; nil once closed and empty.
     func next() -> Job? {
-        pthread_mutex_lock(&mutex)
-        defer { pthread_mutex_unlock(&mutex) }
-        while head == jobs.count {
-            if closed { return nil }
-            pthread_cond_wait(&condition, &mutex)
+        state.wait { state -> Job?? in
+            guard !state.isEmpty else { return state.isClosed ? .some(nil) : nil }
+            let job = state.jobs[state.head]
+            state.head += 1
+            if state.isEmpty {
+                state.jobs.removeAll(keepingCapacity: true)
+                state.head = 0
+            }
+            return job
         }
-        let job = jobs[head]
-        head += 1
-        if head == jobs.count {
-            jobs.removeAll(keepingCapacity: true)
-            head = 0
-        }
-        return job
+    }
+
+    /// Blocks until there is a job, or for so long. Called by the thread that works.
+    func rest(milliseconds: Int) {
+        _ = state.wait(atMostMilliseconds: milliseconds) { $0.isWoken || !$0.isEmpty ? true : nil }
+        state.withLock { $0.isWoken = false }
+    }
+
+    func wake() {
+        state.withLock { $0.isWoken = true }
+        state.wakeOne()
     }
 
     func close() {
-        pthread_mutex_lock(&mutex)
-        closed = true
-        pthread_mutex_unlock(&mutex)
-        pthread_cond_signal(&condition)
+        state.withLock { $0.isClosed = true }
+        state.wakeOne()
     }
 }
 

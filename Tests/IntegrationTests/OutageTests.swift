@@ -139,7 +139,7 @@ import Testing
             try await world.untilQuiet()
             world.postgres.kill()
             try world.postgres.start()
-            #expect(await eventually(within: 60) { (try? world.naiveFoldDifferences()) == .some(nil) })
+            #expect(await eventually(within: 15) { (try? world.naiveFoldDifferences()) == .some(nil) })
         }
         try await world.untilQuiet()
         try expectEverything(world, exactly: true)

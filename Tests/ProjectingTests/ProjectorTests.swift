@@ -173,6 +173,20 @@ extension Projector {
         #expect(bench.notes.withLock { $0.count } == 1, "one line for one outage")
     }
 
+    @Test func commitsThatTheStoreLostAreFoldedAgain() async {
+        let bench = ProjectorBench(), projector = bench.projector { $0.confirmEvery = .seconds(3600) }
+        bench.log.append(["a"])
+        await projector.during {
+            #expect(await projector.waitUntilApplied(Position(0), timeout: .seconds(10)))
+            let earlier = bench.tables.snapshot()
+            bench.log.append(["a"])
+            #expect(await projector.waitUntilApplied(Position(1), timeout: .seconds(10)))
+            bench.tables.restore(earlier)
+            projector.confirm()
+            #expect(await eventually { bench.count("a") == 2 })
+        }
+    }
+
     @Test func refusedRowsFailThisProjectorAndAreTriedAgain() async {
         let bench = ProjectorBench()
         bench.faults.refuse.withLock { $0 = true }

@@ -34,7 +34,6 @@ struct SleepTests {
         "Sources/refold/Daemon/APIServer.swift": "the time limit of a stop",
         "Sources/refold/Daemon/ClockWait.swift": "until the system clock is right, which tells nobody",
         "Sources/refold/Daemon/DaemonPart.swift": "a limit for a part that does not end",
-        "Sources/refold/Daemon/DatabaseKeeper.swift": "whether the database answers",
         "Sources/refold/Daemon/DeadLetterCounts.swift": "the time limit of a query",
         "Sources/refold/Daemon/LogArchive.swift": "segments come of age, where there is a retention rule",
         "Sources/refold/Daemon/RebuildKeeper.swift": "a pause before the next attempt; the first answer of a rebuild",

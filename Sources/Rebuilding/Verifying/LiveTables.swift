@@ -19,8 +19,8 @@ final class LiveTables {
     /// Keys whose events are not in the rows, because the rows were refused: how many, and the first, by projection.
     let parked: [(projection: String, count: Int64, first: Int64)]
 
-    init(_ target: DatabaseTarget) throws(PostgresError) {
-        connection = try Connection(target)
+    init(_ target: DatabaseTarget, interrupt: Interrupt?) throws(PostgresError) {
+        connection = try Connection(target, interrupt: interrupt)
         try connection.exec(
             """
             SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET jit = off;

@@ -26,13 +26,20 @@ public struct VerifyOptions: Sendable {
 public struct ReplayVerifier {
     private let log: ReadOnlyLog
     private let database: DatabaseTarget
+    private let interrupt: Interrupt?
     private let snapshots: SnapshotFolder?
     private let scratchFolder: String
 
-    /// - Parameter scratchFolder: for rows that do not fit into memory.
-    public init(log: ReadOnlyLog, database: DatabaseTarget, snapshots: SnapshotFolder?, scratchFolder: String) {
+    /// - Parameters:
+    ///   - interrupt: ends a wait for the database with an error; `VerifyOptions.isCancelled` ends all else.
+    ///   - scratchFolder: for rows that do not fit into memory.
+    public init(
+        log: ReadOnlyLog, database: DatabaseTarget, interrupt: Interrupt? = nil, snapshots: SnapshotFolder?,
+        scratchFolder: String
+    ) {
         self.log = log
         self.database = database
+        self.interrupt = interrupt
         self.snapshots = snapshots
         self.scratchFolder = scratchFolder
     }
@@ -41,7 +48,7 @@ public struct ReplayVerifier {
     public func run(_ options: VerifyOptions) throws -> ReplayVerification {
         let clock = ContinuousClock(), begin = clock.now
         var report = ReplayVerification()
-        let live = try LiveTables(database)
+        let live = try LiveTables(database, interrupt: interrupt)
         defer { live.close() }
         let work = try plan(live, options, &report)
         for (name, count, first) in live.parked where work.contains(where: { $0.entry.name == name }) {
@@ -54,7 +61,7 @@ public struct ReplayVerifier {
                 report.tables.append(
                     .init(
                         projection: entry.name, name: table.name, end: end,
-                        live: try Self.digest(table, of: live.rows(of: table)), folded: [:]))
+                        live: try Self.digest(table, of: live.rows(of: table), options), folded: [:]))
             }
         }
         for way in FoldWay.allCases where options.ways.contains(way) && !work.isEmpty {
@@ -111,7 +118,7 @@ public struct ReplayVerifier {
         for (index, (entry, _)) in work.enumerated() {
             for table in entry.descriptor.storedTables {
                 defer { number += 1 }
-                let rows = try Self.digest(table, of: stores[index].cursor(of: table.name))
+                let rows = try Self.digest(table, of: stores[index].cursor(of: table.name), options)
                 let before = report.tables[number].agrees
                 report.tables[number].folded[way] = rows
                 // What one way has shown need not be shown again.
@@ -149,18 +156,31 @@ public struct ReplayVerifier {
         return stores
     }
 
-    private static func digest(_ table: StoredTable, of rows: CopyOut) throws -> ReplayVerification.Rows {
+    private static func digest(
+        _ table: StoredTable, of rows: CopyOut, _ options: VerifyOptions
+    ) throws -> ReplayVerification.Rows {
         var digest = TableDigest(table)
-        while let tuple = try rows.next() { digest.add(tuple) }
+        while let tuple = try rows.next() {
+            try add(tuple, to: &digest, options)
+        }
         let count = digest.rowCount
         return .init(count: count, digest: digest.finish())
     }
 
-    private static func digest(_ table: StoredTable, of rows: any RowCursor) throws -> ReplayVerification.Rows {
+    private static func digest(
+        _ table: StoredTable, of rows: any RowCursor, _ options: VerifyOptions
+    ) throws -> ReplayVerification.Rows {
         var digest = TableDigest(table)
-        while try rows.next() { rows.withRow { digest.add($0) } }
+        while try rows.next() { try rows.withRow { try add($0, to: &digest, options) } }
         let count = digest.rowCount
         return .init(count: count, digest: digest.finish())
+    }
+
+    private static func add(
+        _ row: UnsafeRawBufferPointer, to digest: inout TableDigest, _ options: VerifyOptions
+    ) throws {
+        digest.add(row)
+        if digest.rowCount % 4096 == 0, options.isCancelled() { throw CancellationError() }
     }
 
     /// The events that touched a row: the one that it names, or those of its device.

@@ -12,35 +12,37 @@ extension Daemon {
     static func projecting(
         _ projectors: [Projector], _ keeper: DatabaseKeeper, _ rebuilds: RebuildKeeper, _ logger: Logger
     ) -> DaemonPart {
-        DaemonPart("projectors") {
-            let watching = Task {
-                await keeper.watch {
+        DaemonPart(
+            "projectors", logger: logger,
+            cancellable: {
+                await keeper.interruptible {
+                    guard await keeper.untilPrepared() else { return }
                     await rebuilds.begin()
-                    for projector in projectors { Task { await projector.run() } }
                     logger.info("projecting into the database")
+                    await withDiscardingTaskGroup { group in
+                        for projector in projectors { group.addTask { await projector.run() } }
+                        await keeper.watch { names in
+                            for projector in projectors where names?.contains(projector.descriptor.name) ?? true {
+                                projector.confirm()
+                            }
+                        }
+                    }
                 }
-            }
-            await DaemonPart.shutdown()
-            watching.cancel()
-            await withTaskGroup(of: Void.self) { group in
-                // One that was never started (no database yet) has nothing to stop.
-                for projector in projectors where keeper.state.prepared {
-                    group.addTask { await projector.stop() }
-                }
-            }
-        }
+            })
     }
 
     /// Ingest neither waits for the tokens nor stops with them.
     static func tokens(_ tokens: AccessDecider, _ troubles: Troubles, _ logger: Logger) -> DaemonPart {
-        DaemonPart("tokens") {
-            await cancelWhenGracefulShutdown {
+        DaemonPart(
+            "tokens", logger: logger,
+            cancellable: {
                 await tokens.run { error in
                     guard troubles.report(error, by: AccessState.storedName), let error else { return }
-                    logger.error("cannot read tokens back; only the data folder's token works: \(error)")
+                    logger.error(
+                        "cannot read the tokens in the log; only the data folder's token is accepted",
+                        metadata: ["error": "\(error)"])
                 }
-            }
-        }
+            })
     }
 
     static func campaigns(
@@ -52,7 +54,9 @@ extension Daemon {
             await cancelWhenGracefulShutdown {
                 await decider.run { error in
                     guard troubles.report(error, by: CampaignState.storedName), let error else { return }
-                    logger.error("campaign engine stopped; retrying every 2 s", metadata: ["error": "\(error)"])
+                    logger.error(
+                        "the campaign engine failed; it retries every 2 s unless the log has failed",
+                        metadata: ["error": "\(error)"])
                 }
             }
         }

@@ -185,16 +185,14 @@ final class Daemon: Sendable {
         parts = await RunningParts.start(
             [
                 Self.projecting(projectors, keeper, rebuilds, logger),
-                DaemonPart("rebuilds") {
-                    await DaemonPart.shutdown()
-                    rebuilds.stop()
-                },
+                DaemonPart("rebuilds", logger: logger, cancellable: { await rebuilds.run() }),
                 DaemonPart(
                     "snapshots", [snapshots.thread], logger: logger, start: { snapshots.start(for: archive.retention) },
                     stop: { snapshots.stop() }),
                 DaemonPart(
-                    "archive", [archive.thread], logger: logger, start: { archive.start(snapshots) },
+                    "archive", [archive.thread], logger: logger, start: { archive.start() },
                     stop: { archive.stop() }),
+                DaemonPart("retention", logger: logger, cancellable: { await archive.remove(snapshots) }),
                 DaemonPart(
                     "checkpoints", checkpoints.threads, logger: logger, start: { checkpoints.start() },
                     stop: { checkpoints.stop() }),

@@ -9,7 +9,8 @@ import Synchronization
 import Threading
 
 /// Keeps an eye on the database: brings its schema up to date before any projector starts, writes the thresholds of
-/// presence, and then asks every two seconds whether it is there. Nothing waits for it but the projectors.
+/// presence, and then watches whether it is there and still has the projectors' checkpoints. Nothing waits for it but
+/// the projectors.
 actor DatabaseKeeper {
     struct State: Sendable {
         var connected = false
@@ -30,7 +31,10 @@ actor DatabaseKeeper {
     private let connectionsNeeded: Int
     private let logger: Logger
     private nonisolated let shared = Mutex(State())
+    private let interrupt = Interrupt()
     private var connection: Connection?
+    private var checkpoints = CheckpointWatch()
+    private static let interval = Duration.seconds(1)
 
     init(url: String, settings: Settings, log: FileLog, connectionsNeeded: Int, logger: Logger) {
         self.connectionsNeeded = connectionsNeeded
@@ -83,8 +87,10 @@ actor DatabaseKeeper {
     /// The connection, or a new one. Its statements have no time limit of the role's: `target` limits the waiting.
     private func session() throws(PostgresError) -> Connection {
         if let connection, connection.isUsable { return connection }
-        let open = try Connection(target) { [logger] notice in logger.info("database: \(notice)") }
+        let open = try Connection(target, interrupt: interrupt) { [logger] notice in logger.info("database: \(notice)")
+        }
         connection = open
+        checkpoints.restart()
         try open.exec("set statement_timeout = 0", name: "set up the session")
         return open
     }
@@ -123,8 +129,16 @@ actor DatabaseKeeper {
         }
     }
 
-    /// Prepares until it succeeds, calls `whenPrepared` once, then watches until the task is cancelled.
-    func watch(whenPrepared: @Sendable () async -> Void) async {
+    /// Runs `body`, which prepares and watches. When the task is cancelled, the database's answer is not waited for.
+    nonisolated func interruptible(_ body: () async -> Void) async {
+        await withTaskCancellationHandler(operation: body) {
+            interrupt.signal()
+            executor.wake()
+        }
+    }
+
+    /// Prepares until it succeeds, or until the task is cancelled: then false.
+    func untilPrepared() async -> Bool {
         var wait = Duration.milliseconds(200), reported: String?
         while !Task.isCancelled, !state.prepared {
             do {
@@ -134,15 +148,34 @@ actor DatabaseKeeper {
                 reported = "\(error)"
             }
             if state.prepared { break }
-            try? await Task.sleep(for: wait)
+            _ = await rest(wait)
             wait = min(wait * 2, .seconds(5))
         }
-        guard !Task.isCancelled else { return }
-        await whenPrepared()
-        while !Task.isCancelled {
-            try? await Task.sleep(for: .seconds(2))
-            ask()
+        return !Task.isCancelled
+    }
+
+    /// Watches until the task is cancelled.
+    /// - Parameter changed: gets the names of projections whose checkpoints may have changed; nil: all.
+    func watch(changed: @Sendable (Set<String>?) -> Void) async {
+        var examines = false
+        while await rest(Self.interval) {
+            // The examination costs more, and what it finds changes rarely.
+            examines = !examines || connection == nil
+            if examines { ask() }
+            readCheckpoints(changed)
         }
+    }
+
+    /// Rests on the actor's own thread, and lets other calls in. False once the task is cancelled.
+    private func rest(_ duration: Duration) async -> Bool {
+        let end = ContinuousClock.now + duration
+        while !Task.isCancelled {
+            let left = end - .now
+            guard left > .zero else { return true }
+            executor.rest(milliseconds: Int(left / .milliseconds(1)) + 1)
+            if executor.hasJobs { await Task.yield() }
+        }
+        return false
     }
 
     /// A schema that somebody dropped is made again: the projectors then find no checkpoint and refold from the log.
@@ -160,6 +193,20 @@ actor DatabaseKeeper {
             report(error)
         } catch {
             logger.error("the database cannot be used: \(error)")
+        }
+    }
+
+    private func readCheckpoints(_ changed: (Set<String>?) -> Void) {
+        // Without one, the examination has failed: the projectors find out, each on its own connection.
+        guard let open = connection else { return changed(nil) }
+        do {
+            let names = try checkpoints.changes(open)
+            if names != [] { changed(names) }
+        } catch {
+            // Not while somebody locks the table: the projectors would wait as well.
+            if error.sqlState != "55P03" { changed(nil) }
+            // The examination reports what a server that answers refuses.
+            if !open.isUsable { report(error) }
         }
     }
 

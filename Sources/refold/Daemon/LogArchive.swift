@@ -5,7 +5,6 @@ import Logging
 import PrivateServices
 import Projections
 import Settings
-import Synchronization
 import Threading
 
 /// Takes sealed segments to the archive and, when they are there and nobody needs them, off this disk. The archive
@@ -17,7 +16,6 @@ final class LogArchive: Sendable {
     private let database: DatabaseKeeper
     private let logger: Logger
     let thread = ServiceThread()
-    private let task = Mutex<Task<Void, Never>?>(nil)
 
     /// - Throws: `LogError` when the file that says how far the log was archived cannot be read.
     init(_ settings: Settings, log: FileLog, database: DatabaseKeeper, logger: Logger) throws(LogError) {
@@ -44,18 +42,11 @@ final class LogArchive: Sendable {
         retention = Retention(log: log, rules: rules, archiver: archiver)
     }
 
-    /// - Parameter snapshots: what cannot be had back goes only when it is in one.
-    func start(_ snapshots: SnapshotKeeper) {
+    func start() {
         if archiver != nil { thread.start(name: "archive", nice: 10) { [self] in archive() } }
-        guard !retention.isOff else { return }
-        let task = Task { await removeNowAndThen(snapshots) }
-        self.task.withLock { $0 = task }
     }
 
-    func stop() {
-        thread.stop()
-        task.withLock { $0 }?.cancel()
-    }
+    func stop() { thread.stop() }
 
     private func archive() {
         var failures: UInt64 = 0
@@ -70,8 +61,10 @@ final class LogArchive: Sendable {
         }
     }
 
-    private func removeNowAndThen(_ snapshots: SnapshotKeeper) async {
-        while !Task.isCancelled {
+    /// Removes what the retention rule lets go, until the task is cancelled.
+    /// - Parameter snapshots: what cannot be had back goes only when it is in one.
+    func remove(_ snapshots: SnapshotKeeper) async {
+        while !retention.isOff, !Task.isCancelled {
             try? await Task.sleep(for: .seconds(1))
             guard retention.isDue, !Task.isCancelled else { continue }
             let guards = await guards()

@@ -29,7 +29,6 @@ final class RebuildKeeper: Sendable, TableRebuilding {
         var lastBlockedSeconds: Double?
         /// Why a projection is paused by us.
         var paused: [String: String] = [:]
-        var isStopped = false
     }
 
     private let log: FileLog
@@ -38,6 +37,7 @@ final class RebuildKeeper: Sendable, TableRebuilding {
     private let snapshots: SnapshotKeeper
     private let logger: Logger
     private let state = Mutex(State())
+    private let (jobs, queue) = AsyncStream.makeStream(of: (@Sendable () async -> Void).self)
 
     /// A projection without rows is rebuilt, rather than projected from the beginning, when the log has so many events.
     private static let longLogEvents: UInt64 = 500_000
@@ -54,12 +54,19 @@ final class RebuildKeeper: Sendable, TableRebuilding {
         self.logger = logger
     }
 
+    /// Does what `begin` and the API ask for, until the task is cancelled: that cancels what is under way.
+    func run() async {
+        await withDiscardingTaskGroup { group in
+            for await job in jobs { group.addTask { await job() } }
+        }
+    }
+
     // MARK: At the start
 
     /// Pauses what cannot be gone on with, and begins what is necessary. To be called before projectors run.
     func begin() async {
         await settle { [self] needed in
-            if !needed.isEmpty { Task { await rebuildUntilDone(needed) } }
+            if !needed.isEmpty { queue.yield { [self] in await rebuildUntilDone(needed) } }
         }
     }
 
@@ -70,22 +77,12 @@ final class RebuildKeeper: Sendable, TableRebuilding {
             act(try await judge())
         } catch {
             logger.warning("cannot check whether tables need a rebuild; retrying in 30 s: \(error)")
-            Task {
+            queue.yield { [self] in
                 try? await Task.sleep(for: Self.retry)
-                if !isStopped { await settle(act) }
+                if !Task.isCancelled { await settle(act) }
             }
         }
     }
-
-    func stop() {
-        let running = state.withLock { state in
-            state.isStopped = true
-            return state.entries.last
-        }
-        running?.rebuild.cancel()
-    }
-
-    private var isStopped: Bool { state.withLock { $0.isStopped } }
 
     /// What must be rebuilt; pauses it, and what is held.
     private func judge() async throws -> [Catalog.Entry] {
@@ -113,7 +110,7 @@ final class RebuildKeeper: Sendable, TableRebuilding {
     private func rebuildUntilDone(_ entries: [Catalog.Entry]) async {
         let names = entries.map(\.name).joined(separator: ", ")
         logger.info("\(names): rebuilt in the background, because the rows are new or of another version")
-        while !isStopped {
+        while !Task.isCancelled {
             do {
                 try await run(try begin(entries, startOver: false, trigger: "start"))
                 return
@@ -169,7 +166,11 @@ final class RebuildKeeper: Sendable, TableRebuilding {
     private func run(_ rebuild: Rebuild) async throws {
         let names = rebuild.entries.map(\.name).joined(separator: ", ")
         do {
-            try await onOwnThread("rebuild") { try rebuild.run() }
+            try await withTaskCancellationHandler {
+                try await onOwnThread("rebuild") { try rebuild.run() }
+            } onCancel: {
+                rebuild.cancel()
+            }
         } catch {
             if !isCancelled(error) { state.withLock { $0.failures += 1 } }
             throw error
@@ -213,7 +214,7 @@ final class RebuildKeeper: Sendable, TableRebuilding {
         } catch {
             throw RebuildRefusal.make(error)
         }
-        Task {
+        queue.yield { [self] in
             do {
                 try await run(rebuild)
             } catch {

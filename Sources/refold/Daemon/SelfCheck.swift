@@ -24,6 +24,7 @@ final class SelfCheck: Sendable {
     private let logger: Logger
     private let state = Mutex(State())
     let thread = ServiceThread()
+    private let interrupt = Interrupt()
     /// After one that could not be done.
     private static let pause = Duration.seconds(60)
 
@@ -51,7 +52,10 @@ final class SelfCheck: Sendable {
     }
 
     /// One that is under way is given up.
-    func stop() { thread.stop() }
+    func stop() {
+        thread.stop()
+        interrupt.signal()
+    }
 
     /// False when it could not be done.
     private func check() -> Bool {
@@ -61,7 +65,7 @@ final class SelfCheck: Sendable {
             options.isCancelled = { [thread] in thread.isStopping }
             let report = try ReplayVerifier(
                 log: try ReadOnlyLog(directory: log.directory),
-                database: DatabaseTarget(databaseURL, responseTimeoutSeconds: 3600),
+                database: DatabaseTarget(databaseURL, responseTimeoutSeconds: 3600), interrupt: interrupt,
                 snapshots: .of(dataFolder: dataFolder, logID: log.logID), scratchFolder: dataFolder + "/scratch"
             ).run(options)
             note(
@@ -78,7 +82,7 @@ final class SelfCheck: Sendable {
                     """)
             }
             return true
-        } catch is CancellationError {
+        } catch  where thread.isStopping {
             return false
         } catch {
             var last = last ?? .init(at: nil, agrees: nil, differences: 0, seconds: 0, lastError: nil)
