@@ -1,8 +1,7 @@
 // Access: who may use the API, decided and put on the record.
 //
-// It works as the campaigns' decider does: `decide` is pure, what it decides is appended, and the state is a fold of
-// exactly what the log says. The state is in memory, so that a token is known without a database, and as soon as the
-// decision about it is durable.
+// `AccessState` is the `Decider`; `DeciderService` runs it (Sources/Deciding/Decider.swift). The state is in memory, so
+// that a token is known without a database, and as soon as the decision about it is durable.
 //
 // Invariants. A secret is told once, to whoever created it, and is nowhere else: the log, the tables and the snapshots
 // have its SHA-256. A token never gives more than its creator had, nor for longer: it expires with its creator at the

@@ -9,7 +9,7 @@
 //         answer            from the folded state
 //
 //     DeciderRuntime.step()
-//         the same for what time, messages and acknowledgements bring about
+//         the same for decisions caused by deadlines, messages and acknowledgements
 //
 //     Decider               rule and folded state of one decider; no log, no thread, no clock
 //     DeciderEvent          its decisions (`Sources/Decisions`) as one type
@@ -18,8 +18,8 @@
 //     DecisionWriter        conditional append
 //     DeciderRuntime        the steps above, one at a time; no thread of its own
 //     DeciderService        an actor with a thread, which runs them
-//     DeciderSleep          until the log grows, a request comes or something is due
-//     Outbox                what carries deliveries to devices
+//     DeciderSleep          waits until the log grows, a request comes or something is due
+//     Outbox                sends deliveries to devices
 //
 // Invariants. A state is a fold of the log and of nothing else: a restart folds it again and gets the same. A decision
 // is durable before it is answered or acted upon. A record that cannot be read stops the decider, not the process:
@@ -65,8 +65,8 @@ public protocol Decider: Sendable {
     /// The rule. Pure: the same request, state and time give the same outcome.
     func decide(_ request: Request, now: Timestamp) -> Outcome<Event, Answer>
 
-    /// The decisions that time, messages and acknowledgements bring about. They are appended and folded, and it is
-    /// asked again until there are none: one decision may lead to the next. Must not fold: an append may fail.
+    /// Decisions caused by deadlines, messages and acknowledgements. They are appended and folded, and it is called
+    /// again until it returns none, at most 100 times a step. Must not fold: an append may fail.
     mutating func advance(_ now: Timestamp) -> [Event]
 
     /// When `advance` will have something to decide if nothing happens until then; nil: never.
@@ -81,11 +81,11 @@ public protocol Decider: Sendable {
     /// After a start: the effects of earlier decisions that may not have happened.
     mutating func pendingEffects() -> [Effect]
 
-    /// Effects that messages have made due. Each is given once.
+    /// Returns and clears the effects that folded messages caused.
     mutating func takeEffects() -> [Effect]
 
-    /// The broker has acknowledged these. Not part of the fold until a decision of `advance` says so.
-    mutating func delivered(_ deliveries: [Delivery], at now: Timestamp)
+    /// The broker has acknowledged these. Not part of the fold: a decision of `advance` records it.
+    mutating func acknowledged(_ deliveries: [Delivery], at now: Timestamp)
 
     /// The caller's answer, once `events` are durable at `positions` and folded.
     /// - Throws: `UnreadableDecision` when the state does not show them.
@@ -110,7 +110,7 @@ extension Decider {
     public func effects(of events: [Event], at positions: Range<Position>) -> [Effect] { [] }
     public mutating func pendingEffects() -> [Effect] { [] }
     public mutating func takeEffects() -> [Effect] { [] }
-    public mutating func delivered(_ deliveries: [Delivery], at now: Timestamp) {}
+    public mutating func acknowledged(_ deliveries: [Delivery], at now: Timestamp) {}
 }
 
 /// What is to happen after a request.

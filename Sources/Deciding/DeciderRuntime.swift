@@ -15,12 +15,15 @@ public final class DeciderRuntime<D: Decider> {
 
     private let outbox: (any Outbox)?
     /// Deliveries that the broker has acknowledged and the state does not know yet.
-    private var delivered: [Delivery] = []
+    private var acknowledged: [Delivery] = []
 
     /// Nil before `recover`, and after a fold that failed.
     public private(set) var state: D?
     /// It decides and sends by itself; before `resume` it only executes requests.
     public private(set) var isAlive = false
+
+    /// The state was lost and folded again: effects of what was durable meanwhile may not have happened.
+    private var owesEffects = false
 
     /// Attempts before `AppendConflict` is thrown.
     private static var attemptsMax: Int { 100 }
@@ -59,7 +62,7 @@ public final class DeciderRuntime<D: Decider> {
         var state = start?.state ?? D()
         folding.begin(at: start?.end ?? Position(0))
         try folding.advance(&state, to: durable)
-        (self.state, decidedEnd) = (state, durable)
+        (self.state, decidedEnd, owesEffects) = (state, durable, isAlive)
         return state
     }
 
@@ -116,28 +119,34 @@ public final class DeciderRuntime<D: Decider> {
     /// - Throws: as `recover`.
     public func resume() throws {
         try recover()
-        isAlive = true
+        (isAlive, owesEffects) = (true, false)
         perform { $0.pendingEffects() }
     }
 
     /// The broker has acknowledged these.
-    public func note(_ deliveries: [Delivery]) { delivered += deliveries }
+    public func note(_ deliveries: [Delivery]) { acknowledged += deliveries }
 
     /// Reads what has become durable, and makes all decisions that are due.
     /// - Throws: as `execute`.
     public func step() throws {
-        try observeDeliveries()
+        try observeAcknowledgements()
         for _ in 0..<Self.roundsMax {
-            // Also where the append fails: they follow from what is durable.
-            defer { perform { $0.takeEffects() } }
-            if try !decide({ state, now in state.advance(now) }) { return }
+            // They follow from what is durable, so they happen also where the append fails; and before it, because the
+            // decision may end what they are about.
+            var due: [Effect] = []
+            defer { if isAlive { outbox?.perform(due) } }
+            let hasDecided = try decide { state, now in
+                due += state.takeEffects()
+                return state.advance(now)
+            }
+            if !hasDecided { return }
         }
     }
 
     /// Makes the last decisions before a stop.
     /// - Throws: as `execute`.
     public func conclude() throws {
-        try observeDeliveries()
+        try observeAcknowledgements()
         try decide { state, now in state.conclude(now) }
     }
 
@@ -149,15 +158,15 @@ public final class DeciderRuntime<D: Decider> {
 
     /// Decisions that are durable and could not be folded had no effects: these are made up for.
     private func mend() throws {
-        if isAlive, state == nil { try resume() }
+        if isAlive, state == nil || owesEffects { try resume() }
     }
 
-    private func observeDeliveries() throws {
+    private func observeAcknowledgements() throws {
         try mend()
         let now = try catchUp()
-        guard !delivered.isEmpty else { return }
-        withState { $0.delivered(delivered, at: now) }
-        delivered = []
+        guard !acknowledged.isEmpty else { return }
+        withState { $0.acknowledged(acknowledged, at: now) }
+        acknowledged = []
     }
 
     /// Catches up, and appends the events that `body` returns. False when there are none.

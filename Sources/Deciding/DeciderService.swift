@@ -14,15 +14,17 @@ public actor DeciderService<D: Decider> {
     private let onChange: @Sendable (D?) -> Void
     private let executor = ThreadExecutor(name: D.storedName)
     private let sleep: DeciderSleep
-    /// By the broker, since the last look.
+    /// Acknowledgements received since the last step.
     private let acknowledged = Mailbox<Delivery>()
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
     /// Least time between two rounds: what arrives together is decided together.
     private static var roundMicros: Int64 { 50_000 }
-    /// Keeps short what a request must fold first; and the monotonic clock stands still while the machine is suspended.
+    /// Limits the backlog that a request must fold first, and the delay after a suspend: the monotonic clock stops.
     private static var sleepMillisecondsMax: Int { 5_000 }
+    /// Of a decider without deadlines whose requests need not fold others' events (`Decider.commonSubject`).
+    private static var idleMillisecondsMax: Int { 3_600_000 }
     /// After a failure.
     private static var pauseMicros: Int64 { 2_000_000 }
 
@@ -61,7 +63,8 @@ public actor DeciderService<D: Decider> {
     }
 
     /// Decides and sends until the task is cancelled. Sleeps while neither the log grows nor anything is due.
-    /// - Parameter report: called with each failure, after which it is tried again, and with nil when that went well.
+    /// - Parameter report: called with each failure, and with nil after recovery. It retries every 2 s, and returns
+    ///   when the log has failed for good.
     public func run(report: @escaping @Sendable ((any Error)?) -> Void) async {
         outbox?.onAcknowledged { [acknowledged, sleep] deliveries in
             acknowledged.put(deliveries)
@@ -110,7 +113,9 @@ public actor DeciderService<D: Decider> {
     }
 
     private func millisecondsToNextDecision() -> Int {
-        guard let due = runtime.nextDeadline() else { return Self.sleepMillisecondsMax }
+        guard let due = runtime.nextDeadline() else {
+            return D.commonSubject == nil ? Self.sleepMillisecondsMax : Self.idleMillisecondsMax
+        }
         let left = due.microseconds.saturatingSubtracting(clock().microseconds)
         return Int(clamping: max(0, min(left / 1_000 + 1, Int64(Self.sleepMillisecondsMax))))
     }
@@ -126,7 +131,7 @@ public actor DeciderService<D: Decider> {
     }
 }
 
-/// Any thread puts, one takes.
+/// Queue with many producers and one consumer.
 private final class Mailbox<Element: Sendable>: Sendable {
     private let waiting = Mutex<[Element]>([])
 

@@ -1,7 +1,7 @@
 import DequeModule
 import EventModel
 
-/// What was answered under which idempotency key. A key keeps its answer for 24 hours of event time. Part of a
+/// Answers by idempotency key, kept for 24 hours of event time; the oldest are evicted above the limits. Part of a
 /// decider's folded state.
 public struct IdempotencyLedger<Answer: Sendable & Equatable>: Sendable, Equatable {
     public struct Key: Sendable, Hashable, Codable {
@@ -16,7 +16,7 @@ public struct IdempotencyLedger<Answer: Sendable & Equatable>: Sendable, Equatab
     }
 
     public struct Entry: Sendable, Equatable {
-        /// SHA-256 of the request, in hex: under the same key another request is refused.
+        /// SHA-256 of the request, in hex. The decider compares it, to refuse a reused key.
         public let digest: String?
         public fileprivate(set) var at: Timestamp
         public var answer: Answer
@@ -68,7 +68,7 @@ public struct IdempotencyLedger<Answer: Sendable & Equatable>: Sendable, Equatab
         }
     }
 
-    /// Changes an answer whose events go on behind the first one.
+    /// Changes an answer whose events continue after the first one.
     public mutating func amend(_ key: Key, _ answer: Answer) { entries[key]?.answer = answer }
 
     /// Forgets what has expired. Call it with the time of every event.

@@ -21,15 +21,18 @@ public protocol Decision: Codable, Sendable, Equatable {
     /// What was done, for people, behind the actor's name: `created campaign 7`.
     var summary: String { get }
 
-    /// What devices are sent because of it, where it was not void. Pure: this decision at `position` always gives the
-    /// same.
+    /// The messages that it causes, where it was not void. Pure: this decision at `position` always gives the same.
+    /// A decider's effects send them; ingest recognises them when a broker returns them.
     func deliveries(at position: Position) -> [Delivery]
+    /// Whether `deliveries` may return any.
+    static var causesDeliveries: Bool { get }
 }
 
 extension Decision {
     public static var schema: String { schemas[0] }
 
     public func deliveries(at position: Position) -> [Delivery] { [] }
+    public static var causesDeliveries: Bool { false }
 
     /// - Throws: `DecodingError`.
     public static func decoded(_ record: RecordView) throws -> Self { try record.decoded(Self.self) }

@@ -2,7 +2,7 @@ import EventModel
 
 /// One message that a decision sends to one device. It is sent at least once, each time with the same id.
 public struct Delivery: Sendable, Hashable {
-    /// Position of the decision; devices see it as `command_id`.
+    /// Position of the decision, which all of its deliveries share; devices see it as `command_id`.
     public let id: Position
     /// What the decision changes (`Envelope.subject`), such as `campaign:7`. Deliveries of a subject are withdrawn
     /// together.

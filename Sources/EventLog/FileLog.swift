@@ -26,8 +26,8 @@
 //     Tree          Merkle tree, signed checkpoints, proofs
 //     Checking      scrubbing, verification, copies, accepted losses
 //
-// Maintenance, Tree and Checking are no module of their own: `FileLog` starts them, they replace segments under the
-// same lock, and `SegmentCatalog`, which readers share, has their results.
+// Maintenance and Tree are not separate modules: `FileLog` starts their threads, and they share `SegmentCatalog` with
+// the readers. Checking is called by the daemon and by commands.
 
 import EventModel
 import Evidence

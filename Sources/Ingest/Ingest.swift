@@ -12,8 +12,6 @@
 //     ReplayEcho       what was published out of our log and came back
 //     CommandEcho      our own commands to devices, which come back with everything else
 //
-// And what is published: `PublishLink`, the one connection that all publishers are made of, and `RetainedPublisher`.
-//
 // Invariants. No PUBACK is written before the message is durable: the library queues it on arrival, and nothing is
 // sent until the loop calls `MQTTSession.write`, which it does with an empty inbox only. Everything is bounded: the
 // batch, the devices that are remembered, the wait between attempts. A full disk holds, a failed one stops the process.

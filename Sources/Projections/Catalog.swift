@@ -2,7 +2,7 @@
 //
 //     Catalog      every projection: the entry point
 //     Folding      what they share: fold protocol, keyed tables, row buffers, scopes, canonical JSON
-//     the rest     one file a projection: its rows, and what each fact changes in them
+//     the rest     projections, their rows (`RowSchema`), and what each fact changes
 //
 // Folding is no module of its own: its tables are generic over the state of a row, and specialised in this module.
 

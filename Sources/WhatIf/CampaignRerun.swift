@@ -132,9 +132,10 @@ private final class RerunCourse {
             for event in queue.removeValue(forKey: at) ?? [] { try happen(event) }
             try engine.step()
             send()
-            guard let summary = engine.state?.summary(record.id) else { break }
-            let isOver = summary.status == .completed || summary.status == .aborted
-            if isOver, summary.counts.inFlight == 0, !queue.values.contains(where: Self.matters) { break }
+            // Nil: archived. What is still to be decided about it is refused, which is reported.
+            let summary = engine.state?.summary(record.id)
+            let isOver = summary.map { $0.status == .completed || $0.status == .aborted } ?? true
+            if isOver, summary?.counts.inFlight ?? 0 == 0, !queue.values.contains(where: Self.matters) { break }
             // Looking more often than the daemon does would find nothing more.
             if let wake = engine.nextDeadline() {
                 put(max(wake.microseconds, clock.now.microseconds + 50_000), .look)

@@ -142,6 +142,43 @@ struct CampaignEngineTests {
         #expect(refolded.stored() == rig.engine.state?.stored())
     }
 
+    /// A device may end long after its campaign: what the broker retains for it is still removed.
+    @Test func aLateDevicesRetainedCommandIsRemovedBeforeItsCampaignIsArchived() throws {
+        let rig = try Rig {
+            $0.delivery = .retained
+            $0.timeouts.downloadSeconds = 2 * 86_400
+        }
+        try rig.command(.start(campaign: 1))
+        try rig.reports("DOWNLOADING")
+        try rig.command(.abort(campaign: 1, reason: nil))
+        try rig.wait(25 * 3_600)
+        #expect(rig.engine.state?.campaignCount == 1)
+        try rig.reports("SUCCESS")
+        #expect(rig.sent.map(\.isRemoval) == [false, true])
+        #expect(rig.engine.state?.campaignCount == 1, "a restart repeats the removal for a day")
+        try rig.wait(86_400)
+        #expect(rig.engine.state?.campaignCount == 0)
+    }
+
+    /// The broker keeps one retained message a topic: that of the campaign which sends to the device now stays.
+    @Test func aRestartLeavesTheRetainedCommandOfAnotherCampaign() throws {
+        let rig = try Rig { $0.delivery = .retained }
+        try rig.command(.start(campaign: 1))
+        try rig.reports("SUCCESS")
+        var plan = CampaignPlan()
+        plan.delivery = .retained
+        try rig.command(
+            .createCampaign(CampaignSpec(name: "d", firmwareVersionID: 1, devices: ["d0"], plan: plan)))
+        try rig.command(.start(campaign: 2))
+        let second = try #require(rig.sent.last)
+        #expect(second.subject == "campaign:2" && !second.isRemoval)
+        rig.engine.note([second])
+        try rig.engine.step()
+        let before = rig.sent.count
+        try rig.engine.resume()
+        #expect(!rig.sent[before...].contains { $0.isRemoval })
+    }
+
     /// A retry that was decided before the archiving is folded wins.
     @Test func aRetriedCampaignIsNotArchived() throws {
         let rig = try Rig()

@@ -68,50 +68,47 @@ struct Notes: Decider {
         case done(Position, id: Int64)
         case refused(Position, String)
     }
-    struct Kept: Codable, Equatable {
+    struct Kept: Sendable, Equatable {
         var id: Int64
         var text: String
-        var position: UInt64
-        var at: Timestamp
+        var position: Position
     }
+    typealias Ledger = IdempotencyLedger<Kept>
 
     static let storedName = "notes"
     static let storedVersion = 1
-    /// How long a key keeps its answer, in µs.
-    static let keyMicros: Int64 = 24 * 3_600_000_000
 
     private var texts: [Int64: String] = [:]
     private var nextID: Int64 = 1
-    private var keys: [String: Kept] = [:]
+    private var answers = Ledger(countMax: 1_000)
 
     init() {}
 
     mutating func apply(_ event: NoteEvent, at position: Position, time: Timestamp) {
+        answers.expire(before: time)
         switch event {
         case .left(let event):
             texts[event.id] = event.text
             nextID = max(nextID, event.id.saturatingAdding(1))
-            keys = keys.filter { time.microseconds - $0.value.at.microseconds < Self.keyMicros }
             if let key = event.key {
-                keys[key] = Kept(id: event.id, text: event.text, position: position.rawValue, at: time)
+                let kept = Kept(id: event.id, text: event.text, position: position)
+                answers.remember(Self.key(key), .init(digest: nil, at: time, answer: kept))
             }
         case .removed(let event): texts[event.id] = nil
         case .rejected: break
         }
     }
 
-    mutating func moveTimers(by microseconds: Int64) {
-        keys = keys.mapValues {
-            Kept(id: $0.id, text: $0.text, position: $0.position, at: $0.at.moved(by: microseconds))
-        }
-    }
+    mutating func moveTimers(by microseconds: Int64) { answers.move(by: microseconds) }
+
+    private static func key(_ key: String) -> Ledger.Key { .init(tenantID: Envelope.everyTenant, key: key) }
 
     func decide(_ request: Request, now: Timestamp) -> Outcome<NoteEvent, Answer> {
         switch request {
         case .leave(let text, let key):
-            if let kept = key.flatMap({ keys[$0] }), now.microseconds - kept.at.microseconds < Self.keyMicros {
-                guard kept.text == text else { return refuse("note:\(kept.id)", "the key is another note's") }
-                return .repeated(.done(Position(kept.position), id: kept.id))
+            if let kept = key.flatMap({ answers.entry(for: Self.key($0), now: now) })?.answer {
+                guard kept.text == text else { return refuse("note:\(kept.id)", idempotencyKeyReused) }
+                return .repeated(.done(kept.position, id: kept.id))
             }
             return .append([.left(NoteLeft(id: nextID, text: text, key: key))])
         case .remove(let id):
@@ -133,22 +130,40 @@ struct Notes: Decider {
     }
 
     private struct Stored: Codable {
+        struct Answer: Codable {
+            var key: Ledger.Key
+            var at: Timestamp
+            var id: Int64
+            var text: String
+            var position: UInt64
+        }
         var ids: [Int64]
         var texts: [String]
         var nextID: Int64
-        var keys: [String: Kept]
+        var answers: [Answer]
     }
 
     func stored() -> [UInt8] {
         let sorted = texts.sorted { $0.key < $1.key }
-        return eventJSON(Stored(ids: sorted.map(\.key), texts: sorted.map(\.value), nextID: nextID, keys: keys))
+        let kept = answers.uses.compactMap { use in
+            answers.entries[use.key].map { entry in
+                Stored.Answer(
+                    key: use.key, at: use.at, id: entry.answer.id, text: entry.answer.text,
+                    position: entry.answer.position.rawValue)
+            }
+        }
+        return eventJSON(Stored(ids: sorted.map(\.key), texts: sorted.map(\.value), nextID: nextID, answers: kept))
     }
 
     init(stored: [UInt8]) throws {
         do {
             let form = try JSONDecoder().decode(Stored.self, from: Data(stored))
             texts = Dictionary(zip(form.ids, form.texts)) { $1 }
-            (nextID, keys) = (form.nextID, form.keys)
+            nextID = form.nextID
+            for item in form.answers {
+                let kept = Kept(id: item.id, text: item.text, position: Position(item.position))
+                answers.remember(item.key, .init(digest: nil, at: item.at, answer: kept))
+            }
         } catch {
             throw UnreadableDecision("the notes in the snapshot cannot be understood (\(error))")
         }

@@ -29,7 +29,7 @@ extension CampaignState {
     /// Acknowledgements of incomplete batches are recorded too, because nobody comes back to them.
     public mutating func conclude(_ now: Timestamp) -> [CampaignEvent] { receipts.decisions(now, self, all: true) }
 
-    public mutating func delivered(_ deliveries: [Delivery], at now: Timestamp) { receipts.add(deliveries, at: now) }
+    public mutating func acknowledged(_ deliveries: [Delivery], at now: Timestamp) { receipts.add(deliveries, at: now) }
 
     public mutating func nextDeadline(after now: Timestamp) -> Timestamp? {
         var next = receipts.due

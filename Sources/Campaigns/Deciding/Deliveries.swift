@@ -53,7 +53,18 @@ extension CampaignState {
     private func removals(_ id: Int64, all: Bool) -> [Delivery] {
         guard let campaign = campaigns[id], campaign.plan.delivery == .retained else { return [] }
         let indexes = all ? campaign.targets.indices.map { Int32($0) } : campaign.endedRetained
-        return deliveries(id, indexes.filter { campaign.targets[Int($0)].part.status.hasEnded }, removes: true)
+        let ended = indexes.filter { index in
+            campaign.targets[Int(index)].part.status.hasEnded && !isRetaining(campaign.address(index))
+        }
+        return deliveries(id, ended, removes: true)
+    }
+
+    /// The broker's retained message for the device is that of a campaign which still needs it.
+    private func isRetaining(_ address: String) -> Bool {
+        (refs[address] ?? []).contains { ref in
+            guard let campaign = campaigns[ref.campaign], campaign.plan.delivery == .retained else { return false }
+            return campaign.targets[Int(ref.index)].part.status.isInFlight
+        }
     }
 
     private mutating func forgetEndedRetained() {

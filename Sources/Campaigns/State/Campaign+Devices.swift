@@ -114,6 +114,7 @@ extension Campaign {
         count(before, -1)
         count(after, 1)
         if after != before { targets[i].verdict = nil }
+        if after.hasEnded { deviceEndedAt = time }
         if targets[i].retryAt != nil {
             targets[i].retryAt = nil
             retryCount -= 1

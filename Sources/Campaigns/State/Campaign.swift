@@ -25,6 +25,8 @@ struct Campaign: Sendable {
     /// The start, or the last time that failed devices were to be tried again: the deadlines count from here.
     var startedAt: Timestamp?
     var endedAt: Timestamp?
+    /// When a device of it ended last; nil also in snapshots of older versions.
+    var deviceEndedAt: Timestamp?
     /// The engine, and no person, has paused it.
     var wasPausedByEngine = false
     /// The event that allows to send: start, resumption, stage.

@@ -18,6 +18,7 @@ extension Campaign {
         func moved(_ at: Int64) -> Int64 { Timestamp(microseconds: at).moved(by: microseconds).microseconds }
         startedAt = startedAt?.moved(by: microseconds)
         endedAt = endedAt?.moved(by: microseconds)
+        deviceEndedAt = deviceEndedAt?.moved(by: microseconds)
         stageEndedAt = stageEndedAt?.moved(by: microseconds)
         // 0: it never began.
         if paceFrom != 0 { paceFrom = moved(paceFrom) }

@@ -52,7 +52,7 @@ public struct CampaignState: Decider {
     /// The next row id of `ota_device_status`.
     var nextTargetID: Int64 = 1
     var answers = IdempotencyLedger<CommandAnswer>(countMax: 100_000)
-    /// What the broker has acknowledged and no decision says yet: not part of the fold.
+    /// Broker acknowledgements not yet recorded in the log: not part of the fold.
     var receipts = DeliveryReceipts()
 
     /// In which campaigns a device is; by `tenant/{t}/device/{d}`.
@@ -65,7 +65,7 @@ public struct CampaignState: Decider {
 
     public init() {}
 
-    /// What the log alone gives, without acknowledgements that no decision says yet.
+    /// What the log alone gives, without acknowledgements that are not recorded in it.
     public var folded: CampaignState {
         var state = self
         state.receipts = DeliveryReceipts()
@@ -292,9 +292,11 @@ public struct CampaignState: Decider {
 extension Campaign {
     var mayBeArchived: Bool { hasEnded && counts.open == 0 }
 
-    /// When it is to leave memory; nil: not yet known.
+    /// When it is to leave memory; nil: not yet known. A day after its last device ended, so that a removal of its
+    /// retained command is repeated over a restart.
     var archiveTime: Timestamp? {
-        mayBeArchived ? endedAt?.moved(by: CampaignState.keptMicroseconds) : nil
+        guard mayBeArchived, let endedAt else { return nil }
+        return max(endedAt, deviceEndedAt ?? endedAt).moved(by: CampaignState.keptMicroseconds)
     }
 
     /// It may send, from now on.

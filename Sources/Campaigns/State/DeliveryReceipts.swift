@@ -1,7 +1,7 @@
 import Decisions
 import EventModel
 
-/// Deliveries that the broker has acknowledged and that no decision in the log says yet. A complete batch becomes one
+/// Broker acknowledgements not yet recorded in the log. A complete batch becomes one
 /// short event; for a batch that is incomplete after 2 s the event lists the devices.
 struct DeliveryReceipts: Sendable {
     private struct Batch {
@@ -22,7 +22,7 @@ struct DeliveryReceipts: Sendable {
         }
     }
 
-    /// It stands in the log.
+    /// Removes acknowledgements that the log has recorded.
     mutating func forget(_ event: CampaignPublished) {
         for recorded in event.batches {
             let command = Position(recorded.command)
@@ -31,7 +31,7 @@ struct DeliveryReceipts: Sendable {
         }
     }
 
-    /// What is to be recorded now. It is kept until that is folded: an append may fail.
+    /// Events to append now. Entries stay until the events are folded, because an append may fail.
     mutating func decisions(_ now: Timestamp, _ state: CampaignState, all: Bool = false) -> [CampaignEvent] {
         guard !batches.isEmpty else { return [] }
         var recorded: [Int64: [CampaignPublished.Batch]] = [:]

@@ -61,6 +61,7 @@ struct StoredCampaign: Codable {
     var status: CampaignStatus
     var startedAt: Int64?
     var endedAt: Int64?
+    var deviceEndedAt: Int64?
     var wasPausedByEngine: Bool
     var allowedBy: Position
     var devices: [Device]
@@ -82,6 +83,7 @@ struct StoredCampaign: Codable {
         status = campaign.status
         startedAt = campaign.startedAt?.microseconds
         endedAt = campaign.endedAt?.microseconds
+        deviceEndedAt = campaign.deviceEndedAt?.microseconds
         wasPausedByEngine = campaign.wasPausedByEngine
         allowedBy = campaign.allowedBy
         devices = campaign.targets.map(Device.init)
@@ -104,6 +106,7 @@ struct StoredCampaign: Codable {
         campaign.status = status
         campaign.startedAt = startedAt.map { Timestamp(storedMicroseconds: $0) }
         campaign.endedAt = endedAt.map { Timestamp(storedMicroseconds: $0) }
+        campaign.deviceEndedAt = deviceEndedAt.map { Timestamp(storedMicroseconds: $0) }
         campaign.wasPausedByEngine = wasPausedByEngine
         campaign.allowedBy = allowedBy
         campaign.targets = ContiguousArray(devices.map(\.target))

@@ -382,6 +382,7 @@ extension CampaignDispatched: Decision {
     public var summary: String {
         "dispatched commands to \(counted(devices.count, "device")) of campaign \(campaignID)"
     }
+    public static var causesDeliveries: Bool { true }
     public func deliveries(at position: Position) -> [Delivery] {
         guard let firmwareURL, let version else { return [] }
         let update = UpdateCommand(

@@ -2,10 +2,9 @@ import Decisions
 import EventLog
 import EventModel
 
-/// Recognises our own commands, which the broker brings back to us because we subscribe to all that devices' topics
-/// carry: the message claims to be of a decision in our log, and that decision sent exactly these bytes to this topic.
-/// Such a message says nothing that is not recorded. A claim alone hides nothing: whatever else stands on a command
-/// topic is a stranger's.
+/// Detects our own commands when a broker returns them: the subscription covers command topics. A message is an echo if
+/// it names a decision in our log and that decision sends exactly this payload to this topic. It is not recorded again.
+/// Anything else on a command topic is a foreign command.
 ///
 /// Under MQTT 5 the claim is in the user properties, else in the payload's `command_id`. An empty payload takes a
 /// retained command back; it can say whose it is in user properties only.
@@ -48,7 +47,7 @@ final class CommandEcho {
         return UpdateCommand.claim(in: record.payload)
     }
 
-    /// By topic; none where no decision stands at `position`, or where it sends nothing.
+    /// Payloads by topic; empty if the record at `position` is no decision, or one that sends nothing.
     private func payloads(ofDecisionAt position: Position) throws -> [String: [UInt8]] {
         if let known = claimed.last(where: { $0.position == position }) { return known.payloads }
         // What is not durable yet may still become anything: no answer is kept.
@@ -56,7 +55,8 @@ final class CommandEcho {
         var payloads: [String: [UInt8]] = [:]
         // A decision that cannot be decoded has sent nothing that we would recognise.
         if record.kind == .decision,
-            let decision = try? DecisionCatalog.all.type(of: record.topicString)?.decoded(record)
+            let type = DecisionCatalog.all.type(of: record.topicString), type.causesDeliveries,
+            let decision = try? type.decoded(record)
         {
             for delivery in decision.deliveries(at: position) { payloads[delivery.topic] = delivery.payload }
         }

@@ -430,7 +430,8 @@ public final class CampaignWorld {
         for command in commands {
             let address = "\(command.tenantID)/\(command.deviceID)"
             if command.isRemoval {
-                if retained[address]?.campaign == command.campaign { retained[address] = nil }
+                // A broker removes whatever it retains on the topic.
+                retained[address] = nil
                 continue
             }
             if command.isRetained { retained[address] = command }
