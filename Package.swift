@@ -355,7 +355,11 @@ let package = Package(
                 "Publishing", "Auditing", "Deciding", "Campaigns", "WhatIf", "refold", "TestSupport",
                 "ProjectionTestSupport",
             ]),
-        .testTarget(name: "DaemonTests", dependencies: ["EventLog", "Settings", "TestSupport", "Threading", "refold"]),
+        .testTarget(
+            name: "DaemonTests",
+            dependencies: [
+                "EventLog", "Postgres", "PostgresStore", "Settings", "TestSupport", "Threading", "refold",
+            ]),
         .testTarget(
             name: "IntegrationTests",
             dependencies: ["Primitives", "EventModel", "HTTPClient", "Postgres", "refold", "TestSupport"]),

@@ -12,14 +12,16 @@ import Testing
 
     init() throws { folder = try makeTemporaryFolder("daemon") }
 
-    private func settings(broker: String = "mqtt://127.0.0.1:1", http: String = "127.0.0.1:0") async throws -> Settings
-    {
+    private func settings(
+        broker: String = "mqtt://127.0.0.1:1", http: String = "127.0.0.1:0",
+        database: String = "postgresql://refold@127.0.0.1:1/refold"
+    ) async throws -> Settings {
         try Settings(
             from: await SettingsSource(
                 file: nil, flags: [:],
                 environment: [
                     "REFOLD_DATA": folder, "REFOLD_BROKER_URL": broker, "REFOLD_HTTP": http,
-                    "REFOLD_DATABASE_URL": "postgresql://refold@127.0.0.1:1/refold", "REFOLD_LOGGING_LEVEL": "error",
+                    "REFOLD_DATABASE_URL": database, "REFOLD_LOGGING_LEVEL": "error",
                 ]))
     }
 
@@ -82,6 +84,20 @@ import Testing
         await #expect(throws: StartError.self) { try await start(await settings(http: "127.0.0.1:\(taken.port)")) }
         try await expectNoThreads(since: before)
         try await stopping {}
+    }
+
+    /// Sessions that wait for an answer would otherwise wait for 20 s, and for 150 s.
+    @Test(arguments: [0, 1_500]) func aDatabaseThatHangsDoesNotOutlastTheStop(milliseconds: Int) async throws {
+        let server = try PostgresServer(), before = try threads()
+        var daemon: Daemon? = try await start(await settings(database: server.url()))
+        #expect(await eventually { daemon?.reporter.projectors.allSatisfy { $0.status.state == .running } == true })
+        server.freeze()
+        defer { server.thaw() }
+        // The keeper asks for the checkpoints, then the projectors do.
+        try await Task.sleep(for: .milliseconds(milliseconds))
+        await daemon?.stop()
+        daemon = nil
+        #expect(await eventually(within: 1) { (try? threads(since: before)) == [] })
     }
 
     @Test func underLoadNothingIsAppendedAfterTheLogIsClosed() async throws {
