@@ -43,7 +43,7 @@ struct RebuildOptionsGroup: ParsableArguments {
         do {
             let open = try Connection(target)
             _ = try RefoldSchema.migrate(on: open)
-            try bindLog(open, logID: log.logID.description, durableCount: log.durableCount)
+            try RefoldSchema.bind(open, logID: log.logID.description, durableCount: log.durableCount)
         } catch {
             printError("\(error)")
             let isAway = (error as? PostgresError)?.kind == .unavailable

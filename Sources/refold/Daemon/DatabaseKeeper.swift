@@ -1,6 +1,7 @@
 import EventLog
 import EventModel
 import Foundation
+import Health
 import Logging
 import Postgres
 import PostgresStore
@@ -19,7 +20,7 @@ actor DatabaseKeeper {
         var prepared = false
         /// It is there, but not for us: a newer schema, an old server. Trying again does not help.
         var refused = false
-        var examination = Examination()
+        var examination = DatabaseExamination()
     }
 
     private let executor = ThreadExecutor(name: "database")
@@ -62,14 +63,8 @@ actor DatabaseKeeper {
             }
             let applied = try Migrator(RefoldSchema.migrations, schema: RefoldSchema.name).run(on: open)
             for migration in applied { logger.info("applied the migration \(migration.number)_\(migration.name)") }
-            var thresholds = Parameters()
-            thresholds.int8(Int64(presence.staleSeconds))
-            thresholds.int8(Int64(presence.offlineSeconds))
-            _ = try open.query(
-                "update refold.presence_thresholds set stale_after_seconds = $1, offline_after_seconds = $2",
-                thresholds,
-                name: "write the thresholds of presence")
-            try bind(open)
+            try RefoldSchema.write(presence, open)
+            try RefoldSchema.bind(open, logID: logID, durableCount: durableCount())
             set(nil, prepared: true)
         } catch let error
             where error is MigrationError || error is OtherLogError || error is TransactionPoolerError
@@ -95,34 +90,10 @@ actor DatabaseKeeper {
         return open
     }
 
-    private func bind(_ open: Connection) throws { try bindLog(open, logID: logID, durableCount: durableCount()) }
-
-    /// The last position of each projection that the database will still have after it crashed; nil when it cannot be
-    /// asked. Projectors commit asynchronously: a checkpoint that can be read may be lost. So the checkpoints are read
-    /// first; then a transaction is committed synchronously, which flushes the write-ahead log up to its own end and
-    /// with it everything that was committed before (PostgreSQL 15, 30.4).
+    /// See `RefoldSchema.flushedPositions`; nil when the database does not answer.
     func flushedPositions() -> [String: Position]? {
         do {
-            let open = try session()
-            let found = try open.query(
-                // Whoever is taken up again needs the log from where it was parked.
-                """
-                select projection, min(least(c.position, (select min(p.position) - 1 from refold.parked_keys as p
-                    where p.projection = c.projection and p.partition = c.partition)))
-                from refold.projection_checkpoints as c group by projection
-                """,
-                name: "read the checkpoints")
-            _ = try open.query("set synchronous_commit = on", name: "commit synchronously")
-            _ = try open.query(
-                "update refold.log_identity set log_id = log_id", name: "flush what was committed before")
-            var positions: [String: Position] = [:]
-            for row in 0..<found.rowCount {
-                // Below 0: a key waits from the log's first event on.
-                if let name = found.text(row, 0), let position = found.int8(row, 1), position >= 0 {
-                    positions[name] = Position(stored: position)
-                }
-            }
-            return positions
+            return try RefoldSchema.flushedPositions(session())
         } catch {
             connection = nil
             return nil
@@ -210,8 +181,8 @@ actor DatabaseKeeper {
         }
     }
 
-    private func examine(_ open: Connection) throws(PostgresError) -> Examination {
-        let examination = try Self.examine(open, connectionsNeeded: connectionsNeeded)
+    private func examine(_ open: Connection) throws(PostgresError) -> DatabaseExamination {
+        let examination = try DatabaseExamination(open, connectionsNeeded: connectionsNeeded)
         let before = shared.withLock { state in
             defer { state.examination = examination }
             return state.examination
@@ -231,7 +202,7 @@ actor DatabaseKeeper {
 
     /// An error of PostgreSQL itself is not reported as an unreachable database when it says what to mend.
     private func report(_ error: PostgresError) {
-        let remedy = connection.flatMap { $0.isUsable ? Self.remedy(error, $0) : nil }
+        let remedy = connection.flatMap { $0.isUsable ? DatabaseRemedy(error, $0) : nil }
         connection = nil
         switch remedy {
         case nil: set("\(error)")
@@ -269,41 +240,15 @@ actor DatabaseKeeper {
     }
 }
 
-/// The tables were folded from a log that is not this one: positions in them mean other events.
-enum OtherLogError: Error, CustomStringConvertible {
-    case another(theirs: String, ours: String)
-    case diverged(ours: String)
-
-    var description: String {
-        let advice =
-            "use the log that belongs to them, or give another --database-url, or `drop schema refold "
-            + "cascade` there: the tables are then refolded from this log"
-        return switch self {
-        case .another(let theirs, let ours):
-            "the database's tables belong to the log \(theirs), this one is \(ours): \(advice)"
-        case .diverged(let ours):
-            "a projector position past the log's end: the database's tables were ahead of the log \(ours), which "
-                + "must be an older copy: \(advice)"
-        }
+extension DatabaseKeeper.State {
+    var facts: HealthFacts.Database {
+        var facts = HealthFacts.Database()
+        facts.isConnected = connected
+        facts.isRefused = refused
+        facts.isReadOnly = examination.isReadOnly
+        facts.missingGrants = examination.missingGrants
+        facts.connectionShortage = examination.connectionShortage
+        facts.lastError = lastError
+        return facts
     }
-}
-
-/// Ties the tables to a log the first time, and refuses those of another log, or of a longer one.
-/// - Throws: `OtherLogError`, `PostgresError`.
-func bindLog(_ open: Connection, logID: String, durableCount: UInt64) throws {
-    var ours = Parameters()
-    ours.text(logID)
-    _ = try open.query(
-        "insert into refold.log_identity (log_id) values ($1) on conflict do nothing", ours, name: "bind the log")
-    let bound = try open.query("select log_id from refold.log_identity", name: "compare the logs").text(0, 0) ?? ""
-    if bound != logID { throw OtherLogError.another(theirs: bound, ours: logID) }
-    var end = Parameters()
-    end.int8(Int64(durableCount))
-    let found = try open.query(
-        """
-        update refold.log_identity set diverged_at = coalesce(diverged_at,
-            (select now() where exists (select from refold.projection_checkpoints where position >= $1)))
-        returning diverged_at is not null
-        """, end, name: "compare the tables with the log")
-    if found.bool(0, 0) == true { throw OtherLogError.diverged(ours: logID) }
 }

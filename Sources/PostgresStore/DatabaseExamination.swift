@@ -1,19 +1,20 @@
-import Health
 import Postgres
 
-extension DatabaseKeeper {
-    /// What the database lets us do, asked every two seconds.
-    struct Examination: Sendable, Equatable {
-        var hasSchema = false
-        /// The schema is there, or may be made.
-        var mayHaveSchema = true
-        var isReadOnly = false
-        var missingGrants: [String] = []
-        var connectionShortage: String?
-    }
+/// What the database lets us do.
+public struct DatabaseExamination: Sendable, Equatable {
+    public private(set) var hasSchema = false
+    /// The schema is there, or may be made.
+    public private(set) var mayHaveSchema = true
+    public private(set) var isReadOnly = false
+    /// Statements that give the rights that are missing.
+    public var missingGrants: [String] = []
+    public private(set) var connectionShortage: String?
+
+    /// One that found nothing wrong, and no schema.
+    public init() {}
 
     /// - Throws: `PostgresError`.
-    static func examine(_ open: Connection, connectionsNeeded: Int) throws(PostgresError) -> Examination {
+    public init(_ open: Connection, connectionsNeeded: Int) throws(PostgresError) {
         let found = try open.query(
             """
             select exists (select from pg_class where relnamespace = to_regnamespace('refold')
@@ -34,22 +35,22 @@ extension DatabaseKeeper {
                     order by relname) as t)
             from pg_roles, pg_database where rolname = current_user and datname = current_database()
             """, name: "examine the database")
-        guard found.rowCount == 1 else { return Examination() }
+        guard found.rowCount == 1 else { return }
         func flag(_ column: Int32) -> Bool { found.bool(0, Int(column)) == true }
-        var examination = Examination(hasSchema: flag(0), isReadOnly: flag(1))
+        (hasSchema, isReadOnly) = (flag(0), flag(1))
         let database = found.text(0, 5) ?? "", role = found.text(0, 6) ?? ""
         // Rebuilds make temporary views; large batches go faster through temporary tables.
-        if !flag(2) { examination.missingGrants.append("GRANT TEMPORARY ON DATABASE \(database) TO \(role)") }
+        if !flag(2) { missingGrants.append("GRANT TEMPORARY ON DATABASE \(database) TO \(role)") }
         if !flag(3), !flag(4) {
-            examination.mayHaveSchema = false
-            examination.missingGrants.append("GRANT CREATE ON DATABASE \(database) TO \(role)")
+            mayHaveSchema = false
+            missingGrants.append("GRANT CREATE ON DATABASE \(database) TO \(role)")
         }
         // A right that was revoked after the schema was made.
         if !flag(11) {
-            examination.mayHaveSchema = false
-            examination.missingGrants.append("GRANT USAGE, CREATE ON SCHEMA refold TO \(role)")
+            mayHaveSchema = false
+            missingGrants.append("GRANT USAGE, CREATE ON SCHEMA refold TO \(role)")
         }
-        if let tables = found.text(0, 12) { examination.missingGrants.append("GRANT ALL ON \(tables) TO \(role)") }
+        if let tables = found.text(0, 12) { missingGrants.append("GRANT ALL ON \(tables) TO \(role)") }
         // Limits of roles and databases do not hold for superusers (PostgreSQL 15, CREATE ROLE, "CONNECTION LIMIT").
         let isSuperuser = flag(7)
         let limits = [
@@ -61,56 +62,43 @@ extension DatabaseKeeper {
             (found.int4(0, 10) ?? -1, "the server", "ALTER SYSTEM SET max_connections ="),
         ]
         let short = limits.filter { $0.0 >= 0 && Int($0.0) < connectionsNeeded }.min { $0.0 < $1.0 }
-        examination.connectionShortage = short.map { limit, owner, remedy in
+        connectionShortage = short.map { limit, owner, remedy in
             "\(owner) allows \(limit) connections, Refold holds up to \(connectionsNeeded): "
                 + "\(remedy) \(connectionsNeeded)"
         }
-        return examination
     }
 }
 
-extension DatabaseKeeper {
-    /// What ends an error of a server that answers.
-    enum Remedy: Equatable {
-        /// A statement for `missingGrants`.
-        case grant(String)
-        /// Why the database is of no use, and what to do.
-        case unusable(String)
-    }
+/// What ends an error of a server that answers.
+public enum DatabaseRemedy: Equatable {
+    /// A statement for `missingGrants`.
+    case grant(String)
+    /// Why the database is of no use, and what to do.
+    case unusable(String)
 
     /// Nil: nothing that the error alone explains.
     /// - Parameter open: the connection that got the error.
-    static func remedy(_ error: PostgresError, _ open: Connection) -> Remedy? {
+    public init?(_ error: PostgresError, _ open: Connection) {
         func ask(_ sql: String) -> String? { (try? open.query(sql))?.text(0, 0) }
         switch error.sqlState {
         case "42501":
             let role = ask("select quote_ident(current_user)") ?? "the role of the database URL"
-            return .grant(
+            self = .grant(
                 "GRANT ALL ON SCHEMA refold TO \(role); GRANT ALL ON ALL TABLES IN SCHEMA refold TO \(role) "
                     + "(PostgreSQL: \(error.message))")
         case "57014":
             // Also of an administrator's pg_cancel_backend.
             let role = ask("select quote_ident(current_user)") ?? "ROLE"
             let limit = ask("select current_setting('statement_timeout')") ?? "too short"
-            guard limit != "0" else { return .unusable("\(error)") }
-            return .unusable(
+            guard limit != "0" else {
+                self = .unusable("\(error)")
+                return
+            }
+            self = .unusable(
                 "\(error.statement): PostgreSQL canceled the statement (\(error.message)). The "
                     + "statement_timeout of the role \(role) or of the database is \(limit): "
                     + "run ALTER ROLE \(role) SET statement_timeout = '60s'")
         default: return nil
         }
-    }
-}
-
-extension DatabaseKeeper.State {
-    var facts: HealthFacts.Database {
-        var facts = HealthFacts.Database()
-        facts.isConnected = connected
-        facts.isRefused = refused
-        facts.isReadOnly = examination.isReadOnly
-        facts.missingGrants = examination.missingGrants
-        facts.connectionShortage = examination.connectionShortage
-        facts.lastError = lastError
-        return facts
     }
 }
