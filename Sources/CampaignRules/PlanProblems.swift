@@ -79,7 +79,7 @@ extension CampaignPlan {
         }
         guard let last = stages.last else { return }
         if last.percent != 100 {
-            found.add("stages[\(stages.count - 1)].percent", "must be 100: other devices would never be sent for")
+            found.add("stages[\(stages.count - 1)].percent", "must be 100: other devices would never be dispatched")
         }
         // The last stage's soak keeps nobody waiting.
         let soaks = stages.dropLast().reduce(0) { $0 + $1.soakSeconds }

@@ -5,7 +5,7 @@
 /// it, the answer is "too many" at any time at all with a probability of at most `errorRate`.
 ///
 /// How. Against each of a few alternative rates p₁ above the threshold p₀, a random walk over the devices in the
-/// order in which they were sent for: up by ln(p₁/p₀) for a failure, down by ln((1-p₀)/(1-p₁)) for anything else.
+/// order in which they were dispatched: up by ln(p₁/p₀) for a failure, down by ln((1-p₀)/(1-p₁)) for anything else.
 /// At the threshold its exponential is a martingale from 1, so that it ever reaches 1/x with a probability of at
 /// most x (Ville 1939); each alternative has a share w of the error rate, and its limit is ln(1/(errorRate·w)).
 ///
@@ -23,7 +23,7 @@ public struct SequentialFailureTest: Sendable {
     public let threshold: Double
     /// How probable a wrong "too many" may be.
     public let errorRate: Double
-    /// Devices sent for.
+    /// Devices dispatched.
     public private(set) var count = 0
     private let alternatives: [Alternative]
 
@@ -57,8 +57,8 @@ public struct SequentialFailureTest: Sendable {
         highest = [Self.none, Self.none]
     }
 
-    /// A device is sent for: its sample is the next, number `count`. A device that is tried again has a new sample for
-    /// each attempt, or keeps its old one: it is then attempts, or devices, whose failures the threshold allows.
+    /// A device is dispatched: its sample is the next, number `count`. A device that is tried again has a new sample
+    /// for each attempt, or keeps its old one: it is then attempts, or devices, whose failures the threshold allows.
     public mutating func append() {
         if count & 63 == 0 {
             if masks.count == width { widen() }

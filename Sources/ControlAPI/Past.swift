@@ -37,7 +37,7 @@ public protocol SnapshotKeeping: Sendable {
 /// One file of the folder of snapshots.
 public struct SnapshotRow: Codable, Sendable, Equatable {
     public var file: String
-    /// So many events are folded in it.
+    /// Number of events folded into it.
     public var end: UInt64
     public var bytes: Int?
     public var created: String?

@@ -120,7 +120,7 @@ public struct SegmentsRemoved: Codable, Sendable, Equatable {
 public struct SnapshotCreated: Codable, Sendable, Equatable {
     /// Its name in the folder of snapshots.
     public var file: String
-    /// So many events are folded in it.
+    /// Number of events folded into it.
     public var end: UInt64
     public var bytes: Int
     /// Of the file, in hex, as `sha256sum` gives it.

@@ -28,7 +28,7 @@ final class ProjectorControl: Sendable {
         var continuation: CheckedContinuation<Bool, Never>
     }
 
-    /// A wish, and who waits for what comes of it.
+    /// A request, and who waits for its result.
     struct ParkedKeyRetry {
         /// Nil: all.
         var keys: Set<FoldKey>?

@@ -1,7 +1,6 @@
-// A campaign once more, by other rules: the real engine, over a log that is made up as it goes along. What a device
-// answers it answers as on record, as long after its command as on record; what people decided they decide at the same
-// moments. A device that was never sent for on record answers as one does that was, drawn by its name: the report says
-// how many those are.
+// Reruns a campaign under other rules: the real engine over an in-memory log. Devices answer as they did on record, as
+// long after their command; people decide what they decided at the same times. A device that was never dispatched on
+// record gives the answers of one that was, chosen by its name; the report counts these devices.
 import CampaignRules
 import Campaigns
 import Deciding
@@ -19,7 +18,7 @@ public struct CampaignRerun: Sendable, Equatable {
         public var code: String?
         public var reason: String?
         public var counts: CampaignCounts
-        /// Devices that were sent for, and how often.
+        /// Devices that were dispatched, and how often.
         public var sentFor = 0
         public var commands = 0
         /// When the last one was sent for the first time.
@@ -34,13 +33,13 @@ public struct CampaignRerun: Sendable, Equatable {
     public let changes: [PlanChange]
     public let recorded: Course
     public let whatIf: Course
-    /// Failed on record, and would not have been sent for or would have succeeded.
+    /// Failed on record, and would not have been dispatched or would have succeeded.
     public let spared: [String]
     /// Succeeded on record, and would not have.
     public let lost: [String]
     /// Succeeded now and not on record.
     public let gained: [String]
-    /// Devices whose answers are borrowed, for they were never sent for.
+    /// Devices whose answers are borrowed, for they were never dispatched.
     public let borrowed: Int
     public let caveats: [String]
 }

@@ -7,7 +7,7 @@ import EventModel
 // folded back from the log.
 
 extension CampaignState {
-    /// At most so many devices are sent for at a time, of one campaign.
+    /// At most so many devices are dispatched at a time, of one campaign.
     static let dispatchedAtOnceMax = 5_000
 
     public mutating func advance(_ now: Timestamp) -> [CampaignEvent] {
@@ -34,7 +34,10 @@ extension CampaignState {
     public mutating func nextDeadline(after now: Timestamp) -> Timestamp? {
         var next = receipts.due
         for id in campaignIDs {
-            guard let at = campaigns.index(forKey: id), let wake = campaigns.values[at].nextWake(after: now) else {
+            guard let at = campaigns.index(forKey: id),
+                let wake = campaigns.values[at].nextWake(
+                    after: now, dispatches: firmware[campaigns.values[at].firmwareVersionID] != nil)
+            else {
                 continue
             }
             next = min(next ?? wake, wake)
@@ -130,7 +133,7 @@ extension Campaign {
         }
     }
 
-    /// Devices that were never sent for, or whose command did not get as far as the broker.
+    /// Devices that were never dispatched, or whose command did not get as far as the broker.
     private mutating func endsOfTheRest(_ code: String) -> [CampaignEvent] {
         var ends = Ends()
         if counts.pending > 0 {

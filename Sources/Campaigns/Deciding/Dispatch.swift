@@ -2,12 +2,12 @@ import CampaignRules
 import Decisions
 import EventModel
 
-// Which devices are sent for now: as the pace, the stage, the windows and other campaigns allow.
+// Which devices are dispatched now: as the pace, the stage, the windows and other campaigns allow.
 
 extension Campaign {
     private var tickMicroseconds: Int64 { max(1, Int64(saturating: plan.tickSeconds * 1_000_000)) }
 
-    /// When the device behind so many may be sent for. Exact over time: no rounding adds up.
+    /// When the next device may be dispatched after `count` devices. Exact over time: no rounding adds up.
     func dueMicroseconds(_ count: Int64) -> Int64 {
         guard let rate, rate > 0 else { return paceFrom }
         let (product, overflow) = count.multipliedReportingOverflow(by: tickMicroseconds)
@@ -45,7 +45,7 @@ extension Campaign {
 
     static let devicesPerDispatchMax = 500
 
-    /// Those that failed and have waited first, then those that were never sent for, in their order.
+    /// Those that failed and have waited first, then those that were never dispatched, in their order.
     private mutating func pick(_ countMax: Int, _ now: Timestamp, take: (String) -> Claim) -> [Int32] {
         var picked: [Int32] = [], chosen: Set<Int32> = [], keptRetries: [Due] = [], keptTurns: [Turn] = []
         while picked.count < countMax, let due = retries.min, due.at <= now.microseconds {
@@ -77,7 +77,8 @@ extension Campaign {
 
     // MARK: when to look again
 
-    mutating func nextWake(after now: Timestamp) -> Timestamp? {
+    /// - Parameter dispatches: its firmware is known.
+    mutating func nextWake(after now: Timestamp, dispatches: Bool) -> Timestamp? {
         func after(_ seconds: Double, _ begin: Timestamp) -> Int64 {
             begin.moved(by: Int64(saturating: seconds * 1_000_000)).microseconds
         }
@@ -97,7 +98,7 @@ extension Campaign {
             if !isLastStage, let since = stageEndedAt {
                 next = min(next, after(plan.stages[stage].soakSeconds, since))
             }
-            next = min(next, nextDispatch(now) ?? .max)
+            if dispatches { next = min(next, nextDispatch(now) ?? .max) }
         }
         return next == .max ? nil : Timestamp(microseconds: max(next, now.microseconds))
     }

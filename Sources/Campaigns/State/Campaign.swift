@@ -44,7 +44,7 @@ struct Campaign: Sendable {
     /// Its success was judged by a person who resumed the campaign.
     var waivedStage = -1
 
-    /// The pace: so many were sent for since then.
+    /// The pace: so many were dispatched since then.
     var paceFrom: Int64 = 0
     var paceCount: Int64 = 0
 
@@ -99,7 +99,7 @@ struct Campaign: Sendable {
     // MARK: Derived values
 
     var hasEnded: Bool { status == .completed || status == .aborted }
-    /// Devices that have been sent for, or came by themselves.
+    /// Devices that have been dispatched, or came by themselves.
     var begun: Int64 { counts.total - counts.pending - counts.skipped }
     var isLastStage: Bool { stage >= max(plan.stages.count, 1) - 1 }
 
@@ -128,7 +128,7 @@ struct Campaign: Sendable {
 
     // MARK: the queues
 
-    /// The device may be sent for, as far as this campaign is concerned.
+    /// The device may be dispatched, as far as this campaign is concerned.
     mutating func queue(_ index: Int32) {
         let target = targets[Int(index)]
         guard plan.delivery != .onConnect || target.isAwake else { return }

@@ -32,7 +32,7 @@ struct Target: Sendable, Equatable {
     var isAwake = false
     var shown: Shown?
     var verdict: PendingOutcome?
-    /// Its place among those sent for, in the campaign's failure test; below 0: none.
+    /// Its place among those dispatched, in the campaign's failure test; below 0: none.
     var sample: Int32 = -1
     /// What it counts as for the rules.
     var outcome = Outcome.none
@@ -51,7 +51,7 @@ struct Due: Sendable, Comparable {
     static func < (a: Due, b: Due) -> Bool { (a.at, a.index) < (b.at, b.index) }
 }
 
-/// A place in the order in which devices are sent for.
+/// A place in the order in which devices are dispatched.
 struct Turn: Sendable, Comparable {
     let rank: Int32
     let index: Int32

@@ -164,7 +164,7 @@ public struct CampaignStageBegun: Codable, Sendable, Equatable {
     public var tenantID: String
     /// From 0.
     public var stage: Int
-    /// So many of its devices may have been sent for when the stage has come to its end.
+    /// So many of its devices may have been dispatched when the stage has come to its end.
     public var devicesMax: Int64
     public var actor: String
     /// The last result of the stage before.

@@ -26,7 +26,7 @@ public struct CampaignPlan: Codable, Sendable, Equatable {
         public var percent: Double
         /// Counted from when enough of the stage's devices have ended.
         public var soakSeconds: Double
-        /// So large a share of the devices sent for is enough: one that never answers need not hold up all others.
+        /// So large a share of the devices dispatched is enough: one that never answers need not hold up all others.
         public var endedMin: Double
         /// Share of successes among the results, 0 to 1; without it one success is enough. A small stage says little
         /// about a share: whether it fails too often is for the abort rule to judge.

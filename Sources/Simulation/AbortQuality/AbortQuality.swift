@@ -2,7 +2,7 @@
 //
 // A device fails with the true rate, independently of the others. Failures are known soon and successes late; some
 // failures are silence that is noticed after hours, and some devices never answer at all and are no result. Devices are
-// sent for at a steady rate, all at once or in stages. Beside the rule, on the same results at the same times:
+// dispatched at a steady rate, all at once or in stages. Beside the rule, on the same results at the same times:
 //
 //     SPRT     Wald's test of the threshold against twice the threshold with the same error rate, and without an end in
 //              favour of the campaign: of all that are not wrong more often, it stops first at twice the threshold. It
@@ -15,7 +15,7 @@ import Primitives
 
 public struct AbortQuality: Sendable {
     public enum Rollout: String, Sendable, CaseIterable {
-        /// Every result is known before the next device is sent for.
+        /// Every result is known before the next device is dispatched.
         case oneByOne = "one by one"
         /// A tenth of the campaign is on its way at a time.
         case linear
@@ -54,7 +54,7 @@ public struct AbortQuality: Sendable {
     public struct Tally: Sendable {
         /// Campaigns that were ended.
         public var aborted = 0
-        /// Devices that failed or were going to, having been sent for before the end: of all campaigns together.
+        /// Devices that failed or were going to, having been dispatched before the end: of all campaigns together.
         public var harmed = 0
     }
 
@@ -146,7 +146,7 @@ private struct Campaign {
         var index: Int
         var failed: Bool
     }
-    /// When each device is sent for; ascending.
+    /// When each device is dispatched; ascending.
     private var sent: [Double] = []
     private var results: [Result] = []
     /// Devices that fail, in the order of sending.

@@ -40,7 +40,7 @@ struct CampaignRecount {
         var devices: [String: Device] = [:]
         var stageMax = Int64.max
         var sentFor: Set<String> = []
-        /// Of the pace: how many may still be sent for at once, and when that was counted.
+        /// Of the pace: how many may still be dispatched at once, and when that was counted.
         var allowance: Double
         var allowanceAt = Timestamp(microseconds: 0)
 

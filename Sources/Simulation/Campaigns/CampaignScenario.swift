@@ -15,7 +15,7 @@ public enum CampaignPlant: String, Sendable, CaseIterable {
     case staleSnapshot = "stale-snapshot"
     /// The engine's clock stops after a while.
     case sleeps
-    /// A device that is sent for is sent for by another campaign as well.
+    /// A device that is dispatched is dispatched by another campaign as well.
     case sharesDevices = "shares-devices"
     /// Timers run on the wall clock.
     case wallTimers = "timers-on-wall-clock"
