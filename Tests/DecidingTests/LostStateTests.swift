@@ -11,7 +11,7 @@ import Testing
     private let log = FaultyLog()
     private let time: @Sendable () -> Timestamp = { Timestamp(microseconds: 1_800_000_000_000_000) }
 
-    @Test func aRevokedTokenOpensNothingMeanwhile() async throws {
+    @Test(.timeLimit(.minutes(1))) func aRevokedTokenOpensNothingMeanwhile() async throws {
         let decider = AccessDecider(writer: DecisionWriter(log), source: log, clock: time)
         let create = AccessRequest(
             principal: .folderAdmin, command: .create(TokenSpec(name: "leaked", role: .admin)))

@@ -25,7 +25,8 @@ extension EightByteField {
     static var columnType: ColumnType { .int8 }
     func write(as type: ColumnType, to rows: inout RowBuffer) { rows.int8(binary) }
     init?(field: Bytes?, as type: ColumnType) {
-        guard let field else { return nil }
+        // Of another length: somebody changed the column's type in the database.
+        guard let field, field.count == 8 else { return nil }
         self.init(binary: Int64(bigEndian: field.loadUnaligned(as: Int64.self)))
     }
 }
@@ -66,8 +67,8 @@ extension Bool: Field {
     static var columnType: ColumnType { .bool }
     func write(as type: ColumnType, to rows: inout RowBuffer) { rows.bool(self) }
     init?(field: Bytes?, as type: ColumnType) {
-        guard let field else { return nil }
-        self = field[0] != 0
+        guard let byte = field?.first else { return nil }
+        self = byte != 0
     }
 }
 
@@ -152,7 +153,8 @@ struct DeviceAddress: RowKey {
     init(_ address: Bytes) {
         let slash = UInt8(ascii: "/")
         var end = 7
-        while address[end] != slash { end += 1 }
+        while end < address.count, address[end] != slash { end += 1 }
+        precondition(end + 8 <= address.count, "no device address")
         tenant = Bytes(rebasing: address[7..<end])
         device = Bytes(rebasing: address[(end + 8)...])
     }

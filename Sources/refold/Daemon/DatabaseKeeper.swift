@@ -82,7 +82,8 @@ actor DatabaseKeeper {
     /// The connection, or a new one. Its statements have no time limit of the role's: `target` limits the waiting.
     private func session() throws(PostgresError) -> Connection {
         if let connection, connection.isUsable { return connection }
-        let open = try Connection(target, interrupt: interrupt) { [logger] notice in logger.info("database: \(notice)")
+        let open = try Connection(target, interrupt: interrupt) { [logger] notice in
+            logger.info("database: \(notice)")
         }
         connection = open
         checkpoints.restart()
