@@ -33,7 +33,7 @@ extension ControlAPI {
                 .badRequest, "tenant_required",
                 "the token is for all tenants: name one in `X-Tenant-ID`, or use /api/v1/tenants/{tenant}/campaigns")
         }
-        guard isID(tenant) else {
+        guard DeviceTopic.isID(tenant) else {
             throw Problem(.badRequest, "id_invalid", "X-Tenant-ID is 1 to 128 characters of A-Z a-z 0-9 . _ : -")
         }
         guard context.principal.mayAct(for: tenant) else { throw AccessPolicy.foreignTenant }

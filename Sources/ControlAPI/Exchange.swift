@@ -78,7 +78,7 @@ extension Request {
     /// A tenant, a device or a reason to filter by: all of them keep to the grammar of ids.
     func idQuery(_ name: String) throws(Problem) -> String? {
         guard let value = query(name) else { return nil }
-        guard isID(value) else {
+        guard DeviceTopic.isID(value) else {
             throw Problem(.badRequest, "query_invalid", "\(name) is 1 to 128 characters of A-Z a-z 0-9 . _ : -")
         }
         return value
@@ -128,7 +128,7 @@ extension APIContext {
     /// A tenant or device id in the path.
     func id(_ name: String) throws(Problem) -> String {
         let raw = parameters.get(name) ?? ""
-        guard let value = raw.removingPercentEncoding, isID(value) else {
+        guard let value = raw.removingPercentEncoding, DeviceTopic.isID(value) else {
             throw Problem(.badRequest, "id_invalid", "the \(name) id is 1 to 128 characters of A-Z a-z 0-9 . _ : -")
         }
         return value

@@ -62,6 +62,13 @@ public actor DeciderService<D: Decider> {
         return try runtime.execute(request)
     }
 
+    /// Reads from the state as of now.
+    /// - Throws: what `body` throws; as `recover`.
+    public func query<R: Sendable>(_ body: @Sendable (D) throws -> R) throws -> R {
+        try runtime.catchUp()
+        return try body(runtime.recover())
+    }
+
     /// Decides and sends until the task is cancelled. Sleeps while neither the log grows nor anything is due.
     /// - Parameter report: called with each failure, and with nil after recovery. It retries every 2 s, and returns
     ///   when the log has failed for good.

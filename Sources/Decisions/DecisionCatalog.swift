@@ -1,7 +1,7 @@
 /// Maps a schema to its payload type.
 public struct DecisionCatalog: Sendable {
     /// All deciders' decisions.
-    public static let all = DecisionCatalog(campaignDecisions + accessDecisions)
+    public static let all = DecisionCatalog(campaignDecisions + accessDecisions + certificateDecisions)
 
     private let types: [String: any Decision.Type]
 

@@ -45,6 +45,18 @@ public struct DeviceTopic: Sendable {
 
     public static let idBytesMax = 128
 
+    /// Whether `text` can be the id of a tenant or a device.
+    public static func isID(_ text: String) -> Bool {
+        let bytes = text.utf8
+        return (1...idBytesMax).contains(bytes.count)
+            && bytes.allSatisfy { byte in
+                switch byte {
+                case 0x30...0x3A, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
+                default: false
+                }
+            }
+    }
+
     /// The topic that was parsed before, from the lengths of its ids.
     @inlinable
     public init(tenantCount: Int, deviceCount: Int, topicClass: TopicClass) {

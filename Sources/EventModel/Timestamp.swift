@@ -22,6 +22,15 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
     @inlinable public func moved(by microseconds: Int64) -> Timestamp {
         Timestamp(storedMicroseconds: self.microseconds.saturatingAdding(microseconds))
     }
+    /// At the limit where it lies beyond.
+    public init(seconds: Int64) {
+        let (microseconds, isOver) = seconds.multipliedReportingOverflow(by: 1_000_000)
+        self.init(microseconds: isOver ? (seconds < 0 ? .min : .max) : microseconds)
+    }
+
+    /// Since 1970, rounded down.
+    public var wholeSeconds: Int64 { Self.floorDivide(microseconds, 1_000_000).0 }
+
     @inlinable public var secondsSinceEpoch: Double { Double(microseconds) / 1_000_000 }
 
     /// RFC 3339 with six decimals, always in UTC: `2026-11-21T01:38:24.000000Z`.

@@ -63,7 +63,7 @@ private func rejection(_ request: CommandRequest, digest: String?, _ refusal: Re
     var event = CommandRejected(
         command: request.command.name, subject: request.command.subject,
         // A tenant that breaks the grammar stays out of the record: tables could not hold every text.
-        tenantID: isID(request.tenantID) ? request.tenantID : "", actor: request.actor, reason: refusal.reason)
+        tenantID: DeviceTopic.isID(request.tenantID) ? request.tenantID : "", actor: request.actor, reason: refusal.reason)
     event.code = refusal.code.rawValue
     if digest != nil {
         event.idempotencyKey = request.idempotencyKey
@@ -75,7 +75,7 @@ private func rejection(_ request: CommandRequest, digest: String?, _ refusal: Re
 private func accept(
     _ request: CommandRequest, _ state: CampaignState, _ digest: String?
 ) throws(Refusal) -> [CampaignEvent] {
-    guard isID(request.tenantID) else {
+    guard DeviceTopic.isID(request.tenantID) else {
         throw Refusal(.invalidValue, "the tenant id must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")
     }
     switch request.command {

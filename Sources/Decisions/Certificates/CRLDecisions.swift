@@ -1,0 +1,91 @@
+import EventModel
+
+// Certificate revocation lists, on the record. A list's entries follow from the certificates' events before it, so that
+// this event gives back every published list to the bit: the fields here, the entries, and the signature.
+
+/// An authority signed a full CRL. It is published once this is durable.
+public struct CRLIssued: Codable, Sendable, Equatable {
+    /// A certificate that the list revokes, made for it: a broker that refuses it has this list in force. Its entry
+    /// stays until it has expired.
+    public struct Canary: Codable, Sendable, Equatable {
+        public var serial: String
+        public var notAfter: Timestamp
+
+        public init(serial: String, notAfter: Timestamp) { (self.serial, self.notAfter) = (serial, notAfter) }
+
+        enum CodingKeys: String, CodingKey {
+            case serial, notAfter = "not_after"
+        }
+    }
+
+    public var authority: String
+    public var tenantID: String
+    /// CRL number (RFC 5280, section 5.2.3): strictly rising for each authority.
+    public var number: UInt64
+    /// Whole seconds; strictly rising for each authority.
+    public var thisUpdate: Timestamp
+    /// Whole seconds. Brokers refuse every client after it.
+    public var nextUpdate: Timestamp
+    /// Revoked certificates that it lists, canaries included.
+    public var entries: Int64
+    public var canary: Canary?
+    /// SHA-256 of the part that is signed (`tbsCertList`), in hex.
+    public var tbsSHA256: String
+    /// The signature's bytes in base64.
+    public var signature: String
+    /// SHA-256 of the whole list in DER, in hex.
+    public var sha256: String
+    /// Number of the log's events that its entries follow from.
+    public var end: UInt64
+    public var actor: String
+
+    public init(
+        authority: String, tenantID: String, number: UInt64, thisUpdate: Timestamp, nextUpdate: Timestamp,
+        entries: Int64, canary: Canary?, tbsSHA256: String, signature: String, sha256: String, end: UInt64,
+        actor: String
+    ) {
+        (self.authority, self.tenantID, self.number) = (authority, tenantID, number)
+        (self.thisUpdate, self.nextUpdate, self.entries) = (thisUpdate, nextUpdate, entries)
+        (self.canary, self.tbsSHA256, self.signature) = (canary, tbsSHA256, signature)
+        (self.sha256, self.end, self.actor) = (sha256, end, actor)
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case authority, tenantID = "tenant_id", number, thisUpdate = "this_update", nextUpdate = "next_update", entries
+        case canary, tbsSHA256 = "tbs_sha256", signature, sha256, end, actor
+    }
+}
+
+/// A CRL was not published, because it is not what the events before it make. The brokers keep the one before.
+public struct CRLRefused: Codable, Sendable, Equatable {
+    public var authority: String
+    public var tenantID: String
+    public var number: UInt64
+    /// A sentence for people.
+    public var reason: String
+    public var actor: String
+
+    public init(authority: String, tenantID: String, number: UInt64, reason: String, actor: String) {
+        (self.authority, self.tenantID, self.number) = (authority, tenantID, number)
+        (self.reason, self.actor) = (reason, actor)
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case authority, tenantID = "tenant_id", number, reason, actor
+    }
+}
+
+extension CRLIssued: Decision {
+    public static var schemas: [String] { [CertificateSchema.crlIssued.rawValue] }
+    public var envelope: Envelope { Envelope(tenantID: tenantID, actor: actor, subject: "crl:\(authority)") }
+    public var summary: String {
+        "issued the CRL \(number) of \(authority) with \(counted(Int(clamping: entries), "entry", "entries")), "
+            + "valid until \(nextUpdate)"
+    }
+}
+
+extension CRLRefused: Decision {
+    public static var schemas: [String] { [CertificateSchema.crlRefused.rawValue] }
+    public var envelope: Envelope { Envelope(tenantID: tenantID, actor: actor, subject: "crl:\(authority)") }
+    public var summary: String { "refused to publish the CRL \(number) of \(authority): \(reason)" }
+}
