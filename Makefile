@@ -5,7 +5,7 @@ PACKAGES = mosquitto mosquitto-clients libmosquitto-dev libpq-dev libssl-dev lib
 # are used in a real browser. The ledger soak runs two more brokers.
 SOAK_PACKAGES = rabbitmq-server nats-server python3 gcc
 TEST_PACKAGES = prometheus systemd pgbouncer curl python3 python3-cryptography python3-venv chromium chromium-driver \
-                $(SOAK_PACKAGES)
+                gnutls-bin $(SOAK_PACKAGES)
 
 .PHONY: format lint run test-threads demo-ota build test bench fuzz packages install soak soak-ledger rewrite-cases
 
@@ -23,7 +23,7 @@ build: packages
 
 test: PACKAGES += $(TEST_PACKAGES)
 test: packages lint
-	$(MAKE) -s .build/schemathesis/bin/schemathesis
+	$(MAKE) -s .build/schemathesis/bin/schemathesis .build/pkilint/bin/lint_crl
 	swift build --build-tests
 	Tests/run
 
@@ -47,6 +47,11 @@ test-threads: packages
 .build/schemathesis/bin/schemathesis:
 	python3 -m venv .build/schemathesis
 	.build/schemathesis/bin/pip install -q --disable-pip-version-check schemathesis==4.32.5 hypothesis==6.170.15
+
+# Checks certificates and CRLs against RFC 5280.
+.build/pkilint/bin/lint_crl:
+	python3 -m venv .build/pkilint
+	.build/pkilint/bin/pip install -q --disable-pip-version-check pkilint==0.13.3
 
 # The rows that today's folds make of replay/'s cases become what is expected of tomorrow's. Read the difference.
 rewrite-cases:
@@ -76,7 +81,7 @@ install:
 	install -D -m 0644 README.md $(DESTDIR)/usr/local/share/doc/refold/README.md
 
 # Beside peers and limits; writes bench/RESULTS.md. About fifteen minutes on a quiet machine.
-bench: PACKAGES += python3-venv g++
+bench: PACKAGES += python3-venv g++ golang-cfssl
 bench: packages
 	swift build -c release
 	$(MAKE) -s -C bench

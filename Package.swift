@@ -28,6 +28,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-asn1", from: "1.7.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.11.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
@@ -147,6 +148,13 @@ let package = Package(
 
         // a broker and a database of our own, where none is given
         .target(name: "PrivateServices", dependencies: ["Primitives", "Threading", "CPlatform"]),
+
+        // keys, certificates, certificate requests and CRLs
+        .target(
+            name: "PKI",
+            dependencies: [
+                "Primitives", "COpenSSL", "PrivateServices", .product(name: "SwiftASN1", package: "swift-asn1"),
+            ], swiftSettings: optimisedSwift),
 
         // log → decision → log, whatever is decided
         .target(
@@ -310,6 +318,7 @@ let package = Package(
                 "PostgresStore", "Rebuilding", "refold", "TestSupport", "ProjectionTestSupport",
             ]),
         .testTarget(name: "PrivateServicesTests", dependencies: ["PrivateServices"]),
+        .testTarget(name: "PKITests", dependencies: ["Primitives", "PKI", "COpenSSL"]),
         .testTarget(
             name: "HealthTests",
             dependencies: [

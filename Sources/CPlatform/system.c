@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "refold_system.h"
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/timex.h>
 
@@ -13,3 +14,5 @@ int refold_clock_is_synchronised(void) {
     struct timex clock = {.modes = 0};
     return adjtimex(&clock) != -1 && (clock.status & STA_UNSYNC) == 0;
 }
+
+int refold_memory_file(const char *name) { return memfd_create(name, MFD_CLOEXEC); }

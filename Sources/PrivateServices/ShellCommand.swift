@@ -54,38 +54,94 @@ public struct ShellCommand: Sendable {
     /// `isStopped` says so. Blocks.
     public func run(path: String, file: String, isStopped: () -> Bool = { false }) throws(Failure) {
         try Self.check(path: path, file: file)
-        var ends: [Int32] = [-1, -1]
-        guard pipe(&ends) == 0 else { throw Failure(description: "no pipe: \(errorText())") }
-        defer { close(ends[0]) }
+        var printed = Printed()
+        try execute(expanded(path: path, file: file), input: -1, &printed, isStopped: isStopped)
+    }
+
+    /// Runs the template as it is, without placeholders. Returns what the command printed to standard output; what it
+    /// printed to standard error is in the failure. Blocks until the command ends or is killed.
+    public func run(
+        input: [UInt8], outputBytesMax: Int, isStopped: () -> Bool = { false }
+    ) throws(Failure) -> [UInt8] {
+        // A file in memory, so that the command reads at its own pace and may close its input early.
+        let file = refold_memory_file("input")
+        guard file >= 0 else { throw Failure(description: "no memory file: \(errorText())") }
+        defer { close(file) }
+        var written = 0
+        while written < input.count {
+            let count = input.withUnsafeBytes { write(file, $0.baseAddress! + written, $0.count - written) }
+            guard count > 0 else { throw Failure(description: "no memory file: \(errorText())") }
+            written += count
+        }
+        lseek(file, 0, SEEK_SET)
+        var printed = Printed(output: [], outputBytesMax: outputBytesMax)
+        try execute(template, input: file, &printed, isStopped: isStopped)
+        return printed.output ?? []
+    }
+
+    /// What a command prints.
+    private struct Printed {
+        /// Standard output, where it is wanted apart.
+        var output: [UInt8]?
+        var outputBytesMax = 0
+        /// The end of everything else.
+        var messages: [UInt8] = []
+
+        mutating func drain(output: Int32, messages: Int32) {
+            ShellCommand.drain(messages, into: &self.messages, bytesMax: ShellCommand.outputBytesMax)
+            if self.output != nil {
+                ShellCommand.drain(output, into: &self.output!, bytesMax: outputBytesMax + 1)
+            }
+        }
+    }
+
+    /// - Parameter input: a file that becomes standard input; -1 for none.
+    private func execute(
+        _ command: String, input: Int32, _ printed: inout Printed, isStopped: () -> Bool
+    ) throws(Failure) {
+        var ends: [Int32] = [-1, -1], outputEnds: [Int32] = [-1, -1]
+        guard pipe(&ends) == 0, printed.output == nil || pipe(&outputEnds) == 0 else {
+            let reason = errorText()
+            for end in ends where end >= 0 { close(end) }
+            throw Failure(description: "no pipe: \(reason)")
+        }
+        defer { for end in [ends[0], outputEnds[0]] where end >= 0 { close(end) } }
         // Whatever else we start closes all descriptors but its own, so that this may come after `pipe`.
-        for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-        _ = fcntl(ends[0], F_SETFL, O_NONBLOCK)
+        for end in ends + outputEnds { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        for end in [ends[0], outputEnds[0]] { _ = fcntl(end, F_SETFL, O_NONBLOCK) }
         var pid = pid_t()
-        let code = Self.spawn(expanded(path: path, file: file), output: ends[1], pid: &pid)
-        close(ends[1])
+        let code = Self.spawn(
+            command, input: input, output: printed.output == nil ? ends[1] : outputEnds[1], messages: ends[1], pid: &pid
+        )
+        for end in [ends[1], outputEnds[1]] where end >= 0 { close(end) }
         guard code == 0 else { throw Failure(description: "cannot run /bin/sh: \(String(cString: strerror(code)))") }
         let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
-        var output: [UInt8] = [], status: Int32 = 0, pause: UInt32 = 1000, killed: String?
+        var status: Int32 = 0, pause: UInt32 = 1000, killed: String?
         while true {
-            Self.drain(ends[0], into: &output)
+            printed.drain(output: outputEnds[0], messages: ends[0])
             let waited = waitpid(pid, &status, WNOHANG)
             if waited == pid || (waited < 0 && errno != EINTR) { break }
             if killed == nil, ContinuousClock.now >= deadline {
                 killed = "it was killed after \(timeoutSeconds) s"
             } else if killed == nil, isStopped() {
                 killed = "it was killed because we stop"
+            } else if killed == nil, printed.output.map({ $0.count > printed.outputBytesMax }) == true {
+                killed = "it was killed because it printed more than \(printed.outputBytesMax) bytes"
             }
             // The whole group: the shell may have started others.
             if killed != nil { kill(-pid, SIGKILL) }
             usleep(pause)
             pause = min(pause * 2, 50_000)
         }
-        Self.drain(ends[0], into: &output)
+        printed.drain(output: outputEnds[0], messages: ends[0])
+        if killed == nil, printed.output.map({ $0.count > printed.outputBytesMax }) == true {
+            killed = "it printed more than \(printed.outputBytesMax) bytes"
+        }
         guard killed != nil || status != 0 else { return }
         let ending =
             killed
             ?? (status & 0x7F == 0 ? "exit code \((status >> 8) & 0xFF)" : "signal \(status & 0x7F)")
-        let said = String(decoding: output, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        let said = String(decoding: printed.messages, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
         throw Failure(description: said.isEmpty ? ending : "\(ending): \(said)")
     }
 
@@ -112,17 +168,20 @@ public struct ShellCommand: Sendable {
 
     private static let shellSigns = Set("\"'`$\\;&|<>(){}*?[]!#~".unicodeScalars)
 
-    private static func drain(_ descriptor: Int32, into output: inout [UInt8]) {
+    /// Keeps the last `bytesMax` bytes.
+    private static func drain(_ descriptor: Int32, into output: inout [UInt8], bytesMax: Int) {
         var piece = [UInt8](repeating: 0, count: 4096)
         while true {
             let count = read(descriptor, &piece, piece.count)
             guard count > 0 else { return }
             output += piece[..<count]
-            if output.count > outputBytesMax { output.removeFirst(output.count - outputBytesMax) }
+            if output.count > bytesMax { output.removeFirst(output.count - bytesMax) }
         }
     }
 
-    private static func spawn(_ command: String, output: Int32, pid: inout pid_t) -> Int32 {
+    private static func spawn(
+        _ command: String, input: Int32, output: Int32, messages: Int32, pid: inout pid_t
+    ) -> Int32 {
         var attributes = posix_spawnattr_t(), actions = posix_spawn_file_actions_t()
         posix_spawnattr_init(&attributes)
         posix_spawn_file_actions_init(&actions)
@@ -138,9 +197,13 @@ public struct ShellCommand: Sendable {
         sigfillset(&defaults)
         posix_spawnattr_setsigmask(&attributes, &none)
         posix_spawnattr_setsigdefault(&attributes, &defaults)
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+        if input < 0 {
+            posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+        } else {
+            posix_spawn_file_actions_adddup2(&actions, input, 0)
+        }
         posix_spawn_file_actions_adddup2(&actions, output, 1)
-        posix_spawn_file_actions_adddup2(&actions, output, 2)
+        posix_spawn_file_actions_adddup2(&actions, messages, 2)
         // Descriptors of ours (the log, its lock, sockets) must not live on in it.
         _ = refold_spawn_close_from(&actions, 3)
         let words: [String] = ["/bin/sh", "-c", command]

@@ -10,6 +10,8 @@ int refold_spawn_close_from(posix_spawn_file_actions_t *actions, int first);
 /// 1 when a time service disciplines the wall clock: adjtimex(2) without STA_UNSYNC. Setting the clock by hand clears
 /// it until the service has confirmed the new time.
 int refold_clock_is_synchronised(void);
+/// memfd_create(2) with MFD_CLOEXEC: a descriptor, or -1 with errno.
+int refold_memory_file(const char *name);
 #include <sys/epoll.h>  // Swift's Glibc module leaves both out
 #include <sys/eventfd.h>
 #endif

@@ -1,0 +1,125 @@
+import COpenSSL
+
+// Owners of OpenSSL objects. `@unchecked Sendable`: the objects are not changed once they are made, and OpenSSL 3 locks
+// what it caches inside of them.
+
+/// Owns an `EVP_PKEY *`.
+final class KeyHandle: @unchecked Sendable {
+    let pointer: OpaquePointer
+    init(takingOwnership pointer: OpaquePointer) { self.pointer = pointer }
+    deinit { EVP_PKEY_free(pointer) }
+}
+
+/// Owns an `X509 *`.
+final class CertificateHandle: @unchecked Sendable {
+    let pointer: OpaquePointer
+    init(takingOwnership pointer: OpaquePointer) { self.pointer = pointer }
+    deinit { X509_free(pointer) }
+}
+
+/// Owns an `X509_CRL *`.
+final class CRLHandle: @unchecked Sendable {
+    let pointer: OpaquePointer
+    init(takingOwnership pointer: OpaquePointer) { self.pointer = pointer }
+    deinit { X509_CRL_free(pointer) }
+}
+
+/// Owns an `EVP_MD_CTX *` that is initialised with key and digest, and is only ever copied: initialising one for each
+/// signature makes OpenSSL 3.0 look up its algorithms each time.
+final class SignatureContext: @unchecked Sendable {
+    private let pointer: OpaquePointer
+
+    /// - Parameter digest: its name in OpenSSL; nil for Ed25519, which hashes by itself.
+    init?(key: KeyHandle, digest: String?, signs: Bool) {
+        guard let context = EVP_MD_CTX_new() else { return nil }
+        let initialise = signs ? EVP_DigestSignInit_ex : EVP_DigestVerifyInit_ex
+        guard initialise(context, nil, digest, nil, nil, key.pointer, nil) == 1 else {
+            EVP_MD_CTX_free(context)
+            return nil
+        }
+        pointer = context
+    }
+
+    deinit { EVP_MD_CTX_free(pointer) }
+
+    private func withCopy<R>(_ body: (OpaquePointer) -> R?) -> R? {
+        guard let copy = EVP_MD_CTX_new() else { return nil }
+        defer { EVP_MD_CTX_free(copy) }
+        return EVP_MD_CTX_copy_ex(copy, pointer) == 1 ? body(copy) : nil
+    }
+
+    func sign(_ bytes: [UInt8], signatureBytesMax: Int) -> [UInt8]? {
+        withCopy { context in
+            var count = signatureBytesMax
+            var signature = [UInt8](repeating: 0, count: count)
+            guard EVP_DigestSign(context, &signature, &count, bytes, bytes.count) == 1 else { return nil }
+            signature.removeSubrange(count...)
+            return signature
+        }
+    }
+
+    func verify(_ signature: [UInt8], of bytes: [UInt8]) -> Bool {
+        withCopy { EVP_DigestVerify($0, signature, signature.count, bytes, bytes.count) } == 1
+    }
+}
+
+/// Owns a `BIO *` in memory.
+struct MemoryBIO: ~Copyable {
+    let pointer: OpaquePointer
+
+    init() throws(PKIError) {
+        guard let pointer = BIO_new(BIO_s_mem()) else { throw .openSSL(.crypto, "cannot allocate a buffer") }
+        self.pointer = pointer
+    }
+
+    /// Copies the bytes: a BIO over them would outlive the pointer that Swift lends.
+    static func holding(_ bytes: [UInt8]) throws(PKIError) -> MemoryBIO {
+        let bio = try MemoryBIO()
+        guard bytes.count <= Int32.max,
+            bytes.isEmpty || BIO_write(bio.pointer, bytes, Int32(bytes.count)) == bytes.count
+        else { throw .openSSL(.crypto, "cannot allocate a buffer of \(bytes.count) bytes") }
+        return bio
+    }
+
+    deinit { BIO_free(pointer) }
+
+    /// All that was written. Empties the buffer.
+    func read() -> [UInt8] {
+        let count = BIO_ctrl_pending(pointer)
+        guard count > 0, count <= Int32.max else { return [] }
+        return [UInt8](unsafeUninitializedCapacity: count) { buffer, initialised in
+            initialised = max(0, Int(BIO_read(pointer, buffer.baseAddress, Int32(count))))
+        }
+    }
+}
+
+/// Calls a `d2i_…` function. Nil unless it consumed all the bytes.
+/// - Parameter free: frees what was decoded from the first part of the bytes.
+func decode<T>(
+    _ der: [UInt8], _ d2i: (UnsafeMutablePointer<UnsafePointer<UInt8>?>, Int) -> T?, free: (T) -> Void
+) -> T? {
+    der.withUnsafeBufferPointer { buffer in
+        var next = buffer.baseAddress
+        guard !buffer.isEmpty, let decoded = d2i(&next, buffer.count) else { return nil }
+        guard next == buffer.baseAddress! + buffer.count else {
+            free(decoded)
+            return nil
+        }
+        return decoded
+    }
+}
+
+/// Calls an `i2d_…` function. Empty when it fails.
+func encode(_ i2d: (UnsafeMutablePointer<UnsafeMutablePointer<UInt8>?>?) -> Int32) -> [UInt8] {
+    let count = i2d(nil)
+    guard count > 0 else { return [] }
+    return [UInt8](unsafeUninitializedCapacity: Int(count)) { buffer, initialised in
+        var next = buffer.baseAddress
+        initialised = max(0, Int(i2d(&next)))
+    }
+}
+
+/// The content octets of an ASN.1 string, integer or time.
+func contents(_ string: UnsafePointer<ASN1_STRING>?) -> UnsafeBufferPointer<UInt8> {
+    UnsafeBufferPointer(start: ASN1_STRING_get0_data(string), count: string.map { Int(ASN1_STRING_length($0)) } ?? 0)
+}
