@@ -187,6 +187,19 @@ let package = Package(
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "EventLog", "Deciding",
             ]),
+        // device certificates, authorities and CRLs: decided
+        .target(
+            name: "Certificates",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "Deciding", "PKI",
+                .product(name: "HeapModule", package: "swift-collections"),
+            ], swiftSettings: optimisedSwift),
+        // and signed
+        .target(
+            name: "Issuing",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "Deciding", "PKI", "Certificates",
+            ]),
         // pages for people, and the API beneath them
         .target(name: "WebPages", exclude: ["Files"], plugins: ["EmbedPages"]),
         .plugin(name: "EmbedPages", capability: .buildTool()),
@@ -194,7 +207,7 @@ let package = Package(
             name: "ControlAPI",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns",
-                "WebPages",
+                "PKI", "Certificates", "Issuing", "WebPages",
                 .product(name: "Hummingbird", package: "hummingbird"),
             ]),
 
@@ -209,7 +222,7 @@ let package = Package(
                 "Primitives", "EventModel", "Decisions", "Threading", "Output", "HTTPClient", "Evidence", "EventLog",
                 "MQTT", "Ingest", "Projections", "Projecting", "Snapshots", "Postgres", "PostgresStore", "History",
                 "Rebuilding", "Publishing", "Auditing", "Queries", "Health", "Settings", "PrivateServices", "Deciding",
-                "Campaigns", "WhatIf", "Outbox", "Access", "ControlAPI", "FleetSimulator",
+                "Campaigns", "WhatIf", "Outbox", "Access", "Certificates", "Issuing", "ControlAPI", "FleetSimulator",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -333,8 +346,12 @@ let package = Package(
         .testTarget(
             name: "DecidingTests",
             dependencies: [
-                "Deciding", "Access", "Campaigns", "EventLog", "EventModel", "Decisions", "Threading",
+                "Primitives", "Deciding", "Access", "Campaigns", "PKI", "Certificates", "EventLog", "EventModel",
+                "Decisions", "Threading",
             ]),
+        .testTarget(
+            name: "CertificatesTests",
+            dependencies: ["Primitives", "EventModel", "Decisions", "Deciding", "PKI", "Certificates"]),
         .testTarget(
             name: "CampaignsTests",
             dependencies: [

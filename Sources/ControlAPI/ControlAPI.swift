@@ -44,7 +44,8 @@ public struct ControlAPI: Sendable {
         probeRoutes + systemRoutes + brokerRoutes + logRoutes
             + snapshotRoutes + rebuildRoutes + firmwareRoutes + groupRoutes
             + settingsRoutes + campaignRoutes + deviceRoutes + auditRoutes + deadLetterRoutes + parkedRoutes
-            + sessionRoutes + tokenRoutes + streamRoutes + aliasRoutes + eventRoutes
+            + sessionRoutes + tokenRoutes + streamRoutes + aliasRoutes + eventRoutes + authorityRoutes
+            + certificateRoutes + crlRoutes
     }
 
     public func router() -> Router<APIContext> {

@@ -3,8 +3,10 @@ import Deciding
 import EventLog
 import HTTPTypes
 import Hummingbird
+import Issuing
 import NIOCore
 import NIOHTTP1
+import PKI
 #if canImport(FoundationEssentials)
 import FoundationEssentials
 #else
@@ -92,6 +94,10 @@ struct ProblemMiddleware: RouterMiddleware {
         case AppendError.failed(let text):
             context.logger.error("append failed", metadata: ["error": "\(text)"])
             return .unavailable("log_failed", "the log failed and the daemon stops", retryAfterSeconds: 30)
+        case let error as PKIError: return Self.problem(for: error, context)
+        case let error as CRLFailure:
+            context.logger.error("no CRL issued", metadata: ["authority": "\(error.authority)", "error": "\(error)"])
+            return .unavailable("crl_not_issued", error.description, retryAfterSeconds: 10)
         case let error as AppendConflict:
             return .unavailable("conflict", "\(error.description); try again", retryAfterSeconds: 1)
         case let error as LogError where error.code == .outOfRange:
@@ -116,6 +122,17 @@ struct ProblemMiddleware: RouterMiddleware {
             context.logger.error(
                 "request failed", metadata: ["path": "\(request.uri.path)", "error": "\(error)"])
             return Problem(.internalServerError, "internal", "internal error; see the daemon's log")
+        }
+    }
+
+    /// What the caller sent, or a key that is not here.
+    private static func problem(for error: PKIError, _ context: APIContext) -> Problem {
+        switch error.code {
+        case .malformed, .unsupported, .weak, .untrusted, .passphrase, .invalid:
+            return Problem(.unprocessableContent, "invalid_value", error.description)
+        case .file, .command, .crypto:
+            context.logger.error("cannot sign", metadata: ["error": "\(error)"])
+            return .unavailable("key_unavailable", error.description, retryAfterSeconds: 10)
         }
     }
 

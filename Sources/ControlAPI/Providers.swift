@@ -16,6 +16,8 @@ public struct APIDependencies: Sendable {
     public var snapshots: any SnapshotKeeping
     public var rebuilds: any TableRebuilding
     public var tokens: any TokenKeeping
+    public var certificates: any CertificateKeeping
+    public var crls: any CRLKeeping
     public var past: any HistoricalQueries
     public var metrics: @Sendable () async -> MetricsSnapshot
     /// Records that an operator knows of a broker's alarms, and ends them. The event's position; nil when there is no
@@ -29,7 +31,8 @@ public struct APIDependencies: Sendable {
     public init(
         status: any StatusProviding, projections: any ProjectionControlling, campaigns: any CampaignCommanding,
         queries: any ReadQueries, log: any LogOperations, snapshots: any SnapshotKeeping, past: any HistoricalQueries,
-        rebuilds: any TableRebuilding, tokens: any TokenKeeping,
+        rebuilds: any TableRebuilding, tokens: any TokenKeeping, certificates: any CertificateKeeping,
+        crls: any CRLKeeping,
         metrics: @escaping @Sendable () async -> MetricsSnapshot,
         acknowledgeBroker: @escaping AcknowledgeBroker,
         gate: @escaping @Sendable (_ tenant: String, _ device: String) async -> GateStatistics? = { _, _ in nil },
@@ -43,6 +46,7 @@ public struct APIDependencies: Sendable {
         self.snapshots = snapshots
         self.rebuilds = rebuilds
         self.tokens = tokens
+        (self.certificates, self.crls) = (certificates, crls)
         self.past = past
         self.metrics = metrics
         self.acknowledgeBroker = acknowledgeBroker

@@ -103,6 +103,9 @@ public struct PublicKey: Sendable, Equatable, CustomStringConvertible {
         return verifier?.verify(signature, of: bytes) ?? false
     }
 
+    /// AlgorithmIdentifier of the signatures that a key of this type makes, DER; nil for one that does not sign.
+    public var signatureAlgorithm: [UInt8]? { SignatureScheme(keyName: name)?.identifier }
+
     var verifier: SignatureContext? {
         guard let scheme = SignatureScheme(keyName: name) else { return nil }
         return SignatureContext(key: handle, digest: scheme.digest, signs: false)

@@ -97,6 +97,22 @@ public enum SettingsCatalog {
             "presence.offline_seconds", .int(1...31_536_000), "\(Int(PresenceThresholds().offlineSeconds))",
             "and OFFLINE after so long"),
         Setting(
+            "certificates.common_name", .string, "{tenant}/{device}",
+            "common name of a device's certificate; a broker may take it for the user name"),
+        Setting("certificates.organization", .string, "", "organization in the subject of issued certificates"),
+        Setting("certificates.valid_days", .int(1...36_500), "90", "validity of a device's certificate"),
+        Setting("certificates.crl_days", .int(1...365), "7", "validity of a CRL; it is issued again at half of it"),
+        Setting(
+            "certificates.crl_url", .string, "",
+            "http:// address under which brokers reach the API; certificates then say where their CRL is"),
+        Setting(
+            "certificates.key_passphrase_file", .string, "",
+            "file whose first line encrypts the authorities' keys; a bare name: a systemd credential"),
+        Setting(
+            "certificates.sign_command", .string, "",
+            "shell command that signs for authorities whose key is elsewhere: bytes on its input, signature on its output"
+        ),
+        Setting(
             "projections.state_bytes", .int(1_048_576...68_719_476_736), "1073741824",
             "state kept in memory, a projection"),
         Setting(

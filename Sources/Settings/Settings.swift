@@ -43,11 +43,23 @@ public struct Settings: Sendable {
     /// 0: no scrubbing.
     public var scrubBytesPerSecond: Int
     public var presence = PresenceThresholds()
+    public var certificates: Certificates
     public var stateBytes: Int
     public var loggingLevel: String
     public var loggingFormat: String
     /// Everything in force, in the order of the catalog, for `refold config check`.
     public var resolved: [ResolvedSetting]
+
+    public struct Certificates: Sendable {
+        public var commonName: String
+        public var organization: String?
+        public var validDays: Int
+        public var crlDays: Int
+        /// Without a slash at its end.
+        public var crlURL: String?
+        public var keyPassphrase: String?
+        public var signCommand: String?
+    }
 
     public struct Broker: Sendable {
         public var name: String
@@ -104,6 +116,10 @@ public struct Settings: Sendable {
         scrubBytesPerSecond = int("scrub.bytes_per_second")
         presence.staleSeconds = Double(int("presence.stale_seconds"))
         presence.offlineSeconds = Double(int("presence.offline_seconds"))
+        certificates = Certificates(
+            commonName: text("certificates.common_name"), organization: optional("certificates.organization"),
+            validDays: int("certificates.valid_days"), crlDays: int("certificates.crl_days"),
+            crlURL: optional("certificates.crl_url"), signCommand: optional("certificates.sign_command"))
         stateBytes = int("projections.state_bytes")
         loggingLevel = text("logging.level")
         loggingFormat = text("logging.format")
@@ -121,6 +137,7 @@ public struct Settings: Sendable {
         }
         problems += contradictions
         checkDatabase(values, &problems)
+        checkCertificates(values, &problems)
         readBrokers(named: source.brokerNames, values, &problems)
         if !problems.isEmpty { throw SettingsError(problems) }
     }
@@ -174,6 +191,31 @@ public struct Settings: Sendable {
                 }
             } else {
                 problems.append("database.password_file is set without database.url")
+            }
+        }
+    }
+
+    /// Checks the pattern and the address, and reads the passphrase of its file.
+    private mutating func checkCertificates(_ values: Values, _ problems: inout [String]) {
+        if !certificates.commonName.contains("{device}") {
+            problems.append(
+                "\(values.origin("certificates.common_name")): certificates.common_name must contain {device}: brokers "
+                    + "tell devices apart by it")
+        }
+        if var url = certificates.crlURL {
+            while url.hasSuffix("/") { url.removeLast() }
+            certificates.crlURL = url
+            if !url.hasPrefix("http://") {
+                problems.append(
+                    "\(values.origin("certificates.crl_url")): certificates.crl_url must begin with http://: a CRL is "
+                        + "signed, and verifying TLS may need it (RFC 5280, section 8)")
+            }
+        }
+        if let file = values.optional("certificates.key_passphrase_file") {
+            do {
+                certificates.keyPassphrase = try readSecret(file)
+            } catch {
+                problems.append("certificates.key_passphrase_file: \(error)")
             }
         }
     }

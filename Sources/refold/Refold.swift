@@ -20,7 +20,8 @@ struct Refold: AsyncParsableCommand {
         subcommands: [
             Run.self, StatusCommand.self, LogCommand.self, Simulate.self, ProjectionCommand.self, BrokerCommand.self,
             FirmwareCommand.self, GroupCommand.self,
-            CampaignCommand.self, TokenCommand.self, DeadLettersCommand.self, ReplayCommand.self,
+            CampaignCommand.self, AuthorityCommand.self, CertificateCommand.self, RevocationListCommand.self,
+            TokenCommand.self, DeadLettersCommand.self, ReplayCommand.self,
             AuditCommand.self, SnapshotCommand.self, BackupCommand.self, RestoreCommand.self, Config.self,
         ]
     )

@@ -10,6 +10,9 @@ import Testing
     @Test(arguments: DeciderCase.allCases) func campaigns(_ test: DeciderCase) throws {
         try test.run(CampaignScript.self)
     }
+    @Test(arguments: DeciderCase.allCases) func certificates(_ test: DeciderCase) throws {
+        try test.run(CertificateScript.self)
+    }
 }
 
 enum DeciderCase: String, CaseIterable, CustomTestStringConvertible {

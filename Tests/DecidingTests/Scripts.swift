@@ -1,8 +1,11 @@
 import Deciding
 import Decisions
 import EventModel
+import PKI
+import Primitives
 @testable import Access
 @testable import Campaigns
+@testable import Certificates
 
 /// What a decider is asked in `DeciderTests`.
 protocol DeciderScript {
@@ -84,6 +87,52 @@ enum CampaignScript: DeciderScript {
     static func summary(_ answer: CommandAnswer) -> (position: Position, isRefusal: Bool) {
         switch answer {
         case .accepted(let position, _, _): (position, false)
+        case .rejected(let position, _, _): (position, true)
+        }
+    }
+}
+
+enum CertificateScript: DeciderScript {
+    typealias D = CertificateRegistry
+
+    private static func request(_ command: RegistryCommand, key: String? = nil) -> RegistryRequest {
+        RegistryRequest(
+            tenantID: Envelope.everyTenant, actor: "op", idempotencyKey: key, sent: Array("\(command)".utf8),
+            command: command)
+    }
+
+    private static func authority(_ id: String) -> RegistryCommand {
+        .addAuthority(
+            AuthorityAdded(
+                id: id, tenantID: Envelope.everyTenant, subject: "CN=\(id)", certificate: id,
+                spkiSHA256: SHA256.digest(id.utf8).description, key: .file, notBefore: Timestamp(microseconds: 0),
+                notAfter: Timestamp(microseconds: 1 << 60), actor: ""))
+    }
+
+    private static func certificate(_ serial: String, _ device: String) -> CertificateAdded {
+        CertificateAdded(
+            .issued, authority: "one", serial: serial, tenantID: "t", deviceID: device, commonName: "t/\(device)",
+            certificate: "", sha256: "", spkiSHA256: SHA256.digest(serial.utf8).description, keyAlgorithm: "P-256",
+            notBefore: Timestamp(microseconds: 0), notAfter: Timestamp(microseconds: 1 << 60), actor: "")
+    }
+
+    static var accepted: [RegistryRequest] {
+        let first = CertificateReference(authority: "one", serial: SerialNumber(1)!)
+        return [
+            request(authority("one"), key: "k"), request(authority("two")),
+            request(.add([certificate("01", "d"), certificate("02", "e")])),
+            request(.change(first, CertificateChange(.hold))),
+            request(.change(first, CertificateChange(.revoke(.keyCompromise)))),
+            request(.retireAuthority("two")),
+        ]
+    }
+    static var underTheSameKey: RegistryRequest { request(authority("three"), key: "k") }
+    static var refused: RegistryRequest { request(.retireAuthority("seven")) }
+    static var schema: String { CertificateSchema.certificateIssued.rawValue }
+
+    static func summary(_ answer: RegistryAnswer) -> (position: Position, isRefusal: Bool) {
+        switch answer {
+        case .accepted(let position, _, _, _): (position, false)
         case .rejected(let position, _, _): (position, true)
         }
     }

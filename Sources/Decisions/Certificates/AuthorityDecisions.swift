@@ -14,6 +14,10 @@ public enum CertificateSchema: String, Sendable, CaseIterable {
     case certificateReleased = "certificate.released/1"
     case crlIssued = "crl.issued/1"
     case crlRefused = "crl.refused/1"
+    case crlWritten = "crl.written/1"
+    case crlReloaded = "crl.reloaded/1"
+    case crlProved = "crl.proved/1"
+    case crlUnproved = "crl.unproved/1"
 }
 
 /// An authority was created here or imported. From here on it issues certificates, if its key is here.
@@ -110,7 +114,7 @@ extension AuthorityRetired: Decision {
 /// Everything that the certificate decider decides, refusals aside.
 let certificateDecisions: [any Decision.Type] = [
     AuthorityAdded.self, AuthorityRetired.self, CertificateAdded.self, CertificateChanged.self, CRLIssued.self,
-    CRLRefused.self,
+    CRLRefused.self, CRLEnforced.self,
 ]
 
 extension DecisionCatalog {

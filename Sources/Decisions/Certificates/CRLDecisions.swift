@@ -75,6 +75,68 @@ public struct CRLRefused: Codable, Sendable, Equatable {
     }
 }
 
+/// How far a CRL has come at a broker.
+public struct CRLEnforced: Codable, Sendable, Equatable {
+    public enum Step: String, Codable, Sendable, CaseIterable {
+        /// It is in the broker's CRL file, durably.
+        case written
+        /// The reload command has succeeded.
+        case reloaded
+        /// The broker refused the canary of this CRL and accepted a live one.
+        case proved
+        /// It did not, or not any more: `error` says what was seen.
+        case unproved
+    }
+
+    public var step: Step
+    public var broker: String
+    public var authority: String
+    public var tenantID: String
+    public var number: UInt64
+    /// Of a proof: since the CRL was issued.
+    public var milliseconds: Int64?
+    /// A sentence for people.
+    public var error: String?
+    public var actor: String
+
+    public init(
+        _ step: Step, broker: String, authority: String, tenantID: String, number: UInt64, actor: String
+    ) {
+        (self.step, self.broker, self.authority) = (step, broker, authority)
+        (self.tenantID, self.number, self.actor) = (tenantID, number, actor)
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case step, broker, authority, tenantID = "tenant_id", number, milliseconds, error, actor
+    }
+}
+
+extension CRLEnforced: Decision {
+    public static var schemas: [String] {
+        [CertificateSchema.crlWritten, .crlReloaded, .crlProved, .crlUnproved].map(\.rawValue)
+    }
+    public var schema: CertificateSchema {
+        switch step {
+        case .written: .crlWritten
+        case .reloaded: .crlReloaded
+        case .proved: .crlProved
+        case .unproved: .crlUnproved
+        }
+    }
+    public var envelope: Envelope {
+        Envelope(tenantID: tenantID, actor: actor, subject: "enforcement:\(broker)/\(authority)")
+    }
+    public var summary: String {
+        let list = "the CRL \(number) of \(authority)"
+        return switch step {
+        case .written: "wrote \(list) for the broker \(broker)"
+        case .reloaded: "made the broker \(broker) read \(list)"
+        case .proved: "proved that \(list) is in force at the broker \(broker)"
+        case .unproved: "could not prove \(list) at the broker \(broker): \(error ?? "unknown")"
+        }
+    }
+}
+
 extension CRLIssued: Decision {
     public static var schemas: [String] { [CertificateSchema.crlIssued.rawValue] }
     public var envelope: Envelope { Envelope(tenantID: tenantID, actor: actor, subject: "crl:\(authority)") }

@@ -1,5 +1,6 @@
 import Access
 import Campaigns
+import Certificates
 import ControlAPI
 import Deciding
 import EventLog
@@ -8,6 +9,7 @@ import Evidence
 import Foundation
 import History
 import Ingest
+import Issuing
 import Logging
 import Outbox
 import Postgres
@@ -133,6 +135,9 @@ final class Daemon: Sendable {
         let tokens = AccessDecider(writer: decisions, source: log, clock: { log.now() }) {
             snapshots.folder.newest(AccessState.self, horizon: log.horizon, report: passOver)
         }
+        let certificates = CertificateIssuing(settings, log: log, writer: decisions) {
+            snapshots.folder.newest(CertificateRegistry.self, horizon: log.horizon, report: passOver)
+        }
         let projectors = Self.makeProjectors(
             settings, log: log, databaseURL: databaseURL, snapshots: snapshots, logger: logger)
         let rebuilds = RebuildKeeper(
@@ -169,6 +174,7 @@ final class Daemon: Sendable {
             status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(pool: queries),
             log: FileLogOperations(log: log, projectors: projectors, logger: logger),
             snapshots: snapshots, past: PastAccess(asOf: asOf), rebuilds: rebuilds, tokens: tokens,
+            certificates: certificates.service, crls: certificates.crls,
             metrics: { await metrics.collect() },
             acknowledgeBroker: { broker, name, reason in
                 try await ingest.acknowledge(broker: broker, operator: name, reason: reason)?.rawValue
@@ -203,6 +209,7 @@ final class Daemon: Sendable {
                     "log-care", [scrubService.thread], logger: logger, start: { scrubService.start() },
                     stop: { scrubService.stop() }),
                 Self.tokens(tokens, troubles, logger),
+                certificates.part(troubles, logger),
                 Self.campaigns(decider, after: receiving, troubles, logger),
                 DaemonPart("commands") {
                     guard await receiving.value else { return }

@@ -1,5 +1,6 @@
 import Access
 import Campaigns
+import Certificates
 import ControlAPI
 import EventLog
 import EventModel
@@ -25,7 +26,7 @@ extension SnapshotMaker {
     ) {
         self.init(
             source: log, logID: logID, folder: folder,
-            deciders: [.of(CampaignState.self), .of(AccessState.self)], now: now)
+            deciders: [.of(CampaignState.self), .of(AccessState.self), .of(CertificateRegistry.self)], now: now)
     }
 }
 

@@ -1,0 +1,141 @@
+import Decisions
+import EventModel
+import PKI
+
+/// How long CRLs and their canaries are valid.
+public struct CRLPolicy: Sendable, Equatable {
+    /// From `thisUpdate` to `nextUpdate`. Half of it later, the next CRL is issued.
+    public var lifetimeSeconds: Int64
+    /// So far `thisUpdate` lies in the past: a broker whose clock is behind refuses every client while it is in the
+    /// future.
+    public var backdateSeconds: Int64 = 60
+    /// Validity of a canary's certificate. Its entry stays in the CRLs so long.
+    public var canarySeconds: Int64 = 2 * 3600
+
+    public init(lifetimeSeconds: Int64 = 7 * 24 * 3600) { self.lifetimeSeconds = lifetimeSeconds }
+}
+
+/// The contents of an authority's next CRL, to be signed.
+public struct CRLDraft: Sendable {
+    public let authority: AuthorityAdded
+    public let number: UInt64
+    public let thisUpdate: Timestamp
+    public let nextUpdate: Timestamp
+    public let canary: CRLIssued.Canary?
+    public let entries: RevokedEntries
+    /// Number of the log's events that the entries follow from.
+    public let end: Position
+    /// The CRL before.
+    public let previous: CRLIssued?
+}
+
+extension CertificateRegistry {
+    /// At most one CRL in this time, so that a thousand revocations are one CRL. `thisUpdate` has whole seconds, and of
+    /// two CRLs with the same one Mosquitto takes either.
+    private static let microsecondsBetweenCRLs: Int64 = 1_000_000
+
+    /// When the authority's next CRL is to be issued; nil: it issues none. In the past: now.
+    public func crlDue(_ id: String, _ policy: CRLPolicy) -> Timestamp? {
+        guard let authority = authority(id), authority.issuesCRLs else { return nil }
+        guard let last = authority.lastCRL else { return authority.addedAt }
+        // By `thisUpdate`, not by the time of the event: a log's clock that was set back must not hold back a CRL.
+        let issued = last.thisUpdate.moved(by: policy.backdateSeconds * 1_000_000)
+        if authority.isChanged { return issued.moved(by: Self.microsecondsBetweenCRLs) }
+        return issued.moved(by: policy.lifetimeSeconds * 500_000)
+    }
+
+    /// The next CRL of an authority; nil: it issues none.
+    public func draftCRL(
+        _ id: String, canary: CRLIssued.Canary?, _ policy: CRLPolicy, now: Timestamp
+    ) -> CRLDraft? {
+        guard var authority = authority(id), authority.issuesCRLs else { return nil }
+        let last = authority.lastCRL, seconds = now.wholeSeconds
+        let thisUpdate = max(
+            seconds.saturatingSubtracting(policy.backdateSeconds),
+            (last?.thisUpdate.wholeSeconds ?? .min).saturatingAdding(1))
+        authority.prepare(thisUpdate: Timestamp(seconds: thisUpdate), canary: canary)
+        return CRLDraft(
+            authority: authority.added, number: max((last?.number ?? 0).saturatingAdding(1), UInt64(clamping: seconds)),
+            thisUpdate: Timestamp(seconds: thisUpdate),
+            nextUpdate: Timestamp(seconds: thisUpdate.saturatingAdding(policy.lifetimeSeconds)), canary: canary,
+            entries: authority.entries, end: authority.entriesEnd, previous: last)
+    }
+
+    /// The CRL that an event issued, where `self` is the fold of the events before it.
+    public func draft(of event: CRLIssued) -> CRLDraft? {
+        guard var authority = authority(event.authority) else { return nil }
+        authority.prepare(thisUpdate: event.thisUpdate, canary: event.canary)
+        return CRLDraft(
+            authority: authority.added, number: event.number, thisUpdate: event.thisUpdate,
+            nextUpdate: event.nextUpdate, canary: event.canary, entries: authority.entries, end: authority.entriesEnd,
+            previous: authority.lastCRL)
+    }
+
+    /// The rule for `crl.issued`: the list is the one that the events before it make, and newer than the one before.
+    func crl(_ event: CRLIssued, _ request: RegistryRequest) throws(RegistryRefusal) -> CRLIssued {
+        guard let draft = draft(of: event), let authority = authority(event.authority),
+            request.tenantID == Envelope.everyTenant || authority.added.tenantID == request.tenantID
+        else { throw RegistryRefusal(.notFound, "there is no authority \(event.authority)") }
+        guard authority.issuesCRLs else {
+            throw RegistryRefusal(
+                .illegalTransition, "the authority \(event.authority) has no key here; it issues no CRL")
+        }
+        guard event.end == draft.end.rawValue else {
+            throw RegistryRefusal(.outdated, "certificates of \(event.authority) were revoked or released meanwhile")
+        }
+        guard event.entries == draft.entries.count else {
+            throw RegistryRefusal(
+                .invalidValue, "the CRL lists \(event.entries) certificates, but \(draft.entries.count) are revoked")
+        }
+        if let last = authority.lastCRL {
+            guard event.number > last.number, event.thisUpdate > last.thisUpdate else {
+                throw RegistryRefusal(
+                    .outdated,
+                    "the CRL \(event.number) of \(event.thisUpdate) is not newer than the CRL \(last.number) "
+                        + "of \(last.thisUpdate)")
+            }
+        }
+        guard event.thisUpdate < event.nextUpdate else {
+            throw RegistryRefusal(
+                .invalidValue, "the CRL would never be valid: its nextUpdate is before its thisUpdate")
+        }
+        var event = event
+        event.actor = request.actor
+        return event
+    }
+}
+
+extension CertificateAuthority {
+    /// The contents of the last CRL; nil: there is none, or certificates were revoked or released since.
+    public var lastDraft: CRLDraft? {
+        guard let last = lastCRL, !isChanged else { return nil }
+        return CRLDraft(
+            authority: added, number: last.number, thisUpdate: last.thisUpdate, nextUpdate: last.nextUpdate,
+            canary: last.canary, entries: entries, end: Position(last.end), previous: nil)
+    }
+}
+
+extension CertificateRegistry {
+    /// The first difference between two CRLs that no event explains; nil: all are explained. An entry appears because
+    /// its certificate was revoked or held, and leaves because that was released or has expired.
+    public func unexplained(_ differences: RevokedEntries.Differences, _ draft: CRLDraft) -> String? {
+        let authority = draft.authority.id, changed = Set(differences.added.map(\.serial))
+        for entry in differences.removed where !changed.contains(entry.serial) {
+            guard let certificate = certificate(CertificateReference(authority: authority, serial: entry.serial)) else {
+                continue  // a canary, or expired long ago
+            }
+            let hasExpired = draft.previous.map { certificate.notAfter < $0.thisUpdate } ?? false
+            guard certificate.status.isLive || hasExpired else {
+                return "the entry of the certificate \(certificate.reference) would vanish, but it is "
+                    + "\(certificate.status.name) since \(certificate.changedAt)"
+            }
+        }
+        for entry in differences.added where entry.serial.description != draft.canary?.serial {
+            let reference = CertificateReference(authority: authority, serial: entry.serial)
+            guard let certificate = certificate(reference), !certificate.status.isLive else {
+                return "the certificate \(reference) would be listed, but no event revokes it"
+            }
+        }
+        return nil
+    }
+}

@@ -1,0 +1,126 @@
+import Decisions
+import EventModel
+import HeapModule
+import PKI
+
+/// A certificate authority, and what its next CRL lists.
+public struct CertificateAuthority: Sendable {
+    public let added: AuthorityAdded
+    public let position: Position
+    public let addedAt: Timestamp
+    public internal(set) var retiredAt: Timestamp?
+    public internal(set) var replacedBy: String?
+
+    /// What the last CRL listed, and what was revoked since, less what was released.
+    var entries = RevokedEntries()
+    /// Entries by the expiry of their certificates. One whose entry was removed is passed over.
+    private var expiries = Heap<EntryExpiry>()
+    /// Number of the log's events that `entries` follow from.
+    public private(set) var entriesEnd = Position(0)
+    public private(set) var lastCRL: CRLIssued?
+    /// Position and time of `lastCRL`.
+    public private(set) var lastCRLPosition: Position?
+    public private(set) var lastCRLAt = Timestamp(microseconds: 0)
+    /// The last CRL lists other certificates than the next one would.
+    public private(set) var isChanged = false
+    /// The last CRL that was not published, if no other was issued since.
+    var refused: CRLRefused?
+
+    init(_ event: AuthorityAdded, at position: Position, time: Timestamp) {
+        (added, self.position, addedAt) = (event, position, time)
+        entriesEnd = Position(position.rawValue + 1)
+    }
+
+    /// It issues certificates.
+    public var issues: Bool { added.key != .none && retiredAt == nil && replacedBy == nil }
+    /// It issues CRLs, also when it issues certificates no more.
+    public var issuesCRLs: Bool { added.key != .none }
+    public var revokedCount: Int { entries.count }
+    /// The last CRL is not what the next one would be, or there is none.
+    public var needsCRL: Bool { issuesCRLs && (isChanged || lastCRL == nil) }
+
+    mutating func list(_ entry: RevokedEntry, _ notAfter: Int64, at position: Position) {
+        entries.insert(entry)
+        expiries.insert(EntryExpiry(notAfter: notAfter, serial: entry.serial))
+        changed(at: position)
+    }
+
+    mutating func unlist(_ serial: SerialNumber, at position: Position) {
+        entries.remove(serial)
+        changed(at: position)
+    }
+
+    private mutating func changed(at position: Position) {
+        isChanged = true
+        entriesEnd = Position(position.rawValue + 1)
+    }
+
+    mutating func issued(_ event: CRLIssued, at position: Position, time: Timestamp) {
+        prepare(thisUpdate: event.thisUpdate, canary: event.canary)
+        lastCRL = event
+        (lastCRLPosition, lastCRLAt) = (position, time)
+        isChanged = event.end < entriesEnd.rawValue
+        refused = nil
+    }
+
+    /// Makes `entries` those of the next CRL. An entry leaves once the CRL before was issued after the expiry of its
+    /// certificate (RFC 5280, section 3.3).
+    mutating func prepare(thisUpdate: Timestamp, canary: CRLIssued.Canary?) {
+        if let last = lastCRL {
+            let limit = last.thisUpdate.wholeSeconds
+            while let first = expiries.min, first.notAfter < limit {
+                expiries.removeMin()
+                entries.remove(first.serial)
+            }
+        }
+        if let canary, let serial = SerialNumber(canary.serial) {
+            entries.insert(
+                RevokedEntry(serial: serial, time: thisUpdate.wholeSeconds, reason: .superseded))
+            expiries.insert(EntryExpiry(notAfter: canary.notAfter.wholeSeconds, serial: serial))
+        }
+    }
+}
+
+/// When the entry of a certificate may leave the CRL.
+private struct EntryExpiry: Comparable, Sendable {
+    let notAfter: Int64
+    let serial: SerialNumber
+
+    static func < (a: Self, b: Self) -> Bool { (a.notAfter, a.serial) < (b.notAfter, b.serial) }
+}
+
+// MARK: In snapshots
+
+extension CertificateAuthority {
+    init(_ form: StoredHeader.StoredAuthority, entries input: inout ByteReader) throws(ByteReader.Truncated) {
+        self.init(form.added, at: Position(form.position), time: form.addedAt)
+        (retiredAt, replacedBy) = (form.retiredAt, form.replacedBy)
+        (lastCRL, lastCRLPosition) = (form.lastCRL, form.lastCRLPosition.map { Position($0) })
+        lastCRLAt = form.lastCRLAt
+        (isChanged, refused, entriesEnd) = (form.isChanged, form.refused, Position(form.entriesEnd))
+        guard let read = RevokedEntries(der: Array(try input.bytes())) else { throw .init() }
+        entries = read
+        var times: [EntryExpiry] = []
+        for entry in entries { times.append(EntryExpiry(notAfter: try input.integer(), serial: entry.serial)) }
+        expiries = Heap(times)
+    }
+
+    func writeEntries(to out: inout ByteWriter) {
+        out.bytes(entries.der)
+        var times: [SerialNumber: Int64] = [:]
+        for expiry in expiries.unordered { times[expiry.serial] = expiry.notAfter }
+        for entry in entries { out.integer(times[entry.serial] ?? .max) }
+    }
+}
+
+extension StoredHeader.StoredAuthority {
+    init(_ authority: CertificateAuthority) {
+        self.init(
+            added: authority.added, position: authority.position.rawValue, addedAt: authority.addedAt,
+            retiredAt: authority.retiredAt, replacedBy: authority.replacedBy,
+            entriesEnd: authority.entriesEnd.rawValue, lastCRL: authority.lastCRL,
+            lastCRLPosition: authority.lastCRLPosition?.rawValue, lastCRLAt: authority.lastCRLAt,
+            isChanged: authority.isChanged,
+            refused: authority.refused)
+    }
+}

@@ -1,0 +1,317 @@
+// Certificates: which device certificates and authorities there are, and what every CRL lists, decided and put on the
+// record.
+//
+//     CertificateRegistry   the `Decider`: decisions → authorities, certificates, entries of the next CRL
+//     RegistryCommand       what operators and the services around it ask for
+//     Decide                the rule
+//     CertificateStore      a million certificates in memory
+//
+// Invariants. No private key comes here: certificates and CRLs are signed before they are decided about (Sources/PKI),
+// and leave the process once the decision is durable. A revoked certificate is in every later CRL of its authority until
+// one that was issued after its expiry (RFC 5280, section 3.3); only the release of a hold takes an entry away before.
+// Numbers and times of an authority's CRLs strictly rise.
+import Deciding
+import Decisions
+import EventModel
+import PKI
+import Primitives
+
+/// What a certificate's events make of it. Whether it has expired depends on the time.
+public enum CertificateStatus: UInt8, Sendable, CaseIterable {
+    case active, superseded, held, revoked
+
+    /// In tables and answers.
+    public var name: String {
+        switch self {
+        case .active: "ACTIVE"
+        case .superseded: "SUPERSEDED"
+        case .held: "HELD"
+        case .revoked: "REVOKED"
+        }
+    }
+
+    /// Its device may use it.
+    public var isLive: Bool { self == .active || self == .superseded }
+}
+
+/// Names one certificate: `authority/serial`.
+public struct CertificateReference: Sendable, Hashable, CustomStringConvertible {
+    public let authority: String
+    public let serial: SerialNumber
+
+    public init(authority: String, serial: SerialNumber) { (self.authority, self.serial) = (authority, serial) }
+
+    /// Nil unless `text` is `authority/serial`.
+    public init?(_ text: some StringProtocol) {
+        guard let slash = text.firstIndex(of: "/"), let serial = SerialNumber(String(text[text.index(after: slash)...]))
+        else { return nil }
+        self.init(authority: String(text[..<slash]), serial: serial)
+    }
+
+    public var description: String { "\(authority)/\(serial)" }
+}
+
+/// The fold of the decisions about certificates, in log order. Pure: time is the events'.
+public struct CertificateRegistry: Decider {
+    /// What is answered again under an idempotency key.
+    struct KeyedAnswer: Sendable, Equatable {
+        let position: Position
+        /// The authority that was added or retired.
+        var authority: String?
+        var certificates: [CertificateReference] = []
+    }
+    typealias Ledger = IdempotencyLedger<KeyedAnswer>
+
+    /// In the order in which they were added.
+    public internal(set) var authorities: [CertificateAuthority] = []
+    var authorityIndexes: [String: UInt16] = [:]
+    var store = CertificateStore()
+    /// How far the CRLs have come at the brokers.
+    public internal(set) var enforcements: [EnforcementKey: Enforcement] = [:]
+    var answers = Ledger(tenantCountMax: 10_000)
+    /// Certificates in the store after the last search for those that are of no use any more.
+    var countAfterEviction = 0
+
+    public init() {}
+
+    public func authority(_ id: String) -> CertificateAuthority? { authorityIndexes[id].map { authorities[Int($0)] } }
+
+    /// The one that issues a tenant's certificates, of those it may choose from the newest: the tenant's own ones come
+    /// before those of every tenant.
+    public func issuer(forTenant tenantID: String) -> CertificateAuthority? {
+        authorities.last { $0.issues && $0.added.tenantID == tenantID }
+            ?? authorities.last { $0.issues && $0.added.tenantID == Envelope.everyTenant }
+    }
+
+    public var certificateCount: Int { store.count }
+
+    public func certificate(_ reference: CertificateReference) -> DeviceCertificate? {
+        find(reference).map(certificate(at:))
+    }
+
+    /// The certificates of a device that are in memory, the newest first.
+    public func certificates(tenantID: String, deviceID: String) -> [DeviceCertificate] {
+        store.certificates(tenantID: tenantID, deviceID: deviceID).map(certificate(at:))
+    }
+
+    /// Whether a device may send.
+    public func hasLiveCertificate(tenantID: String, deviceID: String, at now: Timestamp) -> Bool {
+        let seconds = now.wholeSeconds
+        return store.certificates(tenantID: tenantID, deviceID: deviceID).contains { index in
+            let record = store[index]
+            return record.status.isLive && record.notBefore <= seconds && seconds <= record.notAfter
+        }
+    }
+
+    func find(_ reference: CertificateReference) -> CertificateStore.Index? {
+        authorityIndexes[reference.authority].flatMap { store.find(authority: $0, serial: reference.serial) }
+    }
+
+    func reference(_ index: CertificateStore.Index) -> CertificateReference {
+        let record = store[index]
+        return CertificateReference(
+            authority: authorities[Int(record.authority)].added.id, serial: record.serial)
+    }
+
+    func certificate(at index: CertificateStore.Index) -> DeviceCertificate {
+        let record = store[index]
+        return DeviceCertificate(
+            reference: reference(index), tenantID: store.tenantID(of: index), deviceID: store.deviceID(of: index),
+            status: record.status, reason: record.status == .revoked ? record.reason : nil,
+            isImported: record.isImported,
+            notBefore: Timestamp(seconds: record.notBefore), notAfter: Timestamp(seconds: record.notAfter),
+            spkiSHA256: record.key, position: record.position, changedAt: record.changedAt,
+            renews: record.renews == CertificateStore.none ? nil : reference(record.renews),
+            replacedBy: record.replacedBy == CertificateStore.none ? nil : reference(record.replacedBy))
+    }
+
+    // MARK: Fold
+
+    public mutating func apply(_ event: RegistryEvent, at position: Position, time: Timestamp) {
+        answers.expire(before: time)
+        switch event {
+        case .authorityAdded(let event):
+            add(event, at: position, time: time)
+            remember(event.envelope, KeyedAnswer(position: position, authority: event.id), time)
+        case .authorityRetired(let event):
+            if let index = authorityIndexes[event.id], authorities[Int(index)].retiredAt == nil {
+                authorities[Int(index)].retiredAt = time
+            }
+            remember(event.envelope, KeyedAnswer(position: position, authority: event.id), time)
+        case .added(let event): add(event, at: position, time: time)
+        case .changed(let event): change(event, at: position, time: time)
+        case .crlIssued(let event):
+            if let index = authorityIndexes[event.authority] {
+                authorities[Int(index)].issued(event, at: position, time: time)
+            }
+        case .crlRefused(let event):
+            if let index = authorityIndexes[event.authority] { authorities[Int(index)].refused = event }
+        case .crlEnforced(let event):
+            enforcements[EnforcementKey(broker: event.broker, authority: event.authority), default: Enforcement()]
+                .apply(event, at: time)
+        case .rejected: break
+        }
+    }
+
+    /// The log's clock stepped (`ClockStepped`): an idempotency key keeps its answer for as long as before. Validity
+    /// and CRL times are dates that outsiders were given: they follow the clock.
+    public mutating func moveTimers(by microseconds: Int64) { answers.move(by: microseconds) }
+
+    private mutating func add(_ event: AuthorityAdded, at position: Position, time: Timestamp) {
+        guard authorityIndexes[event.id] == nil, authorities.count < Int(UInt16.max) else { return }
+        authorityIndexes[event.id] = UInt16(authorities.count)
+        authorities.append(CertificateAuthority(event, at: position, time: time))
+        if let replaced = event.replaces.flatMap({ authorityIndexes[$0] }) {
+            authorities[Int(replaced)].replacedBy = event.id
+        }
+    }
+
+    private mutating func add(_ event: CertificateAdded, at position: Position, time: Timestamp) {
+        guard let authority = authorityIndexes[event.authority], let serial = SerialNumber(event.serial),
+            let key = Digest(hex: event.spkiSHA256), event.deviceID.utf8.count <= DeviceTopic.idBytesMax,
+            store.find(authority: authority, serial: serial) == nil
+        else { return }
+        let index = store.add(
+            authority: authority, serial: serial, tenantID: event.tenantID, deviceID: event.deviceID, key: key,
+            notBefore: event.notBefore.wholeSeconds, notAfter: event.notAfter.wholeSeconds,
+            isImported: event.origin == .imported, position: position, at: time)
+        if let renewed = event.renews.flatMap({ CertificateReference($0) }).flatMap(find) {
+            store.update(index) { $0.renews = renewed }
+        }
+        remember(event.envelope, KeyedAnswer(position: position, certificates: [reference(index)]), time)
+        evictEnded(time)
+    }
+
+    private mutating func change(_ event: CertificateChanged, at position: Position, time: Timestamp) {
+        guard let serial = SerialNumber(event.serial),
+            let index = find(CertificateReference(authority: event.authority, serial: serial))
+        else { return }
+        let before = store[index]
+        guard before.status != .revoked else { return }
+        // A reason that this version does not know revokes too.
+        let reason = event.reason.flatMap { RevocationReason(rawValue: $0) } ?? .unspecified
+        let newer = event.replacedBy.flatMap { CertificateReference($0) }.flatMap(find)
+        store.update(index) { record in
+            switch event.change {
+            case .superseded: record.status = .superseded
+            case .held: record.status = .held
+            case .released: record.status = record.replacedBy == CertificateStore.none ? .active : .superseded
+            case .revoked:
+                record.status = .revoked
+                record.reason = reason
+            }
+            if let newer { record.replacedBy = newer }
+            record.changedAt = time
+        }
+        let authority = Int(before.authority)
+        func entry(_ reason: RevocationReason) -> RevokedEntry {
+            RevokedEntry(serial: serial, time: time.wholeSeconds, reason: reason)
+        }
+        switch event.change {
+        case .superseded: break
+        case .held: authorities[authority].list(entry(.certificateHold), before.notAfter, at: position)
+        case .revoked: authorities[authority].list(entry(reason), before.notAfter, at: position)
+        case .released: authorities[authority].unlist(serial, at: position)
+        }
+        remember(event.envelope, KeyedAnswer(position: position, certificates: [reference(index)]), time)
+    }
+
+    /// All events of one command share its key: the answer has what each of them is about.
+    private mutating func remember(_ envelope: Envelope, _ answer: KeyedAnswer, _ time: Timestamp) {
+        guard let key = envelope.idempotencyKey else { return }
+        let ledgerKey = Ledger.Key(tenantID: envelope.tenantID, key: key)
+        if var known = answers.entries[ledgerKey], known.at == time, known.digest == envelope.requestDigest {
+            known.answer.certificates += answer.certificates
+            answers.amend(ledgerKey, known.answer)
+        } else {
+            answers.remember(ledgerKey, .init(digest: envelope.requestDigest, at: time, answer: answer))
+        }
+    }
+
+    /// How long a certificate is known after its expiry. So long its device can renew it.
+    static let keptSecondsAfterExpiry: Int64 = 90 * 24 * 3600
+
+    /// Searches once the store has grown by a quarter, so that the search is rare.
+    private mutating func evictEnded(_ time: Timestamp) {
+        guard store.count > max(10_000, countAfterEviction + countAfterEviction / 4) else { return }
+        let now = time.wholeSeconds
+        for index in Array(store.indexes) where now - store[index].notAfter > Self.keptSecondsAfterExpiry {
+            store.remove(index)
+        }
+        countAfterEviction = store.count
+    }
+}
+
+/// What is known about a certificate.
+public struct DeviceCertificate: Sendable, Equatable {
+    public let reference: CertificateReference
+    public let tenantID: String
+    public let deviceID: String
+    public let status: CertificateStatus
+    /// Of a revoked one.
+    public let reason: RevocationReason?
+    public let isImported: Bool
+    public let notBefore: Timestamp
+    public let notAfter: Timestamp
+    public let spkiSHA256: Digest
+    /// Of the event that added it, which has its DER.
+    public let position: Position
+    /// Of the last change of its status.
+    public let changedAt: Timestamp
+    public let renews: CertificateReference?
+    public let replacedBy: CertificateReference?
+}
+
+// MARK: Lists
+
+/// Which certificates a list has.
+public struct CertificateFilter: Sendable, Equatable {
+    public var deviceID: String?
+    public var status: CertificateStatus?
+    public var authority: String?
+    /// Those that expire after `now` and until this time.
+    public var expiringUntil: Timestamp?
+    /// Those that have expired; nil: whether or not.
+    public var isExpired: Bool?
+
+    public init() {}
+}
+
+extension CertificateRegistry {
+    /// Certificates of a tenant in a fixed order, which is not that of time.
+    /// - Parameters:
+    ///   - after: `next` of the page before; nil: the first page.
+    ///   - limit: of the page.
+    public func certificates(
+        tenantID: String, _ filter: CertificateFilter, now: Timestamp, after: UInt32?, limit: Int
+    ) -> (certificates: [DeviceCertificate], next: UInt32?) {
+        let seconds = now.wholeSeconds, until = filter.expiringUntil?.wholeSeconds
+        let authority = filter.authority.map { authorityIndexes[$0] ?? .max }
+        var found: [DeviceCertificate] = [], last: UInt32?
+        func isMeant(_ index: CertificateStore.Index) -> Bool {
+            let record = store[index]
+            return filter.status.map { record.status == $0 } ?? true
+                && authority.map { record.authority == $0 } ?? true
+                && until.map { seconds <= record.notAfter && record.notAfter <= $0 } ?? true
+                && filter.isExpired.map { (record.notAfter < seconds) == $0 } ?? true
+                && store.tenantID(of: index) == tenantID
+        }
+        func add(_ index: CertificateStore.Index) -> Bool {
+            if found.count == limit { return false }
+            found.append(certificate(at: index))
+            last = index
+            return true
+        }
+        if let device = filter.deviceID {
+            for index in store.certificates(tenantID: tenantID, deviceID: device).sorted() {
+                guard after.map({ index > $0 }) ?? true, isMeant(index) else { continue }
+                guard add(index) else { return (found, last) }
+            }
+            return (found, nil)
+        }
+        for index in store.indexes(after: after) where isMeant(index) {
+            guard add(index) else { return (found, last) }
+        }
+        return (found, nil)
+    }
+}

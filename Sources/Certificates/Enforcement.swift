@@ -1,0 +1,61 @@
+import Decisions
+import EventModel
+
+/// An authority's CRLs at a broker.
+public struct EnforcementKey: Sendable, Hashable, Codable, Comparable {
+    public let broker: String
+    public let authority: String
+
+    public init(broker: String, authority: String) { (self.broker, self.authority) = (broker, authority) }
+
+    public static func < (a: Self, b: Self) -> Bool { (a.broker, a.authority) < (b.broker, b.authority) }
+}
+
+/// How far an authority's CRLs have come at a broker: written, then reloaded, then proved to be in force.
+public struct Enforcement: Sendable, Equatable, Codable {
+    /// CRL numbers; 0: none yet.
+    public private(set) var written: UInt64 = 0
+    public private(set) var reloaded: UInt64 = 0
+    public private(set) var proved: UInt64 = 0
+    public private(set) var provedAt: Timestamp?
+    /// From the issue of the CRL to its proof.
+    public private(set) var provedMilliseconds: Int64?
+    /// What was seen instead of a proof; nil after a proof.
+    public private(set) var error: String?
+    public private(set) var errorAt: Timestamp?
+
+    mutating func apply(_ event: CRLEnforced, at time: Timestamp) {
+        switch event.step {
+        case .written: written = max(written, event.number)
+        case .reloaded: reloaded = max(reloaded, event.number)
+        case .proved:
+            proved = max(proved, event.number)
+            (provedAt, provedMilliseconds) = (time, event.milliseconds)
+            (error, errorAt) = (nil, nil)
+        case .unproved: (error, errorAt) = (event.error ?? "unknown", time)
+        }
+    }
+}
+
+extension CertificateRegistry {
+    /// The rule for a step of the enforcement: in order, and of a CRL that is on the record.
+    func enforced(_ event: CRLEnforced, _ request: RegistryRequest) throws(RegistryRefusal) -> CRLEnforced {
+        guard let last = authority(event.authority)?.lastCRL, event.number <= last.number else {
+            throw RegistryRefusal(.notFound, "there is no CRL \(event.number) of \(event.authority)")
+        }
+        let known = enforcements[EnforcementKey(broker: event.broker, authority: event.authority)] ?? Enforcement()
+        switch event.step {
+        case .written, .unproved: break
+        case .reloaded, .proved:
+            guard event.number <= known.written else {
+                throw RegistryRefusal(
+                    .illegalTransition,
+                    "the CRL \(event.number) of \(event.authority) has not been written for "
+                        + event.broker)
+            }
+        }
+        var event = event
+        event.actor = request.actor
+        return event
+    }
+}

@@ -1,0 +1,207 @@
+import Deciding
+import Decisions
+import EventModel
+import PKI
+import Primitives
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+// The registry in snapshots: JSON for what is few, and 100 bytes for each certificate and each entry of a CRL, in the
+// order of the log and of serial numbers. Equal states give equal bytes.
+
+extension CertificateRegistry {
+    public static let storedName = "certificates"
+    public static let storedVersion = 1
+
+    public func stored() -> [UInt8] {
+        let all = store.indexes.sorted { store[$0].position < store[$1].position }
+        var numbers: [CertificateStore.Index: UInt32] = [CertificateStore.none: .max]
+        for (number, index) in all.enumerated() { numbers[index] = UInt32(number) }
+        var out = ByteWriter()
+        out.bytes(
+            eventJSON(
+                StoredHeader(
+                    authorities: authorities.map(StoredHeader.StoredAuthority.init),
+                    enforcements: enforcements.sorted { $0.key < $1.key }.map { .init(key: $0.key, value: $0.value) },
+                    answers: storedAnswers,
+                    countAfterEviction: countAfterEviction)))
+        for authority in authorities { authority.writeEntries(to: &out) }
+        out.integer(UInt32(all.count))
+        for index in all {
+            let record = store[index]
+            out.integer(record.authority)
+            out.bytes(record.serial.magnitude)
+            out.integer(record.status.rawValue)
+            out.integer(record.reason.code)
+            out.integer(UInt8(record.isImported ? 1 : 0))
+            out.bytes(Array(store.tenantID(of: index).utf8))
+            out.bytes(Array(store.deviceID(of: index).utf8))
+            out.integer(record.notBefore)
+            out.integer(record.notAfter)
+            record.key.withUnsafeBytes { out.out += $0 }
+            out.integer(record.position.rawValue)
+            out.integer(record.changedAt.microseconds)
+            out.integer(numbers[record.renews] ?? .max)
+            out.integer(numbers[record.replacedBy] ?? .max)
+        }
+        return out.out
+    }
+
+    public init(stored: [UInt8]) throws {
+        var input = ByteReader(stored)
+        do {
+            self.init()
+            let header = try JSONDecoder().decode(StoredHeader.self, from: Data(try input.bytes()))
+            for form in header.authorities {
+                authorityIndexes[form.added.id] = UInt16(clamping: authorities.count)
+                authorities.append(try CertificateAuthority(form, entries: &input))
+            }
+            for form in header.enforcements { enforcements[form.key] = form.value }
+            try restoreCertificates(&input)
+            restore(header.answers)
+            countAfterEviction = header.countAfterEviction
+        } catch let error as ByteReader.Truncated {
+            throw UnreadableDecision("the certificates in the snapshot cannot be understood (\(error))")
+        } catch let error as DecodingError {
+            throw UnreadableDecision("the certificates in the snapshot cannot be understood (\(error))")
+        }
+    }
+
+    private mutating func restoreCertificates(_ input: inout ByteReader) throws(ByteReader.Truncated) {
+        let count = try input.integer(UInt32.self)
+        var links: [(index: CertificateStore.Index, renews: UInt32, replacedBy: UInt32)] = []
+        var indexes: [CertificateStore.Index] = []
+        for _ in 0..<count {
+            let authority = try input.integer(UInt16.self), serial = SerialNumber(magnitude: try input.bytes())
+            let status = CertificateStatus(rawValue: try input.integer()),
+                reason = RevocationReason(code: try input.integer())
+            let isImported = try input.integer(UInt8.self) == 1
+            let tenant = String(decoding: try input.bytes(), as: UTF8.self)
+            let device = String(decoding: try input.bytes(), as: UTF8.self)
+            let notBefore = try input.integer(Int64.self), notAfter = try input.integer(Int64.self)
+            let key = Digest(try input.raw(Digest.byteCount)), position = Position(try input.integer(UInt64.self))
+            let changedAt = Timestamp(storedMicroseconds: try input.integer(Int64.self))
+            let renews = try input.integer(UInt32.self), replacedBy = try input.integer(UInt32.self)
+            guard let serial, let status, let reason, let key, Int(authority) < authorities.count,
+                device.utf8.count <= DeviceTopic.idBytesMax, store.find(authority: authority, serial: serial) == nil
+            else { throw .init() }
+            let index = store.add(
+                authority: authority, serial: serial, tenantID: tenant, deviceID: device, key: key,
+                notBefore: notBefore, notAfter: notAfter, isImported: isImported, position: position, at: changedAt)
+            store.update(index) { ($0.status, $0.reason) = (status, reason) }
+            indexes.append(index)
+            if renews != .max || replacedBy != .max { links.append((index, renews, replacedBy)) }
+        }
+        func index(_ number: UInt32) throws(ByteReader.Truncated) -> CertificateStore.Index {
+            if number == .max { return CertificateStore.none }
+            guard number < count else { throw .init() }
+            return indexes[Int(number)]
+        }
+        for link in links {
+            let (renews, replacedBy) = (try index(link.renews), try index(link.replacedBy))
+            store.update(link.index) { ($0.renews, $0.replacedBy) = (renews, replacedBy) }
+        }
+    }
+
+    // MARK: Answers
+
+    private var storedAnswers: [StoredHeader.StoredAnswer] {
+        answers.uses.compactMap { use in
+            answers.entries[use.key].map { entry in
+                StoredHeader.StoredAnswer(
+                    key: use.key, digest: entry.digest, at: use.at, position: entry.answer.position.rawValue,
+                    authority: entry.answer.authority, certificates: entry.answer.certificates.map(\.description))
+            }
+        }
+    }
+
+    private mutating func restore(_ forms: [StoredHeader.StoredAnswer]) {
+        for form in forms {
+            let answer = KeyedAnswer(
+                position: Position(form.position), authority: form.authority,
+                certificates: form.certificates.compactMap { CertificateReference($0) })
+            answers.remember(form.key, .init(digest: form.digest, at: form.at, answer: answer))
+        }
+    }
+}
+
+struct StoredHeader: Codable {
+    struct StoredAuthority: Codable {
+        var added: AuthorityAdded
+        var position: UInt64
+        var addedAt: Timestamp
+        var retiredAt: Timestamp?
+        var replacedBy: String?
+        var entriesEnd: UInt64
+        var lastCRL: CRLIssued?
+        var lastCRLPosition: UInt64?
+        var lastCRLAt: Timestamp
+        var isChanged: Bool
+        var refused: CRLRefused?
+    }
+
+    struct StoredAnswer: Codable {
+        var key: CertificateRegistry.Ledger.Key
+        var digest: String?
+        var at: Timestamp
+        var position: UInt64
+        var authority: String?
+        var certificates: [String]
+    }
+
+    struct StoredEnforcement: Codable {
+        var key: EnforcementKey
+        var value: Enforcement
+    }
+
+    var authorities: [StoredAuthority]
+    var enforcements: [StoredEnforcement]
+    var answers: [StoredAnswer]
+    var countAfterEviction: Int
+}
+
+/// Integers little-endian, byte strings behind their length in four bytes.
+struct ByteWriter {
+    var out: [UInt8] = []
+
+    mutating func integer<T: FixedWidthInteger>(_ value: T) {
+        withUnsafeBytes(of: value.littleEndian) { out += $0 }
+    }
+
+    mutating func bytes(_ bytes: [UInt8]) {
+        integer(UInt32(bytes.count))
+        out += bytes
+    }
+}
+
+/// Reads what `ByteWriter` wrote.
+struct ByteReader {
+    struct Truncated: Error, CustomStringConvertible {
+        var description: String { "it ends too early, or its values contradict each other" }
+    }
+
+    private let input: [UInt8]
+    private var position = 0
+
+    init(_ input: [UInt8]) { self.input = input }
+
+    mutating func integer<T: FixedWidthInteger>(_ type: T.Type = T.self) throws(Truncated) -> T {
+        let count = MemoryLayout<T>.size
+        guard input.count - position >= count else { throw Truncated() }
+        defer { position += count }
+        return input.withUnsafeBytes { T(littleEndian: $0.loadUnaligned(fromByteOffset: position, as: T.self)) }
+    }
+
+    mutating func raw(_ count: Int) throws(Truncated) -> ArraySlice<UInt8> {
+        guard input.count - position >= count else { throw Truncated() }
+        defer { position += count }
+        return input[position..<position + count]
+    }
+
+    mutating func bytes() throws(Truncated) -> ArraySlice<UInt8> {
+        try raw(Int(try integer(UInt32.self)))
+    }
+}

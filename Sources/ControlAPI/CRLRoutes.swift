@@ -1,0 +1,72 @@
+import Decisions
+import EventModel
+import HTTPTypes
+import Hummingbird
+import Issuing
+import NIOCore
+import Primitives
+
+// CRLs: their state for operators, and their bytes for whoever verifies certificates.
+
+extension ControlAPI {
+    var crlRoutes: [Route] {
+        [
+            // RFC 5280, 4.2.1.13: the distribution point of every certificate. A CRL is signed and public.
+            .get("/crl/{file}", .open) { request, context in
+                try request.allowQuery()
+                return try await file(context.parameters.get("file") ?? "")
+            },
+            .get("\(Self.tenantPath)/crls") { request, context in
+                try request.allowQuery()
+                let tenant = try context.id("tenant")
+                let rows = try await system.certificates.authorities()
+                    .filter { [tenant, Envelope.everyTenant].contains($0.added.tenantID) }
+                    .compactMap { authority in authority.lastCRL.map { CRLRow($0, pending: authority.isChanged) } }
+                return try .json(Items(items: rows))
+            },
+            .post("/api/v1/authorities/{authority}/crl", .write(.admin)) { request, context in
+                let id = context.parameters.get("authority") ?? ""
+                guard try await system.certificates.authorities().contains(where: { $0.added.id == id }) else {
+                    throw Problem(.notFound, "not_found", "there is no authority \(id)")
+                }
+                return try .json(CRLRow(try await system.crls.issue(id).event, pending: false), status: .created)
+            },
+        ]
+    }
+
+    /// `{authority}.crl` is DER (RFC 5280, 4.2.1.13), `{authority}.pem` is for Mosquitto and EMQX.
+    private func file(_ name: String) async throws -> Response {
+        let isPEM = name.hasSuffix(".pem")
+        guard isPEM || name.hasSuffix(".crl"), let crl = try await system.crls.current(String(name.dropLast(4))) else {
+            throw Problem(.notFound, "not_found", "there is no CRL \(name); take {authority}.crl or {authority}.pem")
+        }
+        return Response(
+            status: .ok,
+            headers: [
+                .contentType: isPEM ? "application/x-pem-file" : "application/pkix-crl", .cacheControl: "no-cache",
+                .xContentTypeOptions: "nosniff", .eTag: "\"\(crl.event.sha256)\"",
+            ], body: .init(byteBuffer: ByteBuffer(bytes: isPEM ? try crl.list.pem() : crl.list.der)))
+    }
+}
+
+struct CRLRow: Encodable, Sendable {
+    let authority: String
+    let number: UInt64
+    let thisUpdate: String
+    let nextUpdate: String
+    let entries: Int64
+    let sha256: String
+    /// Certificates were revoked or released since: the next CRL is due.
+    let isOutdated: Bool
+
+    enum CodingKeys: String, CodingKey {
+        case authority, number, thisUpdate = "this_update", nextUpdate = "next_update", entries, sha256
+        case isOutdated = "is_outdated"
+    }
+
+    init(_ event: CRLIssued, pending: Bool) {
+        (authority, number, entries, sha256) = (event.authority, event.number, event.entries, event.sha256)
+        (thisUpdate, nextUpdate) = (event.thisUpdate.description, event.nextUpdate.description)
+        isOutdated = pending
+    }
+}

@@ -1,0 +1,268 @@
+import Certificates
+import Deciding
+import Decisions
+import EventModel
+import PKI
+import Primitives
+import Threading
+
+/// The certificate whose refusal proves that a CRL is in force: the CRL lists it. Its key is in memory only.
+public struct Canary: Sendable {
+    public let certificate: Certificate
+    public let key: PrivateKey
+}
+
+/// A CRL that is on the record.
+public struct PublishedCRL: Sendable {
+    public let event: CRLIssued
+    public let list: RevocationList
+    /// Of its event.
+    public let issuedAt: Timestamp
+    /// Nil after a restart: its key is gone. The next CRL has one again.
+    public let canary: Canary?
+}
+
+/// Why an authority has no new CRL. The one before stays in force.
+public struct CRLFailure: Error, Sendable, CustomStringConvertible {
+    public let authority: String
+    /// When brokers begin to refuse every client; nil: no CRL was issued yet.
+    public let nextUpdate: Timestamp?
+    public let reason: String
+
+    public var description: String {
+        let until = nextUpdate.map { "; brokers refuse every client of it from \($0) on" } ?? ""
+        return "cannot issue a CRL of the authority \(authority): \(reason)\(until)"
+    }
+}
+
+/// Signs CRLs: drafted by the registry, parsed and verified by OpenSSL, compared with the one before, and put on the
+/// record before anyone receives them.
+public actor CRLService {
+    private let registry: DeciderService<CertificateRegistry>
+    private let keys: AuthorityKeys
+    private let policy: CRLPolicy
+    private let clock: @Sendable () -> Timestamp
+    private let executor: ThreadExecutor
+    private var published: [String: PublishedCRL] = [:]
+    private var live: [String: Canary] = [:]
+
+    public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    /// - Parameter executor: its thread; woken by whoever learns that a CRL is due.
+    public init(
+        registry: DeciderService<CertificateRegistry>, keys: AuthorityKeys, policy: CRLPolicy,
+        executor: ThreadExecutor, clock: @escaping @Sendable () -> Timestamp
+    ) {
+        (self.registry, self.keys, self.policy, self.clock) = (registry, keys, policy, clock)
+        self.executor = executor
+    }
+
+    /// After a failure.
+    private static let pauseMicroseconds: Int64 = 10_000_000
+    /// The monotonic clock stops while a machine is suspended, so that a wait may end late.
+    private static let restMillisecondsMax: Int64 = 60_000
+
+    /// Issues CRLs as they become due, until the task is cancelled.
+    /// - Parameters:
+    ///   - publish: called with each that was issued.
+    ///   - report: called with what failed, after each round: nothing when all went well.
+    public func run(
+        publish: @Sendable ([PublishedCRL]) async -> Void, report: @Sendable ([any Error]) -> Void
+    ) async {
+        await withTaskCancellationHandler {
+            while !Task.isCancelled {
+                var next: Timestamp?
+                do {
+                    let (issued, failures) = try await issueDue()
+                    if !issued.isEmpty { await publish(issued) }
+                    report(failures)
+                    next = try await nextDue()
+                    if !failures.isEmpty { next = clock().adding(microseconds: Self.pauseMicroseconds) }
+                } catch {
+                    report([error])
+                    next = clock().adding(microseconds: Self.pauseMicroseconds)
+                }
+                if Task.isCancelled { return }
+                let left = next.map { $0.microseconds.saturatingSubtracting(clock().microseconds) / 1_000 + 1 } ?? .max
+                executor.rest(milliseconds: Int(max(1, min(left, Self.restMillisecondsMax))))
+                await Task.yield()
+            }
+        } onCancel: { [executor] in
+            executor.wake()
+        }
+    }
+
+    /// The last CRL of an authority. Made again from the record where it is not in memory.
+    /// - Throws: `PKIError`, `CRLFailure`; as `DeciderService.query`.
+    public func current(_ authority: String) async throws -> PublishedCRL? {
+        let found = try await registry.query { registry in
+            registry.authority(authority).flatMap { authority in
+                authority.lastCRL.map { (event: $0, at: authority.lastCRLAt, draft: authority.lastDraft) }
+            }
+        }
+        guard let found else { return nil }
+        if let known = published[authority], known.event == found.event { return known }
+        // Entries of a CRL that was followed by revocations are in the log only; the next CRL is due already.
+        guard let draft = found.draft else { return published[authority] }
+        let list = try Self.rebuild(found.event, draft)
+        let crl = PublishedCRL(event: found.event, list: list, issuedAt: found.at, canary: nil)
+        published[authority] = crl
+        return crl
+    }
+
+    /// Issues the CRLs that are due.
+    /// - Returns: those that were issued, and why others were not.
+    public func issueDue() async throws -> (issued: [PublishedCRL], failures: [CRLFailure]) {
+        let now = clock(), policy = policy
+        let due = try await registry.query { registry in
+            registry.authorities.map(\.added.id).filter { registry.crlDue($0, policy).map { $0 <= now } ?? false }
+        }
+        var issued: [PublishedCRL] = [], failures: [CRLFailure] = []
+        for authority in due {
+            do throws(CRLFailure) {
+                issued.append(try await issue(authority))
+            } catch {
+                failures.append(error)
+            }
+        }
+        return (issued, failures)
+    }
+
+    /// When the next CRL is due; nil: never.
+    public func nextDue() async throws -> Timestamp? {
+        let policy = policy
+        return try await registry.query { registry in
+            registry.authorities.compactMap { registry.crlDue($0.added.id, policy) }.min()
+        }
+    }
+
+    /// Attempts while certificates are revoked in between.
+    private static let attemptsMax = 20
+
+    /// Issues the next CRL of an authority, due or not.
+    public func issue(_ authority: String) async throws(CRLFailure) -> PublishedCRL {
+        var last: CRLIssued?
+        do {
+            for _ in 0..<Self.attemptsMax {
+                if let crl = try await attempt(authority, &last) {
+                    published[authority] = crl
+                    return crl
+                }
+            }
+            throw PKIError(.invalid, "certificates were revoked faster than CRLs can be signed")
+        } catch {
+            throw CRLFailure(authority: authority, nextUpdate: last?.nextUpdate, reason: "\(error)")
+        }
+    }
+
+    /// Nil: a certificate was revoked or released meanwhile.
+    private func attempt(_ authority: String, _ last: inout CRLIssued?) async throws -> PublishedCRL? {
+        let now = clock(), policy = policy
+        guard let added = try await registry.query({ $0.authority(authority) }) else {
+            throw PKIError(.invalid, "there is no such authority")
+        }
+        last = added.lastCRL
+        let issuer = try CertificateIssuer(
+            certificate: Certificate(added.added), signer: keys.signer(for: added.added))
+        let canary = try Self.canary(issuer, policy, now)
+        let named = CRLIssued.Canary(
+            serial: canary.certificate.serial.description, notAfter: Timestamp(seconds: canary.certificate.notAfter))
+        guard let draft = try await registry.query({ $0.draftCRL(authority, canary: named, policy, now: now) }) else {
+            throw PKIError(.invalid, "it issues no CRLs")
+        }
+        let der = try issuer.crl(
+            number: draft.number, thisUpdate: draft.thisUpdate.wholeSeconds, nextUpdate: draft.nextUpdate.wholeSeconds,
+            entries: draft.entries)
+        let list = try RevocationList(der: der, what: "CRL \(draft.number) of \(authority)")
+        if let problem = try await problem(with: list, draft, issuer.certificate) {
+            _ = try await execute(
+                .refuseCRL(
+                    CRLRefused(
+                        authority: authority, tenantID: draft.authority.tenantID, number: draft.number,
+                        reason: problem, actor: "")), draft)
+            throw PKIError(.untrusted, problem)
+        }
+        let event = CRLIssued(
+            authority: authority, tenantID: draft.authority.tenantID, number: draft.number,
+            thisUpdate: draft.thisUpdate, nextUpdate: draft.nextUpdate, entries: Int64(draft.entries.count),
+            canary: named, tbsSHA256: SHA256.digest(list.tbs).description,
+            signature: Base64.encode(list.signature), sha256: SHA256.digest(der).description,
+            end: draft.end.rawValue, actor: EngineActor.name)
+        switch try await execute(.issueCRL(event), draft) {
+        case .accepted: return PublishedCRL(event: event, list: list, issuedAt: now, canary: canary)
+        case .rejected(_, .outdated, _): return nil
+        case .rejected(_, _, let reason): throw PKIError(.invalid, reason)
+        }
+    }
+
+    /// A certificate that no CRL lists, to see that brokers accept live ones.
+    public func liveCanary(_ authority: String) async throws -> Canary {
+        let now = clock()
+        if let canary = live[authority], canary.certificate.notAfter - now.wholeSeconds > policy.canarySeconds / 2 {
+            return canary
+        }
+        guard let added = try await registry.query({ $0.authority(authority)?.added }) else {
+            throw PKIError(.invalid, "there is no authority \(authority)")
+        }
+        let issuer = try CertificateIssuer(certificate: Certificate(added), signer: keys.signer(for: added))
+        let canary = try Self.canary(issuer, policy, now)
+        live[authority] = canary
+        return canary
+    }
+
+    private func execute(_ command: RegistryCommand, _ draft: CRLDraft) async throws -> RegistryAnswer {
+        try await registry.execute(
+            RegistryRequest(tenantID: draft.authority.tenantID, actor: EngineActor.name, command: command))
+    }
+
+    /// Why a signed CRL must not be published; nil: nothing. OpenSSL has parsed it.
+    private func problem(
+        with list: RevocationList, _ draft: CRLDraft, _ issuer: Certificate
+    ) async throws -> String? {
+        do throws(PKIError) {
+            try list.verify(signedBy: issuer)
+        } catch {
+            return "\(error)"
+        }
+        guard list.number == draft.number, list.thisUpdate == draft.thisUpdate.wholeSeconds,
+            list.nextUpdate == draft.nextUpdate.wholeSeconds, list.entries == draft.entries
+        else { return "OpenSSL reads other numbers, times or entries in the CRL \(draft.number) than were written" }
+        guard let before = published[draft.authority.id]?.list else { return nil }
+        let differences = list.differences(from: before)
+        return try await registry.query { registry in
+            registry.unexplained(differences, draft)
+        }
+    }
+
+    private static func canary(
+        _ issuer: CertificateIssuer, _ policy: CRLPolicy, _ now: Timestamp
+    ) throws(PKIError) -> Canary {
+        let key = try PrivateKey.generate(.p256), seconds = now.wholeSeconds
+        let profile = CertificateProfile(
+            .tlsClient, subject: try DistinguishedName(commonName: "refold-canary"),
+            notBefore: seconds.saturatingSubtracting(policy.backdateSeconds * 60),
+            notAfter: min(seconds.saturatingAdding(policy.canarySeconds), issuer.certificate.notAfter))
+        return Canary(
+            certificate: try issuer.issue(profile, publicKey: key.publicKey, serial: .random()), key: key)
+    }
+
+    /// The bytes of a CRL on the record.
+    /// - Throws: `PKIError`: they are not those that were published.
+    public static func rebuild(_ event: CRLIssued, _ draft: CRLDraft) throws(PKIError) -> RevocationList {
+        let what = "CRL \(event.number) of \(event.authority)"
+        let issuer = try Certificate(draft.authority)
+        guard let signature = Base64.decode(event.signature.utf8),
+            let algorithm = issuer.publicKey.signatureAlgorithm
+        else { throw PKIError(.malformed, "\(what): its signature on the record cannot be read") }
+        let tbs = try CRLBuilder.tbs(
+            issuer: issuer, number: event.number, thisUpdate: event.thisUpdate.wholeSeconds,
+            nextUpdate: event.nextUpdate.wholeSeconds, entries: draft.entries, signatureAlgorithm: algorithm)
+        let list = try RevocationList(
+            der: CRLBuilder.assemble(tbs: tbs, signatureAlgorithm: algorithm, signature: signature), what: what)
+        guard SHA256.digest(list.der).description == event.sha256 else {
+            throw PKIError(
+                .untrusted, "\(what): the entries on the record do not make the list that was signed; verify the log")
+        }
+        return list
+    }
+}

@@ -1,0 +1,197 @@
+import Certificates
+import Decisions
+import EventModel
+import PKI
+import Primitives
+
+/// A device's new certificate, as an operator describes it.
+public struct NewCertificate: Sendable {
+    public enum Key: Sendable {
+        /// A certificate request, PEM or DER: the device keeps its key.
+        case request([UInt8])
+        /// A key is made here and handed out once, for benches and labs.
+        case generated(KeyAlgorithm)
+    }
+
+    public var tenantID: String
+    public var deviceID: String
+    public var key: Key
+    /// Nil: the tenant's newest.
+    public var authority: String?
+    public var validitySeconds: Int64?
+    public var alternativeNames: [AlternativeName] = []
+    /// The certificate that it is to replace.
+    public var renews: CertificateReference?
+
+    public init(tenantID: String, deviceID: String, key: Key) {
+        (self.tenantID, self.deviceID, self.key) = (tenantID, deviceID, key)
+    }
+}
+
+/// A certificate that was issued.
+public struct NewlyIssued: Sendable {
+    public let reference: CertificateReference
+    public let tenantID: String
+    public let deviceID: String
+    public let certificate: Certificate
+    public let authority: AuthorityAdded
+    public let renews: CertificateReference?
+    /// PEM of the key that was generated for it.
+    public let privateKey: [UInt8]?
+
+    /// PEM, with the authorities above it.
+    public var pem: String { PEMText.certificate(certificate.der) + authority.pem }
+}
+
+/// What came of `issue` and `enrol`.
+public enum IssuingResult: Sendable {
+    case issued(position: Position, [NewlyIssued])
+    /// Issued before, under the same idempotency key. Generated keys are handed out once.
+    case repeated(position: Position, [CertificateReference])
+    case refused(position: Position, code: RegistryRefusal.Code, reason: String)
+}
+
+extension CertificateService {
+    /// Issues certificates, all of them or none, in one commit.
+    /// - Throws: `PKIError` (a request is malformed or weak, an authority's key is missing, …: nothing was issued);
+    ///   else as `DeciderRuntime.execute`.
+    public func issue(_ new: [NewCertificate], by: Operator) async throws -> IssuingResult {
+        if let tenant = new.first?.tenantID,
+            case .accepted(let position, _, let certificates, _)? = try await repeatedAnswer(
+                to: "certificate.issue", ofTenant: tenant, by)
+        {
+            return .repeated(position: position, certificates)
+        }
+        let now = clock().wholeSeconds
+        var issuers: [String: (issuer: CertificateIssuer, authority: CertificateAuthority)] = [:]
+        var issued: [NewlyIssued] = [], events: [CertificateAdded] = []
+        for item in new {
+            let named = item.authority
+            guard
+                let authority = try await registry.query({ registry in
+                    named.map { registry.authority($0) } ?? registry.issuer(forTenant: item.tenantID)
+                })
+            else {
+                throw PKIError(
+                    .invalid,
+                    named.map { "there is no authority \($0)" }
+                        ?? "no authority issues certificates of the tenant \(item.tenantID); create one with `refold ca init`"
+                )
+            }
+            let id = authority.added.id
+            let issuer: CertificateIssuer
+            if let known = issuers[id]?.issuer {
+                issuer = known
+            } else {
+                issuer = try CertificateIssuer(
+                    certificate: Certificate(authority.added), signer: keys.signer(for: authority.added))
+                issuers[id] = (issuer, authority)
+            }
+            let made = try make(item, authority, issuer, now)
+            issued.append(made)
+            var event = CertificateAdded(
+                .issued, made.reference.authority, item.tenantID, item.deviceID, made.certificate)
+            event.renews = item.renews?.description
+            events.append(event)
+        }
+        switch try await execute(.add(events), by) {
+        case .accepted(let position, _, let certificates, isRepeated: true):
+            return .repeated(position: position, certificates)
+        case .accepted(let position, _, _, _): return .issued(position: position, issued)
+        case .rejected(let position, let code, let reason):
+            return .refused(position: position, code: code, reason: reason)
+        }
+    }
+
+    private func make(
+        _ item: NewCertificate, _ authority: CertificateAuthority, _ issuer: CertificateIssuer, _ now: Int64
+    ) throws(PKIError) -> NewlyIssued {
+        let what = "device \(item.deviceID)"
+        let publicKey: PublicKey, privateKey: PrivateKey?
+        switch item.key {
+        case .request(let bytes):
+            let isPEM = bytes.starts(with: Array("-----".utf8))
+            let request =
+                try isPEM
+                ? CertificateRequest(pem: bytes, what: "\(what): certificate request")
+                : CertificateRequest(der: bytes, what: "\(what): certificate request")
+            (publicKey, privateKey) = (request.publicKey, nil)
+        case .generated(let algorithm):
+            let key = try PrivateKey.generate(algorithm)
+            (publicKey, privateKey) = (key.publicKey, key)
+        }
+        let commonName = options.commonNamePattern.replacing("{tenant}", with: item.tenantID)
+            .replacing("{device}", with: item.deviceID)
+        var subject: [(DistinguishedName.Attribute, String)] = [(.commonName, commonName)]
+        if let organization = options.organization { subject.insert((.organization, organization), at: 0) }
+        // A certificate that outlives its authority could not be verified, and would be refused.
+        let end = min(
+            now.saturatingAdding(item.validitySeconds ?? options.validitySeconds), authority.added.notAfter.wholeSeconds
+        )
+        let profile = CertificateProfile(
+            .tlsClient, subject: try DistinguishedName(subject),
+            notBefore: max(
+                now.saturatingSubtracting(options.backdateSeconds), authority.added.notBefore.wholeSeconds),
+            notAfter: end, alternativeNames: item.alternativeNames,
+            crlDistributionPoint: options.crlDistributionPoint(authority.added.id))
+        let certificate = try issuer.issue(profile, publicKey: publicKey, serial: .random())
+        return NewlyIssued(
+            reference: CertificateReference(authority: authority.added.id, serial: certificate.serial),
+            tenantID: item.tenantID, deviceID: item.deviceID, certificate: certificate, authority: authority.added,
+            renews: item.renews, privateKey: try privateKey?.pem())
+    }
+
+    /// Puts certificates on the record that were issued elsewhere, by authorities that are on the record.
+    /// - Parameter pem: certificates with their devices; nil: the device that the common name says.
+    /// - Throws: `PKIError`: a certificate is malformed, or its authority is not known; else as
+    ///   `DeciderRuntime.execute`.
+    public func importCertificates(
+        _ foreign: [(pem: [UInt8], deviceID: String?)], tenantID: String, by: Operator
+    ) async throws -> RegistryAnswer {
+        if let answer = try await repeatedAnswer(to: "certificate.import", ofTenant: tenantID, by) { return answer }
+        let authorities = try await registry.query { $0.authorities.map(\.added) }
+            .filter { [tenantID, Envelope.everyTenant].contains($0.tenantID) }
+        let known = try authorities.map { authority throws(PKIError) in (authority, try Certificate(authority)) }
+        var events: [CertificateAdded] = []
+        for item in foreign {
+            for certificate in try Certificate.chain(pem: item.pem, what: "certificates to import") {
+                guard let (authority, _) = known.first(where: { (try? certificate.verify(signedBy: $0.1)) != nil })
+                else {
+                    throw PKIError(
+                        .untrusted,
+                        "the certificate \(certificate.serial) of \(certificate.subjectText) was issued by "
+                            + "\(certificate.issuerText), which is on record as no authority; import that one first")
+                }
+                guard let device = item.deviceID ?? self.device(of: certificate, tenantID) else {
+                    throw PKIError(
+                        .invalid,
+                        "the subject \(certificate.subjectText) of the certificate \(certificate.serial) does not "
+                            + "follow the pattern \(options.commonNamePattern); say which device it is of")
+                }
+                events.append(CertificateAdded(.imported, authority.id, tenantID, device, certificate))
+            }
+        }
+        return try await execute(.add(events), by)
+    }
+
+    /// The device that a common name says, by the pattern.
+    private func device(of certificate: Certificate, _ tenantID: String) -> String? {
+        guard let name = certificate.commonName else { return nil }
+        let pattern = options.commonNamePattern.replacing("{tenant}", with: tenantID)
+        guard let range = pattern.firstRange(of: "{device}") else { return nil }
+        let before = pattern[..<range.lowerBound], after = pattern[range.upperBound...]
+        guard name.hasPrefix(before), name.hasSuffix(after), name.count > before.count + after.count else { return nil }
+        return String(name.dropFirst(before.count).dropLast(after.count))
+    }
+}
+
+extension CertificateAdded {
+    init(_ origin: Origin, _ authority: String, _ tenantID: String, _ deviceID: String, _ certificate: Certificate) {
+        self.init(
+            origin, authority: authority, serial: certificate.serial.description, tenantID: tenantID,
+            deviceID: deviceID, commonName: certificate.commonName ?? "", certificate: Base64.encode(certificate.der),
+            sha256: certificate.sha256.description, spkiSHA256: certificate.spkiSHA256.description,
+            keyAlgorithm: certificate.publicKey.description, notBefore: Timestamp(seconds: certificate.notBefore),
+            notAfter: Timestamp(seconds: certificate.notAfter), actor: "")
+    }
+}

@@ -1,0 +1,81 @@
+import Certificates
+import Deciding
+import EventLog
+import EventModel
+import Issuing
+import Logging
+import ServiceLifecycle
+import Settings
+import Threading
+
+/// The decider of certificates, with those who sign for it.
+struct CertificateIssuing: Sendable {
+    let registry: DeciderService<CertificateRegistry>
+    let service: CertificateService
+    let crls: CRLService
+
+    init(
+        _ settings: Settings, log: FileLog, writer: DecisionWriter,
+        snapshot: @escaping @Sendable () -> DeciderSnapshot<CertificateRegistry>?
+    ) {
+        let clock: @Sendable () -> Timestamp = { log.now() }
+        let executor = ThreadExecutor(name: "crl")
+        registry = DeciderService(
+            writer: writer, source: log, clock: clock, snapshot: snapshot,
+            onChange: { registry in
+                if registry?.authorities.contains(where: \.needsCRL) ?? false { executor.wake() }
+            })
+        let keys = AuthorityKeys(
+            folder: settings.data + "/authorities",
+            passphrase: settings.certificates.keyPassphrase.map { Array($0.utf8) },
+            signCommand: settings.certificates.signCommand, commandTimeoutSeconds: settings.commandTimeoutSeconds)
+        let options = IssuingOptions(settings.certificates)
+        service = CertificateService(registry: registry, source: log, keys: keys, options: options, clock: clock)
+        crls = CRLService(registry: registry, keys: keys, policy: options.crl, executor: executor, clock: clock)
+    }
+
+    func part(_ troubles: Troubles, _ logger: Logger) -> DaemonPart {
+        DaemonPart(
+            "certificates", logger: logger,
+            cancellable: {
+                await withDiscardingTaskGroup { group in
+                    group.addTask {
+                        await registry.run { error in
+                            guard troubles.report(error, by: CertificateRegistry.storedName), let error else { return }
+                            logger.error(
+                                "cannot read the certificates in the log; none are issued or revoked",
+                                metadata: ["error": "\(error)"])
+                        }
+                    }
+                    group.addTask {
+                        await crls.run { issued in
+                            for crl in issued {
+                                logger.info(
+                                    "CRL issued",
+                                    metadata: [
+                                        "authority": "\(crl.event.authority)", "number": "\(crl.event.number)",
+                                        "entries": "\(crl.event.entries)", "next_update": "\(crl.event.nextUpdate)",
+                                    ])
+                            }
+                        } report: { errors in
+                            guard troubles.report(errors.first, by: "crl") else { return }
+                            for error in errors {
+                                logger.error("no CRL issued; retrying in 10 s", metadata: ["error": "\(error)"])
+                            }
+                        }
+                    }
+                }
+            })
+    }
+}
+
+extension IssuingOptions {
+    init(_ settings: Settings.Certificates) {
+        self.init()
+        commonNamePattern = settings.commonName
+        organization = settings.organization
+        validitySeconds = Int64(settings.validDays) * 86_400
+        crlBaseURL = settings.crlURL
+        crl = CRLPolicy(lifetimeSeconds: Int64(settings.crlDays) * 86_400)
+    }
+}
