@@ -43,6 +43,7 @@ public struct Catalog: Sendable {
         Entry(descriptor: DeadLetters.descriptor) { FoldBox(AppendFold<DeadLetters>.self, $0, $1) },
         Entry(descriptor: AuditLogs.descriptor) { FoldBox(AppendFold<AuditLogs>.self, $0, $1) },
         Entry(descriptor: APITokens.descriptor) { FoldBox(AppendFold<APITokens>.self, $0, $1) },
+        Entry(descriptor: CertificateTables.descriptor) { CertificateFold($0, $1) },
     ]
 
     public static func entry(named name: String) -> Entry? { entries.first { $0.name == name } }

@@ -36,7 +36,7 @@ public struct FleetHistory {
         func pick(_ range: Range<Int>) -> Int { Int.random(in: range, using: &random) }
         let tenant = Self.tenants[pick(0..<2)], device = Self.devices[pick(0..<Self.devices.count)]
         let topic = "tenant/\(tenant)/device/\(device)/"
-        switch pick(0..<19) {
+        switch pick(0..<23) {
         case 0..<6: message(&batch, topic + "telemetry", "{\"metrics\":{\"t\":\(pick(0..<99)),\"m\(pick(0..<3))\":1}}")
         case 6: message(&batch, topic + "heartbeat", "{\"seq\":\(pick(0..<9))}")
         case 7:
@@ -74,6 +74,9 @@ public struct FleetHistory {
             } else {
                 message(&batch, topic + "heartbeat", "{}")
             }
+        case 19..<23:
+            let (schema, event) = CertificateChaos.decide(using: &random)
+            try own(&batch, .decision, schema.rawValue, event)
         default: message(&batch, topic + "commands/ack", "{\"command_id\":\"c\(pick(0..<99))\",\"status\":\"ok\"}")
         }
     }

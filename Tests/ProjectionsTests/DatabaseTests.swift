@@ -1,3 +1,4 @@
+import Decisions
 import EventModel
 import Foundation
 import Postgres
@@ -92,7 +93,8 @@ import Testing
         let reader = try Connection(DatabaseTarget(url.replacing("user=postgres", with: "user=refold_app")))
         for view in [
             "device_status", "device_connection_events", "firmware_versions", "ota_campaigns", "ota_device_status",
-            "ota_unmatched_reports", "dead_letters", "audit_logs", "api_tokens",
+            "ota_unmatched_reports", "dead_letters", "audit_logs", "api_tokens", "device_certificates",
+            "certificate_events",
         ] {
             func count(_ connection: Connection, _ condition: String = "true") throws -> Int64 {
                 try connection.query("SELECT count(*) FROM refold.\(view) WHERE \(condition)").int8(0, 0) ?? -1
@@ -102,6 +104,36 @@ import Testing
             try reader.exec("SET app.tenant_id = 'acme'")
             #expect(try count(reader) == count(connection, "tenant_id = 'acme'"), "\(view)")
             #expect(try count(reader, "tenant_id IS DISTINCT FROM 'acme'") == 0, "\(view) of others")
+        }
+    }
+
+    /// Authorities of every tenant, and their CRLs, are every tenant's to read; not those of other tenants.
+    @Test func everyTenantSeesSharedAuthorities() throws {
+        let (url, target) = try Self.database()
+        var history = History()
+        for (id, tenant) in [("shared", "*"), ("own", "acme"), ("foreign", "b.corp")] {
+            let time = History.time(1)
+            try history.decision(
+                .authorityAdded,
+                AuthorityAdded(
+                    id: id, tenantID: tenant, subject: "CN=x", certificate: "MAA=", spkiSHA256: "00", key: .file,
+                    notBefore: time, notAfter: time, actor: "ann"))
+            try history.decision(
+                .crlIssued,
+                CRLIssued(
+                    authority: id, tenantID: tenant, number: 1, thisUpdate: time, nextUpdate: time, entries: 0,
+                    canary: nil, tbsSHA256: "00", signature: "MAA=", sha256: "00", end: 0, actor: "engine"))
+        }
+        let entry = try #require(Catalog.entry(named: "certificates"))
+        try Self.fold(history, entry, into: PostgresStore(target), seed: 1)
+        let reader = try Connection(DatabaseTarget(url.replacing("user=postgres", with: "user=refold_app")))
+        for (tenant, expected) in [("", nil), ("acme", "own, shared"), ("other", "shared")] as [(String, String?)] {
+            try reader.exec("SET app.tenant_id = '\(tenant)'")
+            for (view, column) in [("certificate_authorities", "id"), ("crls", "authority_id")] {
+                let found = try reader.query(
+                    "SELECT string_agg(\(column), ', ' ORDER BY \(column)) FROM refold.\(view)")
+                #expect(found.text(0, 0) == expected, "\(view) as \(tenant)")
+            }
         }
     }
 

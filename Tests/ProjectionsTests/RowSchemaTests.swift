@@ -47,6 +47,10 @@ import Testing
             "dead_letters": [copy(DeadLetters.Row.self)],
             "audit_logs": [copy(AuditLogs.Row.self)],
             "access": [copy(APITokens.Row.self)],
+            "certificates": [
+                copy(AuthorityState.self), copy(CertificateState.self), copy(CRLRow.self),
+                copy(CertificateEventRow.self),
+            ],
         ]
     }
 
@@ -65,6 +69,7 @@ import Testing
             id: 999, tenantID: "acme", name: "june", firmwareVersionID: 9, rolloutStrategy: "linear", totalDevices: 2,
             actor: "ann")
         (campaign.targetGroupID, campaign.rolloutRate, campaign.abortThreshold) = (99, 5, 0.05)
+        campaign.plan = CampaignPlan()
         try history.decision(.campaignCreated, campaign)
         let targets = UInt64(history.batches.count)
         try history.decision(

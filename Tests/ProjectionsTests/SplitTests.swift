@@ -1,6 +1,7 @@
 import EventModel
 import Primitives
 import struct ProjectionTestSupport.CampaignChaos
+import enum ProjectionTestSupport.CertificateChaos
 import Testing
 
 @testable import Projections
@@ -17,7 +18,7 @@ extension History {
             flags.insert(RecordFlags(qos: 1))
             func number(_ range: Range<Int>) -> Int { Int.random(in: range, using: &random) }
             let position = UInt64(history.batches.count)
-            switch number(0..<32) {
+            switch number(0..<36) {
             case 0..<6:
                 let names = ["t", "hum", "on", "\\u0074", "名"].filter { _ in Bool.random(using: &random) }
                 let metrics = names.map { "\"\($0)\":\(number(0..<100))" }.joined(separator: ",")
@@ -75,6 +76,9 @@ extension History {
                 if let (schema, event) = chaos.decide(at: position, using: &random) {
                     try history.decision(schema, event)
                 }
+            case 31..<35:
+                let (schema, event) = CertificateChaos.decide(using: &random)
+                try history.decision(schema, event)
             default:
                 try history.broker(.connected, BrokerEvent(clientID: "c\(number(0..<3))"))
             }

@@ -23,6 +23,7 @@ import threading
 from decimal import Decimal
 
 from naive_campaigns import fold_decision, fold_report, hide_deleted
+from naive_certificates import fold_certificates, moment
 
 ID = r"[A-Za-z0-9._:\-]{1,128}"
 TOPIC = re.compile(r"tenant/(%s)/device/(%s)/(.+)" % (ID, ID), re.DOTALL)
@@ -189,6 +190,10 @@ class Tables:
         self.dead_letters = {}
         self.audit_logs = {}
         self.api_token_events = {}
+        self.certificate_authorities = {}
+        self.device_certificates = {}
+        self.crls = {}
+        self.certificate_events = {}
 
     def device(self, tenant, device):
         return self.device_status.setdefault((tenant, device), {
@@ -225,9 +230,13 @@ def fold(tables, event):
             tables.dead_letter(event, "decoding", str(bad), payload)
             return
         if fields is not None and kind == "decision":
+            schema = event["topic"].split("/")[0]
+            if schema.startswith(("authority.", "certificate.", "crl.")):
+                fold_certificates(tables, event["position"], event["received_at"], schema, fields)
+                return
             fold_decision(tables, event, fields)
-            if event["topic"].startswith("token."):
-                fold_token(tables, event, fields, event["topic"].split("/")[0])
+            if schema.startswith("token."):
+                fold_token(tables, event, fields, schema)
         elif fields is not None:
             tables.mqtt_connection_status.setdefault(
                 event["broker"], {"broker_name": event["broker"], "messages_received": 0, "last_message_at": None})
@@ -242,6 +251,12 @@ def fold(tables, event):
 
 CAMPAIGN_CHANGED = {"campaign_id": int, "tenant_id": str, "before": str, "after": str, "actor": str}
 CAMPAIGN_CHANGED_BY = ("started", "paused", "resumed", "aborted", "completed", "deleted", "retried")
+CERTIFICATE_CHANGED = {"change": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "actor": str}
+CERTIFICATE_ADDED = {
+    "origin": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "common_name": str,
+    "certificate": str, "sha256": str, "spki_sha256": str, "key_algorithm": str, "not_before": int, "not_after": int,
+    "actor": str,
+}
 OWN = {
     "firmware.added/1": {"id": int, "tenant_id": str, "version": str, "file_url": str, "actor": str},
     "campaign.created/1": {"id": int, "tenant_id": str, "name": str, "firmware_version_id": int, "rollout_strategy": str,
@@ -265,6 +280,14 @@ OWN = {
     "group.members/1": {"group_id": int, "tenant_id": str, "actor": str},
     "group.deleted/1": {"group_id": int, "tenant_id": str, "actor": str},
     "tenant.configured/1": {"tenant_id": str, "time_zone": str, "actor": str},
+    "authority.added/1": {"id": str, "tenant_id": str, "subject": str, "certificate": str, "spki_sha256": str, "key": str,
+                          "not_before": int, "not_after": int, "actor": str},
+    "authority.retired/1": {"id": str, "tenant_id": str, "actor": str},
+    **{"certificate.%s/1" % verb: CERTIFICATE_ADDED for verb in ("issued", "imported")},
+    **{"certificate.%s/1" % verb: CERTIFICATE_CHANGED for verb in ("superseded", "revoked", "held", "released")},
+    "crl.issued/1": {"authority": str, "tenant_id": str, "number": int, "this_update": int, "next_update": int,
+                     "entries": int, "tbs_sha256": str, "signature": str, "sha256": str, "end": int, "actor": str},
+    "crl.refused/1": {"authority": str, "tenant_id": str, "number": int, "reason": str, "actor": str},
     **{"broker.%s/1" % what: {"client_id": str} for what in (
         "connected", "disconnected", "session_lost", "subscribed", "subscription_refused")},
 }
@@ -360,14 +383,10 @@ def fold_token(tables, event, fields, schema):
         "position": event["position"], "at": at, "actor": fields["actor"], "action": schema,
         "subject": "token:%d" % fields["id"],
     }
-    expires = fields.get("expires_at")
-    if expires is not None:
-        moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=int(expires))
-        expires = moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     tables.api_token_events[event["position"]] = {
         "position": event["position"], "token_id": fields["id"], "event_type": schema.split(".")[1], "name": fields["name"],
         "role": fields.get("role"), "tenant_id": fields["tenant_id"], "secret_sha256": fields.get("secret_sha256"),
-        "expires_at": expires, "actor": fields["actor"], "at": at,
+        "expires_at": fields.get("expires_at") and moment(fields["expires_at"]), "actor": fields["actor"], "at": at,
     }
 
 
@@ -440,9 +459,9 @@ def canonical(value):
 def canonical_cell(column, value):
     if column == "minute" and isinstance(value, Number):  # the table has a number where the view has a time
         value = datetime.datetime.fromtimestamp(int(value) * 60, datetime.timezone.utc).isoformat()
-    if value is not None and (column in ("at", "minute") or column.endswith("_at")):
-        moment = datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
-        return moment.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if value is not None and (column in ("at", "minute") or column.endswith(("_at", "_update", "not_before", "not_after"))):
+        time = datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
+        return time.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return canonical(value)
 
 
@@ -465,7 +484,9 @@ KEYS = {
     "device_group_members": ("group_id", "device_id"), "tenant_settings": ("tenant_id",),
     "ota_unmatched_reports": ("position",), "mqtt_connection_status": ("broker_name",),
     "dead_letters": ("position", "projection"), "audit_logs": ("position",),
-    "api_token_events": ("position",),
+    "api_token_events": ("position",), "certificate_authorities": ("id",),
+    "device_certificates": ("authority_id", "serial"), "crls": ("authority_id", "number"),
+    "certificate_events": ("position",),
 }
 
 

@@ -30,7 +30,7 @@ struct PoisonRule: Sendable, CustomStringConvertible {
 
     static func random(_ random: inout SeededRandom) -> PoisonRule {
         let device = "d\(random.below(5))"
-        switch random.below(14) {
+        switch random.below(19) {
         case 0: return text("device_status_v1", "device_id", device)
         case 1: return atLeast("device_status_v1", "message_count", Int64(2 + random.below(20)))
         case 2: return text("device_connection_events_v1", "event_type", "CONNECTION_LOST")
@@ -44,6 +44,11 @@ struct PoisonRule: Sendable, CustomStringConvertible {
         case 10: return text("dead_letters_v1", "device_id", device)
         case 11: return text("audit_logs_v1", "action", "campaign.started")
         case 12: return text("ota_campaigns_v2", "status", "RUNNING")
+        case 13: return text("device_certificates_v1", "status", random.pick(["REVOKED", "HELD", "SUPERSEDED"]))
+        case 14: return text("device_certificates_v1", "serial", "a\(1 + random.below(5))")
+        case 15: return text("certificate_authorities_v1", "status", random.pick(["REPLACED", "RETIRED"]))
+        case 16: return atLeast("crls_v1", "number", Int64(10 + random.below(20)))
+        case 17: return text("certificate_events_v1", "event_type", "certificate.held")
         default: return atLeast("ota_device_status_v2", "report_count", 1 + Int64(random.below(3)))
         }
     }

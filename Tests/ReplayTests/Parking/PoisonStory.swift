@@ -3,6 +3,7 @@ import EventLog
 import EventModel
 import Foundation
 import Primitives
+import ProjectionTestSupport
 import Synchronization
 
 /// A random history in which everything meets everything: few devices of two tenants with the same ids, campaigns that
@@ -22,7 +23,7 @@ struct PoisonStory {
     private mutating func add() {
         let tenant = random.chance(0.7) ? "acme" : "b.corp", device = "d\(random.below(5))"
         let rest: String, payload: String
-        switch random.below(24) {
+        switch random.below(27) {
         case 0..<4: (rest, payload) = ("telemetry", #"{"metrics":{"t\#(random.below(3))":\#(random.below(9))}}"#)
         case 4: (rest, payload) = ("heartbeat", "{}")
         case 5: (rest, payload) = ("shadow/reported", #"{"version":\#(random.below(9)),"reported":{"x":1}}"#)
@@ -34,6 +35,9 @@ struct PoisonStory {
             let status = random.pick(["DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"])
             (rest, payload) = ("ota/status", #"{"campaign_id":\#(1 + random.below(5)),"status":"\#(status)"}"#)
         case 19: return connection()
+        case 24...:
+            let (schema, event) = CertificateChaos.decide(using: &random)
+            return append(.decision, schema.rawValue, json(event))
         default: return decide()
         }
         let broker = random.chance(0.8) ? "main" : "second"

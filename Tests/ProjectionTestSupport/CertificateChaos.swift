@@ -1,0 +1,60 @@
+import Decisions
+import EventModel
+
+/// Decisions about few certificates, authorities and CRLs, at random and in any order: about unknown ones, twice, and
+/// after the end.
+public enum CertificateChaos {
+    public static func decide(
+        using random: inout some RandomNumberGenerator
+    ) -> (CertificateSchema, any Encodable & Sendable) {
+        func number(_ range: Range<Int>) -> Int { Int.random(in: range, using: &random) }
+        let authority = "ca\(number(1..<4))", tenant = ["acme", "b.corp"][number(0..<2)], device = "d\(number(0..<6))"
+        let serial = "a\(number(1..<6))", other = "ca\(number(1..<4))/a\(number(1..<6))"
+        let from = Timestamp(seconds: 1_772_000_000 + Int64(number(0..<1000)))
+        let until = from.adding(microseconds: 3_600_000_000)
+        switch number(0..<16) {
+        case 0:
+            var event = AuthorityAdded(
+                id: authority, tenantID: number(0..<3) == 0 ? "*" : tenant, subject: "CN=\(authority)",
+                certificate: "MAA=", spkiSHA256: "\(number(0..<9))", key: [.file, .command, .none][number(0..<3)],
+                notBefore: from, notAfter: until, actor: "ann")
+            event.replaces = number(0..<2) == 0 ? "ca\(number(1..<4))" : nil
+            return (.authorityAdded, event)
+        case 1: return (.authorityRetired, AuthorityRetired(id: authority, tenantID: tenant, actor: "bob"))
+        case 2..<6:
+            var event = CertificateAdded(
+                number(0..<3) == 0 ? .imported : .issued, authority: authority, serial: serial, tenantID: tenant,
+                deviceID: device, commonName: "\(tenant)/\(device)", certificate: "MAA=", sha256: "\(number(0..<99))",
+                spkiSHA256: "\(number(0..<5))", keyAlgorithm: "P-256", notBefore: from, notAfter: until, actor: "ann")
+            event.renews = number(0..<3) == 0 ? other : nil
+            return (event.schema, event)
+        case 6..<13:
+            var event = CertificateChanged(
+                [.superseded, .held, .held, .released, .released, .revoked][number(0..<6)], authority: authority,
+                serial: serial, tenantID: tenant, deviceID: device, actor: "bob")
+            event.reason = event.change == .revoked && number(0..<2) == 0 ? "keyCompromise" : nil
+            event.replacedBy = event.change == .superseded && number(0..<3) > 0 ? other : nil
+            event.note = number(0..<3) == 0 ? "stolen" : nil
+            return (event.schema, event)
+        case 13, 14:
+            // Beyond what a column holds, now and then.
+            let crl = number(0..<40) == 0 ? UInt64.max - UInt64(number(0..<2)) : UInt64(number(1..<40))
+            return (
+                .crlIssued,
+                CRLIssued(
+                    authority: authority, tenantID: tenant, number: crl, thisUpdate: from, nextUpdate: until,
+                    entries: Int64(number(0..<5)),
+                    canary: number(0..<2) == 0 ? .init(serial: serial, notAfter: until) : nil, tbsSHA256: "00",
+                    signature: "AA==", sha256: "\(crl)", end: 0, actor: "engine")
+            )
+        default:
+            return (
+                .crlRefused,
+                CRLRefused(
+                    authority: authority, tenantID: tenant, number: UInt64(number(1..<40)),
+                    reason: "an entry is missing",
+                    actor: "engine")
+            )
+        }
+    }
+}
