@@ -13,6 +13,10 @@ public struct ShellCommand: Sendable {
     public struct Failure: Error, Sendable, CustomStringConvertible {
         /// How it ended, and the last of what it printed.
         public let description: String
+        /// Nil when it was not run, or ended by a signal.
+        public var exitCode: Int32?
+        /// The last of what it printed.
+        public var output = ""
     }
 
     /// Of what a command prints, the end is kept.
@@ -52,7 +56,10 @@ public struct ShellCommand: Sendable {
 
     /// Runs it to its end, and kills it with all that it started when it takes longer than its time, or when
     /// `isStopped` says so. Blocks.
-    public func run(path: String, file: String, isStopped: () -> Bool = { false }) throws(Failure) {
+    /// - Parameter environment: more variables for the command.
+    public func run(
+        path: String, file: String, environment: [String: String] = [:], isStopped: () -> Bool = { false }
+    ) throws(Failure) {
         try Self.check(path: path, file: file)
         var ends: [Int32] = [-1, -1]
         guard pipe(&ends) == 0 else { throw Failure(description: "no pipe: \(errorText())") }
@@ -61,7 +68,8 @@ public struct ShellCommand: Sendable {
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         _ = fcntl(ends[0], F_SETFL, O_NONBLOCK)
         var pid = pid_t()
-        let code = Self.spawn(expanded(path: path, file: file), output: ends[1], pid: &pid)
+        let code = Self.spawn(
+            expanded(path: path, file: file), environment: environment, output: ends[1], pid: &pid)
         close(ends[1])
         guard code == 0 else { throw Failure(description: "cannot run /bin/sh: \(String(cString: strerror(code)))") }
         let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
@@ -86,7 +94,9 @@ public struct ShellCommand: Sendable {
             killed
             ?? (status & 0x7F == 0 ? "exit code \((status >> 8) & 0xFF)" : "signal \(status & 0x7F)")
         let said = String(decoding: output, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
-        throw Failure(description: said.isEmpty ? ending : "\(ending): \(said)")
+        throw Failure(
+            description: said.isEmpty ? ending : "\(ending): \(said)",
+            exitCode: killed == nil && status & 0x7F == 0 ? (status >> 8) & 0xFF : nil, output: said)
     }
 
     /// A file name of ours has letters, digits, `.`, `-` and `_`. A path is where the operator keeps the data: spaces
@@ -122,7 +132,9 @@ public struct ShellCommand: Sendable {
         }
     }
 
-    private static func spawn(_ command: String, output: Int32, pid: inout pid_t) -> Int32 {
+    private static func spawn(
+        _ command: String, environment: [String: String], output: Int32, pid: inout pid_t
+    ) -> Int32 {
         var attributes = posix_spawnattr_t(), actions = posix_spawn_file_actions_t()
         posix_spawnattr_init(&attributes)
         posix_spawn_file_actions_init(&actions)
@@ -146,7 +158,7 @@ public struct ShellCommand: Sendable {
         let words: [String] = ["/bin/sh", "-c", command]
         var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
         defer { for argument in arguments { free(argument) } }
-        return ChildEnvironment.withPointers(ChildEnvironment.withoutSettings()) {
+        return ChildEnvironment.withPointers(ChildEnvironment.withoutSettings().merging(environment) { $1 }) {
             posix_spawn(&pid, "/bin/sh", &actions, &attributes, &arguments, $0)
         }
     }
