@@ -181,6 +181,13 @@ let package = Package(
                 "CMosquitto", "EventModel", "Decisions", "Threading", "MQTT", "Ingest", "Deciding",
                 .product(name: "DequeModule", package: "swift-collections"),
             ]),
+        // a CRL, put in force at a broker and proved
+        .target(
+            name: "Enforcement",
+            dependencies: [
+                "CMosquitto", "COpenSSL", "Primitives", "Threading", "HTTPClient", "EventLog", "MQTT",
+                "PrivateServices",
+            ]),
         // who may use the API
         .target(
             name: "Access",
@@ -363,6 +370,9 @@ let package = Package(
             dependencies: [
                 "EventModel", "Decisions", "EventLog", "MQTT", "Ingest", "Campaigns", "Outbox", "TestSupport",
             ]),
+        .testTarget(
+            name: "EnforcementTests",
+            dependencies: ["COpenSSL", "Threading", "EventLog", "MQTT", "Enforcement", "Simulation", "TestSupport"]),
         .testTarget(
             name: "ControlAPITests",
             dependencies: [

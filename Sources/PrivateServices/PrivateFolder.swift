@@ -119,6 +119,7 @@ enum ChildEnvironment {
 
     private static let secrets: Set<String> = [
         "DATABASE_URL", "PGPASSWORD", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY",
+        "EMQX_DASHBOARD_PASSWORD",
     ]
 
     /// As execve(2) takes it, for the time of the call.

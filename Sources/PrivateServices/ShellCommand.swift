@@ -13,6 +13,10 @@ public struct ShellCommand: Sendable {
     public struct Failure: Error, Sendable, CustomStringConvertible {
         /// How it ended, and the last of what it printed.
         public let description: String
+        /// Nil when it was not run, or ended by a signal.
+        public var exitCode: Int32?
+        /// The last of what it printed.
+        public var output = ""
     }
 
     /// Of what a command prints, the end is kept.
@@ -52,10 +56,14 @@ public struct ShellCommand: Sendable {
 
     /// Runs it to its end, and kills it with all that it started when it takes longer than its time, or when
     /// `isStopped` says so. Blocks.
-    public func run(path: String, file: String, isStopped: () -> Bool = { false }) throws(Failure) {
+    /// - Parameter environment: more variables for the command.
+    public func run(
+        path: String, file: String, environment: [String: String] = [:], isStopped: () -> Bool = { false }
+    ) throws(Failure) {
         try Self.check(path: path, file: file)
         var printed = Printed()
-        try execute(expanded(path: path, file: file), input: -1, &printed, isStopped: isStopped)
+        try execute(
+            expanded(path: path, file: file), environment: environment, input: -1, &printed, isStopped: isStopped)
     }
 
     /// Runs the template as it is, without placeholders. Returns what the command printed to standard output; what it
@@ -75,7 +83,7 @@ public struct ShellCommand: Sendable {
         }
         lseek(file, 0, SEEK_SET)
         var printed = Printed(output: [], outputBytesMax: outputBytesMax)
-        try execute(template, input: file, &printed, isStopped: isStopped)
+        try execute(template, environment: [:], input: file, &printed, isStopped: isStopped)
         return printed.output ?? []
     }
 
@@ -97,7 +105,8 @@ public struct ShellCommand: Sendable {
 
     /// - Parameter input: a file that becomes standard input; -1 for none.
     private func execute(
-        _ command: String, input: Int32, _ printed: inout Printed, isStopped: () -> Bool
+        _ command: String, environment: [String: String], input: Int32, _ printed: inout Printed,
+        isStopped: () -> Bool
     ) throws(Failure) {
         var ends: [Int32] = [-1, -1], outputEnds: [Int32] = [-1, -1]
         guard pipe(&ends) == 0, printed.output == nil || pipe(&outputEnds) == 0 else {
@@ -111,8 +120,8 @@ public struct ShellCommand: Sendable {
         for end in [ends[0], outputEnds[0]] { _ = fcntl(end, F_SETFL, O_NONBLOCK) }
         var pid = pid_t()
         let code = Self.spawn(
-            command, input: input, output: printed.output == nil ? ends[1] : outputEnds[1], messages: ends[1], pid: &pid
-        )
+            command, environment: environment, input: input, output: printed.output == nil ? ends[1] : outputEnds[1],
+            messages: ends[1], pid: &pid)
         for end in [ends[1], outputEnds[1]] where end >= 0 { close(end) }
         guard code == 0 else { throw Failure(description: "cannot run /bin/sh: \(String(cString: strerror(code)))") }
         let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
@@ -142,7 +151,9 @@ public struct ShellCommand: Sendable {
             killed
             ?? (status & 0x7F == 0 ? "exit code \((status >> 8) & 0xFF)" : "signal \(status & 0x7F)")
         let said = String(decoding: printed.messages, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
-        throw Failure(description: said.isEmpty ? ending : "\(ending): \(said)")
+        throw Failure(
+            description: said.isEmpty ? ending : "\(ending): \(said)",
+            exitCode: killed == nil && status & 0x7F == 0 ? (status >> 8) & 0xFF : nil, output: said)
     }
 
     /// A file name of ours has letters, digits, `.`, `-` and `_`. A path is where the operator keeps the data: spaces
@@ -180,7 +191,7 @@ public struct ShellCommand: Sendable {
     }
 
     private static func spawn(
-        _ command: String, input: Int32, output: Int32, messages: Int32, pid: inout pid_t
+        _ command: String, environment: [String: String], input: Int32, output: Int32, messages: Int32, pid: inout pid_t
     ) -> Int32 {
         var attributes = posix_spawnattr_t(), actions = posix_spawn_file_actions_t()
         posix_spawnattr_init(&attributes)
@@ -209,7 +220,7 @@ public struct ShellCommand: Sendable {
         let words: [String] = ["/bin/sh", "-c", command]
         var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
         defer { for argument in arguments { free(argument) } }
-        return ChildEnvironment.withPointers(ChildEnvironment.withoutSettings()) {
+        return ChildEnvironment.withPointers(ChildEnvironment.withoutSettings().merging(environment) { $1 }) {
             posix_spawn(&pid, "/bin/sh", &actions, &attributes, &arguments, $0)
         }
     }

@@ -89,6 +89,12 @@ public final class MosquittoServer: Sendable {
         }
     }
 
+    /// Makes the broker read its CRL and ACL files again (mosquitto(8): SIGHUP).
+    public func reload() { process.withLock { $0?.kill(SIGHUP) } }
+
+    /// Nil while the broker is stopped.
+    public var pid: pid_t? { process.withLock { $0?.pid } }
+
     /// Freezes the broker: connections stay open and nothing answers.
     public func freeze() { process.withLock { $0?.kill(SIGSTOP) } }
     public func thaw() { process.withLock { $0?.kill(SIGCONT) } }

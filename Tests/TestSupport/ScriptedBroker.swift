@@ -57,6 +57,8 @@ public final class ScriptedConnection: @unchecked Sendable {
 
     func open() -> Bool {
         guard let certificates else { return true }
+        // OpenSSL writes to the socket without MSG_NOSIGNAL, and the client may be gone.
+        signal(SIGPIPE, SIG_IGN)
         guard let context = SSL_CTX_new(TLS_server_method()) else { return false }
         defer { SSL_CTX_free(context) }
         guard SSL_CTX_use_certificate_chain_file(context, certificates.serverCert) == 1,

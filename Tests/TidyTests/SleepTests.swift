@@ -7,6 +7,8 @@ struct SleepTests {
     static let allowed = [
         "Sources/ControlAPI/Streams.swift": "asks the tables for news of a stream that somebody watches",
         "Sources/Outbox/CommandPublisher.swift": "a stop waits for the outboxes' threads, with a limit",
+        "Sources/Enforcement/DynsecCutter.swift": "until a broker has closed a connection, with a limit",
+        "Sources/Enforcement/EMQXCutter.swift": "until a broker has closed a connection, with a limit",
         "Sources/EventLog/Reading/ReadOnlyLog.swift": "nothing wakes another process",
         "Sources/FleetSimulator/Poller.swift": "after a failed poll",
         "Sources/Ingest/Connection/BrokerConnection+Handover.swift":

@@ -14,6 +14,13 @@ public protocol LogFileSystem: Sendable {
     func list(_ directory: String) throws(FileError) -> [String]
     /// What a folder says of a file that need not be open; nil when there is no such file.
     func status(_ path: String) throws(FileError) -> FileStatus?
+    /// The path behind symbolic links, of a file that need not exist.
+    func resolve(_ path: String) throws(FileError) -> String
+    /// Owner, group and mode of a file; nil when there is no such file. Throws ENXIO for anything but a regular file.
+    func permissions(_ path: String) throws(FileError) -> FilePermissions?
+    /// A new file for writing. Throws EEXIST when the name is taken, also by a symbolic link, and EPERM when the owner
+    /// or group cannot be set and the mode does not let others read: whoever reads the file now could not any more.
+    func createNew(_ path: String, permissions: FilePermissions) throws(FileError) -> any LogFile
     /// Takes the permission to write from a file (mode 0400). Descriptors that are open keep theirs.
     func makeReadOnly(_ path: String) throws(FileError)
     /// Makes the folder, and those above it, where they do not exist.
@@ -35,6 +42,31 @@ extension LogFileSystem {
     func byteCount(_ path: String) throws(FileError) -> Int {
         if let status = try status(path) { return status.byteCount }
         throw FileError(operation: "stat", path: path, code: ENOENT)
+    }
+}
+
+/// A file system without links and owners, as the simulated one.
+extension LogFileSystem {
+    public func resolve(_ path: String) throws(FileError) -> String { path }
+    public func permissions(_ path: String) throws(FileError) -> FilePermissions? { nil }
+    public func createNew(_ path: String, permissions: FilePermissions) throws(FileError) -> any LogFile {
+        try open(path, create: true, writable: true)
+    }
+}
+
+public struct FilePermissions: Equatable, Sendable {
+    /// The owner and the group; nil: this process's.
+    public var owner: (user: UInt32, group: UInt32)?
+    /// The lowest nine bits of `st_mode`.
+    public var mode: UInt32
+
+    public init(owner: (user: UInt32, group: UInt32)? = nil, mode: UInt32) {
+        self.owner = owner
+        self.mode = mode
+    }
+
+    public static func == (a: Self, b: Self) -> Bool {
+        a.mode == b.mode && a.owner?.user == b.owner?.user && a.owner?.group == b.owner?.group
     }
 }
 

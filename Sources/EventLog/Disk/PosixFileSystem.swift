@@ -47,6 +47,52 @@ public struct PosixFileSystem: LogFileSystem {
         throw FileError(operation: "stat", path: path, code: errno)
     }
 
+    public func resolve(_ path: String) throws(FileError) -> String {
+        var path = path
+        // As many as the kernel follows (path_resolution(7)).
+        for _ in 0..<40 {
+            var target = [UInt8](repeating: 0, count: Int(PATH_MAX))
+            let count = readlink(
+                path, UnsafeMutableRawPointer(&target).assumingMemoryBound(to: CChar.self), target.count)
+            guard count >= 0 else {
+                // No symbolic link, or no file yet.
+                if errno == EINVAL || errno == ENOENT { return path }
+                throw FileError(operation: "readlink", path: path, code: errno)
+            }
+            let text = String(decoding: target[..<count], as: UTF8.self)
+            path = text.hasPrefix("/") ? text : "\(Self.folder(of: path))/\(text)"
+        }
+        throw FileError(operation: "readlink", path: path, code: ELOOP)
+    }
+
+    public func permissions(_ path: String) throws(FileError) -> FilePermissions? {
+        var result = stat()
+        guard stat(path, &result) == 0 else {
+            if errno == ENOENT { return nil }
+            throw FileError(operation: "stat", path: path, code: errno)
+        }
+        guard result.st_mode & S_IFMT == S_IFREG else { throw FileError(operation: "open", path: path, code: ENXIO) }
+        return FilePermissions(owner: (result.st_uid, result.st_gid), mode: result.st_mode & 0o777)
+    }
+
+    public func createNew(_ path: String, permissions: FilePermissions) throws(FileError) -> any LogFile {
+        let descriptor = try RegularFile.open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW).descriptor
+        let file = PosixFile(descriptor: descriptor, path: path)
+        var code: Int32 = 0
+        if let owner = permissions.owner, fchown(descriptor, owner.user, owner.group) != 0 {
+            code = errno
+            if code == EPERM, permissions.mode & 0o004 != 0 {
+                // The group alone may be ours to give.
+                _ = fchown(descriptor, uid_t.max, owner.group)
+                code = 0
+            }
+        }
+        if code == 0, fchmod(descriptor, permissions.mode) != 0 { code = errno }
+        guard code != 0 else { return file }
+        unlink(path)
+        throw FileError(operation: "chown", path: path, code: code)
+    }
+
     public func makeReadOnly(_ path: String) throws(FileError) {
         _ = try call("chmod", path) { Int(chmod(path, 0o400)) }
     }
