@@ -181,13 +181,6 @@ let package = Package(
                 "CMosquitto", "EventModel", "Decisions", "Threading", "MQTT", "Ingest", "Deciding",
                 .product(name: "DequeModule", package: "swift-collections"),
             ]),
-        // a CRL, put in force at a broker and proved
-        .target(
-            name: "Enforcement",
-            dependencies: [
-                "CMosquitto", "COpenSSL", "Primitives", "Threading", "HTTPClient", "EventLog", "MQTT",
-                "PrivateServices",
-            ]),
         // who may use the API
         .target(
             name: "Access",
@@ -206,6 +199,13 @@ let package = Package(
             name: "Issuing",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "Deciding", "PKI", "Certificates",
+            ]),
+        // and CRLs put in force at brokers, provably
+        .target(
+            name: "Enforcement",
+            dependencies: [
+                "CMosquitto", "COpenSSL", "Primitives", "EventModel", "Decisions", "Threading", "HTTPClient", "EventLog",
+                "MQTT", "PrivateServices", "Deciding", "PKI", "Certificates", "Issuing",
             ]),
         // pages for people, and the API beneath them
         .target(name: "WebPages", exclude: ["Files"], plugins: ["EmbedPages"]),
@@ -229,7 +229,8 @@ let package = Package(
                 "Primitives", "EventModel", "Decisions", "Threading", "Output", "HTTPClient", "Evidence", "EventLog",
                 "MQTT", "Ingest", "Projections", "Projecting", "Snapshots", "Postgres", "PostgresStore", "History",
                 "Rebuilding", "Publishing", "Auditing", "Queries", "Health", "Settings", "PrivateServices", "Deciding",
-                "Campaigns", "WhatIf", "Outbox", "Access", "Certificates", "Issuing", "ControlAPI", "FleetSimulator",
+                "Campaigns", "WhatIf", "Outbox", "Access", "Certificates", "Issuing", "Enforcement", "ControlAPI",
+                "FleetSimulator",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),

@@ -146,12 +146,21 @@ public enum SettingsCatalog {
         Setting("share_group", .string, "", "subscribe as $share/<group>/<filter>"),
         Setting("batch_messages_max", .int(1...65_535), "4096", "messages in one commit"),
         Setting("linger_micros", .int(0...100_000), "2000", "how long a commit waits for more messages"),
+        Setting("crl_file", .string, "", "file with the CRLs of all authorities, in PEM, for this broker to read"),
+        Setting(
+            "crl_reload_command", .string, "",
+            "shell command that makes the broker read crl_file (%p its path), such as pkill -HUP -x mosquitto"),
+        Setting(
+            "crl_probe_url", .string, "",
+            "mqtts://host[:port] where devices connect: there each CRL is proved to be in force"),
+        Setting("crl_probe_ca_file", .string, "", "PEM file of the authorities to trust there; ca_file by default"),
     ]
 
     /// Variables that the programs which Refold replaces already have, and the settings that they stand for.
     static let aliases: [(variable: String, key: String)] = [
         ("MQTT_BROKER_URL", "broker.url"), ("MQTT_USERNAME", "broker.username"), ("MQTT_PASSWORD", "broker.password"),
-        ("MQTT_CA_CERT", "broker.ca_file"), ("DATABASE_URL", "database.url"),
+        ("MQTT_CA_CERT", "broker.ca_file"), ("CRL_OUTPUT_PATH", "broker.crl_file"),
+        ("DATABASE_URL", "database.url"),
     ]
 
     /// `REFOLD_…` variables of the command line's own that are no settings.

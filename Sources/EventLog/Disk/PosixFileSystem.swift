@@ -51,15 +51,14 @@ public struct PosixFileSystem: LogFileSystem {
         var path = path
         // As many as the kernel follows (path_resolution(7)).
         for _ in 0..<40 {
-            var target = [UInt8](repeating: 0, count: Int(PATH_MAX))
-            let count = readlink(
-                path, UnsafeMutableRawPointer(&target).assumingMemoryBound(to: CChar.self), target.count)
+            var target = [CChar](repeating: 0, count: Int(PATH_MAX))
+            let count = readlink(path, &target, target.count)
             guard count >= 0 else {
                 // No symbolic link, or no file yet.
                 if errno == EINVAL || errno == ENOENT { return path }
                 throw FileError(operation: "readlink", path: path, code: errno)
             }
-            let text = String(decoding: target[..<count], as: UTF8.self)
+            let text = String(decoding: target[..<count].map(UInt8.init(bitPattern:)), as: UTF8.self)
             path = text.hasPrefix("/") ? text : "\(Self.folder(of: path))/\(text)"
         }
         throw FileError(operation: "readlink", path: path, code: ELOOP)

@@ -1,9 +1,11 @@
 import Certificates
 import Deciding
+import Enforcement
 import EventLog
 import EventModel
 import Issuing
 import Logging
+import MQTT
 import ServiceLifecycle
 import Settings
 import Threading
@@ -13,6 +15,8 @@ struct CertificateIssuing: Sendable {
     let registry: DeciderService<CertificateRegistry>
     let service: CertificateService
     let crls: CRLService
+    /// One for each broker with a CRL file.
+    let enforcers: [(broker: String, enforcer: CRLEnforcer)]
 
     init(
         _ settings: Settings, log: FileLog, writer: DecisionWriter,
@@ -32,6 +36,11 @@ struct CertificateIssuing: Sendable {
         let options = IssuingOptions(settings.certificates)
         service = CertificateService(registry: registry, source: log, keys: keys, options: options, clock: clock)
         crls = CRLService(registry: registry, keys: keys, policy: options.crl, executor: executor, clock: clock)
+        enforcers = settings.brokers.compactMap { [registry, crls] broker in
+            EnforcedBroker(broker, timeoutSeconds: settings.commandTimeoutSeconds).map {
+                (broker.name, CRLEnforcer($0, registry: registry, crls: crls, clock: clock))
+            }
+        }
     }
 
     func part(_ troubles: Troubles, _ logger: Logger) -> DaemonPart {
@@ -49,6 +58,7 @@ struct CertificateIssuing: Sendable {
                     }
                     group.addTask {
                         await crls.run { issued in
+                            for (_, enforcer) in enforcers { enforcer.wake() }
                             for crl in issued {
                                 logger.info(
                                     "CRL issued",
@@ -64,7 +74,39 @@ struct CertificateIssuing: Sendable {
                             }
                         }
                     }
+                    for (broker, enforcer) in enforcers {
+                        group.addTask {
+                            await enforcer.run { problem in
+                                guard troubles.report(problem.map(EnforcementProblem.init), by: "crl at \(broker)"),
+                                    let problem
+                                else { return }
+                                logger.error(
+                                    "CRL not proved to be in force; retrying in 5 s",
+                                    metadata: ["broker": "\(broker)", "error": "\(problem)"])
+                            }
+                        }
+                    }
                 }
+            })
+    }
+}
+
+struct EnforcementProblem: Error, CustomStringConvertible {
+    let description: String
+}
+
+extension EnforcedBroker {
+    /// Nil: the broker has no CRL file.
+    init?(_ broker: Settings.Broker, timeoutSeconds: Int) {
+        guard let crl = broker.crl else { return nil }
+        self.init(
+            name: broker.name, file: CRLFile(crl.file),
+            reload: crl.reloadCommand.map { ReloadCommand($0, timeoutSeconds: timeoutSeconds) },
+            probe: crl.probe.map { address in
+                var settings = BrokerSettings(
+                    name: broker.name, host: address.host, port: address.port, clientID: "refold-canary")
+                settings.tls = BrokerSettings.TLS(caFile: crl.probeCAFile, verify: broker.verify)
+                return CanaryProbe(settings)
             })
     }
 }
