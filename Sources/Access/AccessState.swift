@@ -1,11 +1,7 @@
 import Deciding
 import Decisions
 import EventModel
-#if canImport(FoundationEssentials)
 import FoundationEssentials
-#else
-import Foundation
-#endif
 
 /// The fold of the decisions about access, in log order. Pure: time is the events'.
 public struct AccessState: Decider, Equatable {

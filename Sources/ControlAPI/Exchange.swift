@@ -1,12 +1,8 @@
 import Campaigns
+import FoundationEssentials
 import HTTPTypes
 import Hummingbird
 import NIOCore
-#if canImport(FoundationEssentials)
-import FoundationEssentials
-#else
-import Foundation
-#endif
 
 // What routes read from a request and write into a response.
 

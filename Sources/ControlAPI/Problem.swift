@@ -1,15 +1,11 @@
 import Campaigns
 import Deciding
 import EventLog
+import FoundationEssentials
 import HTTPTypes
 import Hummingbird
 import NIOCore
 import NIOHTTP1
-#if canImport(FoundationEssentials)
-import FoundationEssentials
-#else
-import Foundation
-#endif
 
 /// An error as the caller sees it: RFC 9457, `application/problem+json`.
 struct Problem: Error {

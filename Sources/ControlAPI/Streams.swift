@@ -1,15 +1,11 @@
 import Access
 import EventModel
+import FoundationEssentials
 import HTTPTypes
 import Hummingbird
 import NIOCore
 import ServiceLifecycle
 import Synchronization
-#if canImport(FoundationEssentials)
-import FoundationEssentials
-#else
-import Foundation
-#endif
 
 // Server-sent events. A stream sends the current state, then each change. It ends with the daemon, or when the token
 // that opened it is revoked or expires; a reconnecting reader gets the current state again.

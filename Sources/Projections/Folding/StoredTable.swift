@@ -1,8 +1,4 @@
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// A table as it is stored: the columns of all the ways in which a projection writes it (rows here, counters there),
 /// its key columns first.
