@@ -186,7 +186,7 @@ let package = Package(
             name: "ControlAPI",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns",
-                "WebPages",
+                "Health", "WebPages",
                 .product(name: "Hummingbird", package: "hummingbird"),
             ]),
 

@@ -12,7 +12,7 @@ import EventModel
 
 /// The verdict of one moment.
 public struct Health: Sendable, Equatable {
-    public enum State: String, Sendable { case healthy, degraded, held }
+    public enum State: String, Codable, Sendable { case healthy, degraded, held }
 
     public var problems: [Problem]
 

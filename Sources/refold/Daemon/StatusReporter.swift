@@ -51,7 +51,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     func status() async -> SystemStatus {
         let health = health(), durable = log.durableCount, statistics = log.statistics
         return SystemStatus(
-            state: .init(health.state), reasons: health.problems.map(\.text),
+            state: health.state, reasons: health.problems.map(\.text),
             problems: health.problems.map(SystemStatus.Problem.init),
             log: .init(
                 head: durable, durable: durable, segments: statistics.segments, bytes: statistics.usedBytes,
@@ -171,17 +171,6 @@ private final class SharedMemory: Sendable {
     }
 
     func complete(_ health: Health) -> Health { memory.withLock { $0.complete(health, now: wallClock()) } }
-}
-
-extension SystemStatus.State {
-    init(_ state: Health.State) {
-        self =
-            switch state {
-            case .healthy: .healthy
-            case .degraded: .degraded
-            case .held: .held
-            }
-    }
 }
 
 extension SystemStatus.Problem {
