@@ -37,39 +37,22 @@ public struct PageRequest: Sendable, Equatable {
     public var limit: Int
     public var after: Int64?
     /// Backwards: `after` is then the one before which the page begins.
-    public var newestFirst: Bool
+    public var newestFirst = false
 
     public static let limitDefault = 100
     public static let limitMax = 1_000
-
-    public init(limit: Int = Self.limitDefault, after: Int64? = nil, newestFirst: Bool = false) {
-        self.limit = limit
-        self.after = after
-        self.newestFirst = newestFirst
-    }
 }
 
 /// The same in the order of device ids.
 public struct TextPageRequest: Sendable, Equatable {
     public var limit: Int
     public var after: String?
-
-    public init(limit: Int = PageRequest.limitDefault, after: String? = nil) {
-        self.limit = limit
-        self.after = after
-    }
 }
 
 public struct DeadLetterFilter: Sendable, Equatable {
     public var tenantID: String?
     public var deviceID: String?
     public var reason: String?
-
-    public init(tenantID: String? = nil, deviceID: String? = nil, reason: String? = nil) {
-        self.tenantID = tenantID
-        self.deviceID = deviceID
-        self.reason = reason
-    }
 }
 
 /// What is given must hold; `search` is the beginning of a device id.
@@ -79,15 +62,6 @@ public struct DeviceFilter: Sendable, Equatable {
     public var siteID: String?
     public var firmwareVersion: String?
     public var search: String?
-
-    public init(
-        status: String? = nil, siteID: String? = nil, firmwareVersion: String? = nil, search: String? = nil
-    ) {
-        self.status = status
-        self.siteID = siteID
-        self.firmwareVersion = firmwareVersion
-        self.search = search
-    }
 }
 
 /// What is given must hold; `search` is the beginning of a device id.
@@ -97,12 +71,6 @@ public struct CampaignDeviceFilter: Sendable, Equatable {
     /// An `OTAFailureKind`.
     public var failureKind: String?
     public var search: String?
-
-    public init(status: String? = nil, failureKind: String? = nil, search: String? = nil) {
-        self.status = status
-        self.failureKind = failureKind
-        self.search = search
-    }
 }
 
 /// Rows of the tables. Objects have the tables' column names; times are RFC 3339; a dead letter's payload is

@@ -119,15 +119,6 @@ struct EventFeed: AsyncSequence, Sendable {
     let poll: @Sendable () async throws -> [StreamEvent]
     let mayGoOn: @Sendable () -> Bool
 
-    init(
-        slot: StreamSlot, poll: @escaping @Sendable () async throws -> [StreamEvent],
-        mayGoOn: @escaping @Sendable () -> Bool
-    ) {
-        self.slot = slot
-        self.poll = poll
-        self.mayGoOn = mayGoOn
-    }
-
     struct AsyncIterator: AsyncIteratorProtocol {
         let feed: EventFeed
         var hasBegun = false, isAway = false, isOver = false

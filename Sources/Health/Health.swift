@@ -209,11 +209,4 @@ public struct Problem: Sendable, Equatable {
     public var since: Timestamp?
     /// One sentence for people, with the evidence.
     public var text: String
-
-    public init(code: ReasonCode, object: String? = nil, since: Timestamp? = nil, text: String) {
-        self.code = code
-        self.object = object
-        self.since = since
-        self.text = text
-    }
 }

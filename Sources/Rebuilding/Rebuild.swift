@@ -104,8 +104,6 @@ public struct RebuildProgress: Sendable, Equatable {
     /// What could not be taken along.
     public var remarks: [String] = []
     public var error: String?
-
-    public init() {}
 }
 
 /// See the page above. `progress` and `cancel` are for any thread.

@@ -15,13 +15,6 @@ public enum Rollback {
         public var position: UInt64
         /// The running program cannot go on with these rows.
         public var isHeld: Bool
-
-        public init(projection: String, version: Int, position: UInt64, isHeld: Bool) {
-            self.projection = projection
-            self.version = version
-            self.position = position
-            self.isHeld = isHeld
-        }
     }
 
     public struct Report: Sendable {

@@ -53,14 +53,9 @@ struct SnapshotHeader: Equatable {
         page.put(salt, 48)
         return page.finished()
     }
+}
 
-    init(logID: LogID, end: Position, created: Timestamp, salt: UInt32) {
-        self.logID = logID
-        self.end = end
-        self.created = created
-        self.salt = salt
-    }
-
+extension SnapshotHeader {
     init(_ bytes: UnsafeRawBufferPointer, path: String) throws {
         guard bytes.count == SnapshotFormat.pageBytes, Page.get(bytes, 0) == SnapshotFormat.headerMagic else {
             throw SnapshotError(.foreign, "\(path) is no snapshot of Refold's")

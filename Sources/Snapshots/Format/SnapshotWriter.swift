@@ -30,12 +30,6 @@ public struct DeciderState: Sendable, Equatable {
     /// Raised whenever the bytes mean something else: of another version they are not used.
     public var version: Int
     public var bytes: [UInt8]
-
-    public init(name: String, version: Int, bytes: [UInt8]) {
-        self.name = name
-        self.version = version
-        self.bytes = bytes
-    }
 }
 
 /// What was written.

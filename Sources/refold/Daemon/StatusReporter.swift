@@ -23,25 +23,6 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let troubles: Troubles
     private let memory = SharedMemory()
 
-    init(
-        log: FileLog, projectors: [Projector], ingest: @escaping @Sendable () -> [BrokerStatus],
-        commands: CommandPublisher, database: DatabaseKeeper, scrubService: ScrubService,
-        checkpoints: CheckpointPublisher,
-        archive: LogArchive, selfCheck: SelfCheck, rebuilds: RebuildKeeper, troubles: Troubles
-    ) {
-        self.log = log
-        self.projectors = projectors
-        self.ingest = ingest
-        self.commands = commands
-        self.database = database
-        self.scrubService = scrubService
-        self.checkpoints = checkpoints
-        self.archive = archive
-        self.selfCheck = selfCheck
-        self.rebuilds = rebuilds
-        self.troubles = troubles
-    }
-
     /// Log lines dropped in the last minute, of `total` since the start.
     func droppedLately(_ total: UInt64) -> UInt64 { memory.droppedLately(total) }
 
