@@ -1,4 +1,5 @@
 import Hummingbird
+import Primitives
 
 // Rebuilds of the tables, and the way back.
 
@@ -19,19 +20,14 @@ public protocol TableRebuilding: Sendable {
 }
 
 /// Why a rebuild or a rollback is not done. The text says what to do.
-public struct RebuildRefusal: Error, Sendable, CustomStringConvertible {
-    public enum Code: String, Sendable {
-        case unknownProjection = "not_found", busy, nothingKept = "nothing_kept", unavailable = "database_unavailable"
-        case failed = "rebuild_failed"
-    }
-    public let code: Code
-    public let description: String
+public typealias RebuildRefusal = CodedError<RebuildRefusalCode>
 
-    public init(_ code: Code, _ description: String) {
-        self.code = code
-        self.description = description
-    }
+public enum RebuildRefusalCode: String, Sendable {
+    case unknownProjection = "not_found", busy, nothingKept = "nothing_kept", unavailable = "database_unavailable"
+    case failed = "rebuild_failed"
+}
 
+extension RebuildRefusal {
     var problem: Problem {
         switch code {
         case .unknownProjection: Problem(.notFound, code.rawValue, description)

@@ -2,6 +2,7 @@ import CampaignRules
 import Deciding
 import Decisions
 import EventModel
+import Primitives
 
 /// A `campaign.targets/1` record names at most so many devices: a record must stay well below the log's limit.
 public let targetsPerRecordMax = 5_000
@@ -14,11 +15,7 @@ extension CampaignState {
         {
             if stored.digest == digest { return .repeated(stored.answer) }
             // On record without the key: the key's answer is the first command's.
-            return .append([
-                rejection(
-                    request, digest: nil,
-                    Refusal(.keyReused, idempotencyKeyReused))
-            ])
+            return .append([rejection(request, digest: nil, Refusal(.keyReused, idempotencyKeyReused))])
         }
         do {
             return .append(try accept(request, self, digest))
@@ -49,21 +46,13 @@ extension CampaignState {
     }
 }
 
-struct Refusal: Error {
-    let code: RejectionCode
-    let reason: String
-
-    init(_ code: RejectionCode, _ reason: String) {
-        self.code = code
-        self.reason = reason
-    }
-}
+typealias Refusal = CodedError<RejectionCode>
 
 private func rejection(_ request: CommandRequest, digest: String?, _ refusal: Refusal) -> CampaignEvent {
     var event = CommandRejected(
         command: request.command.name, subject: request.command.subject,
         // A tenant that breaks the grammar stays out of the record: tables could not hold every text.
-        tenantID: isID(request.tenantID) ? request.tenantID : "", actor: request.actor, reason: refusal.reason)
+        tenantID: isID(request.tenantID) ? request.tenantID : "", actor: request.actor, reason: refusal.description)
     event.code = refusal.code.rawValue
     if digest != nil {
         event.idempotencyKey = request.idempotencyKey
