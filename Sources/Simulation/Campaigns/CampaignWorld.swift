@@ -192,12 +192,7 @@ public final class CampaignWorld {
         let at = now.microseconds + Int64(max(0, seconds) * 1e6)
         number += 1
         // The next is the last; of the same time the first that was put in.
-        var low = 0, high = queue.count
-        while low < high {
-            let middle = (low + high) / 2
-            if queue[middle].at > at { low = middle + 1 } else { high = middle }
-        }
-        queue.insert((at, number, event), at: low)
+        queue.insert((at, number, event), at: queue.partitioningIndex { $0.at <= at })
     }
 
     private func schedule() {

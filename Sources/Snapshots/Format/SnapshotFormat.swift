@@ -172,10 +172,13 @@ public struct SnapshotDescription: Codable, Sendable, Equatable {
         /// `TableDigest` of its rows.
         public var digest: String
 
-        var stored: StoredColumns? {
+        var stored: StoredTable? {
             let types = columns.compactMap { ColumnType(rawValue: $0.type) }
             guard types.count == columns.count, keys <= columns.count else { return nil }
-            return StoredColumns(name: name, columns: columns.map(\.name), types: types, keyCount: keys)
+            let stored: [Projections.Column] = zip(columns, types).enumerated().map { index, column in
+                index < keys ? .key(column.0.name, column.1) : .value(column.0.name, column.1)
+            }
+            return StoredTable(name: name, columns: stored)
         }
     }
 
