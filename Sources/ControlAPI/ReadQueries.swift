@@ -9,28 +9,21 @@ public struct JSONRow: Sendable, Equatable {
     public init(_ text: String) { self.text = text }
 }
 
-public struct JSONPage: Sendable, Equatable {
+public struct KeyedPage<Key: Sendable & Equatable>: Sendable, Equatable {
     public var rows: [JSONRow]
     /// Where the next page begins (`after`); nil when this is the last.
-    public var next: Int64?
+    public var next: Key?
 
-    public init(rows: [JSONRow], next: Int64? = nil) {
+    public init(rows: [JSONRow], next: Key? = nil) {
         self.rows = rows
         self.next = next
     }
 }
 
+/// A page of rows in the order of an id or a position.
+public typealias JSONPage = KeyedPage<Int64>
 /// A page of rows in the order of a device id.
-public struct JSONTextPage: Sendable, Equatable {
-    public var rows: [JSONRow]
-    /// Where the next page begins (`after`); nil when this is the last.
-    public var next: String?
-
-    public init(rows: [JSONRow], next: String? = nil) {
-        self.rows = rows
-        self.next = next
-    }
-}
+public typealias JSONTextPage = KeyedPage<String>
 
 /// A page of rows in the order of their id or position: at most `limit` of those beyond `after`.
 public struct PageRequest: Sendable, Equatable {

@@ -1,4 +1,3 @@
-import CPlatform
 import Foundation
 import Synchronization
 
@@ -61,7 +60,12 @@ public struct ShellCommand: Sendable {
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         _ = fcntl(ends[0], F_SETFL, O_NONBLOCK)
         var pid = pid_t()
-        let code = Self.spawn(expanded(path: path, file: file), output: ends[1], pid: &pid)
+        let command = ["/bin/sh", "-c", expanded(path: path, file: file)]
+        let code = spawnProcess(command, environment: ChildEnvironment.withoutSettings(), pid: &pid) { files in
+            posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0)
+            posix_spawn_file_actions_adddup2(&files, ends[1], 1)
+            posix_spawn_file_actions_adddup2(&files, ends[1], 2)
+        }
         close(ends[1])
         guard code == 0 else { throw Failure(description: "cannot run /bin/sh: \(String(cString: strerror(code)))") }
         let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
@@ -82,9 +86,7 @@ public struct ShellCommand: Sendable {
         }
         Self.drain(ends[0], into: &output)
         guard killed != nil || status != 0 else { return }
-        let ending =
-            killed
-            ?? (status & 0x7F == 0 ? "exit code \((status >> 8) & 0xFF)" : "signal \(status & 0x7F)")
+        let ending = killed ?? exitText(status)
         let said = String(decoding: output, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
         throw Failure(description: said.isEmpty ? ending : "\(ending): \(said)")
     }
@@ -119,35 +121,6 @@ public struct ShellCommand: Sendable {
             guard count > 0 else { return }
             output += piece[..<count]
             if output.count > outputBytesMax { output.removeFirst(output.count - outputBytesMax) }
-        }
-    }
-
-    private static func spawn(_ command: String, output: Int32, pid: inout pid_t) -> Int32 {
-        var attributes = posix_spawnattr_t(), actions = posix_spawn_file_actions_t()
-        posix_spawnattr_init(&attributes)
-        posix_spawn_file_actions_init(&actions)
-        defer {
-            posix_spawnattr_destroy(&attributes)
-            posix_spawn_file_actions_destroy(&actions)
-        }
-        posix_spawnattr_setflags(
-            &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
-        posix_spawnattr_setpgroup(&attributes, 0)
-        var none = sigset_t(), defaults = sigset_t()
-        sigemptyset(&none)
-        sigfillset(&defaults)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setsigdefault(&attributes, &defaults)
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_adddup2(&actions, output, 1)
-        posix_spawn_file_actions_adddup2(&actions, output, 2)
-        // Descriptors of ours (the log, its lock, sockets) must not live on in it.
-        _ = refold_spawn_close_from(&actions, 3)
-        let words: [String] = ["/bin/sh", "-c", command]
-        var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
-        defer { for argument in arguments { free(argument) } }
-        return ChildEnvironment.withPointers(ChildEnvironment.withoutSettings()) {
-            posix_spawn(&pid, "/bin/sh", &actions, &attributes, &arguments, $0)
         }
     }
 

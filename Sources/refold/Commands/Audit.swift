@@ -177,8 +177,7 @@ struct AuditCheckCommand: ParsableCommand {
             }
             bytes = Array(data)
         } catch {
-            printError("\(error)")
-            throw ExitCode(2)
+            throw ExitCode(2, printing: "\(error)")
         }
         do {
             report(try AuditCheck.run(bytes, key: keys.log, witnesses: keys.witnesses, needsStatement: !unsigned))
@@ -228,7 +227,6 @@ private func auditing(_ body: () throws -> Void) throws {
     do {
         try replaying(body)
     } catch let error as EvidenceError {
-        printError(error.description)
-        throw ExitCode(error.code == .untrue ? 1 : 2)
+        throw ExitCode(error.code == .untrue ? 1 : 2, printing: error.description)
     }
 }

@@ -125,8 +125,7 @@ struct LogCheckProof: ParsableCommand {
             }
             bytes = try readFile(file, bytesMax: ProofFile.byteCountMax)
         } catch {
-            printError("\(error)")
-            throw ExitCode(2)
+            throw ExitCode(2, printing: "\(error)")
         }
         do {
             let summary = try check(bytes, keys.log, keys.witnesses)
@@ -255,11 +254,9 @@ private func answering(_ body: () throws -> Void) throws {
     } catch let error as LogError {
         throw error.exit
     } catch let error as EvidenceError {
-        printError(error.description)
-        throw ExitCode(error.code == .untrue ? 1 : 2)
+        throw ExitCode(error.code == .untrue ? 1 : 2, printing: error.description)
     } catch let error as CocoaError {
-        printError(error.localizedDescription)
-        throw ExitCode(2)
+        throw ExitCode(2, printing: error.localizedDescription)
     }
 }
 
