@@ -213,11 +213,11 @@ private func check(
 ) throws(AccessRefusal) {
     func refuse(_ reason: String) -> AccessRefusal { AccessRefusal(.invalidValue, reason) }
     let grammar = "1 to 128 characters of A-Z a-z 0-9 . _ : -"
-    guard isName(spec.name) else { throw refuse("name must be \(grammar)") }
+    guard isID(spec.name) else { throw refuse("name must be \(grammar)") }
     guard !Principal.reservedNames.contains(spec.name.lowercased()) else {
         throw refuse("the name \(spec.name) is reserved for another actor in the log; choose another name")
     }
-    if let tenant = spec.tenantID, !isName(tenant) { throw refuse("tenant must be \(grammar)") }
+    if let tenant = spec.tenantID, !isID(tenant) { throw refuse("tenant must be \(grammar)") }
     guard spec.role <= principal.role else {
         throw refuse("a token creates no token of a higher role: role must be \(principal.role.rawValue) or less")
     }
@@ -254,16 +254,4 @@ private func reject(_ request: AccessRequest, _ refusal: AccessRefusal) -> Acces
         reason: refusal.description)
     event.code = refusal.code.rawValue
     return .rejected(event)
-}
-
-/// The grammar of ids, as in topics.
-func isName(_ text: String) -> Bool {
-    let bytes = text.utf8
-    return (1...DeviceTopic.idBytesMax).contains(bytes.count)
-        && bytes.allSatisfy { byte in
-            switch byte {
-            case 0x30...0x3A, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
-            default: false
-            }
-        }
 }

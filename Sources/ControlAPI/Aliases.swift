@@ -1,4 +1,4 @@
-import Campaigns
+import EventModel
 import HTTPTypes
 import Hummingbird
 

@@ -1,4 +1,4 @@
-import Campaigns
+import EventModel
 import FoundationEssentials
 import HTTPTypes
 import Hummingbird
@@ -160,9 +160,7 @@ extension Response {
         let items = page.rows.map(\.text).joined(separator: ",")
         return json(text: #"{"items":[\#(items)],"next":\#(page.next.map(String.init) ?? "null")}"#)
     }
-}
 
-extension Response {
     static func page(_ page: JSONTextPage) -> Response {
         let items = page.rows.map(\.text).joined(separator: ",")
         // Ids need no escaping.

@@ -45,21 +45,21 @@ public struct RebuildRow: Codable, Sendable, Equatable {
     public var begun: String
     /// `preparing`, `folding`, `finishing`, `following`, `swapping`, `done`, `cancelled`, `failed`.
     public var stage: String
-    public var from: UInt64
-    public var folded: UInt64
-    public var end: UInt64
-    public var rows: UInt64
-    public var eventsPerSecond: Double
+    public var from: UInt64 = 0
+    public var folded: UInt64 = 0
+    public var end: UInt64 = 0
+    public var rows: UInt64 = 0
+    public var eventsPerSecond = 0.0
     /// At that rate; absent while there is none.
     public var secondsLeft: Double?
-    public var elapsedSeconds: Double
+    public var elapsedSeconds = 0.0
     /// Attempts at the exchange, and who was in the way of the last.
-    public var attempts: Int
+    public var attempts = 0
     public var waitingFor: String?
     /// How long the exchange held up those who write.
     public var blockedMilliseconds: Double?
     /// What of the users' could not be taken along.
-    public var remarks: [String]
+    public var remarks: [String] = []
     public var error: String?
 
     public init(projections: [String], trigger: String, begun: String, stage: String) {
@@ -67,8 +67,6 @@ public struct RebuildRow: Codable, Sendable, Equatable {
         self.trigger = trigger
         self.begun = begun
         self.stage = stage
-        (from, folded, end, rows) = (0, 0, 0, 0)
-        (eventsPerSecond, elapsedSeconds, attempts, remarks) = (0, 0, 0, [])
     }
 
     public var isOver: Bool { ["done", "cancelled", "failed"].contains(stage) }

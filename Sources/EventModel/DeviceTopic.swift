@@ -132,3 +132,8 @@ public struct DeviceTopic: Sendable {
         return true
     }
 }
+
+/// Tenant and device ids: 1 to 128 characters of `A-Z a-z 0-9 . _ : -`, as in topics (`DeviceTopic`).
+public func isID(_ text: String) -> Bool {
+    (1...DeviceTopic.idBytesMax).contains(text.utf8.count) && text.utf8.allSatisfy(DeviceTopic.isIdByte)
+}

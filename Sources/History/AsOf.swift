@@ -189,10 +189,7 @@ private final class Feeder {
     }
 
     func feed(_ block: EventBlock, _ range: Range<Position>) throws {
-        let requests = fold.prepare(block, in: range)
-        if !requests.isEmpty {
-            try rows.load(requests, of: fold.descriptor) { fold.load(table: $0, row: $1) }
-        }
+        try rows.load(into: fold, for: block, in: range)
         fold.fold(block, in: range)
     }
 

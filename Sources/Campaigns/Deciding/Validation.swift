@@ -2,18 +2,6 @@ import CampaignRules
 import EventModel
 import Primitives
 
-/// Tenant and device ids: 1 to 128 characters of `A-Z a-z 0-9 . _ : -`, as in topics (`DeviceTopic`).
-public func isID(_ text: String) -> Bool {
-    let bytes = text.utf8
-    return (1...DeviceTopic.idBytesMax).contains(bytes.count)
-        && bytes.allSatisfy { byte in
-            switch byte {
-            case 0x30...0x3A, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
-            default: false
-            }
-        }
-}
-
 func validate(_ spec: FirmwareSpec) throws(Refusal) {
     try checkText(spec.version, "version", max: 100)
     try checkText(spec.fileURL, "file_url", max: 2_048)

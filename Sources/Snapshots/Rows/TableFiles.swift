@@ -83,7 +83,7 @@ struct WritePlan {
     /// By stored column: whether a row begins with 0 there, as a count does.
     private let startsAtZero: [Bool]
 
-    init(_ table: Table, tables: [StoredTable], zeroes: Set<String>) {
+    init(_ table: Table, tables: [StoredTable], of projection: ProjectionDescriptor) {
         guard let number = tables.firstIndex(where: { $0.name == table.name }) else {
             preconditionFailure("\(table.name) is stored nowhere")
         }
@@ -107,7 +107,8 @@ struct WritePlan {
         isPlain = isWhole && (table.write == .insert || !table.columns.contains { $0.role == .delta })
         isInOrder = isWhole && columns == Array(columns.indices)
         isDelta = table.columns.map { $0.role == .delta }
-        startsAtZero = stored.columns.map { zeroes.contains($0.name) }
+        let deltas = projection.tables.filter { $0.name == table.name }.flatMap(\.columns).filter { $0.role == .delta }
+        startsAtZero = stored.columns.map { column in deltas.contains { $0.name == column.name } }
     }
 
     /// A stored row: the fields that are written, over those of `old`, counts added.
@@ -143,13 +144,6 @@ struct WritePlan {
             if isDelta[source] { append(number(before) &+ number(value)) } else { append(value) }
         }
         return result
-    }
-}
-
-extension WritePlan {
-    init(_ table: Table, tables: [StoredTable], of projection: ProjectionDescriptor) {
-        let deltas = projection.tables.filter { $0.name == table.name }.flatMap(\.columns).filter { $0.role == .delta }
-        self.init(table, tables: tables, zeroes: Set(deltas.map(\.name)))
     }
 }
 

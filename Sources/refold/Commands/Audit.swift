@@ -167,11 +167,7 @@ struct AuditCheckCommand: ParsableCommand {
     func run() throws {
         let keys: (log: VerifierKey, witnesses: [VerifierKey]), bytes: [UInt8]
         do {
-            keys = (try readKey(key), try witness.map(readKey))
-            guard keys.log.kind == .note else { throw EvidenceError(.malformed, "--key is a witness's key") }
-            guard keys.witnesses.allSatisfy({ $0.kind == .cosignature }) else {
-                throw EvidenceError(.malformed, "--witness is no key of a witness: its type must be 4, cosignature/v1")
-            }
+            keys = try readKeys(key, witness)
             guard let data = FileManager.default.contents(atPath: file) else {
                 throw EvidenceError(.malformed, "\(file) cannot be read: is it there, and may you read it?")
             }

@@ -118,11 +118,7 @@ struct LogCheckProof: ParsableCommand {
         let keys: (log: VerifierKey, witnesses: [VerifierKey])
         let bytes: [UInt8]
         do {
-            keys = (try readKey(key), try witness.map(readKey))
-            guard keys.log.kind == .note else { throw EvidenceError(.malformed, "--key is a witness's key") }
-            guard keys.witnesses.allSatisfy({ $0.kind == .cosignature }) else {
-                throw EvidenceError(.malformed, "--witness is no key of a witness: its type must be 4, cosignature/v1")
-            }
+            keys = try readKeys(key, witness)
             bytes = try readFile(file, bytesMax: ProofFile.byteCountMax)
         } catch {
             throw ExitCode(2, printing: "\(error)")
@@ -258,6 +254,15 @@ private func answering(_ body: () throws -> Void) throws {
     } catch let error as CocoaError {
         throw ExitCode(2, printing: error.localizedDescription)
     }
+}
+
+func readKeys(_ key: String, _ witness: [String]) throws -> (log: VerifierKey, witnesses: [VerifierKey]) {
+    let keys = (log: try readKey(key), witnesses: try witness.map(readKey))
+    guard keys.log.kind == .note else { throw EvidenceError(.malformed, "--key is a witness's key") }
+    guard keys.witnesses.allSatisfy({ $0.kind == .cosignature }) else {
+        throw EvidenceError(.malformed, "--witness is no key of a witness: its type must be 4, cosignature/v1")
+    }
+    return keys
 }
 
 /// A key, or a file that holds one. Keys hold a plus in their third part at the earliest; files may, too.
