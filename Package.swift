@@ -214,7 +214,7 @@ let package = Package(
             name: "ControlAPI",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns",
-                "PKI", "Certificates", "Issuing", "WebPages",
+                "Health", "PKI", "Certificates", "Issuing", "WebPages",
                 .product(name: "Hummingbird", package: "hummingbird"),
             ]),
 

@@ -1,11 +1,7 @@
 import Deciding
 import Decisions
 import EventModel
-#if canImport(FoundationEssentials)
 import FoundationEssentials
-#else
-import Foundation
-#endif
 
 /// The fold of the decisions about access, in log order. Pure: time is the events'.
 public struct AccessState: Decider, Equatable {
@@ -108,11 +104,8 @@ public struct AccessState: Decider, Equatable {
             // An id that cannot be raised comes from no decider of ours.
             nextID = max(nextID, event.id == .max ? event.id : event.id + 1)
             if let key = event.idempotencyKey {
-                answers.remember(
-                    .init(tenantID: tenant, actor: event.actor, key: key),
-                    .init(
-                        digest: event.requestDigest, at: time,
-                        answer: KeyedAnswer(position: position.rawValue, id: event.id)))
+                let answer = KeyedAnswer(position: position.rawValue, id: event.id)
+                remember(answer, tenant, event.actor, key, digest: event.requestDigest, at: time)
             }
         case .revoked(let event):
             let tenant = event.actorTenantID ?? tenant(ofActor: event.actor, subject: event.tenantID, at: time)
@@ -121,11 +114,8 @@ public struct AccessState: Decider, Equatable {
                 tokens[event.id]?.revokedWith = event.revokedWith
             }
             if let key = event.idempotencyKey {
-                answers.remember(
-                    .init(tenantID: tenant, actor: event.actor, key: key),
-                    .init(
-                        digest: event.requestDigest, at: time,
-                        answer: KeyedAnswer(position: position.rawValue, id: event.id)))
+                let answer = KeyedAnswer(position: position.rawValue, id: event.id)
+                remember(answer, tenant, event.actor, key, digest: event.requestDigest, at: time)
             }
         case .rejected: break
         }
@@ -135,6 +125,13 @@ public struct AccessState: Decider, Equatable {
     /// expiry is a date that people were given: it follows the clock.
     public mutating func moveTimers(by microseconds: Int64) {
         answers.move(by: microseconds)
+    }
+
+    private mutating func remember(
+        _ answer: KeyedAnswer, _ tenant: String, _ actor: String, _ key: String, digest: String?, at time: Timestamp
+    ) {
+        answers.remember(
+            .init(tenantID: tenant, actor: actor, key: key), .init(digest: digest, at: time, answer: answer))
     }
 
     private mutating func add(_ token: Token) {
@@ -218,11 +215,8 @@ extension AccessState {
         for stored in form.answers {
             let subject = tokens[stored.id]?.tenantID ?? Envelope.everyTenant
             let tenant = stored.tenantID ?? tenant(ofActor: stored.actor, subject: subject, at: stored.at)
-            answers.remember(
-                .init(tenantID: tenant, actor: stored.actor, key: stored.key),
-                .init(
-                    digest: stored.digest, at: stored.at,
-                    answer: KeyedAnswer(position: stored.position, id: stored.id)))
+            let answer = KeyedAnswer(position: stored.position, id: stored.id)
+            remember(answer, tenant, stored.actor, stored.key, digest: stored.digest, at: stored.at)
         }
         nextID = form.nextID
         isBeginningUnknown = form.isBeginningUnknown ?? false

@@ -1,6 +1,7 @@
 import Deciding
 import Decisions
 import EventModel
+import Primitives
 
 /// The requested properties of a new token.
 public struct TokenSpec: Sendable, Equatable {
@@ -70,20 +71,13 @@ public enum AccessAnswer: Sendable, Equatable {
     case rejected(position: Position, code: AccessRefusal.Code, reason: String)
 }
 
-public struct AccessRefusal: Error, Sendable, Equatable {
-    public enum Code: String, Sendable {
-        case notFound = "not_found", invalidValue = "invalid_value", nameTaken = "name_taken"
-        case illegalTransition = "illegal_transition", keyReused = "idempotency_key_reused"
-        /// The token that gave the command ended before it was decided.
-        case tokenInvalid = "token_invalid"
-    }
-    public let code: Code
-    public let reason: String
+public typealias AccessRefusal = CodedError<AccessRefusalCode>
 
-    init(_ code: Code, _ reason: String) {
-        self.code = code
-        self.reason = reason
-    }
+public enum AccessRefusalCode: String, Sendable {
+    case notFound = "not_found", invalidValue = "invalid_value", nameTaken = "name_taken"
+    case illegalTransition = "illegal_transition", keyReused = "idempotency_key_reused"
+    /// The token that gave the command ended before it was decided.
+    case tokenInvalid = "token_invalid"
 }
 
 /// A request, and the secret for the token that it may create.
@@ -113,11 +107,7 @@ extension AccessState {
             if stored.digest == digest {
                 return .repeated(answer(request.command, token, at: Position(stored.answer.position), secret: nil))
             }
-            return .append([
-                reject(
-                    request,
-                    AccessRefusal(.keyReused, idempotencyKeyReused))
-            ])
+            return .append([reject(request, AccessRefusal(.keyReused, idempotencyKeyReused))])
         }
         do throws(AccessRefusal) {
             if let id = request.principal.tokenID, principal(id: id, now: now) == nil {
@@ -261,7 +251,7 @@ private func reject(_ request: AccessRequest, _ refusal: AccessRefusal) -> Acces
     var event = CommandRejected(
         command: request.command.name, subject: subject,
         tenantID: request.principal.tenantID ?? Envelope.everyTenant, actor: request.principal.name,
-        reason: refusal.reason)
+        reason: refusal.description)
     event.code = refusal.code.rawValue
     return .rejected(event)
 }

@@ -3,11 +3,7 @@ import Decisions
 import EventModel
 import PKI
 import Primitives
-#if canImport(FoundationEssentials)
 import FoundationEssentials
-#else
-import Foundation
-#endif
 
 // The registry in snapshots: JSON for what is few, and 100 bytes for each certificate and each entry of a CRL, in the
 // order of the log and of serial numbers. Equal states give equal bytes.

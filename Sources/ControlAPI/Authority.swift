@@ -1,8 +1,4 @@
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// `host[:port]` of RFC 3986, 3.2, read strictly: a name, an IPv4 address, or an IPv6 address in brackets. Whatever two
 /// readers could take for two hosts is refused.

@@ -1,12 +1,8 @@
 import EventModel
+import FoundationEssentials
 import HTTPTypes
 import Hummingbird
 import NIOCore
-#if canImport(FoundationEssentials)
-import FoundationEssentials
-#else
-import Foundation
-#endif
 
 // What routes read from a request and write into a response.
 
@@ -164,9 +160,7 @@ extension Response {
         let items = page.rows.map(\.text).joined(separator: ",")
         return json(text: #"{"items":[\#(items)],"next":\#(page.next.map(String.init) ?? "null")}"#)
     }
-}
 
-extension Response {
     static func page(_ page: JSONTextPage) -> Response {
         let items = page.rows.map(\.text).joined(separator: ",")
         // Ids need no escaping.

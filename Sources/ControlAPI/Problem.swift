@@ -1,17 +1,13 @@
 import Campaigns
 import Deciding
 import EventLog
+import FoundationEssentials
 import HTTPTypes
 import Hummingbird
 import Issuing
 import NIOCore
 import NIOHTTP1
 import PKI
-#if canImport(FoundationEssentials)
-import FoundationEssentials
-#else
-import Foundation
-#endif
 
 /// An error as the caller sees it: RFC 9457, `application/problem+json`.
 struct Problem: Error {

@@ -98,35 +98,23 @@ public struct LossRequest: Sendable, Equatable {
     public var ranges: [ClosedRange<UInt64>]
 }
 
-/// One accepted loss: `log.loss_accepted/1` as the log has it.
-public struct LossRow: Codable, Sendable, Equatable {
+/// One accepted loss: `log.loss_accepted/1` as the log has it, with its position and time.
+public struct LossRow: Encodable, Sendable, Equatable {
     public var position: UInt64
     public var at: String
-    public var from: UInt64
-    public var to: UInt64
-    public var segment: String
-    public var firstByte: Int
-    public var lastByte: Int
-    public var damage: String
-    public var reason: String
-    public var operatorName: String
+    public var event: LossAccepted
 
     public init(_ loss: AcceptedLoss) {
-        position = loss.position.rawValue
-        at = loss.at.description
-        from = loss.event.from
-        to = loss.event.to
-        segment = loss.event.segment
-        firstByte = loss.event.firstByte
-        lastByte = loss.event.lastByte
-        damage = loss.event.damage
-        reason = loss.event.reason
-        operatorName = loss.event.operatorName
+        (position, at, event) = (loss.position.rawValue, loss.at.description, loss.event)
     }
 
-    enum CodingKeys: String, CodingKey {
-        case position, at, from, to, segment, firstByte = "first_byte", lastByte = "last_byte", damage, reason
-        case operatorName = "operator"
+    enum CodingKeys: String, CodingKey { case position, at }
+
+    public func encode(to encoder: any Encoder) throws {
+        try event.encode(to: encoder)
+        var fields = encoder.container(keyedBy: CodingKeys.self)
+        try fields.encode(position, forKey: .position)
+        try fields.encode(at, forKey: .at)
     }
 }
 

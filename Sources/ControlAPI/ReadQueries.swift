@@ -9,67 +9,43 @@ public struct JSONRow: Sendable, Equatable {
     public init(_ text: String) { self.text = text }
 }
 
-public struct JSONPage: Sendable, Equatable {
+public struct KeyedPage<Key: Sendable & Equatable>: Sendable, Equatable {
     public var rows: [JSONRow]
     /// Where the next page begins (`after`); nil when this is the last.
-    public var next: Int64?
+    public var next: Key?
 
-    public init(rows: [JSONRow], next: Int64? = nil) {
+    public init(rows: [JSONRow], next: Key? = nil) {
         self.rows = rows
         self.next = next
     }
 }
 
+/// A page of rows in the order of an id or a position.
+public typealias JSONPage = KeyedPage<Int64>
 /// A page of rows in the order of a device id.
-public struct JSONTextPage: Sendable, Equatable {
-    public var rows: [JSONRow]
-    /// Where the next page begins (`after`); nil when this is the last.
-    public var next: String?
-
-    public init(rows: [JSONRow], next: String? = nil) {
-        self.rows = rows
-        self.next = next
-    }
-}
+public typealias JSONTextPage = KeyedPage<String>
 
 /// A page of rows in the order of their id or position: at most `limit` of those beyond `after`.
 public struct PageRequest: Sendable, Equatable {
     public var limit: Int
     public var after: Int64?
     /// Backwards: `after` is then the one before which the page begins.
-    public var newestFirst: Bool
+    public var newestFirst = false
 
     public static let limitDefault = 100
     public static let limitMax = 1_000
-
-    public init(limit: Int = Self.limitDefault, after: Int64? = nil, newestFirst: Bool = false) {
-        self.limit = limit
-        self.after = after
-        self.newestFirst = newestFirst
-    }
 }
 
 /// The same in the order of device ids.
 public struct TextPageRequest: Sendable, Equatable {
     public var limit: Int
     public var after: String?
-
-    public init(limit: Int = PageRequest.limitDefault, after: String? = nil) {
-        self.limit = limit
-        self.after = after
-    }
 }
 
 public struct DeadLetterFilter: Sendable, Equatable {
     public var tenantID: String?
     public var deviceID: String?
     public var reason: String?
-
-    public init(tenantID: String? = nil, deviceID: String? = nil, reason: String? = nil) {
-        self.tenantID = tenantID
-        self.deviceID = deviceID
-        self.reason = reason
-    }
 }
 
 /// What is given must hold; `search` is the beginning of a device id.
@@ -79,15 +55,6 @@ public struct DeviceFilter: Sendable, Equatable {
     public var siteID: String?
     public var firmwareVersion: String?
     public var search: String?
-
-    public init(
-        status: String? = nil, siteID: String? = nil, firmwareVersion: String? = nil, search: String? = nil
-    ) {
-        self.status = status
-        self.siteID = siteID
-        self.firmwareVersion = firmwareVersion
-        self.search = search
-    }
 }
 
 /// What is given must hold; `search` is the beginning of a device id.
@@ -97,12 +64,6 @@ public struct CampaignDeviceFilter: Sendable, Equatable {
     /// An `OTAFailureKind`.
     public var failureKind: String?
     public var search: String?
-
-    public init(status: String? = nil, failureKind: String? = nil, search: String? = nil) {
-        self.status = status
-        self.failureKind = failureKind
-        self.search = search
-    }
 }
 
 /// Rows of the tables. Objects have the tables' column names; times are RFC 3339; a dead letter's payload is

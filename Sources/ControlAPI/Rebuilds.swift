@@ -1,4 +1,5 @@
 import Hummingbird
+import Primitives
 
 // Rebuilds of the tables, and the way back.
 
@@ -19,19 +20,14 @@ public protocol TableRebuilding: Sendable {
 }
 
 /// Why a rebuild or a rollback is not done. The text says what to do.
-public struct RebuildRefusal: Error, Sendable, CustomStringConvertible {
-    public enum Code: String, Sendable {
-        case unknownProjection = "not_found", busy, nothingKept = "nothing_kept", unavailable = "database_unavailable"
-        case failed = "rebuild_failed"
-    }
-    public let code: Code
-    public let description: String
+public typealias RebuildRefusal = CodedError<RebuildRefusalCode>
 
-    public init(_ code: Code, _ description: String) {
-        self.code = code
-        self.description = description
-    }
+public enum RebuildRefusalCode: String, Sendable {
+    case unknownProjection = "not_found", busy, nothingKept = "nothing_kept", unavailable = "database_unavailable"
+    case failed = "rebuild_failed"
+}
 
+extension RebuildRefusal {
     var problem: Problem {
         switch code {
         case .unknownProjection: Problem(.notFound, code.rawValue, description)
@@ -49,21 +45,21 @@ public struct RebuildRow: Codable, Sendable, Equatable {
     public var begun: String
     /// `preparing`, `folding`, `finishing`, `following`, `swapping`, `done`, `cancelled`, `failed`.
     public var stage: String
-    public var from: UInt64
-    public var folded: UInt64
-    public var end: UInt64
-    public var rows: UInt64
-    public var eventsPerSecond: Double
+    public var from: UInt64 = 0
+    public var folded: UInt64 = 0
+    public var end: UInt64 = 0
+    public var rows: UInt64 = 0
+    public var eventsPerSecond = 0.0
     /// At that rate; absent while there is none.
     public var secondsLeft: Double?
-    public var elapsedSeconds: Double
+    public var elapsedSeconds = 0.0
     /// Attempts at the exchange, and who was in the way of the last.
-    public var attempts: Int
+    public var attempts = 0
     public var waitingFor: String?
     /// How long the exchange held up those who write.
     public var blockedMilliseconds: Double?
     /// What of the users' could not be taken along.
-    public var remarks: [String]
+    public var remarks: [String] = []
     public var error: String?
 
     public init(projections: [String], trigger: String, begun: String, stage: String) {
@@ -71,8 +67,6 @@ public struct RebuildRow: Codable, Sendable, Equatable {
         self.trigger = trigger
         self.begun = begun
         self.stage = stage
-        (from, folded, end, rows) = (0, 0, 0, 0)
-        (eventsPerSecond, elapsedSeconds, attempts, remarks) = (0, 0, 0, [])
     }
 
     public var isOver: Bool { ["done", "cancelled", "failed"].contains(stage) }

@@ -79,9 +79,9 @@ struct SessionRow: Encodable, Sendable {
     let name: String
     let role: Role
     /// Nil: all tenants.
-    let tenant: String?
+    @Nullable var tenant: String?
     /// What commands of this session must send as `X-CSRF-Token`; nil without a session.
-    let csrf: String?
+    @Nullable var csrf: String?
     /// Nobody has said who they are: reading is free, commands need a login.
     let isAnonymous: Bool
 
@@ -94,15 +94,6 @@ struct SessionRow: Encodable, Sendable {
     }
 
     enum CodingKeys: String, CodingKey { case name, role, tenant, csrf, isAnonymous = "anonymous" }
-
-    func encode(to encoder: any Encoder) throws {
-        var fields = encoder.container(keyedBy: CodingKeys.self)
-        try fields.encode(name, forKey: .name)
-        try fields.encode(role, forKey: .role)
-        try fields.encode(tenant, forKey: .tenant)
-        try fields.encode(csrf, forKey: .csrf)
-        try fields.encode(isAnonymous, forKey: .isAnonymous)
-    }
 }
 
 extension ControlAPI {

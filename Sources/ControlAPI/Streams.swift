@@ -1,15 +1,11 @@
 import Access
 import EventModel
+import FoundationEssentials
 import HTTPTypes
 import Hummingbird
 import NIOCore
 import ServiceLifecycle
 import Synchronization
-#if canImport(FoundationEssentials)
-import FoundationEssentials
-#else
-import Foundation
-#endif
 
 // Server-sent events. A stream sends the current state, then each change. It ends with the daemon, or when the token
 // that opened it is revoked or expires; a reconnecting reader gets the current state again.
@@ -122,15 +118,6 @@ struct EventFeed: AsyncSequence, Sendable {
     let slot: StreamSlot
     let poll: @Sendable () async throws -> [StreamEvent]
     let mayGoOn: @Sendable () -> Bool
-
-    init(
-        slot: StreamSlot, poll: @escaping @Sendable () async throws -> [StreamEvent],
-        mayGoOn: @escaping @Sendable () -> Bool
-    ) {
-        self.slot = slot
-        self.poll = poll
-        self.mayGoOn = mayGoOn
-    }
 
     struct AsyncIterator: AsyncIteratorProtocol {
         let feed: EventFeed

@@ -1,13 +1,13 @@
+import Health
+
 /// What `refold status --json` prints and `GET /api/v1/status` answers.
 public struct SystemStatus: Codable, Sendable, Equatable {
-    public enum State: String, Codable, Sendable { case healthy, degraded, held }
-
     /// One reason; docs/health.md has every code.
     public struct Problem: Codable, Sendable, Equatable {
         public var code: String
         /// The broker or projection that it is about.
-        public var object: String?
-        public var since: String?
+        @Nullable public var object: String?
+        @Nullable public var since: String?
         public var text: String
         public var remedy: String
         /// It stays until an operator acknowledges it.
@@ -26,16 +26,6 @@ public struct SystemStatus: Codable, Sendable, Equatable {
 
         enum CodingKeys: String, CodingKey {
             case code, object, since, text, remedy, isAcknowledgeable = "acknowledgeable"
-        }
-
-        public func encode(to encoder: any Encoder) throws {
-            var container = encoder.container(keyedBy: CodingKeys.self)
-            try container.encode(code, forKey: .code)
-            try container.encode(object, forKey: .object)
-            try container.encode(since, forKey: .since)
-            try container.encode(text, forKey: .text)
-            try container.encode(remedy, forKey: .remedy)
-            try container.encode(isAcknowledgeable, forKey: .isAcknowledgeable)
         }
     }
 
@@ -65,19 +55,19 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         /// Damaged events that operators have given up.
         public var lostEvents: UInt64 = 0
         /// Bytes free for us on the disk of the data folder; nil when it cannot be asked.
-        public var diskFreeBytes: UInt64?
+        @Nullable public var diskFreeBytes: UInt64?
         /// At the rate of the last minutes; nil when the free space does not shrink.
-        public var diskFullSeconds: Double?
+        @Nullable public var diskFullSeconds: Double?
         /// The oldest position whose events can be had, from here or from the archive.
         public var horizon: UInt64 = 0
-        public var scrub: Scrub?
-        public var checkpoint: Checkpoint?
+        @Nullable public var scrub: Scrub?
+        @Nullable public var checkpoint: Checkpoint?
         /// Nil without an `archive_command`.
-        public var archive: Archive?
+        @Nullable public var archive: Archive?
         /// Why a segment that the retention rules want gone is still there.
-        public var retentionBlockedBy: String?
+        @Nullable public var retentionBlockedBy: String?
         /// Nil when the tables are not compared with the log by themselves, or were not yet.
-        public var selfCheck: SelfCheck?
+        @Nullable public var selfCheck: SelfCheck?
 
         public struct Archive: Codable, Sendable, Equatable {
             /// Everything below is archived.
@@ -87,7 +77,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             public var waitingSeconds: Double
             public var failures: UInt64
             public var isBehind: Bool
-            public var lastError: String?
+            @Nullable public var lastError: String?
 
             public init(
                 through: UInt64, waiting: Int, waitingSeconds: Double, failures: UInt64, isBehind: Bool,
@@ -105,27 +95,17 @@ public struct SystemStatus: Codable, Sendable, Equatable {
                 case through, waiting, waitingSeconds = "waiting_seconds", failures, isBehind = "behind"
                 case lastError = "last_error"
             }
-
-            public func encode(to encoder: any Encoder) throws {
-                var container = encoder.container(keyedBy: CodingKeys.self)
-                try container.encode(through, forKey: .through)
-                try container.encode(waiting, forKey: .waiting)
-                try container.encode(waitingSeconds, forKey: .waitingSeconds)
-                try container.encode(failures, forKey: .failures)
-                try container.encode(isBehind, forKey: .isBehind)
-                try container.encode(lastError, forKey: .lastError)
-            }
         }
 
         public struct Checkpoint: Codable, Sendable, Equatable {
             /// Events that the last signed checkpoint covers; nil before the first.
-            public var size: UInt64?
-            public var at: String?
+            @Nullable public var size: UInt64?
+            @Nullable public var at: String?
             /// Why none is signed, or none can be.
-            public var problem: String?
+            @Nullable public var problem: String?
             /// How often, since the start, a checkpoint could not be brought to a place outside, and the last reason.
             public var failures: UInt64
-            public var lastError: String?
+            @Nullable public var lastError: String?
 
             public init(size: UInt64?, at: String?, problem: String?, failures: UInt64, lastError: String?) {
                 self.size = size
@@ -136,15 +116,6 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             }
 
             enum CodingKeys: String, CodingKey { case size, at, problem, failures, lastError = "last_error" }
-
-            public func encode(to encoder: any Encoder) throws {
-                var container = encoder.container(keyedBy: CodingKeys.self)
-                try container.encode(size, forKey: .size)
-                try container.encode(at, forKey: .at)
-                try container.encode(problem, forKey: .problem)
-                try container.encode(failures, forKey: .failures)
-                try container.encode(lastError, forKey: .lastError)
-            }
         }
 
         public struct Scrub: Codable, Sendable, Equatable {
@@ -152,7 +123,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             public var passes: UInt64
             /// Places found damaged that nobody signed for.
             public var damaged: Int
-            public var lastError: String?
+            @Nullable public var lastError: String?
 
             public init(position: UInt64, passes: UInt64, damaged: Int, lastError: String?) {
                 self.position = position
@@ -162,14 +133,6 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             }
 
             enum CodingKeys: String, CodingKey { case position, passes, damaged, lastError = "last_error" }
-
-            public func encode(to encoder: any Encoder) throws {
-                var container = encoder.container(keyedBy: CodingKeys.self)
-                try container.encode(position, forKey: .position)
-                try container.encode(passes, forKey: .passes)
-                try container.encode(damaged, forKey: .damaged)
-                try container.encode(lastError, forKey: .lastError)
-            }
         }
 
         public init() {}
@@ -179,20 +142,6 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             case diskFullSeconds = "disk_full_seconds", scrub, checkpoint, archive
             case horizon, retentionBlockedBy = "retention_blocked_by", selfCheck = "self_check"
         }
-
-        public func encode(to encoder: any Encoder) throws {
-            var container = encoder.container(keyedBy: CodingKeys.self)
-            try container.encode(firstPosition, forKey: .firstPosition)
-            try container.encode(lostEvents, forKey: .lostEvents)
-            try container.encode(diskFreeBytes, forKey: .diskFreeBytes)
-            try container.encode(diskFullSeconds, forKey: .diskFullSeconds)
-            try container.encode(scrub, forKey: .scrub)
-            try container.encode(checkpoint, forKey: .checkpoint)
-            try container.encode(horizon, forKey: .horizon)
-            try container.encode(archive, forKey: .archive)
-            try container.encode(retentionBlockedBy, forKey: .retentionBlockedBy)
-            try container.encode(selfCheck, forKey: .selfCheck)
-        }
     }
 
     public struct Projection: Codable, Sendable, Equatable {
@@ -200,17 +149,17 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         public var version: Int
         public var partition: Int
         /// The last applied position; nil before the first.
-        public var position: UInt64?
+        @Nullable public var position: UInt64?
         public var lagEvents: UInt64
         public var lagSeconds: Double
         /// `running`, `paused`, `waiting` (for the database), `failed`, …
         public var state: String
-        public var lastError: String?
+        @Nullable public var lastError: String?
         /// Keys whose events wait because their rows were refused, and the first position that waits.
         public var parkedKeys: Int
-        public var parkedPosition: UInt64?
+        @Nullable public var parkedPosition: UInt64?
         /// How far its rebuild is; nil while none is going on.
-        public var rebuild: Rebuild?
+        @Nullable public var rebuild: Rebuild?
 
         public struct Rebuild: Codable, Sendable, Equatable {
             public var stage: String
@@ -245,22 +194,6 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             case lastError = "last_error", parkedKeys = "parked_keys", parkedPosition = "parked_position"
             case rebuild
         }
-
-        /// Absent values are null, not left out: programs find every key.
-        public func encode(to encoder: any Encoder) throws {
-            var container = encoder.container(keyedBy: CodingKeys.self)
-            try container.encode(name, forKey: .name)
-            try container.encode(version, forKey: .version)
-            try container.encode(partition, forKey: .partition)
-            try container.encode(position, forKey: .position)
-            try container.encode(lagEvents, forKey: .lagEvents)
-            try container.encode(lagSeconds, forKey: .lagSeconds)
-            try container.encode(state, forKey: .state)
-            try container.encode(lastError, forKey: .lastError)
-            try container.encode(parkedKeys, forKey: .parkedKeys)
-            try container.encode(parkedPosition, forKey: .parkedPosition)
-            try container.encode(rebuild, forKey: .rebuild)
-        }
     }
 
     public struct Broker: Codable, Sendable, Equatable {
@@ -271,7 +204,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         /// Connected, and every filter is granted at QoS 1: the broker delivers or queues every matching message.
         public var subscribed: Bool
         public var sessionPresent: Bool
-        public var lastError: String?
+        @Nullable public var lastError: String?
         public var commands: Commands
 
         /// Of the connection that carries commands to devices.
@@ -283,7 +216,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             public var refused: Int
             /// Commands that it has taken since the start.
             public var acknowledged: UInt64
-            public var lastError: String?
+            @Nullable public var lastError: String?
 
             public init(
                 connected: Bool = false, waiting: Int = 0, refused: Int = 0, acknowledged: UInt64 = 0,
@@ -298,15 +231,6 @@ public struct SystemStatus: Codable, Sendable, Equatable {
 
             enum CodingKeys: String, CodingKey {
                 case connected, waiting, refused, acknowledged, lastError = "last_error"
-            }
-
-            public func encode(to encoder: any Encoder) throws {
-                var container = encoder.container(keyedBy: CodingKeys.self)
-                try container.encode(connected, forKey: .connected)
-                try container.encode(waiting, forKey: .waiting)
-                try container.encode(refused, forKey: .refused)
-                try container.encode(acknowledged, forKey: .acknowledged)
-                try container.encode(lastError, forKey: .lastError)
             }
         }
 
@@ -327,22 +251,11 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             case name, clientID = "client_id", connected, subscribed, sessionPresent = "session_present"
             case lastError = "last_error", commands
         }
-
-        public func encode(to encoder: any Encoder) throws {
-            var container = encoder.container(keyedBy: CodingKeys.self)
-            try container.encode(name, forKey: .name)
-            try container.encode(clientID, forKey: .clientID)
-            try container.encode(connected, forKey: .connected)
-            try container.encode(subscribed, forKey: .subscribed)
-            try container.encode(sessionPresent, forKey: .sessionPresent)
-            try container.encode(lastError, forKey: .lastError)
-            try container.encode(commands, forKey: .commands)
-        }
     }
 
     public struct Database: Codable, Sendable, Equatable {
         public var connected: Bool
-        public var lastError: String?
+        @Nullable public var lastError: String?
 
         public init(connected: Bool, lastError: String? = nil) {
             self.connected = connected
@@ -350,15 +263,9 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         }
 
         enum CodingKeys: String, CodingKey { case connected, lastError = "last_error" }
-
-        public func encode(to encoder: any Encoder) throws {
-            var container = encoder.container(keyedBy: CodingKeys.self)
-            try container.encode(connected, forKey: .connected)
-            try container.encode(lastError, forKey: .lastError)
-        }
     }
 
-    public var state: State
+    public var state: Health.State
     /// Why it is not healthy, in sentences for people; empty when it is.
     public var reasons: [String]
     /// The same for programs, in the same order.
@@ -369,7 +276,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
     public var database: Database
 
     public init(
-        state: State, reasons: [String] = [], problems: [Problem] = [], log: Log, projections: [Projection],
+        state: Health.State, reasons: [String] = [], problems: [Problem] = [], log: Log, projections: [Projection],
         brokers: [Broker], database: Database
     ) {
         self.state = state

@@ -1,11 +1,6 @@
 import Access
-
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 import EventLog
+import Glibc
 
 /// The API's token: 256 random bits in hex, in the file `token` of the data folder, for its owner only.
 public enum TokenFile {

@@ -11,7 +11,6 @@ public struct CommandRejected: Codable, Sendable, Equatable {
     /// A sentence for people.
     public var reason: String
     public var idempotencyKey: String?
-    /// SHA-256 of the command, in hex: the same key with another command is refused.
     public var requestDigest: String?
 
     public init(command: String, subject: String, tenantID: String, actor: String, reason: String) {
@@ -28,12 +27,8 @@ public struct CommandRejected: Codable, Sendable, Equatable {
     }
 }
 
-extension CommandRejected: Decision {
+extension CommandRejected: CommandedDecision {
     public static var schemas: [String] { [CampaignSchema.commandRejected.rawValue] }
-    public var envelope: Envelope {
-        Envelope(
-            tenantID: tenantID, actor: actor, subject: subject, idempotencyKey: idempotencyKey,
-            requestDigest: requestDigest)
-    }
+    public var envelope: Envelope { commandEnvelope(about: subject) }
     public var summary: String { "\(command)\(subject.isEmpty ? "" : " \(subject)") was refused: \(reason)" }
 }

@@ -38,6 +38,23 @@ extension Decision {
     public static func decoded(_ record: RecordView) throws -> Self { try record.decoded(Self.self) }
 }
 
+/// A decision that answers an operator's command, under the command's idempotency key where it has one.
+public protocol CommandedDecision: Decision {
+    var tenantID: String { get }
+    var actor: String { get }
+    var idempotencyKey: String? { get set }
+    /// SHA-256 of the command, in hex: the same key with another command is refused.
+    var requestDigest: String? { get set }
+}
+
+extension CommandedDecision {
+    func commandEnvelope(about subject: String) -> Envelope {
+        Envelope(
+            tenantID: tenantID, actor: actor, subject: subject, idempotencyKey: idempotencyKey,
+            requestDigest: requestDigest)
+    }
+}
+
 /// What every decision says about itself.
 public struct Envelope: Sendable, Equatable {
     /// In place of a tenant's id: all tenants.

@@ -2,11 +2,7 @@ import COpenSSL
 import MQTT
 import Threading
 
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// Why an exchange with a broker ended early.
 enum ExchangeError: Error, Equatable {

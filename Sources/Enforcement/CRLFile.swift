@@ -2,11 +2,7 @@ import COpenSSL
 import EventLog
 import Primitives
 
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 // Enforcement: what puts a CRL in force at a broker, and proves it.
 //

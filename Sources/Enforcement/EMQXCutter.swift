@@ -1,8 +1,4 @@
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// Bans, then kicks, then queries until the client is gone. The ban keeps the client out until EMQX has fetched the CRL
 /// (within 15 minutes by default) and no TLS session from before can be resumed; then call `lift`.

@@ -1,11 +1,7 @@
 import COpenSSL
 import MQTT
 
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// A client certificate with its chain and its private key, in memory.
 public struct ClientIdentity: Sendable {

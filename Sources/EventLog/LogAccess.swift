@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 
 // What the rest of the system sees of the log: a writer and readers. Nothing outside this module may assume that
 // behind them lie local files (later: a replicated stream).
@@ -99,26 +100,19 @@ public protocol LogReader: AnyObject {
 }
 
 /// What is wrong with a log on disk. The text says where, and what to do.
-public struct LogError: Error, Sendable, CustomStringConvertible {
-    public enum Code: Sendable {
-        /// Another process has the log open for writing.
-        case locked
-        /// A file is not ours, or of another log, or of a newer format.
-        case foreign
-        /// Bytes that were durable are damaged.
-        case corrupt
-        /// The position asked for was removed, and cannot be had back here.
-        case beforeHorizon
-        /// The position asked for is beyond the log's end, or before its first event.
-        case outOfRange
-        /// The operating system refused.
-        case system
-    }
-    public let code: Code
-    public let description: String
+public typealias LogError = CodedError<LogErrorCode>
 
-    public init(_ code: Code, _ description: String) {
-        self.code = code
-        self.description = description
-    }
+public enum LogErrorCode: Sendable {
+    /// Another process has the log open for writing.
+    case locked
+    /// A file is not ours, or of another log, or of a newer format.
+    case foreign
+    /// Bytes that were durable are damaged.
+    case corrupt
+    /// The position asked for was removed, and cannot be had back here.
+    case beforeHorizon
+    /// The position asked for is beyond the log's end, or before its first event.
+    case outOfRange
+    /// The operating system refused.
+    case system
 }

@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 
 /// In-memory log for replaying hypothetical histories through production code. Every append is one commit block. For
 /// one thread; `@unchecked Sendable` because the protocols require it.
@@ -35,13 +36,8 @@ public final class ScratchLog: LogWriter, LogSource, @unchecked Sendable {
 
     /// The commit block that holds a position; nil beyond the end.
     private func index(holding position: Position) -> Int? {
-        var low = 0, high = commits.count
-        while low < high {
-            let middle = (low + high) / 2
-            let isBefore = commits[middle].base + UInt64(commits[middle].batch.count) <= position.rawValue
-            if isBefore { low = middle + 1 } else { high = middle }
-        }
-        return low < commits.count ? low : nil
+        let index = commits.partitioningIndex { $0.base + UInt64($0.batch.count) > position.rawValue }
+        return index < commits.count ? index : nil
     }
 
     private func add(_ index: Int, to block: EventBlock) {

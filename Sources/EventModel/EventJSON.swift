@@ -1,8 +1,4 @@
-#if canImport(FoundationEssentials)
 import FoundationEssentials
-#else
-import Foundation
-#endif
 
 /// JSON of an event or a state of ours, with sorted keys: equal values give equal bytes, which digests and recorded
 /// cases rely on.

@@ -2,22 +2,15 @@ import COpenSSL
 import Primitives
 
 /// Why a piece of evidence is not to be believed. The text says what is wrong with it.
-public struct EvidenceError: Error, Sendable, Equatable, CustomStringConvertible {
-    public enum Code: Sendable {
-        /// The bytes are not in the form that the format asks for.
-        case malformed
-        /// Well-formed, and not true: a wrong signature, another log, a root that does not follow.
-        case untrue
-        /// OpenSSL refused.
-        case crypto
-    }
-    public let code: Code
-    public let description: String
+public typealias EvidenceError = CodedError<EvidenceErrorCode>
 
-    public init(_ code: Code, _ description: String) {
-        self.code = code
-        self.description = description
-    }
+public enum EvidenceErrorCode: Sendable {
+    /// The bytes are not in the form that the format asks for.
+    case malformed
+    /// Well-formed, and not true: a wrong signature, another log, a root that does not follow.
+    case untrue
+    /// OpenSSL refused.
+    case crypto
 }
 
 /// A public Ed25519 key with the name that it signs under. As text, the vkey of C2SP signed-note:

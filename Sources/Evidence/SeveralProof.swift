@@ -2,6 +2,8 @@
 // walked from the root down; where a stretch holds none of the events its root is taken from the proof, where it is one
 // of the events its leaf is taken from the event. A stretch of the log in one piece needs no more than 2 · 64 hashes.
 
+import Primitives
+
 extension TreeProofs {
     /// - Parameters:
     ///   - positions: rising, below `size`.
@@ -58,11 +60,7 @@ extension TreeProofs {
     private static func divide(
         _ positions: ArraySlice<UInt64>, _ middle: UInt64
     ) -> (left: ArraySlice<UInt64>, right: ArraySlice<UInt64>) {
-        var low = positions.startIndex, high = positions.endIndex
-        while low < high {
-            let half = (low + high) / 2
-            if positions[half] < middle { low = half + 1 } else { high = half }
-        }
-        return (positions[..<low], positions[low...])
+        let index = positions.partitioningIndex { $0 >= middle }
+        return (positions[..<index], positions[index...])
     }
 }

@@ -1,11 +1,6 @@
-import Primitives
-
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 import CMosquitto
+import Glibc
+import Primitives
 
 /// A publish whose acknowledgement is awaited: what the ledger will say of it.
 struct Publish {

@@ -1,11 +1,6 @@
-import Primitives
-
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 import EventModel
+import Glibc
+import Primitives
 
 /// The loop: one thread drives the generator, the clock and all connections. See `FleetSimulator` for the phases.
 final class FleetEngine {

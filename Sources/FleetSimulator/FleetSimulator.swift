@@ -9,14 +9,9 @@
 // is sent again with DUP, so the broker may hold it twice and never not at all; a device's messages leave in their
 // order; memory is bounded by the windows and 20,000 waiting messages, whatever the broker does.
 import CMosquitto
+import Glibc
 import Synchronization
 import Threading
-
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 
 public final class FleetSimulator: Sendable {
     public let settings: FleetSettings

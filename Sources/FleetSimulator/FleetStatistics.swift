@@ -28,8 +28,6 @@ public struct FleetStatistics: Sendable, Equatable {
     public var ackMicrosP50: Int64 = 0
     public var ackMicrosP99: Int64 = 0
 
-    public init() {}
-
     public var unacknowledged: Int { published - acknowledged }
     public var acknowledgedPerSecond: Double { seconds > 0 ? Double(acknowledged) / seconds : 0 }
 }

@@ -1,11 +1,6 @@
 import EventModel
-import Primitives
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
+import Primitives
 
 /// NDJSON, handed to the kernel in whole lines.
 final class LineFile {

@@ -1,11 +1,6 @@
 import CPlatform
-import Threading
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
+import Threading
 
 /// epoll, level-triggered. libmosquitto's own loop uses `select`, which ends at descriptor 1,024.
 final class Poller {

@@ -1,11 +1,6 @@
 import CCurl
-import Synchronization
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
+import Synchronization
 
 /// State of one transfer. libcurl's callbacks write into it, on the thread that performs it.
 /// `@unchecked Sendable`: only that thread touches what is received.

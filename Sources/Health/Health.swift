@@ -12,7 +12,7 @@ import EventModel
 
 /// The verdict of one moment.
 public struct Health: Sendable, Equatable {
-    public enum State: String, Sendable { case healthy, degraded, held }
+    public enum State: String, Codable, Sendable { case healthy, degraded, held }
 
     public var problems: [Problem]
 
@@ -209,11 +209,4 @@ public struct Problem: Sendable, Equatable {
     public var since: Timestamp?
     /// One sentence for people, with the evidence.
     public var text: String
-
-    public init(code: ReasonCode, object: String? = nil, since: Timestamp? = nil, text: String) {
-        self.code = code
-        self.object = object
-        self.since = since
-        self.text = text
-    }
 }

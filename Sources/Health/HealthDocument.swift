@@ -7,14 +7,6 @@ public enum HealthDocument {
         public var codes: [ReasonCode]
         public var isReady: Bool
         public var isLive: Bool
-
-        public init(fault: String, state: Health.State, codes: [ReasonCode], isReady: Bool, isLive: Bool) {
-            self.fault = fault
-            self.state = state
-            self.codes = codes
-            self.isReady = isReady
-            self.isLive = isLive
-        }
     }
 
     public static func markdown(_ rows: [Row]) -> String {

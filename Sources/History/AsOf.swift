@@ -93,7 +93,7 @@ public struct AsOf: Sendable {
             try foldAll(entry, rows, to: moment.end)
             var key: [UInt8] = []
             withUnsafeBytes(of: id.bigEndian) { SortKey.append($0, .int8, to: &key) }
-            func table(_ prefix: String) -> StoredColumns {
+            func table(_ prefix: String) -> StoredTable {
                 guard let found = rows.tables.first(where: { $0.name.hasPrefix(prefix) }) else {
                     preconditionFailure("campaigns have no table \(prefix)")
                 }
@@ -152,7 +152,7 @@ public struct AsOf: Sendable {
 
     /// The rows whose key begins like `key`.
     private func forEach(
-        _ table: StoredColumns, of rows: RowFiles, from key: [UInt8], _ body: (NamedRow) throws -> Void
+        _ table: StoredTable, of rows: RowFiles, from key: [UInt8], _ body: (NamedRow) throws -> Void
     ) throws {
         let cursor = try rows.cursor(of: table.name, from: key)
         while try cursor.next(), cursor.key.starts(with: key) { try cursor.withRow { try body(NamedRow($0, table)) } }
@@ -189,10 +189,7 @@ private final class Feeder {
     }
 
     func feed(_ block: EventBlock, _ range: Range<Position>) throws {
-        let requests = fold.prepare(block, in: range)
-        if !requests.isEmpty {
-            try rows.load(requests, of: fold.descriptor) { fold.load(table: $0, row: $1) }
-        }
+        try rows.load(into: fold, for: block, in: range)
         fold.fold(block, in: range)
     }
 

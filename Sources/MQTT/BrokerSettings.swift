@@ -1,10 +1,5 @@
 import COpenSSL
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// One broker to ingest from. Secrets are already resolved; nothing here is ever logged but `name` and `address`.
 public struct BrokerSettings: Sendable, Equatable {

@@ -1,11 +1,6 @@
 import CMosquitto
 import CPlatform
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// One connection to a broker that is published to at QoS 1, with a session of its own that ends with it. Belongs to
 /// one thread. What the broker has not acknowledged when it ends is for its owner to send again, on the next one.

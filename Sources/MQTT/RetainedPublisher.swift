@@ -1,11 +1,6 @@
+import Glibc
 import Synchronization
 import Threading
-
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 
 /// Publishes one small retained message at QoS 1, again and again as it changes, on a broker connection of its own: it
 /// neither waits for ingest nor holds it up. Only the newest value counts: what is superseded before it was sent is

@@ -1,16 +1,11 @@
 import CMosquitto
 import Decisions
 import EventModel
+import Glibc
 import Ingest
 import MQTT
 import Synchronization
 import Threading
-
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 
 /// One broker, one thread, one connection that stays. The loop, round and round:
 ///

@@ -1,10 +1,5 @@
-import Threading
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
+import Threading
 
 /// Writes lines to a descriptor from a thread of its own, so that the caller never waits and never fails.
 public final class LogOutput: Sendable {

@@ -1,11 +1,7 @@
 import COpenSSL
 import CPostgres
-import Primitives
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
+import Primitives
 
 /// One connection. Not Sendable: it belongs to one thread or actor at a time, which its calls block.
 public final class Connection {

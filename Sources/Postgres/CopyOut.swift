@@ -1,9 +1,5 @@
 import CPostgres
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// The rows of a `COPY … TO STDOUT (FORMAT binary)`, one after the other, as they come: none is held but the last. The
 /// connection can do nothing else until the end was reached; whoever stops before it throws the connection away.

@@ -1,8 +1,4 @@
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 extension DatabaseTarget {
     /// One address of the server, as keywords that override the URL's.

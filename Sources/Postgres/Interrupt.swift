@@ -1,9 +1,4 @@
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
-
 import Synchronization
 
 /// Ends waits from another thread: once signalled, every wait of the connections that were given it fails at

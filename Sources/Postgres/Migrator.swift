@@ -13,21 +13,6 @@ public struct Migrator: Sendable {
             let line = sql.split(separator: "\n").first { $0.hasPrefix("-- suffices: ") }
             return line.flatMap { Int($0.dropFirst("-- suffices: ".count)) }
         }
-
-        public init(number: Int, name: String, sql: String) {
-            self.number = number
-            self.name = name
-            self.sql = sql
-        }
-
-        /// Nil when `file` is not named `NNNN_name.sql`.
-        public init?(file: String, sql: String) {
-            let parts = file.split(separator: "_", maxSplits: 1)
-            guard parts.count == 2, parts[0].utf8.count == 4, let number = Int(parts[0]), number > 0,
-                parts[1].hasSuffix(".sql")
-            else { return nil }
-            self.init(number: number, name: String(parts[1].dropLast(4)), sql: sql)
-        }
     }
 
     public static let serverVersionMin = 150_000
@@ -141,5 +126,16 @@ public enum MigrationError: Error, Sendable, CustomStringConvertible {
             "migration \(number)_\(name) differs from \(applied), which this database was given: the program was built "
                 + "from altered migrations; use the one that was used before, or a database of its own"
         }
+    }
+}
+
+extension Migrator.Migration {
+    /// Nil when `file` is not named `NNNN_name.sql`.
+    public init?(file: String, sql: String) {
+        let parts = file.split(separator: "_", maxSplits: 1)
+        guard parts.count == 2, parts[0].utf8.count == 4, let number = Int(parts[0]), number > 0,
+            parts[1].hasSuffix(".sql")
+        else { return nil }
+        self.init(number: number, name: String(parts[1].dropLast(4)), sql: sql)
     }
 }

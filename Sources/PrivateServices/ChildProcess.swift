@@ -1,4 +1,3 @@
-import CPlatform
 import Foundation
 import Synchronization
 import Threading
@@ -44,7 +43,12 @@ public final class ChildProcess: Sendable {
         startThread(name: name) { [self] in
             while true {
                 var pid = pid_t()
-                let error = Self.spawn(line, output: output, pid: &pid)
+                let error = spawnProcess(line, environment: ChildEnvironment.minimal(), pid: &pid) { files in
+                    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0)
+                    posix_spawn_file_actions_addopen(
+                        &files, 1, output, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0o600)
+                    posix_spawn_file_actions_adddup2(&files, 1, 2)
+                }
                 state.withLock {
                     if error == 0 { $0.pid = pid } else { $0.startError = String(cString: strerror(error)) }
                 }
@@ -60,7 +64,7 @@ public final class ChildProcess: Sendable {
                     ended.signal()
                     return
                 }
-                onExit(Self.describe(status))
+                onExit(exitText(status))
                 sleep(1)
                 if state.withLock({ $0.isStopping }) { return }
             }
@@ -87,35 +91,6 @@ public final class ChildProcess: Sendable {
         }
     }
 
-    private static func spawn(_ command: [String], output: String, pid: inout pid_t) -> Int32 {
-        var attributes = posix_spawnattr_t()
-        var actions = posix_spawn_file_actions_t()
-        posix_spawnattr_init(&attributes)
-        posix_spawn_file_actions_init(&actions)
-        defer {
-            posix_spawnattr_destroy(&attributes)
-            posix_spawn_file_actions_destroy(&actions)
-        }
-        posix_spawnattr_setflags(
-            &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
-        posix_spawnattr_setpgroup(&attributes, 0)
-        var none = sigset_t(), defaults = sigset_t()
-        sigemptyset(&none)
-        sigfillset(&defaults)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setsigdefault(&attributes, &defaults)
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0o600)
-        posix_spawn_file_actions_adddup2(&actions, 1, 2)
-        // Descriptors of ours (the log, its lock, sockets) must not live on in a server of ours.
-        _ = refold_spawn_close_from(&actions, 3)
-        var arguments: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
-        defer { for argument in arguments { free(argument) } }
-        return ChildEnvironment.withPointers(ChildEnvironment.minimal()) {
-            posix_spawnp(&pid, command[0], &actions, &attributes, &arguments, $0)
-        }
-    }
-
     /// Whether every folder on the way to `path` lets everybody through.
     static func everybodyMayTraverse(_ path: String) -> Bool {
         var folder = URL(fileURLWithPath: path).deletingLastPathComponent().deletingLastPathComponent()
@@ -125,10 +100,6 @@ public final class ChildProcess: Sendable {
             folder.deleteLastPathComponent()
         }
         return true
-    }
-
-    private static func describe(_ status: Int32) -> String {
-        status & 0x7F == 0 ? "exit code \((status >> 8) & 0xFF)" : "signal \(status & 0x7F)"
     }
 }
 

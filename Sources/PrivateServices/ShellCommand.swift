@@ -1,4 +1,3 @@
-import CPlatform
 import Foundation
 import Synchronization
 
@@ -119,9 +118,17 @@ public struct ShellCommand: Sendable {
         for end in ends + outputEnds { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         for end in [ends[0], outputEnds[0]] { _ = fcntl(end, F_SETFL, O_NONBLOCK) }
         var pid = pid_t()
-        let code = Self.spawn(
-            command, environment: environment, input: input, output: printed.output == nil ? ends[1] : outputEnds[1],
-            messages: ends[1], pid: &pid)
+        let output = printed.output == nil ? ends[1] : outputEnds[1]
+        let variables = ChildEnvironment.withoutSettings().merging(environment) { $1 }
+        let code = spawnProcess(["/bin/sh", "-c", command], environment: variables, pid: &pid) { files in
+            if input < 0 {
+                posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0)
+            } else {
+                posix_spawn_file_actions_adddup2(&files, input, 0)
+            }
+            posix_spawn_file_actions_adddup2(&files, output, 1)
+            posix_spawn_file_actions_adddup2(&files, ends[1], 2)
+        }
         for end in [ends[1], outputEnds[1]] where end >= 0 { close(end) }
         guard code == 0 else { throw Failure(description: "cannot run /bin/sh: \(String(cString: strerror(code)))") }
         let deadline = ContinuousClock.now + .seconds(timeoutSeconds)
@@ -147,9 +154,7 @@ public struct ShellCommand: Sendable {
             killed = "it printed more than \(printed.outputBytesMax) bytes"
         }
         guard killed != nil || status != 0 else { return }
-        let ending =
-            killed
-            ?? (status & 0x7F == 0 ? "exit code \((status >> 8) & 0xFF)" : "signal \(status & 0x7F)")
+        let ending = killed ?? exitText(status)
         let said = String(decoding: printed.messages, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
         throw Failure(
             description: said.isEmpty ? ending : "\(ending): \(said)",
@@ -187,41 +192,6 @@ public struct ShellCommand: Sendable {
             guard count > 0 else { return }
             output += piece[..<count]
             if output.count > bytesMax { output.removeFirst(output.count - bytesMax) }
-        }
-    }
-
-    private static func spawn(
-        _ command: String, environment: [String: String], input: Int32, output: Int32, messages: Int32, pid: inout pid_t
-    ) -> Int32 {
-        var attributes = posix_spawnattr_t(), actions = posix_spawn_file_actions_t()
-        posix_spawnattr_init(&attributes)
-        posix_spawn_file_actions_init(&actions)
-        defer {
-            posix_spawnattr_destroy(&attributes)
-            posix_spawn_file_actions_destroy(&actions)
-        }
-        posix_spawnattr_setflags(
-            &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
-        posix_spawnattr_setpgroup(&attributes, 0)
-        var none = sigset_t(), defaults = sigset_t()
-        sigemptyset(&none)
-        sigfillset(&defaults)
-        posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setsigdefault(&attributes, &defaults)
-        if input < 0 {
-            posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        } else {
-            posix_spawn_file_actions_adddup2(&actions, input, 0)
-        }
-        posix_spawn_file_actions_adddup2(&actions, output, 1)
-        posix_spawn_file_actions_adddup2(&actions, messages, 2)
-        // Descriptors of ours (the log, its lock, sockets) must not live on in it.
-        _ = refold_spawn_close_from(&actions, 3)
-        let words: [String] = ["/bin/sh", "-c", command]
-        var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
-        defer { for argument in arguments { free(argument) } }
-        return ChildEnvironment.withPointers(ChildEnvironment.withoutSettings().merging(environment) { $1 }) {
-            posix_spawn(&pid, "/bin/sh", &actions, &attributes, &arguments, $0)
         }
     }
 

@@ -135,10 +135,7 @@ package struct ProjectionPass {
 
     private mutating func foldBlock() throws {
         let began = options.now()
-        let requests = fold.prepare(block, in: next..<block.end)
-        if !requests.isEmpty {
-            try store.load(requests, of: descriptor) { fold.load(table: $0, row: $1) }
-        }
+        try store.load(into: fold, for: block, in: next..<block.end)
         control.heart.beat(within: ProjectorControl.roundSeconds)
         let count = Int(block.end.rawValue - next.rawValue)
         fold.fold(block, in: next..<block.end)

@@ -24,6 +24,16 @@ public protocol ProjectionStore: AnyObject {
     var interrupter: @Sendable () -> Void { get }
 }
 
+extension ProjectionStore {
+    /// Loads the rows that a fold must know before it folds these events.
+    public func load(
+        into fold: any ProjectionFold, for block: EventBlock, in range: Range<Position>
+    ) throws(StoreError) {
+        let requests = fold.prepare(block, in: range)
+        if !requests.isEmpty { try load(requests, of: fold.descriptor) { fold.load(table: $0, row: $1) } }
+    }
+}
+
 public enum StoreError: Error, Sendable, CustomStringConvertible {
     /// The database cannot be reached, or went away in the middle: try again, for ever, with backoff.
     case unavailable(String)

@@ -1,14 +1,10 @@
 import EventLog
 import EventModel
+import Glibc
 import Primitives
 import Projections
 import Synchronization
 import Threading
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 
 /// Where a projector's thread and everybody else meet: commands in one direction, facts in the other.
 /// Everything is under one mutex that is held for a few instructions.

@@ -13,14 +13,7 @@ import Decoding
 public struct Catalog: Sendable {
     public struct Entry: Sendable {
         public let descriptor: ProjectionDescriptor
-        private let make: @Sendable (FoldScope, FactDecoder) -> any ProjectionFold
-
-        public init(
-            descriptor: ProjectionDescriptor, make: @escaping @Sendable (FoldScope, FactDecoder) -> any ProjectionFold
-        ) {
-            self.descriptor = descriptor
-            self.make = make
-        }
+        let make: @Sendable (FoldScope, FactDecoder) -> any ProjectionFold
 
         public var name: String { descriptor.name }
 

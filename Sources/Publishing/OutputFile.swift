@@ -1,10 +1,5 @@
 import CZlib
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// A file that is there whole or not at all: it is written beside its place, and put there when it is finished and on
 /// disk. Compressed (gzip, RFC 1952) when its name ends with `.gz`. Without a path: standard output, as it comes.

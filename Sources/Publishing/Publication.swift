@@ -2,14 +2,9 @@ import CMosquitto
 import EventLog
 import EventModel
 import FoundationEssentials
+import Glibc
 import MQTT
 import Primitives
-
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 
 // Publishing: recorded messages, published again for systems that missed them.
 //

@@ -1,11 +1,6 @@
 import CMosquitto
 import EventModel
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// A recorded message, copied out of its block, until the broker has acknowledged it.
 struct PublishedMessage {

@@ -28,17 +28,15 @@ public actor TableQueries {
             responseTimeoutSeconds: 10)
     }
 
-    public struct Page: Sendable {
+    public struct KeyedPage<Key: Sendable>: Sendable {
         public let rows: [String]
         /// The sort key of the last row, when there may be more behind it.
-        public let next: Int64?
+        public let next: Key?
     }
 
+    public typealias Page = KeyedPage<Int64>
     /// In the order of device ids.
-    public struct TextPage: Sendable {
-        public let rows: [String]
-        public let next: String?
-    }
+    public typealias TextPage = KeyedPage<String>
 
     /// Which rows of a sequence: `limit` of those beyond `after`, towards the newer or the older.
     public struct Slice: Sendable {
@@ -61,10 +59,7 @@ public actor TableQueries {
         var value: String?
 
         /// `sql` has `?` where the value goes.
-        init(_ sql: String, _ value: String?) {
-            self.sql = sql
-            self.value = value
-        }
+        init(_ sql: String, _ value: String?) { (self.sql, self.value) = (sql, value) }
     }
 
     /// The end of the ids that begin like `prefix`: ids are of characters below DEL. A range, since LIKE may not look

@@ -1,16 +1,12 @@
 import EventLog
 import EventModel
+import Glibc
 import Postgres
 import PostgresStore
 import Projecting
 import Projections
 import Snapshots
 import Synchronization
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 
 // Rebuilding: tables from the log. `Rebuild` folds them anew, `Rollback` returns to the ones before, `ReplayVerifier`
 // compares the live ones with the log.
@@ -108,8 +104,6 @@ public struct RebuildProgress: Sendable, Equatable {
     /// What could not be taken along.
     public var remarks: [String] = []
     public var error: String?
-
-    public init() {}
 }
 
 /// See the page above. `progress` and `cancel` are for any thread.

@@ -1,13 +1,9 @@
 import EventLog
 import EventModel
+import Glibc
 import Postgres
 import PostgresStore
 import Projections
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 
 /// Back to the tables that a rebuild replaced, in one transaction; the replaced ones go to refold_next until the next
 /// rebuild. Within a version the projection goes on from there and catches up; rows of another version stay as they are
@@ -19,13 +15,6 @@ public enum Rollback {
         public var position: UInt64
         /// The running program cannot go on with these rows.
         public var isHeld: Bool
-
-        public init(projection: String, version: Int, position: UInt64, isHeld: Bool) {
-            self.projection = projection
-            self.version = version
-            self.position = position
-            self.isHeld = isHeld
-        }
     }
 
     public struct Report: Sendable {

@@ -1,6 +1,5 @@
 import ArgumentParser
 import EventLog
-import Evidence
 import Foundation
 import Ingest
 import MQTT
@@ -22,13 +21,7 @@ struct IngestBench: ParsableCommand {
         var options = FileLogOptions()
         options.keepsTree = !noTree
         if !noTree {
-            options.signer = { id throws(LogError) in
-                do {
-                    return try SigningKey.generate(name: Checkpoint.origin(logID: id.description))
-                } catch {
-                    throw LogError(.system, "\(error)")
-                }
-            }
+            options.signer = signingKey
         }
         let log = try FileLog.open(directory: folder + "/log", options: options)
         var broker = BrokerSettings(name: "main", host: "127.0.0.1", port: port, clientID: "refold-bench")

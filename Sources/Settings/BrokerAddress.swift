@@ -26,12 +26,6 @@ public struct BrokerAddress: Sendable, Equatable {
         username = url.user.flatMap { $0.isEmpty ? nil : $0 }
         password = url.password
     }
-
-    public init(host: String, port: Int, tls: Bool = false) {
-        self.host = host
-        self.port = port
-        self.tls = tls
-    }
 }
 
 func isReadable(_ path: String) -> Bool { FileManager.default.isReadableFile(atPath: path) }

@@ -23,8 +23,6 @@ public struct TraceHash: Sendable, Equatable {
     public private(set) var value: UInt64 = 0xCBF2_9CE4_8422_2325
     public private(set) var count: UInt64 = 0
 
-    public init() {}
-
     public mutating func mix(_ number: UInt64) {
         var z = value ^ number
         z = (z ^ (z >> 32)) &* 0xD6E8_FEB8_6659_FD93

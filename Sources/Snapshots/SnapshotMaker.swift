@@ -106,7 +106,7 @@ public struct SnapshotMaker: Sendable {
                 salt: UInt32.random(in: 0...UInt32.max),
                 tables: zip(entries, rows).flatMap { entry, rows in
                     rows.tables.map { table in
-                        SnapshotContents.Table(projection: entry.descriptor, columns: table) {
+                        SnapshotContents.Table(projection: entry.descriptor, table: table) {
                             try rows.cursor(of: table.name)
                         }
                     }

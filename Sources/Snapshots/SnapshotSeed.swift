@@ -19,12 +19,12 @@ extension SnapshotFile {
             checkpoint = position
             for index in rows.indices { rows[index].removeAll() }
         }
-        for table in StoredColumns.tables(of: projection) {
+        for table in projection.storedTables {
             guard let cursor = cursor(of: table) else { continue }
             let writes = projection.tables.indices.filter { projection.tables[$0].name == table.name }
             let orders = writes.map { write in
                 projection.tables[write].columns.map { column in
-                    guard let index = table.columns.firstIndex(of: column.name) else {
+                    guard let index = table.columns.firstIndex(where: { $0.name == column.name }) else {
                         preconditionFailure("\(table.name) has no column \(column.name)")
                     }
                     return index

@@ -51,8 +51,8 @@ public final class SnapshotVerifier {
                 $0.0.name == table.projection && $0.0.descriptor.version == table.version
             }
             var digest: String?
-            if let rows = entry?.1, let columns = table.stored, rows.tables.contains(columns) {
-                digest = try Self.digest(rows.cursor(of: columns.name), columns)
+            if let rows = entry?.1, let stored = table.stored, rows.tables.contains(stored) {
+                digest = try Self.digest(rows.cursor(of: stored.name), stored)
             }
             if digest != table.digest {
                 findings.append(Finding(name: table.name, inSnapshot: table.digest, folded: digest))
@@ -72,8 +72,8 @@ public final class SnapshotVerifier {
         return findings
     }
 
-    private static func digest(_ cursor: any RowCursor, _ columns: StoredColumns) throws -> String {
-        var digest = TableDigest(columns.table)
+    private static func digest(_ cursor: any RowCursor, _ table: StoredTable) throws -> String {
+        var digest = TableDigest(table)
         while try cursor.next() { cursor.withRow { digest.add($0) } }
         return digest.finish().description
     }

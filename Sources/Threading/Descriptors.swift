@@ -1,10 +1,5 @@
 import CPlatform
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// File descriptors of this process. Clients of the API must not take those that the log, the brokers and the database
 /// need: the soft limit is raised at the start, and the number of HTTP connections follows from it.

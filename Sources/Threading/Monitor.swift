@@ -1,8 +1,4 @@
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// A mutex with one condition variable: what `Synchronization.Mutex` lacks is waiting.
 /// `@unchecked Sendable`: `value` is touched only under the mutex.

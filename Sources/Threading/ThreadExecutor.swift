@@ -8,12 +8,8 @@
 // Blocking C (libpq, fdatasync, libmosquitto's loop) must not run on Swift's cooperative pool: it has one thread a
 // core, and a blocked one is lost to everybody. An actor that calls such code has an executor of its own.
 
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 import CPlatform
+import Glibc
 
 /// A thread of its own for one actor, as its serial executor. The thread ends when the executor is released.
 public final class ThreadExecutor: SerialExecutor {

@@ -40,11 +40,6 @@ struct PresenceHistory {
     let after: PresenceThresholds
     private(set) var devices: [[UInt8]: Device] = [:]
 
-    init(before: PresenceThresholds, after: PresenceThresholds) {
-        self.before = before
-        self.after = after
-    }
-
     mutating func apply(_ record: RecordView) {
         guard record.kind == .message, record.verdict == .accepted, !record.flags.contains(.retained),
             let topic = DeviceTopic(record.topic)

@@ -4,7 +4,7 @@ import Postgres
 import PostgresStore
 import Projecting
 import ProjectionTestSupport
-import Projections
+@testable import Projections
 import Rebuilding
 import TestSupport
 import Threading

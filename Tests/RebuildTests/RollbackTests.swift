@@ -3,7 +3,7 @@ import Postgres
 import PostgresStore
 import ProjectionTestSupport
 import Projections
-import Rebuilding
+@testable import Rebuilding
 import TestSupport
 import Testing
 

@@ -245,7 +245,7 @@ extension LogFile {
 
     @Test func aSyncThatFailsCallsClean() throws {
         let (disk, process, file) = try start(3)
-        disk.setFaults(failures: [.init(.synchronize, code: EIO)])
+        disk.setFaults(failures: [.init(operation: .synchronize, code: EIO)])
         try fill(file, 2, 0..<8)
         #expect(throws: FileError.self) { try file.synchronize() }
         try file.synchronize()
@@ -273,7 +273,7 @@ extension LogFile {
 
     @Test func theNthOperationFails() throws {
         let (disk, _, file) = try start()
-        disk.setFaults(failures: [.init(.write, suffix: "f", skip: 2, code: EIO, partialBytes: 512)])
+        disk.setFaults(failures: [.init(operation: .write, suffix: "f", skip: 2, code: EIO, partialBytes: 512)])
         try fill(file, 1, 0..<1)
         try fill(file, 1, 1..<2)
         #expect(throws: FileError.self) { try fill(file, 1, 2..<4) }

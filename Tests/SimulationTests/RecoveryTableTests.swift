@@ -101,7 +101,7 @@ import Testing
             let disk = SimulatedDisk(seed: seed)
             var bench = try LogBench(disk)
             bench.append(["a"])
-            disk.setFaults(failures: [.init(.synchronize, code: EIO)])
+            disk.setFaults(failures: [.init(operation: .synchronize, code: EIO)])
             guard case .failure(.failed) = bench.append(["never acknowledged"]) else {
                 Issue.record("an fsync that fails must be said")
                 return
@@ -142,7 +142,7 @@ import Testing
             bench.threads.stepUntilIdle()
             append(4)
             // The compactor's sync fails, and the process dies before it can take anything back.
-            disk.setFaults(failures: [.init(.synchronize, suffix: "pack.tmp", code: EIO)])
+            disk.setFaults(failures: [.init(operation: .synchronize, suffix: "pack.tmp", code: EIO)])
             guard let maintainer = bench.threads.names.firstIndex(of: "log-keeper") else { break }
             disk.plan(.killed, of: bench.view, after: 4 + Int(seed % 16))
             for _ in 0..<3 { bench.threads.step(maintainer) }

@@ -16,7 +16,7 @@ import Testing
             logID: LogID(high: 1, low: 2), end: files.end, lastTime: Timestamp(microseconds: 5_000_000),
             created: Timestamp(microseconds: 6_000_000), salt: 77,
             tables: files.tables.map { table in
-                SnapshotContents.Table(projection: things, columns: table) { try files.cursor(of: table.name) }
+                SnapshotContents.Table(projection: things, table: table) { try files.cursor(of: table.name) }
             },
             deciders: [DeciderState(name: "campaigns", version: 1, bytes: Array(repeating: 7, count: 200_000))])
     }

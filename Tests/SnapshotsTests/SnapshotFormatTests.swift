@@ -1,6 +1,7 @@
 import EventLog
 import EventModel
 import Foundation
+import Projections
 import Testing
 
 @testable import Snapshots
@@ -40,10 +41,10 @@ import Testing
         #expect(FileManager.default.createFile(atPath: path, contents: Data(bytes)))
         let file = try PosixFileSystem().open(path, create: false, writable: false)
         let place = BlockPlace(offset: 0, byteCount: bytes.count, rows: 1, firstKey: [])
-        let columns = StoredColumns(name: "t", columns: ["n", "t"], types: [.int8, .text], keyCount: 1)
+        let table = StoredTable(name: "t", columns: [.key("n", .int8), .value("t", .text)])
         let reader = BlockReader(file: file, salt: 77, path: path)
-        let cursor = BlockCursor(SortedRows(columns: columns, reader: reader, section: 1, places: [place]))
-        #expect(try lines(cursor, columns) == ["7|hi"])
+        let cursor = BlockCursor(SortedRows(table: table, reader: reader, section: 1, places: [place]))
+        #expect(try lines(cursor, table) == ["7|hi"])
         #expect(cursor.key == [0x80, 0, 0, 0, 0, 0, 0, 7])
         let other = BlockReader(file: file, salt: 78, path: path)
         #expect(throws: SnapshotError.self) { try other.rows(place, section: 1) }

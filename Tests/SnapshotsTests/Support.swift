@@ -50,13 +50,13 @@ extension RowBuffer {
 }
 
 /// A row's fields as text, for comparing.
-func show(_ tuple: UnsafeRawBufferPointer, _ columns: StoredColumns) -> String {
+func show(_ tuple: UnsafeRawBufferPointer, _ table: StoredTable) -> String {
     var ranges: [Range<Int>?] = []
     Tuple(tuple).fields(into: &ranges)
-    let row = Tuple(tuple).reader(ranges, order: Array(columns.columns.indices))
-    return columns.types.enumerated().map { index, type in
+    let row = Tuple(tuple).reader(ranges, order: Array(table.columns.indices))
+    return table.columns.enumerated().map { index, column in
         if row.bytes(index) == nil { return "null" }
-        return switch type {
+        return switch column.type {
         case .int8: "\(row.int8(index) ?? 0)"
         case .jsonb: String(decoding: row.jsonb(index) ?? .init(start: nil, count: 0), as: UTF8.self)
         default: row.text(index) ?? ""
@@ -64,9 +64,9 @@ func show(_ tuple: UnsafeRawBufferPointer, _ columns: StoredColumns) -> String {
     }.joined(separator: "|")
 }
 
-func lines(_ cursor: any RowCursor, _ columns: StoredColumns) throws -> [String] {
+func lines(_ cursor: any RowCursor, _ table: StoredTable) throws -> [String] {
     var lines: [String] = []
-    while try cursor.next() { lines.append(cursor.withRow { show($0, columns) }) }
+    while try cursor.next() { lines.append(cursor.withRow { show($0, table) }) }
     return lines
 }
 

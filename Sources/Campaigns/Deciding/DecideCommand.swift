@@ -2,6 +2,7 @@ import CampaignRules
 import Deciding
 import Decisions
 import EventModel
+import Primitives
 
 /// A `campaign.targets/1` record names at most so many devices: a record must stay well below the log's limit.
 public let targetsPerRecordMax = 5_000
@@ -14,11 +15,7 @@ extension CampaignState {
         {
             if stored.digest == digest { return .repeated(stored.answer) }
             // On record without the key: the key's answer is the first command's.
-            return .append([
-                rejection(
-                    request, digest: nil,
-                    Refusal(.keyReused, idempotencyKeyReused))
-            ])
+            return .append([rejection(request, digest: nil, Refusal(.keyReused, idempotencyKeyReused))])
         }
         do {
             return .append(try accept(request, self, digest))
@@ -49,13 +46,11 @@ extension CampaignState {
     }
 }
 
-struct Refusal: Error {
-    let code: RejectionCode
-    let reason: String
+typealias Refusal = CodedError<RejectionCode>
 
-    init(_ code: RejectionCode, _ reason: String) {
-        self.code = code
-        self.reason = reason
+extension CommandedDecision {
+    fileprivate mutating func answer(_ request: CommandRequest, _ digest: String?) {
+        (idempotencyKey, requestDigest) = (request.idempotencyKey, digest)
     }
 }
 
@@ -63,12 +58,10 @@ private func rejection(_ request: CommandRequest, digest: String?, _ refusal: Re
     var event = CommandRejected(
         command: request.command.name, subject: request.command.subject,
         // A tenant that breaks the grammar stays out of the record: tables could not hold every text.
-        tenantID: DeviceTopic.isID(request.tenantID) ? request.tenantID : "", actor: request.actor, reason: refusal.reason)
+        tenantID: DeviceTopic.isID(request.tenantID) ? request.tenantID : "", actor: request.actor,
+        reason: refusal.description)
     event.code = refusal.code.rawValue
-    if digest != nil {
-        event.idempotencyKey = request.idempotencyKey
-        event.requestDigest = digest
-    }
+    if digest != nil { event.answer(request, digest) }
     return .rejected(event)
 }
 
@@ -88,8 +81,7 @@ private func accept(
         event.fileSizeBytes = spec.fileSizeBytes
         event.checksumSHA256 = spec.checksumSHA256?.lowercased()
         event.deviceType = spec.deviceType
-        event.idempotencyKey = request.idempotencyKey
-        event.requestDigest = digest
+        event.answer(request, digest)
         return [.firmwareAdded(event)]
     case .createGroup(let spec): return try createGroup(spec, request, state, digest)
     case .changeMembers(let id, let added, let removed):
@@ -97,15 +89,13 @@ private func accept(
     case .deleteGroup(let id):
         _ = try group(id, request, state)
         var event = GroupDeleted(groupID: id, tenantID: request.tenantID, actor: request.actor)
-        event.idempotencyKey = request.idempotencyKey
-        event.requestDigest = digest
+        event.answer(request, digest)
         return [.groupDeleted(event)]
     case .configureTenant(let timeZone):
         try checkTimeZone(timeZone)
         var event = TenantConfigured(tenantID: request.tenantID, timeZone: timeZone, actor: request.actor)
         event.before = state.timeZones[request.tenantID]
-        event.idempotencyKey = request.idempotencyKey
-        event.requestDigest = digest
+        event.answer(request, digest)
         return [.tenantConfigured(event)]
     case .createCampaign(let spec):
         return try create(spec, request, state, digest)
@@ -149,8 +139,7 @@ private func create(
     created.rolloutRate = spec.rolloutRate
     created.abortThreshold = spec.abortThreshold
     created.plan = spec.plan
-    created.idempotencyKey = request.idempotencyKey
-    created.requestDigest = digest
+    created.answer(request, digest)
     return [.campaignCreated(created)]
         + inRecords(spec.devices).map { start, devices in
             .campaignTargets(
@@ -175,8 +164,7 @@ private func createGroup(
         id: state.nextGroupID, tenantID: request.tenantID, name: spec.name, actor: request.actor)
     event.description = spec.description
     event.query = spec.query
-    event.idempotencyKey = request.idempotencyKey
-    event.requestDigest = digest
+    event.answer(request, digest)
     return [.groupCreated(event)]
         + inRecords(spec.devices ?? []).map { _, devices in
             var members = GroupMembers(groupID: event.id, tenantID: request.tenantID, actor: request.actor)
@@ -201,8 +189,7 @@ private func changeMembers(
         var event = GroupMembers(groupID: id, tenantID: request.tenantID, actor: request.actor)
         change(&event)
         // One answer for all of them: that of the last.
-        event.idempotencyKey = request.idempotencyKey
-        event.requestDigest = digest
+        event.answer(request, digest)
         events.append(.groupMembers(event))
     }
     for (_, devices) in inRecords(removed) { append { $0.removed = devices } }
@@ -219,17 +206,22 @@ private func group(
     return group
 }
 
+private func status(
+    of id: Int64, _ request: CommandRequest, _ state: CampaignState, archived: String
+) throws(Refusal) -> CampaignStatus {
+    if state.archived[id] == request.tenantID { throw Refusal(.illegalTransition, archived) }
+    guard let campaign = state.campaigns[id], campaign.tenantID == request.tenantID else {
+        throw Refusal(.notFound, "there is no campaign \(id) in this tenant")
+    }
+    return campaign.status
+}
+
 private func retry(
     _ id: Int64, _ kinds: [OTAFailureKind]?, _ request: CommandRequest, _ state: CampaignState, _ digest: String?
 ) throws(Refusal) -> CampaignEvent {
-    if state.archived[id] == request.tenantID {
-        throw Refusal(
-            .illegalTransition,
-            "campaign \(id) ended more than a day ago: create a new campaign with the devices that failed")
-    }
-    guard let status = state.campaigns[id]?.status, state.campaigns[id]?.tenantID == request.tenantID else {
-        throw Refusal(.notFound, "there is no campaign \(id) in this tenant")
-    }
+    let status = try status(
+        of: id, request, state,
+        archived: "campaign \(id) ended more than a day ago: create a new campaign with the devices that failed")
     guard [.running, .paused, .completed].contains(status) else {
         throw Refusal(
             .illegalTransition,
@@ -243,8 +235,7 @@ private func retry(
         campaignID: id, tenantID: request.tenantID, before: status.rawValue,
         after: (status == .completed ? .running : status).rawValue, actor: request.actor)
     event.kinds = kinds?.map(\.rawValue)
-    event.idempotencyKey = request.idempotencyKey
-    event.requestDigest = digest
+    event.answer(request, digest)
     return .statusChanged(.campaignRetried, event)
 }
 
@@ -267,14 +258,8 @@ private func transition(
     _ id: Int64, _ transition: Transition, _ reason: String?, _ request: CommandRequest, _ state: CampaignState,
     _ digest: String?
 ) throws(Refusal) -> CampaignEvent {
-    if state.archived[id] == request.tenantID {
-        throw Refusal(
-            .illegalTransition,
-            "campaign \(id) has ended and can be \(transition.verb) no more")
-    }
-    guard let status = state.campaigns[id]?.status, state.campaigns[id]?.tenantID == request.tenantID else {
-        throw Refusal(.notFound, "there is no campaign \(id) in this tenant")
-    }
+    let status = try status(
+        of: id, request, state, archived: "campaign \(id) has ended and can be \(transition.verb) no more")
     guard transition.from.contains(status) else {
         let allowed = transition.from.map(\.rawValue).joined(separator: " or ")
         throw Refusal(
@@ -286,7 +271,6 @@ private func transition(
         campaignID: id, tenantID: request.tenantID, before: status.rawValue, after: transition.to.rawValue,
         actor: request.actor)
     event.reason = reason
-    event.idempotencyKey = request.idempotencyKey
-    event.requestDigest = digest
+    event.answer(request, digest)
     return .statusChanged(transition.schema, event)
 }

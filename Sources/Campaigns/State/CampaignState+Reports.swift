@@ -2,11 +2,7 @@ import CampaignRules
 import Decisions
 import Decoding
 import EventModel
-#if canImport(FoundationEssentials)
 import FoundationEssentials
-#else
-import Foundation
-#endif
 
 // What devices say, as far as it concerns a campaign.
 

@@ -2,11 +2,7 @@ import CampaignRules
 import Deciding
 import Decisions
 import EventModel
-#if canImport(FoundationEssentials)
 import FoundationEssentials
-#else
-import Foundation
-#endif
 
 extension CampaignState {
     public static let storedName = "campaigns"

@@ -56,7 +56,6 @@ public struct CampaignCreated: Codable, Sendable, Equatable {
     public var totalDevices: Int64
     public var actor: String
     public var idempotencyKey: String?
-    /// SHA-256 of the command, in hex: the same key with another command is refused.
     public var requestDigest: String?
 
     public init(
@@ -124,7 +123,6 @@ public struct CampaignStatusChanged: Codable, Sendable, Equatable {
     /// `campaign.retried`: what has failed how is tried again; nil: all that failed.
     public var kinds: [String]?
     public var idempotencyKey: String?
-    /// SHA-256 of the command, in hex: the same key with another command is refused.
     public var requestDigest: String?
 
     public init(campaignID: Int64, tenantID: String, before: String, after: String, actor: String) {
@@ -324,12 +322,10 @@ extension Envelope {
     }
 }
 
-extension CampaignCreated: Decision {
+extension CampaignCreated: CommandedDecision {
     public static var schemas: [String] { [CampaignSchema.campaignCreated.rawValue] }
     public var envelope: Envelope {
-        var envelope = Envelope(
-            tenantID: tenantID, actor: actor, subject: UpdateCommand.subject(id), idempotencyKey: idempotencyKey,
-            requestDigest: requestDigest)
+        var envelope = commandEnvelope(about: UpdateCommand.subject(id))
         envelope.related = ["firmware:\(firmwareVersionID)"] + (targetGroupID.map { ["group:\($0)"] } ?? [])
         return envelope
     }
@@ -349,13 +345,10 @@ extension CampaignTargets: Decision {
     }
 }
 
-extension CampaignStatusChanged: Decision {
+extension CampaignStatusChanged: CommandedDecision {
     public static var schemas: [String] { CampaignSchema.allCases.filter(\.changesStatus).map(\.rawValue) }
     public var envelope: Envelope {
-        var envelope = Envelope(
-            tenantID: tenantID, actor: actor, subject: UpdateCommand.subject(campaignID),
-            idempotencyKey: idempotencyKey,
-            requestDigest: requestDigest)
+        var envelope = commandEnvelope(about: UpdateCommand.subject(campaignID))
         envelope.before = Envelope.Before("status", before)
         return envelope
     }

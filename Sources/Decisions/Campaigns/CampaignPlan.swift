@@ -93,8 +93,6 @@ public struct CampaignPlan: Codable, Sendable, Equatable {
         /// So many failures one after the other end it, whatever the share. Nil: never.
         public var consecutiveFailuresMax: Int64?
 
-        public init() {}
-
         enum CodingKeys: String, CodingKey {
             case method, action, resultsMin = "results_min", kinds
             case consecutiveFailuresMax = "consecutive_failures_max"
@@ -113,8 +111,6 @@ public struct CampaignPlan: Codable, Sendable, Equatable {
         /// From the start, pauses included, to the end: what is then still to be sent is SKIPPED.
         public var campaignSeconds: Double = 30 * 24 * 3600
 
-        public init() {}
-
         enum CodingKeys: String, CodingKey {
             case acknowledgeSeconds = "acknowledge_seconds", downloadSeconds = "download_seconds"
             case installSeconds = "install_seconds", verifySeconds = "verify_seconds"
@@ -131,8 +127,6 @@ public struct CampaignPlan: Codable, Sendable, Equatable {
         /// `OTAFailureKind`s worth another attempt; nil: DOWNLOAD, TIMED_OUT and UNREACHABLE.
         public var kinds: [String]?
 
-        public init() {}
-
         enum CodingKeys: String, CodingKey {
             case attemptsMax = "attempts_max", backoffSeconds = "backoff_seconds"
             case backoffMaxSeconds = "backoff_max_seconds", kinds
@@ -144,8 +138,6 @@ public struct CampaignPlan: Codable, Sendable, Equatable {
     public struct Completion: Codable, Sendable, Equatable {
         public var share: Double = 1
         public var seconds: Double = 0
-
-        public init() {}
     }
 
     public enum Verification: String, Codable, Sendable, CaseIterable { case shadow, telemetry }

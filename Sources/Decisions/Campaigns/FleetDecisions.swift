@@ -11,7 +11,6 @@ public struct FirmwareAdded: Codable, Sendable, Equatable {
     public var deviceType: String?
     public var actor: String
     public var idempotencyKey: String?
-    /// SHA-256 of the command, in hex: the same key with another command is refused.
     public var requestDigest: String?
 
     public init(id: Int64, tenantID: String, version: String, fileURL: String, actor: String) {
@@ -39,7 +38,6 @@ public struct GroupCreated: Codable, Sendable, Equatable {
     public var query: GroupQuery?
     public var actor: String
     public var idempotencyKey: String?
-    /// SHA-256 of the command, in hex: the same key with another command is refused.
     public var requestDigest: String?
 
     public init(id: Int64, tenantID: String, name: String, actor: String) {
@@ -139,54 +137,36 @@ public struct TenantConfigured: Codable, Sendable, Equatable {
     }
 }
 
-extension FirmwareAdded: Decision {
+extension FirmwareAdded: CommandedDecision {
     public static var schemas: [String] { [CampaignSchema.firmwareAdded.rawValue] }
-    public var envelope: Envelope {
-        Envelope(
-            tenantID: tenantID, actor: actor, subject: "firmware:\(id)", idempotencyKey: idempotencyKey,
-            requestDigest: requestDigest)
-    }
+    public var envelope: Envelope { commandEnvelope(about: "firmware:\(id)") }
     public var summary: String { "added firmware \(id), version \(version)" }
 }
 
-extension GroupCreated: Decision {
+extension GroupCreated: CommandedDecision {
     public static var schemas: [String] { [CampaignSchema.groupCreated.rawValue] }
-    public var envelope: Envelope {
-        Envelope(
-            tenantID: tenantID, actor: actor, subject: "group:\(id)", idempotencyKey: idempotencyKey,
-            requestDigest: requestDigest)
-    }
+    public var envelope: Envelope { commandEnvelope(about: "group:\(id)") }
     public var summary: String { "created group \(id) \"\(name)\"" }
 }
 
-extension GroupMembers: Decision {
+extension GroupMembers: CommandedDecision {
     public static var schemas: [String] { [CampaignSchema.groupMembers.rawValue] }
-    public var envelope: Envelope {
-        Envelope(
-            tenantID: tenantID, actor: actor, subject: "group:\(groupID)", idempotencyKey: idempotencyKey,
-            requestDigest: requestDigest)
-    }
+    public var envelope: Envelope { commandEnvelope(about: "group:\(groupID)") }
     public var summary: String {
         "changed group \(groupID): \(counted(added?.count ?? 0, "device")) added, \(removed?.count ?? 0) removed"
     }
 }
 
-extension GroupDeleted: Decision {
+extension GroupDeleted: CommandedDecision {
     public static var schemas: [String] { [CampaignSchema.groupDeleted.rawValue] }
-    public var envelope: Envelope {
-        Envelope(
-            tenantID: tenantID, actor: actor, subject: "group:\(groupID)", idempotencyKey: idempotencyKey,
-            requestDigest: requestDigest)
-    }
+    public var envelope: Envelope { commandEnvelope(about: "group:\(groupID)") }
     public var summary: String { "deleted group \(groupID)" }
 }
 
-extension TenantConfigured: Decision {
+extension TenantConfigured: CommandedDecision {
     public static var schemas: [String] { [CampaignSchema.tenantConfigured.rawValue] }
     public var envelope: Envelope {
-        var envelope = Envelope(
-            tenantID: tenantID, actor: actor, subject: "tenant:\(tenantID)", idempotencyKey: idempotencyKey,
-            requestDigest: requestDigest)
+        var envelope = commandEnvelope(about: "tenant:\(tenantID)")
         envelope.before = before.map { Envelope.Before("time_zone", $0) }
         return envelope
     }

@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 
 /// The first section of a footer: one entry a block, in order, so that a position or a time is found by bisection.
 /// It is small (24 bytes for a block of many kilobytes) and is held in memory while the segment is open.
@@ -57,11 +58,7 @@ struct BlockIndex: Equatable {
 
     /// The number of the last entry that `isBefore` holds for; it must hold for a beginning of the entries and no more.
     func last(where isBefore: (Entry) -> Bool) -> Int? {
-        var low = 0, high = entries.count
-        while low < high {
-            let middle = (low + high) / 2
-            if isBefore(entries[middle]) { low = middle + 1 } else { high = middle }
-        }
-        return low == 0 ? nil : low - 1
+        let behind = entries.partitioningIndex { !isBefore($0) }
+        return behind == 0 ? nil : behind - 1
     }
 }

@@ -41,7 +41,9 @@ struct FooterFrame: Equatable {
         bytes.store(little: salt, 48)
         bytes.store(little: LogFormat.crc(UnsafeRawBufferPointer(rebasing: bytes[8...])), 4)
     }
+}
 
+extension FooterFrame {
     /// Nil when these bytes are not the frame of a footer of the segment with this salt.
     init?(_ bytes: UnsafeRawBufferPointer, salt expectedSalt: UInt64) {
         guard bytes.count >= Self.byteCount, bytes.little(0, as: UInt32.self) == Self.magic,
@@ -56,14 +58,6 @@ struct FooterFrame: Equatable {
         base = Position(bytes.little(24, as: UInt64.self))
         end = Position(bytes.little(32, as: UInt64.self))
         salt = expectedSalt
-    }
-
-    init(base: Position, end: Position, salt: UInt64, blockCount: Int, footerBytes: Int) {
-        self.base = base
-        self.end = end
-        self.salt = salt
-        self.blockCount = blockCount
-        self.footerBytes = footerBytes
     }
 }
 

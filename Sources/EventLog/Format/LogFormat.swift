@@ -195,7 +195,9 @@ struct BlockHeader: Equatable {
         bytes.store(little: UInt32(0), 68)
         bytes.store(little: LogFormat.crc(UnsafeRawBufferPointer(rebasing: bytes[8...])), 4)
     }
+}
 
+extension BlockHeader {
     /// Nil when these bytes are not a whole block header of the segment with this salt, or claim what cannot be.
     init?(_ bytes: UnsafeRawBufferPointer, salt expectedSalt: UInt64) {
         guard bytes.count >= Self.byteCount else { return nil }
@@ -220,21 +222,5 @@ struct BlockHeader: Equatable {
             codec == .raw ? storedBytes == rawBytes : rawBytes <= storedBytes * Self.lz4GrowthMax,
             firstTime <= lastTime, base.rawValue <= UInt64.max - UInt64(count), durableCount <= base.rawValue
         else { return nil }
-    }
-
-    init(
-        codec: BlockCodec, count: Int, rawBytes: Int, storedBytes: Int, base: Position, firstTime: Timestamp,
-        lastTime: Timestamp, salt: UInt64, durableCount: UInt64, storedCRC: UInt32
-    ) {
-        self.codec = codec
-        self.count = count
-        self.rawBytes = rawBytes
-        self.storedBytes = storedBytes
-        self.base = base
-        self.firstTime = firstTime
-        self.lastTime = lastTime
-        self.salt = salt
-        self.durableCount = durableCount
-        self.storedCRC = storedCRC
     }
 }

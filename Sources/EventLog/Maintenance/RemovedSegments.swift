@@ -1,5 +1,6 @@
 import EventModel
 import FoundationEssentials
+import Primitives
 import Synchronization
 import Threading
 
@@ -82,12 +83,8 @@ final class RemovedSegments: Sendable {
 
     func holding(_ position: Position, _ catalog: SegmentCatalog) throws(LogError) -> RemovedSegment? {
         let all = try all(catalog)
-        var low = 0, high = all.count
-        while low < high {
-            let middle = (low + high) / 2
-            if all[middle].base <= position.rawValue { low = middle + 1 } else { high = middle }
-        }
-        return low > 0 && all[low - 1].end > position.rawValue ? all[low - 1] : nil
+        let behind = all.partitioningIndex { $0.base > position.rawValue }
+        return behind > 0 && all[behind - 1].end > position.rawValue ? all[behind - 1] : nil
     }
 
     /// The segment that held `position`, fetched from the archive.

@@ -1,5 +1,6 @@
 import EventModel
 import Glibc
+import Primitives
 import Synchronization
 
 /// What becomes of a segment: it is written (live), then either sealed or packed into a growing one, which is sealed
@@ -184,12 +185,8 @@ final class Segment: Sendable {
         if index.scannedTo > known {
             self.index.withLock { if $0.scannedTo < index.scannedTo { $0 = index } }
         }
-        var low = 0, high = index.entries.count
-        while low < high {
-            let middle = (low + high) / 2
-            if isBefore(index.entries[middle]) { low = middle + 1 } else { high = middle }
-        }
-        return low == 0 ? SegmentHeader.byteCount : index.entries[low - 1].offset
+        let behind = index.entries.partitioningIndex { !isBefore($0) }
+        return behind == 0 ? SegmentHeader.byteCount : index.entries[behind - 1].offset
     }
 
     /// Hops over the headers of what is durable and not yet indexed: blocks beyond may still be written anew.

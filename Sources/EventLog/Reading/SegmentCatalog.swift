@@ -1,4 +1,5 @@
 import EventModel
+import Primitives
 import Synchronization
 
 /// The segments of a log, in order. Shared by the writer, which adds, the maintainer, which replaces and removes, and
@@ -36,14 +37,7 @@ final class SegmentCatalog: Sendable {
         var usedBytes = 0
 
         /// Where an entry with this base is, or would be put in.
-        func place(_ base: Position) -> Int {
-            var low = 0, high = entries.count
-            while low < high {
-                let middle = (low + high) / 2
-                if entries[middle].base < base { low = middle + 1 } else { high = middle }
-            }
-            return low
-        }
+        func place(_ base: Position) -> Int { entries.partitioningIndex { $0.base >= base } }
 
         /// The index of the entry that holds a position, or of the first.
         func start(of position: Position) -> Int {

@@ -1,12 +1,7 @@
 import CMosquitto
 import EventModel
-import Primitives
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
+import Primitives
 
 // From the first packet to the CONNACK.
 

@@ -1,11 +1,6 @@
 import EventModel
-import Primitives
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
+import Primitives
 
 // The new and the old session during a `Handover`.
 

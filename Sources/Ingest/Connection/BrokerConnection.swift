@@ -1,16 +1,11 @@
 import CMosquitto
 import EventLog
 import EventModel
+import Glibc
 import MQTT
 import Primitives
 import Synchronization
 import Threading
-
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 
 /// One broker, one thread. The loop, round and round:
 ///

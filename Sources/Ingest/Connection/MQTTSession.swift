@@ -2,13 +2,8 @@ import CMosquitto
 import COpenSSL
 import CPlatform
 import EventModel
-import MQTT
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
+import MQTT
 
 /// One connection attempt, on a client handle of its own: the next attempt begins with nothing left of this one, and a
 /// certificate that was renewed meanwhile is read again. Belongs to its broker's thread.

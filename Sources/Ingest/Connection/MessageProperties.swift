@@ -1,10 +1,5 @@
 import CMosquitto
-
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// Writes the properties of a PUBLISH that a record keeps, in their wire form (MQTT 5.0, 2.2.2.2) without the length in
 /// front: payload format indicator, message expiry, content type, response topic, correlation data, user properties.

@@ -47,10 +47,7 @@ struct PoisonRowIsolator {
 
     /// Folds without committing.
     mutating func fold(_ block: EventBlock, in range: Range<Position>) throws(StoreError) {
-        let requests = fold.prepare(block, in: range)
-        if !requests.isEmpty {
-            try store.load(requests, of: descriptor) { fold.load(table: $0, row: $1) }
-        }
+        try store.load(into: fold, for: block, in: range)
         fold.fold(block, in: range)
     }
 
@@ -201,10 +198,7 @@ struct PoisonRowIsolator {
         let fold = makeFold(scope(without: keys, at: position)), range = position..<position.next
         var rows = descriptor.tables.map { _ in RowBuffer() }
         do throws(StoreError) {
-            let requests = fold.prepare(block, in: range)
-            if !requests.isEmpty {
-                try store.load(requests, of: descriptor) { fold.load(table: $0, row: $1) }
-            }
+            try store.load(into: fold, for: block, in: range)
             fold.fold(block, in: range)
             fold.drain(into: &rows)
             try store.rehearse(

@@ -1,8 +1,4 @@
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// Where a byte string lies in a `ByteArena`.
 struct ByteRef {

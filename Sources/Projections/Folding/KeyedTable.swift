@@ -1,9 +1,5 @@
 import CPlatform
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// The rows of one table that a fold has in memory: a cache of the table, by key, plus the changes not yet drained.
 ///

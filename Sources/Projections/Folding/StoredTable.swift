@@ -1,25 +1,26 @@
-#if canImport(Glibc)
 import Glibc
-#else
-import Musl
-#endif
 
 /// A table as it is stored: the columns of all the ways in which a projection writes it (rows here, counters there),
 /// its key columns first.
-public struct StoredTable: Sendable {
+public struct StoredTable: Sendable, Equatable {
     public let name: String
     public let columns: [Column]
-    public let keyCount: Int
+    /// Of the key columns.
+    public let keyTypes: [ColumnType]
 
-    fileprivate init(name: String, writes: [Table]) {
+    public init(name: String, columns: [Column]) {
         self.name = name
-        var columns: [Column] = []
-        for column in writes.flatMap(\.columns) where !columns.contains(where: { $0.name == column.name }) {
-            columns.append(column)
-        }
         self.columns = columns
-        keyCount = columns.prefix { $0.role == .key }.count
-        precondition(!columns.dropFirst(keyCount).contains { $0.role == .key }, "keys of \(name) come first")
+        keyTypes = columns.prefix { $0.role == .key }.map(\.type)
+        precondition(!columns.dropFirst(keyTypes.count).contains { $0.role == .key }, "keys of \(name) come first")
+    }
+
+    public var keyCount: Int { keyTypes.count }
+
+    /// Whether rows of the one are rows of the other: how a column that is no key is written does not matter.
+    public static func == (a: Self, b: Self) -> Bool {
+        a.name == b.name && a.keyCount == b.keyCount
+            && a.columns.elementsEqual(b.columns) { $0.name == $1.name && $0.type == $1.type }
     }
 
     /// `<` of rows by their keys, given as binary COPY tuples: text by bytes, as PostgreSQL's collation "C" has it,
@@ -52,7 +53,14 @@ extension ProjectionDescriptor {
     public var storedTables: [StoredTable] {
         var names: [String] = []
         for table in tables where !names.contains(table.name) { names.append(table.name) }
-        return names.map { name in StoredTable(name: name, writes: tables.filter { $0.name == name }) }
+        return names.map { name in
+            var columns: [Column] = []
+            for column in tables.filter({ $0.name == name }).flatMap(\.columns)
+            where !columns.contains(where: { $0.name == column.name }) {
+                columns.append(column)
+            }
+            return StoredTable(name: name, columns: columns)
+        }
     }
 }
 

@@ -60,7 +60,5 @@ public struct ReplayVerification: Sendable {
     public var notes: [String] = []
     public var seconds = 0.0
 
-    public init() {}
-
     public var agrees: Bool { skipped.isEmpty && tables.allSatisfy(\.agrees) }
 }

@@ -124,7 +124,8 @@ public struct ReplayVerifier {
                 // What one way has shown need not be shown again.
                 guard rows != report.tables[number].live, before else { continue }
                 let comparison = RowComparison(
-                    table, live: try live.rows(of: table), folded: try stores[index].cursor(of: table.name))
+                    table: table, live: try live.rows(of: table),
+                    folded: try stores[index].cursor(of: table.name))
                 try comparison.run(max: options.differencesMax - report.differences.count, into: &report) { row in
                     try touching(row, table, before: work[index].end)
                 }

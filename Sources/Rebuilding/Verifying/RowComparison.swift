@@ -5,17 +5,9 @@ import Snapshots
 
 /// Goes through the rows of two sides in the order of their keys, and notes where they differ.
 struct RowComparison {
-    private let table: StoredTable
-    private let columns: StoredColumns
-    private let live: CopyOut
-    private let folded: any RowCursor
-
-    init(_ table: StoredTable, live: CopyOut, folded: any RowCursor) {
-        self.table = table
-        self.live = live
-        self.folded = folded
-        columns = StoredColumns(table)
-    }
+    let table: StoredTable
+    let live: CopyOut
+    let folded: any RowCursor
 
     /// - Parameters:
     ///   - max: so many rows are noted; the others are only counted.
@@ -57,7 +49,7 @@ struct RowComparison {
     }
 
     private func past(_ row: [UInt8]?) -> NamedRow? {
-        row.map { _ in canonical(row).withUnsafeBytes { NamedRow($0, columns) } }
+        row.map { _ in canonical(row).withUnsafeBytes { NamedRow($0, table) } }
     }
 
     private func difference(

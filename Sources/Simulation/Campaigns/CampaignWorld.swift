@@ -28,7 +28,7 @@ public struct CampaignVerdict: Sendable {
     public var lines: [String]
 }
 
-public struct CampaignRunSummary: Sendable {
+public struct CampaignRunSummary: WorldCounts, Sendable {
     public var histories = 0
     public var campaigns = 0
     public var devices = 0
@@ -45,22 +45,11 @@ public struct CampaignRunSummary: Sendable {
 
     public init() {}
 
-    public static func + (a: CampaignRunSummary, b: CampaignRunSummary) -> CampaignRunSummary {
-        var sum = a
-        sum.histories += b.histories
-        sum.campaigns += b.campaigns
-        sum.devices += b.devices
-        sum.records += b.records
-        sum.looks += b.looks
-        sum.completed += b.completed
-        sum.aborted += b.aborted
-        sum.restarts += b.restarts
-        sum.commands += b.commands
-        sum.failedAppends += b.failedAppends
-        sum.races += b.races
-        sum.refolds += b.refolds
-        sum.clockSteps += b.clockSteps
-        return sum
+    public static var counts: [WritableKeyPath<Self, Int>] {
+        [
+            \.histories, \.campaigns, \.devices, \.records, \.looks, \.completed, \.aborted, \.restarts, \.commands,
+            \.failedAppends, \.races, \.refolds, \.clockSteps,
+        ]
     }
 }
 
@@ -192,12 +181,7 @@ public final class CampaignWorld {
         let at = now.microseconds + Int64(max(0, seconds) * 1e6)
         number += 1
         // The next is the last; of the same time the first that was put in.
-        var low = 0, high = queue.count
-        while low < high {
-            let middle = (low + high) / 2
-            if queue[middle].at > at { low = middle + 1 } else { high = middle }
-        }
-        queue.insert((at, number, event), at: low)
+        queue.insert((at, number, event), at: queue.partitioningIndex { $0.at <= at })
     }
 
     private func schedule() {

@@ -56,18 +56,6 @@ public final class SimulatedDisk: @unchecked Sendable {
         public var code: Int32
         /// Bytes that a failing write leaves in the cache.
         public var partialBytes = 0
-
-        public init(
-            _ operation: Operation, suffix: String = "", skip: Int = 0, times: Int = 1, code: Int32,
-            partialBytes: Int = 0
-        ) {
-            self.operation = operation
-            self.suffix = suffix
-            self.skip = skip
-            self.times = times
-            self.code = code
-            self.partialBytes = partialBytes
-        }
     }
 
     public enum Death: Sendable { case killed, powerCut }

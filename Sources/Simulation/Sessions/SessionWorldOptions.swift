@@ -34,22 +34,7 @@ public enum SessionPlant: String, CaseIterable, Sendable {
     }
 }
 
-public struct SessionWorldOptions: Sendable {
-    public var seed: UInt64
-    public var steps = 1_500
-    public var plant: SessionPlant?
-    /// The world that the plant would be found in, without the plant.
-    public var withholdsPlant = false
-    /// The bug that is in the code while the world runs.
-    var activePlant: SessionPlant? { withholdsPlant ? nil : plant }
-    /// Keep a line of text for what happens.
-    public var isRecording = false
-
-    public init(seed: UInt64, plant: SessionPlant? = nil) {
-        self.seed = seed
-        self.plant = plant
-    }
-}
+public typealias SessionWorldOptions = PlantedWorldOptions<SessionPlant>
 
 public struct SessionVerdict: Sendable {
     public let seed: UInt64
@@ -61,7 +46,7 @@ public struct SessionVerdict: Sendable {
 }
 
 /// What happened, to see that a world does not pass by doing nothing.
-public struct SessionSummary: Sendable, Equatable {
+public struct SessionSummary: WorldCounts, Sendable, Equatable {
     public var published = 0
     public var acknowledged = 0
     public var suppressed = 0
@@ -80,19 +65,10 @@ public struct SessionSummary: Sendable, Equatable {
 
     public init() {}
 
-    public static func + (a: SessionSummary, b: SessionSummary) -> SessionSummary {
-        var sum = a
-        sum.published += b.published
-        sum.acknowledged += b.acknowledged
-        sum.suppressed += b.suppressed
-        sum.recordedAgain += b.recordedAgain
-        sum.kills += b.kills
-        sum.brokerKills += b.brokerKills
-        sum.cuts += b.cuts
-        sum.drained += b.drained
-        sum.handedOver += b.handedOver
-        sum.refused += b.refused
-        sum.lateCopies += b.lateCopies
-        return sum
+    public static var counts: [WritableKeyPath<Self, Int>] {
+        [
+            \.published, \.acknowledged, \.suppressed, \.recordedAgain, \.kills, \.brokerKills, \.cuts, \.drained,
+            \.handedOver, \.refused, \.lateCopies,
+        ]
     }
 }

@@ -35,19 +35,22 @@ public enum Plant: String, CaseIterable, Sendable {
     }
 }
 
-public struct WorldOptions: Sendable {
+public typealias WorldOptions = PlantedWorldOptions<Plant>
+
+/// Options of a world that a bug can be planted in.
+public struct PlantedWorldOptions<P: Sendable>: Sendable {
     public var seed: UInt64
     /// Scheduler decisions, the coming to rest at the end not counted.
     public var steps: Int
-    public var plant: Plant?
+    public var plant: P?
     /// The world that the plant would be found in, without the plant.
     public var withholdsPlant = false
     /// The bug that is in the code while the world runs.
-    var activePlant: Plant? { withholdsPlant ? nil : plant }
+    var activePlant: P? { withholdsPlant ? nil : plant }
     /// Keep a line of text for what happens.
     public var isRecording = false
 
-    public init(seed: UInt64, steps: Int, plant: Plant? = nil) {
+    public init(seed: UInt64, steps: Int = 1_500, plant: P? = nil) {
         self.seed = seed
         self.steps = steps
         self.plant = plant
@@ -69,7 +72,7 @@ public struct WorldVerdict: Sendable {
 }
 
 /// What happened in a world, to see that a seed does not pass by doing nothing.
-public struct WorldSummary: Sendable, Equatable {
+public struct WorldSummary: WorldCounts, Sendable, Equatable {
     public var published = 0
     public var acknowledged = 0
     public var events = 0
@@ -89,25 +92,11 @@ public struct WorldSummary: Sendable, Equatable {
 
     public init() {}
 
-    public static func + (a: WorldSummary, b: WorldSummary) -> WorldSummary {
-        var sum = a
-        sum.published += b.published
-        sum.acknowledged += b.acknowledged
-        sum.events += b.events
-        sum.commits += b.commits
-        sum.starts += b.starts
-        sum.kills += b.kills
-        sum.powerCuts += b.powerCuts
-        sum.failures += b.failures
-        sum.holds += b.holds
-        sum.refusedWriters += b.refusedWriters
-        sum.tornTails += b.tornTails
-        sum.rotten += b.rotten
-        sum.databaseCommits += b.databaseCommits
-        sum.databaseCrashes += b.databaseCrashes
-        sum.segments += b.segments
-        sum.diskOperations += b.diskOperations
-        return sum
+    public static var counts: [WritableKeyPath<Self, Int>] {
+        [
+            \.published, \.acknowledged, \.events, \.commits, \.starts, \.kills, \.powerCuts, \.failures, \.holds,
+            \.refusedWriters, \.tornTails, \.rotten, \.databaseCommits, \.databaseCrashes, \.segments, \.diskOperations,
+        ]
     }
 }
 

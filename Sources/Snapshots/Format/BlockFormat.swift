@@ -30,7 +30,9 @@ struct BlockHead: Equatable {
         let crc = refold_crc32c(salt, bytes.baseAddress, 28)
         bytes.storeBytes(of: crc.littleEndian, toByteOffset: 28, as: UInt32.self)
     }
+}
 
+extension BlockHead {
     /// Nil when these bytes are no head of a block of the file with this salt.
     init?(_ bytes: UnsafeRawBufferPointer, salt: UInt32) {
         func word(_ index: Int) -> UInt32 {
@@ -43,15 +45,6 @@ struct BlockHead: Equatable {
         (section, rows, rawBytes, storedBytes) = (word(1), word(2), word(3), word(4))
         self.codec = codec
         storedCRC = word(6)
-    }
-
-    init(section: UInt32, rows: UInt32, rawBytes: UInt32, storedBytes: UInt32, codec: Codec, storedCRC: UInt32) {
-        self.section = section
-        self.rows = rows
-        self.rawBytes = rawBytes
-        self.storedBytes = storedBytes
-        self.codec = codec
-        self.storedCRC = storedCRC
     }
 }
 

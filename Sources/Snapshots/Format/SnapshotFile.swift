@@ -67,26 +67,26 @@ public final class SnapshotFile: Sendable {
 
     /// Whether it has the rows of this version of a projection.
     public func holds(_ projection: ProjectionDescriptor) -> Bool {
-        StoredColumns.tables(of: projection).allSatisfy { columns in
+        projection.storedTables.allSatisfy { table in
             description.tables.contains {
-                $0.projection == projection.name && $0.version == projection.version && $0.stored == columns
+                $0.projection == projection.name && $0.version == projection.version && $0.stored == table
             }
         }
     }
 
     /// Nil when it has none of this form.
-    func rows(of columns: StoredColumns) -> SortedRows? {
-        guard let number = description.tables.firstIndex(where: { $0.stored == columns }) else { return nil }
-        return SortedRows(columns: columns, reader: blocks, section: UInt32(number), places: sections[number])
+    func rows(of table: StoredTable) -> SortedRows? {
+        guard let number = description.tables.firstIndex(where: { $0.stored == table }) else { return nil }
+        return SortedRows(table: table, reader: blocks, section: UInt32(number), places: sections[number])
     }
 
     /// The rows of a table in the order of their keys, from a key on (`SortKey`); nil when it has no such table.
-    public func cursor(of table: StoredColumns, from key: [UInt8]? = nil) -> (any RowCursor)? {
+    public func cursor(of table: StoredTable, from key: [UInt8]? = nil) -> (any RowCursor)? {
         rows(of: table).map { BlockCursor($0, from: key) }
     }
 
     /// Calls `body` with the row of a key (`SortKey`); false when there is none.
-    public func find(_ key: [UInt8], in table: StoredColumns, _ body: (UnsafeRawBufferPointer) -> Void) throws -> Bool {
+    public func find(_ key: [UInt8], in table: StoredTable, _ body: (UnsafeRawBufferPointer) -> Void) throws -> Bool {
         guard let rows = rows(of: table), let (block, index) = try RowFinder(rows).find(key) else { return false }
         block.row(index, body)
         return true
@@ -110,8 +110,8 @@ public final class SnapshotFile: Sendable {
     /// - Throws: `SnapshotError` at the first thing that is wrong.
     public func check() throws -> TreeHash {
         for table in description.tables {
-            guard let columns = table.stored, let rows = rows(of: columns) else { continue }
-            var digest = TableDigest(columns.table), count = 0
+            guard let stored = table.stored, let rows = rows(of: stored) else { continue }
+            var digest = TableDigest(stored), count = 0
             let cursor = BlockCursor(rows)
             while try cursor.next() {
                 cursor.withRow { digest.add($0) }

@@ -53,14 +53,9 @@ struct SnapshotHeader: Equatable {
         page.put(salt, 48)
         return page.finished()
     }
+}
 
-    init(logID: LogID, end: Position, created: Timestamp, salt: UInt32) {
-        self.logID = logID
-        self.end = end
-        self.created = created
-        self.salt = salt
-    }
-
+extension SnapshotHeader {
     init(_ bytes: UnsafeRawBufferPointer, path: String) throws {
         guard bytes.count == SnapshotFormat.pageBytes, Page.get(bytes, 0) == SnapshotFormat.headerMagic else {
             throw SnapshotError(.foreign, "\(path) is no snapshot of Refold's")
@@ -177,10 +172,13 @@ public struct SnapshotDescription: Codable, Sendable, Equatable {
         /// `TableDigest` of its rows.
         public var digest: String
 
-        var stored: StoredColumns? {
+        var stored: StoredTable? {
             let types = columns.compactMap { ColumnType(rawValue: $0.type) }
             guard types.count == columns.count, keys <= columns.count else { return nil }
-            return StoredColumns(name: name, columns: columns.map(\.name), types: types, keyCount: keys)
+            let stored: [Projections.Column] = zip(columns, types).enumerated().map { index, column in
+                index < keys ? .key(column.0.name, column.1) : .value(column.0.name, column.1)
+            }
+            return StoredTable(name: name, columns: stored)
         }
     }
 

@@ -9,7 +9,7 @@ import Projections
 struct SnapshotContents {
     struct Table {
         var projection: ProjectionDescriptor
-        var columns: StoredColumns
+        var table: StoredTable
         /// Its rows in the order of their keys.
         var cursor: () throws -> any RowCursor
     }
@@ -30,12 +30,6 @@ public struct DeciderState: Sendable, Equatable {
     /// Raised whenever the bytes mean something else: of another version they are not used.
     public var version: Int
     public var bytes: [UInt8]
-
-    public init(name: String, version: Int, bytes: [UInt8]) {
-        self.name = name
-        self.version = version
-        self.bytes = bytes
-    }
 }
 
 /// What was written.
@@ -86,9 +80,9 @@ enum SnapshotWriter {
             sections.append(places)
             description.tables.append(
                 SnapshotDescription.Table(
-                    projection: table.projection.name, version: table.projection.version, name: table.columns.name,
-                    columns: zip(table.columns.columns, table.columns.types).map { .init(name: $0, type: $1.rawValue) },
-                    keys: table.columns.keyCount, rows: places.reduce(0) { $0 + $1.rows }, blocks: places.count,
+                    projection: table.projection.name, version: table.projection.version, name: table.table.name,
+                    columns: table.table.columns.map { .init(name: $0.name, type: $0.type.rawValue) },
+                    keys: table.table.keyCount, rows: places.reduce(0) { $0 + $1.rows }, blocks: places.count,
                     digest: digest))
         }
         for decider in contents.deciders {
@@ -108,7 +102,7 @@ enum SnapshotWriter {
         _ table: SnapshotContents.Table, _ section: UInt32, _ writer: BlockWriter
     ) throws -> (places: [BlockPlace], digest: String) {
         let blocks = TableWriter(writer, section: section)
-        var digest = TableDigest(table.columns.table)
+        var digest = TableDigest(table.table)
         let cursor = try table.cursor()
         while try cursor.next() {
             try cursor.withRow { row in

@@ -1,3 +1,5 @@
+import Primitives
+
 /// Rows of one table that are not in a file yet. While keys come in order they are only appended; from the first that
 /// does not on, they are found by hash.
 struct MemoryRows {
@@ -26,13 +28,8 @@ struct MemoryRows {
 
     func find(_ key: [UInt8]) -> Entry? {
         if let index { return index[key].map { entries[$0] } }
-        var low = 0, high = entries.count
-        while low < high {
-            let middle = (low + high) / 2, order = SortKey.order(entries[middle].key, key)
-            if order == 0 { return entries[middle] }
-            if order < 0 { low = middle + 1 } else { high = middle }
-        }
-        return nil
+        let index = entries.partitioningIndex { !SortKey.precedes($0.key, key) }
+        return index < entries.count && entries[index].key == key ? entries[index] : nil
     }
 
     mutating func put(_ key: [UInt8], _ row: UnsafeRawBufferPointer) {

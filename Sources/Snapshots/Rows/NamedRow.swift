@@ -38,13 +38,13 @@ public struct NamedRow: Sendable, Equatable {
     }
 
     /// Fields as PostgreSQL's `row_to_json` has them; jsonb as it was folded.
-    package init(_ tuple: UnsafeRawBufferPointer, _ table: StoredColumns) {
+    package init(_ tuple: UnsafeRawBufferPointer, _ table: StoredTable) {
         var ranges: [Range<Int>?] = []
         let tuple = Tuple(tuple)
         tuple.fields(into: &ranges)
         let row = tuple.reader(ranges, order: Array(table.columns.indices))
-        fields = table.columns.enumerated().map { index, name in
-            Field(name: name, json: Self.value(row, index, table.types[index]) ?? "null")
+        fields = table.columns.enumerated().map { index, column in
+            Field(name: column.name, json: Self.value(row, index, column.type) ?? "null")
         }
     }
 

@@ -1,3 +1,4 @@
+import Primitives
 import Projections
 
 /// Goes through rows in the order of their keys, once. One consumer's own.
@@ -13,7 +14,7 @@ public protocol RowCursor: AnyObject {
 
 /// Sorted rows in the blocks of a file.
 struct SortedRows: Sendable {
-    let columns: StoredColumns
+    let table: StoredTable
     let reader: BlockReader
     let section: UInt32
     let places: [BlockPlace]
@@ -22,12 +23,8 @@ struct SortedRows: Sendable {
 
     /// The number of the block that would hold `key`; nil when all rows lie behind it.
     func block(holding key: [UInt8]) -> Int? {
-        var low = 0, high = places.count
-        while low < high {
-            let middle = (low + high) / 2
-            if SortKey.order(places[middle].firstKey, key) <= 0 { low = middle + 1 } else { high = middle }
-        }
-        return low == 0 ? nil : low - 1
+        let behind = places.partitioningIndex { SortKey.precedes(key, $0.firstKey) }
+        return behind == 0 ? nil : behind - 1
     }
 
     func load(_ number: Int) throws -> RowBlock { try reader.rows(places[number], section: section) }
@@ -37,7 +34,7 @@ struct SortedRows: Sendable {
         guard let last = places.indices.last else { return nil }
         let block = try load(last)
         var key: [UInt8] = []
-        block.row(block.count - 1) { SortKey.make($0, columns.keyTypes, into: &key) }
+        block.row(block.count - 1) { SortKey.make($0, table.keyTypes, into: &key) }
         return key
     }
 }
@@ -55,16 +52,14 @@ final class RowFinder {
         guard let number = rows.block(holding: wanted) else { return nil }
         if block?.number != number { block = (number, try rows.load(number)) }
         guard let found = block?.rows else { return nil }
-        let types = rows.columns.keyTypes
-        var low = 0, high = found.count
-        while low < high {
-            let middle = (low + high) / 2
-            found.row(middle) { SortKey.make($0, types, into: &key) }
-            let order = SortKey.order(key, wanted)
-            if order == 0 { return (found, middle) }
-            if order < 0 { low = middle + 1 } else { high = middle }
+        let types = rows.table.keyTypes
+        let index = (0..<found.count).partitioningIndex { row in
+            found.row(row) { SortKey.make($0, types, into: &key) }
+            return !SortKey.precedes(key, wanted)
         }
-        return nil
+        guard index < found.count else { return nil }
+        found.row(index) { SortKey.make($0, types, into: &key) }
+        return key == wanted ? (found, index) : nil
     }
 }
 
@@ -81,7 +76,7 @@ final class BlockCursor: RowCursor {
     init(_ rows: SortedRows, from start: [UInt8]? = nil) {
         self.rows = rows
         self.start = start
-        types = rows.columns.keyTypes
+        types = rows.table.keyTypes
         number = start.flatMap { rows.block(holding: $0) } ?? 0
     }
 
@@ -98,7 +93,7 @@ final class BlockCursor: RowCursor {
             let before = key
             block.row(index) { SortKey.make($0, types, into: &key) }
             guard before.isEmpty || SortKey.precedes(before, key) else {
-                throw SnapshotError(.damaged, "\(rows.reader.path): the rows of \(rows.columns.name) are not in order")
+                throw SnapshotError(.damaged, "\(rows.reader.path): the rows of \(rows.table.name) are not in order")
             }
             if let start, SortKey.precedes(key, start) { continue }
             return true

@@ -13,7 +13,7 @@ import Projections
 public final class RowFiles: ProjectionStore {
     public let projection: ProjectionDescriptor
     /// In the order in which the projection names them.
-    public let tables: [StoredColumns]
+    public let tables: [StoredTable]
     /// So many events are in these rows.
     public private(set) var end: Position
     private let folder: String
@@ -37,7 +37,7 @@ public final class RowFiles: ProjectionStore {
         self.folder = folder
         self.fileSystem = fileSystem
         self.memoryBytesMax = memoryBytesMax
-        tables = StoredColumns.tables(of: projection)
+        tables = projection.storedTables
         let base = base.flatMap { $0.holds(projection) ? $0 : nil }
         end = base?.end ?? Position(0)
         let rows = tables.map { base?.rows(of: $0) }
@@ -63,7 +63,7 @@ public final class RowFiles: ProjectionStore {
             for request in requests {
                 let plan = plans[request.table], table = stored[plan.table]
                 try request.keys.forEachTuple { tuple in
-                    SortKey.make(tuple, table.columns.keyTypes, into: &key)
+                    SortKey.make(tuple, table.stored.keyTypes, into: &key)
                     try table.find(key) { row in
                         let row = Tuple(row)
                         row.fields(into: &ranges)
@@ -98,7 +98,7 @@ public final class RowFiles: ProjectionStore {
 
     /// The rows of a table in the order of their keys. Nothing may be committed before it was used up.
     public func cursor(of table: String, from key: [UInt8]? = nil) throws -> any RowCursor {
-        guard let found = stored.first(where: { $0.columns.name == table }) else {
+        guard let found = stored.first(where: { $0.stored.name == table }) else {
             preconditionFailure("\(projection.name) has no table \(table)")
         }
         return found.cursor(from: key)
@@ -107,7 +107,7 @@ public final class RowFiles: ProjectionStore {
     /// Calls `body` with the row of a key (`SortKey`); false when there is none.
     @discardableResult
     public func find(_ key: [UInt8], in table: String, _ body: (UnsafeRawBufferPointer) throws -> Void) throws -> Bool {
-        guard let found = stored.first(where: { $0.columns.name == table }) else { return false }
+        guard let found = stored.first(where: { $0.stored.name == table }) else { return false }
         return try found.find(key, body)
     }
 
@@ -121,13 +121,13 @@ public final class RowFiles: ProjectionStore {
             for (key, _) in rows.rows {
                 if plan.rule == .insert {
                     guard key != last, try !table.mayHold(key) || !table.find(key, { _ in }) else {
-                        throw StoreError.refused("\(table.columns.name) has a row of this key already")
+                        throw StoreError.refused("\(table.stored.name) has a row of this key already")
                     }
                 } else if try !table.find(key, { _ in }) {
                     // Its row may come in this very commit.
                     let others = zip(plans, all).filter { $0.0.table == plan.table && $0.0.rule == .upsert }
                     guard others.contains(where: { $0.1.contains(key) }) else {
-                        throw StoreError.refused("deltas for a row of \(table.columns.name) that does not exist")
+                        throw StoreError.refused("deltas for a row of \(table.stored.name) that does not exist")
                     }
                 }
                 last = key
@@ -151,11 +151,11 @@ public final class RowFiles: ProjectionStore {
     private func flush() throws {
         let file = try makeFile()
         for (section, table) in stored.enumerated() where !table.memory.isEmpty {
-            table.runs.append(try file.write(MemoryCursor(table.memory), table.columns, section: UInt32(section)))
+            table.runs.append(try file.write(MemoryCursor(table.memory), table.stored, section: UInt32(section)))
             table.memory.removeAll()
         }
         for (section, table) in stored.enumerated() where table.runs.count >= Self.runsMax {
-            table.runs = [try file.write(table.runCursor(), table.columns, section: UInt32(section))]
+            table.runs = [try file.write(table.runCursor(), table.stored, section: UInt32(section))]
         }
         try file.finish()
         for table in stored { table.forget() }
@@ -182,13 +182,13 @@ private struct RunFile {
         writer = BlockWriter(file: file, at: 0, salt: 0)
     }
 
-    func write(_ cursor: any RowCursor, _ columns: StoredColumns, section: UInt32) throws -> SortedRows {
+    func write(_ cursor: any RowCursor, _ stored: StoredTable, section: UInt32) throws -> SortedRows {
         let table = TableWriter(writer, section: section)
         while try cursor.next() { try cursor.withRow { try table.append($0, key: cursor.key) } }
         // A later run of the same file may read it.
         let places = try table.finish()
         try writer.flush()
-        return SortedRows(columns: columns, reader: reader, section: section, places: places)
+        return SortedRows(table: stored, reader: reader, section: section, places: places)
     }
 
     func finish() throws { try writer.flush() }

@@ -1,9 +1,10 @@
+import Primitives
 import Projecting
 import Projections
 
 /// The rows of one stored table: in memory, in runs, and in a snapshot, the newer over the older.
 final class TableFiles {
-    let columns: StoredColumns
+    let stored: StoredTable
     var memory = MemoryRows()
     /// The oldest first.
     var runs: [SortedRows] = []
@@ -12,8 +13,8 @@ final class TableFiles {
     /// The largest key of those in files; nil: not known yet, or none.
     private var lastKey: [UInt8]?
 
-    init(_ columns: StoredColumns, base: SortedRows?) {
-        self.columns = columns
+    init(_ stored: StoredTable, base: SortedRows?) {
+        self.stored = stored
         self.base = base
     }
 
@@ -82,7 +83,7 @@ struct WritePlan {
     /// By stored column: whether a row begins with 0 there, as a count does.
     private let startsAtZero: [Bool]
 
-    init(_ table: Table, tables: [StoredColumns], zeroes: Set<String>) {
+    init(_ table: Table, tables: [StoredTable], of projection: ProjectionDescriptor) {
         guard let number = tables.firstIndex(where: { $0.name == table.name }) else {
             preconditionFailure("\(table.name) is stored nowhere")
         }
@@ -90,23 +91,24 @@ struct WritePlan {
         rule = table.write
         self.table = number
         columns = table.columns.map { column in
-            guard let index = stored.columns.firstIndex(of: column.name) else {
+            guard let index = stored.columns.firstIndex(where: { $0.name == column.name }) else {
                 preconditionFailure("\(table.name) has no column \(column.name)")
             }
             return index
         }
         // In the stored table's order of keys.
         keyColumns = (0..<stored.keyCount).map { key in
-            guard let index = table.columns.firstIndex(where: { $0.name == stored.columns[key] }) else {
+            guard let index = table.columns.firstIndex(where: { $0.name == stored.columns[key].name }) else {
                 preconditionFailure("\(table.name) is written without its key")
             }
-            return (index, stored.types[key])
+            return (index, stored.keyTypes[key])
         }
         let isWhole = table.columns.count == stored.columns.count
         isPlain = isWhole && (table.write == .insert || !table.columns.contains { $0.role == .delta })
         isInOrder = isWhole && columns == Array(columns.indices)
         isDelta = table.columns.map { $0.role == .delta }
-        startsAtZero = stored.columns.map { zeroes.contains($0) }
+        let deltas = projection.tables.filter { $0.name == table.name }.flatMap(\.columns).filter { $0.role == .delta }
+        startsAtZero = stored.columns.map { column in deltas.contains { $0.name == column.name } }
     }
 
     /// A stored row: the fields that are written, over those of `old`, counts added.
@@ -142,13 +144,6 @@ struct WritePlan {
             if isDelta[source] { append(number(before) &+ number(value)) } else { append(value) }
         }
         return result
-    }
-}
-
-extension WritePlan {
-    init(_ table: Table, tables: [StoredColumns], of projection: ProjectionDescriptor) {
-        let deltas = projection.tables.filter { $0.name == table.name }.flatMap(\.columns).filter { $0.role == .delta }
-        self.init(table, tables: tables, zeroes: Set(deltas.map(\.name)))
     }
 }
 
@@ -188,11 +183,7 @@ struct RowsInOrder {
     }
 
     func contains(_ key: [UInt8]) -> Bool {
-        var low = 0, high = rows.count
-        while low < high {
-            let middle = (low + high) / 2
-            if SortKey.precedes(rows[middle].key, key) { low = middle + 1 } else { high = middle }
-        }
-        return low < rows.count && rows[low].key == key
+        let index = rows.partitioningIndex { !SortKey.precedes($0.key, key) }
+        return index < rows.count && rows[index].key == key
     }
 }

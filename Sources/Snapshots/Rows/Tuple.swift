@@ -1,3 +1,4 @@
+import Glibc
 import Projections
 
 /// A row as it lies in memory: a tuple of PostgreSQL's binary COPY format (`RowBuffer`).
@@ -88,9 +89,3 @@ public enum SortKey {
         return order == 0 ? a.count - b.count : order
     }
 }
-
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif

@@ -167,18 +167,13 @@ struct AuditCheckCommand: ParsableCommand {
     func run() throws {
         let keys: (log: VerifierKey, witnesses: [VerifierKey]), bytes: [UInt8]
         do {
-            keys = (try readKey(key), try witness.map(readKey))
-            guard keys.log.kind == .note else { throw EvidenceError(.malformed, "--key is a witness's key") }
-            guard keys.witnesses.allSatisfy({ $0.kind == .cosignature }) else {
-                throw EvidenceError(.malformed, "--witness is no key of a witness: its type must be 4, cosignature/v1")
-            }
+            keys = try readKeys(key, witness)
             guard let data = FileManager.default.contents(atPath: file) else {
                 throw EvidenceError(.malformed, "\(file) cannot be read: is it there, and may you read it?")
             }
             bytes = Array(data)
         } catch {
-            printError("\(error)")
-            throw ExitCode(2)
+            throw ExitCode(2, printing: "\(error)")
         }
         do {
             report(try AuditCheck.run(bytes, key: keys.log, witnesses: keys.witnesses, needsStatement: !unsigned))
@@ -228,7 +223,6 @@ private func auditing(_ body: () throws -> Void) throws {
     do {
         try replaying(body)
     } catch let error as EvidenceError {
-        printError(error.description)
-        throw ExitCode(error.code == .untrue ? 1 : 2)
+        throw ExitCode(error.code == .untrue ? 1 : 2, printing: error.description)
     }
 }

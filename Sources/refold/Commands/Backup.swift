@@ -87,14 +87,8 @@ private func backing(_ body: () throws -> Void) throws {
     do {
         try reporting(body)
     } catch {
-        if let error = error as? BackupError {
-            printError(error.description)
-            throw ExitCode(error.code)
-        }
-        if let error = error as? FileError {
-            printError(error.description)
-            throw ExitCode(2)
-        }
+        if let error = error as? BackupError { throw ExitCode(error.code, printing: error.description) }
+        if let error = error as? FileError { throw ExitCode(2, printing: error.description) }
         throw error
     }
 }

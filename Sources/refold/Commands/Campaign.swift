@@ -65,15 +65,13 @@ struct CampaignCommand: AsyncParsableCommand {
             if let plan {
                 let data = try readAll(plan)
                 guard let given = try? JSONSerialization.jsonObject(with: data) as? [String: Any] else {
-                    printError("\(plan) holds no JSON object")
-                    throw ExitCode(2)
+                    throw ExitCode(2, printing: "\(plan) holds no JSON object")
                 }
                 object = given
             }
             for setting in settings {
                 guard let equals = setting.firstIndex(of: "="), equals > setting.startIndex else {
-                    printError("--set \(setting) is not name=value")
-                    throw ExitCode(2)
+                    throw ExitCode(2, printing: "--set \(setting) is not name=value")
                 }
                 let path = setting[..<equals].split(separator: ".").map(String.init)
                 let text = String(setting[setting.index(after: equals)...])
@@ -199,7 +197,6 @@ func readAll(_ file: String) throws -> Data {
         return try file == "-"
             ? FileHandle.standardInput.readToEnd() ?? Data() : Data(contentsOf: URL(fileURLWithPath: file))
     } catch {
-        printError("cannot read \(file): \(error.localizedDescription)")
-        throw ExitCode(2)
+        throw ExitCode(2, printing: "cannot read \(file): \(error.localizedDescription)")
     }
 }

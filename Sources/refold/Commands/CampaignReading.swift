@@ -29,8 +29,7 @@ extension CampaignCommand {
 
         func run() async throws {
             guard let row = try await daemon.rows(.campaignByID(tenant: tenant, id: id)).first else {
-                printError("there is no campaign \(id) in this tenant")
-                throw ExitCode(1)
+                throw ExitCode(1, printing: "there is no campaign \(id) in this tenant")
             }
             print(
                 daemon.json

@@ -24,8 +24,7 @@ struct DatabaseOption: ParsableArguments {
         do throws(PostgresError) {
             try target.check()
         } catch {
-            printError("--database-url: \(error.message)")
-            throw ExitCode(2)
+            throw ExitCode(2, printing: "--database-url: \(error.message)")
         }
         return target
     }

@@ -43,8 +43,7 @@ struct DeadLettersCommand: AsyncParsableCommand {
         func run() async throws {
             let rows = try await daemon.rows(.deadLettersAt(position: position))
             guard !rows.isEmpty else {
-                printError("the event at position \(position) is no dead letter")
-                throw ExitCode(1)
+                throw ExitCode(1, printing: "the event at position \(position) is no dead letter")
             }
             for row in rows {
                 guard !daemon.json else {

@@ -56,8 +56,7 @@ struct FirmwareCommand: AsyncParsableCommand {
 
         func run() async throws {
             guard let row = try await daemon.rows(.firmwareByID(tenant: tenant, id: id)).first else {
-                printError("there is no firmware \(id) in this tenant")
-                throw ExitCode(1)
+                throw ExitCode(1, printing: "there is no firmware \(id) in this tenant")
             }
             print(
                 daemon.json

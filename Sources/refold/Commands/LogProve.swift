@@ -118,15 +118,10 @@ struct LogCheckProof: ParsableCommand {
         let keys: (log: VerifierKey, witnesses: [VerifierKey])
         let bytes: [UInt8]
         do {
-            keys = (try readKey(key), try witness.map(readKey))
-            guard keys.log.kind == .note else { throw EvidenceError(.malformed, "--key is a witness's key") }
-            guard keys.witnesses.allSatisfy({ $0.kind == .cosignature }) else {
-                throw EvidenceError(.malformed, "--witness is no key of a witness: its type must be 4, cosignature/v1")
-            }
+            keys = try readKeys(key, witness)
             bytes = try readFile(file, bytesMax: ProofFile.byteCountMax)
         } catch {
-            printError("\(error)")
-            throw ExitCode(2)
+            throw ExitCode(2, printing: "\(error)")
         }
         do {
             let summary = try check(bytes, keys.log, keys.witnesses)
@@ -255,12 +250,19 @@ private func answering(_ body: () throws -> Void) throws {
     } catch let error as LogError {
         throw error.exit
     } catch let error as EvidenceError {
-        printError(error.description)
-        throw ExitCode(error.code == .untrue ? 1 : 2)
+        throw ExitCode(error.code == .untrue ? 1 : 2, printing: error.description)
     } catch let error as CocoaError {
-        printError(error.localizedDescription)
-        throw ExitCode(2)
+        throw ExitCode(2, printing: error.localizedDescription)
     }
+}
+
+func readKeys(_ key: String, _ witness: [String]) throws -> (log: VerifierKey, witnesses: [VerifierKey]) {
+    let keys = (log: try readKey(key), witnesses: try witness.map(readKey))
+    guard keys.log.kind == .note else { throw EvidenceError(.malformed, "--key is a witness's key") }
+    guard keys.witnesses.allSatisfy({ $0.kind == .cosignature }) else {
+        throw EvidenceError(.malformed, "--witness is no key of a witness: its type must be 4, cosignature/v1")
+    }
+    return keys
 }
 
 /// A key, or a file that holds one. Keys hold a plus in their third part at the earliest; files may, too.

@@ -35,8 +35,7 @@ struct LogRepair: AsyncParsableCommand {
         } catch let error as LogError {
             throw error.exit
         } catch let error as AppendError {
-            printError("nothing was accepted: \(error)")
-            throw ExitCode(1)
+            throw ExitCode(1, printing: "nothing was accepted: \(error)")
         }
     }
 
@@ -68,8 +67,7 @@ struct LogRepair: AsyncParsableCommand {
             throw ExitCode(1)
         }
         guard yes || confirmed("Give up \(lost) events in \(open.count) places for good?") else {
-            printError("nothing was changed; without a terminal, confirm with --yes")
-            throw ExitCode(1)
+            throw ExitCode(1, printing: "nothing was changed; without a terminal, confirm with --yes")
         }
         let accepted = try await accept(open.map(\.range.positions), writerIsUp: log.isWriterUp)
         if daemon.json {

@@ -51,13 +51,18 @@ extension ShellCommand {
     }
 }
 
+extension ExitCode {
+    /// Prints an error that ends the command with this code.
+    init(_ code: Int32, printing text: String) {
+        printError(text)
+        self.init(code)
+    }
+}
+
 extension LogError {
     /// Prints the error; the code says what kind it is: 1 for damage and what was removed, 2 for a wrong folder or
     /// position.
-    var exit: ExitCode {
-        printError(description)
-        return ExitCode(code == .corrupt || code == .beforeHorizon ? 1 : 2)
-    }
+    var exit: ExitCode { ExitCode(code == .corrupt || code == .beforeHorizon ? 1 : 2, printing: description) }
 }
 
 /// Which events of the log to show.

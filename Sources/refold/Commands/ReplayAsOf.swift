@@ -130,8 +130,7 @@ struct ReplayAsOf: ParsableCommand {
         }
 
         private func none(_ nothing: String, _ moment: Moment) throws {
-            printError("\(nothing) at \(moment.text)")
-            throw ExitCode(1)
+            throw ExitCode(1, printing: "\(nothing) at \(moment.text)")
         }
 
         private func show(_ rows: [NamedRow], _ moment: Moment) {

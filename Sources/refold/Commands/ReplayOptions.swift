@@ -32,23 +32,16 @@ extension PointInTime {
 
 extension AuditError {
     /// Prints the error; the code says what kind it is.
-    var exit: ExitCode {
-        printError(description)
-        switch code {
-        case .usage: return ExitCode(2)
-        case .no: return ExitCode(1)
-        }
-    }
+    var exit: ExitCode { ExitCode(code == .usage ? 2 : 1, printing: description) }
 }
 
 extension PublicationError {
     /// Prints the error; the code says what kind it is.
     var exit: ExitCode {
-        printError(description)
         switch code {
-        case .usage: return ExitCode(2)
-        case .no: return ExitCode(1)
-        case .unreachable: return ExitCode(3)
+        case .usage: ExitCode(2, printing: description)
+        case .no: ExitCode(1, printing: description)
+        case .unreachable: ExitCode(3, printing: description)
         }
     }
 }

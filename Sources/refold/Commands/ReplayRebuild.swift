@@ -121,10 +121,7 @@ struct ReplayRebuild: AsyncParsableCommand {
             row = found
         }
         screen.finish(row)
-        if row.stage != "done" {
-            printError(row.error ?? row.stage)
-            throw ExitCode(1)
-        }
+        if row.stage != "done" { throw ExitCode(1, printing: row.error ?? row.stage) }
     }
 }
 

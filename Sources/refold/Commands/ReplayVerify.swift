@@ -50,8 +50,7 @@ struct ReplayVerify: ParsableCommand {
         do {
             report = try verifier.run(options)
         } catch let error as PostgresError {
-            printError("the tables cannot be compared: \(error)")
-            throw ExitCode(3)
+            throw ExitCode(3, printing: "the tables cannot be compared: \(error)")
         } catch let error as LogError {
             throw error.exit
         }

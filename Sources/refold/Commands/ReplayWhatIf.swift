@@ -79,8 +79,7 @@ struct ReplayWhatIf: ParsableCommand {
         do {
             let rerun = try WhatIf.rerun(campaign: campaign, try changes(), over: log, in: try range.positions(in: log))
             guard let rerun else {
-                printError("there is no campaign \(campaign) in this history that was started")
-                throw ExitCode(1)
+                throw ExitCode(1, printing: "there is no campaign \(campaign) in this history that was started")
             }
             if json { print(jsonLine(rerun.json)) } else { print(rerun.text(devicesMax: devices)) }
         } catch let error as LogError {

@@ -29,10 +29,7 @@ struct Run: AsyncParsableCommand {
     var adoptSession = false
 
     func run() async throws {
-        if let shortage = Descriptors.shortage() {
-            printError(shortage)
-            throw ExitCode(2)
-        }
+        if let shortage = Descriptors.shortage() { throw ExitCode(2, printing: shortage) }
         let settings = try await options.load()
         let screen = demo && isatty(1) == 1
         let notes = screen ? RecentNotes() : nil

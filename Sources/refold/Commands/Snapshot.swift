@@ -185,8 +185,7 @@ func reporting<T>(_ body: () throws -> T) throws -> T {
     } catch {
         if let error = error as? LogError { throw error.exit }
         guard let error = error as? SnapshotError else { throw error }
-        printError(error.description)
-        throw ExitCode(error.code == .damaged ? 1 : 2)
+        throw ExitCode(error.code == .damaged ? 1 : 2, printing: error.description)
     }
 }
 

@@ -34,11 +34,11 @@ struct APIServer: Sendable {
                 return APIServer(address: "\(shown):\(try result.get())", group: group, task: task)
             } catch {
                 throw StartError(
-                    "the API cannot listen on \(host):\(port): \(error). Give another --http HOST:PORT",
+                    description: "the API cannot listen on \(host):\(port): \(error). Give another --http HOST:PORT",
                     exitCode: ControlAPI.isAddressInUse(error) ? StartError.inUse : 2)
             }
         }
-        throw StartError("the API ended before it began", exitCode: 1)
+        throw StartError(description: "the API ended before it began", exitCode: 1)
     }
 
     func stop() async {

@@ -57,7 +57,8 @@ final class Daemon: Sendable {
                 atPath: settings.data, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o750])
         } catch {
             throw StartError(
-                "cannot create the data folder \(settings.data): \(error.localizedDescription)", exitCode: 2)
+                description: "cannot create the data folder \(settings.data): \(error.localizedDescription)",
+                exitCode: 2)
         }
         var folder = stat()
         if stat(settings.data, &folder) == 0, folder.st_uid != geteuid(), folder.st_uid != 0 {
@@ -271,11 +272,6 @@ struct StartError: Error, CustomStringConvertible {
 
     let description: String
     let exitCode: Int32
-
-    init(_ description: String, exitCode: Int32) {
-        self.description = description
-        self.exitCode = exitCode
-    }
 }
 
 extension IngestNotice {

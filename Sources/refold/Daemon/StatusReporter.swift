@@ -23,25 +23,6 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let troubles: Troubles
     private let memory = SharedMemory()
 
-    init(
-        log: FileLog, projectors: [Projector], ingest: @escaping @Sendable () -> [BrokerStatus],
-        commands: CommandPublisher, database: DatabaseKeeper, scrubService: ScrubService,
-        checkpoints: CheckpointPublisher,
-        archive: LogArchive, selfCheck: SelfCheck, rebuilds: RebuildKeeper, troubles: Troubles
-    ) {
-        self.log = log
-        self.projectors = projectors
-        self.ingest = ingest
-        self.commands = commands
-        self.database = database
-        self.scrubService = scrubService
-        self.checkpoints = checkpoints
-        self.archive = archive
-        self.selfCheck = selfCheck
-        self.rebuilds = rebuilds
-        self.troubles = troubles
-    }
-
     /// Log lines dropped in the last minute, of `total` since the start.
     func droppedLately(_ total: UInt64) -> UInt64 { memory.droppedLately(total) }
 
@@ -51,7 +32,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     func status() async -> SystemStatus {
         let health = health(), durable = log.durableCount, statistics = log.statistics
         return SystemStatus(
-            state: .init(health.state), reasons: health.problems.map(\.text),
+            state: health.state, reasons: health.problems.map(\.text),
             problems: health.problems.map(SystemStatus.Problem.init),
             log: .init(
                 head: durable, durable: durable, segments: statistics.segments, bytes: statistics.usedBytes,
@@ -171,17 +152,6 @@ private final class SharedMemory: Sendable {
     }
 
     func complete(_ health: Health) -> Health { memory.withLock { $0.complete(health, now: wallClock()) } }
-}
-
-extension SystemStatus.State {
-    init(_ state: Health.State) {
-        self =
-            switch state {
-            case .healthy: .healthy
-            case .degraded: .degraded
-            case .held: .held
-            }
-    }
 }
 
 extension SystemStatus.Problem {

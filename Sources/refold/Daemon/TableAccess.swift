@@ -9,15 +9,13 @@ struct TableAccess: ReadQueries {
     let pool: QueryPool
 
     func tenants(only tenant: String?) async throws(QueryError) -> [JSONRow] {
-        try await ask { tables in try await tables.tenants(only: tenant) }.map(JSONRow.init)
+        try await ask { try await $0.tenants(only: tenant) }.map(JSONRow.init)
     }
 
     // MARK: devices
 
     func device(tenant: String, device: String) async throws(QueryError) -> JSONRow? {
-        try await ask { tables in
-            try await tables.device(tenant: tenant, device: device)
-        }.map(JSONRow.init)
+        try await ask { try await $0.device(tenant: tenant, device: device) }.map(JSONRow.init)
     }
 
     func devices(
@@ -32,70 +30,54 @@ struct TableAccess: ReadQueries {
     }
 
     func fleet(tenant: String) async throws(QueryError) -> JSONRow {
-        JSONRow(try await ask { tables in try await tables.fleet(tenant: tenant) })
+        JSONRow(try await ask { try await $0.fleet(tenant: tenant) })
     }
 
     func deviceHistory(tenant: String, device: String, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(
-            try await ask { tables in
-                try await tables.deviceHistory(tenant: tenant, device: device, page.slice)
-            })
+        JSONPage(try await ask { try await $0.deviceHistory(tenant: tenant, device: device, page.slice) })
     }
 
     func resolve(tenant: String, query: GroupQuery) async throws(QueryError) -> [String] {
-        try await ask { tables in try await tables.resolve(tenant: tenant, query: query) }
+        try await ask { try await $0.resolve(tenant: tenant, query: query) }
     }
 
     // MARK: firmware and groups
 
     func firmware(tenant: String, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(
-            try await ask { tables in
-                try await tables.firmware(tenant: tenant, page.slice)
-            })
+        JSONPage(try await ask { try await $0.firmware(tenant: tenant, page.slice) })
     }
 
     func firmware(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
-        try await ask { tables in try await tables.firmware(tenant: tenant, id: id) }
-            .map(JSONRow.init)
+        try await ask { try await $0.firmware(tenant: tenant, id: id) }.map(JSONRow.init)
     }
 
     func groups(tenant: String, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(
-            try await ask { tables in
-                try await tables.groups(tenant: tenant, page.slice)
-            })
+        JSONPage(try await ask { try await $0.groups(tenant: tenant, page.slice) })
     }
 
     func group(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
-        try await ask { tables in try await tables.group(tenant: tenant, id: id) }
-            .map(JSONRow.init)
+        try await ask { try await $0.group(tenant: tenant, id: id) }.map(JSONRow.init)
     }
 
     func groupMembers(tenant: String, id: Int64, page: TextPageRequest) async throws(QueryError) -> JSONTextPage {
         JSONTextPage(
-            try await ask { tables in
-                try await tables.groupMembers(tenant: tenant, id: id, limit: page.limit, after: page.after)
+            try await ask {
+                try await $0.groupMembers(tenant: tenant, id: id, limit: page.limit, after: page.after)
             })
     }
 
     func tenantSettings(tenant: String) async throws(QueryError) -> JSONRow? {
-        try await ask { tables in try await tables.tenantSettings(tenant: tenant) }
-            .map(JSONRow.init)
+        try await ask { try await $0.tenantSettings(tenant: tenant) }.map(JSONRow.init)
     }
 
     // MARK: campaigns
 
     func campaigns(tenant: String, status: String?, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(
-            try await ask { tables in
-                try await tables.campaigns(tenant: tenant, status: status, page.slice)
-            })
+        JSONPage(try await ask { try await $0.campaigns(tenant: tenant, status: status, page.slice) })
     }
 
     func campaign(tenant: String, id: Int64) async throws(QueryError) -> JSONRow? {
-        try await ask { tables in try await tables.campaign(tenant: tenant, id: id) }
-            .map(JSONRow.init)
+        try await ask { try await $0.campaign(tenant: tenant, id: id) }.map(JSONRow.init)
     }
 
     func campaignDevices(
@@ -111,29 +93,21 @@ struct TableAccess: ReadQueries {
     }
 
     func campaignEvents(tenant: String, id: Int64, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(
-            try await ask { tables in
-                try await tables.campaignEvents(tenant: tenant, id: id, page.slice)
-            })
+        JSONPage(try await ask { try await $0.campaignEvents(tenant: tenant, id: id, page.slice) })
     }
 
     func campaignProgress(tenant: String, id: Int64) async throws(QueryError) -> [JSONRow] {
-        try await ask { tables in try await tables.campaignProgress(tenant: tenant, id: id) }
-            .map(JSONRow.init)
+        try await ask { try await $0.campaignProgress(tenant: tenant, id: id) }.map(JSONRow.init)
     }
 
     func campaignFailures(tenant: String, id: Int64) async throws(QueryError) -> [JSONRow] {
-        try await ask { tables in try await tables.campaignFailures(tenant: tenant, id: id) }
-            .map(JSONRow.init)
+        try await ask { try await $0.campaignFailures(tenant: tenant, id: id) }.map(JSONRow.init)
     }
 
     // MARK: records
 
     func auditLogs(tenant: String, subject: String?, page: PageRequest) async throws(QueryError) -> JSONPage {
-        JSONPage(
-            try await ask { tables in
-                try await tables.auditLogs(tenant: tenant, subject: subject, page.slice)
-            })
+        JSONPage(try await ask { try await $0.auditLogs(tenant: tenant, subject: subject, page.slice) })
     }
 
     func deadLetters(_ filter: DeadLetterFilter, page: PageRequest) async throws(QueryError) -> JSONPage {
@@ -146,8 +120,7 @@ struct TableAccess: ReadQueries {
 
     func deadLetters(at position: UInt64) async throws(QueryError) -> [JSONRow] {
         guard let position = Int64(exactly: position) else { return [] }
-        return try await ask { tables in try await tables.deadLetters(at: position) }
-            .map(JSONRow.init)
+        return try await ask { try await $0.deadLetters(at: position) }.map(JSONRow.init)
     }
 
     /// What the caller is told names no SQL; the daemon's log gets all of it.
@@ -179,10 +152,6 @@ extension PageRequest {
     }
 }
 
-extension JSONPage {
-    init(_ page: TableQueries.Page) { self.init(rows: page.rows.map(JSONRow.init), next: page.next) }
-}
-
-extension JSONTextPage {
-    init(_ page: TableQueries.TextPage) { self.init(rows: page.rows.map(JSONRow.init), next: page.next) }
+extension KeyedPage {
+    init(_ page: TableQueries.KeyedPage<Key>) { self.init(rows: page.rows.map(JSONRow.init), next: page.next) }
 }

@@ -27,11 +27,6 @@ struct BackupError: Error, CustomStringConvertible {
     let description: String
     /// 1: the answer is no; 2: wrong usage.
     let code: Int32
-
-    init(_ description: String, code: Int32) {
-        self.description = description
-        self.code = code
-    }
 }
 
 enum DataBackup {
@@ -95,13 +90,14 @@ enum DataBackup {
         let path = folder + "/" + BackupManifest.name
         guard let data = FileManager.default.contents(atPath: path) else {
             throw BackupError(
-                "\(folder) is no backup, or one that was never finished: it has no \(BackupManifest.name)", code: 2)
+                description: "\(folder) is no backup, or one that was never finished: it has no \(BackupManifest.name)",
+                code: 2)
         }
         guard let manifest = try? JSONDecoder().decode(BackupManifest.self, from: data) else {
-            throw BackupError("\(path) cannot be read", code: 1)
+            throw BackupError(description: "\(path) cannot be read", code: 1)
         }
         guard manifest.format == BackupManifest.formatVersion else {
-            throw BackupError("\(path) has format \(manifest.format): use a newer program", code: 2)
+            throw BackupError(description: "\(path) has format \(manifest.format): use a newer program", code: 2)
         }
         try checkEmpty(dataFolder)
         let disk = PosixFileSystem(), copier = FileCopier()
@@ -110,14 +106,14 @@ enum DataBackup {
             // Names are from outside. A `token`, or settings, would be the backup's maker's.
             guard isKnown(file.name) else {
                 throw BackupError(
-                    "\(path) names \(file.name.debugDescription), which no backup of Refold holds: "
+                    description: "\(path) names \(file.name.debugDescription), which no backup of Refold holds: "
                         + "\(dataFolder) is incomplete: delete it, and use a backup that you trust", code: 1)
             }
             let target = "\(dataFolder)/\(file.name)"
             let found = try copier.copy("\(folder)/\(file.name)", to: target, name: file.name)
             guard found == file else {
                 throw BackupError(
-                    "\(folder)/\(file.name) is \(found == nil ? "missing" : "not what was backed up"); "
+                    description: "\(folder)/\(file.name) is \(found == nil ? "missing" : "not what was backed up"); "
                         + "\(dataFolder) is incomplete: delete it, and use another backup", code: 1)
             }
             if file.name.hasSuffix(".snapshot") { try disk.makeReadOnly(target) }
@@ -162,7 +158,7 @@ enum DataBackup {
     private static func checkEmpty(_ folder: String) throws {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
         guard names.isEmpty else {
-            throw BackupError("\(folder) is not empty: name a folder that does not exist yet", code: 2)
+            throw BackupError(description: "\(folder) is not empty: name a folder that does not exist yet", code: 2)
         }
     }
 }

@@ -22,8 +22,7 @@ func foldedRows(projection name: String, table tableIndex: Int, log: any LogSour
     }
     let reader = try log.reader(from: Position(0)), block = EventBlock(capacity: 1 << 20)
     while try reader.read(into: block, atLeast: 1 << 20) {
-        let requests = fold.prepare(block, in: block.base..<block.end)
-        try store.load(requests, of: descriptor) { fold.load(table: $0, row: $1) }
+        try store.load(into: fold, for: block, in: block.base..<block.end)
         fold.fold(block, in: block.base..<block.end)
         if fold.dirtyRowCount > 10_000 { try commit(to: Position(block.end.rawValue - 1)) }
     }
