@@ -47,14 +47,7 @@ public struct DeviceTopic: Sendable {
 
     /// Whether `text` can be the id of a tenant or a device.
     public static func isID(_ text: String) -> Bool {
-        let bytes = text.utf8
-        return (1...idBytesMax).contains(bytes.count)
-            && bytes.allSatisfy { byte in
-                switch byte {
-                case 0x30...0x3A, 0x41...0x5A, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
-                default: false
-                }
-            }
+        (1...idBytesMax).contains(text.utf8.count) && text.utf8.allSatisfy(isIdByte)
     }
 
     /// The topic that was parsed before, from the lengths of its ids.
