@@ -361,6 +361,12 @@ let package = Package(
             name: "CertificatesTests",
             dependencies: ["Primitives", "EventModel", "Decisions", "Deciding", "PKI", "Certificates"]),
         .testTarget(
+            name: "IssuingTests",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "Deciding", "PKI", "Certificates",
+                "Issuing",
+            ]),
+        .testTarget(
             name: "CampaignsTests",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "CampaignRules", "EventLog", "Deciding", "Campaigns",
@@ -377,8 +383,10 @@ let package = Package(
         .testTarget(
             name: "ControlAPITests",
             dependencies: [
-                "Primitives", "EventModel", "Decisions", "CampaignRules", "EventLog", "Deciding", "Campaigns", "Access",
-                "WebPages", "ControlAPI", "refold", "TestSupport", .product(name: "Yams", package: "Yams"),
+                "Primitives", "EventModel", "Decisions", "CampaignRules", "EventLog", "Threading", "Deciding",
+                "Campaigns", "Access", "PKI", "Certificates", "Issuing", "WebPages", "ControlAPI", "refold",
+                "TestSupport",
+                .product(name: "Yams", package: "Yams"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ]),
         .testTarget(

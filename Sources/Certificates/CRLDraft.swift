@@ -106,9 +106,13 @@ extension CertificateRegistry {
 }
 
 extension CertificateAuthority {
-    /// The contents of the last CRL; nil: there is none, or certificates were revoked or released since.
+    /// The contents of the last CRL, without what was revoked and released since; nil: there is none.
     public var lastDraft: CRLDraft? {
-        guard let last = lastCRL, !isChanged else { return nil }
+        guard let last = lastCRL else { return nil }
+        var entries = entries
+        for (serial, before) in changes {
+            if let before { entries.insert(before) } else { entries.remove(serial) }
+        }
         return CRLDraft(
             authority: added, number: last.number, thisUpdate: last.thisUpdate, nextUpdate: last.nextUpdate,
             canary: last.canary, entries: entries, end: Position(last.end), previous: nil)

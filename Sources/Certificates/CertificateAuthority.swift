@@ -21,10 +21,13 @@ public struct CertificateAuthority: Sendable {
     /// Position and time of `lastCRL`.
     public private(set) var lastCRLPosition: Position?
     public private(set) var lastCRLAt = Timestamp(microseconds: 0)
+    /// Entries of `lastCRL` that were changed since, by serial number: nil where there was none. With them `lastCRL`
+    /// can be made again while the next one waits for its key.
+    private(set) var changes: [SerialNumber: RevokedEntry?] = [:]
     /// The last CRL lists other certificates than the next one would.
     public private(set) var isChanged = false
     /// The last CRL that was not published, if no other was issued since.
-    var refused: CRLRefused?
+    public internal(set) var refused: CRLRefused?
 
     init(_ event: AuthorityAdded, at position: Position, time: Timestamp) {
         (added, self.position, addedAt) = (event, position, time)
@@ -40,17 +43,16 @@ public struct CertificateAuthority: Sendable {
     public var needsCRL: Bool { issuesCRLs && (isChanged || lastCRL == nil) }
 
     mutating func list(_ entry: RevokedEntry, _ notAfter: Int64, at position: Position) {
-        entries.insert(entry)
+        changed(entry.serial, entries.insert(entry), at: position)
         expiries.insert(EntryExpiry(notAfter: notAfter, serial: entry.serial))
-        changed(at: position)
     }
 
     mutating func unlist(_ serial: SerialNumber, at position: Position) {
-        entries.remove(serial)
-        changed(at: position)
+        changed(serial, entries.remove(serial), at: position)
     }
 
-    private mutating func changed(at position: Position) {
+    private mutating func changed(_ serial: SerialNumber, _ before: RevokedEntry?, at position: Position) {
+        if changes.index(forKey: serial) == nil { changes.updateValue(before, forKey: serial) }
         isChanged = true
         entriesEnd = Position(position.rawValue + 1)
     }
@@ -59,6 +61,7 @@ public struct CertificateAuthority: Sendable {
         prepare(thisUpdate: event.thisUpdate, canary: event.canary)
         lastCRL = event
         (lastCRLPosition, lastCRLAt) = (position, time)
+        changes = [:]
         isChanged = event.end < entriesEnd.rawValue
         refused = nil
     }
@@ -98,6 +101,7 @@ extension CertificateAuthority {
         (lastCRL, lastCRLPosition) = (form.lastCRL, form.lastCRLPosition.map { Position($0) })
         lastCRLAt = form.lastCRLAt
         (isChanged, refused, entriesEnd) = (form.isChanged, form.refused, Position(form.entriesEnd))
+        for change in form.changes { changes.updateValue(change.before, forKey: change.serial) }
         guard let read = RevokedEntries(der: Array(try input.bytes())) else { throw .init() }
         entries = read
         var times: [EntryExpiry] = []
@@ -120,7 +124,8 @@ extension StoredHeader.StoredAuthority {
             retiredAt: authority.retiredAt, replacedBy: authority.replacedBy,
             entriesEnd: authority.entriesEnd.rawValue, lastCRL: authority.lastCRL,
             lastCRLPosition: authority.lastCRLPosition?.rawValue, lastCRLAt: authority.lastCRLAt,
-            isChanged: authority.isChanged,
-            refused: authority.refused)
+            changes: authority.changes.sorted { $0.key < $1.key }.map { serial, before in
+                .init(serial: serial, time: before?.time, reason: before?.reason)
+            }, isChanged: authority.isChanged, refused: authority.refused)
     }
 }

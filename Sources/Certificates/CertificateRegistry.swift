@@ -76,6 +76,11 @@ public struct CertificateRegistry: Decider {
 
     public func authority(_ id: String) -> CertificateAuthority? { authorityIndexes[id].map { authorities[Int($0)] } }
 
+    /// Nil: there is none, or it is another tenant's.
+    public func authority(_ id: String, for tenantID: String) -> CertificateAuthority? {
+        authority(id).flatMap { [tenantID, Envelope.everyTenant].contains($0.added.tenantID) ? $0 : nil }
+    }
+
     /// The one that issues a tenant's certificates, of those it may choose from the newest: the tenant's own ones come
     /// before those of every tenant.
     public func issuer(forTenant tenantID: String) -> CertificateAuthority? {

@@ -213,9 +213,9 @@ extension CertificateRegistry {
         guard let serial = SerialNumber(event.serial), let key = Digest(hex: event.spkiSHA256) else {
             throw RegistryRefusal(.invalidValue, "the serial number or the digest of the key is not hexadecimal")
         }
-        guard let authority = authority(event.authority),
-            [event.tenantID, Envelope.everyTenant].contains(authority.added.tenantID)
-        else { throw RegistryRefusal(.notFound, "there is no authority \(event.authority) for \(event.tenantID)") }
+        guard let authority = authority(event.authority, for: event.tenantID) else {
+            throw RegistryRefusal(.notFound, "there is no authority \(event.authority) for \(event.tenantID)")
+        }
         let reference = CertificateReference(authority: event.authority, serial: serial)
         guard find(reference) == nil else {
             throw RegistryRefusal(.alreadyExists, "there is a certificate \(reference) already")

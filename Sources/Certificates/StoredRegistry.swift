@@ -135,8 +135,20 @@ struct StoredHeader: Codable {
         var lastCRL: CRLIssued?
         var lastCRLPosition: UInt64?
         var lastCRLAt: Timestamp
+        var changes: [StoredChange]
         var isChanged: Bool
         var refused: CRLRefused?
+    }
+
+    /// An entry of the last CRL that was changed since; without time and reason: there was none.
+    struct StoredChange: Codable {
+        var serial: SerialNumber
+        var time: Int64?
+        var reason: RevocationReason?
+
+        var before: RevokedEntry? {
+            time.map { RevokedEntry(serial: serial, time: $0, reason: reason ?? .unspecified) }
+        }
     }
 
     struct StoredAnswer: Codable {

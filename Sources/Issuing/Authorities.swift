@@ -3,6 +3,7 @@ import Decisions
 import EventModel
 import PKI
 import Primitives
+import Threading
 
 /// A new authority, as an operator describes it.
 public struct NewAuthority: Sendable {
@@ -50,14 +51,23 @@ extension CertificateService {
         try Self.checkName(new.id)
         let parent: CertificateAuthority?
         if let above = new.issuedBy {
-            parent = try await registry.query { $0.authority(above) }
-            guard let parent, [new.tenantID, Envelope.everyTenant].contains(parent.added.tenantID) else {
+            parent = try await registry.query { $0.authority(above, for: new.tenantID) }
+            guard parent != nil else {
                 throw PKIError(.invalid, "there is no authority \(above) to issue \(new.id)")
             }
         } else {
             parent = nil
         }
-        let key = try PrivateKey.generate(new.algorithm), now = clock().wholeSeconds
+        let now = clock().wholeSeconds
+        // A large RSA key takes seconds, and a sign command blocks.
+        let (event, key) = try await onOwnThread("issuing") { [parent] in try make(new, below: parent, now) }
+        return try await put(event, key, by)
+    }
+
+    private func make(
+        _ new: NewAuthority, below parent: CertificateAuthority?, _ now: Int64
+    ) throws(PKIError) -> (AuthorityAdded, PrivateKey) {
+        let key = try PrivateKey.generate(new.algorithm)
         var subject: [(DistinguishedName.Attribute, String)] = [(.commonName, new.commonName ?? new.id)]
         if let organization = new.organization ?? options.organization {
             subject.insert((.organization, organization), at: 0)
@@ -81,7 +91,7 @@ extension CertificateService {
         var event = AuthorityAdded(new.id, new.tenantID, certificate, key: .file)
         event.chain = chain.isEmpty ? nil : chain
         event.replaces = new.replaces
-        return try await put(event, key, by)
+        return (event, key)
     }
 
     /// Takes over an authority: with its key, with the key behind the sign command, or, to know its certificates,
@@ -90,6 +100,11 @@ extension CertificateService {
     public func take(_ foreign: ForeignAuthority, by: Operator) async throws -> RegistryAnswer {
         if let answer = try await repeatedAnswer(to: "authority.add", ofTenant: foreign.tenantID, by) { return answer }
         try Self.checkName(foreign.id)
+        let (event, key) = try await onOwnThread("issuing") { try check(foreign) }
+        return try await put(event, key, by)
+    }
+
+    private func check(_ foreign: ForeignAuthority) throws(PKIError) -> (AuthorityAdded, PrivateKey?) {
         let chain = try Certificate.chain(
             pem: foreign.certificates, what: "certificates of the authority \(foreign.id)")
         guard let certificate = chain.first else {
@@ -122,7 +137,7 @@ extension CertificateService {
             key: key != nil ? .file : foreign.usesSignCommand ? .command : .none)
         event.chain = chain.count > 1 ? chain.dropFirst().map { Base64.encode($0.der) } : nil
         event.replaces = foreign.replaces
-        return try await put(event, key, by)
+        return (event, key)
     }
 
     /// It issues no certificates any more.
@@ -132,9 +147,13 @@ extension CertificateService {
 
     /// The key first: an authority on the record without its key could revoke nothing.
     private func put(_ event: AuthorityAdded, _ key: PrivateKey?, _ by: Operator) async throws -> RegistryAnswer {
-        let hasStored = try key.map { key throws(PKIError) in try keys.store(key) } ?? false
+        guard let key else { return try await execute(.addAuthority(event), by) }
+        try await onOwnThread("issuing") { try keys.store(key) }
+        // Where the answer fails, the authority may be on the record all the same.
+        var isOnRecord = true
+        defer { keys.settle(key, isOnRecord: isOnRecord) }
         let answer = try await execute(.addAuthority(event), by)
-        if hasStored, let key, !answer.isNew { keys.discard(key) }
+        isOnRecord = answer.isNew
         return answer
     }
 

@@ -13,6 +13,17 @@ public final class AuthorityKeys: Sendable {
     private let commandTimeoutSeconds: Int
     /// By SHA-256 of the public key. Only those that could be loaded.
     private let loaded = Mutex<[String: any Signer]>([:])
+    /// By SHA-256 of the public key. The lock is also that of the files: authorities are rare.
+    private let attempts = Mutex<[String: Attempt]>([:])
+
+    /// Attempts to put authorities with one key on the record, which are under way.
+    private struct Attempt {
+        var count = 0
+        /// The first of them wrote the key file.
+        let isNew: Bool
+        /// One of them succeeded, or may have.
+        var isKept = false
+    }
 
     /// - Parameters:
     ///   - folder: made with mode 0700 when the first key is created.
@@ -26,24 +37,31 @@ public final class AuthorityKeys: Sendable {
     public func path(_ spkiSHA256: String) -> String { "\(folder)/\(spkiSHA256).key" }
 
     /// What signs for an authority. Reads the key file, or nothing but the cache after the first time.
-    /// - Throws: `PKIError`: the key is not here, cannot be read or decrypted, or is another one.
+    /// - Throws: `PKIError` `file` or `command` when the key is not as it was: missing, another one, not to be
+    ///   decrypted; `invalid` when the authority has none here.
     public func signer(for authority: AuthorityAdded) throws(PKIError) -> any Signer {
         if let signer = loaded.withLock({ $0[authority.spkiSHA256] }) { return signer }
         let signer: any Signer
         switch authority.key {
-        case .file: signer = try PrivateKey.load(path(authority.spkiSHA256), passphrase: passphrase)
+        case .file:
+            do throws(PKIError) {
+                signer = try PrivateKey.load(path(authority.spkiSHA256), passphrase: passphrase)
+            } catch {
+                // Not the caller's, whatever it is.
+                throw PKIError(.file, error.description)
+            }
         case .command:
             let certificate = try Certificate(authority)
             signer = try commandSigner(certificate)
         case .none:
             throw PKIError(
-                .file,
+                .invalid,
                 "the key of the authority \(authority.id) is not here: it was imported without one, to know its "
                     + "certificates")
         }
         guard SHA256.digest(signer.publicKeyInfo).description == authority.spkiSHA256 else {
             throw PKIError(
-                .untrusted, "the key in \(path(authority.spkiSHA256)) does not belong to the authority \(authority.id)")
+                .file, "the key in \(path(authority.spkiSHA256)) does not belong to the authority \(authority.id)")
         }
         loaded.withLock { $0[authority.spkiSHA256] = signer }
         return signer
@@ -60,29 +78,46 @@ public final class AuthorityKeys: Sendable {
             signCommand, publicKey: certificate.publicKey, timeoutSeconds: commandTimeoutSeconds)
     }
 
-    /// Writes a new authority's key into its file, durably, before the authority is put on the record.
-    /// - Returns: false if there is such a file already: another authority has the same key, or an earlier attempt left
-    ///   it behind.
-    func store(_ key: PrivateKey) throws(PKIError) -> Bool {
+    /// Writes an authority's key into its file, durably, before the authority is put on the record. A file that is
+    /// there stays: another authority has the same key, or an earlier attempt left it behind. `settle` must follow.
+    func store(_ key: PrivateKey) throws(PKIError) {
         do {
             try FileManager.default.createDirectory(
                 atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         } catch {
             throw PKIError(.file, "cannot create the folder \(folder) for keys: \(error.localizedDescription)")
         }
-        let digest = SHA256.digest(key.publicKeyInfo).description
-        if FileManager.default.fileExists(atPath: path(digest)) {
-            _ = try PrivateKey.load(path(digest), passphrase: passphrase)
-            return false
+        let digest = SHA256.digest(key.publicKeyInfo).description, path = path(digest)
+        try attempts.withLock { attempts throws(PKIError) in
+            var attempt: Attempt
+            if let known = attempts[digest] {
+                attempt = known
+            } else {
+                attempt = Attempt(isNew: !FileManager.default.fileExists(atPath: path))
+                if attempt.isNew {
+                    try key.create(path, passphrase: passphrase)
+                } else {
+                    _ = try PrivateKey.load(path, passphrase: passphrase)
+                }
+            }
+            attempt.count += 1
+            attempts[digest] = attempt
         }
-        try key.create(path(digest), passphrase: passphrase)
-        return true
     }
 
-    /// Removes the key file of an authority that was not put on the record.
-    /// - Precondition: `store` wrote it.
-    func discard(_ key: PrivateKey) {
-        try? FileManager.default.removeItem(atPath: path(SHA256.digest(key.publicKeyInfo).description))
+    /// Ends what `store` began. Removes a key file that `store` wrote if no authority is on the record with it.
+    /// - Parameter isOnRecord: the authority is, or may be.
+    func settle(_ key: PrivateKey, isOnRecord: Bool) {
+        let digest = SHA256.digest(key.publicKeyInfo).description
+        attempts.withLock { attempts in
+            guard var attempt = attempts[digest] else { return }
+            attempt.count -= 1
+            attempt.isKept = attempt.isKept || isOnRecord
+            attempts[digest] = attempt.count > 0 ? attempt : nil
+            if attempt.count == 0, attempt.isNew, !attempt.isKept {
+                try? FileManager.default.removeItem(atPath: path(digest))
+            }
+        }
     }
 }
 

@@ -25,6 +25,8 @@ public struct PublishedCRL: Sendable {
 /// Why an authority has no new CRL. The one before stays in force.
 public struct CRLFailure: Error, Sendable, CustomStringConvertible {
     public let authority: String
+    /// Of the last CRL; nil: there is none.
+    public let thisUpdate: Timestamp?
     /// When brokers begin to refuse every client; nil: no CRL was issued yet.
     public let nextUpdate: Timestamp?
     public let reason: String
@@ -43,7 +45,9 @@ public actor CRLService {
     private let policy: CRLPolicy
     private let clock: @Sendable () -> Timestamp
     private let executor: ThreadExecutor
-    private var published: [String: PublishedCRL] = [:]
+    var published: [String: PublishedCRL] = [:]
+    /// The last call of `issue` for each authority.
+    private var issuing: [String: Task<Result<PublishedCRL, CRLFailure>, Never>] = [:]
     private var live: [String: Canary] = [:]
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
@@ -92,8 +96,9 @@ public actor CRLService {
         }
     }
 
-    /// The last CRL of an authority. Made again from the record where it is not in memory.
-    /// - Throws: `PKIError`, `CRLFailure`; as `DeciderService.query`.
+    /// The last CRL of an authority, also while the next one waits. Made again from the record where it is not in
+    /// memory.
+    /// - Throws: `PKIError`; as `DeciderService.query`.
     public func current(_ authority: String) async throws -> PublishedCRL? {
         let found = try await registry.query { registry in
             registry.authority(authority).flatMap { authority in
@@ -102,10 +107,9 @@ public actor CRLService {
         }
         guard let found else { return nil }
         if let known = published[authority], known.event == found.event { return known }
-        // Entries of a CRL that was followed by revocations are in the log only; the next CRL is due already.
-        guard let draft = found.draft else { return published[authority] }
-        let list = try Self.rebuild(found.event, draft)
-        let crl = PublishedCRL(event: found.event, list: list, issuedAt: found.at, canary: nil)
+        guard let draft = found.draft else { return nil }
+        let crl = PublishedCRL(
+            event: found.event, list: try Self.rebuild(found.event, draft), issuedAt: found.at, canary: nil)
         published[authority] = crl
         return crl
     }
@@ -115,7 +119,7 @@ public actor CRLService {
     public func issueDue() async throws -> (issued: [PublishedCRL], failures: [CRLFailure]) {
         let now = clock(), policy = policy
         let due = try await registry.query { registry in
-            registry.authorities.map(\.added.id).filter { registry.crlDue($0, policy).map { $0 <= now } ?? false }
+            Self.live(registry, now).filter { registry.crlDue($0, policy).map { $0 <= now } ?? false }
         }
         var issued: [PublishedCRL] = [], failures: [CRLFailure] = []
         for authority in due {
@@ -130,17 +134,37 @@ public actor CRLService {
 
     /// When the next CRL is due; nil: never.
     public func nextDue() async throws -> Timestamp? {
-        let policy = policy
+        let now = clock(), policy = policy
         return try await registry.query { registry in
-            registry.authorities.compactMap { registry.crlDue($0.added.id, policy) }.min()
+            Self.live(registry, now).compactMap { registry.crlDue($0, policy) }.min()
         }
+    }
+
+    /// Authorities that have not expired. Nothing that the others issued is accepted anywhere, and no CRL of theirs.
+    private static func live(_ registry: CertificateRegistry, _ now: Timestamp) -> [String] {
+        registry.authorities.map(\.added).filter { now <= $0.notAfter }.map(\.id)
     }
 
     /// Attempts while certificates are revoked in between.
     private static let attemptsMax = 20
 
-    /// Issues the next CRL of an authority, due or not.
+    /// Issues the next CRL of an authority, due or not. Calls follow one another: two drafts at once would each lack
+    /// the other's canary.
     public func issue(_ authority: String) async throws(CRLFailure) -> PublishedCRL {
+        let before = issuing[authority]
+        let task = Task { () -> Result<PublishedCRL, CRLFailure> in
+            _ = await before?.value
+            do throws(CRLFailure) {
+                return .success(try await next(authority))
+            } catch {
+                return .failure(error)
+            }
+        }
+        issuing[authority] = task
+        return try await task.value.get()
+    }
+
+    private func next(_ authority: String) async throws(CRLFailure) -> PublishedCRL {
         var last: CRLIssued?
         do {
             for _ in 0..<Self.attemptsMax {
@@ -151,7 +175,8 @@ public actor CRLService {
             }
             throw PKIError(.invalid, "certificates were revoked faster than CRLs can be signed")
         } catch {
-            throw CRLFailure(authority: authority, nextUpdate: last?.nextUpdate, reason: "\(error)")
+            throw CRLFailure(
+                authority: authority, thisUpdate: last?.thisUpdate, nextUpdate: last?.nextUpdate, reason: "\(error)")
         }
     }
 
@@ -175,11 +200,13 @@ public actor CRLService {
             entries: draft.entries)
         let list = try RevocationList(der: der, what: "CRL \(draft.number) of \(authority)")
         if let problem = try await problem(with: list, draft, issuer.certificate) {
-            _ = try await execute(
-                .refuseCRL(
-                    CRLRefused(
-                        authority: authority, tenantID: draft.authority.tenantID, number: draft.number,
-                        reason: problem, actor: "")), draft)
+            // Once on the record, not at every attempt.
+            if added.refused?.reason != problem {
+                let refused = CRLRefused(
+                    authority: authority, tenantID: draft.authority.tenantID, number: draft.number, reason: problem,
+                    actor: "")
+                _ = try await execute(.refuseCRL(refused), draft)
+            }
             throw PKIError(.untrusted, problem)
         }
         let event = CRLIssued(
@@ -219,15 +246,17 @@ public actor CRLService {
     private func problem(
         with list: RevocationList, _ draft: CRLDraft, _ issuer: Certificate
     ) async throws -> String? {
-        do throws(PKIError) {
+        let before: RevocationList?
+        do {
             try list.verify(signedBy: issuer)
-        } catch {
-            return "\(error)"
+            before = try await current(draft.authority.id)?.list
+        } catch let error as PKIError {
+            return error.description
         }
         guard list.number == draft.number, list.thisUpdate == draft.thisUpdate.wholeSeconds,
             list.nextUpdate == draft.nextUpdate.wholeSeconds, list.entries == draft.entries
         else { return "OpenSSL reads other numbers, times or entries in the CRL \(draft.number) than were written" }
-        guard let before = published[draft.authority.id]?.list else { return nil }
+        guard let before else { return nil }
         let differences = list.differences(from: before)
         return try await registry.query { registry in
             registry.unexplained(differences, draft)

@@ -48,8 +48,7 @@ public struct Operator: Sendable {
     }
 }
 
-/// What operators ask for. Signing takes microseconds with a key file; with a command it blocks, so that calls come
-/// from threads of their own.
+/// What operators ask for. Keys are made and used on threads of their own: a sign command blocks.
 public struct CertificateService: Sendable {
     let registry: DeciderService<CertificateRegistry>
     let source: any LogSource

@@ -3,6 +3,7 @@ import Decisions
 import EventModel
 import PKI
 import Primitives
+import Threading
 
 /// A device's new certificate, as an operator describes it.
 public struct NewCertificate: Sendable {
@@ -62,37 +63,24 @@ extension CertificateService {
         {
             return .repeated(position: position, certificates)
         }
+        guard new.count <= certificatesPerCommandMax else {
+            throw PKIError(
+                .invalid, "a command adds 1 to \(certificatesPerCommandMax) certificates, not \(new.count)")
+        }
+        let authorities = try await registry.query { registry in
+            new.map { item in
+                guard let named = item.authority else { return registry.issuer(forTenant: item.tenantID) }
+                return registry.authority(named, for: item.tenantID)
+            }
+        }
         let now = clock().wholeSeconds
-        var issuers: [String: (issuer: CertificateIssuer, authority: CertificateAuthority)] = [:]
-        var issued: [NewlyIssued] = [], events: [CertificateAdded] = []
-        for item in new {
-            let named = item.authority
-            guard
-                let authority = try await registry.query({ registry in
-                    named.map { registry.authority($0) } ?? registry.issuer(forTenant: item.tenantID)
-                })
-            else {
-                throw PKIError(
-                    .invalid,
-                    named.map { "there is no authority \($0)" }
-                        ?? "no authority issues certificates of the tenant \(item.tenantID); create one with `refold ca init`"
-                )
-            }
-            let id = authority.added.id
-            let issuer: CertificateIssuer
-            if let known = issuers[id]?.issuer {
-                issuer = known
-            } else {
-                issuer = try CertificateIssuer(
-                    certificate: Certificate(authority.added), signer: keys.signer(for: authority.added))
-                issuers[id] = (issuer, authority)
-            }
-            let made = try make(item, authority, issuer, now)
-            issued.append(made)
+        // A sign command blocks, and a thousand RSA keys take minutes.
+        let issued = try await onOwnThread("issuing") { try sign(new, authorities, now) }
+        let events = zip(new, issued).map { item, made in
             var event = CertificateAdded(
                 .issued, made.reference.authority, item.tenantID, item.deviceID, made.certificate)
             event.renews = item.renews?.description
-            events.append(event)
+            return event
         }
         switch try await execute(.add(events), by) {
         case .accepted(let position, _, let certificates, isRepeated: true):
@@ -101,6 +89,32 @@ extension CertificateService {
         case .rejected(let position, let code, let reason):
             return .refused(position: position, code: code, reason: reason)
         }
+    }
+
+    private func sign(
+        _ new: [NewCertificate], _ authorities: [CertificateAuthority?], _ now: Int64
+    ) throws(PKIError) -> [NewlyIssued] {
+        var issuers: [String: CertificateIssuer] = [:], issued: [NewlyIssued] = []
+        for (item, authority) in zip(new, authorities) {
+            guard let authority else {
+                throw PKIError(
+                    .invalid,
+                    item.authority.map { "there is no authority \($0)" }
+                        ?? "no authority issues certificates of the tenant \(item.tenantID); create one with "
+                        + "`refold ca init`"
+                )
+            }
+            let issuer: CertificateIssuer
+            if let known = issuers[authority.added.id] {
+                issuer = known
+            } else {
+                issuer = try CertificateIssuer(
+                    certificate: Certificate(authority.added), signer: keys.signer(for: authority.added))
+                issuers[authority.added.id] = issuer
+            }
+            issued.append(try make(item, authority, issuer, now))
+        }
+        return issued
     }
 
     private func make(
