@@ -14,7 +14,7 @@ extension ControlAPI {
             // RFC 5280, 4.2.1.13: the distribution point of every certificate. A CRL is signed and public.
             .get("/crl/{file}", .open) { request, context in
                 try request.allowQuery()
-                return try await file(context.parameters.get("file") ?? "")
+                return try await file(context.parameters.get("file") ?? "", request)
             },
             .get("\(Self.tenantPath)/crls") { request, context in
                 try request.allowQuery()
@@ -35,17 +35,15 @@ extension ControlAPI {
     }
 
     /// `{authority}.crl` is DER (RFC 5280, 4.2.1.13), `{authority}.pem` is for Mosquitto and EMQX.
-    private func file(_ name: String) async throws -> Response {
+    private func file(_ name: String, _ request: Request) async throws -> Response {
         let isPEM = name.hasSuffix(".pem")
         guard isPEM || name.hasSuffix(".crl"), let crl = try await system.crls.current(String(name.dropLast(4))) else {
             throw Problem(.notFound, "not_found", "there is no CRL \(name); take {authority}.crl or {authority}.pem")
         }
-        return Response(
-            status: .ok,
-            headers: [
-                .contentType: isPEM ? "application/x-pem-file" : "application/pkix-crl", .cacheControl: "no-cache",
-                .xContentTypeOptions: "nosniff", .eTag: "\"\(crl.event.sha256)\"",
-            ], body: .init(byteBuffer: ByteBuffer(bytes: isPEM ? try crl.list.pem() : crl.list.der)))
+        return try .kept(
+            [.contentType: isPEM ? "application/x-pem-file" : "application/pkix-crl"],
+            tag: "\"\(crl.event.sha256)\(isPEM ? "-pem" : "")\"", request
+        ) { ByteBuffer(bytes: isPEM ? try crl.list.pem() : crl.list.der) }
     }
 }
 

@@ -55,10 +55,11 @@ struct ForeignAuthorityBody: BodyFields {
 
 /// One certificate, or `items`.
 struct CertificatesBody: BodyFields {
-    static let fields = Item.CodingKeys.allCases.map(\.rawValue) + ["items"]
+    static let fields = Item.fields + ["items"]
     let all: [Item]
 
-    struct Item: Codable, Sendable {
+    struct Item: BodyFields, Encodable {
+        static let fields = CodingKeys.allCases.map(\.rawValue)
         let device: String
         let csr: String?
         let generateKey: String?
@@ -96,40 +97,38 @@ struct CertificatesBody: BodyFields {
         }
     }
 
-    private enum Keys: String, CodingKey { case items }
-
-    init(from decoder: any Decoder) throws {
-        if let items = try decoder.container(keyedBy: Keys.self).decodeIfPresent([Item].self, forKey: .items) {
-            all = items
-        } else {
-            all = [try Item(from: decoder)]
-        }
-    }
+    init(from decoder: any Decoder) throws { all = try Item.oneOrItems(decoder) }
 
     /// Equal for equal bodies.
     var text: String { String(decoding: eventJSON(all), as: UTF8.self) }
 }
 
 struct CertificateImportBody: BodyFields {
-    static let fields = ["certificates", "device", "items"]
+    static let fields = Item.fields + ["items"]
     let all: [Item]
 
-    struct Item: Codable, Sendable {
+    struct Item: BodyFields, Encodable {
+        static let fields = ["certificates", "device"]
         let certificates: String
         let device: String?
     }
 
-    private enum Keys: String, CodingKey { case items }
-
-    init(from decoder: any Decoder) throws {
-        if let items = try decoder.container(keyedBy: Keys.self).decodeIfPresent([Item].self, forKey: .items) {
-            all = items
-        } else {
-            all = [try Item(from: decoder)]
-        }
-    }
+    init(from decoder: any Decoder) throws { all = try Item.oneOrItems(decoder) }
 
     var text: String { String(decoding: eventJSON(all), as: UTF8.self) }
+}
+
+extension BodyFields {
+    /// A body that is one item, or an object with nothing but an array `items` of them.
+    fileprivate static func oneOrItems(_ decoder: any Decoder) throws -> [Self] {
+        let items = AnyKey(stringValue: "items"), body = try decoder.container(keyedBy: AnyKey.self)
+        guard body.contains(items) else { return [try Self(from: decoder)] }
+        if let other = body.allKeys.map(\.stringValue).filter({ $0 != "items" }).min() {
+            throw DecodingError.dataCorrupted(
+                .init(codingPath: [AnyKey(stringValue: other)], debugDescription: "belongs into each of the items"))
+        }
+        return try body.decode([Strict<Self>].self, forKey: items).map(\.value)
+    }
 }
 
 struct CertificateChangeBody: BodyFields {

@@ -189,7 +189,7 @@ extension ControlAPI {
                 CertificateItems(items: all.map { CertificateRow($0) }, position: position.rawValue),
                 status: .created)
         case .repeated(let position, let references):
-            return try await rows(of: references, position, status: .created)
+            return try await rows(of: references, position, status: .created, withPEM: true)
         case .refused(let position, let code, let reason): throw Problem.refused(code, reason, position)
         }
     }
@@ -200,14 +200,16 @@ extension ControlAPI {
     }
 
     private func rows(
-        of references: [CertificateReference], _ position: Position, status: HTTPResponse.Status
+        of references: [CertificateReference], _ position: Position, status: HTTPResponse.Status, withPEM: Bool = false
     ) async throws -> Response {
         var items: [CertificateRow] = []
         for reference in references {
             if let certificate = try await system.certificates.certificate(
                 reference, tenantID: Envelope.everyTenant)
             {
-                items.append(CertificateRow(certificate))
+                var row = CertificateRow(certificate)
+                if withPEM { row.certificate = try await system.certificates.pem(of: certificate) }
+                items.append(row)
             }
         }
         return try .json(CertificateItems(items: items, position: position.rawValue), status: status)

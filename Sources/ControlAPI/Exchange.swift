@@ -148,6 +148,19 @@ extension Response {
         return json(text: String(decoding: try encoder.encode(value), as: UTF8.self), status: status)
     }
 
+    /// What a client may keep and ask for again with `If-None-Match`: 304 when it has the same.
+    static func kept(_ headers: HTTPFields, tag: String, _ request: Request, _ body: () throws -> ByteBuffer) rethrows
+        -> Response
+    {
+        var headers = headers
+        headers[.eTag] = tag
+        headers[.cacheControl] = "no-cache"
+        headers[.xContentTypeOptions] = "nosniff"
+        let known = request.headers[.ifNoneMatch]?.split(separator: ",").map { $0.drop { $0 == " " } } ?? []
+        if known.contains(where: { $0 == tag }) { return Response(status: .notModified, headers: headers) }
+        return Response(status: .ok, headers: headers, body: .init(byteBuffer: try body()))
+    }
+
     static func json(text: String, status: HTTPResponse.Status = .ok) -> Response {
         Response(
             status: status,
@@ -199,7 +212,7 @@ struct Strict<T: BodyFields>: Decodable {
         if let unknown = keys.filter({ !T.fields.contains($0) }).min() {
             throw DecodingError.dataCorrupted(
                 .init(
-                    codingPath: [AnyKey(stringValue: unknown)],
+                    codingPath: decoder.codingPath + [AnyKey(stringValue: unknown)],
                     debugDescription: "is not a field; there are: \(T.fields.joined(separator: ", "))"))
         }
         value = try T(from: decoder)

@@ -32,18 +32,10 @@ extension Response {
     /// modules beside new ones.
     static func file(_ file: WebFile, _ request: Request) -> Response {
         var headers: HTTPFields = [
-            .contentType: file.contentType, .eTag: file.entityTag, .cacheControl: "no-cache",
-            .xContentTypeOptions: "nosniff", .contentSecurityPolicy: WebPages.contentSecurityPolicy,
+            .contentType: file.contentType, .contentSecurityPolicy: WebPages.contentSecurityPolicy,
         ]
         headers[.referrerPolicy] = "no-referrer"
-        if let known = request.headers[.ifNoneMatch],
-            known.split(separator: ",").contains(where: {
-                $0.drop { $0 == " " } == file.entityTag
-            })
-        {
-            return Response(status: .notModified, headers: headers)
-        }
-        return Response(status: .ok, headers: headers, body: .init(byteBuffer: ByteBuffer(string: file.text)))
+        return kept(headers, tag: file.entityTag, request) { ByteBuffer(string: file.text) }
     }
 }
 

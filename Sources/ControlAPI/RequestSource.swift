@@ -42,9 +42,10 @@ public struct Reachability: Sendable {
     var hasProxy: Bool { !hosts.isEmpty || !proxies.isEmpty }
 
     /// A name that somebody lets point to 127.0.0.1 makes a browser believe it talks to their site (DNS rebinding):
-    /// only names of ours are served. Probes are: they tell nothing, and load balancers ask under any name.
+    /// only names of ours are served. Probes are: they tell nothing, and load balancers ask under any name. CRLs are:
+    /// they are public, and the name in a certificate may outlive the host's.
     func checkHost(_ request: Request) throws(Problem) {
-        if Self.isProbe(request) { return }
+        if Self.isPublic(request) { return }
         let authority = try authority(of: request)
         guard isServed(authority) else {
             throw Problem(
@@ -72,13 +73,15 @@ public struct Reachability: Sendable {
         Problem(.badRequest, "invalid_host", "send exactly one Host field, with a name or an address and a port")
     }
 
-    private static func isProbe(_ request: Request) -> Bool {
-        [.get, .head].contains(request.method) && ["/healthz", "/readyz"].contains(request.uri.path)
+    private static func isPublic(_ request: Request) -> Bool {
+        let path = request.uri.path
+        return [.get, .head].contains(request.method)
+            && (["/healthz", "/readyz"].contains(path) || path.hasPrefix("/crl/"))
     }
 
     /// Tokens in plain text are taken from the proxies that end TLS, and from this machine.
     func checkPeer(_ request: Request, _ peer: SocketAddress?) throws(Problem) {
-        guard !isLoopback, !isTLS, !Self.isProbe(request), let address = peer?.ipAddress else { return }
+        guard !isLoopback, !isTLS, !Self.isPublic(request), let address = peer?.ipAddress else { return }
         guard Authority.isLoopback(address) || proxies.contains(where: { $0.contains(address) }) else {
             throw Problem(
                 .forbidden, "tls_required",

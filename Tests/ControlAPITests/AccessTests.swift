@@ -35,6 +35,8 @@ import Testing
             case "{id}", "{position}": "1"
             case "{device}": "d1"
             case "{name}": "device_status"
+            case "{authority}": "ca"
+            case "{serial}": "4d"
             default: String(part)
             }
         }.reduce("") { "\($0)/\($1)" }

@@ -67,6 +67,11 @@ import Yams
         #expect(fields("LoginRequest") == Set(LoginBody.fields))
         #expect(fields("TokenRequest") == Set(TokenBody.fields))
         #expect(fields("CampaignRequest") == Set(CampaignBody.fields))
+        #expect(fields("AuthorityRequest") == Set(AuthorityBody.fields))
+        #expect(fields("ForeignAuthorityRequest") == Set(ForeignAuthorityBody.fields))
+        #expect(fields("CertificateRequest") == Set(CertificatesBody.Item.fields))
+        #expect(fields("CertificateImport") == Set(CertificateImportBody.Item.fields))
+        #expect(fields("RevocationRequest") == Set(CertificateChangeBody.fields))
     }
 
     @Test func referencesResolve() {

@@ -94,7 +94,7 @@ import Testing
 
     /// Behind nginx with `proxy_set_header Host $host` every path was 421, and the text named no setting that exists.
     @Test func aProxysNameIsASettingAndProbesAnswer_core63083() throws {
-        for path in ["/healthz", "/readyz"] {
+        for path in ["/healthz", "/readyz", "/crl/ca.crl"] {
             for host in ["fleet.internal", "", "10.0.0.7:7480"] {
                 #expect(code { try local.checkHost(request(host, path: path)) } == nil, "\(path) \(host)")
             }
@@ -171,6 +171,8 @@ import Testing
             let address = try SocketAddress(ipAddress: peer, port: 5)
             #expect(code { try far.checkPeer(request("x"), address) } == problem, "\(peer)")
             #expect(code { try far.checkPeer(request("x", path: "/healthz"), address) } == nil)
+            #expect(code { try far.checkPeer(request("x", path: "/crl/ca.crl"), address) } == nil)
+            #expect(code { try far.checkPeer(request("x", path: "/crlx"), address) } == problem)
         }
         #expect(
             Reachability.problem(bindHost: "0.0.0.0", hasProxies: false, isTLS: false)?.contains("http_proxies")

@@ -30,6 +30,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
     }
     let facts = Mutex(Facts())
     let tokens = TokenStandIn()
+    let certificates = CertificateStandIn()
     let recorder = LogRecorder()
 
     var requests: [CommandRequest] { facts.withLock { $0.requests } }
@@ -188,6 +189,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
             system: APIDependencies(
                 status: self, projections: self, campaigns: self, queries: self, log: self,
                 snapshots: PastStandIn(), past: PastStandIn(), rebuilds: RebuildStandIn(), tokens: tokens,
+                certificates: certificates, crls: certificates,
                 metrics: {
                     var snapshot = MetricsSnapshot()
                     snapshot.add(.logDurableEvents, 11 as UInt64)

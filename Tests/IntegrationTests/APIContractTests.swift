@@ -35,6 +35,15 @@ import Testing
         }
         let token = try String(contentsOfFile: world.data + "/token", encoding: .utf8)
             .trimmingCharacters(in: .whitespacesAndNewlines)
+        for (path, body) in [
+            ("authorities", #"{"id":"root"}"#), ("authorities", #"{"id":"issuing-2026","issued_by":"root"}"#),
+            ("tenants/acme/certificates", #"{"device":"d1","generate_key":"P-256"}"#),
+        ] {
+            let made = try await HTTP.send(
+                "POST", "http://\(world.http)/api/v1/\(path)", headers: ["Authorization": "Bearer \(token)"],
+                json: Data(body.utf8))
+            try #require(made.status == 201, "\(path): \(String(decoding: made.body, as: UTF8.self))")
+        }
         let log = world.folder + "/schemathesis.log"
         let child = try ChildProcess(
             [

@@ -1,0 +1,116 @@
+import Foundation
+import HTTPTypes
+import PKI
+import Testing
+@testable import ControlAPI
+@testable import Issuing
+
+/// CRLs over HTTP: their bytes for brokers, their state for operators.
+@Suite struct CRLRouteTests {
+    @Test func anyoneFetchesACRLInBothForms() async throws {
+        try await CertificateSite.with { site in
+            #expect(try await site.authority("ca").status == 201)
+            #expect(try await site.open(.get, "/crl/ca.crl").status == 404, "none was issued yet")
+            let made = try await site.crls.issueDue()
+            #expect(made.issued.count == 1 && made.failures.isEmpty)
+            _ = site.system.tokens.add("so that reading is closed", .viewer)
+            let der = try await site.open(.get, "/crl/ca.crl"), pem = try await site.open(.get, "/crl/ca.pem")
+            #expect(der.status == 200 && der.headers[.contentType] == "application/pkix-crl")
+            #expect(pem.status == 200 && pem.headers[.contentType] == "application/x-pem-file")
+            let list = try RevocationList(der: Array(buffer: der.body))
+            #expect(try RevocationList.all(pem: Array(buffer: pem.body)) == [list])
+            #expect(list == made.issued[0].list)
+            for answer in [der, pem] {
+                #expect(
+                    answer.headers[.cacheControl] == "no-cache"
+                        && answer.headers[HTTPField.Name("X-Content-Type-Options")!] == "nosniff")
+            }
+        }
+    }
+
+    @Test func aCRLThatIsKnownIsNotSentAgain() async throws {
+        try await CertificateSite.with { site in
+            #expect(try await site.authority("ca").status == 201)
+            _ = try await site.crls.issueDue()
+            let first = try await site.open(.get, "/crl/ca.crl"), tag = try #require(first.headers[.eTag])
+            #expect(try await site.open(.get, "/crl/ca.pem").headers[.eTag] != tag, "other bytes have another tag")
+            let known = try await site.open(.get, "/crl/ca.crl", [.ifNoneMatch: tag])
+            #expect(known.status == 304 && known.body.readableBytes == 0 && known.headers[.eTag] == tag)
+            let head = try await site.open(.head, "/crl/ca.crl")
+            #expect(head.status == 200 && head.body.readableBytes == 0 && head.headers[.eTag] == tag)
+            #expect(head.headers[.contentLength] == "\(first.body.readableBytes)")
+            #expect(try await site.send(.post, "authorities/ca/crl").status == 201)
+            let next = try await site.open(.get, "/crl/ca.crl", [.ifNoneMatch: tag])
+            #expect(next.status == 200 && next.headers[.eTag] != tag)
+        }
+    }
+
+    @Test(arguments: [
+        "ca", "ca.txt", "ca.CRL", ".crl", "..crl", "../authorities/ca.crl", "%2e%2e%2fauthorities%2fca.crl",
+        "ca.crl%00",
+        "%00.crl", "*.crl", "ca.pem.crl", "ca%2ecrl", "ca.crl/x", "ca.crl.", "ca .crl", "acme%2Fca.crl",
+        "\(String(repeating: "a", count: 4_000)).crl", "%ff.crl", "ca.crl;x.pem",
+    ])
+    func otherNamesAreNotThere(name: String) async throws {
+        try await CertificateSite.with { site in
+            #expect(try await site.authority("ca").status == 201)
+            _ = try await site.crls.issueDue()
+            let answer = try await site.open(.get, "/crl/\(name)")
+            let isRefused = [400, 404].contains(answer.status)
+            // RFC 3986, 6.2.2.2: %2e is a dot.
+            #expect(isRefused || (name == "ca%2ecrl" && answer.status == 200), "\(name): \(answer.status)")
+            #expect(!isRefused || answer.headers[.contentType] == "application/problem+json")
+        }
+    }
+
+    @Test func aQueryIsRefused() async throws {
+        try await CertificateSite.with { site in
+            let query = try await site.open(.get, "/crl/ca.crl?delta=1"),
+                post = try await site.open(.post, "/crl/ca.crl")
+            #expect(query.code == "query_unknown" && post.status == 405)
+        }
+    }
+
+    @Test func operatorsSeeAndIssueCRLs() async throws {
+        try await CertificateSite.with { site in
+            #expect(try await site.authority("ca").status == 201)
+            #expect(try await site.authority("theirs", tenant: "other").status == 201)
+            #expect(try await site.send(.get, "tenants/acme/crls").json["items"].items.isEmpty)
+            _ = try await site.crls.issueDue()
+            let first = try #require(try await site.send(.get, "tenants/acme/crls").json["items"].items.first)
+            #expect(first["authority"].string == "ca" && first["entries"].integer == 1, "its canary")
+            #expect(first["is_outdated"].value as? Bool == false)
+            #expect(try await site.issue("d1").status == 201)
+            #expect(try await site.send(.post, "tenants/acme/devices/d1/certificates/revoke").status == 200)
+            let rows = try await site.send(.get, "tenants/acme/crls").json["items"].items
+            #expect(rows.count == 1 && rows[0]["is_outdated"].value as? Bool == true)
+            // What brokers were given last is served until the next one.
+            #expect(try await site.open(.get, "/crl/ca.crl").status == 200)
+            let issued = try await site.send(.post, "authorities/ca/crl")
+            #expect(issued.status == 201 && issued.json["entries"].integer == 3, "\(issued.text)")
+            #expect(issued.json["number"].integer! > first["number"].integer!)
+            #expect(try await site.send(.post, "authorities/none/crl").status == 404)
+        }
+    }
+
+    @Test func aCRLThatCannotBeIssuedSaysUntilWhen() async throws {
+        let system = StandIn()
+        system.certificates.set { facts in
+            facts.registry.apply(
+                .authorityAdded(
+                    .init(
+                        id: "ca", tenantID: "*", subject: "CN=ca", certificate: "", spkiSHA256: "", key: .file,
+                        notBefore: CertificateSite.now, notAfter: CertificateSite.now, actor: "test")),
+                at: .init(0), time: CertificateSite.now)
+        }
+        let response = try await system.client { client in
+            try await client.execute(
+                uri: "/api/v1/authorities/ca/crl", method: .post, headers: [.authorization: "Bearer \(StandIn.token)"])
+        }
+        let text = String(buffer: response.body)
+        #expect(response.status.code == 503 && response.headers[.retryAfter] == "10")
+        #expect(
+            text.contains("crl_not_issued") && text.contains("there is no key") && text.contains("1970-01-01T00:00:00")
+        )
+    }
+}
