@@ -109,8 +109,22 @@ public struct HealthFacts: Sendable {
         public var deciderError: String?
         /// Why tokens cannot be read back from the log.
         public var tokenError: String?
+        /// Why certificates cannot be read back from the log, or decisions about them not be recorded.
+        public var certificateError: String?
 
         public init() {}
+    }
+
+    /// An authority whose next CRL is due and cannot be issued.
+    public struct CRL: Sendable {
+        public var authority: String
+        public var error: String
+        /// Until `nextUpdate` of the last CRL: from then on brokers refuse every client. Nil: none was issued.
+        public var secondsLeft: Double?
+        /// From its `thisUpdate` to its `nextUpdate`.
+        public var lifetimeSeconds = 0.0
+
+        public init(authority: String, error: String) { (self.authority, self.error) = (authority, error) }
     }
 
     public var brokers: [Broker] = []
@@ -118,6 +132,7 @@ public struct HealthFacts: Sendable {
     public var database = Database()
     public var log = Log()
     public var process = Process()
+    public var crls: [CRL] = []
     /// Rows that the log does not give, at the last comparison of tables and log.
     public var rowsDiffering = 0
 

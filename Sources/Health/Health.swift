@@ -31,6 +31,7 @@ public struct Health: Sendable, Equatable {
         }
         add(facts.log)
         add(facts.process)
+        facts.crls.forEach { add($0) }
     }
 
     public var state: State {
@@ -52,6 +53,8 @@ public struct Health: Sendable, Equatable {
     public static let failingSecondsMax = 5.0
     /// Less time than that until the disk is full.
     public static let diskFullSecondsMin = 3600.0
+    /// A CRL that cannot be followed by another one is urgent in this last share of its life.
+    public static let crlLifeShareMin = 0.25
     /// Open file descriptors as a share of the process limit.
     public static let descriptorsShareMax = 0.9
 
@@ -189,6 +192,14 @@ public struct Health: Sendable, Equatable {
         if let text = process.tokenError {
             add(.tokensUnreadable, text: "only the data folder's token is accepted: \(text)")
         }
+        if let text = process.certificateError {
+            add(.certificatesUnreadable, text: "no certificate is issued or revoked, and no CRL issued: \(text)")
+        }
+    }
+
+    private mutating func add(_ crl: HealthFacts.CRL) {
+        let isUrgent = crl.secondsLeft.map { $0 < Self.crlLifeShareMin * crl.lifetimeSeconds } ?? false
+        add(isUrgent ? .crlExpiring : .crlNotIssued, crl.authority, crl.error)
     }
 
     private mutating func add(_ code: ReasonCode, _ object: String? = nil, _ text: String, since: Timestamp? = nil) {
@@ -203,7 +214,7 @@ public struct Health: Sendable, Equatable {
 /// One thing that is wrong.
 public struct Problem: Sendable, Equatable {
     public var code: ReasonCode
-    /// The broker or projection that it is about; nil when it is about the whole.
+    /// The broker, projection or authority that it is about; nil when it is about the whole.
     public var object: String?
     /// When it began; nil where the facts do not say, see `ProblemMemory`.
     public var since: Timestamp?

@@ -140,6 +140,19 @@ extension ReasonCode {
         case .tablesDiffer: "The last comparison of tables and log found rows that differ from the fold of the log."
         case .campaignsStopped: "The campaign engine cannot read back or record its decisions; commands are refused."
         case .tokensUnreadable: "Tokens cannot be read back from the log; only the data folder's token works."
+        case .certificatesUnreadable:
+            "Certificates cannot be read back from the log: none is issued or revoked, and no CRL is issued."
+        case .crlNotIssued:
+            """
+            An authority's next CRL is due and cannot be issued: its key is missing or refused, the sign command \
+            fails, or the list has a difference that no event explains. Revocations are recorded; brokers do not see \
+            them yet.
+            """
+        case .crlExpiring:
+            """
+            As `crl_not_issued`, and less than a quarter of the last CRL's life is left. From its `nextUpdate` on, \
+            which the text names, brokers refuse every client of the authority.
+            """
         case .logLinesDropped: "Lines of the daemon's own log were dropped in the last minute: its output was blocked."
         case .descriptorsShort: "More than 90 % of the file descriptors that the process may have are open."
         }
@@ -209,8 +222,9 @@ extension ReasonCode {
         case .projectionStuck: "A restart, by systemd's watchdog or by hand. Report it with the thread's stack trace."
         case .keysParked: "`refold dead-letters parked` lists them; fix the cause, then `refold dead-letters retry`."
         case .tablesDiffer: "`refold replay verify` shows them; `refold replay rebuild` corrects them."
-        case .campaignsStopped: "See the error; if the log is damaged: `refold log verify`. Refold retries every 2 s."
-        case .tokensUnreadable: "See the error; if the log is damaged: `refold log verify`. Refold retries every 2 s."
+        case .campaignsStopped, .tokensUnreadable, .certificatesUnreadable:
+            "See the error; if the log is damaged: `refold log verify`. Refold retries every 2 s."
+        case .crlNotIssued, .crlExpiring: "Restore the key (docs/certificates.md). Refold retries every 10 s."
         case .logLinesDropped: "Check the reader of the daemon's output, or the disk that it is written to."
         case .descriptorsShort: "Raise `LimitNOFILE`, or find the clients that keep connections open."
         }

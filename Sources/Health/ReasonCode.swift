@@ -41,6 +41,9 @@ public enum ReasonCode: String, Sendable, CaseIterable {
     case tablesDiffer = "tables_differ"
     case campaignsStopped = "campaigns_stopped"
     case tokensUnreadable = "tokens_unreadable"
+    case certificatesUnreadable = "certificates_unreadable"
+    case crlNotIssued = "crl_not_issued"
+    case crlExpiring = "crl_expiring"
     case logLinesDropped = "log_lines_dropped"
     case descriptorsShort = "descriptors_short"
 
@@ -126,7 +129,7 @@ public enum ReasonCode: String, Sendable, CaseIterable {
         case .projectionLagging: "RefoldProjectionLagging"
         case .keysParked: "RefoldKeysParked"
         case .tablesDiffer: "RefoldTablesDiffer"
-        case .brokerQoSLowered, .brokerForeignSession, .ingestStuck, .logStuck: "RefoldProblemUrgent"
+        case .brokerQoSLowered, .brokerForeignSession, .ingestStuck, .logStuck, .crlExpiring: "RefoldProblemUrgent"
         default: "RefoldProblem"
         }
     }

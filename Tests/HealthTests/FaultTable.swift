@@ -248,7 +248,24 @@ struct Fault: Sendable, CustomTestStringConvertible {
             $0.process.deciderError = "damaged"
         },
         Fault("the tokens cannot be read", .degraded, [.tokensUnreadable]) { $0.process.tokenError = "damaged" },
+        Fault("the certificates cannot be read", .degraded, [.certificatesUnreadable]) {
+            $0.process.certificateError = "damaged"
+        },
+        Fault("an authority's key is gone", .degraded, [.crlNotIssued]) { $0.crls = [crl(secondsLeft: 2 * 86_400)] },
+        Fault("an authority's key is gone before its first CRL", .degraded, [.crlNotIssued]) {
+            $0.crls = [crl(secondsLeft: nil)]
+        },
+        Fault("an authority's CRL ends in a day", .degraded, [.crlExpiring]) { $0.crls = [crl(secondsLeft: 86_400)] },
+        Fault("an authority's CRL has ended, another one's has not", .degraded, [.crlExpiring, .crlNotIssued]) {
+            $0.crls = [crl(secondsLeft: -60), crl(secondsLeft: 3 * 86_400)]
+        },
     ]
+
+    private static func crl(secondsLeft: Double?) -> HealthFacts.CRL {
+        var crl = HealthFacts.CRL(authority: "ca", error: "cannot issue a CRL of the authority ca: no such file")
+        (crl.secondsLeft, crl.lifetimeSeconds) = (secondsLeft, 7 * 86_400)
+        return crl
+    }
 
     private static func fail(_ facts: inout HealthFacts, _ error: String, seconds: Double) {
         for index in facts.projections.indices { fail(&facts.projections[index], error, seconds: seconds) }

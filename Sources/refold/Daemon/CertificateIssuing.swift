@@ -8,6 +8,7 @@ import Logging
 import MQTT
 import ServiceLifecycle
 import Settings
+import Synchronization
 import Threading
 
 /// The decider of certificates, with those who sign for it.
@@ -23,11 +24,17 @@ struct CertificateIssuing: Sendable {
         snapshot: @escaping @Sendable () -> DeciderSnapshot<CertificateRegistry>?
     ) {
         let clock: @Sendable () -> Timestamp = { log.now() }
-        let executor = ThreadExecutor(name: "crl")
+        let executor = ThreadExecutor(name: "crl"), known = Mutex<[Position]>([])
         registry = DeciderService(
             writer: writer, source: log, clock: clock, snapshot: snapshot,
             onChange: { registry in
-                if registry?.authorities.contains(where: \.needsCRL) ?? false { executor.wake() }
+                // Once for each change: what cannot be signed is tried again after a pause, not at every round.
+                let needs = registry?.authorities.filter(\.needsCRL).map(\.entriesEnd) ?? []
+                let isNew = known.withLock { known in
+                    defer { known = needs }
+                    return known != needs
+                }
+                if isNew, !needs.isEmpty { executor.wake() }
             })
         let keys = AuthorityKeys(
             folder: settings.data + "/authorities",
@@ -68,9 +75,11 @@ struct CertificateIssuing: Sendable {
                                     ])
                             }
                         } report: { errors in
-                            guard troubles.report(errors.first, by: "crl") else { return }
-                            for error in errors {
-                                logger.error("no CRL issued; retrying in 10 s", metadata: ["error": "\(error)"])
+                            // What is not about one authority keeps `registry.run` from reading too.
+                            let failures = errors.compactMap { $0 as? CRLFailure }
+                            guard failures.count == errors.count, troubles.report(crls: failures) else { return }
+                            for failure in failures {
+                                logger.error("no CRL issued; retrying in 10 s", metadata: ["error": "\(failure)"])
                             }
                         }
                     }

@@ -1,10 +1,12 @@
 import Access
 import Campaigns
+import Certificates
 import EventLog
 import EventModel
 import Foundation
 import Health
 import Ingest
+import Issuing
 import Outbox
 import Output
 import Projecting
@@ -20,6 +22,7 @@ extension StatusReporter {
         facts.database = database.state.facts
         facts.log = logFacts
         facts.process = process
+        facts.crls = troubles.crls.map(crl)
         if let check = selfCheck.last, check.agrees == false { facts.rowsDiffering = max(1, check.differences) }
         return facts
     }
@@ -79,6 +82,14 @@ extension StatusReporter {
         return facts
     }
 
+    private func crl(_ failure: CRLFailure) -> HealthFacts.CRL {
+        var facts = HealthFacts.CRL(authority: failure.authority, error: failure.description)
+        guard let begin = failure.thisUpdate, let end = failure.nextUpdate else { return facts }
+        facts.lifetimeSeconds = Double(end.wholeSeconds - begin.wholeSeconds)
+        facts.secondsLeft = Double(end.wholeSeconds - log.now().wholeSeconds)
+        return facts
+    }
+
     private var process: HealthFacts.Process {
         var facts = HealthFacts.Process()
         facts.descriptorsOpen = Descriptors.open ?? 0
@@ -86,6 +97,7 @@ extension StatusReporter {
         facts.linesDroppedLately = droppedLately(LogOutput.shared.statistics.dropped)
         facts.deciderError = troubles.error(of: CampaignState.storedName)
         facts.tokenError = troubles.error(of: AccessState.storedName)
+        facts.certificateError = troubles.error(of: CertificateRegistry.storedName)
         return facts
     }
 }
@@ -93,6 +105,7 @@ extension StatusReporter {
 /// What deciders report when they fail.
 final class Troubles: Sendable {
     private let errors = Mutex<[String: String]>([:])
+    private let unissued = Mutex<[CRLFailure]>([])
 
     /// Returns whether that is news.
     func report(_ error: (any Error)?, by decider: String) -> Bool {
@@ -102,6 +115,16 @@ final class Troubles: Sendable {
             return before != errors[decider]
         }
     }
+
+    /// Authorities whose next CRL is due and cannot be issued. Returns whether that is news.
+    func report(crls failures: [CRLFailure]) -> Bool {
+        unissued.withLock { known in
+            defer { known = failures }
+            return known.map(\.description) != failures.map(\.description)
+        }
+    }
+
+    var crls: [CRLFailure] { unissued.withLock { $0 } }
 
     /// Nil: none, or it has gone well since.
     func error(of decider: String) -> String? { errors.withLock { $0[decider] } }
