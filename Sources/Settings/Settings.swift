@@ -223,7 +223,11 @@ public struct Settings: Sendable {
         }
         if let file = values.optional("certificates.key_passphrase_file") {
             do {
-                certificates.keyPassphrase = try readSecret(file)
+                let passphrase = try readSecret(file)
+                if passphrase.isEmpty {
+                    problems.append("certificates.key_passphrase_file: the first line of \(file) is empty")
+                }
+                certificates.keyPassphrase = passphrase
             } catch {
                 problems.append("certificates.key_passphrase_file: \(error)")
             }

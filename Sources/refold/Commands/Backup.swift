@@ -10,7 +10,8 @@ struct BackupCommand: ParsableCommand {
         discussion: """
             Every event that is durable when it begins is in it, while the daemon goes on. backup.json lists every \
             file with its SHA-256. The copy is read back and verified. It holds the log's signing key: keep it as \
-            safe as the data folder. What retention took to the archive stays there. Exit code 1 when the copy is \
+            safe as the data folder. It does not hold the keys of certificate authorities (DATA/authorities): copy \
+            them apart. What retention took to the archive stays there. Exit code 1 when the copy is \
             damaged (as the log is).
             """)
     @Argument(help: "A folder that does not exist yet, or is empty.") var folder: String
