@@ -204,7 +204,8 @@ let package = Package(
         .target(
             name: "Enforcement",
             dependencies: [
-                "CMosquitto", "COpenSSL", "Primitives", "EventModel", "Decisions", "Threading", "HTTPClient", "EventLog",
+                "CMosquitto", "COpenSSL", "Primitives", "EventModel", "Decisions", "Threading", "HTTPClient",
+                "EventLog",
                 "MQTT", "PrivateServices", "Deciding", "PKI", "Certificates", "Issuing",
             ]),
         // pages for people, and the API beneath them

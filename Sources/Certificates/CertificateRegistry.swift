@@ -7,9 +7,9 @@
 //     CertificateStore      a million certificates in memory
 //
 // Invariants. No private key comes here: certificates and CRLs are signed before they are decided about (Sources/PKI),
-// and leave the process once the decision is durable. A revoked certificate is in every later CRL of its authority until
-// one that was issued after its expiry (RFC 5280, section 3.3); only the release of a hold takes an entry away before.
-// Numbers and times of an authority's CRLs strictly rise.
+// and leave the process once the decision is durable. A revoked certificate is in every later CRL of its authority
+// until one that was issued after its expiry (RFC 5280, section 3.3); only the release of a hold takes an entry away
+// before. Numbers and times of an authority's CRLs strictly rise.
 import Deciding
 import Decisions
 import EventModel

@@ -288,8 +288,8 @@ extension CertificateRegistry {
         guard isPossible else {
             throw RegistryRefusal(
                 .illegalTransition,
-                "the certificate \(reference) is \(record.status.name) since \(record.changedAt); \(change.verb) does not "
-                    + "apply to it")
+                "the certificate \(reference) is \(record.status.name) since \(record.changedAt); \(change.verb) does "
+                    + "not apply to it")
         }
         var event = CertificateChanged(
             kind, authority: reference.authority, serial: reference.serial.description,

@@ -1,9 +1,9 @@
 import Deciding
 import Decisions
 import EventModel
+import FoundationEssentials
 import PKI
 import Primitives
-import FoundationEssentials
 
 // The registry in snapshots: JSON for what is few, and 100 bytes for each certificate and each entry of a CRL, in the
 // order of the log and of serial numbers. Equal states give equal bytes.

@@ -148,8 +148,8 @@ public actor CRLEnforcer {
                 case .accepted: return nil
                 case let outcome:
                     seen =
-                        "the broker refuses a live certificate of \(crl.event.authority) (\(outcome)): devices are locked "
-                        + "out"
+                        "the broker refuses a live certificate of \(crl.event.authority) (\(outcome)): devices are "
+                        + "locked out"
                 }
             case .accepted: seen = "the broker still accepts a certificate that the CRL \(crl.event.number) revokes"
             case let outcome: seen = "the canary of the CRL \(crl.event.number) was not refused as revoked: \(outcome)"

@@ -133,6 +133,8 @@ public struct HealthFacts: Sendable {
     public var log = Log()
     public var process = Process()
     public var crls: [CRL] = []
+    /// Why the newest CRLs are not proved to be in force, by broker.
+    public var crlsUnproved: [String: String] = [:]
     /// Rows that the log does not give, at the last comparison of tables and log.
     public var rowsDiffering = 0
 

@@ -153,6 +153,11 @@ extension ReasonCode {
             As `crl_not_issued`, and less than a quarter of the last CRL's life is left. From its `nextUpdate` on, \
             which the text names, brokers refuse every client of the authority.
             """
+        case .crlUnproved:
+            """
+            A broker's newest CRL is not proved to be in force: its file cannot be written, the reload command fails, \
+            the broker still accepts a revoked certificate, or it refuses a live one. The text says which.
+            """
         case .logLinesDropped: "Lines of the daemon's own log were dropped in the last minute: its output was blocked."
         case .descriptorsShort: "More than 90 % of the file descriptors that the process may have are open."
         }
@@ -188,10 +193,8 @@ extension ReasonCode {
         case .brokerDrainingOldSession: "No action needed; clears when the drain completes."
         case .brokerQuickDrops: "See the broker's log; it may be a second client with our client id."
         case .brokerDropsMessages:
-            """
-            Raise the broker's queue limits (Mosquitto: `max_queued_messages`; EMQX: `max_mqueue_len`), then \
-            `refold broker acknowledge NAME --reason TEXT`.
-            """
+            "Raise the broker's queue limits (Mosquitto: `max_queued_messages`; EMQX: `max_mqueue_len`), then "
+                + "`refold broker acknowledge NAME --reason TEXT`."
         case .brokerRedeliveryUnchecked: "Run `refold log verify`; clears at the next connection that can read the log."
         case .ingestStuck: "A restart, by systemd's watchdog or by hand. Report it with a stack trace of the thread."
         case .commandsRefused: "Allow this user to publish to `tenant/+/device/+/ota`."
@@ -224,6 +227,7 @@ extension ReasonCode {
         case .tablesDiffer: "`refold replay verify` shows them; `refold replay rebuild` corrects them."
         case .campaignsStopped, .tokensUnreadable, .certificatesUnreadable:
             "See the error; if the log is damaged: `refold log verify`. Refold retries every 2 s."
+        case .crlUnproved: "Check the broker's crl_file, crl_reload_command and log. Refold retries every 5 s."
         case .crlNotIssued, .crlExpiring: "Restore the key (docs/certificates.md). Refold retries every 10 s."
         case .logLinesDropped: "Check the reader of the daemon's output, or the disk that it is written to."
         case .descriptorsShort: "Raise `LimitNOFILE`, or find the clients that keep connections open."

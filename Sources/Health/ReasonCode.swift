@@ -44,6 +44,7 @@ public enum ReasonCode: String, Sendable, CaseIterable {
     case certificatesUnreadable = "certificates_unreadable"
     case crlNotIssued = "crl_not_issued"
     case crlExpiring = "crl_expiring"
+    case crlUnproved = "crl_unproved"
     case logLinesDropped = "log_lines_dropped"
     case descriptorsShort = "descriptors_short"
 
@@ -129,7 +130,8 @@ public enum ReasonCode: String, Sendable, CaseIterable {
         case .projectionLagging: "RefoldProjectionLagging"
         case .keysParked: "RefoldKeysParked"
         case .tablesDiffer: "RefoldTablesDiffer"
-        case .brokerQoSLowered, .brokerForeignSession, .ingestStuck, .logStuck, .crlExpiring: "RefoldProblemUrgent"
+        case .brokerQoSLowered, .brokerForeignSession, .ingestStuck, .logStuck, .crlExpiring, .crlUnproved:
+            "RefoldProblemUrgent"
         default: "RefoldProblem"
         }
     }

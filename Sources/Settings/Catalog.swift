@@ -110,7 +110,7 @@ public enum SettingsCatalog {
             "file whose first line encrypts the authorities' keys; a bare name: a systemd credential"),
         Setting(
             "certificates.sign_command", .string, "",
-            "shell command that signs for authorities whose key is elsewhere: bytes on its input, signature on its output"
+            "shell command that signs for authorities whose key is elsewhere: it reads bytes and prints the signature"
         ),
         Setting(
             "projections.state_bytes", .int(1_048_576...68_719_476_736), "1073741824",

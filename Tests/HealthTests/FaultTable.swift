@@ -255,6 +255,9 @@ struct Fault: Sendable, CustomTestStringConvertible {
         Fault("an authority's key is gone before its first CRL", .degraded, [.crlNotIssued]) {
             $0.crls = [crl(secondsLeft: nil)]
         },
+        Fault("a broker still accepts a revoked device", .degraded, [.crlUnproved]) {
+            $0.crlsUnproved = ["north": "the broker still accepts a certificate that the CRL 7 revokes"]
+        },
         Fault("an authority's CRL ends in a day", .degraded, [.crlExpiring]) { $0.crls = [crl(secondsLeft: 86_400)] },
         Fault("an authority's CRL has ended, another one's has not", .degraded, [.crlExpiring, .crlNotIssued]) {
             $0.crls = [crl(secondsLeft: -60), crl(secondsLeft: 3 * 86_400)]

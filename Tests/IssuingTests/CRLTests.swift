@@ -278,7 +278,9 @@ import Testing
                 der: try issuer.crl(
                     number: first.event.number, thisUpdate: first.event.thisUpdate.wholeSeconds,
                     nextUpdate: first.event.nextUpdate.wholeSeconds, entries: RevokedEntries()))
-            await site.crls.plant(PublishedCRL(event: first.event, list: planted, canary: nil))
+            await site.crls.plant(
+                PublishedCRL(
+                    event: first.event, list: planted, issuedAt: first.issuedAt, canary: nil))
             for _ in 0..<3 {
                 site.folder.pass(seconds: 2)
                 await #expect {

@@ -6,7 +6,8 @@ struct AuthorityCommand: AsyncParsableCommand {
         commandName: "ca", abstract: "Create, import, rotate and retire certificate authorities.",
         discussion: """
             An authority signs device certificates and the lists of those revoked. Its private key is in the daemon's \
-            data folder, in a file that only the daemon can read, or behind certificates.sign_command; the log never has it.
+            data folder, in a file that only the daemon can read, or behind certificates.sign_command; the log never \
+            has it.
             """,
         subcommands: [Init.self, Import.self, Rotate.self, List.self, Show.self, Retire.self])
 
@@ -80,8 +81,8 @@ struct AuthorityCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Take over an authority that was made elsewhere.",
             discussion: """
-                With --key it issues certificates and CRLs from here. With --sign-command its key stays where it is, and \
-                certificates.sign_command signs. With neither, only its certificates can be imported.
+                With --key it issues certificates and CRLs from here. With --sign-command its key stays where it is, \
+                and certificates.sign_command signs. With neither, only its certificates can be imported.
 
                 Example: refold ca import old-fleet --certificates chain.pem --key ca.key --passphrase-file pass
                 """)

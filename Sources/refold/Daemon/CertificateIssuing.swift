@@ -86,9 +86,7 @@ struct CertificateIssuing: Sendable {
                     for (broker, enforcer) in enforcers {
                         group.addTask {
                             await enforcer.run { problem in
-                                guard troubles.report(problem.map(EnforcementProblem.init), by: "crl at \(broker)"),
-                                    let problem
-                                else { return }
+                                guard troubles.report(crlsAt: broker, problem), let problem else { return }
                                 logger.error(
                                     "CRL not proved to be in force; retrying in 5 s",
                                     metadata: ["broker": "\(broker)", "error": "\(problem)"])
@@ -98,10 +96,6 @@ struct CertificateIssuing: Sendable {
                 }
             })
     }
-}
-
-struct EnforcementProblem: Error, CustomStringConvertible {
-    let description: String
 }
 
 extension EnforcedBroker {

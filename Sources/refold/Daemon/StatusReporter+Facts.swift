@@ -23,6 +23,7 @@ extension StatusReporter {
         facts.log = logFacts
         facts.process = process
         facts.crls = troubles.crls.map(crl)
+        facts.crlsUnproved = troubles.crlsUnproved
         if let check = selfCheck.last, check.agrees == false { facts.rowsDiffering = max(1, check.differences) }
         return facts
     }
@@ -106,6 +107,7 @@ extension StatusReporter {
 final class Troubles: Sendable {
     private let errors = Mutex<[String: String]>([:])
     private let unissued = Mutex<[CRLFailure]>([])
+    private let unproved = Mutex<[String: String]>([:])
 
     /// Returns whether that is news.
     func report(_ error: (any Error)?, by decider: String) -> Bool {
@@ -125,6 +127,17 @@ final class Troubles: Sendable {
     }
 
     var crls: [CRLFailure] { unissued.withLock { $0 } }
+
+    /// Nil: the newest CRLs are in force at the broker. Returns whether that is news.
+    func report(crlsAt broker: String, _ problem: String?) -> Bool {
+        unproved.withLock { known in
+            defer { known[broker] = problem }
+            return known[broker] != problem
+        }
+    }
+
+    /// By broker.
+    var crlsUnproved: [String: String] { unproved.withLock { $0 } }
 
     /// Nil: none, or it has gone well since.
     func error(of decider: String) -> String? { errors.withLock { $0[decider] } }
