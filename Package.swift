@@ -251,8 +251,8 @@ let package = Package(
         .executableTarget(
             name: "RefoldBench",
             dependencies: [
-                "EventModel", "Decisions", "Evidence", "EventLog", "MQTT", "Ingest", "Projections", "Projecting",
-                "Postgres", "PostgresStore", "FleetSimulator",
+                "Primitives", "EventModel", "Decisions", "Evidence", "EventLog", "MQTT", "Ingest", "Projections",
+                "Projecting", "Postgres", "PostgresStore", "PKI", "FleetSimulator",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 

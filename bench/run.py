@@ -2,7 +2,7 @@
 """make bench: Refold beside its peers and its limits, in one run on one machine. Writes bench/RESULTS.md.
 
     bench/run.py                 everything (about 15 minutes)
-    bench/run.py ingest decode   some of it: ingest rows append decode replay latency memory campaign idle
+    bench/run.py ingest decode   some of it: ingest rows append decode replay latency memory campaign idle crl
     MEMORY_SECONDS=1800 bench/run.py memory     the long form of the memory figure
 
 Rates on a shared machine drift, so every ratio is of runs that alternate, and medians are quoted.
@@ -296,6 +296,41 @@ def bench_simulation():
     record("simulated steps, all invariants checked, one core", [200_000 / (time.time() - begin)], None, "steps/s", "–")
 
 
+# CRLs of 100 k entries beside OpenSSL, cfssl and Python's cryptography, and certificates
+def bench_crl(rounds=int(os.environ.get("ROUNDS", 5)), entries=100_000):
+    ours = []
+    peers = {"openssl ca -gencrl, whole process": [], "cfssl gencrl, whole process": [],
+             "Python cryptography, from entries in memory": []}
+    for number in range(rounds):
+        folder = os.path.join(work, f"crl-{number}")
+        ours.append(program([REFOLD_BENCH, "crl", "--entries", str(entries), "--folder", folder]))
+        index = [line.split("\t") for line in open(f"{folder}/index.txt")]
+        with open(f"{folder}/serials", "w") as file:
+            file.writelines(f"{int(fields[3], 16)}\n" for fields in index)
+        openssl, cfssl, cryptography = peers.values()
+        openssl.append(timed(["sh", "-c", f"cd {folder} && echo 01 >number && exec openssl ca -config ca.cnf -gencrl -cert ca.pem "
+                              "-keyfile ca.key -crldays 7 -out openssl.crl"])[0] * 1000)
+        cfssl.append(timed(["sh", "-c", f"cd {folder} && exec cfssl gencrl serials ca.pem ca.key >cfssl.crl"])[0] * 1000)
+        answer = program([VENV_PYTHON, f"{BENCH}/peers/crl_cryptography.py", folder])
+        assert answer["entries"] == entries
+        cryptography.append(answer["milliseconds"])
+        assert os.path.getsize(f"{folder}/openssl.crl") > 40 * entries and os.path.getsize(f"{folder}/cfssl.crl") > 30 * entries
+        shutil.rmtree(folder)
+    cold = [1000 / run["cold_ms"] for run in ours]
+    for (name, times), demand in zip(peers.items(), ("≥ 15", "≥ 15", "≥ 10")):
+        record(f"CRL of {entries:,} entries, from entries in memory / {name}", cold, [1000 / t for t in times], "CRL/s", demand)
+    median = lambda name: statistics.median(run[name] for run in ours)
+    for what, value, demand in [
+        ("from entries without order", median("cold_ms"), "≤ 30 ms"), ("one more revocation", median("incremental_ms"), "≤ 10 ms"),
+        ("differences from the one before", median("differences_ms"), "≤ 50 ms"),
+        ("check: parsed by OpenSSL, verified", median("check_ms"), "reported"),
+    ]:
+        results.append((f"CRL of {entries:,} entries: {what}", f"{value:.1f} ms", "–", "–", demand))
+        print(" | ".join(results[-1]), flush=True)
+    record("certificates issued, verified and parsed by OpenSSL, P-256, one core", [run["certificates_per_second"] for run in ours],
+           None, "/s", "≥ 5,000")
+
+
 def cpu_seconds(pid):
     fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -400,7 +435,7 @@ def machine():
 
 BENCHES = {"ingest": bench_ingest, "tree-cost": bench_tree_cost, "rows": bench_rows, "append": bench_append,
            "decode": bench_decode, "history": bench_history, "replay": bench_replay, "space": bench_space, "latency": bench_latency,
-           "memory": bench_memory, "campaign": bench_campaign, "idle": bench_idle,
+           "memory": bench_memory, "campaign": bench_campaign, "idle": bench_idle, "crl": bench_crl,
            "simulation": bench_simulation}
 
 

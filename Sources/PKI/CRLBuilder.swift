@@ -48,7 +48,7 @@ public enum CRLBuilder {
                     + "rotate the authority")
         }
         var bytes: [UInt8] = []
-        bytes.reserveCapacity(DERHeader.byteCount(length: length) + length)
+        bytes.reserveCapacity(DERHeader.byteCount(length: length) + length + SignedObject.room)
         DERHeader.append(DERHeader.sequence, length: length, to: &bytes)
         bytes.append(contentsOf: head)
         if entries.count > 0 {
@@ -60,7 +60,7 @@ public enum CRLBuilder {
     }
 
     /// The CRL, DER. The same parts make the same bytes: with the signature any CRL of the past can be made again.
-    public static func assemble(tbs: [UInt8], signatureAlgorithm: [UInt8], signature: [UInt8]) -> [UInt8] {
+    public static func assemble(tbs: consuming [UInt8], signatureAlgorithm: [UInt8], signature: [UInt8]) -> [UInt8] {
         SignedObject.der(tbs, signatureAlgorithm, signature)
     }
 }
@@ -74,6 +74,7 @@ extension CertificateIssuer {
         let tbs = try CRLBuilder.tbs(
             issuer: certificate, number: number, thisUpdate: thisUpdate, nextUpdate: nextUpdate, entries: entries,
             signatureAlgorithm: algorithm)
-        return CRLBuilder.assemble(tbs: tbs, signatureAlgorithm: algorithm, signature: try signer.sign(tbs))
+        let signature = try signer.sign(tbs)
+        return CRLBuilder.assemble(tbs: tbs, signatureAlgorithm: algorithm, signature: signature)
     }
 }

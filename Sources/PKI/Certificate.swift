@@ -10,6 +10,7 @@ public struct Certificate: Sendable, Hashable {
     /// Seconds since 1970; valid through this second.
     public let notAfter: Int64
     public let publicKey: PublicKey
+    /// Without the public key: for names and extensions.
     let handle: CertificateHandle
 
     public static let derBytesMax = 64 << 10
@@ -21,16 +22,21 @@ public struct Certificate: Sendable, Hashable {
 
     /// - Parameter what: names the certificate in errors, for example its file.
     public init(der: [UInt8], what: String = "certificate") throws(PKIError) {
+        try self.init(der: der, publicKey: nil, what: what)
+    }
+
+    /// - Parameter publicKey: of a certificate that we have just made; nil for others.
+    init(der: [UInt8], publicKey: PublicKey?, what: String) throws(PKIError) {
         guard der.count <= Self.derBytesMax else {
             throw PKIError(.malformed, "\(what): \(der.count) bytes exceed the limit of \(Self.derBytesMax)")
         }
-        guard let pointer = decode(der, { d2i_X509(nil, $0, $1) }, free: { X509_free($0) }) else {
+        guard let pointer = decode(der, StructureContext.certificate, free: { X509_free($0) }) else {
             throw .openSSL(.malformed, "\(what): \(der.count) bytes are not a DER certificate")
         }
         defer { OpenSSLErrors.clear() }
         handle = CertificateHandle(takingOwnership: pointer)
-        // One certificate has one encoding: digests of the DER identify it.
-        guard encode({ i2d_X509(pointer, $0) }) == der else {
+        // One certificate has one encoding: digests of the DER identify it. Ours is DER.
+        guard publicKey != nil || encode({ i2d_X509(pointer, $0) }) == der else {
             throw PKIError(.malformed, "\(what): the encoding is BER, not DER; encode it again")
         }
         guard X509_get_extension_flags(pointer) & UInt32(EXFLAG_INVALID) == 0 else {
@@ -44,11 +50,17 @@ public struct Certificate: Sendable, Hashable {
         guard let notBefore = DERTime.seconds(X509_get0_notBefore(pointer)),
             let notAfter = DERTime.seconds(X509_get0_notAfter(pointer))
         else { throw PKIError(.malformed, "\(what): the validity is not in the form of RFC 5280 4.1.2.5") }
-        guard let key = X509_get_pubkey(pointer) else {
-            throw .openSSL(.unsupported, "\(what): the public key has an unknown type or is invalid")
+        let info = encode { i2d_X509_PUBKEY(X509_get_X509_PUBKEY(pointer), $0) }
+        if let publicKey, publicKey.info == info {
+            self.publicKey = publicKey
+        } else {
+            guard publicKey == nil else { throw PKIError(.crypto, "\(what): it has another public key than was given") }
+            do throws(PKIError) {
+                self.publicKey = try PublicKey(info: info)
+            } catch {
+                throw PKIError(error.code, "\(what): \(error)")
+            }
         }
-        let keyHandle = KeyHandle(takingOwnership: key)
-        publicKey = PublicKey(keyHandle, info: encode { i2d_X509_PUBKEY(X509_get_X509_PUBKEY(pointer), $0) })
         (self.der, self.serial, self.notBefore, self.notAfter) = (der, serial, notBefore, notAfter)
     }
 
@@ -73,6 +85,14 @@ public struct Certificate: Sendable, Hashable {
     }
 
     public func pem() throws(PKIError) -> [UInt8] { try PEM.encode(Self.pemLabel, der) }
+
+    /// With the public key, as verification by OpenSSL needs it.
+    func complete() throws(PKIError) -> CertificateHandle {
+        guard let pointer = decode(der, { d2i_X509(nil, $0, $1) }, free: { X509_free($0) }) else {
+            throw .openSSL(.crypto, "certificate \(serial) cannot be parsed again")
+        }
+        return CertificateHandle(takingOwnership: pointer)
+    }
 
     public static func == (a: Certificate, b: Certificate) -> Bool { a.der == b.der }
     public func hash(into hasher: inout Hasher) { hasher.combine(der) }

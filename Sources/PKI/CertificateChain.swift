@@ -10,9 +10,11 @@ extension Certificate {
         guard issuer.canSignCertificates else {
             throw PKIError(.untrusted, "\(what): that certificate may not sign certificates")
         }
-        let code = X509_check_issued(issuer.handle.pointer, handle.pointer)
+        let own = try complete(), above = try issuer.complete()
+        defer { withExtendedLifetime((own, above)) {} }
+        let code = X509_check_issued(above.pointer, own.pointer)
         guard code == X509_V_OK else { throw PKIError(.untrusted, "\(what): \(Self.errorText(code))") }
-        guard X509_verify(handle.pointer, issuer.publicKey.handle.pointer) == 1 else {
+        guard X509_verify(own.pointer, issuer.publicKey.handle.pointer) == 1 else {
             throw .openSSL(.untrusted, "\(what): the signature does not verify")
         }
     }
@@ -31,6 +33,9 @@ extension Certificate {
     ) throws(PKIError) {
         defer { OpenSSLErrors.clear() }
         let what = "certificate \(serial) of \(subjectText)"
+        // The context counts no references to the certificates that it is given.
+        var owned: [CertificateHandle] = []
+        defer { withExtendedLifetime(owned) {} }
         guard let store = X509_STORE_new(), let context = X509_STORE_CTX_new(), let stack = OPENSSL_sk_new_null() else {
             throw .openSSL(.crypto, "cannot verify \(what)")
         }
@@ -39,14 +44,23 @@ extension Certificate {
             X509_STORE_free(store)
             OPENSSL_sk_free(stack)
         }
-        for certificate in trust where X509_STORE_add_cert(store, certificate.handle.pointer) != 1 {
-            throw .openSSL(.crypto, "cannot verify \(what)")
+        for certificate in trust {
+            let handle = try certificate.complete()
+            owned.append(handle)
+            guard X509_STORE_add_cert(store, handle.pointer) == 1 else {
+                throw .openSSL(.crypto, "cannot verify \(what)")
+            }
         }
-        for certificate in intermediates where OPENSSL_sk_push(stack, UnsafeRawPointer(certificate.handle.pointer)) <= 0
-        {
-            throw .openSSL(.crypto, "cannot verify \(what)")
+        for certificate in intermediates {
+            let handle = try certificate.complete()
+            owned.append(handle)
+            guard OPENSSL_sk_push(stack, UnsafeRawPointer(handle.pointer)) > 0 else {
+                throw .openSSL(.crypto, "cannot verify \(what)")
+            }
         }
-        guard X509_STORE_CTX_init(context, store, handle.pointer, stack) == 1,
+        let own = try complete()
+        owned.append(own)
+        guard X509_STORE_CTX_init(context, store, own.pointer, stack) == 1,
             let parameters = X509_STORE_CTX_get0_param(context)
         else { throw .openSSL(.crypto, "cannot verify \(what)") }
         X509_VERIFY_PARAM_set_time(parameters, Int(time))

@@ -77,7 +77,7 @@ public struct CertificateIssuer: Sendable {
                 .untrusted, "certificate \(serial): the signer's signature does not verify with its public key")
         }
         let der = SignedObject.der(tbs, signer.signatureAlgorithm, signature)
-        return try Certificate(der: der, what: "certificate \(serial)")
+        return try Certificate(der: der, publicKey: publicKey, what: "certificate \(serial)")
     }
 
     /// TBSCertificate (RFC 5280 4.1).
@@ -85,14 +85,11 @@ public struct CertificateIssuer: Sendable {
         _ profile: CertificateProfile, _ publicKey: PublicKey, _ serial: SerialNumber, _ parts: Parts,
         _ algorithm: [UInt8]
     ) -> [UInt8] {
-        var validity: [UInt8] = [], number: [UInt8] = []
-        DERTime.append(profile.notBefore, to: &validity)
-        DERTime.append(profile.notAfter, to: &validity)
-        serial.appendDER(to: &number)
+        let validity = DERTime.der(profile.notBefore) + DERTime.der(profile.notAfter)
         return DER.Serializer.bytes { writer in
             writer.sequence { writer in
                 writer.tagged(0) { $0.integer(2) }  // version 3
-                writer.raw(number)
+                writer.raw(serial.der)
                 writer.raw(algorithm)
                 writer.raw(parts.name)
                 writer.sequence { $0.raw(validity) }

@@ -83,18 +83,19 @@ public struct CertificateRequest: Sendable, Equatable {
 
 /// SEQUENCE { to be signed, algorithm, signature }: the frame of certificates, requests and CRLs.
 enum SignedObject {
-    static func der(_ tbs: [UInt8], _ algorithm: [UInt8], _ signature: [UInt8]) -> [UInt8] {
+    /// Room that `der` needs beyond `tbs`: what has it is not copied.
+    static let room = 2048
+
+    static func der(_ tbs: consuming [UInt8], _ algorithm: [UInt8], _ signature: [UInt8]) -> [UInt8] {
         let signatureLength = signature.count + 1
-        let length =
-            tbs.count + algorithm.count + DERHeader.byteCount(length: signatureLength) + signatureLength
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(DERHeader.byteCount(length: length) + length)
-        DERHeader.append(DERHeader.sequence, length: length, to: &bytes)
-        bytes.append(contentsOf: tbs)
-        bytes.append(contentsOf: algorithm)
-        DERHeader.append(DERHeader.bitString, length: signatureLength, to: &bytes)
-        bytes.append(0)  // unused bits
-        bytes.append(contentsOf: signature)
-        return bytes
+        let length = tbs.count + algorithm.count + DERHeader.byteCount(length: signatureLength) + signatureLength
+        var header: [UInt8] = []
+        DERHeader.append(DERHeader.sequence, length: length, to: &header)
+        tbs.insert(contentsOf: header, at: 0)
+        tbs.append(contentsOf: algorithm)
+        DERHeader.append(DERHeader.bitString, length: signatureLength, to: &tbs)
+        tbs.append(0)  // unused bits
+        tbs.append(contentsOf: signature)
+        return tbs
     }
 }

@@ -17,19 +17,24 @@ public enum DERTime {
         }
     }
 
+    static let derByteCountMax = 17
+
     /// With tag and length. Times out of range become the nearest one that can be written.
-    static func append(_ seconds: Int64, to bytes: inout [UInt8]) {
+    /// - Parameter bytes: room for `derByteCountMax`. Returns how many were written.
+    static func write(_ seconds: Int64, to bytes: UnsafeMutablePointer<UInt8>) -> Int {
         let seconds = min(max(seconds, earliest), latest)
         let isGeneralized = seconds >= generalizedBegin
         let days = seconds >= 0 ? seconds / 86_400 : (seconds - 86_399) / 86_400
         let second = Int(seconds - days * 86_400)
         let (year, month, day) = date(days: Int(days))
+        var count = 2
         func two(_ value: Int) {
-            bytes.append(UInt8(ascii: "0") + UInt8(value / 10))
-            bytes.append(UInt8(ascii: "0") + UInt8(value % 10))
+            bytes[count] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: value / 10)
+            bytes[count + 1] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: value % 10)
+            count += 2
         }
-        bytes.append(isGeneralized ? generalizedTimeTag : utcTimeTag)
-        bytes.append(isGeneralized ? 15 : 13)
+        bytes[0] = isGeneralized ? generalizedTimeTag : utcTimeTag
+        bytes[1] = isGeneralized ? 15 : 13
         if isGeneralized { two(year / 100) }
         two(year % 100)
         two(month)
@@ -37,17 +42,13 @@ public enum DERTime {
         two(second / 3600)
         two(second / 60 % 60)
         two(second % 60)
-        bytes.append(UInt8(ascii: "Z"))
+        bytes[count] = UInt8(ascii: "Z")
+        return count + 1
     }
 
     static func der(_ seconds: Int64) -> [UInt8] {
-        var bytes: [UInt8] = []
-        append(seconds, to: &bytes)
-        return bytes
+        [UInt8](unsafeUninitializedCapacity: derByteCountMax) { $1 = write(seconds, to: $0.baseAddress!) }
     }
-
-    /// Of `YYMMDDHHMMSSZ`, as OpenSSL's index has it.
-    public static func seconds(utcTime text: some Collection<UInt8>) -> Int64? { seconds(text, tag: utcTimeTag) }
 
     /// Nil unless the contents are `YYMMDDHHMMSSZ` (1950 to 2049) or `YYYYMMDDHHMMSSZ`, and a moment of the calendar.
     static func seconds(_ contents: some Collection<UInt8>, tag: UInt8) -> Int64? {

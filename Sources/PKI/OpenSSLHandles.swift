@@ -17,6 +17,22 @@ final class CertificateHandle: @unchecked Sendable {
     deinit { X509_free(pointer) }
 }
 
+/// An OpenSSL context without algorithms. OpenSSL 3.0 decodes the public key of each certificate that it parses, which
+/// takes several times as long as a signature; in this context it finds no decoder, and leaves the key alone.
+enum StructureContext {
+    private nonisolated(unsafe) static let context: OpaquePointer? = {
+        guard let context = OSSL_LIB_CTX_new(), OSSL_PROVIDER_load(context, "null") != nil else { return nil }
+        return context
+    }()
+
+    /// d2i_X509 without the key.
+    static func certificate(_ next: UnsafeMutablePointer<UnsafePointer<UInt8>?>, _ count: Int) -> OpaquePointer? {
+        var certificate = X509_new_ex(context, nil)
+        // On failure it is freed and set to nil.
+        return d2i_X509(&certificate, next, count)
+    }
+}
+
 /// Owns an `X509_CRL *`.
 final class CRLHandle: @unchecked Sendable {
     let pointer: OpaquePointer

@@ -23,24 +23,35 @@ public struct RevokedEntries: Sendable, Equatable, Sequence {
 
     /// In any order. Of several entries with one serial number the last one counts.
     public init(_ entries: some Sequence<RevokedEntry>) {
-        var sorted = Array(entries)
-        sorted.sort { $0.serial < $1.serial }  // stable since Swift 5
-        var bytes: [UInt8] = [], count = 0, first: SerialNumber?
-        bytes.reserveCapacity(Self.chunkBytesMax)
-        var date: (time: Int64, der: [UInt8]) = (.min, [])
-        for (index, entry) in sorted.enumerated() {
-            if index + 1 < sorted.count, sorted[index + 1].serial == entry.serial { continue }
-            if entry.time != date.time { date = (entry.time, DERTime.der(entry.time)) }
-            if first == nil { first = entry.serial }
-            entry.appendDER(date: date.der, to: &bytes)
-            count += 1
-            if bytes.count >= Self.chunkBytesFilled, let begin = first {
-                append(Chunk(bytes: bytes, count: count, first: begin))
-                (count, first) = (0, nil)
-                bytes.removeAll(keepingCapacity: true)
+        let entries = Array(entries)
+        let order = Self.order(entries)
+        var next = 0
+        while next < order.count {
+            let first = next
+            var used = 0
+            let bytes = [UInt8](unsafeUninitializedCapacity: Self.chunkBytesMax) { buffer, byteCount in
+                while next < order.count, byteCount < Self.chunkBytesFilled {
+                    let entry = entries[order[next]]
+                    next += 1
+                    if next < order.count, entries[order[next]].serial == entry.serial { continue }
+                    byteCount += entry.writeDER(to: buffer.baseAddress! + byteCount)
+                    used += 1
+                }
             }
+            append(Chunk(bytes: bytes, count: used, first: entries[order[first]].serial))
         }
-        if let first { append(Chunk(bytes: bytes, count: count, first: first)) }
+    }
+
+    /// The indices of `entries` by serial number, then by place. Sorting 16 bytes an entry takes half the time of
+    /// sorting the entries.
+    private static func order(_ entries: [RevokedEntry]) -> [Int] {
+        var keys = entries.indices.map { (prefix: entries[$0].serial.prefix, index: $0) }
+        keys.sort { a, b in
+            if a.prefix != b.prefix { return a.prefix < b.prefix }
+            let left = entries[a.index].serial, right = entries[b.index].serial
+            return left != right ? left < right : a.index < b.index
+        }
+        return keys.map(\.index)
     }
 
     /// Restores `der`. Nil unless it is what `der` returns: sorted, without duplicates, in shortest form.
@@ -135,8 +146,7 @@ public struct RevokedEntries: Sendable, Equatable, Sequence {
             let middle = (low + high) / 2
             if chunks[middle].first <= serial { low = middle } else { high = middle }
         }
-        var key: [UInt8] = []
-        serial.appendDER(to: &key)
+        let key = serial.der
         return chunks[low].bytes.withUnsafeBytes { bytes in
             var offset = 0
             while offset < bytes.count {

@@ -55,26 +55,31 @@ public struct RevokedEntry: Sendable, Hashable {
     /// An entry is shorter than 128 bytes, so that its length has one octet.
     static let headerByteCount = 2
 
-    /// - Parameter date: `time` in DER.
-    func appendDER(date: some Collection<UInt8>, to bytes: inout [UInt8]) {
-        let reasonCount = reason == .unspecified ? 0 : Self.reasonExtension.count + 1
-        bytes.append(DERHeader.sequence)
-        bytes.append(UInt8(2 + serial.derByteCount + date.count + reasonCount))
-        serial.appendDER(to: &bytes)
-        bytes.append(contentsOf: date)
-        if reasonCount > 0 {
-            bytes.append(contentsOf: Self.reasonExtension)
-            bytes.append(reason.code)
+    static let derByteCountMax = 64
+
+    /// - Parameter bytes: room for `derByteCountMax`. Returns how many were written.
+    func writeDER(to bytes: UnsafeMutablePointer<UInt8>) -> Int {
+        var count = Self.headerByteCount
+        count += serial.writeDER(to: bytes + count)
+        count += DERTime.write(time, to: bytes + count)
+        if reason != .unspecified {
+            for byte in Self.reasonExtension {
+                bytes[count] = byte
+                count += 1
+            }
+            bytes[count] = reason.code
+            count += 1
         }
+        bytes[0] = DERHeader.sequence
+        bytes[1] = UInt8(truncatingIfNeeded: count - Self.headerByteCount)
+        return count
     }
 
     var der: [UInt8] {
-        var bytes: [UInt8] = []
-        appendDER(date: DERTime.der(time), to: &bytes)
-        return bytes
+        [UInt8](unsafeUninitializedCapacity: Self.derByteCountMax) { $1 = writeDER(to: $0.baseAddress!) }
     }
 
-    /// The entry at the beginning of `bytes`. Nil unless it is in the form that `appendDER` writes.
+    /// The entry at the beginning of `bytes`. Nil unless it is in the form that `writeDER` writes.
     init?(der bytes: ArraySlice<UInt8>) {
         var rest = bytes
         func take(_ tag: UInt8, _ rest: inout ArraySlice<UInt8>) -> ArraySlice<UInt8>? {

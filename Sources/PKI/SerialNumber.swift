@@ -70,14 +70,26 @@ public struct SerialNumber: Hashable, Comparable, Sendable, CustomStringConverti
         return index < 20 ? UInt8(truncatingIfNeeded: word >> UInt64(index % 8 * 8)) : 0
     }
 
+    static let derByteCountMax = 2 + byteCountMax + 1
+
     /// The DER INTEGER, with tag and length.
-    @inline(__always)
-    func appendDER(to bytes: inout [UInt8]) {
+    /// - Parameter bytes: room for `derByteCountMax`. Returns how many were written.
+    func writeDER(to bytes: UnsafeMutablePointer<UInt8>) -> Int {
         let count = derByteCount
-        bytes.append(0x02)
-        bytes.append(UInt8(count))
-        for index in (0..<count).reversed() { bytes.append(byte(index)) }
+        bytes[0] = 0x02
+        bytes[1] = UInt8(truncatingIfNeeded: count)
+        withUnsafeBytes(of: (UInt64(high).bigEndian, middle.bigEndian, low.bigEndian)) { words in
+            for index in 0..<count { bytes[2 + index] = words[24 - count + index] }
+        }
+        return 2 + count
     }
+
+    var der: [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: Self.derByteCountMax) { $1 = writeDER(to: $0.baseAddress!) }
+    }
+
+    /// The first 64 bits of 160: orders most serial numbers.
+    var prefix: UInt64 { UInt64(high) << 32 | middle >> 32 }
 
     /// An even number of hexadecimal digits in lower case, at least two.
     public var description: String { Hex.encode(magnitude) }

@@ -11,6 +11,6 @@ struct RefoldBench: ParsableCommand {
         subcommands: [
             AppendBench.self, DecodeBench.self, TreeBench.self, FoldBench.self, BulkBench.self, IngestBench.self,
             HistoryBench.self,
-            OpenBench.self, VerifyBench.self, LookupBench.self,
+            OpenBench.self, VerifyBench.self, LookupBench.self, CRLBench.self,
         ])
 }
