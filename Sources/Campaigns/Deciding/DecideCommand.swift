@@ -63,7 +63,8 @@ private func rejection(_ request: CommandRequest, digest: String?, _ refusal: Re
     var event = CommandRejected(
         command: request.command.name, subject: request.command.subject,
         // A tenant that breaks the grammar stays out of the record: tables could not hold every text.
-        tenantID: DeviceTopic.isID(request.tenantID) ? request.tenantID : "", actor: request.actor, reason: refusal.reason)
+        tenantID: DeviceTopic.isID(request.tenantID) ? request.tenantID : "", actor: request.actor,
+        reason: refusal.reason)
     event.code = refusal.code.rawValue
     if digest != nil {
         event.idempotencyKey = request.idempotencyKey
