@@ -401,6 +401,7 @@ public final class Audit {
                     guard range.contains(position) else { return }
                     if let topic = DeviceTopic(record.topic) { keys.insert(FoldKey(record.topic[topic.address])) }
                     if !record.broker.isEmpty { keys.insert(FoldKey(record.broker)) }
+                    if record.kind == .decision { for fold in folds { keys.formUnion(fold.keys(of: record)) } }
                 }
             }
             let scoped = subject.projections.map {

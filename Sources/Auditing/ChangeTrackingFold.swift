@@ -147,6 +147,8 @@ final class ChangeTrackingFold {
         drained = descriptor.tables.map { _ in RowBuffer() }
     }
 
+    func keys(of record: RecordView) -> [FoldKey] { fold.keys(of: record) }
+
     /// A row to begin with.
     func put(_ row: AuditRow, into table: String) {
         guard let index = tables.firstIndex(where: { $0.name == table }) else { return }

@@ -1,9 +1,9 @@
 // History: rows as of a position or a time (`AsOf`), from the log and the snapshots alone. PostgreSQL is not needed.
 //
 // One device: its row of the nearest snapshot before the moment, and its own events since, which the posting lists of
-// sealed segments find. A fleet, a campaign, a broker: the rows of the nearest snapshot, and all events since, folded
-// by one projection on every core. Presence is what it was at the moment that was asked for, by the thresholds in
-// force now: no event says what they were then.
+// sealed segments find. A fleet, a campaign, a broker, a certificate: the rows of the nearest snapshot, and all events
+// since, folded by one projection on every core. Presence is what it was at the moment that was asked for, by the
+// thresholds in force now: no event says what they were then.
 
 import Decoding
 import EventLog
@@ -93,13 +93,7 @@ public struct AsOf: Sendable {
             try foldAll(entry, rows, to: moment.end)
             var key: [UInt8] = []
             withUnsafeBytes(of: id.bigEndian) { SortKey.append($0, .int8, to: &key) }
-            func table(_ prefix: String) -> StoredTable {
-                guard let found = rows.tables.first(where: { $0.name.hasPrefix(prefix) }) else {
-                    preconditionFailure("campaigns have no table \(prefix)")
-                }
-                return found
-            }
-            let campaigns = table("ota_campaigns")
+            let campaigns = table("ota_campaigns", of: rows)
             var campaign: NamedRow?
             try rows.find(key, in: campaigns.name) { campaign = NamedRow($0, campaigns) }
             guard var campaign, tenant == nil || campaign["tenant_id"] == tenant.map(JSONString.encode)
@@ -109,21 +103,28 @@ public struct AsOf: Sendable {
                 "open", String(count("total_devices") - count("succeeded") - count("failed") - count("skipped")),
                 after: "skipped")
             var devices: [NamedRow] = []
-            try forEach(table("ota_device_status"), of: rows, from: key) { devices.append($0) }
+            try forEach(table("ota_device_status", of: rows), of: rows, from: key) { devices.append($0) }
             return (campaign, devices)
         }
     }
 
     /// A broker connection of ours; nil when there had been none of that name.
     public func broker(_ name: String, at moment: Moment) throws -> NamedRow? {
-        let entry = entry("mqtt_connection_status")
-        return try withRows(entry, moment) { rows in
-            try foldAll(entry, rows, to: moment.end)
-            let table = rows.tables[0]
-            var row: NamedRow?
-            try rows.find(sortKey(name), in: table.name) { row = NamedRow($0, table) }
-            return row
-        }
+        try row(sortKey(name), of: "mqtt_connection_status", in: "mqtt_connection_status", moment)
+    }
+
+    /// A certificate authority, with its newest CRL; nil when there was none of this id.
+    public func authority(_ id: String, at moment: Moment) throws -> NamedRow? {
+        try row(sortKey(id), of: "certificates", in: "certificate_authorities", moment)
+    }
+
+    /// A device's certificate; nil when the authority had none with this serial number.
+    public func certificate(authority: String, serial: String, at moment: Moment) throws -> NamedRow? {
+        var row = try row(sortKey(authority, serial), of: "certificates", in: "device_certificates", moment)
+        // As the view has it: the second of not_after belongs to the validity.
+        let isExpired = row?["not_after"].flatMap(time).map { $0.adding(microseconds: 1_000_000) <= moment.time }
+        row?.insert("is_expired", "\(isExpired ?? false)", after: "last_position")
+        return row
     }
 
     // MARK: parts
@@ -131,6 +132,32 @@ public struct AsOf: Sendable {
     private func entry(_ name: String) -> Catalog.Entry {
         guard let entry = Catalog.entry(named: name) else { preconditionFailure("no projection \(name)") }
         return entry
+    }
+
+    /// A row of a table (its name without the version) by its key.
+    private func row(
+        _ key: [UInt8], of projection: String, in name: String, _ moment: Moment
+    ) throws -> NamedRow? {
+        let entry = entry(projection)
+        return try withRows(entry, moment) { rows in
+            try foldAll(entry, rows, to: moment.end)
+            let table = table(name, of: rows)
+            var row: NamedRow?
+            try rows.find(key, in: table.name) { row = NamedRow($0, table) }
+            return row
+        }
+    }
+
+    private func table(_ name: String, of rows: RowFiles) -> StoredTable {
+        guard let found = rows.tables.first(where: { $0.name.hasPrefix(name + "_v") }) else {
+            preconditionFailure("there is no table \(name)")
+        }
+        return found
+    }
+
+    /// The time that a row holds as JSON.
+    private func time(_ json: String) -> Timestamp? {
+        Timestamp(rfc3339: json.replacingOccurrences(of: "\"", with: ""))
     }
 
     private func withRows<R>(_ entry: Catalog.Entry, _ moment: Moment, _ body: (RowFiles) throws -> R) throws -> R {
@@ -167,7 +194,7 @@ public struct AsOf: Sendable {
     /// What the view `device_status` adds to a row, at that moment.
     private func present(_ row: NamedRow, _ moment: Moment) -> NamedRow {
         var row = row
-        let lastSeen = row["last_seen_at"].flatMap { Timestamp(rfc3339: $0.replacingOccurrences(of: "\"", with: "")) }
+        let lastSeen = row["last_seen_at"].flatMap(time)
         row.insert(
             "status", JSONString.encode(thresholds.status(lastSeen: lastSeen, at: moment.time)), after: "site_id")
         row.insert(

@@ -107,6 +107,41 @@ import Testing
         }
     }
 
+    @Test(arguments: [[], [300, 600]] as [[UInt64]])
+    func certificatesAndAuthoritiesToo(ends: [UInt64]) throws {
+        let asOf = try asOf(snapshots: ends)
+        var expired: Set<String> = []
+        for position in [5, 299, 300, 601, 899] as [UInt64] {
+            let moment = try asOf.moment(.position(position)), tables = try naive("certificates", position + 1)
+            let authorities = tables.rows(of: "certificate_authorities_v1")
+            let certificates = tables.rows(of: "device_certificates_v1")
+            for authority in ["ca1", "ca2", "ca3", "other"] {
+                let row = authorities.first { text($0["id"]) == authority }
+                let found = try asOf.authority(authority, at: moment)
+                #expect(found?["status"] == row.map { "\"\(text($0["status"]))\"" })
+                #expect(found?["crl_number"] == row.map { number($0["crl_number"]).map { "\($0)" } ?? "null" })
+                for serial in ["a1", "a3", "a9"] {
+                    let row = certificates.first {
+                        text($0["authority_id"]) == authority && text($0["serial"]) == serial
+                    }
+                    let found = try asOf.certificate(authority: authority, serial: serial, at: moment)
+                    #expect(found?["status"] == row.map { "\"\(text($0["status"]))\"" })
+                    if let found { expired.insert(found["is_expired"] ?? "") }
+                }
+            }
+            guard let row = certificates.first, let notAfter = number(row["not_after"]) else { continue }
+            // PostgreSQL counts from 2000.
+            let end = Timestamp(microseconds: notAfter + 946_684_800_000_000)
+            for (after, isExpired) in [(999_999, "false"), (1_000_000, "true")] as [(Int64, String)] {
+                let moment = Moment(end: moment.end, time: end.adding(microseconds: after))
+                let found = try asOf.certificate(
+                    authority: text(row["authority_id"]), serial: text(row["serial"]), at: moment)
+                #expect(found?["is_expired"] == isExpired)
+            }
+        }
+        #expect(expired == ["false"])
+    }
+
     @Test func aTimeIsBehindAllEventsUpToIt() throws {
         let asOf = try asOf()
         let at = FleetHistory.time(100)

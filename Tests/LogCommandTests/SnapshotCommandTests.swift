@@ -100,6 +100,12 @@ import Testing
         #expect(changes["message_count"]?.count == 2 && changes["device_id"] == nil)
         let broker = try run("replay", "as-of", "broker", "main", "--position", "299", "--data", data)
         #expect(broker.code == 0 && broker.out.contains("messages_received"))
+        let authorities = try ["ca1", "ca2", "ca3"].map {
+            try run("replay", "as-of", "authority", $0, "--position", "299", "--data", data)
+        }
+        #expect(authorities.contains { $0.code == 0 && $0.out.contains("key_location") }, "\(authorities)")
+        let unknown = try run("replay", "as-of", "certificate", "ca1", "FF", "--position", "299", "--data", data)
+        #expect(unknown.code == 1 && unknown.error.contains("there was no such certificate"), "\(unknown)")
         #expect(try run("replay", "as-of", "device", "acme", "nobody", "--position", "5", "--data", data).code == 1)
         #expect(try run("replay", "as-of", "device", "acme", "d1", "--position", "900", "--data", data).code == 2)
         #expect(try run("replay", "as-of", "device", "acme", "d1", "--data", data).code == 2)

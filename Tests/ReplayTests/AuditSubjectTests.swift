@@ -55,6 +55,26 @@ struct AuditSubjectTests {
         #expect(starts > 100)
     }
 
+    /// What decisions change, those about groups and certificates included, is the same wherever the range begins.
+    @Test func aRangeMayBeginAnywhere() throws {
+        let (log, key, folder) = try fleet(seed: 5)
+        defer { withExtendedLifetime(folder) {} }
+        func events(from: UInt64) throws -> [String] {
+            let report = try Audit.run(
+                .range, in: Position(from)..<Position(600), of: log, key: key, madeAt: moment(0))
+            return report.events.map {
+                AuditBundle.event($0.position.rawValue, $0.record, isContext: $0.isContext, $0.changes)
+            }
+        }
+        let whole = try events(from: 0)
+        for table in ["device_groups_v1", "certificate_authorities_v1", "device_certificates_v1", "crls_v1"] {
+            #expect(whole.contains { $0.contains(table) }, "nothing changes \(table)")
+        }
+        for from in stride(from: UInt64(40), to: 600, by: 70) {
+            #expect(try events(from: from) == Array(whole[Int(from)...]), "from \(from)")
+        }
+    }
+
     /// A signed log of 600 events.
     private func fleet(seed: UInt64) throws -> (log: ReadOnlyLog, key: VerifierKey, folder: DataFolder) {
         let folder = try DataFolder(), path = folder.path

@@ -106,6 +106,26 @@ import Testing
         #expect(report.text.contains(device) && report.text.contains("DIFFERS"))
     }
 
+    /// Its events are the decisions that it names, not the messages of its device.
+    @Test func aCertificatesDifferenceNamesItsDecisions() throws {
+        try fillTables()
+        let connection = try Connection(target)
+        let rows = try connection.query(
+            """
+            UPDATE refold.device_certificates_v1 SET status = 'ACTIVE' WHERE status = 'REVOKED'
+            RETURNING added_position, last_position
+            """)
+        #expect(rows.rowCount > 0)
+        let named = (0..<rows.rowCount).map { row in [rows.int8(row, 0), rows.int8(row, 1)].map { $0.map(String.init) }
+        }
+        let report = try verify()
+        #expect(report.tables.filter { !$0.agrees }.map(\.name) == ["device_certificates_v1"])
+        for found in report.differences {
+            #expect(found.columns.map(\.name) == ["status"] && found.eventCount == 2)
+            #expect(named.contains(found.events.map { String($0.rawValue) }))
+        }
+    }
+
     @Test func rowsTooManyAreShownAndCountedAndBounded() throws {
         try fillTables()
         try Connection(target).exec(

@@ -127,7 +127,7 @@ public struct ReplayVerifier {
                     table: table, live: try live.rows(of: table),
                     folded: try stores[index].cursor(of: table.name))
                 try comparison.run(max: options.differencesMax - report.differences.count, into: &report) { row in
-                    try touching(row, table, before: work[index].end)
+                    try touching(row, before: work[index].end)
                 }
             }
         }
@@ -184,12 +184,15 @@ public struct ReplayVerifier {
         if digest.rowCount % 4096 == 0, options.isCancelled() { throw CancellationError() }
     }
 
-    /// The events that touched a row: the one that it names, or those of its device.
-    private func touching(
-        _ row: NamedRow, _ table: StoredTable, before end: Position
-    ) throws -> (count: Int, last: [Position]) {
-        if table.columns[0].name == "position", let position = row["position"].flatMap({ UInt64($0) }) {
+    /// The events that touched a row: the one that it names, or those of its device. Of a certificate or an authority
+    /// those that it names, the first and the last: decisions have no index by their subject.
+    private func touching(_ row: NamedRow, before end: Position) throws -> (count: Int, last: [Position]) {
+        if let position = row["position"].flatMap({ UInt64($0) }) {
             return (1, [Position(position)])
+        }
+        if let added = row["added_position"].flatMap({ UInt64($0) }) {
+            let last = row["last_position"].flatMap { UInt64($0) } ?? added
+            return last == added ? (1, [Position(added)]) : (2, [Position(added), Position(last)])
         }
         guard let tenant = row.text("tenant_id"), let device = row.text("device_id") else { return (0, []) }
         let reader = log.events(.device(tenant: tenant, device: device), in: Position(0)..<end)

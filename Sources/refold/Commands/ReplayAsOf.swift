@@ -17,14 +17,18 @@ struct ReplayAsOf: ParsableCommand {
             """)
     @Argument(
         help: ArgumentHelp(
-            "device TENANT DEVICE, fleet --tenant TENANT, campaign ID, or broker NAME.", valueName: "subject"))
+            """
+            device TENANT DEVICE, fleet --tenant TENANT, campaign ID, broker NAME, authority ID, or \
+            certificate AUTHORITY SERIAL.
+            """, valueName: "subject"))
     var subject: [String]
     @Option(help: "The tenant of a fleet; of a campaign: only when it is this tenant's.") var tenant: String?
     @Flag(help: "With a campaign: its devices' parts in it too (rows of ota_device_status).") var devices = false
     @OptionGroup var options: Options
 
     private enum Subject {
-        case device(String, String), fleet(String), campaign(Int64), broker(String)
+        case device(String, String), fleet(String), campaign(Int64), broker(String), authority(String)
+        case certificate(authority: String, serial: String)
     }
 
     private func parsed() throws -> Subject {
@@ -37,8 +41,14 @@ struct ReplayAsOf: ParsableCommand {
             guard let id = Int64(subject[1]) else { throw ValidationError("campaign \(subject[1]): must be a number") }
             return .campaign(id)
         case ("broker", 2): return .broker(subject[1])
+        case ("authority", 2): return .authority(subject[1])
+        case ("certificate", 3): return .certificate(authority: subject[1], serial: subject[2].lowercased())
         default:
-            throw ValidationError("say of what: device TENANT DEVICE, fleet --tenant TENANT, campaign ID, broker NAME")
+            throw ValidationError(
+                """
+                say of what: device TENANT DEVICE, fleet --tenant TENANT, campaign ID, broker NAME, authority ID, \
+                certificate AUTHORITY SERIAL
+                """)
         }
     }
 
@@ -67,6 +77,14 @@ struct ReplayAsOf: ParsableCommand {
             try options.run(
                 { try $0.broker(name, at: $1).map { [$0] } ?? [] }, key: ["broker_name"],
                 nothing: "there had been no connection of this name")
+        case .authority(let id):
+            try options.run(
+                { try $0.authority(id, at: $1).map { [$0] } ?? [] }, key: ["id"], nothing: "there was no such authority"
+            )
+        case .certificate(let authority, let serial):
+            try options.run(
+                { try $0.certificate(authority: authority, serial: serial, at: $1).map { [$0] } ?? [] },
+                key: ["authority_id", "serial"], nothing: "there was no such certificate")
         }
     }
 
