@@ -58,6 +58,8 @@ public struct CertificateAuthority: Sendable {
     }
 
     mutating func issued(_ event: CRLIssued, at position: Position, time: Timestamp) {
+        // The rule allows none that is not newer; a list from elsewhere must not take its place.
+        if let lastCRL, event.number <= lastCRL.number { return }
         prepare(thisUpdate: event.thisUpdate, canary: event.canary)
         lastCRL = event
         (lastCRLPosition, lastCRLAt) = (position, time)

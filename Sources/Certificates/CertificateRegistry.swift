@@ -198,7 +198,7 @@ public struct CertificateRegistry: Decider {
         let newer = event.replacedBy.flatMap { CertificateReference($0) }.flatMap(find)
         store.update(index) { record in
             switch event.change {
-            case .superseded: record.status = .superseded
+            case .superseded: if record.status == .active { record.status = .superseded }
             case .held: record.status = .held
             case .released: record.status = record.replacedBy == CertificateStore.none ? .active : .superseded
             case .revoked:

@@ -204,6 +204,9 @@ struct CertificateEventRow: TableRow {
         case let event as CRLRefused:
             (tenant, authority, reason, actor) = (event.tenantID, event.authority, event.reason, event.actor)
             crlNumber = Int64(clamping: event.number)
+        case let event as CRLEnforced:
+            (tenant, authority, reason, actor) = (event.tenantID, event.authority, event.error, event.actor)
+            (related, crlNumber) = (event.broker, Int64(clamping: event.number))
         default: return nil
         }
     }

@@ -72,6 +72,7 @@ final class CertificateFold: ProjectionFold {
         case let event as CertificateChanged: return [.certificate(authority: event.authority, serial: event.serial)]
         case let event as CRLIssued: return [.authority(event.authority)]
         case let event as CRLRefused: return [.authority(event.authority)]
+        case let event as CRLEnforced: return [.authority(event.authority)]
         default: return []
         }
     }

@@ -26,9 +26,11 @@ def fold_certificates(tables, position, at, schema, fields):
     tables.certificate_events[position] = {
         "position": position, "tenant_id": fields["tenant_id"], "at": at, "event_type": schema, "authority_id": authority,
         "serial": fields.get("serial"), "device_id": fields.get("device_id"),
-        "crl_number": min(fields["number"], INT8_MAX) if "number" in fields else None, "reason": fields.get("reason"),
+        "crl_number": min(fields["number"], INT8_MAX) if "number" in fields else None,
+        "reason": fields.get("reason") or fields.get("error"),
         "note": fields.get("note"),
-        "related": fields.get("replaces") or fields.get("renews") or fields.get("replaced_by"), "actor": fields["actor"],
+        "related": next((fields[n] for n in ("replaces", "renews", "replaced_by", "broker") if fields.get(n)), None),
+        "actor": fields["actor"],
     }
     if schema == "authority.added":
         add_authority(tables, position, at, fields)

@@ -138,9 +138,11 @@ COMMENT ON TABLE refold.certificate_events_v1 IS
 COMMENT ON COLUMN refold.certificate_events_v1.event_type IS
     'The decision''s schema without its version: certificate.revoked, crl.refused';
 COMMENT ON COLUMN refold.certificate_events_v1.serial IS 'Null where the decision is about the authority or a CRL of it';
-COMMENT ON COLUMN refold.certificate_events_v1.reason IS 'Of a revocation as it was given; why a CRL was refused';
+COMMENT ON COLUMN refold.certificate_events_v1.reason IS
+    'Of a revocation as it was given; why a CRL was refused, or not proved to be in force';
 COMMENT ON COLUMN refold.certificate_events_v1.related IS
-    'The certificate that it renews or was replaced by (authority/serial), or the authority that it replaces';
+    'The certificate that it renews or was replaced by (authority/serial), the authority that it replaces, or the broker '
+    'where a CRL was written, reloaded or proved';
 
 CREATE VIEW refold.certificate_authorities WITH (security_invoker = true) AS
 SELECT id, tenant_id, subject, spki_sha256, key_location, not_before, not_after, status, replaces, replaced_by, retired_at,
