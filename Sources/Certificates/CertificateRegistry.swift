@@ -83,9 +83,11 @@ public struct CertificateRegistry: Decider {
 
     /// The one that issues a tenant's certificates, of those it may choose from the newest: the tenant's own ones come
     /// before those of every tenant.
-    public func issuer(forTenant tenantID: String) -> CertificateAuthority? {
-        authorities.last { $0.issues && $0.added.tenantID == tenantID }
-            ?? authorities.last { $0.issues && $0.added.tenantID == Envelope.everyTenant }
+    public func issuer(forTenant tenantID: String, at now: Timestamp) -> CertificateAuthority? {
+        func newest(_ tenantID: String) -> CertificateAuthority? {
+            authorities.last { $0.issues && $0.added.tenantID == tenantID && now < $0.added.notAfter }
+        }
+        return newest(tenantID) ?? newest(Envelope.everyTenant)
     }
 
     public var certificateCount: Int { store.count }

@@ -37,9 +37,10 @@ extension CertificateRegistry {
     private func tenantID(of request: RegistryRequest) -> String {
         switch request.command {
         case .addAuthority(let event): event.tenantID
-        case .retireAuthority(let id): authority(id)?.added.tenantID ?? request.tenantID
+        case .retireAuthority(let id): (try? authority(id, of: request.tenantID))?.added.tenantID ?? request.tenantID
         case .add(let events): events.first?.tenantID ?? request.tenantID
-        case .change(let reference, _): find(reference).map(store.tenantID) ?? request.tenantID
+        case .change(let reference, _):
+            find(reference).flatMap { mayAct(request, on: $0) ? store.tenantID(of: $0) : nil } ?? request.tenantID
         case .changeDevice, .issueCRL, .refuseCRL, .enforce: request.tenantID
         }
     }
@@ -150,8 +151,9 @@ extension CertificateRegistry {
         guard authority(event.id) == nil else {
             throw RegistryRefusal(.alreadyExists, "there is an authority \(event.id) already; take another name")
         }
-        if let same = authorities.first(where: { $0.added.certificate == event.certificate }) {
-            throw RegistryRefusal(.alreadyExists, "the authority \(same.added.id) has the same certificate")
+        // Two authorities of one key would sign for each other, and brokers would see only one of their CRLs.
+        guard !authorities.contains(where: { $0.added.spkiSHA256 == event.spkiSHA256 }) else {
+            throw RegistryRefusal(.alreadyExists, "an authority with the same key is on the record already")
         }
         let own = authorities.filter { $0.added.tenantID == event.tenantID }.count
         guard own < authoritiesPerTenantMax else {

@@ -33,13 +33,16 @@ public actor CRLEnforcer {
     /// CRL number that the file has, by authority. Empty after a start: the file is written again.
     private var written: [String: UInt64] = [:]
     private var lastProof: [String: Int64] = [:]
+    /// CRL numbers of the present round, by authority.
+    private var seen: [String: UInt64] = [:]
     private let stopping = Stopping()
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
     /// Time for a broker to read a CRL that it was told to reload.
-    private static let proofMicroseconds: Int64 = 10_000_000
+    private static let proofMicroseconds: Int64 = 5_000_000
     private static let betweenProbesMilliseconds = 20
+    private static let betweenProbesMillisecondsMax = 500
     private static let standingProofMicroseconds: Int64 = 60_000_000
     private static let retryMilliseconds = 5_000
     private static let restMilliseconds = 60_000
@@ -68,7 +71,10 @@ public actor CRLEnforcer {
                 }
                 if Task.isCancelled { return }
                 report(problem)
-                executor.rest(milliseconds: problem == nil ? Self.restMilliseconds : Self.retryMilliseconds)
+                // What was issued while this one waited for a proof comes first.
+                if await !isBehind() {
+                    executor.rest(milliseconds: problem == nil ? Self.restMilliseconds : Self.retryMilliseconds)
+                }
                 await Task.yield()
             }
         } onCancel: { [executor, stopping] in
@@ -80,18 +86,42 @@ public actor CRLEnforcer {
     /// Writes, reloads and proves what is not in force yet.
     /// - Returns: what went wrong; the round is repeated then.
     func round() async throws -> String? {
-        var current: [PublishedCRL] = []
-        for id in try await registry.query({ $0.authorities.filter { $0.lastCRL != nil }.map(\.added.id) }) {
-            guard var crl = try await crls.current(id) else { continue }
-            // The canary of a CRL from before the start is gone, and only its refusal proves the CRL.
-            if broker.probe != nil, crl.canary == nil { crl = try await crls.issue(id) }
-            current.append(crl)
+        var current: [PublishedCRL] = [], problems: [String] = []
+        let now = clock()
+        let authorities = try await registry.query { registry in
+            registry.authorities.compactMap { authority in
+                authority.lastCRL.map { (authority.added.id, now <= authority.added.notAfter, $0.number) }
+            }
         }
-        guard !current.isEmpty else { return nil }
+        seen = Dictionary(uniqueKeysWithValues: authorities.map { ($0.0, $0.2) })
+        for (id, isLive, _) in authorities {
+            guard var crl = try await crls.current(id) else { continue }
+            // The canary of a CRL from before the start is gone, and only its refusal proves the CRL. An authority that
+            // cannot sign does not hold up the others: its last CRL is written.
+            if broker.probe != nil, crl.canary == nil, isLive {
+                do throws(CRLFailure) { crl = try await crls.issue(id) } catch { problems.append("\(error)") }
+            }
+            current.append(crl)
+            seen[id] = crl.event.number
+        }
+        guard !current.isEmpty else { return problems.first }
         if current.contains(where: { written[$0.event.authority] != $0.event.number }) {
             if let problem = try await write(current) { return problem }
         }
-        return try await prove(current)
+        // Brokers accept no client of an expired authority.
+        let live = Set(authorities.filter(\.1).map(\.0))
+        if let problem = try await prove(current.filter { live.contains($0.event.authority) }) {
+            problems.append(problem)
+        }
+        return problems.isEmpty ? nil : problems.joined(separator: "; ")
+    }
+
+    /// A CRL was issued since the round began.
+    private func isBehind() async -> Bool {
+        let numbers = try? await registry.query { registry in
+            registry.authorities.compactMap { authority in authority.lastCRL.map { (authority.added.id, $0.number) } }
+        }
+        return numbers?.contains { seen[$0.0] != $0.1 } ?? false
     }
 
     private func write(_ crls: [PublishedCRL]) async throws -> String? {
@@ -118,19 +148,21 @@ public actor CRLEnforcer {
 
     private func prove(_ crls: [PublishedCRL]) async throws -> String? {
         guard let probe = broker.probe else { return nil }
-        var problem: String?
+        var problems: [String] = []
         for crl in crls {
             let authority = crl.event.authority, now = SystemTime.monotonicMicroseconds()
             if let last = lastProof[authority], now - last < Self.standingProofMicroseconds { continue }
-            if let seen = try await self.problem(with: crl, probe) {
-                lastProof[authority] = nil
-                problem = try await unproved([crl], seen)
+            if let problem = try await self.problem(with: crl, probe) {
+                // The broker may have another file, or have missed the reload: both are done again.
+                (lastProof[authority], written[authority]) = (nil, nil)
+                problems.append(try await unproved([crl], problem))
+                if await isBehind() { break }
             } else {
                 lastProof[authority] = SystemTime.monotonicMicroseconds()
                 try await record(.proved, crl)
             }
         }
-        return problem
+        return problems.isEmpty ? nil : problems.joined(separator: "; ")
     }
 
     /// Nil: the broker refuses the CRL's canary as revoked, and accepts a live one.
@@ -138,7 +170,7 @@ public actor CRLEnforcer {
         guard let canary = crl.canary else { return "the canary of the CRL \(crl.event.number) is gone" }
         let live = try await crls.liveCanary(crl.event.authority)
         let end = SystemTime.monotonicMicroseconds() + Self.proofMicroseconds
-        var seen = ""
+        var seen = "", pause = Self.betweenProbesMilliseconds
         repeat {
             if stopping.hasBegun { return "stopped before it was proved" }
             let refusal = probe.perform(try canary.identity(), clientID: "refold-canary-revoked")
@@ -154,7 +186,9 @@ public actor CRLEnforcer {
             case .accepted: seen = "the broker still accepts a certificate that the CRL \(crl.event.number) revokes"
             case let outcome: seen = "the canary of the CRL \(crl.event.number) was not refused as revoked: \(outcome)"
             }
-            executor.rest(milliseconds: Self.betweenProbesMilliseconds)
+            if await isBehind() { return seen }
+            executor.rest(milliseconds: pause)
+            pause = min(pause * 2, Self.betweenProbesMillisecondsMax)
         } while SystemTime.monotonicMicroseconds() < end
         return seen
     }

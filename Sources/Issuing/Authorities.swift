@@ -52,8 +52,13 @@ extension CertificateService {
         let parent: CertificateAuthority?
         if let above = new.issuedBy {
             parent = try await registry.query { $0.authority(above, for: new.tenantID) }
-            guard parent != nil else {
+            guard let parent else {
                 throw PKIError(.invalid, "there is no authority \(above) to issue \(new.id)")
+            }
+            guard parent.issues else {
+                throw PKIError(
+                    .invalid,
+                    "the authority \(above) issues no certificates: it was retired or replaced, or has no key here")
             }
         } else {
             parent = nil
@@ -100,11 +105,19 @@ extension CertificateService {
     public func take(_ foreign: ForeignAuthority, by: Operator) async throws -> RegistryAnswer {
         if let answer = try await repeatedAnswer(to: "authority.add", ofTenant: foreign.tenantID, by) { return answer }
         try Self.checkName(foreign.id)
-        let (event, key) = try await onOwnThread("issuing") { try check(foreign) }
+        // Each signature is made for whoever holds the authority, so that a tenant's would be every tenant's.
+        guard !foreign.usesSignCommand || by.tenantID == Envelope.everyTenant else {
+            throw PKIError(
+                .invalid,
+                "certificates.sign_command signs for authorities of all tenants only; an admin of all tenants "
+                    + "imports them")
+        }
+        let now = clock().wholeSeconds
+        let (event, key) = try await onOwnThread("issuing") { try check(foreign, now) }
         return try await put(event, key, by)
     }
 
-    private func check(_ foreign: ForeignAuthority) throws(PKIError) -> (AuthorityAdded, PrivateKey?) {
+    private func check(_ foreign: ForeignAuthority, _ now: Int64) throws(PKIError) -> (AuthorityAdded, PrivateKey?) {
         let chain = try Certificate.chain(
             pem: foreign.certificates, what: "certificates of the authority \(foreign.id)")
         guard let certificate = chain.first else {
@@ -114,6 +127,12 @@ extension CertificateService {
             throw PKIError(.invalid, "the certificate of \(foreign.id) is not an authority's (basicConstraints cA)")
         }
         for (below, above) in zip(chain, chain.dropFirst()) { try below.verify(signedBy: above) }
+        guard foreign.key == nil && !foreign.usesSignCommand || now <= certificate.notAfter else {
+            throw PKIError(
+                .invalid,
+                "the certificate of \(foreign.id) expired at \(Timestamp(seconds: certificate.notAfter)); import it "
+                    + "without its key, to know its certificates")
+        }
         var key: PrivateKey?
         if let pem = foreign.key {
             let read = try PrivateKey(

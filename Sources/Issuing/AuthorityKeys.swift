@@ -40,6 +40,13 @@ public final class AuthorityKeys: Sendable {
     /// - Throws: `PKIError` `file` or `command` when the key is not as it was: missing, another one, not to be
     ///   decrypted; `invalid` when the authority has none here.
     public func signer(for authority: AuthorityAdded) throws(PKIError) -> any Signer {
+        // Before the cache: whoever knows an authority's certificate can make another one with the same public key.
+        guard authority.key != .none else {
+            throw PKIError(
+                .invalid,
+                "the key of the authority \(authority.id) is not here: it was imported without one, to know its "
+                    + "certificates")
+        }
         if let signer = loaded.withLock({ $0[authority.spkiSHA256] }) { return signer }
         let signer: any Signer
         switch authority.key {
@@ -50,14 +57,9 @@ public final class AuthorityKeys: Sendable {
                 // Not the caller's, whatever it is.
                 throw PKIError(.file, error.description)
             }
-        case .command:
+        case .command, .none:
             let certificate = try Certificate(authority)
             signer = try commandSigner(certificate)
-        case .none:
-            throw PKIError(
-                .invalid,
-                "the key of the authority \(authority.id) is not here: it was imported without one, to know its "
-                    + "certificates")
         }
         guard SHA256.digest(signer.publicKeyInfo).description == authority.spkiSHA256 else {
             throw PKIError(

@@ -122,13 +122,27 @@ public actor CRLService {
             Self.live(registry, now).filter { registry.crlDue($0, policy).map { $0 <= now } ?? false }
         }
         var issued: [PublishedCRL] = [], failures: [CRLFailure] = []
-        for authority in due {
-            do throws(CRLFailure) {
-                issued.append(try await issue(authority))
-            } catch {
-                failures.append(error)
+        // At once: a sign command that hangs holds up its own authority only.
+        await withTaskGroup(of: Result<PublishedCRL, CRLFailure>.self) { group in
+            for authority in due {
+                group.addTask {
+                    do throws(CRLFailure) {
+                        return .success(try await self.issue(authority))
+                    } catch {
+                        return .failure(error)
+                    }
+                }
+            }
+            for await result in group {
+                switch result {
+                case .success(let crl): issued.append(crl)
+                case .failure(let failure): failures.append(failure)
+                }
             }
         }
+        func order(_ authority: String) -> Int { due.firstIndex(of: authority) ?? due.count }
+        issued.sort { order($0.event.authority) < order($1.event.authority) }
+        failures.sort { order($0.authority) < order($1.authority) }
         return (issued, failures)
     }
 
@@ -189,16 +203,20 @@ public actor CRLService {
         last = added.lastCRL
         let issuer = try CertificateIssuer(
             certificate: Certificate(added.added), signer: keys.signer(for: added.added))
-        let canary = try Self.canary(issuer, policy, now)
+        let canary = try await onOwnThread("sign") { try Self.canary(issuer, policy, now) }
         let named = CRLIssued.Canary(
             serial: canary.certificate.serial.description, notAfter: Timestamp(seconds: canary.certificate.notAfter))
         guard let draft = try await registry.query({ $0.draftCRL(authority, canary: named, policy, now: now) }) else {
             throw PKIError(.invalid, "it issues no CRLs")
         }
-        let der = try issuer.crl(
-            number: draft.number, thisUpdate: draft.thisUpdate.wholeSeconds, nextUpdate: draft.nextUpdate.wholeSeconds,
-            entries: draft.entries)
-        let list = try RevocationList(der: der, what: "CRL \(draft.number) of \(authority)")
+        // Meanwhile the CRL before is served.
+        let list = try await onOwnThread("sign") {
+            try RevocationList(
+                der: try issuer.crl(
+                    number: draft.number, thisUpdate: draft.thisUpdate.wholeSeconds,
+                    nextUpdate: draft.nextUpdate.wholeSeconds, entries: draft.entries),
+                what: "CRL \(draft.number) of \(authority)")
+        }
         if let problem = try await problem(with: list, draft, issuer.certificate) {
             // Once on the record, not at every attempt.
             if added.refused?.reason != problem {
@@ -213,7 +231,7 @@ public actor CRLService {
             authority: authority, tenantID: draft.authority.tenantID, number: draft.number,
             thisUpdate: draft.thisUpdate, nextUpdate: draft.nextUpdate, entries: Int64(draft.entries.count),
             canary: named, tbsSHA256: SHA256.digest(list.tbs).description,
-            signature: Base64.encode(list.signature), sha256: SHA256.digest(der).description,
+            signature: Base64.encode(list.signature), sha256: SHA256.digest(list.der).description,
             end: draft.end.rawValue, actor: EngineActor.name)
         switch try await execute(.issueCRL(event), draft) {
         case .accepted: return PublishedCRL(event: event, list: list, issuedAt: now, canary: canary)
@@ -232,7 +250,7 @@ public actor CRLService {
             throw PKIError(.invalid, "there is no authority \(authority)")
         }
         let issuer = try CertificateIssuer(certificate: Certificate(added), signer: keys.signer(for: added))
-        let canary = try Self.canary(issuer, policy, now)
+        let canary = try await onOwnThread("sign") { [policy] in try Self.canary(issuer, policy, now) }
         live[authority] = canary
         return canary
     }

@@ -67,13 +67,14 @@ extension CertificateService {
             throw PKIError(
                 .invalid, "a command adds 1 to \(certificatesPerCommandMax) certificates, not \(new.count)")
         }
+        let time = clock()
         let authorities = try await registry.query { registry in
             new.map { item in
-                guard let named = item.authority else { return registry.issuer(forTenant: item.tenantID) }
+                guard let named = item.authority else { return registry.issuer(forTenant: item.tenantID, at: time) }
                 return registry.authority(named, for: item.tenantID)
             }
         }
-        let now = clock().wholeSeconds
+        let now = time.wholeSeconds
         // A sign command blocks, and a thousand RSA keys take minutes.
         let issued = try await onOwnThread("issuing") { try sign(new, authorities, now) }
         let events = zip(new, issued).map { item, made in
@@ -176,7 +177,22 @@ extension CertificateService {
                         "the certificate \(certificate.serial) of \(certificate.subjectText) was issued by "
                             + "\(certificate.issuerText), which is on record as no authority; import that one first")
                 }
-                guard let device = item.deviceID ?? self.device(of: certificate, tenantID) else {
+                guard !certificate.isCA else {
+                    throw PKIError(
+                        .invalid,
+                        "the certificate \(certificate.serial) of \(certificate.subjectText) is an authority's, no "
+                            + "device's")
+                }
+                let named = self.device(of: certificate, tenantID)
+                // Of an authority of all tenants, a tenant may claim what is named for it, and nothing else.
+                guard authority.tenantID == tenantID || named != nil && item.deviceID ?? named == named else {
+                    throw PKIError(
+                        .invalid,
+                        "the authority \(authority.id) is every tenant's, and the subject \(certificate.subjectText) "
+                            + "of the certificate \(certificate.serial) does not name this tenant's device by the pattern "
+                            + options.commonNamePattern)
+                }
+                guard let device = item.deviceID ?? named else {
                     throw PKIError(
                         .invalid,
                         "the subject \(certificate.subjectText) of the certificate \(certificate.serial) does not "

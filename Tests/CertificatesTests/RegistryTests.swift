@@ -242,17 +242,31 @@ func code(_ answer: RegistryAnswer) -> RegistryRefusal.Code? {
 
     @Test mutating func anAuthorityIsReplacedAndGoesOnToIssueCRLs() throws {
         try registry.run(registry.authority("next", replaces: "ca"), tenant: "*")
-        #expect(registry.state.issuer(forTenant: "t")?.added.id == "next")
+        #expect(registry.state.issuer(forTenant: "t", at: registry.now)?.added.id == "next")
         #expect(code(try registry.run(.add([registry.certificate(1, "d")]))) == .illegalTransition)
         #expect(registry.state.authority("ca")?.issuesCRLs == true)
         #expect(
             code(try registry.run(registry.authority("other", replaces: "ca"), tenant: "*")) == .illegalTransition)
         try registry.run(.retireAuthority("next"), tenant: "*")
-        #expect(registry.state.issuer(forTenant: "t") == nil)
+        #expect(registry.state.issuer(forTenant: "t", at: registry.now) == nil)
         #expect(code(try registry.run(.retireAuthority("next"), tenant: "*")) == .illegalTransition)
         try registry.run(registry.authority("mine", tenant: "t"))
-        #expect(registry.state.issuer(forTenant: "t")?.added.id == "mine")
-        #expect(registry.state.issuer(forTenant: "u") == nil)
+        #expect(registry.state.issuer(forTenant: "t", at: registry.now)?.added.id == "mine")
+        #expect(registry.state.issuer(forTenant: "u", at: registry.now) == nil)
+    }
+
+    /// With the public key of another authority one would have its signatures.
+    @Test mutating func noTwoAuthoritiesHaveOneKey() throws {
+        guard case .addAuthority(var event) = registry.authority("shadow", tenant: "t", key: .none) else { return }
+        event.spkiSHA256 = registry.digest("key of ca")
+        #expect(code(try registry.run(.addAuthority(event))) == .alreadyExists)
+    }
+
+    @Test mutating func anExpiredAuthorityIsPassedOver() throws {
+        try registry.run(registry.authority("short", tenant: "t", years: 1))
+        #expect(registry.state.issuer(forTenant: "t", at: registry.now)?.added.id == "short")
+        registry.pass(seconds: 366 * 86_400)
+        #expect(registry.state.issuer(forTenant: "t", at: registry.now)?.added.id == "ca")
     }
 
     // MARK: CRLs

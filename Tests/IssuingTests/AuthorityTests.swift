@@ -131,18 +131,24 @@ import Testing
         try await Site.withFolder { folder in
             var foreign = try Self.foreign(folder)
             foreign.usesSignCommand = true
+            let all = Site.by(Envelope.everyTenant)
+            try await Site.run(folder, signCommand: "true") { [foreign] site in
+                let tenants = await failure { try await site.certificates.take(foreign, by: Site.by()) }
+                #expect(tenants.code == .invalid, "its signatures are every tenant's")
+            }
+            foreign.tenantID = Envelope.everyTenant
             try await Site.run(folder) { [foreign] site in
-                let unset = await failure { try await site.certificates.take(foreign, by: Site.by()) }
+                let unset = await failure { try await site.certificates.take(foreign, by: all) }
                 #expect(unset.code == .command && unset.text.contains("certificates.sign_command"))
             }
             try await Site.run(folder, signCommand: "false") { [foreign] site in
-                let failed = await failure { try await site.certificates.take(foreign, by: Site.by()) }
+                let failed = await failure { try await site.certificates.take(foreign, by: all) }
                 let count = try await site.registry.query { $0.authorities.count }
                 #expect(failed.code == .command && count == 0)
             }
             let command = "openssl dgst -sha256 -sign \(folder.path)/ca.key"
             try await Site.run(folder, signCommand: command) { [foreign] site in
-                #expect(try await site.certificates.take(foreign, by: Site.by()).refusal == nil)
+                #expect(try await site.certificates.take(foreign, by: all).refusal == nil)
                 #expect(folder.keyFiles.isEmpty)
                 let issued = try await site.issue(), crl = try #require(try await site.issueCRLs().first)
                 #expect(try await site.verify(issued, crl).code == 0)
@@ -183,6 +189,76 @@ import Testing
                 }
                 #expect(folder.keyFiles.isEmpty)
                 #expect(try await site.registry.query { $0.authorities.isEmpty })
+            }
+        }
+    }
+
+    /// The public half of a key is in its certificate: whoever makes another certificate with it gets no signature.
+    @Test func aForgedAuthorityGetsNoSignatureOfTheRealOne() async throws {
+        try await Site.withFolder { folder in
+            try await Site.run(folder) { site in
+                try await site.authority("victim")
+                _ = try await site.issueCRLs()
+                // A certificate of the same subject and key, signed by another one.
+                let real = try await site.authority(onRecord: "victim"), forger = try PrivateKey.generate()
+                let now = site.folder.now.wholeSeconds
+                let profile = CertificateProfile(
+                    .authority(pathLength: nil), subject: try DistinguishedName(commonName: "forger"), notBefore: now,
+                    notAfter: now + 86_400)
+                let root = try CertificateIssuer.selfSigned(profile, signer: forger, serial: .random())
+                let forged = try CertificateIssuer(certificate: root, signer: forger).issue(
+                    CertificateProfile(
+                        .authority(pathLength: nil), subject: try DistinguishedName(commonName: "victim"),
+                        notBefore: now,
+                        notAfter: now + 86_400), publicKey: try Certificate(real.added).publicKey, serial: .random())
+                let shadow = ForeignAuthority(id: "shadow", tenantID: "evil", certificates: try forged.pem())
+                let answer = try await site.certificates.take(shadow, by: Site.by("evil"))
+                #expect(answer.refusal == .alreadyExists)
+                // And if it were on the record.
+                var added = real.added
+                (added.id, added.tenantID, added.key) = ("shadow", "evil", .none)
+                let keys = site.certificates.keys
+                _ = try keys.signer(for: real.added)
+                #expect(throws: PKIError.self) { try keys.signer(for: added) }
+            }
+        }
+    }
+
+    /// Else a tenant's operator could revoke another tenant's authority, whose certificate is public.
+    @Test func aTenantClaimsOnlyItsOwnCertificatesOfASharedAuthority() async throws {
+        try await Site.withFolder { folder in
+            try await Site.run(folder) { site in
+                let all = Site.by(Envelope.everyTenant)
+                _ = try await site.certificates.create(
+                    NewAuthority(id: "root", tenantID: Envelope.everyTenant), by: all)
+                var below = NewAuthority(id: "acme-ca", tenantID: "acme")
+                below.issuedBy = "root"
+                _ = try await site.certificates.create(below, by: Site.by("acme"))
+                let authority = try Certificate(try await site.authority(onRecord: "acme-ca").added)
+                let key = try PrivateKey.generate(), now = site.folder.now.wholeSeconds
+                let root = try await site.issuer("root")
+                let device = try root.issue(
+                    CertificateProfile(
+                        .tlsClient, subject: try DistinguishedName(commonName: "acme/d1"), notBefore: now,
+                        notAfter: now + 86_400), publicKey: key.publicKey, serial: .random())
+                for pem in [try authority.pem(), try device.pem()] {
+                    let claim: [(pem: [UInt8], deviceID: String?)] = [(pem, "x")]
+                    let refused = await failure {
+                        try await site.certificates.importCertificates(claim, tenantID: "evil", by: Site.by("evil"))
+                    }
+                    #expect(refused.code == .invalid)
+                }
+                let own: [(pem: [UInt8], deviceID: String?)] = [(try device.pem(), nil)]
+                let answer = try await site.certificates.importCertificates(
+                    own, tenantID: "acme", by: Site.by("acme"))
+                #expect(answer.refusal == nil)
+                // A retired authority signs no authority below it either.
+                _ = try await site.certificates.retire("root", by: all)
+                below.id = "late"
+                let late = await failure { [below] in
+                    try await site.certificates.create(below, by: Site.by("acme"))
+                }
+                #expect(late.code == .invalid)
             }
         }
     }

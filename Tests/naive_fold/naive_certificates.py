@@ -20,6 +20,8 @@ def fold_certificates(tables, position, at, schema, fields):
     subject = schema.split(".")[0] + ":" + authority
     if "serial" in fields:
         subject += "/" + fields["serial"]
+    if "broker" in fields:
+        subject = "enforcement:" + fields["broker"] + "/" + authority
     tables.audit_logs[position] = {
         "position": position, "at": at, "actor": fields["actor"], "action": schema, "subject": subject,
     }

@@ -252,6 +252,7 @@ def fold(tables, event):
 CAMPAIGN_CHANGED = {"campaign_id": int, "tenant_id": str, "before": str, "after": str, "actor": str}
 CAMPAIGN_CHANGED_BY = ("started", "paused", "resumed", "aborted", "completed", "deleted", "retried")
 CERTIFICATE_CHANGED = {"change": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "actor": str}
+CRL_ENFORCED = {"step": str, "broker": str, "authority": str, "tenant_id": str, "number": int, "actor": str}
 CERTIFICATE_ADDED = {
     "origin": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "common_name": str,
     "certificate": str, "sha256": str, "spki_sha256": str, "key_algorithm": str, "not_before": int, "not_after": int,
@@ -288,6 +289,7 @@ OWN = {
     "crl.issued/1": {"authority": str, "tenant_id": str, "number": int, "this_update": int, "next_update": int,
                      "entries": int, "tbs_sha256": str, "signature": str, "sha256": str, "end": int, "actor": str},
     "crl.refused/1": {"authority": str, "tenant_id": str, "number": int, "reason": str, "actor": str},
+    **{"crl.%s/1" % step: CRL_ENFORCED for step in ("written", "reloaded", "proved", "unproved")},
     **{"broker.%s/1" % what: {"client_id": str} for what in (
         "connected", "disconnected", "session_lost", "subscribed", "subscription_refused")},
 }

@@ -13,6 +13,9 @@ import Threading
 
 /// The decider of certificates, with those who sign for it.
 struct CertificateIssuing: Sendable {
+    /// Of sign and reload commands.
+    private static let commandSecondsMax = 30
+
     let registry: DeciderService<CertificateRegistry>
     let service: CertificateService
     let crls: CRLService
@@ -36,15 +39,17 @@ struct CertificateIssuing: Sendable {
                 }
                 if isNew, !needs.isEmpty { executor.wake() }
             })
+        // A revocation waits for them.
+        let seconds = min(settings.commandTimeoutSeconds, Self.commandSecondsMax)
         let keys = AuthorityKeys(
             folder: settings.data + "/authorities",
             passphrase: settings.certificates.keyPassphrase.map { Array($0.utf8) },
-            signCommand: settings.certificates.signCommand, commandTimeoutSeconds: settings.commandTimeoutSeconds)
+            signCommand: settings.certificates.signCommand, commandTimeoutSeconds: seconds)
         let options = IssuingOptions(settings.certificates)
         service = CertificateService(registry: registry, source: log, keys: keys, options: options, clock: clock)
         crls = CRLService(registry: registry, keys: keys, policy: options.crl, executor: executor, clock: clock)
         enforcers = settings.brokers.compactMap { [registry, crls] broker in
-            EnforcedBroker(broker, timeoutSeconds: settings.commandTimeoutSeconds).map {
+            EnforcedBroker(broker, timeoutSeconds: seconds).map {
                 (broker.name, CRLEnforcer($0, registry: registry, crls: crls, clock: clock))
             }
         }
