@@ -6,8 +6,8 @@ import PKI
 public struct CRLPolicy: Sendable, Equatable {
     /// From `thisUpdate` to `nextUpdate`. Half of it later, the next CRL is issued.
     public var lifetimeSeconds: Int64
-    /// So far `thisUpdate` lies in the past: a broker whose clock is behind refuses every client while it is in the
-    /// future.
+    /// Distance of `thisUpdate` into the past: a broker whose clock is behind refuses every client while `thisUpdate`
+    /// is in its future.
     public var backdateSeconds: Int64 = 60
     /// Validity of a canary's certificate. Its entry stays in the CRLs so long.
     public var canarySeconds: Int64 = 2 * 3600
@@ -71,7 +71,7 @@ extension CertificateRegistry {
             previous: authority.lastCRL)
     }
 
-    /// The rule for `crl.issued`: the list is the one that the events before it make, and newer than the one before.
+    /// The rule for `crl.issued`: the CRL follows from the events before it and is newer than the previous CRL.
     func crl(_ event: CRLIssued, _ request: RegistryRequest) throws(RegistryRefusal) -> CRLIssued {
         guard let draft = draft(of: event), let authority = authority(event.authority),
             request.tenantID == Envelope.everyTenant || authority.added.tenantID == request.tenantID

@@ -11,7 +11,7 @@ public struct CertificateAuthority: Sendable {
     public internal(set) var retiredAt: Timestamp?
     public internal(set) var replacedBy: String?
 
-    /// What the last CRL listed, and what was revoked since, less what was released.
+    /// Entries of the next CRL: those of the last CRL, plus later revocations and holds, minus later releases.
     var entries = RevokedEntries()
     /// Entries by the expiry of their certificates. One whose entry was removed is passed over.
     private var expiries = Heap<EntryExpiry>()

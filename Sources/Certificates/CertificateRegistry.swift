@@ -1,22 +1,22 @@
-// Certificates: which device certificates and authorities there are, and what every CRL lists, decided and put on the
-// record.
+// Certificates: decides which device certificates and authorities exist and which entries each CRL has, and records
+// these decisions in the log.
 //
 //     CertificateRegistry   the `Decider`: decisions → authorities, certificates, entries of the next CRL
-//     RegistryCommand       what operators and the services around it ask for
-//     Decide                the rule
+//     RegistryCommand       commands of operators, of the issuing services and of the enforcers
+//     Decide                the rules by which a command is accepted or rejected
 //     CertificateStore      a million certificates in memory
 //
-// Invariants. No private key comes here: certificates and CRLs are signed before they are decided about (Sources/PKI),
-// and leave the process once the decision is durable. A revoked certificate is in every later CRL of its authority
-// until one that was issued after its expiry (RFC 5280, section 3.3); only the release of a hold takes an entry away
-// before. Numbers and times of an authority's CRLs strictly rise.
+// Invariants. The module has no private keys: Sources/Issuing signs certificates and CRLs before they are decided
+// about, and hands them out once the decision is durable. A revoked certificate is in every later CRL of its authority
+// until one CRL was issued after its expiry (RFC 5280, section 3.3); only the release of a hold removes an entry
+// earlier. Number and `thisUpdate` of an authority's CRLs strictly rise.
 import Deciding
 import Decisions
 import EventModel
 import PKI
 import Primitives
 
-/// What a certificate's events make of it. Whether it has expired depends on the time.
+/// Status of a certificate by its events. Expiry is no status: it depends on the current time.
 public enum CertificateStatus: UInt8, Sendable, CaseIterable {
     case active, superseded, held, revoked
 
@@ -53,7 +53,7 @@ public struct CertificateReference: Sendable, Hashable, CustomStringConvertible 
 
 /// The fold of the decisions about certificates, in log order. Pure: time is the events'.
 public struct CertificateRegistry: Decider {
-    /// What is answered again under an idempotency key.
+    /// The answer to repeat when an idempotency key is used again.
     struct KeyedAnswer: Sendable, Equatable {
         let position: Position
         /// The authority that was added or retired.
@@ -69,7 +69,7 @@ public struct CertificateRegistry: Decider {
     /// How far the CRLs have come at the brokers.
     public internal(set) var enforcements: [EnforcementKey: Enforcement] = [:]
     var answers = Ledger(tenantCountMax: 10_000)
-    /// Certificates in the store after the last search for those that are of no use any more.
+    /// Number of certificates in the store after the last eviction.
     var countAfterEviction = 0
 
     public init() {}
@@ -81,8 +81,8 @@ public struct CertificateRegistry: Decider {
         authority(id).flatMap { [tenantID, Envelope.everyTenant].contains($0.added.tenantID) ? $0 : nil }
     }
 
-    /// The one that issues a tenant's certificates, of those it may choose from the newest: the tenant's own ones come
-    /// before those of every tenant.
+    /// The authority that issues a tenant's certificates by default: the tenant's newest one, else the newest one of
+    /// all tenants.
     public func issuer(forTenant tenantID: String, at now: Timestamp) -> CertificateAuthority? {
         func newest(_ tenantID: String) -> CertificateAuthority? {
             authorities.last { $0.issues && $0.added.tenantID == tenantID && now < $0.added.notAfter }
@@ -235,7 +235,7 @@ public struct CertificateRegistry: Decider {
         }
     }
 
-    /// How long a certificate is known after its expiry. So long its device can renew it.
+    /// Minimum retention of a certificate after its expiry. Until then its device can renew it.
     static let keptSecondsAfterExpiry: Int64 = 90 * 24 * 3600
 
     /// Searches once the store has grown by a quarter, so that the search is rare.

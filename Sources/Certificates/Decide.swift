@@ -83,7 +83,7 @@ extension CertificateRegistry {
     }
 
     private func reject(_ request: RegistryRequest, _ refusal: RegistryRefusal) -> RegistryEvent {
-        // Without the key: an idempotency key's answer is kept for what was done.
+        // Without the idempotency key: answers are stored for accepted commands only.
         var event = CommandRejected(
             command: request.command.name, subject: request.command.subject, tenantID: request.tenantID,
             actor: request.actor, reason: refusal.reason)

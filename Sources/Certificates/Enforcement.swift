@@ -20,14 +20,18 @@ public struct Enforcement: Sendable, Equatable, Codable {
     public private(set) var provedAt: Timestamp?
     /// From the issue of the CRL to its proof.
     public private(set) var provedMilliseconds: Int64?
-    /// What was seen instead of a proof; nil after a proof.
+    /// Why the newest CRL is not proved: writing, reloading or probing failed; nil after a proof.
     public private(set) var error: String?
     public private(set) var errorAt: Timestamp?
 
     mutating func apply(_ event: CRLEnforced, at time: Timestamp) {
         switch event.step {
-        case .written: written = max(written, event.number)
-        case .reloaded: reloaded = max(reloaded, event.number)
+        case .written:
+            written = max(written, event.number)
+            (error, errorAt) = (nil, nil)
+        case .reloaded:
+            reloaded = max(reloaded, event.number)
+            (error, errorAt) = (nil, nil)
         case .proved:
             proved = max(proved, event.number)
             (provedAt, provedMilliseconds) = (time, event.milliseconds)

@@ -30,7 +30,7 @@ public enum RegistryCommand: Sendable, Equatable {
         }
     }
 
-    /// What it is done to; empty when that is still to be created.
+    /// The object of the command; empty when the command creates it.
     var subject: String {
         switch self {
         case .addAuthority, .add: ""

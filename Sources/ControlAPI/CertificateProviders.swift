@@ -2,7 +2,7 @@ import Certificates
 import EventModel
 import Issuing
 
-/// Gives operators' commands about certificates and authorities to those who sign and decide. A refusal is an answer.
+/// Passes operators' commands to the issuing service. A rejected command is an answer, not an error.
 public protocol CertificateKeeping: Sendable {
     func authorities() async throws -> [CertificateAuthority]
     /// - Throws: `PKIError` when a key cannot be stored or a certificate not be made or read: nothing was decided.

@@ -105,7 +105,7 @@ extension CertificateService {
     public func take(_ foreign: ForeignAuthority, by: Operator) async throws -> RegistryAnswer {
         if let answer = try await repeatedAnswer(to: "authority.add", ofTenant: foreign.tenantID, by) { return answer }
         try Self.checkName(foreign.id)
-        // Each signature is made for whoever holds the authority, so that a tenant's would be every tenant's.
+        // The command signs for every authority that uses it: one tenant could sign with another tenant's key.
         guard !foreign.usesSignCommand || by.tenantID == Envelope.everyTenant else {
             throw PKIError(
                 .invalid,
@@ -202,7 +202,7 @@ extension AuthorityAdded {
 }
 
 extension RegistryAnswer {
-    /// It was decided now, not before and not against.
+    /// The command was accepted now: neither rejected nor a repeated answer.
     var isNew: Bool {
         if case .accepted(_, _, _, isRepeated: false) = self { true } else { false }
     }

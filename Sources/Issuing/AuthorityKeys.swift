@@ -40,7 +40,7 @@ public final class AuthorityKeys: Sendable {
     /// - Throws: `PKIError` `file` or `command` when the key is not as it was: missing, another one, not to be
     ///   decrypted; `invalid` when the authority has none here.
     public func signer(for authority: AuthorityAdded) throws(PKIError) -> any Signer {
-        // Before the cache: whoever knows an authority's certificate can make another one with the same public key.
+        // Before the cache: anyone who has an authority's certificate can import one with the same public key.
         guard authority.key != .none else {
             throw PKIError(
                 .invalid,
@@ -54,7 +54,7 @@ public final class AuthorityKeys: Sendable {
             do throws(PKIError) {
                 signer = try PrivateKey.load(path(authority.spkiSHA256), passphrase: passphrase)
             } catch {
-                // Not the caller's, whatever it is.
+                // A server error, not an invalid request, whatever the code of `load`.
                 throw PKIError(.file, error.description)
             }
         case .command, .none:

@@ -52,7 +52,7 @@ public actor CRLService {
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
-    /// - Parameter executor: its thread; woken by whoever learns that a CRL is due.
+    /// - Parameter executor: the service's thread; the caller wakes it when a CRL becomes due.
     public init(
         registry: DeciderService<CertificateRegistry>, keys: AuthorityKeys, policy: CRLPolicy,
         executor: ThreadExecutor, clock: @escaping @Sendable () -> Timestamp

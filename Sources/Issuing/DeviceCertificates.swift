@@ -189,8 +189,7 @@ extension CertificateService {
                     throw PKIError(
                         .invalid,
                         "the authority \(authority.id) is every tenant's, and the subject \(certificate.subjectText) "
-                            + "of the certificate \(certificate.serial) does not name this tenant's device by the pattern "
-                            + options.commonNamePattern)
+                            + "does not name this tenant's device by the pattern \(options.commonNamePattern)")
                 }
                 guard let device = item.deviceID ?? named else {
                     throw PKIError(

@@ -98,13 +98,13 @@ public enum SettingsCatalog {
             "and OFFLINE after so long"),
         Setting(
             "certificates.common_name", .string, "{tenant}/{device}",
-            "common name of a device's certificate; a broker may take it for the user name"),
+            "common name of a device's certificate; a broker may use it as the user name"),
         Setting("certificates.organization", .string, "", "organization in the subject of issued certificates"),
         Setting("certificates.valid_days", .int(1...36_500), "90", "validity of a device's certificate"),
         Setting("certificates.crl_days", .int(1...365), "7", "validity of a CRL; it is issued again at half of it"),
         Setting(
             "certificates.crl_url", .string, "",
-            "http:// address under which brokers reach the API; certificates then say where their CRL is"),
+            "http:// address at which brokers reach the API; the CRL distribution point in certificates"),
         Setting(
             "certificates.key_passphrase_file", .string, "",
             "file whose first line encrypts the authorities' keys; a bare name: a systemd credential"),

@@ -354,6 +354,32 @@ func code(_ answer: RegistryAnswer) -> RegistryRefusal.Code? {
         }
     }
 
+    // MARK: Enforcement
+
+    @Test mutating func aCRLIsWrittenThenReloadedThenProved() throws {
+        let number = try registry.issueCRL(canary: 1_000).number
+        func step(_ step: CRLEnforced.Step, _ number: UInt64, error: String? = nil) -> RegistryCommand {
+            var event = CRLEnforced(
+                step, broker: "north", authority: "ca", tenantID: "*", number: number, actor: "")
+            event.error = error
+            return .enforce(event)
+        }
+        func known() -> Enforcement? {
+            registry.state.enforcements[EnforcementKey(broker: "north", authority: "ca")]
+        }
+        #expect(code(try registry.run(step(.proved, number), tenant: "*")) == .illegalTransition)
+        #expect(code(try registry.run(step(.written, number + 1), tenant: "*")) == .notFound)
+        #expect(code(try registry.run(step(.unproved, number, error: "disk full"), tenant: "*")) == nil)
+        #expect(known()?.error == "disk full")
+        #expect(code(try registry.run(step(.written, number), tenant: "*")) == nil)
+        #expect(known()?.error == nil && known()?.written == number && known()?.proved == 0)
+        #expect(code(try registry.run(step(.reloaded, number), tenant: "*")) == nil)
+        #expect(code(try registry.run(step(.proved, number), tenant: "*")) == nil)
+        #expect(known()?.proved == number && known()?.provedAt == registry.now)
+        let restored = try CertificateRegistry(stored: registry.state.stored())
+        #expect(restored.enforcements == registry.state.enforcements)
+    }
+
     // MARK: Snapshots
 
     @Test mutating func aSnapshotGivesTheSameState() throws {

@@ -70,7 +70,7 @@ public struct AuthorityAdded: Codable, Sendable, Equatable {
     }
 }
 
-/// From here on it issues no certificates. It issues CRLs until its last certificate has expired.
+/// The authority issues no more certificates. It issues CRLs until its own certificate has expired.
 public struct AuthorityRetired: Codable, Sendable, Equatable {
     public var id: String
     public var tenantID: String

@@ -1,7 +1,7 @@
 import EventModel
 
-// Certificate revocation lists, on the record. A list's entries follow from the certificates' events before it, so that
-// this event gives back every published list to the bit: the fields here, the entries, and the signature.
+// Events of certificate revocation lists. A list's entries follow from the certificate events before it. With the
+// fields and the signature in the event, every published list can be rebuilt bit for bit.
 
 /// An authority signed a full CRL. It is published once this is durable.
 public struct CRLIssued: Codable, Sendable, Equatable {
@@ -84,7 +84,7 @@ public struct CRLEnforced: Codable, Sendable, Equatable {
         case reloaded
         /// The broker refused the canary of this CRL and accepted a live one.
         case proved
-        /// It did not, or not any more: `error` says what was seen.
+        /// Writing, reloading or proving failed, or a later proof did: `error` is the reason.
         case unproved
     }
 

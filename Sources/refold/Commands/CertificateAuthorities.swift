@@ -141,10 +141,13 @@ struct AuthorityCommand: AsyncParsableCommand {
             abstract: "Print an authority's certificate and those above it, in PEM.",
             discussion: "Example: refold ca show fleet > /etc/mosquitto/certs/fleet-ca.pem")
         @Argument(help: "Its name.") var name: String
+        @Option(
+            help: "Search this tenant's authorities. Default: all, which needs an admin of all tenants.")
+        var tenant: String?
         @OptionGroup var daemon: DaemonOptions
 
         func run() async throws {
-            guard let row = try await AuthorityCommand.all(daemon, nil).first(where: { $0["id"] as? String == name })
+            guard let row = try await AuthorityCommand.all(daemon, tenant).first(where: { $0["id"] as? String == name })
             else {
                 printError("there is no authority \(name); `refold ca list` lists them")
                 throw ExitCode(1)
@@ -156,7 +159,7 @@ struct AuthorityCommand: AsyncParsableCommand {
 
     struct Retire: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Let an authority issue no more certificates. It goes on to issue CRLs.")
+            abstract: "Stop an authority from issuing certificates. It continues to issue CRLs.")
         @Argument(help: "Its name.") var name: String
         @OptionGroup var scope: Scope
         @OptionGroup var daemon: DaemonOptions

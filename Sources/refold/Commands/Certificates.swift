@@ -80,9 +80,9 @@ struct CertificateCommand: AsyncParsableCommand {
 
     struct Import: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Put certificates on the record that were issued elsewhere.",
+            abstract: "Import certificates that were issued elsewhere.",
             discussion: """
-                Their authority must be on the record: `refold ca import`.
+                Import their authority first: `refold ca import`.
 
                 Example: refold cert import --tenant acme certs/*.pem
                 """)
@@ -118,7 +118,7 @@ struct CertificateCommand: AsyncParsableCommand {
         @Option(help: "Those of one device.") var device: String?
         @Option(help: "ACTIVE, SUPERSEDED, HELD, REVOKED or EXPIRED.") var status: String?
         @Option(help: "Those of one authority.") var authority: String?
-        @Option(help: "At most so many.") var limit: Int?
+        @Option(help: "Maximum number of certificates.") var limit: Int?
         @OptionGroup var daemon: DaemonOptions
 
         func run() async throws {
@@ -134,9 +134,9 @@ struct CertificateCommand: AsyncParsableCommand {
     }
 
     struct Expiring: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List certificates that expire soon.")
+        static let configuration = CommandConfiguration(abstract: "List active certificates that expire soon.")
         @Option(help: "The tenant.") var tenant: String
-        @Option(help: "Within so many days.") var days = 30
+        @Option(help: "Number of days until they expire.") var days = 30
         @OptionGroup var daemon: DaemonOptions
 
         func run() async throws {
@@ -190,7 +190,7 @@ struct CertificateCommand: AsyncParsableCommand {
 
     struct Hold: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Let brokers refuse a certificate until it is released.")
+            abstract: "Put a certificate on hold: brokers refuse it until it is released.")
         @OptionGroup var change: Change
 
         func run() async throws { try await change.run("hold", "on hold", [:]) }
@@ -207,7 +207,7 @@ struct CertificateCommand: AsyncParsableCommand {
     struct Change: ParsableArguments {
         @Argument(help: "AUTHORITY/SERIAL.") var certificate: String?
         @Option(help: "All certificates of this device.") var device: String?
-        @Option(help: "For people: why.") var note: String?
+        @Option(help: "Free text that is stored with the change.") var note: String?
         @OptionGroup var write: WriteOptions
         @OptionGroup var daemon: DaemonOptions
 

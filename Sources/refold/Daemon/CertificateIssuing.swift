@@ -80,7 +80,7 @@ struct CertificateIssuing: Sendable {
                                     ])
                             }
                         } report: { errors in
-                            // What is not about one authority keeps `registry.run` from reading too.
+                            // `registry.run` reports errors that are not about one authority.
                             let failures = errors.compactMap { $0 as? CRLFailure }
                             guard failures.count == errors.count, troubles.report(crls: failures) else { return }
                             for failure in failures {
