@@ -159,7 +159,8 @@ import Testing
         let count = try await traffic.value
         try await world.untilQuiet()
         let recorded = try heartbeats(in: world)
-        #expect(recorded == count)
+        let handovers = world.daemonLog.split(separator: "\n").filter { $0.contains("handover") }
+        #expect(recorded == count, "\(handovers.joined(separator: "; "))")
         // Otherwise the test proves nothing.
         let resumed = try events("broker.connected/1", in: world).filter { $0.sessionPresent == true }
         #expect(resumed.count == (isResumed ? 3 : 0))

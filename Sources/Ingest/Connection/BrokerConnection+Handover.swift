@@ -96,6 +96,13 @@ extension BrokerConnection {
             if SystemTime.bootMicroseconds() >= deadline || isStopping { handover.close() }
             if taken < digests.count { usleep(2_000) }
         }
+        if taken < digests.count, !isStopping {
+            say(
+                .warning,
+                "handover from the earlier client id ended early: "
+                    + "messages that both sessions received may be recorded twice"
+            )
+        }
         recordDropped(session.dropLiveMessages(taken), session)
         return commit(session)
     }
