@@ -313,3 +313,15 @@ public struct GateStatistics: Codable, Sendable, Equatable {
         case accepted, rateLimited = "rate_limited", withoutCertificate = "without_certificate", tokens
     }
 }
+
+/// A device that has sent without a live certificate since the daemon started.
+public struct UncertifiedDeviceRow: Codable, Sendable, Equatable {
+    public var device: String
+    public var broker: String
+    /// Whether they passed or not.
+    public var messages: UInt64
+
+    public init(device: String, broker: String, messages: UInt64) {
+        (self.device, self.broker, self.messages) = (device, broker, messages)
+    }
+}

@@ -103,9 +103,12 @@ public final class IngestService: Sendable {
     }
 
     /// The devices that sent most messages without a live certificate, at most `limit` a broker, with its name.
-    public func mostWithoutCertificate(_ limit: Int) -> [(broker: String, device: UncertifiedDevice)] {
-        zip(statuses, connections).flatMap { status, connection in
-            connection.gate.mostWithoutCertificate(limit).map { (status.name, $0) }
+    /// - Parameter tenant: whose devices; nil: all.
+    public func mostWithoutCertificate(
+        _ limit: Int, tenant: String? = nil
+    ) -> [(broker: String, device: UncertifiedDevice)] {
+        connections.flatMap { connection in
+            connection.gate.mostWithoutCertificate(limit, tenant: tenant).map { (connection.settings.name, $0) }
         }
     }
 

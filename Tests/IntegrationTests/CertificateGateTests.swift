@@ -146,11 +146,53 @@ import Testing
         #expect(gate?["without_certificate"] as? Int == 3)
         let status = try world.run(["status", "--http", world.http, "--data", world.data])
         #expect(status.out.contains("3 messages of devices without a live certificate"), "\(status.out)")
+        let missing = try world.run(["cert", "missing", "--tenant", "acme", "--http", world.http, "--data", world.data])
+        #expect(missing.out.contains("d1") && missing.code == 0, "\(missing)")
+        #expect(try await api(world, "GET", "tenants/globex/certificates/missing")["items"] as? [Int] == [])
         world.killDaemon()
 
         // By default certificates do not matter.
         try world.startDaemon()
         try await world.untilSubscribed()
         #expect(try await withoutCertificate(world) == nil)
+    }
+
+    /// Neither accepted nor refused unseen: messages wait at the broker until an operator has given up the loss.
+    @Test func withoutReadableCertificatesNothingIsReceived() async throws {
+        let world = try World(postgres: try PostgresServer.shared.get())
+        try world.startDaemon()
+        defer { world.killDaemon() }
+        try await world.untilSubscribed()
+        _ = try await api(world, "POST", "authorities", #"{"id":"ca"}"#)
+        world.killDaemon()
+        try damage("authority.added", in: world)
+        let publisher = try TestPublisher(port: world.broker.port)
+        try publish(publisher, "d1")
+        try await publisher.flush()
+        try world.startDaemon(["--set", "certificates.enforce=enforce"])
+        let waits = await eventually(within: 60) {
+            world.status()?.reasons.contains { $0.contains("no message is received") } == true
+        }
+        #expect(waits, "\(String(describing: world.status()))")
+        #expect(world.status()?.brokers.first?.connected == false)
+        #expect(try messages(world).isEmpty)
+        let repaired = try world.run([
+            "log", "repair", "--accept-loss", "--operator", "kim", "--reason", "no backup", "--yes", "--data",
+            world.data, "--http", world.http,
+        ])
+        #expect(repaired.code == 0, "\(repaired.error)")
+        try await world.untilSubscribed()
+        #expect(await eventually(within: 20) { (try? messages(world).map(\.verdict)) == ["CERT_MISMATCH"] })
+    }
+
+    /// Flips a bit where the log has `text`.
+    private func damage(_ text: String, in world: World) throws {
+        let folder = world.data + "/log"
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".seg") }
+        let path = "\(folder)/\(try #require(names.first))"
+        var bytes = [UInt8](try #require(FileManager.default.contents(atPath: path)))
+        let place = try #require(bytes.firstRange(of: Array(text.utf8)))
+        bytes[place.lowerBound] ^= 4
+        try Data(bytes).write(to: URL(fileURLWithPath: path))
     }
 }

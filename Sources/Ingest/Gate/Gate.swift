@@ -85,9 +85,11 @@ package final class Gate: Sendable {
         }
     }
 
-    func mostWithoutCertificate(_ limit: Int) -> [UncertifiedDevice] {
+    /// - Parameter tenant: whose devices; nil: all.
+    func mostWithoutCertificate(_ limit: Int, tenant: String?) -> [UncertifiedDevice] {
         guard certificates != nil else { return [] }
-        return limiter.withLock { $0.highest(\.withoutCertificate, limit) }.map { address, entry in
+        let prefix = tenant.map { "tenant/\($0)/device/" } ?? ""
+        return limiter.withLock { $0.highest(\.withoutCertificate, limit, prefix: prefix) }.map { address, entry in
             let parts = address.split(separator: "/")
             return UncertifiedDevice(
                 tenant: String(parts[1]), device: String(parts[3]), messages: UInt64(entry.withoutCertificate))

@@ -75,13 +75,15 @@ struct RateLimiter {
     }
 
     /// Devices that have this count, the highest first, by their `tenant/{t}/device/{d}`.
+    /// - Parameter prefix: of that.
     func highest<Count: Comparable & ExpressibleByIntegerLiteral>(
-        _ count: KeyPath<Entry, Count>, _ limit: Int
+        _ count: KeyPath<Entry, Count>, _ limit: Int, prefix: String = ""
     ) -> [(address: String, entry: Entry)] {
         var found: [(address: String, entry: Entry)] = []
         for (table, newer) in [(young, nil), (old, young)] as [(DeviceTable<Entry>, DeviceTable<Entry>?)] {
             for (index, entry) in table.entries.enumerated() where entry[keyPath: count] > 0 {
                 let name = table.name(index)
+                guard name.starts(with: prefix.utf8) else { continue }
                 let isOutdated = name.withUnsafeBytes { newer?.find($0, DeviceHash($0)) } != nil
                 if !isOutdated { found.append((String(decoding: name, as: UTF8.self), entry)) }
             }

@@ -184,6 +184,11 @@ final class Daemon: Sendable {
             gate: { tenant, device in
                 ingest.deviceStatistics(tenant: tenant, device: device).map(GateStatistics.init)
             },
+            uncertified: { tenant in
+                ingest.mostWithoutCertificate(1_000, tenant: tenant).map { broker, device in
+                    UncertifiedDeviceRow(device: device.device, broker: broker, messages: device.messages)
+                }
+            },
             event: { [lookup = EventLookup(log: log)] in try await lookup.event(at: $0) })
 
         let policy = AccessPolicy(token: token, reachability: Reachability(settings), tokenIndex: tokens.tokenIndex)
