@@ -205,8 +205,7 @@ let package = Package(
             name: "Enforcement",
             dependencies: [
                 "CMosquitto", "COpenSSL", "Primitives", "EventModel", "Decisions", "Threading", "HTTPClient",
-                "EventLog",
-                "MQTT", "PrivateServices", "Deciding", "PKI", "Certificates", "Issuing",
+                "EventLog", "MQTT", "Ingest", "PrivateServices", "Deciding", "PKI", "Certificates", "Issuing",
             ]),
         // pages for people, and the API beneath them
         .target(name: "WebPages", exclude: ["Files"], plugins: ["EmbedPages"]),
@@ -380,7 +379,10 @@ let package = Package(
             ]),
         .testTarget(
             name: "EnforcementTests",
-            dependencies: ["COpenSSL", "Threading", "EventLog", "MQTT", "Enforcement", "Simulation", "TestSupport"]),
+            dependencies: [
+                "COpenSSL", "Primitives", "EventModel", "Decisions", "Threading", "EventLog", "MQTT", "Ingest",
+                "Deciding", "PKI", "Certificates", "Enforcement", "Simulation", "TestSupport",
+            ]),
         .testTarget(
             name: "ControlAPITests",
             dependencies: [

@@ -110,6 +110,46 @@ public struct CertificateRegistry: Decider {
         }
     }
 
+    /// When the device has a live certificate, in seconds since 1970, ascending and apart.
+    /// - Parameter excluded: certificates that are taken for revoked.
+    public func validity(
+        tenantID: String, deviceID: String, without excluded: Set<CertificateReference> = []
+    ) -> [ClosedRange<Int64>] {
+        validity(
+            store.certificates(tenantID: tenantID, deviceID: deviceID).filter { index in
+                excluded.isEmpty || !excluded.contains(reference(index))
+            })
+    }
+
+    /// Calls `body` once for each device that has a live certificate, past or present.
+    public func forEachValidity(_ body: (_ tenantID: String, _ deviceID: String, [ClosedRange<Int64>]) -> Void) {
+        for index in store.newestOfEachDevice {
+            let validity = validity(store.certificates(from: index))
+            if !validity.isEmpty { body(store.tenantID(of: index), store.deviceID(of: index), validity) }
+        }
+    }
+
+    private func validity(_ indexes: [CertificateStore.Index]) -> [ClosedRange<Int64>] {
+        var ranges: [ClosedRange<Int64>] = []
+        for index in indexes {
+            let record = store[index]
+            guard record.status.isLive, record.notBefore <= record.notAfter else { continue }
+            ranges.append(record.notBefore...record.notAfter)
+        }
+        guard ranges.count > 1 else { return ranges }
+        ranges.sort { $0.lowerBound < $1.lowerBound }
+        var joined = [ranges[0]]
+        for range in ranges.dropFirst() {
+            let last = joined[joined.count - 1]
+            if range.lowerBound <= last.upperBound.saturatingAdding(1) {
+                joined[joined.count - 1] = last.lowerBound...max(last.upperBound, range.upperBound)
+            } else {
+                joined.append(range)
+            }
+        }
+        return joined
+    }
+
     func find(_ reference: CertificateReference) -> CertificateStore.Index? {
         authorityIndexes[reference.authority].flatMap { store.find(authority: $0, serial: reference.serial) }
     }

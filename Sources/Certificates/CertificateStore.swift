@@ -83,7 +83,14 @@ struct CertificateStore: Sendable {
 
     /// The certificates of a device, the newest first.
     func certificates(tenantID: String, deviceID: String) -> [Index] {
-        var found: [Index] = [], next = newest(tenantID, Array(deviceID.utf8)) ?? Self.none
+        certificates(from: newest(tenantID, Array(deviceID.utf8)) ?? Self.none)
+    }
+
+    var newestOfEachDevice: some Sequence<Index> { indexes.lazy.filter { self[$0].newer == Self.none } }
+
+    /// This certificate and the older ones of its device.
+    func certificates(from index: Index) -> [Index] {
+        var found: [Index] = [], next = index
         while next != Self.none {
             found.append(next)
             next = self[next].older

@@ -97,7 +97,9 @@ extension Response {
     static func device(_ row: JSONRow, gate: GateStatistics?) -> Response {
         guard let gate else { return json(text: #"{"device":\#(row.text),"gate":null}"#) }
         let tokens = gate.tokens.map { $0.isFinite ? String($0) : "null" } ?? "null"
-        let counts = #"{"accepted":\#(gate.accepted),"rate_limited":\#(gate.rateLimited),"tokens":\#(tokens)}"#
+        let counts =
+            #"{"accepted":\#(gate.accepted),"rate_limited":\#(gate.rateLimited),"#
+            + #""without_certificate":\#(gate.withoutCertificate),"tokens":\#(tokens)}"#
         return json(text: #"{"device":\#(row.text),"gate":\#(counts)}"#)
     }
 }

@@ -65,6 +65,10 @@ extension ControlAPI {
                         body.all.map { (Array($0.certificates.utf8), $0.device) }, tenantID: tenant,
                         by: try caller(request, context, tenant, body.text)), created: true)
             },
+            .get("\(path)/missing") { request, context in
+                try request.allowQuery()
+                return try .json(Items(items: await system.uncertified(try context.id("tenant"))))
+            },
             .get("\(path)/{authority}/{serial}") { request, context in
                 try request.allowQuery()
                 return try await show(try context.id("tenant"), try context.certificate())

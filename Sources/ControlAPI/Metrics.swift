@@ -19,6 +19,8 @@ public enum Metric: String, Sendable, CaseIterable {
     case verdicts = "refold_verdicts_total"
     case deviceAccepted = "refold_device_accepted_total"
     case deviceRateLimited = "refold_device_rate_limited_total"
+    case withoutCertificate = "refold_messages_without_certificate_total"
+    case deviceWithoutCertificate = "refold_device_without_certificate_total"
     case projectionPosition = "refold_projection_position"
     case projectionLagEvents = "refold_projection_lag_events"
     case projectionLagSeconds = "refold_projection_lag_seconds"
@@ -105,6 +107,10 @@ public enum Metric: String, Sendable, CaseIterable {
         case .verdicts: "Messages by the gate's verdict."
         case .deviceAccepted: "Messages within the rate, of the devices refused most for theirs (20 a broker)."
         case .deviceRateLimited: "Messages beyond the rate, of the devices refused most for theirs (20 a broker)."
+        case .withoutCertificate:
+            "Messages of devices without a live certificate, by broker, whether they passed (report) or not (enforce)."
+        case .deviceWithoutCertificate:
+            "Messages without a live certificate, of the devices that sent most of them (20 a broker)."
         case .projectionPosition: "Last position that the projection has applied; -1 before the first."
         case .projectionLagEvents: "Durable events that the projection has not applied yet."
         case .projectionLagSeconds: "Age of the oldest event that the projection has not applied yet."

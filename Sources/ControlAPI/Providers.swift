@@ -25,6 +25,8 @@ public struct APIDependencies: Sendable {
     public var acknowledgeBroker: AcknowledgeBroker
     /// What the gate counted of a device; nil when it has seen none of its messages since the start.
     public var gate: @Sendable (_ tenant: String, _ device: String) async -> GateStatistics?
+    /// Devices of a tenant that have sent without a live certificate since the start, at most 1,000 a broker.
+    public var uncertified: @Sendable (_ tenant: String) async -> [UncertifiedDeviceRow]
     /// The event at a position; nil when there is none yet. Throws `LogError`.
     public var event: @Sendable (_ position: UInt64) async throws -> RecordedEvent?
 
@@ -36,6 +38,7 @@ public struct APIDependencies: Sendable {
         metrics: @escaping @Sendable () async -> MetricsSnapshot,
         acknowledgeBroker: @escaping AcknowledgeBroker,
         gate: @escaping @Sendable (_ tenant: String, _ device: String) async -> GateStatistics? = { _, _ in nil },
+        uncertified: @escaping @Sendable (_ tenant: String) async -> [UncertifiedDeviceRow] = { _ in [] },
         event: @escaping @Sendable (_ position: UInt64) async throws -> RecordedEvent? = { _ in nil }
     ) {
         self.status = status
@@ -51,6 +54,7 @@ public struct APIDependencies: Sendable {
         self.metrics = metrics
         self.acknowledgeBroker = acknowledgeBroker
         self.gate = gate
+        self.uncertified = uncertified
         self.event = event
     }
 }

@@ -205,6 +205,9 @@ public struct SystemStatus: Codable, Sendable, Equatable {
         public var subscribed: Bool
         public var sessionPresent: Bool
         @Nullable public var lastError: String?
+        /// Messages of devices without a live certificate since the start, whether they passed or not; null: not
+        /// checked.
+        @Nullable public var withoutCertificate: UInt64?
         public var commands: Commands
 
         /// Of the connection that carries commands to devices.
@@ -236,7 +239,7 @@ public struct SystemStatus: Codable, Sendable, Equatable {
 
         public init(
             name: String, clientID: String, connected: Bool, subscribed: Bool, sessionPresent: Bool,
-            lastError: String? = nil, commands: Commands = .init()
+            lastError: String? = nil, withoutCertificate: UInt64? = nil, commands: Commands = .init()
         ) {
             self.name = name
             self.clientID = clientID
@@ -244,12 +247,13 @@ public struct SystemStatus: Codable, Sendable, Equatable {
             self.subscribed = subscribed
             self.sessionPresent = sessionPresent
             self.lastError = lastError
+            self.withoutCertificate = withoutCertificate
             self.commands = commands
         }
 
         enum CodingKeys: String, CodingKey {
             case name, clientID = "client_id", connected, subscribed, sessionPresent = "session_present"
-            case lastError = "last_error", commands
+            case lastError = "last_error", withoutCertificate = "without_certificate", commands
         }
     }
 
@@ -293,14 +297,31 @@ public struct SystemStatus: Codable, Sendable, Equatable {
 public struct GateStatistics: Codable, Sendable, Equatable {
     public var accepted: UInt64
     public var rateLimited: UInt64
+    /// Messages while the device had no live certificate; 0 where certificates are not checked.
+    public var withoutCertificate: UInt64
     /// Messages that the device may send at once now.
     public var tokens: Double?
 
-    public init(accepted: UInt64, rateLimited: UInt64, tokens: Double? = nil) {
+    public init(accepted: UInt64, rateLimited: UInt64, withoutCertificate: UInt64 = 0, tokens: Double? = nil) {
         self.accepted = accepted
         self.rateLimited = rateLimited
+        self.withoutCertificate = withoutCertificate
         self.tokens = tokens
     }
 
-    enum CodingKeys: String, CodingKey { case accepted, rateLimited = "rate_limited", tokens }
+    enum CodingKeys: String, CodingKey {
+        case accepted, rateLimited = "rate_limited", withoutCertificate = "without_certificate", tokens
+    }
+}
+
+/// A device that has sent without a live certificate since the daemon started.
+public struct UncertifiedDeviceRow: Codable, Sendable, Equatable {
+    public var device: String
+    public var broker: String
+    /// Whether they passed or not.
+    public var messages: UInt64
+
+    public init(device: String, broker: String, messages: UInt64) {
+        (self.device, self.broker, self.messages) = (device, broker, messages)
+    }
 }

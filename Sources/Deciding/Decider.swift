@@ -19,6 +19,7 @@
 //     DeciderRuntime        the steps above, one at a time; no thread of its own
 //     DeciderService        an actor with a thread, which runs them
 //     DeciderSleep          waits until the log grows, a request comes or something is due
+//     DecisionFollower      keeps what other threads read of the state, exact by log position
 //     Outbox                sends deliveries to devices
 //
 // Invariants. A state is a fold of the log and of nothing else: a restart folds it again and gets the same. A decision

@@ -14,6 +14,7 @@ public final class DeciderRuntime<D: Decider> {
     private var decidedEnd = Position(0)
 
     private let outbox: (any Outbox)?
+    private let follower: (any DecisionFollower<D>)?
     /// Deliveries that the broker has acknowledged and the state does not know yet.
     private var acknowledged: [Delivery] = []
 
@@ -34,15 +35,18 @@ public final class DeciderRuntime<D: Decider> {
     ///   - writer: shared by all deciders of the log.
     ///   - clock: gives the time that decisions are stamped with; the log raises it where it must.
     ///   - outbox: carries deliveries to devices; nil: nothing is sent (and all is decided all the same).
+    ///   - follower: keeps what other threads read of the state.
     ///   - snapshot: returns the state saved in the newest snapshot; nil when there is none.
     public init(
         writer: DecisionWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
-        outbox: (any Outbox)? = nil, snapshot: @escaping @Sendable () -> DeciderSnapshot<D>? = { nil }
+        outbox: (any Outbox)? = nil, follower: (any DecisionFollower<D>)? = nil,
+        snapshot: @escaping @Sendable () -> DeciderSnapshot<D>? = { nil }
     ) {
         self.writer = writer
         self.source = source
         self.clock = clock
         self.outbox = outbox
+        self.follower = follower
         self.snapshot = snapshot
         folding = DecisionFold(source: source)
     }
@@ -62,6 +66,7 @@ public final class DeciderRuntime<D: Decider> {
         var state = start?.state ?? D()
         folding.begin(at: start?.end ?? Position(0))
         try folding.advance(&state, to: durable)
+        follower?.recovered(state)
         (self.state, decidedEnd, owesEffects) = (state, durable, isAlive)
         return state
     }
@@ -208,9 +213,20 @@ public final class DeciderRuntime<D: Decider> {
         var batch = RecordBatch()
         for event in events { event.append(to: &batch, at: now) }
         let subjects = events.flatMap(\.decision.envelope.subjects) + [D.commonSubject].compactMap { $0 }
-        let positions = try writer.append(&batch, about: subjects, ifUnchangedSince: decidedEnd)
+        let positions: Range<Position>
+        do {
+            positions = try writer.append(&batch, about: subjects, ifUnchangedSince: decidedEnd) {
+                if let state { follower?.willAppend(events, to: state) }
+            } queued: {
+                follower?.queued()
+            }
+        } catch {
+            if let state { follower?.settle(events, in: state) }
+            throw error
+        }
         try change { state, folding in try folding.advance(&state, to: positions.upperBound) }
         decidedEnd = positions.upperBound
+        if let state { follower?.settle(events, in: state) }
         perform { $0.effects(of: events, at: positions) }
         return positions
     }

@@ -32,15 +32,18 @@ public actor DeciderService<D: Decider> {
     ///   - writer: shared by all deciders of the log.
     ///   - clock: gives the time that decisions are stamped with; the log raises it where it must.
     ///   - outbox: carries deliveries to devices; nil: nothing is sent (and all is decided all the same).
+    ///   - follower: keeps what other threads read of the state; called on the decider's thread.
     ///   - snapshot: returns the state saved in the newest snapshot; nil when there is none.
     ///   - onChange: called when the state may have changed; with nil when it was lost, because the log cannot be read.
     ///     A copy that it keeps makes the next change copy what both share.
     public init(
         writer: DecisionWriter, source: any LogSource, clock: @escaping @Sendable () -> Timestamp,
-        outbox: (any Outbox)? = nil, snapshot: @escaping @Sendable () -> DeciderSnapshot<D>? = { nil },
+        outbox: (any Outbox)? = nil, follower: (any DecisionFollower<D>)? = nil,
+        snapshot: @escaping @Sendable () -> DeciderSnapshot<D>? = { nil },
         onChange: @escaping @Sendable (D?) -> Void = { _ in }
     ) {
-        runtime = DeciderRuntime(writer: writer, source: source, clock: clock, outbox: outbox, snapshot: snapshot)
+        runtime = DeciderRuntime(
+            writer: writer, source: source, clock: clock, outbox: outbox, follower: follower, snapshot: snapshot)
         (self.outbox, self.clock, self.onChange) = (outbox, clock, onChange)
         sleep = DeciderSleep(source: source, executor: executor)
     }

@@ -34,16 +34,21 @@ public final class DecisionWriter: Sendable {
     }
 
     /// Blocks the calling thread until the batch is durable. One append at a time.
-    /// - Parameter end: so many events are folded into the state that the decisions were made from.
+    /// - Parameters:
+    ///   - end: so many events are folded into the state that the decisions were made from.
+    ///   - willQueue: called before the batch gets its place in the log, once no conflict is found.
+    ///   - queued: called once after `willQueue`: the batch has its place, or will get none.
     /// - Throws: `AppendConflict` (nothing was appended), `AppendError`.
     func append(
-        _ batch: inout RecordBatch, about subjects: [String], ifUnchangedSince end: Position
+        _ batch: inout RecordBatch, about subjects: [String], ifUnchangedSince end: Position,
+        willQueue: () -> Void = {}, queued: () -> Void = {}
     ) throws -> Range<Position> {
         try state.withLock { state in
             for subject in subjects where (state.ends[subject] ?? state.floor) > end {
                 throw AppendConflict(subject: subject)
             }
-            let positions = try log.append(&batch)
+            willQueue()
+            let positions = try log.append(&batch, queued: queued)
             for subject in subjects { state.ends[subject] = positions.upperBound }
             if state.ends.count > subjectsMax { state.evictOlderHalf() }
             return positions

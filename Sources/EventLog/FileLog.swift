@@ -154,11 +154,24 @@ public final class FileLog: LogWriter, LogSource {
     public func now() -> Timestamp { clock.now() }
 
     public func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {
-        guard !batch.isEmpty else { return Position(durableCount)..<Position(durableCount) }
+        try append(&batch, queued: {})
+    }
+
+    public func append(_ batch: inout RecordBatch, queued: () -> Void) throws(AppendError) -> Range<Position> {
+        guard !batch.isEmpty else {
+            queued()
+            return Position(durableCount)..<Position(durableCount)
+        }
         let submission = Submission(waiter: .thread(Latch()))
         swap(&batch, &submission.batch)
         defer { swap(&batch, &submission.batch) }
-        try shared.submit(submission)
+        do throws(AppendError) {
+            try shared.submit(submission)
+        } catch {
+            queued()
+            throw error
+        }
+        queued()
         return try submission.waitForOutcome()
     }
 

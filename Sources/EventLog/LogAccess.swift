@@ -12,6 +12,10 @@ public protocol LogWriter: AnyObject, Sendable {
     /// - Throws: `AppendError`. After `.failed` the writer never writes again: stop the process, acknowledge nothing.
     func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position>
 
+    /// As `append`. Calls `queued` exactly once, on the calling thread, as soon as the batch has its place among all
+    /// appends, which is before it is durable; or it will get none.
+    func append(_ batch: inout RecordBatch, queued: () -> Void) throws(AppendError) -> Range<Position>
+
     /// The same for actors: suspends.
     func append(_ batch: RecordBatch) async throws(AppendError) -> Range<Position>
 
@@ -20,6 +24,12 @@ public protocol LogWriter: AnyObject, Sendable {
 }
 
 extension LogWriter {
+    /// For a writer without a queue.
+    public func append(_ batch: inout RecordBatch, queued: () -> Void) throws(AppendError) -> Range<Position> {
+        defer { queued() }
+        return try append(&batch)
+    }
+
     public func now() -> Timestamp { SystemClock().now() }
 }
 

@@ -45,7 +45,7 @@ public enum Verdict: UInt8, Sendable, CaseIterable {
     case rateLimited = 3
     /// A command topic on which somebody else published.
     case foreignCommand = 4
-    /// Reserved: the certificate's subject is not the device of the topic.
+    /// The device of the topic had no live certificate (`certificates.enforce`).
     case certMismatch = 5
     /// Reserved: the device is not registered.
     case unregisteredDevice = 6

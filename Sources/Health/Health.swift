@@ -194,7 +194,10 @@ public struct Health: Sendable, Equatable {
             add(.tokensUnreadable, text: "only the data folder's token is accepted: \(text)")
         }
         if let text = process.certificateError {
-            add(.certificatesUnreadable, text: "no certificate is issued or revoked, and no CRL issued: \(text)")
+            let waiting = process.awaitsCertificates ? "; no message is received, messages wait at the brokers" : ""
+            add(
+                .certificatesUnreadable,
+                text: "no certificate is issued or revoked, and no CRL issued\(waiting): \(text)")
         }
     }
 

@@ -141,7 +141,11 @@ extension ReasonCode {
         case .campaignsStopped: "The campaign engine cannot read back or record its decisions; commands are refused."
         case .tokensUnreadable: "Tokens cannot be read back from the log; only the data folder's token works."
         case .certificatesUnreadable:
-            "Certificates cannot be read back from the log: none is issued or revoked, and no CRL is issued."
+            """
+            Certificates cannot be read back from the log: none is issued or revoked, and no CRL is issued. With \
+            `certificates.enforce: enforce` after a start, no message is received: messages wait at the brokers, whose \
+            queues are limited.
+            """
         case .crlNotIssued:
             """
             An authority's next CRL is due and cannot be issued: its key is missing or refused, the sign command \

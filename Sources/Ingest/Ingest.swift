@@ -3,7 +3,8 @@
 // One `BrokerConnection` a broker, each on a thread of its own around stock libmosquitto:
 //
 //     MQTTSession      one connection attempt: the client handle, callbacks that copy into the inbox
-//     Gate             topic grammar, payload size, rate, foreign commands → verdicts
+//     Gate             topic grammar, payload size, rate, foreign commands, certificates → verdicts
+//     CertificateCheck which devices have a live certificate, for all gates, exact by log position
 //     LogWriter        append: returns when, and only when, the batch is durable
 //     SessionKeeper    what the log knows of the session, and the events that record its life
 //     RedeliveryFilter after a resume: what the broker delivers again although we have it
@@ -27,13 +28,15 @@ public final class IngestService: Sendable {
     private let log: any LogWriter
 
     /// - Parameters:
+    ///   - certificates: which devices may send; nil: all. Nothing is received until it is loaded, if it refuses.
     ///   - history: where the records of before are read back, to recognise redelivered messages and lost sessions.
     ///   - logID: of the log: what was published out of it, commands and replays, is recognised when it comes back.
     ///   - notify: lines for the program's log; called on the brokers' threads.
     ///   - onFatal: the log can no longer be written: the process must end. Called on a broker's thread.
     /// - Throws: `BrokerSettingsError` for the first setting that cannot work; nothing has been started then.
     public init(
-        brokers: [BrokerSettings], gate: GateSettings = GateSettings(), log: any LogWriter,
+        brokers: [BrokerSettings], gate: GateSettings = GateSettings(), certificates: CertificateCheck? = nil,
+        log: any LogWriter,
         history: (any LogSource)?, logID: String? = nil,
         notify: @escaping @Sendable (IngestNotice) -> Void = { _ in },
         onFatal: @escaping @Sendable (String) -> Void
@@ -49,7 +52,8 @@ public final class IngestService: Sendable {
         self.log = log
         connections = brokers.map {
             BrokerConnection(
-                $0, gate: Gate(gate), log: log, history: history, logID: logID, notify: notify,
+                $0, gate: Gate(gate, certificates: certificates), log: log, history: history, logID: logID,
+                notify: notify,
                 onFatal: onFatal)
         }
     }
@@ -98,6 +102,16 @@ public final class IngestService: Sendable {
         }
     }
 
+    /// The devices that sent most messages without a live certificate, at most `limit` a broker, with its name.
+    /// - Parameter tenant: whose devices; nil: all.
+    public func mostWithoutCertificate(
+        _ limit: Int, tenant: String? = nil
+    ) -> [(broker: String, device: UncertifiedDevice)] {
+        connections.flatMap { connection in
+            connection.gate.mostWithoutCertificate(limit, tenant: tenant).map { (connection.settings.name, $0) }
+        }
+    }
+
     /// Nil when no broker remembers the device. Over several brokers: the sums, and the fewest tokens.
     public func deviceStatistics(tenant: String, device: String) -> DeviceStatistics? {
         let now = SystemTime.bootMicroseconds()
@@ -108,6 +122,7 @@ public final class IngestService: Sendable {
         return known.dropFirst().reduce(into: first) { sum, more in
             sum.accepted += more.accepted
             sum.rejected += more.rejected
+            sum.withoutCertificate += more.withoutCertificate
             sum.tokensLeft = min(sum.tokensLeft, more.tokensLeft)
         }
     }

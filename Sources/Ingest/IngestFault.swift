@@ -15,6 +15,8 @@ enum IngestFault: String {
     case chargesBacklogs
     /// A redelivery whose packet id was acknowledged already is acknowledged too.
     case acknowledgesLateCopies
+    /// The gate learns of a revocation when it is durable, not when it gets its place in the log.
+    case marksAfterAppend
 }
 
 #if PLANTED_BUGS

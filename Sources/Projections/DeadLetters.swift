@@ -85,7 +85,7 @@ struct DeadLetters: AppendProjection {
             "\(record.originalPayloadLength) bytes arrived; the first \(record.payload.count) of them are kept."
         case .rateLimited: "Beyond the device's rate limit."
         case .foreignCommand: "Somebody else published on a command topic."
-        case .certMismatch: "The certificate's subject is not the topic's device."
+        case .certMismatch: "The device had no live certificate."
         case .unregisteredDevice: "The device is not registered."
         }
     }

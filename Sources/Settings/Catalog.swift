@@ -106,6 +106,9 @@ public enum SettingsCatalog {
             "certificates.crl_url", .string, "",
             "http:// address at which brokers reach the API; the CRL distribution point in certificates"),
         Setting(
+            "certificates.enforce", .choice(["off", "report", "enforce"]), "off",
+            "enforce: messages of devices without a live certificate are refused, as CERT_MISMATCH; report: counted"),
+        Setting(
             "certificates.key_passphrase_file", .string, "",
             "file whose first line encrypts the authorities' keys; a bare name: a systemd credential"),
         Setting(

@@ -59,7 +59,11 @@ public struct Settings: Sendable {
         public var crlURL: String?
         public var keyPassphrase: String?
         public var signCommand: String?
+        /// What happens to messages of devices without a live certificate.
+        public var enforce = Enforce.off
     }
+
+    public enum Enforce: String, Sendable { case off, report, enforce }
 
     public struct Broker: Sendable {
         public var name: String
@@ -129,7 +133,8 @@ public struct Settings: Sendable {
         certificates = Certificates(
             commonName: text("certificates.common_name"), organization: optional("certificates.organization"),
             validDays: int("certificates.valid_days"), crlDays: int("certificates.crl_days"),
-            crlURL: optional("certificates.crl_url"), signCommand: optional("certificates.sign_command"))
+            crlURL: optional("certificates.crl_url"), signCommand: optional("certificates.sign_command"),
+            enforce: Enforce(rawValue: text("certificates.enforce")) ?? .off)
         stateBytes = int("projections.state_bytes")
         loggingLevel = text("logging.level")
         loggingFormat = text("logging.format")

@@ -3,6 +3,7 @@
 //     ThreadExecutor   one thread for an actor that blocks
 //     ServiceThread    the thread of a background service: started, stopped, joined
 //     Monitor          a value under a lock, with a condition to wait on
+//     ReadWriteLock    many readers or one writer
 //     Heartbeat        reports a thread that no longer moves
 //
 // Blocking C (libpq, fdatasync, libmosquitto's loop) must not run on Swift's cooperative pool: it has one thread a

@@ -9,14 +9,16 @@ import EventModel
 enum IngestPaths {
     private static let clientID = "refold-test"
 
-    /// 1,000 messages: message callback, deduplication checks, gate, durable append. libmosquitto's own allocations are
-    /// not part of it.
+    /// 1,000 messages: message callback, deduplication checks, gate with certificates, durable append. libmosquitto's
+    /// own allocations are not part of it.
     @Sendable static func ingest() throws -> HotPath.Round {
         let log = try MeasuredLog(), messages = ReceivedMessages()
         MQTTLibrary.load()
         let settings = BrokerSettings(name: FleetRecords.broker, host: "127.0.0.1", port: 1, clientID: clientID)
+        let check = CertificateCheck(refuses: true)
+        check.load(certificates())
         let connection = BrokerConnection(
-            settings, gate: Gate(GateSettings()), log: log.log, history: log.log,
+            settings, gate: Gate(GateSettings(), certificates: check), log: log.log, history: log.log,
             logID: log.log.report.logID.description, notify: { _ in }, onFatal: { _ in })
         _ = try connection.keeper.connected(sessionPresent: false, isV5: true)
         let clock = log.log.clock
@@ -32,10 +34,20 @@ enum IngestPaths {
                 if let ending = connection.commit(session) { throw PathError("\(ending)") }
                 connection.acknowledged(session)
             }
-            guard log.log.durableCount == before + UInt64(FleetRecords.count)
-            else { throw PathError("not all messages were appended") }
+            guard log.log.durableCount == before + UInt64(FleetRecords.count),
+                connection.currentStatus.withoutCertificate == 0
+            else { throw PathError("not all messages were accepted and appended") }
             return allocations
         }
+    }
+
+    private static func certificates() -> LiveCertificates {
+        var live = LiveCertificates()
+        for message in FleetRecords.messages {
+            let levels = String(decoding: message.topic, as: UTF8.self).split(separator: "/")
+            live.set(tenantID: String(levels[1]), deviceID: String(levels[3]), [0...Int64.max])
+        }
+        return live
     }
 
     /// 1,000 redelivered messages after a reconnect: each is recognised and not recorded again.

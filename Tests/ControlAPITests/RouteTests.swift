@@ -304,7 +304,7 @@ private func json(_ response: RouterClient.Response) throws -> [String: Any] {
         #expect(
             String(buffer: try await send(.get, "/api/v1/tenants/t1/devices/d1").body)
                 == #"{"device":{"tenant_id":"t1","device_id":"d1"},"#
-                + #""gate":{"accepted":3,"rate_limited":1,"tokens":9.5}}"#
+                + #""gate":{"accepted":3,"rate_limited":1,"without_certificate":2,"tokens":9.5}}"#
                 + "\n")
         #expect(
             String(buffer: try await send(.get, "/api/v1/tenants/t1/devices/quiet").body).hasSuffix(
@@ -322,7 +322,10 @@ private func json(_ response: RouterClient.Response) throws -> [String: Any] {
         #expect(projection["position"] is NSNull && projection["last_error"] is NSNull)
         #expect(
             Set(try #require((status["brokers"] as? [[String: Any]])?.first).keys)
-                == ["name", "client_id", "connected", "subscribed", "session_present", "last_error", "commands"])
+                == [
+                    "name", "client_id", "connected", "subscribed", "session_present", "last_error",
+                    "without_certificate", "commands",
+                ])
         #expect(
             Set(try #require(status["log"] as? [String: Any]).keys) == [
                 "head", "durable", "segments", "bytes", "keeping",

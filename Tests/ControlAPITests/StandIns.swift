@@ -201,7 +201,8 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
                     return 12
                 },
                 gate: { _, device in
-                    device == "quiet" ? nil : GateStatistics(accepted: 3, rateLimited: 1, tokens: 9.5)
+                    device == "quiet"
+                        ? nil : GateStatistics(accepted: 3, rateLimited: 1, withoutCertificate: 2, tokens: 9.5)
                 }),
             policy: AccessPolicy(
                 token: Self.token, reachability: Reachability(bindHost: bindHost, hosts: hosts),

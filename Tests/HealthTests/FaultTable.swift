@@ -251,6 +251,14 @@ struct Fault: Sendable, CustomTestStringConvertible {
         Fault("the certificates cannot be read", .degraded, [.certificatesUnreadable]) {
             $0.process.certificateError = "damaged"
         },
+        Fault(
+            "the certificates cannot be read, and the gate enforces them", .degraded,
+            [.brokerDisconnected, .brokerDisconnected, .certificatesUnreadable], ready: false
+        ) {
+            for index in 0..<2 { $0.brokers[index].isConnected = false }
+            $0.process.certificateError = "damaged"
+            $0.process.awaitsCertificates = true
+        },
         Fault("an authority's key is gone", .degraded, [.crlNotIssued]) { $0.crls = [crl(secondsLeft: 2 * 86_400)] },
         Fault("an authority's key is gone before its first CRL", .degraded, [.crlNotIssued]) {
             $0.crls = [crl(secondsLeft: nil)]

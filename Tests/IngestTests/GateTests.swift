@@ -109,7 +109,7 @@ import Testing
     // MARK: parts
 
     private func take(_ limiter: inout RateLimiter, _ name: String, _ time: Int64) -> Bool {
-        Array(name.utf8).withUnsafeBytes { limiter.take($0, at: time) }
+        Array(name.utf8).withUnsafeBytes { limiter.take($0, DeviceHash($0), at: time) }
     }
 
     @Test func bucketsFillWithTimeAndNoFurtherThanTheBurst() {
@@ -128,7 +128,7 @@ import Testing
         for (name, count) in [("a", 3), ("b", 5), ("c", 1), ("d", 2), ("b", 1), ("e", 1), ("b", 1)] {
             for _ in 0..<count { _ = take(&limiter, name, 0) }
         }
-        let worst = limiter.mostRejected(2)
+        let worst = limiter.highest(\.rejected, 2)
         #expect(worst.map { $0.entry.rejected } == [6, 2])
         #expect(worst[0].address.contains("b") && worst[1].address.contains("a"), "\(worst)")
         #expect(worst.allSatisfy { $0.entry.accepted == 1 })

@@ -14,7 +14,7 @@ final class Rig: Sendable {
 
     init(
         port: Int, log: MemoryLog = MemoryLog(), gate: GateSettings = GateSettings(),
-        logID: String? = nil, _ adjust: (inout BrokerSettings) -> Void = { _ in }
+        certificates: CertificateCheck? = nil, logID: String? = nil, _ adjust: (inout BrokerSettings) -> Void = { _ in }
     ) throws {
         var settings = BrokerSettings(name: "b1", host: "127.0.0.1", port: port, clientID: "refold-test")
         settings.backoff.millisecondsMin = 5
@@ -24,7 +24,7 @@ final class Rig: Sendable {
         let fatalText = FatalText()
         self.fatalText = fatalText
         service = try IngestService(
-            brokers: [settings], gate: gate, log: log, history: log, logID: logID,
+            brokers: [settings], gate: gate, certificates: certificates, log: log, history: log, logID: logID,
             onFatal: { text in fatalText.text.withLock { $0 = text } })
         service.start()
     }

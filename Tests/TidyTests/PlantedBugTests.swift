@@ -3,7 +3,7 @@ import Testing
 
 /// Bugs that tests plant are compiled only with the condition `PLANTED_BUGS`, and no release executable has it.
 struct PlantedBugTests {
-    /// Of the product; the simulation plants them.
+    /// Of the product; the simulation plants them, or a test under load.
     private static let files = Tree.files(["Sources"], ending: [".swift"]).filter {
         !$0.hasPrefix("Sources/Simulation/") && !$0.hasPrefix("Sources/RefoldSim/")
     }
@@ -28,7 +28,7 @@ struct PlantedBugTests {
         }
     }
 
-    /// A switch that nothing asks for plants nothing; one that no simulation sets proves nothing.
+    /// A switch that nothing asks for plants nothing; one that neither a simulation nor a test sets proves nothing.
     @Test func everySwitchIsUsedAndSimulated() throws {
         let declared = try Self.declared()
         #expect(declared.count >= 16)
@@ -40,8 +40,10 @@ struct PlantedBugTests {
         }
         #expect(used == declared)
         let simulated = try Tree.files(["Sources/Simulation"], ending: [".swift"]).map { try Tree.text($0) }.joined()
+        let planted = try Tree.files(["Tests/EnforcementTests"], ending: [".swift"]).map { try Tree.text($0) }.joined()
         for name in declared.map({ $0.split(separator: ".")[1] }) {
-            #expect(simulated.contains("    case \(name) = \""), "\(name)")
+            let isPlanted = simulated.contains("    case \(name) = \"") || planted.contains("Fault(\"\(name)\"")
+            #expect(isPlanted, "\(name)")
         }
     }
 

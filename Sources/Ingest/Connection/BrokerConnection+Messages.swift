@@ -25,7 +25,10 @@ extension BrokerConnection {
         session.hasClaims = false
         recordRedelivered(tally.redelivered)
         let handed = handingOver.map { _ in Handover.digests(of: session.inbox) }
-        let result = tally.untouched ? append(&session.inbox) : append(&outgoing)
+        let result =
+            tally.untouched
+            ? append(&session.inbox, queued: { gate.endJudging() })
+            : append(&outgoing, queued: { gate.endJudging() })
         rate.record(messages.messages, at: SystemTime.bootMicroseconds())
         let count = tally.untouched ? session.inbox.count : outgoing.count
         self.count { status in
@@ -34,6 +37,7 @@ extension BrokerConnection {
             status.duplicatesSuppressed += UInt64(tally.redelivered.count)
             status.echoes += UInt64(tally.echoes)
             status.replays += UInt64(tally.replays)
+            status.withoutCertificate += tally.withoutCertificate
             for index in tally.verdicts.indices { status.verdicts[index] += tally.verdicts[index] }
             if let at = session.lastMessageAt { status.lastMessageAt = at }
             if result == nil { status.appended += UInt64(count) }
@@ -76,10 +80,13 @@ extension BrokerConnection {
     }
 
     /// Blocks until durable. An empty batch is durable already.
-    private func append(_ batch: inout RecordBatch) -> Ending? {
-        guard !batch.isEmpty else { return nil }
+    private func append(_ batch: inout RecordBatch, queued: () -> Void = {}) -> Ending? {
+        guard !batch.isEmpty else {
+            queued()
+            return nil
+        }
         do throws(AppendError) {
-            _ = try log.append(&batch)
+            _ = try log.append(&batch, queued: queued)
             return nil
         } catch {
             switch error {
@@ -147,7 +154,13 @@ extension BrokerConnection {
         say(.error, "held: \(text)")
         while !isStopping {
             wait(milliseconds: 250)
-            switch append(&session.inbox) {
+            let former = gate.judgeAgain(&session.inbox)
+            self.count { status in
+                for verdict in former { status.verdicts[Int(verdict.rawValue)] -= 1 }
+                status.verdicts[Int(Verdict.certMismatch.rawValue)] += UInt64(former.count)
+                status.withoutCertificate += UInt64(former.count)
+            }
+            switch append(&session.inbox, queued: { gate.endJudging() }) {
             case nil:
                 let count = session.inbox.count
                 self.count { $0.appended += UInt64(count) }

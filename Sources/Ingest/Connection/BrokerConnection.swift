@@ -164,6 +164,7 @@ final class BrokerConnection: @unchecked Sendable {
                 "the broker drops messages beyond its queue limit while Refold is disconnected "
                     + "(1,000 messages by default: Mosquitto max_queued_messages, EMQX max_mqueue_len)")
         }
+        awaitCertificates()
         readHistory()
         while !isStopping {
             if isStateDue, case .fatal(let text)? = recordState() { return onFatal(text) }
@@ -202,6 +203,16 @@ final class BrokerConnection: @unchecked Sendable {
             spareInbox = session.inbox
             status.withLock { $0.reconnects += 1 }
         }
+    }
+
+    /// Messages wait at the broker until it is known which devices have certificates.
+    private func awaitCertificates() {
+        guard let certificates = gate.certificates else { return }
+        while !isStopping, !certificates.isReady {
+            status.withLock { $0.lastError = "the certificates in the log are being read (certificates.enforce)" }
+            wait(milliseconds: 20)
+        }
+        status.withLock { $0.lastError = nil }
     }
 
     private func takeInbox() -> RecordBatch {

@@ -42,6 +42,8 @@ public struct BrokerStatus: Sendable, Equatable {
     public var replays: UInt64 = 0
     /// By raw value of `Verdict`.
     public var verdicts = [UInt64](repeating: 0, count: Verdict.allCases.count)
+    /// Messages of devices without a live certificate, whether they passed or not.
+    public var withoutCertificate: UInt64 = 0
     public var reconnects: UInt64 = 0
     /// Connections at which the broker had lost a session that was expected.
     public var sessionsLost: UInt64 = 0

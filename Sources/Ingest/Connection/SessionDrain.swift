@@ -58,7 +58,8 @@ final class SessionDrain: Sendable {
         var settings = parent.settings
         settings.clientID = clientID
         let connection = BrokerConnection(
-            settings, gate: Gate(parent.gate.settings), log: parent.log, history: parent.history, logID: parent.logID,
+            settings, gate: Gate(parent.gate.settings, certificates: parent.gate.certificates), log: parent.log,
+            history: parent.history, logID: parent.logID,
             parent: parent, drain: self, notify: parent.notify, onFatal: parent.onFatal)
         owned.withLock { $0 = connection }
         connection.start()

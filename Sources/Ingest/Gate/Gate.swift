@@ -31,9 +31,18 @@ public struct LimitedDevice: Sendable, Equatable {
     public let rejected: UInt64
 }
 
+/// A device that sent without a live certificate.
+public struct UncertifiedDevice: Sendable, Equatable {
+    public let tenant: String
+    public let device: String
+    public let messages: UInt64
+}
+
 public struct DeviceStatistics: Sendable, Equatable {
     public var accepted: UInt64
     public var rejected: UInt64
+    /// Messages while it had no live certificate, whether they passed or not.
+    public var withoutCertificate: UInt64
     /// Messages that the device may send at once now.
     public var tokensLeft: Double
 }
@@ -46,6 +55,8 @@ package struct GateTally {
     package var redelivered: [UInt16] = []
     var echoes = 0
     var replays = 0
+    /// Messages of devices without a live certificate, whether they passed or not.
+    package var withoutCertificate: UInt64 = 0
     /// Nothing had to change: the batch that came in is the one to append.
     package var untouched = true
 }
@@ -53,10 +64,13 @@ package struct GateTally {
 /// Takes the verdicts, live. Its caller's own, except for `statistics`, which any thread may ask for.
 package final class Gate: Sendable {
     let settings: GateSettings
+    /// Nil: certificates do not matter.
+    let certificates: CertificateCheck?
     private let limiter: Mutex<RateLimiter>
 
-    package init(_ settings: GateSettings) {
+    package init(_ settings: GateSettings, certificates: CertificateCheck? = nil) {
         self.settings = settings
+        self.certificates = certificates
         limiter = Mutex(
             RateLimiter(
                 tokensPerSecond: settings.messagesPerSecond, burst: settings.burst,
@@ -64,10 +78,21 @@ package final class Gate: Sendable {
     }
 
     func mostLimited(_ limit: Int) -> [LimitedDevice] {
-        limiter.withLock { $0.mostRejected(limit) }.map { address, entry in
+        limiter.withLock { $0.highest(\.rejected, limit) }.map { address, entry in
             let parts = address.split(separator: "/")
             return LimitedDevice(
                 tenant: String(parts[1]), device: String(parts[3]), accepted: entry.accepted, rejected: entry.rejected)
+        }
+    }
+
+    /// - Parameter tenant: whose devices; nil: all.
+    func mostWithoutCertificate(_ limit: Int, tenant: String?) -> [UncertifiedDevice] {
+        guard certificates != nil else { return [] }
+        let prefix = tenant.map { "tenant/\($0)/device/" } ?? ""
+        return limiter.withLock { $0.highest(\.withoutCertificate, limit, prefix: prefix) }.map { address, entry in
+            let parts = address.split(separator: "/")
+            return UncertifiedDevice(
+                tenant: String(parts[1]), device: String(parts[3]), messages: UInt64(entry.withoutCertificate))
         }
     }
 
@@ -83,24 +108,27 @@ package final class Gate: Sendable {
             address.withUnsafeBytes { limiter.entry($0) }.map {
                 DeviceStatistics(
                     accepted: $0.accepted, rejected: $0.rejected,
+                    withoutCertificate: UInt64($0.withoutCertificate),
                     tokensLeft: limiter.tokens($0, at: steadyMicros))
             }
         }
     }
 
     /// Examines what arrived. Fills `outgoing` unless the tally says `untouched`, which is the ordinary case.
+    /// The verdicts are true at the next place in the log: follow it by `endJudging`.
     /// - Parameters:
     ///   - filter: there only while redelivered messages may arrive.
     ///   - resumeEnd: offset in `incoming` from which on nothing is a redelivery.
     ///   - own: messages in `incoming` that came out of our log.
     ///   - steadyMicros: now, of a clock that is never set.
-    func examine(
+    package func examine(
         _ incoming: borrowing RecordBatch, filter: inout RedeliveryFilter?, resumeEnd: Int? = nil,
         own: OwnMessages = OwnMessages(), steadyMicros: Int64, into outgoing: inout RecordBatch
     ) -> GateTally {
         outgoing.removeAll()
         var tally = GateTally()
         var rejections = Rejections()
+        let live = certificates?.beginJudging()
         limiter.withLock { limiter in
             incoming.withUnsafeBytes { bytes in
                 var offset = 0
@@ -115,7 +143,7 @@ package final class Gate: Sendable {
                         filter?.note(record)
                         fate = .echo
                     } else {
-                        fate = self.fate(of: record, &filter, steadyMicros, &limiter)
+                        fate = self.fate(of: record, &filter, steadyMicros, &limiter, live, &tally)
                     }
                     if tally.untouched, fate != .keep(.accepted) {
                         tally.untouched = false
@@ -140,6 +168,37 @@ package final class Gate: Sendable {
         return tally
     }
 
+    /// What was examined has its place in the log, or gets none now. On the thread that examined it.
+    package func endJudging() { certificates?.endJudging() }
+
+    /// Judges once more what has been examined and has not got its place in the log: a device may have lost its
+    /// certificates meanwhile. Follow it by `endJudging`.
+    /// - Returns: the former verdicts of messages that are refused now.
+    func judgeAgain(_ batch: inout RecordBatch) -> [Verdict] {
+        guard let certificates, let live = certificates.beginJudging(), certificates.refuses else { return [] }
+        var former: [Verdict] = [], judged = RecordBatch()
+        batch.withUnsafeBytes { bytes in
+            var offset = 0
+            while offset < bytes.count {
+                let record = RecordView(unchecked: bytes.baseAddress! + offset)
+                var verdict = record.verdict
+                if record.kind == .message, verdict == .accepted || verdict == .payloadTooLarge,
+                    let topic = DeviceTopic(record.topic)
+                {
+                    let address = UnsafeRawBufferPointer(rebasing: record.topic[topic.address])
+                    if !live.isLive(address, DeviceHash(address), at: record.receivedAt) {
+                        former.append(verdict)
+                        verdict = .certMismatch
+                    }
+                }
+                judged.append(record, verdict: verdict)
+                offset += record.length
+            }
+        }
+        if !former.isEmpty { swap(&batch, &judged) }
+        return former
+    }
+
     private enum Fate: Equatable {
         case keep(Verdict)
         /// The range of the topic that names the device.
@@ -149,17 +208,23 @@ package final class Gate: Sendable {
 
     private func fate(
         of record: RecordView, _ filter: inout RedeliveryFilter?, _ steadyMicros: Int64,
-        _ limiter: inout RateLimiter
+        _ limiter: inout RateLimiter, _ live: LiveCertificates?, _ tally: inout GateTally
     ) -> Fate {
         guard record.kind == .message else { return .keep(.accepted) }
         if filter != nil, filter?.recognises(record) == true { return .duplicate }
         guard let topic = DeviceTopic(record.topic), topic.topicClass != .other || Self.isText(record.topic) else {
             return .keep(.badTopicFormat)
         }
-        let address = UnsafeRawBufferPointer(rebasing: record.topic[topic.address])
+        let address = UnsafeRawBufferPointer(rebasing: record.topic[topic.address]), hash = DeviceHash(address)
         // A redelivery was sent earlier than it comes. Brokers set DUP themselves (MQTT 5.0, 3.3.1.1): no device can.
-        guard record.flags.contains(.duplicate) || limiter.take(address, at: steadyMicros) else {
+        guard record.flags.contains(.duplicate) || limiter.take(address, hash, at: steadyMicros) else {
             return .reject(topic.address)
+        }
+        // Commands are not the device's own. Behind the rate limit: a revoked device must not fill the log.
+        if let live, topic.topicClass != .otaCommand, !live.isLive(address, hash, at: record.receivedAt) {
+            limiter.countWithoutCertificate(address, hash, at: steadyMicros)
+            tally.withoutCertificate += 1
+            if certificates?.refuses == true { return .keep(.certMismatch) }
         }
         if record.flags.contains(.truncated) { return .keep(.payloadTooLarge) }
         return .keep(topic.topicClass == .otaCommand ? .foreignCommand : .accepted)

@@ -1,4 +1,4 @@
-import Glibc
+import EventModel
 
 /// A token bucket a device, in bounded memory.
 ///
@@ -15,13 +15,15 @@ struct RateLimiter {
         /// Messages charged to the credit `creditNumber`.
         var creditTaken = 0.0
         var creditNumber: UInt32 = 0
+        /// Messages while the device had no live certificate.
+        var withoutCertificate: UInt32 = 0
     }
 
     let tokensPerMicro: Double
     let burst: Double
     private let generationMax: Int
-    private var young: DeviceTable
-    private var old: DeviceTable
+    private var young = DeviceTable<Entry>()
+    private var old = DeviceTable<Entry>()
     /// Messages that each device may send beside its bucket; `creditNumber` counts the credits that have ended.
     private var credit = 0.0
     private var creditNumber: UInt32 = 0
@@ -32,9 +34,6 @@ struct RateLimiter {
         tokensPerMicro = tokensPerSecond / 1_000_000
         self.burst = Double(max(1, burst))
         generationMax = max(1, devicesMax / 2)
-        let seed = UInt64.random(in: .min ... .max)
-        young = DeviceTable(seed: seed)
-        old = DeviceTable(seed: seed)
     }
 
     var count: Int { young.count + old.count }
@@ -52,8 +51,7 @@ struct RateLimiter {
 
     /// Takes a token of the device that `address` (`tenant/{t}/device/{d}`) names, at `time` in µs.
     /// False: it has none.
-    mutating func take(_ address: UnsafeRawBufferPointer, at time: Int64) -> Bool {
-        let hash = young.hash(address)
+    mutating func take(_ address: UnsafeRawBufferPointer, _ hash: DeviceHash, at time: Int64) -> Bool {
         let index = young.find(address, hash) ?? admit(address, hash, at: time)
         // Through a local value: a call on `self` beside `&young.entries` would copy all entries first.
         var entry = young.entries[index]
@@ -62,7 +60,12 @@ struct RateLimiter {
         return isTaken
     }
 
-    private mutating func admit(_ address: UnsafeRawBufferPointer, _ hash: UInt64, at time: Int64) -> Int {
+    mutating func countWithoutCertificate(_ address: UnsafeRawBufferPointer, _ hash: DeviceHash, at time: Int64) {
+        let index = young.find(address, hash) ?? admit(address, hash, at: time)
+        young.entries[index].withoutCertificate = young.entries[index].withoutCertificate.saturatingAdding(1)
+    }
+
+    private mutating func admit(_ address: UnsafeRawBufferPointer, _ hash: DeviceHash, at time: Int64) -> Int {
         let known = old.find(address, hash).map { old.entries[$0] }
         if young.count >= generationMax {
             swap(&young, &old)
@@ -71,22 +74,28 @@ struct RateLimiter {
         return young.insert(address, hash, known ?? Entry(tokens: burst, at: time))
     }
 
-    /// Devices that were refused, the most refused first, by their `tenant/{t}/device/{d}`.
-    func mostRejected(_ limit: Int) -> [(address: String, entry: Entry)] {
+    /// Devices that have this count, the highest first, by their `tenant/{t}/device/{d}`.
+    /// - Parameter prefix: of that.
+    func highest<Count: Comparable & ExpressibleByIntegerLiteral>(
+        _ count: KeyPath<Entry, Count>, _ limit: Int, prefix: String = ""
+    ) -> [(address: String, entry: Entry)] {
         var found: [(address: String, entry: Entry)] = []
-        for (table, newer) in [(young, nil), (old, young)] as [(DeviceTable, DeviceTable?)] {
-            for (index, entry) in table.entries.enumerated() where entry.rejected > 0 {
+        for (table, newer) in [(young, nil), (old, young)] as [(DeviceTable<Entry>, DeviceTable<Entry>?)] {
+            for (index, entry) in table.entries.enumerated() where entry[keyPath: count] > 0 {
                 let name = table.name(index)
-                let isOutdated = name.withUnsafeBytes { newer?.find($0, table.hash($0)) } != nil
+                guard name.starts(with: prefix.utf8) else { continue }
+                let isOutdated = name.withUnsafeBytes { newer?.find($0, DeviceHash($0)) } != nil
                 if !isOutdated { found.append((String(decoding: name, as: UTF8.self), entry)) }
             }
         }
-        found.sort { ($1.entry.rejected, $0.address) < ($0.entry.rejected, $1.address) }
+        found.sort {
+            ($1.entry[keyPath: count], $0.address) < ($0.entry[keyPath: count], $1.address)
+        }
         return Array(found.prefix(limit))
     }
 
     func entry(_ address: UnsafeRawBufferPointer) -> Entry? {
-        let hash = young.hash(address)
+        let hash = DeviceHash(address)
         if let index = young.find(address, hash) { return young.entries[index] }
         return old.find(address, hash).map { old.entries[$0] }
     }
@@ -114,99 +123,5 @@ struct RateLimiter {
         }
         entry.rejected += 1
         return false
-    }
-}
-
-/// Device addresses → dense entries: open addressing over 8-byte slots (tag and index), names in one arena.
-struct DeviceTable {
-    private struct Slot {
-        var tag: UInt32 = 0
-        /// Index of the entry plus one; 0 is empty.
-        var index: UInt32 = 0
-    }
-
-    private let seed: UInt64
-    private var slots = ContiguousArray(repeating: Slot(), count: 64)
-    private var names: [UInt8] = []
-    private var nameEnds: ContiguousArray<Int> = []
-    var entries: ContiguousArray<RateLimiter.Entry> = []
-
-    init(seed: UInt64) { self.seed = seed }
-
-    var count: Int { entries.count }
-
-    /// Seeded per process: device names come from outside.
-    func hash(_ name: UnsafeRawBufferPointer) -> UInt64 {
-        var state = seed ^ UInt64(truncatingIfNeeded: name.count)
-        var offset = 0
-        while offset < name.count {
-            var word: UInt64 = 0
-            if name.count - offset >= 8 {
-                word = name.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
-            } else {
-                for byte in name[offset...] { word = word << 8 | UInt64(byte) }
-            }
-            let product = (state ^ word).multipliedFullWidth(by: 0x9E37_79B9_7F4A_7C15)
-            state = product.high ^ product.low
-            offset += 8
-        }
-        return state ^ state >> 29
-    }
-
-    func find(_ name: UnsafeRawBufferPointer, _ hash: UInt64) -> Int? {
-        let mask = slots.count - 1
-        var position = Int(truncatingIfNeeded: hash) & mask
-        let tag = UInt32(truncatingIfNeeded: hash >> 32)
-        while true {
-            let slot = slots[position]
-            if slot.index == 0 { return nil }
-            if slot.tag == tag, isName(Int(slot.index) - 1, name) { return Int(slot.index) - 1 }
-            position = (position + 1) & mask
-        }
-    }
-
-    mutating func insert(_ name: UnsafeRawBufferPointer, _ hash: UInt64, _ entry: RateLimiter.Entry) -> Int {
-        if (entries.count + 1) * 4 > slots.count * 3 { grow() }
-        entries.append(entry)
-        names.append(contentsOf: name)
-        nameEnds.append(names.count)
-        place(Slot(tag: UInt32(truncatingIfNeeded: hash >> 32), index: UInt32(entries.count)), hash)
-        return entries.count - 1
-    }
-
-    mutating func removeAll() {
-        slots = ContiguousArray(repeating: Slot(), count: 64)
-        names = []
-        nameEnds = []
-        entries = []
-    }
-
-    func name(_ index: Int) -> ContiguousArray<UInt8> {
-        ContiguousArray(names[(index == 0 ? 0 : nameEnds[index - 1])..<nameEnds[index]])
-    }
-
-    private func isName(_ index: Int, _ name: UnsafeRawBufferPointer) -> Bool {
-        let start = index == 0 ? 0 : nameEnds[index - 1]
-        guard nameEnds[index] - start == name.count else { return false }
-        return names.withUnsafeBytes { memcmp($0.baseAddress! + start, name.baseAddress!, name.count) == 0 }
-    }
-
-    private mutating func place(_ slot: Slot, _ hash: UInt64) {
-        let mask = slots.count - 1
-        var position = Int(truncatingIfNeeded: hash) & mask
-        while slots[position].index != 0 { position = (position + 1) & mask }
-        slots[position] = slot
-    }
-
-    private mutating func grow() {
-        slots = ContiguousArray(repeating: Slot(), count: slots.count * 2)
-        var start = 0
-        for index in entries.indices {
-            let hash = names.withUnsafeBytes {
-                self.hash(UnsafeRawBufferPointer(rebasing: $0[start..<nameEnds[index]]))
-            }
-            start = nameEnds[index]
-            place(Slot(tag: UInt32(truncatingIfNeeded: hash >> 32), index: UInt32(index + 1)), hash)
-        }
     }
 }

@@ -23,7 +23,7 @@ import Primitives
 ///
 /// Nothing is kept in steady state: the filter is read back from the log when the first DUP arrives after a resume,
 /// which also covers a restart of the process.
-struct RedeliveryFilter: Sendable {
+package struct RedeliveryFilter: Sendable {
     private let limits: PacketIDLimits
     /// Recorded deliveries that can be unacknowledged, by packet id.
     private var deliveries: [UInt16: Digest]

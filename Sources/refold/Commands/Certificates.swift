@@ -5,7 +5,8 @@ struct CertificateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cert", abstract: "Issue, list and revoke device certificates.",
         subcommands: [
-            Issue.self, Import.self, List.self, Expiring.self, Show.self, Revoke.self, Hold.self, Release.self,
+            Issue.self, Import.self, List.self, Expiring.self, Missing.self, Show.self, Revoke.self, Hold.self,
+            Release.self,
         ])
 
     static func path(_ tenant: String) -> String { "/api/v1/tenants/\(DaemonClient.escape(tenant))/certificates" }

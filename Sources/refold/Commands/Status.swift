@@ -75,6 +75,10 @@ struct StatusCommand: AsyncParsableCommand {
                         ]
                     }),
             ]
+            for broker in status.brokers {
+                guard let count = broker.withoutCertificate, count > 0 else { continue }
+                lines.append("\(broker.name): \(count) messages of devices without a live certificate")
+            }
         }
         if !status.projections.isEmpty { lines += ["", ProjectionCommand.table(status.projections)] }
         return lines.joined(separator: "\n")

@@ -3,6 +3,7 @@ import Deciding
 import Enforcement
 import EventLog
 import EventModel
+import Ingest
 import Issuing
 import Logging
 import MQTT
@@ -19,6 +20,8 @@ struct CertificateIssuing: Sendable {
     let registry: DeciderService<CertificateRegistry>
     let service: CertificateService
     let crls: CRLService
+    /// For the gate; nil: certificates do not matter there.
+    let check: CertificateCheck?
     /// One for each broker with a CRL file.
     let enforcers: [(broker: String, enforcer: CRLEnforcer)]
 
@@ -28,8 +31,11 @@ struct CertificateIssuing: Sendable {
     ) {
         let clock: @Sendable () -> Timestamp = { log.now() }
         let executor = ThreadExecutor(name: "crl"), known = Mutex<[Position]>([])
+        check =
+            settings.certificates.enforce == .off
+            ? nil : CertificateCheck(refuses: settings.certificates.enforce == .enforce)
         registry = DeciderService(
-            writer: writer, source: log, clock: clock, snapshot: snapshot,
+            writer: writer, source: log, clock: clock, follower: check.map { GateFeed($0) }, snapshot: snapshot,
             onChange: { registry in
                 // Once for each change: what cannot be signed is tried again after a pause, not at every round.
                 let needs = registry?.authorities.filter(\.needsCRL).map(\.entriesEnd) ?? []

@@ -144,8 +144,8 @@ final class Daemon: Sendable {
         let rebuilds = RebuildKeeper(
             log: log, databaseURL: databaseURL, projectors: projectors, snapshots: snapshots, logger: logger)
         let ingest = try IngestService(
-            brokers: services.brokers, gate: GateSettings(settings), log: log, history: log,
-            logID: log.report.logID.description,
+            brokers: services.brokers, gate: GateSettings(settings), certificates: certificates.check, log: log,
+            history: log, logID: log.report.logID.description,
             notify: { notice in
                 logger.log(level: notice.logLevel, "\(notice.text)", metadata: ["broker": "\(notice.broker)"])
             },
@@ -163,11 +163,12 @@ final class Daemon: Sendable {
             log: log, projectors: projectors, ingest: { ingest.statuses }, commands: commands,
             database: keeper, scrubService: scrubService,
             checkpoints: checkpoints, archive: archive, selfCheck: selfCheck, rebuilds: rebuilds,
-            troubles: troubles)
+            troubles: troubles, check: certificates.check)
         let queries = QueryPool(databaseURL: databaseURL, size: DatabaseConnections.reads)
         let metrics = MetricsCollector(
             reporter: reporter, deadLetters: DeadLetterCounts(queries), startedAt: startedAt,
-            limitedDevices: { ingest.mostLimited(20) })
+            limitedDevices: { ingest.mostLimited(20) },
+            uncertifiedDevices: { ingest.mostWithoutCertificate(20) })
         let asOf = AsOf(
             log: log, snapshots: snapshots.folder,
             thresholds: settings.presence)
@@ -182,6 +183,11 @@ final class Daemon: Sendable {
             },
             gate: { tenant, device in
                 ingest.deviceStatistics(tenant: tenant, device: device).map(GateStatistics.init)
+            },
+            uncertified: { tenant in
+                ingest.mostWithoutCertificate(1_000, tenant: tenant).map { broker, device in
+                    UncertifiedDeviceRow(device: device.device, broker: broker, messages: device.messages)
+                }
             },
             event: { [lookup = EventLookup(log: log)] in try await lookup.event(at: $0) })
 
@@ -304,6 +310,8 @@ extension GateSettings {
 
 extension GateStatistics {
     init(_ statistics: DeviceStatistics) {
-        self.init(accepted: statistics.accepted, rateLimited: statistics.rejected, tokens: statistics.tokensLeft)
+        self.init(
+            accepted: statistics.accepted, rateLimited: statistics.rejected,
+            withoutCertificate: statistics.withoutCertificate, tokens: statistics.tokensLeft)
     }
 }

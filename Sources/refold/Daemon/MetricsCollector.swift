@@ -16,6 +16,7 @@ struct MetricsCollector: Sendable {
     let startedAt: Timestamp
     /// Only the worst: a label for each device of a fleet would drown Prometheus. The API answers for any one.
     let limitedDevices: @Sendable () -> [(broker: String, device: LimitedDevice)]
+    let uncertifiedDevices: @Sendable () -> [(broker: String, device: UncertifiedDevice)]
 
     func collect() async -> MetricsSnapshot {
         var metrics = MetricsSnapshot()
@@ -98,6 +99,7 @@ struct MetricsCollector: Sendable {
             metrics.add(.duplicatesSuppressed, broker.duplicatesSuppressed, ["broker": broker.name])
             metrics.add(.replaysRecognised, broker.replays, ["broker": broker.name])
             metrics.add(.commandEchoes, broker.echoes, ["broker": broker.name])
+            metrics.add(.withoutCertificate, broker.withoutCertificate, ["broker": broker.name])
             metrics.add(.brokerConnected, broker.isSubscribed, ["broker": broker.name])
             metrics.add(.brokerSessionLost, broker.sessionsLost, ["broker": broker.name])
             metrics.add(.brokerTakenOver, broker.has(.sessionTakenOver), ["broker": broker.name])
@@ -120,6 +122,11 @@ struct MetricsCollector: Sendable {
             let (tenant, name) = (device.tenant, device.device)
             metrics.add(.deviceAccepted, device.accepted, ["broker": broker, "tenant": tenant, "device": name])
             metrics.add(.deviceRateLimited, device.rejected, ["broker": broker, "tenant": tenant, "device": name])
+        }
+        for (broker, device) in uncertifiedDevices() {
+            metrics.add(
+                .deviceWithoutCertificate, device.messages,
+                ["broker": broker, "tenant": device.tenant, "device": device.device])
         }
         metrics.add(.held, brokers.contains { $0.state == .held })
     }

@@ -99,6 +99,7 @@ extension StatusReporter {
         facts.deciderError = troubles.error(of: CampaignState.storedName)
         facts.tokenError = troubles.error(of: AccessState.storedName)
         facts.certificateError = troubles.error(of: CertificateRegistry.storedName)
+        facts.awaitsCertificates = check.map { !$0.isReady } ?? false
         return facts
     }
 }

@@ -21,6 +21,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let selfCheck: SelfCheck
     let rebuilds: RebuildKeeper
     let troubles: Troubles
+    let check: CertificateCheck?
     private let memory = SharedMemory()
 
     /// Log lines dropped in the last minute, of `total` since the start.
@@ -43,6 +44,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
                     name: broker.name, clientID: broker.clientID, connected: broker.connected,
                     subscribed: broker.isSubscribed, sessionPresent: broker.sessionPresent,
                     lastError: broker.lastError,
+                    withoutCertificate: check.map { _ in broker.withoutCertificate },
                     commands: .init(
                         connected: lane.isConnected, waiting: lane.waiting + lane.sent, refused: lane.refused,
                         acknowledged: lane.acknowledged, lastError: lane.lastError))

@@ -108,6 +108,7 @@ function facts(tenant, row, gate) {
     ['Last sequence', row.last_seq === null ? null : count(row.last_seq)],
     ['Last event', eventLink(tenant, row.last_position)],
     ['Beyond its rate', gate && gate.rate_limited > 0 ? count(gate.rate_limited) : null],
+    ['Without a certificate', gate && gate.without_certificate > 0 ? count(gate.without_certificate) : null],
   ];
   return [h('h2', null, 'Facts'), h('dl', { class: 'facts' }, shown.filter(([, value]) => value !== null && value !== undefined)
     .map(([name, value]) => [h('dt', { key: name + 'n' }, name), h('dd', { key: name }, value)]))];
