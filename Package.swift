@@ -380,7 +380,10 @@ let package = Package(
             ]),
         .testTarget(
             name: "EnforcementTests",
-            dependencies: ["COpenSSL", "Threading", "EventLog", "MQTT", "Enforcement", "Simulation", "TestSupport"]),
+            dependencies: [
+                "COpenSSL", "Primitives", "EventModel", "Decisions", "Threading", "EventLog", "MQTT", "Deciding", "PKI",
+                "Certificates", "Issuing", "Enforcement", "Simulation", "TestSupport",
+            ]),
         .testTarget(
             name: "ControlAPITests",
             dependencies: [
@@ -408,7 +411,9 @@ let package = Package(
             ]),
         .testTarget(
             name: "IntegrationTests",
-            dependencies: ["Primitives", "EventModel", "HTTPClient", "Postgres", "refold", "TestSupport"]),
+            dependencies: [
+                "Primitives", "EventModel", "HTTPClient", "MQTT", "Postgres", "Enforcement", "refold", "TestSupport",
+            ]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Decisions", "Evidence", "EventLog", "Decoding"]),
         .testTarget(name: "TidyTests", dependencies: ["refold"], swiftSettings: optimisedSwift),
     ],
