@@ -381,7 +381,7 @@ let package = Package(
             name: "EnforcementTests",
             dependencies: [
                 "COpenSSL", "Primitives", "EventModel", "Decisions", "Threading", "EventLog", "MQTT", "Ingest",
-                "Deciding", "PKI", "Certificates", "Enforcement", "Simulation", "TestSupport",
+                "Deciding", "PKI", "Certificates", "Issuing", "Enforcement", "Simulation", "TestSupport",
             ]),
         .testTarget(
             name: "ControlAPITests",
@@ -410,7 +410,9 @@ let package = Package(
             ]),
         .testTarget(
             name: "IntegrationTests",
-            dependencies: ["Primitives", "EventModel", "HTTPClient", "Postgres", "refold", "TestSupport"]),
+            dependencies: [
+                "Primitives", "EventModel", "HTTPClient", "MQTT", "Postgres", "Enforcement", "refold", "TestSupport",
+            ]),
         .testTarget(name: "FuzzTests", dependencies: ["EventModel", "Decisions", "Evidence", "EventLog", "Decoding"]),
         .testTarget(name: "TidyTests", dependencies: ["refold"], swiftSettings: optimisedSwift),
     ],

@@ -4,6 +4,7 @@
 //     CertificateRegistry   the `Decider`: decisions → authorities, certificates, entries of the next CRL
 //     RegistryCommand       commands of operators, of the issuing services and of the enforcers
 //     Decide                the rules by which a command is accepted or rejected
+//     PendingCuts           clients that are to be disconnected at each broker
 //     CertificateStore      a million certificates in memory
 //
 // Invariants. The module has no private keys: Sources/Issuing signs certificates and CRLs before they are decided
@@ -68,6 +69,7 @@ public struct CertificateRegistry: Decider {
     var store = CertificateStore()
     /// How far the CRLs have come at the brokers.
     public internal(set) var enforcements: [EnforcementKey: Enforcement] = [:]
+    var pendingCuts: [EnforcementKey: [CertificateStore.Index: PendingCut]] = [:]
     var answers = Ledger(tenantCountMax: 10_000)
     /// Number of certificates in the store after the last eviction.
     var countAfterEviction = 0
@@ -194,8 +196,11 @@ public struct CertificateRegistry: Decider {
         case .crlRefused(let event):
             if let index = authorityIndexes[event.authority] { authorities[Int(index)].refused = event }
         case .crlEnforced(let event):
-            enforcements[EnforcementKey(broker: event.broker, authority: event.authority), default: Enforcement()]
-                .apply(event, at: time)
+            let key = EnforcementKey(broker: event.broker, authority: event.authority)
+            if enforcements[key] == nil { beginCuts(key) }
+            enforcements[key, default: Enforcement()].apply(event, at: time)
+        case .clientCut(let event): apply(event)
+        case .clientBanLifted(let event): apply(event)
         case .rejected: break
         }
     }
@@ -260,6 +265,7 @@ public struct CertificateRegistry: Decider {
         case .revoked: authorities[authority].list(entry(reason), before.notAfter, at: position)
         case .released: authorities[authority].unlist(serial, at: position)
         }
+        noteCut(index, event, wasLive: before.status.isLive, at: position)
         remember(event.envelope, KeyedAnswer(position: position, certificates: [reference(index)]), time)
     }
 
@@ -284,6 +290,7 @@ public struct CertificateRegistry: Decider {
         let now = time.wholeSeconds
         for index in Array(store.indexes) where now - store[index].notAfter > Self.keptSecondsAfterExpiry {
             store.remove(index)
+            for key in pendingCuts.keys { pendingCuts[key]?[index] = nil }
         }
         countAfterEviction = store.count
     }

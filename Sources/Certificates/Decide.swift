@@ -41,7 +41,7 @@ extension CertificateRegistry {
         case .add(let events): events.first?.tenantID ?? request.tenantID
         case .change(let reference, _):
             find(reference).flatMap { mayAct(request, on: $0) ? store.tenantID(of: $0) : nil } ?? request.tenantID
-        case .changeDevice, .issueCRL, .refuseCRL, .enforce: request.tenantID
+        case .changeDevice, .issueCRL, .refuseCRL, .enforce, .cut, .liftBans: request.tenantID
         }
     }
 
@@ -69,6 +69,8 @@ extension CertificateRegistry {
             case .crlIssued(let event): authority = event.authority
             case .crlRefused(let event): authority = event.authority
             case .crlEnforced(let event): authority = event.authority
+            case .clientCut(let event): certificates += Self.reference(event.authority, event.serial)
+            case .clientBanLifted(let event): certificates += Self.reference(event.authority, event.serial)
             }
         }
         guard certificates.allSatisfy({ find($0) != nil }), authority.map({ self.authority($0) != nil }) ?? true else {
@@ -127,6 +129,8 @@ extension CertificateRegistry {
             event.actor = request.actor
             return [.crlRefused(event)]
         case .enforce(let event): return [.crlEnforced(try enforced(event, request))]
+        case .cut(let events): return try cut(events, request, now).map { .clientCut($0) }
+        case .liftBans(let events): return try lifted(events, request).map { .clientBanLifted($0) }
         }
     }
 

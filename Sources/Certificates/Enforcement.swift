@@ -23,11 +23,16 @@ public struct Enforcement: Sendable, Equatable, Codable {
     /// Why the newest CRL is not proved: writing, reloading or probing failed; nil after a proof.
     public private(set) var error: String?
     public private(set) var errorAt: Timestamp?
+    /// Why clients of revoked certificates are not all disconnected; of interest while some are not.
+    public private(set) var uncutError: String?
+    /// The broker bans clients by their names until the CRL is proved.
+    public private(set) var bans: Bool?
 
     mutating func apply(_ event: CRLEnforced, at time: Timestamp) {
         switch event.step {
         case .written:
             written = max(written, event.number)
+            bans = event.bans
             (error, errorAt) = (nil, nil)
         case .reloaded:
             reloaded = max(reloaded, event.number)
@@ -37,6 +42,7 @@ public struct Enforcement: Sendable, Equatable, Codable {
             (provedAt, provedMilliseconds) = (time, event.milliseconds)
             (error, errorAt) = (nil, nil)
         case .unproved: (error, errorAt) = (event.error ?? "unknown", time)
+        case .uncut: uncutError = event.error ?? "unknown"
         }
     }
 }
@@ -49,7 +55,7 @@ extension CertificateRegistry {
         }
         let known = enforcements[EnforcementKey(broker: event.broker, authority: event.authority)] ?? Enforcement()
         switch event.step {
-        case .written, .unproved: break
+        case .written, .unproved, .uncut: break
         case .reloaded, .proved:
             guard event.number <= known.written else {
                 throw RegistryRefusal(
@@ -60,6 +66,9 @@ extension CertificateRegistry {
         }
         var event = event
         event.actor = request.actor
+        if event.step == .proved {
+            event.remaining = Int64(uncutCount(EnforcementKey(broker: event.broker, authority: event.authority)))
+        }
         return event
     }
 }

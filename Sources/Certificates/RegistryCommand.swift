@@ -17,6 +17,9 @@ public enum RegistryCommand: Sendable, Equatable {
     case issueCRL(CRLIssued)
     case refuseCRL(CRLRefused)
     case enforce(CRLEnforced)
+    /// Those that wait for it; milliseconds and number of the remaining ones are set by the registry.
+    case cut([ClientCut])
+    case liftBans([ClientBanLifted])
 
     /// The name on the record (`command.rejected/1`).
     public var name: String {
@@ -27,13 +30,15 @@ public enum RegistryCommand: Sendable, Equatable {
         case .change(_, let change), .changeDevice(_, let change): "certificate.\(change.verb)"
         case .issueCRL, .refuseCRL: "crl.issue"
         case .enforce: "crl.enforce"
+        case .cut: "client.cut"
+        case .liftBans: "client.ban_lift"
         }
     }
 
     /// The object of the command; empty when the command creates it.
     var subject: String {
         switch self {
-        case .addAuthority, .add: ""
+        case .addAuthority, .add, .cut, .liftBans: ""
         case .retireAuthority(let id): "authority:\(id)"
         case .change(let reference, _): "certificate:\(reference)"
         case .changeDevice(let device, _): "device:\(device)"

@@ -10,6 +10,8 @@ public enum RegistryEvent: DeciderEvent, Equatable {
     case crlIssued(CRLIssued)
     case crlRefused(CRLRefused)
     case crlEnforced(CRLEnforced)
+    case clientCut(ClientCut)
+    case clientBanLifted(ClientBanLifted)
     /// A refusal changes nothing, and is not read back.
     case rejected(CommandRejected)
 
@@ -24,6 +26,8 @@ public enum RegistryEvent: DeciderEvent, Equatable {
         case let event as CRLIssued: self = .crlIssued(event)
         case let event as CRLRefused: self = .crlRefused(event)
         case let event as CRLEnforced: self = .crlEnforced(event)
+        case let event as ClientCut: self = .clientCut(event)
+        case let event as ClientBanLifted: self = .clientBanLifted(event)
         default: return nil
         }
     }
@@ -37,6 +41,8 @@ public enum RegistryEvent: DeciderEvent, Equatable {
         case .crlIssued(let event): event
         case .crlRefused(let event): event
         case .crlEnforced(let event): event
+        case .clientCut(let event): event
+        case .clientBanLifted(let event): event
         case .rejected(let event): event
         }
     }

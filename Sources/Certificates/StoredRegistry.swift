@@ -21,7 +21,9 @@ extension CertificateRegistry {
             eventJSON(
                 StoredHeader(
                     authorities: authorities.map(StoredHeader.StoredAuthority.init),
-                    enforcements: enforcements.sorted { $0.key < $1.key }.map { .init(key: $0.key, value: $0.value) },
+                    enforcements: enforcements.sorted { $0.key < $1.key }.map {
+                        .init(key: $0.key, value: $0.value, cuts: storedCuts($0.key, numbers))
+                    },
                     answers: storedAnswers,
                     countAfterEviction: countAfterEviction)))
         for authority in authorities { authority.writeEntries(to: &out) }
@@ -56,7 +58,8 @@ extension CertificateRegistry {
                 authorities.append(try CertificateAuthority(form, entries: &input))
             }
             for form in header.enforcements { enforcements[form.key] = form.value }
-            try restoreCertificates(&input)
+            let indexes = try restoreCertificates(&input)
+            for form in header.enforcements { try restoreCuts(form, indexes) }
             restore(header.answers)
             countAfterEviction = header.countAfterEviction
         } catch let error as ByteReader.Truncated {
@@ -66,7 +69,9 @@ extension CertificateRegistry {
         }
     }
 
-    private mutating func restoreCertificates(_ input: inout ByteReader) throws(ByteReader.Truncated) {
+    private mutating func restoreCertificates(
+        _ input: inout ByteReader
+    ) throws(ByteReader.Truncated) -> [CertificateStore.Index] {
         let count = try input.integer(UInt32.self)
         var links: [(index: CertificateStore.Index, renews: UInt32, replacedBy: UInt32)] = []
         var indexes: [CertificateStore.Index] = []
@@ -100,6 +105,7 @@ extension CertificateRegistry {
             let (renews, replacedBy) = (try index(link.renews), try index(link.replacedBy))
             store.update(link.index) { ($0.renews, $0.replacedBy) = (renews, replacedBy) }
         }
+        return indexes
     }
 
     // MARK: Answers
@@ -163,6 +169,17 @@ struct StoredHeader: Codable {
     struct StoredEnforcement: Codable {
         var key: EnforcementKey
         var value: Enforcement
+        /// Nil in snapshots of before there were cuts.
+        var cuts: [StoredCut]?
+    }
+
+    struct StoredCut: Codable {
+        /// Of the certificate in this snapshot.
+        var number: UInt32
+        var end: UInt64
+        var isBanned: Bool
+        var isStillConnected: Bool
+        var isReleased: Bool
     }
 
     var authorities: [StoredAuthority]

@@ -1,3 +1,4 @@
+import Certificates
 import Decisions
 import EventModel
 import HTTPTypes
@@ -19,9 +20,14 @@ extension ControlAPI {
             .get("\(Self.tenantPath)/crls") { request, context in
                 try request.allowQuery()
                 let tenant = try context.id("tenant")
+                let enforcements = try await system.certificates.enforcements()
                 let rows = try await system.certificates.authorities()
                     .filter { [tenant, Envelope.everyTenant].contains($0.added.tenantID) }
-                    .compactMap { authority in authority.lastCRL.map { CRLRow($0, pending: authority.isChanged) } }
+                    .compactMap { authority in
+                        authority.lastCRL.map {
+                            CRLRow($0, pending: authority.isChanged, enforcements, isOwn: $0.tenantID == tenant)
+                        }
+                    }
                 return try .json(Items(items: rows))
             },
             .post("/api/v1/authorities/{authority}/crl", .write(.admin)) { request, context in
@@ -29,7 +35,9 @@ extension ControlAPI {
                 guard try await system.certificates.authorities().contains(where: { $0.added.id == id }) else {
                     throw Problem(.notFound, "not_found", "there is no authority \(id)")
                 }
-                return try .json(CRLRow(try await system.crls.issue(id).event, pending: false), status: .created)
+                let event = try await system.crls.issue(id).event
+                let enforcements = try await system.certificates.enforcements()
+                return try .json(CRLRow(event, pending: false, enforcements, isOwn: true), status: .created)
             },
         ]
     }
@@ -56,13 +64,40 @@ struct CRLRow: Encodable, Sendable {
     let sha256: String
     /// Certificates were revoked or released since: the next CRL is due.
     let isOutdated: Bool
+    let brokers: [BrokerRow]
+
+    /// How far the authority's CRLs have come at a broker.
+    struct BrokerRow: Encodable, Sendable {
+        let broker: String
+        let isInForce: Bool
+        let provedNumber: UInt64?
+        let provedAt: String?
+        let provedMilliseconds: Int64?
+        let uncut: Int
+        let banned: Int
+        let error: String?
+
+        enum CodingKeys: String, CodingKey {
+            case broker, isInForce = "is_in_force", provedNumber = "proved_number", provedAt = "proved_at"
+            case provedMilliseconds = "proved_ms", uncut, banned, error
+        }
+    }
 
     enum CodingKeys: String, CodingKey {
         case authority, number, thisUpdate = "this_update", nextUpdate = "next_update", entries, sha256
-        case isOutdated = "is_outdated"
+        case isOutdated = "is_outdated", brokers
     }
 
-    init(_ event: CRLIssued, pending: Bool) {
+    /// - Parameter isOwn: errors of an authority of all tenants may name devices of any of them.
+    init(_ event: CRLIssued, pending: Bool, _ enforcements: [EnforcementStatus], isOwn: Bool) {
+        brokers = enforcements.filter { $0.key.authority == event.authority }.map { status in
+            let known = status.enforcement
+            return BrokerRow(
+                broker: status.key.broker, isInForce: known.proved == event.number && known.error == nil,
+                provedNumber: known.proved == 0 ? nil : known.proved, provedAt: known.provedAt?.description,
+                provedMilliseconds: known.provedMilliseconds, uncut: status.uncut, banned: status.banned,
+                error: isOwn ? known.error ?? (status.uncut > 0 ? known.uncutError : nil) : nil)
+        }
         (authority, number, entries, sha256) = (event.authority, event.number, event.entries, event.sha256)
         (thisUpdate, nextUpdate) = (event.thisUpdate.description, event.nextUpdate.description)
         isOutdated = pending

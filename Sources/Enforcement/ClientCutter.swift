@@ -35,6 +35,25 @@ extension ClientCutter {
     public func cut(_ client: ClientTarget) -> CutOutcome { cut([client])[0] }
 }
 
+/// Spares a thousand attempts at a broker that is away, each with its timeout.
+struct ConsecutiveFailures {
+    private var count = 0
+    private var last: String?
+    private static let countMax = 3
+
+    /// The outcome of `body`; without calling it, the last failure after three in a row.
+    mutating func attempt(_ body: () -> CutOutcome) -> CutOutcome {
+        if count >= Self.countMax, let last { return .failed(error: last) }
+        let outcome = body()
+        if case .failed(let error) = outcome {
+            (count, last) = (count + 1, error)
+        } else {
+            count = 0
+        }
+        return outcome
+    }
+}
+
 /// Connects with the client's id to a listener that does not ask for its certificate, and disconnects in order. The
 /// broker must close the connection that it has under this id (MQTT 3.1.1, 3.1.4-2; 5.0, 3.1.4-3).
 ///
@@ -52,11 +71,12 @@ public struct TakeoverCutter: ClientCutter {
     }
 
     public func cut(_ clients: [ClientTarget]) -> [CutOutcome] {
-        clients.map { client in
+        var failures = ConsecutiveFailures()
+        return clients.map { client in
             guard let clientID = client.clientID, !clientID.isEmpty else {
                 return .failed(error: "no client id is known: only a client id can be taken over")
             }
-            return takeOver(clientID)
+            return failures.attempt { takeOver(clientID) }
         }
     }
 

@@ -77,11 +77,6 @@ public final class EMQXAPI: Sendable {
         return try decode(Page.self, try call(.get, path, nil, accepts: [200]), path).data
     }
 
-    /// Stops and starts a listener, e.g. `ssl:default`, which disconnects its clients. The CRL cache stays.
-    public func restartListener(_ id: String) throws(EMQXError) {
-        _ = try call(.post, "/listeners/\(Self.escape(id))/restart", nil, accepts: [200, 204])
-    }
-
     // MARK: Requests
 
     private func call(

@@ -137,6 +137,8 @@ public struct HealthFacts: Sendable {
     public var crls: [CRL] = []
     /// Why the newest CRLs are not proved to be in force, by broker.
     public var crlsUnproved: [String: String] = [:]
+    /// Why clients of revoked certificates are not disconnected, by broker.
+    public var clientsUncut: [String: String] = [:]
     /// Rows that the log does not give, at the last comparison of tables and log.
     public var rowsDiffering = 0
 

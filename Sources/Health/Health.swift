@@ -33,6 +33,7 @@ public struct Health: Sendable, Equatable {
         add(facts.process)
         facts.crls.forEach { add($0) }
         for (broker, text) in facts.crlsUnproved.sorted(by: { $0.key < $1.key }) { add(.crlUnproved, broker, text) }
+        for (broker, text) in facts.clientsUncut.sorted(by: { $0.key < $1.key }) { add(.clientsUncut, broker, text) }
     }
 
     public var state: State {

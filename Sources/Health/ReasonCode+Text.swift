@@ -162,6 +162,11 @@ extension ReasonCode {
             A broker's newest CRL is not proved to be in force: its file cannot be written, the reload command fails, \
             the broker still accepts a revoked certificate, or it refuses a live one. The text says which.
             """
+        case .clientsUncut:
+            """
+            Clients of revoked certificates may still be connected to a broker, which could not be made to disconnect \
+            them, or a ban there could not be lifted. The text has the broker's answer.
+            """
         case .logLinesDropped: "Lines of the daemon's own log were dropped in the last minute: its output was blocked."
         case .descriptorsShort: "More than 90 % of the file descriptors that the process may have are open."
         }
@@ -232,6 +237,7 @@ extension ReasonCode {
         case .campaignsStopped, .tokensUnreadable, .certificatesUnreadable:
             "See the error; if the log is damaged: `refold log verify`. Refold retries every 2 s."
         case .crlUnproved: "Check the broker's crl_file, crl_reload_command and log. Refold retries every 5 s."
+        case .clientsUncut: "Check the broker's crl_cut and emqx_api settings. Refold retries at least once a minute."
         case .crlNotIssued, .crlExpiring: "Restore the key (docs/certificates.md). Refold retries every 10 s."
         case .logLinesDropped: "Check the reader of the daemon's output, or the disk that it is written to."
         case .descriptorsShort: "Raise `LimitNOFILE`, or find the clients that keep connections open."

@@ -45,6 +45,7 @@ public enum ReasonCode: String, Sendable, CaseIterable {
     case crlNotIssued = "crl_not_issued"
     case crlExpiring = "crl_expiring"
     case crlUnproved = "crl_unproved"
+    case clientsUncut = "clients_uncut"
     case logLinesDropped = "log_lines_dropped"
     case descriptorsShort = "descriptors_short"
 
@@ -130,7 +131,8 @@ public enum ReasonCode: String, Sendable, CaseIterable {
         case .projectionLagging: "RefoldProjectionLagging"
         case .keysParked: "RefoldKeysParked"
         case .tablesDiffer: "RefoldTablesDiffer"
-        case .brokerQoSLowered, .brokerForeignSession, .ingestStuck, .logStuck, .crlExpiring, .crlUnproved:
+        case .brokerQoSLowered, .brokerForeignSession, .ingestStuck, .logStuck, .crlExpiring, .crlUnproved,
+            .clientsUncut:
             "RefoldProblemUrgent"
         default: "RefoldProblem"
         }

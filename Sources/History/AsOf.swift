@@ -127,6 +127,13 @@ public struct AsOf: Sendable {
         return row
     }
 
+    /// How far a CRL had come at a broker; nil when it had not been written for it.
+    public func enforcement(broker: String, authority: String, number: Int64, at moment: Moment) throws -> NamedRow? {
+        var key = sortKey(broker, authority)
+        withUnsafeBytes(of: number.bigEndian) { SortKey.append($0, .int8, to: &key) }
+        return try row(key, of: "crl_enforcement", in: "crl_enforcement", moment)
+    }
+
     // MARK: parts
 
     private func entry(_ name: String) -> Catalog.Entry {

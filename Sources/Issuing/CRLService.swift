@@ -43,21 +43,30 @@ public actor CRLService {
     private let registry: DeciderService<CertificateRegistry>
     private let keys: AuthorityKeys
     private let policy: CRLPolicy
+    private let distributionPoint: @Sendable (_ authority: String) -> String?
     private let clock: @Sendable () -> Timestamp
     private let executor: ThreadExecutor
     var published: [String: PublishedCRL] = [:]
     /// The last call of `issue` for each authority.
     private var issuing: [String: Task<Result<PublishedCRL, CRLFailure>, Never>] = [:]
     private var live: [String: Canary] = [:]
+    /// Authorities whose next CRL `run` or `issueDue` has begun to issue.
+    private var inFlight: Set<String> = []
+    /// Of `run`, until when each is left alone.
+    private var failed: [String: (failure: CRLFailure, until: Timestamp)] = [:]
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
-    /// - Parameter executor: the service's thread; the caller wakes it when a CRL becomes due.
+    /// - Parameters:
+    ///   - distributionPoint: of canaries, as in devices' certificates: EMQX fetches CRLs from there only.
+    ///   - executor: the service's thread; the caller wakes it when a CRL becomes due.
     public init(
         registry: DeciderService<CertificateRegistry>, keys: AuthorityKeys, policy: CRLPolicy,
+        distributionPoint: @escaping @Sendable (_ authority: String) -> String? = { _ in nil },
         executor: ThreadExecutor, clock: @escaping @Sendable () -> Timestamp
     ) {
         (self.registry, self.keys, self.policy, self.clock) = (registry, keys, policy, clock)
+        self.distributionPoint = distributionPoint
         self.executor = executor
     }
 
@@ -66,35 +75,56 @@ public actor CRLService {
     /// The monotonic clock stops while a machine is suspended, so that a wait may end late.
     private static let restMillisecondsMax: Int64 = 60_000
 
-    /// Issues CRLs as they become due, until the task is cancelled.
+    /// Issues CRLs as they become due, until the task is cancelled. A sign command that hangs holds up its own
+    /// authority only: the others' CRLs are issued, and published, meanwhile.
     /// - Parameters:
     ///   - publish: called with each that was issued.
-    ///   - report: called with what failed, after each round: nothing when all went well.
+    ///   - report: called after each attempt with what fails at present: nothing when all goes well.
     public func run(
-        publish: @Sendable ([PublishedCRL]) async -> Void, report: @Sendable ([any Error]) -> Void
+        publish: @escaping @Sendable (PublishedCRL) async -> Void, report: @escaping @Sendable ([any Error]) -> Void
     ) async {
         await withTaskCancellationHandler {
-            while !Task.isCancelled {
-                var next: Timestamp?
-                do {
-                    let (issued, failures) = try await issueDue()
-                    if !issued.isEmpty { await publish(issued) }
-                    report(failures)
-                    next = try await nextDue()
-                    if !failures.isEmpty { next = clock().adding(microseconds: Self.pauseMicroseconds) }
-                } catch {
-                    report([error])
-                    next = clock().adding(microseconds: Self.pauseMicroseconds)
+            await withDiscardingTaskGroup { group in
+                while !Task.isCancelled {
+                    var next: Timestamp?
+                    do {
+                        let now = clock()
+                        for authority in try await takeDue({ failed[$0].map { $0.until <= now } ?? true }) {
+                            group.addTask { await self.issueTaken(authority, publish, report) }
+                        }
+                        report(failures)
+                        next = try await nextDue()
+                    } catch {
+                        report([error])
+                        next = clock().adding(microseconds: Self.pauseMicroseconds)
+                    }
+                    if Task.isCancelled { return }
+                    let left =
+                        next.map { $0.microseconds.saturatingSubtracting(clock().microseconds) / 1_000 + 1 } ?? .max
+                    executor.rest(milliseconds: Int(max(1, min(left, Self.restMillisecondsMax))))
+                    await Task.yield()
                 }
-                if Task.isCancelled { return }
-                let left = next.map { $0.microseconds.saturatingSubtracting(clock().microseconds) / 1_000 + 1 } ?? .max
-                executor.rest(milliseconds: Int(max(1, min(left, Self.restMillisecondsMax))))
-                await Task.yield()
             }
         } onCancel: { [executor] in
             executor.wake()
         }
     }
+
+    private func issueTaken(
+        _ authority: String, _ publish: @Sendable (PublishedCRL) async -> Void,
+        _ report: @Sendable ([any Error]) -> Void
+    ) async {
+        do throws(CRLFailure) {
+            await publish(try await issue(authority))
+        } catch {
+            failed[authority] = (error, clock().adding(microseconds: Self.pauseMicroseconds))
+        }
+        inFlight.remove(authority)
+        report(failures)
+        executor.wake()
+    }
+
+    private var failures: [CRLFailure] { failed.sorted { $0.key < $1.key }.map(\.value.failure) }
 
     /// The last CRL of an authority, also while the next one waits. Made again from the record where it is not in
     /// memory.
@@ -114,44 +144,40 @@ public actor CRLService {
         return crl
     }
 
-    /// Issues the CRLs that are due.
+    /// Issues the CRLs that are due, all at once, and returns when the last one is done.
     /// - Returns: those that were issued, and why others were not.
-    public func issueDue() async throws -> (issued: [PublishedCRL], failures: [CRLFailure]) {
+    func issueDue() async throws -> (issued: [PublishedCRL], failures: [CRLFailure]) {
+        let due = try await takeDue { _ in true }
+        defer { inFlight.subtract(due) }
+        var issued: [PublishedCRL] = [], failures: [CRLFailure] = []
+        for (_, task) in due.map({ authority in (authority, Task { try await issue(authority) }) }) {
+            switch await task.result {
+            case .success(let crl): issued.append(crl)
+            case .failure(let error): if let failure = error as? CRLFailure { failures.append(failure) }
+            }
+        }
+        return (issued, failures)
+    }
+
+    /// Authorities whose next CRL is due and that nobody issues one for at present: it is the caller's to issue.
+    private func takeDue(_ isMeant: (String) -> Bool) async throws -> [String] {
         let now = clock(), policy = policy
         let due = try await registry.query { registry in
             Self.live(registry, now).filter { registry.crlDue($0, policy).map { $0 <= now } ?? false }
         }
-        var issued: [PublishedCRL] = [], failures: [CRLFailure] = []
-        // At once: a sign command that hangs holds up its own authority only.
-        await withTaskGroup(of: Result<PublishedCRL, CRLFailure>.self) { group in
-            for authority in due {
-                group.addTask {
-                    do throws(CRLFailure) {
-                        return .success(try await self.issue(authority))
-                    } catch {
-                        return .failure(error)
-                    }
-                }
-            }
-            for await result in group {
-                switch result {
-                case .success(let crl): issued.append(crl)
-                case .failure(let failure): failures.append(failure)
-                }
-            }
-        }
-        func order(_ authority: String) -> Int { due.firstIndex(of: authority) ?? due.count }
-        issued.sort { order($0.event.authority) < order($1.event.authority) }
-        failures.sort { order($0.authority) < order($1.authority) }
-        return (issued, failures)
+        failed = failed.filter { due.contains($0.key) }
+        let taken = due.filter { !inFlight.contains($0) && isMeant($0) }
+        inFlight.formUnion(taken)
+        return taken
     }
 
-    /// When the next CRL is due; nil: never.
-    public func nextDue() async throws -> Timestamp? {
+    /// When the next CRL is due, or to be tried again; nil: never, or once an attempt has ended.
+    func nextDue() async throws -> Timestamp? {
         let now = clock(), policy = policy
-        return try await registry.query { registry in
-            Self.live(registry, now).compactMap { registry.crlDue($0, policy) }.min()
+        let due = try await registry.query { registry in
+            Self.live(registry, now).compactMap { id in registry.crlDue(id, policy).map { (id, $0) } }
         }
+        return due.filter { !inFlight.contains($0.0) }.map { max($0.1, failed[$0.0]?.until ?? $0.1) }.min()
     }
 
     /// Authorities that have not expired. Nothing that the others issued is accepted anywhere, and no CRL of theirs.
@@ -184,6 +210,7 @@ public actor CRLService {
             for _ in 0..<Self.attemptsMax {
                 if let crl = try await attempt(authority, &last) {
                     published[authority] = crl
+                    failed[authority] = nil
                     return crl
                 }
             }
@@ -203,7 +230,8 @@ public actor CRLService {
         last = added.lastCRL
         let issuer = try CertificateIssuer(
             certificate: Certificate(added.added), signer: keys.signer(for: added.added))
-        let canary = try await onOwnThread("sign") { try Self.canary(issuer, policy, now) }
+        let point = distributionPoint(authority)
+        let canary = try await onOwnThread("sign") { try Self.canary(issuer, policy, point, now) }
         let named = CRLIssued.Canary(
             serial: canary.certificate.serial.description, notAfter: Timestamp(seconds: canary.certificate.notAfter))
         guard let draft = try await registry.query({ $0.draftCRL(authority, canary: named, policy, now: now) }) else {
@@ -240,17 +268,25 @@ public actor CRLService {
         }
     }
 
+    /// `liveCanary` need not sign one.
+    public func hasLiveCanary(_ authority: String) -> Bool { knownLiveCanary(authority, clock()) != nil }
+
+    private func knownLiveCanary(_ authority: String, _ now: Timestamp) -> Canary? {
+        live[authority].flatMap {
+            $0.certificate.notAfter - now.wholeSeconds > policy.canarySeconds / 2 ? $0 : nil
+        }
+    }
+
     /// A certificate that no CRL lists, to see that brokers accept live ones.
     public func liveCanary(_ authority: String) async throws -> Canary {
         let now = clock()
-        if let canary = live[authority], canary.certificate.notAfter - now.wholeSeconds > policy.canarySeconds / 2 {
-            return canary
-        }
+        if let canary = knownLiveCanary(authority, now) { return canary }
         guard let added = try await registry.query({ $0.authority(authority)?.added }) else {
             throw PKIError(.invalid, "there is no authority \(authority)")
         }
         let issuer = try CertificateIssuer(certificate: Certificate(added), signer: keys.signer(for: added))
-        let canary = try await onOwnThread("sign") { [policy] in try Self.canary(issuer, policy, now) }
+        let point = distributionPoint(authority)
+        let canary = try await onOwnThread("sign") { [policy] in try Self.canary(issuer, policy, point, now) }
         live[authority] = canary
         return canary
     }
@@ -282,13 +318,14 @@ public actor CRLService {
     }
 
     private static func canary(
-        _ issuer: CertificateIssuer, _ policy: CRLPolicy, _ now: Timestamp
+        _ issuer: CertificateIssuer, _ policy: CRLPolicy, _ distributionPoint: String?, _ now: Timestamp
     ) throws(PKIError) -> Canary {
         let key = try PrivateKey.generate(.p256), seconds = now.wholeSeconds
         let profile = CertificateProfile(
             .tlsClient, subject: try DistinguishedName(commonName: "refold-canary"),
             notBefore: seconds.saturatingSubtracting(policy.backdateSeconds * 60),
-            notAfter: min(seconds.saturatingAdding(policy.canarySeconds), issuer.certificate.notAfter))
+            notAfter: min(seconds.saturatingAdding(policy.canarySeconds), issuer.certificate.notAfter),
+            crlDistributionPoint: distributionPoint)
         return Canary(
             certificate: try issuer.issue(profile, publicKey: key.publicKey, serial: .random()), key: key)
     }

@@ -27,11 +27,16 @@ public struct IssuingOptions: Sendable {
     public var backdateSeconds: Int64 = 300
     /// Where outsiders reach the API: the CRL's address in certificates is `{base}/crl/{authority}.crl`. Nil: none.
     public var crlBaseURL: String?
+    /// The address ends with `.pem`, for EMQX: before 6.0.3, 6.1.2 and 6.2.1 it takes DER for an empty list, and
+    /// refuses everyone. RFC 5280 (4.2.1.13) demands DER.
+    public var crlPointIsPEM = false
     public var crl = CRLPolicy()
 
     public init() {}
 
-    func crlDistributionPoint(_ authority: String) -> String? { crlBaseURL.map { "\($0)/crl/\(authority).crl" } }
+    public func crlDistributionPoint(_ authority: String) -> String? {
+        crlBaseURL.map { "\($0)/crl/\(authority).\(crlPointIsPEM ? "pem" : "crl")" }
+    }
 }
 
 /// Who asks, and for which tenant.
@@ -104,6 +109,11 @@ public struct CertificateService: Sendable {
     /// In the order in which they were added.
     public func authorities() async throws -> [CertificateAuthority] { try await registry.query { $0.authorities } }
 
+    /// How far CRLs have come at the brokers.
+    public func enforcements() async throws -> [EnforcementStatus] {
+        try await registry.query { $0.enforcementStatuses }
+    }
+
     /// A page of a tenant's certificates, in a fixed order.
     /// - Parameter expiringWithinSeconds: only those that expire so soon.
     public func list(
@@ -128,6 +138,11 @@ public struct CertificateService: Sendable {
             }
             return PEMText.certificate(der) + added.pem
         }
+    }
+
+    /// Common names of certificates, from the log; nil: the event lies in a segment that is gone.
+    public func commonNames(of certificates: [DeviceCertificate]) async throws -> [String?] {
+        try await onOwnThread("certificate") { certificates.map { try? event(of: $0)?.commonName } }
     }
 
     /// The event that added a certificate.

@@ -147,7 +147,7 @@ public struct ShellCommand: Sendable {
             }
             // The whole group: the shell may have started others.
             if killed != nil { kill(-pid, SIGKILL) }
-            usleep(pause)
+            Self.wait([ends[0], outputEnds[0]].filter { $0 >= 0 }, microseconds: pause)
             pause = min(pause * 2, 50_000)
         }
         printed.drain(output: outputEnds[0], messages: ends[0])
@@ -160,6 +160,14 @@ public struct ShellCommand: Sendable {
         throw Failure(
             description: said.isEmpty ? ending : "\(ending): \(said)",
             exitCode: killed == nil && status & 0x7F == 0 ? (status >> 8) & 0xFF : nil, output: said)
+    }
+
+    /// Until there is something to read, or for so long.
+    private static func wait(_ descriptors: [Int32], microseconds: UInt32) {
+        var polls = descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+        let count = poll(&polls, nfds_t(polls.count), Int32((microseconds + 999) / 1_000))
+        // A command that closed its output is waited for: poll returns at once.
+        if count > 0, !polls.contains(where: { $0.revents & Int16(POLLIN) != 0 }) { usleep(microseconds) }
     }
 
     /// A file name of ours has letters, digits, `.`, `-` and `_`. A path is where the operator keeps the data: spaces

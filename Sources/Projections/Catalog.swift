@@ -37,6 +37,7 @@ public struct Catalog: Sendable {
         Entry(descriptor: AuditLogs.descriptor) { FoldBox(AppendFold<AuditLogs>.self, $0, $1) },
         Entry(descriptor: APITokens.descriptor) { FoldBox(AppendFold<APITokens>.self, $0, $1) },
         Entry(descriptor: CertificateTables.descriptor) { CertificateFold($0, $1) },
+        Entry(descriptor: CRLEnforcementFold.descriptor) { CRLEnforcementFold($0, $1) },
     ]
 
     public static func entry(named name: String) -> Entry? { entries.first { $0.name == name } }

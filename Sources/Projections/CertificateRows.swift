@@ -207,6 +207,13 @@ struct CertificateEventRow: TableRow {
         case let event as CRLEnforced:
             (tenant, authority, reason, actor) = (event.tenantID, event.authority, event.error, event.actor)
             (related, crlNumber) = (event.broker, Int64(clamping: event.number))
+        case let event as ClientCut:
+            (tenant, authority, serial, device) = (event.tenantID, event.authority, event.serial, event.deviceID)
+            (reason, note, related, actor) = (event.outcome.rawValue, event.evidence, event.broker, event.actor)
+            crlNumber = Int64(clamping: event.number)
+        case let event as ClientBanLifted:
+            (tenant, authority, serial, device) = (event.tenantID, event.authority, event.serial, event.deviceID)
+            (related, actor) = (event.broker, event.actor)
         default: return nil
         }
     }

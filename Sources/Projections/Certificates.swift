@@ -73,6 +73,8 @@ final class CertificateFold: ProjectionFold {
         case let event as CRLIssued: return [.authority(event.authority)]
         case let event as CRLRefused: return [.authority(event.authority)]
         case let event as CRLEnforced: return [.authority(event.authority)]
+        case let event as ClientCut: return [.certificate(authority: event.authority, serial: event.serial)]
+        case let event as ClientBanLifted: return [.certificate(authority: event.authority, serial: event.serial)]
         default: return []
         }
     }
@@ -80,7 +82,7 @@ final class CertificateFold: ProjectionFold {
     /// By the first letters of the schema: the decisions of other deciders need not be decoded.
     private static func mayBeOurs(_ record: RecordView) -> Bool {
         record.topic.starts(with: "certificate.".utf8) || record.topic.starts(with: "crl.".utf8)
-            || record.topic.starts(with: "authority.".utf8)
+            || record.topic.starts(with: "authority.".utf8) || record.topic.starts(with: "client.".utf8)
     }
 
     func keys(of record: RecordView) -> [FoldKey] {

@@ -157,12 +157,31 @@ public enum SettingsCatalog {
             "crl_probe_url", .string, "",
             "mqtts://host[:port] where devices connect: there each CRL is proved to be in force"),
         Setting("crl_probe_ca_file", .string, "", "PEM file of the authorities to trust there; ca_file by default"),
+        Setting(
+            "crl_cut", .choice(["none", "dynsec", "takeover", "emqx"]), "none",
+            "how connected clients of revoked certificates are disconnected, once their CRL is proved"),
+        Setting(
+            "crl_cut_url", .secret, "",
+            "mqtt://[user[:password]@]host[:port] for dynsec's administrator or for takeovers; url by default"),
+        Setting("crl_client_id", .string, "{device}", "client id of a device: {tenant}, {device}, {common_name}"),
+        Setting("crl_username", .string, "{common_name}", "user name of a device: {tenant}, {device}, {common_name}"),
+        Setting("emqx_api_url", .string, "", "http://host:18083, EMQX's API, for crl_cut: emqx"),
+        Setting("emqx_api_user", .string, "", "its user"),
+        Setting("emqx_api_password", .secret, "", "and the user's password"),
+        Setting(
+            "emqx_api_password_file", .string, "",
+            "file whose first line is that password; a bare name: a systemd credential"),
+        Setting(
+            "crl_refresh_seconds", .int(60...3_600), "900",
+            "EMQX's crl_cache.refresh_interval: a CRL that is not in force a minute later is a problem"),
     ]
 
     /// Variables that the programs which Refold replaces already have, and the settings that they stand for.
     static let aliases: [(variable: String, key: String)] = [
         ("MQTT_BROKER_URL", "broker.url"), ("MQTT_USERNAME", "broker.username"), ("MQTT_PASSWORD", "broker.password"),
         ("MQTT_CA_CERT", "broker.ca_file"), ("CRL_OUTPUT_PATH", "broker.crl_file"),
+        ("EMQX_API_URL", "broker.emqx_api_url"), ("EMQX_API_USER", "broker.emqx_api_user"),
+        ("EMQX_DASHBOARD_PASSWORD", "broker.emqx_api_password"),
         ("DATABASE_URL", "database.url"),
     ]
 

@@ -86,15 +86,6 @@ public struct Settings: Sendable {
         public var batchMessagesMax: Int
         public var lingerMicros: Int
         public var crl: CRL?
-
-        /// How CRLs come into force at the broker.
-        public struct CRL: Sendable {
-            public var file: String
-            public var reloadCommand: String?
-            /// Nil: nothing is proved.
-            public var probe: BrokerAddress?
-            public var probeCAFile: String?
-        }
     }
 
     public init(from source: SettingsSource) throws(SettingsError) {
@@ -154,6 +145,13 @@ public struct Settings: Sendable {
         checkDatabase(values, &problems)
         checkCertificates(values, &problems)
         readBrokers(named: source.brokerNames, values, &problems)
+        if certificates.crlURL == nil {
+            for broker in brokers where broker.crl?.cut?.emqx != nil {
+                problems.append(
+                    "broker \(broker.name): crl_cut is emqx, which fetches CRLs from the distribution point in "
+                        + "certificates: set certificates.crl_url")
+            }
+        }
         if !problems.isEmpty { throw SettingsError(problems) }
     }
 
@@ -282,7 +280,7 @@ public struct Settings: Sendable {
             filters: text("filters").split(separator: ",").map { $0.trimmingPrefix(" ") }.map(String.init),
             shareGroup: optional("share_group"), batchMessagesMax: int("batch_messages_max"),
             lingerMicros: int("linger_micros"))
-        broker.crl = crl(prefix, text, broker.caFile, &problems)
+        broker.crl = crl(prefix, text, broker, &problems)
         if let inURL = address.username, let beside = optional("username"), inURL != beside {
             problems.append("\(prefix): url and username name two users; give one")
         }
@@ -323,30 +321,6 @@ public struct Settings: Sendable {
             }
         }
         return broker
-    }
-
-    private static func crl(
-        _ prefix: String, _ text: (String) -> String, _ caFile: String?, _ problems: inout [String]
-    ) -> Broker.CRL? {
-        func optional(_ key: String) -> String? { text(key).isEmpty ? nil : text(key) }
-        guard let file = optional("crl_file") else {
-            for key in ["crl_reload_command", "crl_probe_url", "crl_probe_ca_file"] where optional(key) != nil {
-                problems.append("\(prefix).\(key) is set without \(prefix).crl_file")
-            }
-            return nil
-        }
-        var crl = Broker.CRL(file: file, reloadCommand: optional("crl_reload_command"))
-        if let url = optional("crl_probe_url") {
-            crl.probe = BrokerAddress(url: url)
-            if crl.probe?.tls != true {
-                problems.append("\(prefix).crl_probe_url must be mqtts://host[:port]: a CRL is about TLS certificates")
-            }
-        }
-        crl.probeCAFile = optional("crl_probe_ca_file") ?? caFile
-        if let file = crl.probeCAFile, !isReadable(file) {
-            problems.append("\(prefix).crl_probe_ca_file: the file \(file) is missing or cannot be read")
-        }
-        return crl
     }
 
     /// MQTT 5.0, 4.7.1: `#` only last and whole, `+` only whole levels.

@@ -46,6 +46,7 @@ struct AllocationThreshold: Sendable, CustomTestStringConvertible {
         AllocationThreshold("fold dead_letters", 231, "unspecialised: status words; texts of 10 dead letters"),
         AllocationThreshold("fold audit_logs", 1, "copy of no new rows"),
         AllocationThreshold("fold access", 1, "copy of no new rows"),
+        AllocationThreshold("fold crl_enforcement", 3, "load requests"),
         AllocationThreshold("fold certificates", 5, "load requests, two copies of no new rows"),
     ]
 }

@@ -1,3 +1,5 @@
+import Certificates
+import Decisions
 import Foundation
 import HTTPTypes
 import PKI
@@ -90,6 +92,47 @@ import Testing
             #expect(issued.status == 201 && issued.json["entries"].integer == 3, "\(issued.text)")
             #expect(issued.json["number"].integer! > first["number"].integer!)
             #expect(try await site.send(.post, "authorities/none/crl").status == 404)
+        }
+    }
+
+    /// Errors of an authority of all tenants may name devices of any of them.
+    @Test func theBrokersWhereACRLIsInForce() async throws {
+        let system = StandIn(), now = CertificateSite.now
+        system.certificates.set { facts in
+            for (id, tenant) in [("own", "acme"), ("shared", "*")] {
+                let events: [RegistryEvent] = [
+                    .authorityAdded(
+                        .init(
+                            id: id, tenantID: tenant, subject: "CN=\(id)", certificate: "", spkiSHA256: id, key: .file,
+                            notBefore: now, notAfter: now, actor: "test")),
+                    .crlIssued(
+                        .init(
+                            authority: id, tenantID: tenant, number: 7, thisUpdate: now, nextUpdate: now, entries: 0,
+                            canary: nil, tbsSHA256: "", signature: "", sha256: "", end: 0, actor: "test")),
+                ]
+                for event in events { facts.registry.apply(event, at: .init(0), time: now) }
+                for (broker, step) in [("north", CRLEnforced.Step.proved), ("south", .unproved)] {
+                    var event = CRLEnforced(step, broker: broker, authority: id, tenantID: tenant, number: 7, actor: "")
+                    (event.milliseconds, event.error) = (
+                        step == .proved ? 40 : nil, step == .proved ? nil : "it is away"
+                    )
+                    facts.registry.apply(.crlEnforced(event), at: .init(0), time: now)
+                }
+            }
+        }
+        let response = try await system.client { client in
+            try await client.execute(
+                uri: "/api/v1/tenants/acme/crls", method: .get, headers: [.authorization: "Bearer \(StandIn.token)"])
+        }
+        let json = try JSONSerialization.jsonObject(with: Data(buffer: response.body))
+        let rows = CertificateSite.JSONObject(json)["items"].items
+        #expect(rows.map(\.["authority"].string) == ["own", "shared"])
+        for row in rows {
+            let brokers = row["brokers"].items
+            #expect(brokers.map(\.["broker"].string) == ["north", "south"])
+            #expect(brokers[0]["is_in_force"].value as? Bool == true && brokers[0]["proved_ms"].integer == 40)
+            #expect(brokers[1]["is_in_force"].value as? Bool == false && brokers[1]["proved_number"].value == nil)
+            #expect(brokers[1]["error"].string == (row["authority"].string == "own" ? "it is away" : nil))
         }
     }
 

@@ -28,6 +28,7 @@ final class CertificateStandIn: CertificateKeeping, CRLKeeping {
     }
 
     func authorities() async throws -> [CertificateAuthority] { facts.withLock { $0.registry.authorities } }
+    func enforcements() async throws -> [EnforcementStatus] { facts.withLock { $0.registry.enforcementStatuses } }
     func create(_ new: NewAuthority, by: Operator) async throws -> RegistryAnswer { try answer(by) }
     func take(_ foreign: ForeignAuthority, by: Operator) async throws -> RegistryAnswer { try answer(by) }
     func retire(_ id: String, by: Operator) async throws -> RegistryAnswer { try answer(by) }

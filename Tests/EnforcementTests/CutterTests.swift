@@ -57,18 +57,9 @@ struct CutterTests {
     // MARK: Dynamic security
 
     private func dynsecLab() throws -> (lab: MosquittoLab, settings: BrokerSettings, configuration: () -> String) {
-        let folder = try makeTemporaryFolder("dynsec")
-        let child = try ChildProcess(
-            ["/usr/bin/mosquitto_ctrl", "dynsec", "init", folder + "/dynsec.json", "admin", "secret"],
-            log: folder + "/log")
-        child.wait()
-        let json = try String(contentsOfFile: folder + "/dynsec.json", encoding: .utf8)
-        let libraries = try FileManager.default.contentsOfDirectory(atPath: "/usr/lib")
-            .map { "/usr/lib/\($0)/mosquitto_dynamic_security.so" }
-        let plugin = try #require(libraries.first { access($0, R_OK) == 0 })
+        let plugin = try DynsecFiles()
         let lab = try MosquittoLab(
-            lines: ["plugin \(plugin)", "plugin_opt_config_file $folder/dynsec.json"], files: ["dynsec.json": json],
-            anonymous: false)
+            lines: plugin.lines, files: ["dynsec.json": plugin.configuration], anonymous: false)
         var settings = lab.internalSettings
         (settings.username, settings.password) = ("admin", "secret")
         let path = lab.server.folder + "/dynsec.json"

@@ -102,7 +102,6 @@ struct EMQXTests {
                     return reply(404, #"{"code":"CLIENTID_NOT_FOUND"}"#)
                 }
                 return reply(200, client(id, name, connected: name != "offline"))
-            case "POST /listeners/ssl%3Adefault/restart": return reply(200)
             default: return reply(404, #"{"code":"NOT_FOUND"}"#)
             }
         }
@@ -168,7 +167,6 @@ struct EMQXTests {
         lab.state.withLock { $0.token += 100 }
         _ = try one.client("x")
         #expect(lab.requests.count { $0 == "POST /login" } == 6)
-        try one.restartListener("ssl:default")
         let key = EMQXAPI(lab.url, .apiKey(key: "key", secret: "secret"))
         #expect(try key.client("x") == nil)
     }

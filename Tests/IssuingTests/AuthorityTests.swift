@@ -164,6 +164,47 @@ import Testing
         }
     }
 
+    /// The other authorities' CRLs are issued and published while it hangs.
+    @Test func aSignCommandThatHangsHoldsUpItsAuthorityOnly() async throws {
+        try await Site.withFolder { folder in
+            var foreign = try Self.foreign(folder)
+            (foreign.usesSignCommand, foreign.tenantID) = (true, Envelope.everyTenant)
+            let hang = folder.path + "/hang"
+            let command =
+                "while test -e \(hang); do sleep 0.05; done; openssl dgst -sha256 -sign \(folder.path)/ca.key"
+            try await Site.run(folder, signCommand: command) { [foreign] site in
+                let refusal = try await site.certificates.take(foreign, by: Site.by(Envelope.everyTenant)).refusal
+                #expect(refusal == nil)
+                try await site.authority("files")
+                let own = try await site.issue { $0.authority = "files" },
+                    more = try await site.issue("d2") { $0.authority = "files" }
+                let other = try await site.issue("d3") { $0.authority = foreign.id }
+                let published = AsyncStream<String>.makeStream()
+                let running = Task {
+                    await site.crls.run {
+                        published.continuation.yield($0.event.authority)
+                    } report: { _ in
+                    }
+                }
+                var names = published.stream.makeAsyncIterator()
+                let first = [await names.next(), await names.next()].compactMap(\.self)
+                #expect(Set(first) == ["files", foreign.id])
+                try Data().write(to: URL(fileURLWithPath: hang))
+                try await site.revoke(other.reference)
+                for reference in [own.reference, more.reference] {
+                    try await site.revoke(reference)
+                    folder.pass(seconds: 2)
+                    site.executor.wake()
+                    #expect(await names.next() == "files")
+                }
+                try FileManager.default.removeItem(atPath: hang)
+                #expect(await names.next() == foreign.id)
+                running.cancel()
+                await running.value
+            }
+        }
+    }
+
     @Test func whatIsNoAuthorityIsNotTakenOver() async throws {
         try await Site.withFolder { folder in
             var foreign = try Self.foreign(folder)

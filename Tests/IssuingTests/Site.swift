@@ -18,6 +18,7 @@ struct Site: Sendable {
     let registry: DeciderService<CertificateRegistry>
     let certificates: CertificateService
     let crls: CRLService
+    let executor: ThreadExecutor
 
     /// What outlives a restart: files, and a clock that stands still until a test moves it.
     final class Folder: Sendable {
@@ -64,14 +65,15 @@ struct Site: Sendable {
         let keys = AuthorityKeys(
             folder: folder.keys, passphrase: passphrase.map { Array($0.utf8) }, signCommand: signCommand,
             commandTimeoutSeconds: 10)
+        let executor = ThreadExecutor(name: "crl")
         return try await body(
             Site(
                 folder: folder, log: log, registry: registry,
                 certificates: CertificateService(
                     registry: registry, source: log, keys: keys, options: options, clock: clock),
                 crls: CRLService(
-                    registry: registry, keys: keys, policy: options.crl, executor: ThreadExecutor(name: "crl"),
-                    clock: clock)))
+                    registry: registry, keys: keys, policy: options.crl, executor: executor, clock: clock),
+                executor: executor))
     }
 
     static func run(_ options: IssuingOptions = .init(), _ body: (Site) async throws -> Void) async throws {

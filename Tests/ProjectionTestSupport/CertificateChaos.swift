@@ -12,7 +12,7 @@ public enum CertificateChaos {
         let serial = "a\(number(1..<6))", other = "ca\(number(1..<4))/a\(number(1..<6))"
         let from = Timestamp(seconds: 1_772_000_000 + Int64(number(0..<1000)))
         let until = from.adding(microseconds: 3_600_000_000)
-        switch number(0..<16) {
+        switch number(0..<22) {
         case 0:
             var event = AuthorityAdded(
                 id: authority, tenantID: number(0..<3) == 0 ? "*" : tenant, subject: "CN=\(authority)",
@@ -46,6 +46,30 @@ public enum CertificateChaos {
                     entries: Int64(number(0..<5)),
                     canary: number(0..<2) == 0 ? .init(serial: serial, notAfter: until) : nil, tbsSHA256: "00",
                     signature: "AA==", sha256: "\(crl)", end: 0, actor: "engine")
+            )
+        case 15..<18:
+            // Of few CRLs, so that steps of one meet, and now and then beyond what a column holds.
+            let crl = number(0..<40) == 0 ? UInt64.max - UInt64(number(0..<2)) : UInt64(number(1..<4))
+            var event = CRLEnforced(
+                CRLEnforced.Step.allCases[number(0..<5)], broker: ["north", "south"][number(0..<2)],
+                authority: authority, tenantID: number(0..<3) == 0 ? "*" : tenant, number: crl, actor: "engine")
+            event.remaining = event.step == .proved && number(0..<4) > 0 ? Int64(number(0..<3)) : nil
+            event.error = [.unproved, .uncut].contains(event.step) && number(0..<4) > 0 ? "it is away" : nil
+            return (event.schema, event)
+        case 18..<20:
+            var event = ClientCut(
+                broker: ["north", "south"][number(0..<2)], authority: authority, serial: serial, tenantID: tenant,
+                deviceID: device, number: UInt64(number(1..<4)), outcome: ClientCut.Outcome.allCases[number(0..<3)],
+                evidence: number(0..<2) == 0 ? "kicked" : nil, isBanned: number(0..<2) == 0 ? true : nil,
+                actor: "engine")
+            event.remaining = number(0..<4) > 0 ? Int64(number(0..<3)) : nil
+            return (.clientCut, event)
+        case 20:
+            return (
+                .clientBanLifted,
+                ClientBanLifted(
+                    broker: "north", authority: authority, serial: serial, tenantID: tenant, deviceID: device,
+                    actor: "engine")
             )
         default:
             return (

@@ -51,12 +51,13 @@ import Testing
                 copy(AuthorityState.self), copy(CertificateState.self), copy(CRLRow.self),
                 copy(CertificateEventRow.self),
             ],
+            "crl_enforcement": [copy(EnforcementState.self)],
         ]
     }
 
     /// Each column has a value in some row.
     private static func history() throws -> History {
-        var history = try History.random(seed: 12, count: 4000)
+        var history = try History.random(seed: 13, count: 6000)
         var firmware = FirmwareAdded(id: 9, tenantID: "acme", version: "1", fileURL: "https://x/1", actor: "ann")
         (firmware.description, firmware.fileSizeBytes) = ("first", 4096)
         (firmware.checksumSHA256, firmware.deviceType) = ("ab", "sensor")

@@ -91,7 +91,7 @@ extension History {
 @Suite struct SplitTests {
     @Test(arguments: 1...12)
     func anySplitGivesTheSameRows(seed: Int) throws {
-        let history = try History.random(seed: UInt64(seed), count: 320)
+        let history = try History.random(seed: UInt64(seed), count: 400)
         var random = SeededRandom(seed: UInt64(seed) &* 977)
         let count = history.batches.count
         for entry in Catalog.entries {

@@ -174,6 +174,62 @@ private func problems(
         #expect(text.contains(expected), "\(text)")
     }
 
+    @Test func clientsAreCutAtABroker() async throws {
+        let base = [
+            "broker.url": "mqtt://refold:secret@h", "broker.crl_file": "/crl", "broker.crl_probe_url": "mqtts://h",
+        ]
+        func cut(_ more: [String: String], _ environment: [String: String] = [:]) async throws -> Settings.Broker.Cut? {
+            try await settings(flags: base.merging(more) { $1 }, environment: environment).brokers.first?.crl?.cut
+        }
+        #expect(try await cut([:]) == nil)
+        let takeover = try #require(try await cut(["broker.crl_cut": "takeover"]))
+        guard case .takeover(let own) = takeover.method else {
+            Issue.record("\(takeover)")
+            return
+        }
+        #expect(own.host == "h" && own.username == "refold" && own.password == "secret", "as refold itself by default")
+        #expect(takeover.clientID == "{device}" && takeover.username == "{common_name}")
+        let dynsec = try await cut(["broker.crl_cut": "dynsec", "broker.crl_cut_url": "mqtt://admin:pw@h:1884"])
+        guard case .dynsec(let listener)? = dynsec?.method else {
+            Issue.record("\(String(describing: dynsec))")
+            return
+        }
+        #expect(listener.port == 1884 && listener.username == "admin" && listener.password == "pw")
+        // The variables of the fleet; EMQX reads no file.
+        let fleet = [
+            "EMQX_API_URL": "http://emqx:18083", "EMQX_API_USER": "admin", "EMQX_DASHBOARD_PASSWORD": "public",
+        ]
+        let emqx = try await cut(
+            ["broker.crl_file": "", "broker.crl_cut": "emqx", "certificates.crl_url": "http://h:7480"], fleet)
+        guard case .emqx(let api)? = emqx?.method else {
+            Issue.record("\(String(describing: emqx))")
+            return
+        }
+        #expect(api.url == "http://emqx:18083" && api.user == "admin" && api.password == "public")
+        #expect(api.refreshSeconds == 900)
+        #expect(try await cut([:], fleet) == nil, "the variables alone change nothing")
+    }
+
+    @Test(
+        arguments: [
+            (["crl_cut": "takeover", "crl_file": ""], "broker.crl_cut is set without broker.crl_file"),
+            (["crl_cut": "takeover", "crl_probe_url": ""], "needs broker.crl_probe_url"),
+            (["crl_cut": "takeover", "crl_client_id": "all"], "broker.crl_client_id must contain"),
+            (["crl_cut": "dynsec", "crl_username": "{tenant}"], "broker.crl_username must contain"),
+            (["crl_cut": "dynsec", "crl_cut_url": "http://h"], "broker.crl_cut_url must be mqtt://"),
+            (["crl_cut": "emqx"], "set emqx_api_url"),
+            (
+                ["crl_cut": "emqx", "emqx_api_url": "http://e", "emqx_api_user": "u", "emqx_api_password": "p"],
+                "set certificates.crl_url"
+            ),
+            (["crl_cut": "kick"], "crl_cut"),
+        ] as [([String: String], String)])
+    func cutsThatCannotBe(more: [String: String], said: String) async throws {
+        var flags = ["broker.url": "mqtt://h", "broker.crl_file": "/crl", "broker.crl_probe_url": "mqtts://h"]
+        for (key, value) in more { flags["broker.\(key)"] = value }
+        #expect(try await problems(flags: flags).contains(said))
+    }
+
     @Test func unknownVariableAndFlag() async throws {
         #expect(
             try await problems(environment: ["REFOLD_BROKR_URL": "x"]).contains(

@@ -17,10 +17,11 @@ def moment(microseconds):
 
 def fold_certificates(tables, position, at, schema, fields):
     authority = fields["id"] if schema.startswith("authority.") else fields["authority"]
-    subject = schema.split(".")[0] + ":" + authority
+    number = min(fields["number"], INT8_MAX) if "number" in fields else None
+    subject = schema.split(".")[0].replace("client", "certificate") + ":" + authority
     if "serial" in fields:
         subject += "/" + fields["serial"]
-    if "broker" in fields:
+    elif "broker" in fields:
         subject = "enforcement:" + fields["broker"] + "/" + authority
     tables.audit_logs[position] = {
         "position": position, "at": at, "actor": fields["actor"], "action": schema, "subject": subject,
@@ -28,12 +29,13 @@ def fold_certificates(tables, position, at, schema, fields):
     tables.certificate_events[position] = {
         "position": position, "tenant_id": fields["tenant_id"], "at": at, "event_type": schema, "authority_id": authority,
         "serial": fields.get("serial"), "device_id": fields.get("device_id"),
-        "crl_number": min(fields["number"], INT8_MAX) if "number" in fields else None,
-        "reason": fields.get("reason") or fields.get("error"),
-        "note": fields.get("note"),
+        "crl_number": number, "reason": fields.get("reason") or fields.get("error") or fields.get("outcome"),
+        "note": fields.get("note", fields.get("evidence")),
         "related": next((fields[n] for n in ("replaces", "renews", "replaced_by", "broker") if fields.get(n)), None),
         "actor": fields["actor"],
     }
+    if number is not None and "broker" in fields:
+        enforce(tables.crl_enforcement, (fields["broker"], authority, number), position, at, schema, fields)
     if schema == "authority.added":
         add_authority(tables, position, at, fields)
     elif schema in ("certificate.issued", "certificate.imported"):
@@ -48,6 +50,27 @@ def fold_certificates(tables, position, at, schema, fields):
             row["status"], row["retired_at"], row["last_position"] = "RETIRED", at, position
         elif schema == "crl.issued":
             issue_crl(tables, row, position, at, fields)
+
+
+def enforce(rows, key, position, at, schema, fields):
+    if schema == "client.cut":
+        row = rows.get(key)
+        if row is not None:
+            row["cut"] += fields["outcome"] != "still_connected"
+            row["remaining"], row["last_position"] = fields.get("remaining"), position
+            row["error"] = None if fields.get("remaining") == 0 else row["error"]
+        return
+    row = rows.setdefault(key, {
+        "broker": key[0], "authority_id": key[1], "number": key[2], "tenant_id": fields["tenant_id"], "written_at": None,
+        "reloaded_at": None, "proved_at": None, "cut": 0, "remaining": None, "error": None,
+    })
+    row["last_position"] = position
+    step = schema.split(".")[1]
+    row["error"] = (fields.get("error") or "unknown") if step in ("unproved", "uncut") else None
+    if step in ("written", "reloaded", "proved"):
+        row[step + "_at"] = row[step + "_at"] or at
+    if step == "proved":
+        row["remaining"] = fields.get("remaining")
 
 
 def add_authority(tables, position, at, fields):

@@ -194,6 +194,7 @@ class Tables:
         self.device_certificates = {}
         self.crls = {}
         self.certificate_events = {}
+        self.crl_enforcement = {}
 
     def device(self, tenant, device):
         return self.device_status.setdefault((tenant, device), {
@@ -231,7 +232,7 @@ def fold(tables, event):
             return
         if fields is not None and kind == "decision":
             schema = event["topic"].split("/")[0]
-            if schema.startswith(("authority.", "certificate.", "crl.")):
+            if schema.startswith(("authority.", "certificate.", "client.", "crl.")):
                 fold_certificates(tables, event["position"], event["received_at"], schema, fields)
                 return
             fold_decision(tables, event, fields)
@@ -289,7 +290,11 @@ OWN = {
     "crl.issued/1": {"authority": str, "tenant_id": str, "number": int, "this_update": int, "next_update": int,
                      "entries": int, "tbs_sha256": str, "signature": str, "sha256": str, "end": int, "actor": str},
     "crl.refused/1": {"authority": str, "tenant_id": str, "number": int, "reason": str, "actor": str},
-    **{"crl.%s/1" % step: CRL_ENFORCED for step in ("written", "reloaded", "proved", "unproved")},
+    **{"crl.%s/1" % step: CRL_ENFORCED for step in ("written", "reloaded", "proved", "unproved", "uncut")},
+    "client.cut/1": {"broker": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "number": int,
+                     "outcome": str, "actor": str},
+    "client.ban_lifted/1": {"broker": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str,
+                            "actor": str},
     **{"broker.%s/1" % what: {"client_id": str} for what in (
         "connected", "disconnected", "session_lost", "subscribed", "subscription_refused")},
 }
@@ -488,7 +493,7 @@ KEYS = {
     "dead_letters": ("position", "projection"), "audit_logs": ("position",),
     "api_token_events": ("position",), "certificate_authorities": ("id",),
     "device_certificates": ("authority_id", "serial"), "crls": ("authority_id", "number"),
-    "certificate_events": ("position",),
+    "certificate_events": ("position",), "crl_enforcement": ("broker", "authority_id", "number"),
 }
 
 

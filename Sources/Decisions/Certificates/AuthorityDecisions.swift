@@ -18,6 +18,9 @@ public enum CertificateSchema: String, Sendable, CaseIterable {
     case crlReloaded = "crl.reloaded/1"
     case crlProved = "crl.proved/1"
     case crlUnproved = "crl.unproved/1"
+    case crlUncut = "crl.uncut/1"
+    case clientCut = "client.cut/1"
+    case clientBanLifted = "client.ban_lifted/1"
 }
 
 /// An authority was created here or imported. From here on it issues certificates, if its key is here.
@@ -114,7 +117,7 @@ extension AuthorityRetired: Decision {
 /// Everything that the certificate decider decides, refusals aside.
 let certificateDecisions: [any Decision.Type] = [
     AuthorityAdded.self, AuthorityRetired.self, CertificateAdded.self, CertificateChanged.self, CRLIssued.self,
-    CRLRefused.self, CRLEnforced.self,
+    CRLRefused.self, CRLEnforced.self, ClientCut.self, ClientBanLifted.self,
 ]
 
 extension DecisionCatalog {

@@ -86,6 +86,8 @@ public struct CRLEnforced: Codable, Sendable, Equatable {
         case proved
         /// Writing, reloading or proving failed, or a later proof did: `error` is the reason.
         case unproved
+        /// Clients of certificates that it revokes could not be disconnected: `error` is the reason.
+        case uncut
     }
 
     public var step: Step
@@ -95,6 +97,10 @@ public struct CRLEnforced: Codable, Sendable, Equatable {
     public var number: UInt64
     /// Of a proof: since the CRL was issued.
     public var milliseconds: Int64?
+    /// Of a proof: revoked certificates of the authority whose clients may be connected at the broker.
+    public var remaining: Int64?
+    /// Of a written one: the broker bans clients by their names until the CRL is proved.
+    public var bans: Bool?
     /// A sentence for people.
     public var error: String?
     public var actor: String
@@ -107,13 +113,13 @@ public struct CRLEnforced: Codable, Sendable, Equatable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case step, broker, authority, tenantID = "tenant_id", number, milliseconds, error, actor
+        case step, broker, authority, tenantID = "tenant_id", number, milliseconds, remaining, bans, error, actor
     }
 }
 
 extension CRLEnforced: Decision {
     public static var schemas: [String] {
-        [CertificateSchema.crlWritten, .crlReloaded, .crlProved, .crlUnproved].map(\.rawValue)
+        [CertificateSchema.crlWritten, .crlReloaded, .crlProved, .crlUnproved, .crlUncut].map(\.rawValue)
     }
     public var schema: CertificateSchema {
         switch step {
@@ -121,6 +127,7 @@ extension CRLEnforced: Decision {
         case .reloaded: .crlReloaded
         case .proved: .crlProved
         case .unproved: .crlUnproved
+        case .uncut: .crlUncut
         }
     }
     public var envelope: Envelope {
@@ -133,6 +140,7 @@ extension CRLEnforced: Decision {
         case .reloaded: "made the broker \(broker) read \(list)"
         case .proved: "proved that \(list) is in force at the broker \(broker)"
         case .unproved: "could not prove \(list) at the broker \(broker): \(error ?? "unknown")"
+        case .uncut: "could not disconnect clients that \(list) revokes at the broker \(broker): \(error ?? "unknown")"
         }
     }
 }

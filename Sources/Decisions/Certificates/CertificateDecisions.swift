@@ -98,7 +98,7 @@ public struct CertificateChanged: Codable, Sendable, Equatable {
 }
 
 /// The subject of decisions about one certificate.
-private func subject(_ authority: String, _ serial: String) -> String { "certificate:\(authority)/\(serial)" }
+func certificateSubject(_ authority: String, _ serial: String) -> String { "certificate:\(authority)/\(serial)" }
 
 extension CertificateAdded: Decision {
     public static var schemas: [String] {
@@ -107,7 +107,8 @@ extension CertificateAdded: Decision {
     public var schema: CertificateSchema { origin == .issued ? .certificateIssued : .certificateImported }
     public var envelope: Envelope {
         var envelope = Envelope(
-            tenantID: tenantID, actor: actor, subject: subject(authority, serial), idempotencyKey: idempotencyKey,
+            tenantID: tenantID, actor: actor, subject: certificateSubject(authority, serial),
+            idempotencyKey: idempotencyKey,
             requestDigest: requestDigest)
         envelope.devices = [deviceID]
         return envelope
@@ -134,7 +135,8 @@ extension CertificateChanged: Decision {
     }
     public var envelope: Envelope {
         var envelope = Envelope(
-            tenantID: tenantID, actor: actor, subject: subject(authority, serial), idempotencyKey: idempotencyKey,
+            tenantID: tenantID, actor: actor, subject: certificateSubject(authority, serial),
+            idempotencyKey: idempotencyKey,
             requestDigest: requestDigest)
         envelope.devices = [deviceID]
         return envelope

@@ -2,7 +2,7 @@ import EventModel
 
 /// What a fold's rows and events are told apart by: a device's address `tenant/{t}/device/{d}`, a broker's name,
 /// `campaign/{id}`, `firmware/{id}`, `group/{id}`, `settings/{t}`, `authority/{id}`, `certificate/{authority}/{serial}`
-/// or nothing (`none`) for what belongs to no one of these.
+/// or `enforcement/{broker}/{authority}/{number}`; nothing (`none`) for what belongs to no one of these.
 public struct FoldKey: Sendable, Hashable, Comparable, CustomStringConvertible {
     public let bytes: [UInt8]
 

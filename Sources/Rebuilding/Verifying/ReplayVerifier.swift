@@ -185,7 +185,7 @@ public struct ReplayVerifier {
     }
 
     /// The events that touched a row: the one that it names, or those of its device. Of a certificate or an authority
-    /// those that it names, the first and the last: decisions have no index by their subject.
+    /// those that it names, the first and the last, of a broker the last: decisions have no index by their subject.
     private func touching(_ row: NamedRow, before end: Position) throws -> (count: Int, last: [Position]) {
         if let position = row["position"].flatMap({ UInt64($0) }) {
             return (1, [Position(position)])
@@ -194,7 +194,9 @@ public struct ReplayVerifier {
             let last = row["last_position"].flatMap { UInt64($0) } ?? added
             return last == added ? (1, [Position(added)]) : (2, [Position(added), Position(last)])
         }
-        guard let tenant = row.text("tenant_id"), let device = row.text("device_id") else { return (0, []) }
+        guard let tenant = row.text("tenant_id"), let device = row.text("device_id") else {
+            return row["last_position"].flatMap { UInt64($0) }.map { (1, [Position($0)]) } ?? (0, [])
+        }
         let reader = log.events(.device(tenant: tenant, device: device), in: Position(0)..<end)
         var count = 0, last: [Position] = []
         while try reader.read({ _, position in

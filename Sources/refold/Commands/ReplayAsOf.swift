@@ -18,8 +18,8 @@ struct ReplayAsOf: ParsableCommand {
     @Argument(
         help: ArgumentHelp(
             """
-            device TENANT DEVICE, fleet --tenant TENANT, campaign ID, broker NAME, authority ID, or \
-            certificate AUTHORITY SERIAL.
+            device TENANT DEVICE, fleet --tenant TENANT, campaign ID, broker NAME, authority ID, \
+            certificate AUTHORITY SERIAL, or enforcement BROKER AUTHORITY CRL-NUMBER.
             """, valueName: "subject"))
     var subject: [String]
     @Option(help: "The tenant of a fleet; of a campaign: only when it is this tenant's.") var tenant: String?
@@ -28,7 +28,7 @@ struct ReplayAsOf: ParsableCommand {
 
     private enum Subject {
         case device(String, String), fleet(String), campaign(Int64), broker(String), authority(String)
-        case certificate(authority: String, serial: String)
+        case certificate(authority: String, serial: String), enforcement(String, String, Int64)
     }
 
     private func parsed() throws -> Subject {
@@ -43,11 +43,16 @@ struct ReplayAsOf: ParsableCommand {
         case ("broker", 2): return .broker(subject[1])
         case ("authority", 2): return .authority(subject[1])
         case ("certificate", 3): return .certificate(authority: subject[1], serial: subject[2].lowercased())
+        case ("enforcement", 4):
+            guard let number = Int64(subject[3]) else {
+                throw ValidationError("enforcement … \(subject[3]): must be the number of a CRL")
+            }
+            return .enforcement(subject[1], subject[2], number)
         default:
             throw ValidationError(
                 """
                 say of what: device TENANT DEVICE, fleet --tenant TENANT, campaign ID, broker NAME, authority ID, \
-                certificate AUTHORITY SERIAL
+                certificate AUTHORITY SERIAL, enforcement BROKER AUTHORITY CRL-NUMBER
                 """)
         }
     }
@@ -85,6 +90,12 @@ struct ReplayAsOf: ParsableCommand {
             try options.run(
                 { try $0.certificate(authority: authority, serial: serial, at: $1).map { [$0] } ?? [] },
                 key: ["authority_id", "serial"], nothing: "there was no such certificate")
+        case .enforcement(let broker, let authority, let number):
+            try options.run(
+                { asOf, moment in
+                    try asOf.enforcement(broker: broker, authority: authority, number: number, at: moment)
+                        .map { [$0] } ?? []
+                }, key: ["broker", "authority_id", "number"], nothing: "the CRL had not been written for the broker")
         }
     }
 

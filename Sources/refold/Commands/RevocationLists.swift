@@ -8,7 +8,8 @@ struct RevocationListCommand: AsyncParsableCommand {
 
     static let columns: [TextTable.Column] = [
         .init("authority", "authority"), .init("number", "number"), .init("entries", "entries"),
-        .init("this update", "this_update"), .init("next update", "next_update"), .init("sha256", "sha256"),
+        .init("this update", "this_update"), .init("next update", "next_update"), .init("in force at", "in_force"),
+        .init("sha256", "sha256"),
     ]
 
     struct List: AsyncParsableCommand {
@@ -22,8 +23,25 @@ struct RevocationListCommand: AsyncParsableCommand {
                     as? [[String: Any]] ?? []
             }
             printRows(
-                rows, json: daemon.json, columns: columns, none: "no CRL yet; create an authority with `refold ca init`"
-            )
+                daemon.json ? rows : rows.map(Self.withBrokers), json: daemon.json, columns: columns,
+                none: "no CRL yet; create an authority with `refold ca init`")
+        }
+
+        /// Adds `in_force`: the brokers, each with what is not done there yet.
+        private static func withBrokers(_ row: [String: Any]) -> [String: Any] {
+            let brokers = row["brokers"] as? [[String: Any]] ?? []
+            let texts = brokers.map { broker in
+                var open: [String] = []
+                if broker["is_in_force"] as? Bool != true {
+                    open.append((broker["proved_number"] as? Int).map { "CRL \($0)" } ?? "not proved")
+                }
+                for (key, text) in [("uncut", "to disconnect"), ("banned", "banned")] {
+                    if let count = broker[key] as? Int, count > 0 { open.append("\(count) \(text)") }
+                }
+                let name = broker["broker"] as? String ?? ""
+                return open.isEmpty ? name : "\(name) (\(open.joined(separator: ", ")))"
+            }
+            return row.merging(["in_force": texts.joined(separator: ", ")]) { $1 }
         }
     }
 

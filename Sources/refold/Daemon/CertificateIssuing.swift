@@ -22,7 +22,7 @@ struct CertificateIssuing: Sendable {
     let crls: CRLService
     /// For the gate; nil: certificates do not matter there.
     let check: CertificateCheck?
-    /// One for each broker with a CRL file.
+    /// One for each broker where CRLs are put in force.
     let enforcers: [(broker: String, enforcer: CRLEnforcer)]
 
     init(
@@ -34,6 +34,7 @@ struct CertificateIssuing: Sendable {
         check =
             settings.certificates.enforce == .off
             ? nil : CertificateCheck(refuses: settings.certificates.enforce == .enforce)
+        let wakers = Mutex<[CRLEnforcer]>([])
         registry = DeciderService(
             writer: writer, source: log, clock: clock, follower: check.map { GateFeed($0) }, snapshot: snapshot,
             onChange: { registry in
@@ -43,7 +44,9 @@ struct CertificateIssuing: Sendable {
                     defer { known = needs }
                     return known != needs
                 }
-                if isNew, !needs.isEmpty { executor.wake() }
+                guard isNew, !needs.isEmpty else { return }
+                executor.wake()
+                for enforcer in wakers.withLock({ $0 }) { enforcer.wake() }
             })
         // A revocation waits for them.
         let seconds = min(settings.commandTimeoutSeconds, Self.commandSecondsMax)
@@ -51,14 +54,21 @@ struct CertificateIssuing: Sendable {
             folder: settings.data + "/authorities",
             passphrase: settings.certificates.keyPassphrase.map { Array($0.utf8) },
             signCommand: settings.certificates.signCommand, commandTimeoutSeconds: seconds)
-        let options = IssuingOptions(settings.certificates)
+        var options = IssuingOptions(settings.certificates)
+        options.crlPointIsPEM = settings.brokers.contains(where: \.bansClients)
         service = CertificateService(registry: registry, source: log, keys: keys, options: options, clock: clock)
-        crls = CRLService(registry: registry, keys: keys, policy: options.crl, executor: executor, clock: clock)
-        enforcers = settings.brokers.compactMap { [registry, crls] broker in
-            EnforcedBroker(broker, timeoutSeconds: seconds).map {
+        crls = CRLService(
+            registry: registry, keys: keys, policy: options.crl, distributionPoint: options.crlDistributionPoint,
+            executor: executor, clock: clock)
+        enforcers = settings.brokers.compactMap { [registry, crls, service] broker in
+            EnforcedBroker(broker, timeoutSeconds: seconds, service).map {
                 (broker.name, CRLEnforcer($0, registry: registry, crls: crls, clock: clock))
             }
         }
+        // A ban does not wait for the next CRL.
+        let banning = Set(settings.brokers.filter(\.bansClients).map(\.name))
+        let woken = enforcers.filter { banning.contains($0.broker) }.map(\.enforcer)
+        wakers.withLock { $0 = woken }
     }
 
     func part(_ troubles: Troubles, _ logger: Logger) -> DaemonPart {
@@ -75,16 +85,14 @@ struct CertificateIssuing: Sendable {
                         }
                     }
                     group.addTask {
-                        await crls.run { issued in
+                        await crls.run { crl in
                             for (_, enforcer) in enforcers { enforcer.wake() }
-                            for crl in issued {
-                                logger.info(
-                                    "CRL issued",
-                                    metadata: [
-                                        "authority": "\(crl.event.authority)", "number": "\(crl.event.number)",
-                                        "entries": "\(crl.event.entries)", "next_update": "\(crl.event.nextUpdate)",
-                                    ])
-                            }
+                            logger.info(
+                                "CRL issued",
+                                metadata: [
+                                    "authority": "\(crl.event.authority)", "number": "\(crl.event.number)",
+                                    "entries": "\(crl.event.entries)", "next_update": "\(crl.event.nextUpdate)",
+                                ])
                         } report: { errors in
                             // `registry.run` reports errors that are not about one authority.
                             let failures = errors.compactMap { $0 as? CRLFailure }
@@ -96,31 +104,21 @@ struct CertificateIssuing: Sendable {
                     }
                     for (broker, enforcer) in enforcers {
                         group.addTask {
-                            await enforcer.run { problem in
-                                guard troubles.report(crlsAt: broker, problem), let problem else { return }
-                                logger.error(
-                                    "CRL not proved to be in force; retrying in 5 s",
-                                    metadata: ["broker": "\(broker)", "error": "\(problem)"])
+                            await enforcer.run { problems in
+                                if troubles.report(crlsAt: broker, problems.unproved), let error = problems.unproved {
+                                    logger.error(
+                                        "CRL not proved to be in force; retrying in 5 s",
+                                        metadata: ["broker": "\(broker)", "error": "\(error)"])
+                                }
+                                if troubles.report(cutsAt: broker, problems.uncut), let error = problems.uncut {
+                                    logger.error(
+                                        "clients of revoked certificates not disconnected; retrying",
+                                        metadata: ["broker": "\(broker)", "error": "\(error)"])
+                                }
                             }
                         }
                     }
                 }
-            })
-    }
-}
-
-extension EnforcedBroker {
-    /// Nil: the broker has no CRL file.
-    init?(_ broker: Settings.Broker, timeoutSeconds: Int) {
-        guard let crl = broker.crl else { return nil }
-        self.init(
-            name: broker.name, file: CRLFile(crl.file),
-            reload: crl.reloadCommand.map { ReloadCommand($0, timeoutSeconds: timeoutSeconds) },
-            probe: crl.probe.map { address in
-                var settings = BrokerSettings(
-                    name: broker.name, host: address.host, port: address.port, clientID: "refold-canary")
-                settings.tls = BrokerSettings.TLS(caFile: crl.probeCAFile, verify: broker.verify)
-                return CanaryProbe(settings)
             })
     }
 }

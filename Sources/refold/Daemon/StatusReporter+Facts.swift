@@ -24,6 +24,7 @@ extension StatusReporter {
         facts.process = process
         facts.crls = troubles.crls.map(crl)
         facts.crlsUnproved = troubles.crlsUnproved
+        facts.clientsUncut = troubles.clientsUncut
         if let check = selfCheck.last, check.agrees == false { facts.rowsDiffering = max(1, check.differences) }
         return facts
     }
@@ -109,6 +110,7 @@ final class Troubles: Sendable {
     private let errors = Mutex<[String: String]>([:])
     private let unissued = Mutex<[CRLFailure]>([])
     private let unproved = Mutex<[String: String]>([:])
+    private let uncut = Mutex<[String: String]>([:])
 
     /// Returns whether that is news.
     func report(_ error: (any Error)?, by decider: String) -> Bool {
@@ -139,6 +141,17 @@ final class Troubles: Sendable {
 
     /// By broker.
     var crlsUnproved: [String: String] { unproved.withLock { $0 } }
+
+    /// Nil: no client of a revoked certificate is left to be disconnected. Returns whether that is news.
+    func report(cutsAt broker: String, _ problem: String?) -> Bool {
+        uncut.withLock { known in
+            defer { known[broker] = problem }
+            return known[broker] != problem
+        }
+    }
+
+    /// By broker.
+    var clientsUncut: [String: String] { uncut.withLock { $0 } }
 
     /// Nil: none, or it has gone well since.
     func error(of decider: String) -> String? { errors.withLock { $0[decider] } }

@@ -1,0 +1,224 @@
+import Decisions
+import EventModel
+import PKI
+
+/// A revoked or held certificate whose client may still be connected at a broker, or is banned there.
+struct PendingCut: Sendable, Equatable {
+    /// A CRL with this `end`, or a higher one, lists the certificate.
+    var end: UInt64
+    /// Disconnected, and kept out by a ban until the CRL is proved.
+    var isBanned = false
+    var isStillConnected = false
+    /// Released from hold: only a ban remains to be lifted.
+    var isReleased = false
+
+    /// Its client may be connected.
+    var isUncut: Bool { !isBanned && !isReleased }
+}
+
+/// A certificate whose client is to be disconnected, or whose ban is to be lifted.
+public struct ClientToCut: Sendable, Equatable {
+    public let certificate: DeviceCertificate
+    /// A CRL with this `end`, or a higher one, lists the certificate.
+    public let end: UInt64
+    /// That is on the record already.
+    public let isStillConnected: Bool
+}
+
+// The cuts of each broker follow from the log: a revocation or a hold adds one at every broker that has CRLs of the
+// authority, and only its outcome, or a release, removes it. So none is lost by a restart.
+
+/// How far an authority's CRLs have come at a broker, and what is left to do there.
+public struct EnforcementStatus: Sendable, Equatable {
+    public let key: EnforcementKey
+    public let enforcement: Enforcement
+    /// Revoked certificates whose clients may be connected.
+    public let uncut: Int
+    /// Clients that are banned until the CRL is proved.
+    public let banned: Int
+}
+
+extension CertificateRegistry {
+    /// By broker and authority.
+    public var enforcementStatuses: [EnforcementStatus] {
+        enforcements.sorted { $0.key < $1.key }.map { key, enforcement in
+            EnforcementStatus(
+                key: key, enforcement: enforcement, uncut: uncutCount(key),
+                banned: pendingCuts[key]?.values.count(where: \.isBanned) ?? 0)
+        }
+    }
+
+    /// Number of revoked certificates whose clients may be connected at the broker.
+    func uncutCount(_ key: EnforcementKey) -> Int { pendingCuts[key]?.values.count(where: \.isUncut) ?? 0 }
+
+    /// Revoked certificates that a CRL with this `end` lists and whose clients may be connected, the oldest first.
+    public func clientsToCut(_ key: EnforcementKey, end: UInt64) -> [ClientToCut] {
+        clients(key) { $1.isUncut && $1.end <= end }
+    }
+
+    /// Certificates whose bans are to be lifted: a CRL with this `end` is in force, or they were released from hold. A
+    /// ban is by the device's names: it stays while it is needed for another certificate of the device.
+    public func bansToLift(_ key: EnforcementKey, end: UInt64) -> [ClientToCut] {
+        func mayBeLifted(_ cut: PendingCut) -> Bool { cut.isReleased || cut.isBanned && cut.end <= end }
+        let needed = Set(clients(key) { !mayBeLifted($1) }.map(\.certificate.device))
+        return clients(key) { mayBeLifted($1) }.filter { !needed.contains($0.certificate.device) }
+    }
+
+    private func clients(
+        _ key: EnforcementKey, where isMeant: (CertificateStore.Index, PendingCut) -> Bool
+    ) -> [ClientToCut] {
+        (pendingCuts[key] ?? [:]).filter { isMeant($0.key, $0.value) }.sorted {
+            ($0.value.end, $0.key) < ($1.value.end, $1.key)
+        }
+        .map {
+            ClientToCut(
+                certificate: certificate(at: $0.key), end: $0.value.end,
+                isStillConnected: $0.value.isStillConnected)
+        }
+    }
+
+    // MARK: Fold
+
+    /// A certificate was revoked, held or released.
+    mutating func noteCut(
+        _ index: CertificateStore.Index, _ event: CertificateChanged, wasLive: Bool, at position: Position
+    ) {
+        for (key, enforcement) in enforcements where key.authority == event.authority {
+            switch event.change {
+            case .superseded: break
+            case .held, .revoked:
+                if wasLive { pendingCuts[key, default: [:]][index] = PendingCut(end: position.rawValue + 1) }
+            case .released:
+                // A ban may be in force whose record a crash prevented.
+                if enforcement.bans == true {
+                    pendingCuts[key]?[index]?.isReleased = true
+                } else {
+                    pendingCuts[key]?[index] = nil
+                }
+            }
+        }
+    }
+
+    /// The first CRL of an authority at a broker: every certificate that was revoked before may be in use there.
+    mutating func beginCuts(_ key: EnforcementKey) {
+        guard let authority = authority(key.authority) else { return }
+        var cuts: [CertificateStore.Index: PendingCut] = [:]
+        for entry in authority.entries {
+            guard let index = find(CertificateReference(authority: key.authority, serial: entry.serial)) else {
+                continue
+            }
+            cuts[index] = PendingCut(end: authority.entriesEnd.rawValue)
+        }
+        pendingCuts[key] = cuts
+    }
+
+    mutating func apply(_ event: ClientCut) {
+        let key = EnforcementKey(broker: event.broker, authority: event.authority)
+        guard let index = pendingIndex(key, event.serial) else { return }
+        switch event.outcome {
+        case .stillConnected: pendingCuts[key]?[index]?.isStillConnected = true
+        case .cut, .wasNotConnected:
+            if event.isBanned == true {
+                pendingCuts[key]?[index]?.isBanned = true
+                pendingCuts[key]?[index]?.isStillConnected = false
+            } else {
+                pendingCuts[key]?[index] = nil
+            }
+        }
+    }
+
+    mutating func apply(_ event: ClientBanLifted) {
+        let key = EnforcementKey(broker: event.broker, authority: event.authority)
+        if let index = pendingIndex(key, event.serial) { pendingCuts[key]?[index] = nil }
+    }
+
+    private func pendingIndex(_ key: EnforcementKey, _ serial: String) -> CertificateStore.Index? {
+        SerialNumber(serial).flatMap { find(CertificateReference(authority: key.authority, serial: $0)) }
+            .flatMap { pendingCuts[key]?[$0] == nil ? nil : $0 }
+    }
+
+    // MARK: Rules
+
+    /// The rule for `client.cut`: the certificate waits for it, and a CRL that lists it is proved, or it is banned.
+    /// Those that do not wait any more, e.g. after a release, are left out.
+    func cut(_ events: [ClientCut], _ request: RegistryRequest, _ now: Timestamp) throws(RegistryRefusal) -> [ClientCut]
+    {
+        var remaining: [EnforcementKey: Int] = [:], accepted: [ClientCut] = []
+        for var event in events {
+            let key = EnforcementKey(broker: event.broker, authority: event.authority)
+            guard let index = pendingIndex(key, event.serial), let cut = pendingCuts[key]?[index], cut.isUncut,
+                event.outcome != .stillConnected || !cut.isStillConnected
+            else { continue }
+            if event.isBanned != true {
+                let last = authority(event.authority)?.lastCRL
+                guard event.number <= enforcements[key]?.proved ?? 0,
+                    last.map({ $0.number != event.number || cut.end <= $0.end }) ?? false
+                else {
+                    throw RegistryRefusal(
+                        .illegalTransition,
+                        "no CRL that lists \(event.authority)/\(event.serial) is proved at \(event.broker)"
+                    )
+                }
+            }
+            var left = remaining[key] ?? uncutCount(key)
+            if event.outcome != .stillConnected { left -= 1 }
+            remaining[key] = left
+            event.remaining = Int64(left)
+            event.milliseconds = max(
+                0, now.microseconds.saturatingSubtracting(store[index].changedAt.microseconds) / 1_000)
+            event.actor = request.actor
+            accepted.append(event)
+        }
+        guard !accepted.isEmpty else {
+            throw RegistryRefusal(.outdated, "none of the certificates waits for a cut at the broker any more")
+        }
+        return accepted
+    }
+
+    /// The rule for `client.ban_lifted`: a ban may be in force, and is needed no more.
+    func lifted(_ events: [ClientBanLifted], _ request: RegistryRequest) throws(RegistryRefusal) -> [ClientBanLifted] {
+        let accepted = events.filter { event in
+            let key = EnforcementKey(broker: event.broker, authority: event.authority)
+            return pendingIndex(key, event.serial).flatMap { pendingCuts[key]?[$0] }.map { !$0.isUncut } ?? false
+        }
+        guard !accepted.isEmpty else { throw RegistryRefusal(.outdated, "none of the certificates is banned any more") }
+        return accepted.map {
+            var event = $0
+            event.actor = request.actor
+            return event
+        }
+    }
+
+    // MARK: In snapshots
+
+    func storedCuts(
+        _ key: EnforcementKey, _ numbers: [CertificateStore.Index: UInt32]
+    ) -> [StoredHeader.StoredCut] {
+        (pendingCuts[key] ?? [:]).compactMap { index, cut in
+            numbers[index].map {
+                .init(
+                    number: $0, end: cut.end, isBanned: cut.isBanned, isStillConnected: cut.isStillConnected,
+                    isReleased: cut.isReleased)
+            }
+        }.sorted { $0.number < $1.number }
+    }
+
+    /// - Parameter indexes: of the certificates, by their number in the snapshot.
+    mutating func restoreCuts(
+        _ form: StoredHeader.StoredEnforcement, _ indexes: [CertificateStore.Index]
+    ) throws(ByteReader.Truncated) {
+        // A snapshot of before there were cuts.
+        guard let cuts = form.cuts else { return beginCuts(form.key) }
+        for cut in cuts {
+            guard cut.number < indexes.count else { throw .init() }
+            pendingCuts[form.key, default: [:]][indexes[Int(cut.number)]] = PendingCut(
+                end: cut.end, isBanned: cut.isBanned, isStillConnected: cut.isStillConnected,
+                isReleased: cut.isReleased)
+        }
+    }
+}
+
+extension DeviceCertificate {
+    /// `tenant/device`.
+    fileprivate var device: String { "\(tenantID)/\(deviceID)" }
+}

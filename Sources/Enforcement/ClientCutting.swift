@@ -1,0 +1,215 @@
+import Certificates
+import Decisions
+import EventModel
+import Primitives
+import Threading
+
+/// How clients of revoked certificates are disconnected at a broker.
+public struct ClientCutting: Sendable {
+    public enum Method: Sendable {
+        /// After the CRL is proved.
+        case afterProof(any ClientCutter)
+        /// At once, with a ban until the CRL is proved. EMQX fetches CRLs by itself, every `refreshSeconds`.
+        case ban(EMQXCutter, refreshSeconds: Int)
+    }
+
+    public let method: Method
+    public let names: ClientNames
+    /// Common names of certificates; nil where one is not known.
+    public let commonNames: @Sendable ([DeviceCertificate]) async throws -> [String?]
+
+    public init(
+        _ method: Method, names: ClientNames,
+        commonNames: @escaping @Sendable ([DeviceCertificate]) async throws -> [String?]
+    ) {
+        (self.method, self.names, self.commonNames) = (method, names, commonNames)
+    }
+
+    var refreshSeconds: Int { if case .ban(_, let seconds) = method { seconds } else { 0 } }
+
+    func targets(_ clients: [ClientToCut]) async throws -> [ClientTarget] {
+        let certificates = clients.map(\.certificate)
+        let commonNames: [String?] =
+            names.needCommonName
+            ? try await commonNames(certificates) : Array(repeating: nil, count: certificates.count)
+        return zip(certificates, commonNames).map {
+            names.target(tenantID: $0.tenantID, deviceID: $0.deviceID, commonName: $1)
+        }
+    }
+}
+
+/// By which names a broker knows a device's client. `{tenant}`, `{device}` and `{common_name}` are replaced.
+public struct ClientNames: Sendable {
+    public var clientID: String
+    public var username: String
+
+    public init(clientID: String, username: String) { (self.clientID, self.username) = (clientID, username) }
+
+    private static let commonName = "{common_name}"
+
+    var needCommonName: Bool { clientID.contains(Self.commonName) || username.contains(Self.commonName) }
+
+    func target(tenantID: String, deviceID: String, commonName: String?) -> ClientTarget {
+        func name(_ pattern: String) -> String? {
+            let text = pattern.replacing("{tenant}", with: tenantID).replacing("{device}", with: deviceID)
+            guard text.contains(Self.commonName) else { return text }
+            return commonName.map { text.replacing(Self.commonName, with: $0) }
+        }
+        return ClientTarget(clientID: name(clientID), username: name(username))
+    }
+}
+
+/// Cuts that failed: when they are repeated. New ones do not wait.
+struct CutRetry {
+    /// Monotonic, in microseconds.
+    var at: Int64
+    var delay: Int64
+    /// Of the newest one that failed.
+    var end: UInt64
+    var problem: String
+}
+
+extension CRLEnforcer {
+    /// Clients in one call of the cutter, and in one commit.
+    private static let batchCount = 256
+    private static let retryMicroseconds: Int64 = 5_000_000
+    private static let retryMicrosecondsMax: Int64 = 60_000_000
+
+    var bans: Bool { if case .ban = broker.cutting?.method { true } else { false } }
+
+    private func key(_ authority: String) -> EnforcementKey {
+        EnforcementKey(broker: broker.name, authority: authority)
+    }
+
+    /// Bans and disconnects, at a broker that bans, every client of a revoked certificate.
+    /// - Returns: why some are not.
+    func ban() async throws -> [String] {
+        guard let cutting = broker.cutting, case .ban(let cutter, _) = cutting.method else { return [] }
+        let name = broker.name
+        let crls = try await registry.query { registry in
+            registry.authorities.compactMap { authority -> CRLIssued? in
+                let key = EnforcementKey(broker: name, authority: authority.added.id)
+                guard var crl = authority.lastCRL, let written = registry.enforcements[key]?.written else { return nil }
+                // The newest one may not have been served for the broker yet.
+                crl.number = written
+                return crl
+            }
+        }
+        var problems: [String] = []
+        for crl in crls {
+            problems += try await cut(crl, end: .max, cutter, cutting, isBan: true)
+            // Of certificates that were released from hold.
+            problems += try await lift(crl, end: 0, cutter, cutting)
+        }
+        return problems
+    }
+
+    /// What follows the proof of an authority's CRL.
+    func finish(_ authority: String) async throws -> [String] {
+        guard let cutting = broker.cutting, let proof = states[authority]?.proof,
+            var crl = try await registry.query({ $0.authority(authority)?.lastCRL })
+        else { return [] }
+        crl.number = proof.number
+        return switch cutting.method {
+        case .afterProof(let cutter): try await cut(crl, end: proof.end, cutter, cutting, isBan: false)
+        case .ban(let cutter, _): try await lift(crl, end: proof.end, cutter, cutting)
+        }
+    }
+
+    private func cut(
+        _ crl: CRLIssued, end: UInt64, _ cutter: any ClientCutter, _ cutting: ClientCutting, isBan: Bool
+    ) async throws -> [String] {
+        let key = key(crl.authority), retry = states[crl.authority]?.retry
+        let isDue = retry.map { SystemTime.monotonicMicroseconds() >= $0.at } ?? true
+        var clients = try await registry.query { $0.clientsToCut(key, end: end) }[...]
+        if clients.isEmpty { states[crl.authority]?.retry = nil }
+        if let retry, !isDue { clients = clients.filter { $0.end > retry.end }[...] }
+        guard !clients.isEmpty else { return states[crl.authority]?.retry.map { [$0.problem] } ?? [] }
+        let newest = clients.last?.end ?? 0
+        var problem: String?
+        while !clients.isEmpty {
+            let batch = Array(clients.prefix(Self.batchCount))
+            clients = clients.dropFirst(batch.count)
+            let outcomes = cutter.cut(try await cutting.targets(batch))
+            let events = zip(batch, outcomes).compactMap { event($0, $1, crl, isBan, &problem) }
+            if !events.isEmpty {
+                _ = try await registry.execute(
+                    RegistryRequest(
+                        tenantID: Envelope.everyTenant, actor: EngineActor.name, command: .cut(events)))
+            }
+            // A CRL that was issued meanwhile comes first.
+            if stopping.hasBegun { break }
+            if await isBehind() { break }
+        }
+        guard let problem else {
+            if isDue, clients.isEmpty { states[crl.authority]?.retry = nil }
+            return states[crl.authority]?.retry.map { [$0.problem] } ?? []
+        }
+        let text = "clients of revoked certificates are not disconnected: \(problem)"
+        var next = retry ?? CutRetry(at: 0, delay: Self.retryMicroseconds / 2, end: 0, problem: text)
+        if isDue {
+            next.delay = min(next.delay * 2, Self.retryMicrosecondsMax)
+            next.at = SystemTime.monotonicMicroseconds() + next.delay
+        }
+        (next.end, next.problem) = (newest, text)
+        states[crl.authority, default: AuthorityState()].retry = next
+        try await record(.uncut, crl, error: text)
+        return [text]
+    }
+
+    /// Nil: nothing came of it, or it is on the record already.
+    private func event(
+        _ client: ClientToCut, _ outcome: CutOutcome, _ crl: CRLIssued, _ isBan: Bool, _ problem: inout String?
+    ) -> ClientCut? {
+        let certificate = client.certificate
+        func event(_ outcome: ClientCut.Outcome, _ evidence: String?) -> ClientCut {
+            ClientCut(
+                broker: broker.name, authority: crl.authority, serial: certificate.reference.serial.description,
+                tenantID: certificate.tenantID, deviceID: certificate.deviceID, number: crl.number, outcome: outcome,
+                evidence: evidence, isBanned: isBan ? true : nil, actor: "")
+        }
+        switch outcome {
+        case .cut(let evidence): return event(.cut, evidence)
+        case .wasNotConnected: return event(.wasNotConnected, nil)
+        case .stillConnected(let reason):
+            problem = problem ?? "\(certificate.reference) is still connected: \(reason)"
+            return client.isStillConnected ? nil : event(.stillConnected, reason)
+        case .failed(let error):
+            problem = problem ?? error
+            return nil
+        }
+    }
+
+    private func lift(
+        _ crl: CRLIssued, end: UInt64, _ cutter: EMQXCutter, _ cutting: ClientCutting
+    ) async throws -> [String] {
+        let key = key(crl.authority)
+        let clients = try await registry.query { $0.bansToLift(key, end: end) }
+        guard !clients.isEmpty else { return [] }
+        var lifted: [ClientBanLifted] = [], problem: String?
+        for (client, target) in zip(clients, try await cutting.targets(clients)) {
+            if stopping.hasBegun { break }
+            do throws(EMQXError) {
+                try cutter.lift(target)
+            } catch {
+                problem = "the ban of \(client.certificate.deviceID) is not lifted: \(error)"
+                break
+            }
+            lifted.append(
+                ClientBanLifted(
+                    broker: broker.name, authority: crl.authority,
+                    serial: client.certificate.reference.serial.description, tenantID: client.certificate.tenantID,
+                    deviceID: client.certificate.deviceID, actor: ""))
+        }
+        for start in stride(from: 0, to: lifted.count, by: Self.batchCount) {
+            let part = Array(lifted[start..<min(start + Self.batchCount, lifted.count)])
+            _ = try await registry.execute(
+                RegistryRequest(
+                    tenantID: Envelope.everyTenant, actor: EngineActor.name, command: .liftBans(part)))
+        }
+        guard let problem else { return [] }
+        // Shown, and repeated at the next round.
+        try await record(.uncut, crl, error: problem)
+        return [problem]
+    }
+}

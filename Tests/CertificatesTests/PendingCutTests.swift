@@ -1,0 +1,195 @@
+import Decisions
+import EventModel
+import Foundation
+import PKI
+import Testing
+@testable import Certificates
+
+/// Which clients are to be disconnected at which broker.
+@Suite struct PendingCutTests {
+    private var registry: TestRegistry
+    private let north = EnforcementKey(broker: "north", authority: "ca")
+
+    init() throws {
+        registry = TestRegistry()
+        try registry.run(registry.authority("ca"), tenant: "*")
+        try registry.run(.add((1...6).map { registry.certificate($0, "d\($0)") }))
+    }
+
+    private mutating func step(_ step: CRLEnforced.Step, _ number: UInt64, broker: String = "north", bans: Bool = false)
+        throws
+    {
+        var event = CRLEnforced(step, broker: broker, authority: "ca", tenantID: "*", number: number, actor: "")
+        (event.bans, event.error) = (bans ? true : nil, step == .uncut ? "away" : nil)
+        #expect(code(try registry.run(.enforce(event), tenant: "*")) == nil, "\(step)")
+    }
+
+    /// Issues a CRL and proves it.
+    @discardableResult
+    private mutating func prove(bans: Bool = false) throws -> CRLDraft {
+        registry.pass(seconds: 2)
+        let draft = try registry.issueCRL()
+        try step(.written, draft.number, bans: bans)
+        try step(.proved, draft.number)
+        return draft
+    }
+
+    private mutating func cut(
+        _ serial: UInt64, _ number: UInt64, _ outcome: ClientCut.Outcome = .cut, broker: String = "north",
+        isBanned: Bool = false
+    ) throws -> RegistryRefusal.Code? {
+        code(try registry.run(.cut([event(serial, number, outcome, broker: broker, isBanned: isBanned)]), tenant: "*"))
+    }
+
+    private func event(
+        _ serial: UInt64, _ number: UInt64, _ outcome: ClientCut.Outcome, broker: String = "north",
+        isBanned: Bool = false
+    ) -> ClientCut {
+        ClientCut(
+            broker: broker, authority: "ca", serial: SerialNumber(serial)!.description, tenantID: "t",
+            deviceID: "d\(serial)", number: number, outcome: outcome, evidence: nil, isBanned: isBanned ? true : nil,
+            actor: "")
+    }
+
+    private func waiting(_ end: UInt64 = .max) -> [String] {
+        registry.state.clientsToCut(north, end: end).map(\.certificate.deviceID)
+    }
+    private func lifts(_ end: UInt64) -> [String] {
+        registry.state.bansToLift(north, end: end).map(\.certificate.deviceID)
+    }
+
+    @Test mutating func aRevocationWaitsForItsCutAtEachBroker() throws {
+        let first = try prove()
+        try step(.written, first.number, broker: "south")
+        try registry.change(1, .revoke(.keyCompromise))
+        try registry.change(2, .hold)
+        #expect(waiting() == ["d1", "d2"] && waiting(first.end.rawValue).isEmpty, "the CRL in force lists neither")
+        #expect(try cut(1, first.number) == .illegalTransition, "nobody is cut before the proof")
+        let second = try prove()
+        #expect(waiting(second.end.rawValue) == ["d1", "d2"])
+        registry.pass(seconds: 3)
+        #expect(try cut(1, second.number) == nil)
+        #expect(try cut(1, second.number) == .outdated, "once")
+        #expect(try cut(2, second.number, .stillConnected) == nil && waiting() == ["d2"])
+        #expect(try cut(2, second.number, .stillConnected) == .outdated, "it is on the record already")
+        #expect(registry.state.clientsToCut(north, end: .max)[0].isStillConnected)
+        #expect(try cut(2, second.number, .wasNotConnected) == nil && waiting().isEmpty)
+        let south = registry.state.enforcementStatuses.first { $0.key.broker == "south" }
+        #expect(south?.uncut == 2)
+        #expect(try cut(3, second.number) == .outdated, "it is not revoked")
+    }
+
+    @Test mutating func theEventHasWhatRemainsAndHowLongItTook() throws {
+        try prove()
+        for serial in [1, 2] as [UInt64] { try registry.change(serial, .revoke(.superseded)) }
+        let crl = try prove()
+        registry.pass(seconds: 3)
+        let request = RegistryRequest(
+            tenantID: "*", actor: "engine",
+            command: .cut([event(1, crl.number, .cut), event(3, crl.number, .cut), event(2, crl.number, .cut)]))
+        guard case .append(let events) = registry.state.decide(request, now: registry.now) else {
+            Issue.record("not accepted")
+            return
+        }
+        let cuts = events.compactMap { if case .clientCut(let cut) = $0 { cut } else { nil } }
+        #expect(cuts.map(\.deviceID) == ["d1", "d2"], "the third one does not wait")
+        #expect(cuts.map(\.remaining) == [1, 0] && cuts.map(\.milliseconds) == [5_000, 5_000])
+        #expect(cuts.allSatisfy { $0.actor == "engine" })
+    }
+
+    @Test mutating func aReleaseEndsTheWait() throws {
+        try prove()
+        try registry.change(1, .hold)
+        try registry.change(1, .release)
+        #expect(waiting().isEmpty)
+        // Held and cut: a revocation cuts nobody again. After a release it does.
+        try registry.change(1, .hold)
+        #expect(try cut(1, prove().number) == nil)
+        try registry.change(1, .revoke(.keyCompromise))
+        #expect(waiting().isEmpty)
+        try registry.change(2, .hold)
+        #expect(try cut(2, prove().number) == nil)
+        try registry.change(2, .release)
+        try registry.change(2, .revoke(.keyCompromise))
+        #expect(waiting() == ["d2"])
+    }
+
+    @Test mutating func aBanIsLiftedAfterTheProofOrARelease() throws {
+        let first = try prove(bans: true)
+        for serial in [1, 2] as [UInt64] { try registry.change(serial, .hold) }
+        for serial in [1, 2] as [UInt64] { #expect(try cut(serial, first.number, isBanned: true) == nil) }
+        #expect(waiting().isEmpty && lifts(first.end.rawValue).isEmpty)
+        #expect(registry.state.enforcementStatuses[0].banned == 2)
+        // Whether or not the ban is on the record: a crash may have prevented that.
+        try registry.change(1, .release)
+        try registry.change(3, .hold)
+        try registry.change(3, .release)
+        #expect(lifts(0) == ["d1", "d3"])
+        let second = try prove(bans: true)
+        #expect(lifts(second.end.rawValue).sorted() == ["d1", "d2", "d3"])
+        for serial in [1, 2, 3] as [UInt64] {
+            let event = ClientBanLifted(
+                broker: "north", authority: "ca", serial: SerialNumber(serial)!.description, tenantID: "t",
+                deviceID: "d\(serial)", actor: "")
+            #expect(code(try registry.run(.liftBans([event]), tenant: "*")) == nil)
+            #expect(code(try registry.run(.liftBans([event]), tenant: "*")) == .outdated)
+        }
+        #expect(lifts(.max).isEmpty && waiting().isEmpty)
+    }
+
+    @Test mutating func aBanStaysWhileAnotherCertificateOfTheDeviceNeedsIt() throws {
+        try registry.run(.add([registry.certificate(11, "d1")]))
+        let first = try prove(bans: true)
+        try registry.change(1, .hold)
+        #expect(try cut(1, first.number, isBanned: true) == nil)
+        let second = try prove(bans: true)
+        try registry.change(11, .revoke(.keyCompromise))
+        #expect(lifts(second.end.rawValue).isEmpty)
+        let third = try prove(bans: true)
+        // Not banned yet, and still to be cut.
+        #expect(lifts(third.end.rawValue).isEmpty)
+    }
+
+    /// A broker that comes later, and a snapshot from before there were cuts: whatever is revoked may be connected.
+    @Test mutating func whatWasRevokedBeforeCountsToo() throws {
+        try registry.change(1, .revoke(.keyCompromise))
+        try registry.change(2, .hold)
+        let crl = try prove()
+        #expect(waiting(crl.end.rawValue) == ["d1", "d2"])
+        #expect(try cut(1, crl.number) == nil)
+        try step(.uncut, crl.number)
+        let stored = registry.state.stored(), restored = try CertificateRegistry(stored: stored)
+        #expect(restored.stored() == stored && restored.pendingCuts == registry.state.pendingCuts)
+        #expect(restored.enforcements == registry.state.enforcements)
+
+        // Without what is new in the header.
+        let length = Int(stored.prefix(4).withUnsafeBytes { $0.loadUnaligned(as: UInt32.self) })
+        var header = try #require(
+            try JSONSerialization.jsonObject(with: Data(stored[4..<4 + length])) as? [String: Any])
+        header["enforcements"] = (header["enforcements"] as? [[String: Any]])?.map { form in
+            var form = form
+            form["cuts"] = nil
+            var value = form["value"] as? [String: Any] ?? [:]
+            (value["uncutError"], value["bans"]) = (nil, nil)
+            form["value"] = value
+            return form
+        }
+        var old = ByteWriter()
+        old.bytes(Array(try JSONSerialization.data(withJSONObject: header)))
+        let opened = try CertificateRegistry(stored: old.out + stored[(4 + length)...])
+        #expect(opened.clientsToCut(north, end: .max).map(\.certificate.deviceID) == ["d1", "d2"])
+    }
+
+    /// A certificate's index is used again once it was evicted.
+    @Test mutating func anEvictedCertificateIsNotCut() throws {
+        try registry.run(.add((100..<600).map { registry.certificate($0, "e\($0)", days: 1) }))
+        try prove()
+        try registry.change(100, .revoke(.keyCompromise))
+        #expect(waiting() == ["e100"])
+        registry.pass(seconds: 100 * 86_400)
+        for start in stride(from: 1_000, to: 13_000, by: 500) as StrideTo<UInt64> {
+            try registry.run(.add((start..<start + 500).map { registry.certificate($0, "f\($0)") }))
+        }
+        #expect(registry.state.certificate(registry.reference(100)) == nil && waiting().isEmpty)
+    }
+}
