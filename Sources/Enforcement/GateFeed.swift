@@ -41,7 +41,8 @@ public struct GateFeed: DecisionFollower {
             switch event {
             case .added(let event): devices.insert(Device(tenantID: event.tenantID, deviceID: event.deviceID))
             case .changed(let event): devices.insert(Device(tenantID: event.tenantID, deviceID: event.deviceID))
-            case .authorityAdded, .authorityRetired, .crlIssued, .crlRefused, .crlEnforced, .rejected: break
+            // Nothing else changes whether a device may send.
+            default: break
             }
         }
         guard !devices.isEmpty else { return }
