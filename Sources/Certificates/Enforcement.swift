@@ -24,6 +24,20 @@ public struct Enforcement: Sendable, Equatable, Codable {
     public private(set) var error: String?
     public private(set) var errorAt: Timestamp?
 
+    public init() {}
+
+    /// Whether a step is to be recorded. A file that is written again, after a start or a failure, is no news, unless
+    /// that ends an error.
+    /// - Parameter isLast: no step follows at this broker.
+    public func isNews(_ event: CRLEnforced, isLast: Bool) -> Bool {
+        switch event.step {
+        case .written: written < event.number || isLast && error != nil
+        case .reloaded: reloaded < event.number || isLast && error != nil
+        case .proved: proved < event.number || error != nil
+        case .unproved: error != event.error
+        }
+    }
+
     mutating func apply(_ event: CRLEnforced, at time: Timestamp) {
         switch event.step {
         case .written:

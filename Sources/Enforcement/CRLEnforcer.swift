@@ -30,9 +30,7 @@ public actor CRLEnforcer {
     private let crls: CRLService
     private let clock: @Sendable () -> Timestamp
     private let executor: ThreadExecutor
-    /// CRL number that the file has, by authority. Empty after a start: the file is written again.
-    private var written: [String: UInt64] = [:]
-    private var lastProof: [String: Int64] = [:]
+    private var steps: EnforcementSteps
     /// CRL numbers of the present round, by authority.
     private var seen: [String: UInt64] = [:]
     private let stopping = Stopping()
@@ -43,7 +41,6 @@ public actor CRLEnforcer {
     private static let proofMicroseconds: Int64 = 5_000_000
     private static let betweenProbesMilliseconds = 20
     private static let betweenProbesMillisecondsMax = 500
-    private static let standingProofMicroseconds: Int64 = 60_000_000
     private static let retryMilliseconds = 5_000
     private static let restMilliseconds = 60_000
 
@@ -53,6 +50,8 @@ public actor CRLEnforcer {
     ) {
         (self.broker, self.registry, self.crls, self.clock) = (broker, registry, crls, clock)
         executor = ThreadExecutor(name: "crl-\(broker.name)")
+        steps = EnforcementSteps(
+            broker: broker.name, reloads: broker.reload != nil, proves: broker.probe != nil)
     }
 
     /// Another CRL was issued.
@@ -96,24 +95,52 @@ public actor CRLEnforcer {
         seen = Dictionary(uniqueKeysWithValues: authorities.map { ($0.0, $0.2) })
         for (id, isLive, _) in authorities {
             guard var crl = try await crls.current(id) else { continue }
-            // The canary of a CRL from before the start is gone, and only its refusal proves the CRL. An authority that
-            // cannot sign does not hold up the others: its last CRL is written.
-            if broker.probe != nil, crl.canary == nil, isLive {
+            // An authority that cannot sign does not hold up the others: its last CRL is written.
+            if steps.lacksCanary(crl, isLive: isLive) {
                 do throws(CRLFailure) { crl = try await crls.issue(id) } catch { problems.append("\(error)") }
             }
             current.append(crl)
             seen[id] = crl.event.number
         }
         guard !current.isEmpty else { return problems.first }
-        if current.contains(where: { written[$0.event.authority] != $0.event.number }) {
-            if let problem = try await write(current) { return problem }
-        }
-        // Brokers accept no client of an expired authority.
-        let live = Set(authorities.filter(\.1).map(\.0))
-        if let problem = try await prove(current.filter { live.contains($0.event.authority) }) {
-            problems.append(problem)
+        steps.begin(
+            current, live: Set(authorities.filter(\.1).map(\.0)), now: SystemTime.monotonicMicroseconds())
+        while let step = steps.next {
+            let problem = try await perform(step)
+            if let problem { problems.append(problem) }
+            let isOutdated = problem == nil ? false : await isBehind()
+            let events = steps.finish(
+                problem: problem, isOutdated: isOutdated, now: SystemTime.monotonicMicroseconds(), at: clock())
+            do {
+                for event in events { try await record(event) }
+            } catch {
+                steps.startAgain()
+                throw error
+            }
         }
         return problems.isEmpty ? nil : problems.joined(separator: "; ")
+    }
+
+    /// Nil: it succeeded.
+    private func perform(_ step: EnforcementSteps.Step) async throws -> String? {
+        switch step {
+        case .write:
+            do throws(CRLFileError) {
+                _ = try broker.file.write(steps.crls.map(\.list.der))
+            } catch {
+                return error.description
+            }
+        case .reload:
+            do throws(ReloadError) {
+                try broker.reload?.run(crlPath: broker.file.path, broker: broker.name) { [stopping] in
+                    stopping.hasBegun
+                }
+            } catch {
+                return error.description
+            }
+        case .prove(let crl): return try await problem(with: crl)
+        }
+        return nil
     }
 
     /// A CRL was issued since the round began.
@@ -124,99 +151,34 @@ public actor CRLEnforcer {
         return numbers?.contains { seen[$0.0] != $0.1 } ?? false
     }
 
-    private func write(_ crls: [PublishedCRL]) async throws -> String? {
-        do throws(CRLFileError) {
-            _ = try broker.file.write(crls.map(\.list.der))
-        } catch {
-            // Without a reload: a broker that reads a damaged file accepts everyone (Mosquitto 2.0), or ends (2.1).
-            return try await unproved(crls, "\(error)")
-        }
-        for crl in crls { try await record(.written, crl) }
-        if let reload = broker.reload {
-            do throws(ReloadError) {
-                try reload.run(crlPath: broker.file.path, broker: broker.name) { [stopping] in
-                    stopping.hasBegun
-                }
-            } catch {
-                return try await unproved(crls, "\(error)")
-            }
-            for crl in crls { try await record(.reloaded, crl) }
-        }
-        for crl in crls { (written[crl.event.authority], lastProof[crl.event.authority]) = (crl.event.number, nil) }
-        return nil
-    }
-
-    private func prove(_ crls: [PublishedCRL]) async throws -> String? {
+    /// Nil: it is in force. A broker takes a while to read a CRL that it was told to reload.
+    private func problem(with crl: PublishedCRL) async throws -> String? {
         guard let probe = broker.probe else { return nil }
-        var problems: [String] = []
-        for crl in crls {
-            let authority = crl.event.authority, now = SystemTime.monotonicMicroseconds()
-            if let last = lastProof[authority], now - last < Self.standingProofMicroseconds { continue }
-            if let problem = try await self.problem(with: crl, probe) {
-                // The broker may have another file, or have missed the reload: both are done again.
-                (lastProof[authority], written[authority]) = (nil, nil)
-                problems.append(try await unproved([crl], problem))
-                if await isBehind() { break }
-            } else {
-                lastProof[authority] = SystemTime.monotonicMicroseconds()
-                try await record(.proved, crl)
-            }
-        }
-        return problems.isEmpty ? nil : problems.joined(separator: "; ")
-    }
-
-    /// Nil: the broker refuses the CRL's canary as revoked, and accepts a live one.
-    private func problem(with crl: PublishedCRL, _ probe: CanaryProbe) async throws -> String? {
         guard let canary = crl.canary else { return "the canary of the CRL \(crl.event.number) is gone" }
         let live = try await crls.liveCanary(crl.event.authority)
         let end = SystemTime.monotonicMicroseconds() + Self.proofMicroseconds
-        var seen = "", pause = Self.betweenProbesMilliseconds
+        var problem: String?, pause = Self.betweenProbesMilliseconds
         repeat {
             if stopping.hasBegun { return "stopped before it was proved" }
-            let refusal = probe.perform(try canary.identity(), clientID: "refold-canary-revoked")
-            switch refusal {
-            case .refused(.certificateRevoked):
-                switch probe.perform(try live.identity(), clientID: "refold-canary-live") {
-                case .accepted: return nil
-                case let outcome:
-                    seen =
-                        "the broker refuses a live certificate of \(crl.event.authority) (\(outcome)): devices are "
-                        + "locked out"
+            problem = try EnforcementSteps.problem(with: crl.event) { which in
+                switch which {
+                case .revoked: probe.perform(try canary.identity(), clientID: "refold-canary-revoked")
+                case .live: probe.perform(try live.identity(), clientID: "refold-canary-live")
                 }
-            case .accepted: seen = "the broker still accepts a certificate that the CRL \(crl.event.number) revokes"
-            case let outcome: seen = "the canary of the CRL \(crl.event.number) was not refused as revoked: \(outcome)"
             }
-            if await isBehind() { return seen }
+            if problem == nil { return nil }
+            if await isBehind() { return problem }
             executor.rest(milliseconds: pause)
             pause = min(pause * 2, Self.betweenProbesMillisecondsMax)
         } while SystemTime.monotonicMicroseconds() < end
-        return seen
-    }
-
-    private func unproved(_ crls: [PublishedCRL], _ problem: String) async throws -> String {
-        for crl in crls { try await record(.unproved, crl, error: problem) }
         return problem
     }
 
-    private func record(_ step: CRLEnforced.Step, _ crl: PublishedCRL, error: String? = nil) async throws {
-        let key = EnforcementKey(broker: broker.name, authority: crl.event.authority)
-        let known = try await registry.query { $0.enforcements[key] }
-        switch step {
-        // A file that is written again, after a start or a failure, is no news.
-        case .written: if let known, known.written >= crl.event.number { return }
-        case .reloaded: if let known, known.reloaded >= crl.event.number { return }
-        case .proved: if let known, known.proved >= crl.event.number, known.error == nil { return }
-        case .unproved: if let known, known.error == error { return }
-        }
-        var event = CRLEnforced(
-            step, broker: broker.name, authority: crl.event.authority, tenantID: crl.event.tenantID,
-            number: crl.event.number, actor: "")
-        event.error = error
-        if step == .proved {
-            event.milliseconds = max(0, clock().microseconds.saturatingSubtracting(crl.issuedAt.microseconds) / 1_000)
-        }
+    private func record(_ event: CRLEnforced) async throws {
+        let key = EnforcementKey(broker: event.broker, authority: event.authority)
+        guard steps.isNews(event, after: try await registry.query { $0.enforcements[key] }) else { return }
         _ = try await registry.execute(
-            RegistryRequest(tenantID: crl.event.tenantID, actor: EngineActor.name, command: .enforce(event)))
+            RegistryRequest(tenantID: event.tenantID, actor: EngineActor.name, command: .enforce(event)))
     }
 }
 
