@@ -44,6 +44,14 @@ extension CertificateRegistry {
         return issued.moved(by: policy.lifetimeSeconds * 500_000)
     }
 
+    /// When the next CRL of each authority is to be issued. Without authorities that have expired: nothing that they
+    /// issued is accepted anywhere, and no CRL of theirs.
+    public func crlsDue(_ policy: CRLPolicy, now: Timestamp) -> [(authority: String, due: Timestamp)] {
+        authorities.map(\.added).filter { now <= $0.notAfter }.compactMap { authority in
+            crlDue(authority.id, policy).map { (authority.id, $0) }
+        }
+    }
+
     /// The next CRL of an authority; nil: it issues none.
     public func draftCRL(
         _ id: String, canary: CRLIssued.Canary?, _ policy: CRLPolicy, now: Timestamp

@@ -28,6 +28,21 @@ public struct Enforcement: Sendable, Equatable, Codable {
     /// The broker bans clients by their names until the CRL is proved.
     public private(set) var bans: Bool?
 
+    public init() {}
+
+    /// Whether a step is to be recorded. A file that is written again, after a start or a failure, is no news, unless
+    /// that ends an error.
+    /// - Parameter isLast: no step follows at this broker.
+    public func isNews(_ event: CRLEnforced, isLast: Bool) -> Bool {
+        switch event.step {
+        case .written: written < event.number || isLast && error != nil
+        case .reloaded: reloaded < event.number || isLast && error != nil
+        case .proved: proved < event.number || error != nil
+        case .unproved: error != event.error
+        case .uncut: uncutError != event.error
+        }
+    }
+
     mutating func apply(_ event: CRLEnforced, at time: Timestamp) {
         switch event.step {
         case .written:

@@ -47,8 +47,9 @@ public actor CRLEnforcer {
     private let crls: CRLService
     private let clock: @Sendable () -> Timestamp
     private let executor: ThreadExecutor
-    /// Empty after a start: files are written and CRLs proved again.
-    var states: [String: AuthorityState] = [:]
+    var steps: EnforcementSteps
+    /// Cuts that failed, by authority.
+    var retries: [String: CutRetry] = [:]
     /// CRL numbers of the present round, by authority.
     private var seen: [String: UInt64] = [:]
     /// Authorities that sign canaries at present, and those that could not.
@@ -59,24 +60,8 @@ public actor CRLEnforcer {
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
-    /// How far an authority's CRLs have come. Times are monotonic, in microseconds.
-    struct AuthorityState {
-        /// CRL number that the file has.
-        var written: UInt64?
-        var provedAt: Int64?
-        /// The last proof.
-        var hasFailed = false
-        /// The CRL in force, and the `end` of its entries.
-        var proof: (number: UInt64, end: UInt64)?
-        /// The CRL that a broker which fetches CRLs is to have fetched, and since when. It stays until it is proved:
-        /// CRLs may be issued faster than the broker fetches them.
-        var target: (crl: PublishedCRL, since: Int64)?
-        var retry: CutRetry?
-    }
-
     private static let betweenProbesMilliseconds = 20
     private static let betweenProbesMillisecondsMax = 500
-    private static let standingProofMicroseconds: Int64 = 60_000_000
     private static let retryMilliseconds = 5_000
     private static let restMilliseconds = 60_000
     /// Between probes of a CRL that the broker is to fetch, and how late it may be.
@@ -91,6 +76,9 @@ public actor CRLEnforcer {
         proofMicroseconds = proofSeconds * 1_000_000
         (self.broker, self.registry, self.crls, self.clock) = (broker, registry, crls, clock)
         executor = ThreadExecutor(name: "crl-\(broker.name)")
+        steps = EnforcementSteps(
+            broker: broker.name, reloads: broker.reload != nil, proves: broker.probe != nil,
+            fetches: broker.cutting?.isBan ?? false)
     }
 
     /// Another CRL was issued, or a certificate revoked.
@@ -121,12 +109,11 @@ public actor CRLEnforcer {
 
     private func restMilliseconds(_ problems: EnforcementProblems) -> Int {
         var rest = problems.unproved == nil ? Self.restMilliseconds : Self.retryMilliseconds
-        let isWaiting = states.values.contains { $0.target.map { $0.crl.event.number } != $0.proof?.number }
-        if bans, isWaiting || problems.uncut != nil {
+        if bans, steps.isWaiting || problems.uncut != nil {
             rest = min(rest, Self.fetchProbeMilliseconds)
         }
         let now = SystemTime.monotonicMicroseconds()
-        for retry in states.values.compactMap(\.retry) { rest = min(rest, max(1, Int((retry.at - now) / 1_000))) }
+        for retry in retries.values { rest = min(rest, max(1, Int((retry.at - now) / 1_000))) }
         return rest
     }
 
@@ -148,15 +135,26 @@ public actor CRLEnforcer {
             current.append(crl)
             seen[id] = crl.event.number
         }
-        let isNew = current.contains { states[$0.event.authority]?.written != $0.event.number }
-        if isNew, let problem = try await write(current) {
-            problems.append(problem)
-        } else {
-            // Brokers accept no client of an expired authority.
-            let live = Set(authorities.filter(\.1).map(\.0))
-            problems += try await prove(current.filter { live.contains($0.event.authority) }, &uncut)
+        steps.begin(
+            current, live: Set(authorities.filter(\.1).map(\.0)), now: SystemTime.monotonicMicroseconds(),
+            isCanaryValid: isCanaryValid)
+        while let step = steps.next {
+            let outcome = try await perform(step, &uncut)
+            switch outcome {
+            case .failed(let problem), .unprepared(let problem): problems.append(problem)
+            case .done, .waiting: break
+            }
+            let isProof = if case .prove = step { true } else { false }
+            let isOutdated = isProof ? await isBehind() : false
+            let events = steps.finish(
+                outcome, isOutdated: isOutdated, now: SystemTime.monotonicMicroseconds(), at: clock())
+            do {
+                for event in events { try await record(event) }
+            } catch {
+                steps.startAgain()
+                throw error
+            }
         }
-        for authority in states.keys.sorted() { uncut += try await finish(authority) }
         func joined(_ texts: [String]) -> String? {
             texts.isEmpty ? nil : Set(texts).sorted().joined(separator: "; ")
         }
@@ -171,107 +169,65 @@ public actor CRLEnforcer {
         return numbers?.contains { seen[$0.0] != $0.1 } ?? false
     }
 
-    private func write(_ crls: [PublishedCRL]) async throws -> String? {
-        do throws(CRLFileError) {
-            _ = try broker.file?.write(crls.map(\.list.der))
-        } catch {
-            // Without a reload: a broker that reads a damaged file accepts everyone (Mosquitto 2.0), or ends (2.1).
-            return try await unproved(crls, "\(error)")
-        }
-        for crl in crls { try await record(.written, crl.event) }
-        if let reload = broker.reload, let path = broker.file?.path {
-            do throws(ReloadError) {
-                try reload.run(crlPath: path, broker: broker.name) { [stopping] in stopping.hasBegun }
+    private func perform(_ step: EnforcementSteps.Step, _ uncut: inout [String]) async throws
+        -> EnforcementSteps.Outcome
+    {
+        switch step {
+        case .write:
+            do throws(CRLFileError) {
+                _ = try broker.file?.write(steps.crls.map(\.list.der))
             } catch {
-                return try await unproved(crls, "\(error)")
+                return .failed(error.description)
             }
-            for crl in crls { try await record(.reloaded, crl.event) }
+        case .reload:
+            guard let path = broker.file?.path else { break }
+            do throws(ReloadError) {
+                try broker.reload?.run(crlPath: path, broker: broker.name) { [stopping] in stopping.hasBegun }
+            } catch {
+                return .failed(error.description)
+            }
+        case .prove(let crl):
+            guard let probe = broker.probe else { break }
+            guard await isPrepared(crl) else {
+                return unprepared[crl.event.authority].map { .unprepared($0) } ?? .waiting
+            }
+            return try await bans ? fetched(crl, probe) : proof(of: crl, probe)
+        case .cut(let authority): uncut += try await finish(authority)
         }
-        for crl in crls {
-            states[crl.event.authority, default: AuthorityState()].written = crl.event.number
-            states[crl.event.authority]?.provedAt = nil
-        }
-        return nil
+        return .done
     }
 
     // MARK: Proof
 
-    private enum Proof {
-        case proved
-        /// The broker has not fetched the CRL yet, and need not have.
-        case waiting
-        case problem(String)
-    }
-
-    /// - Returns: why CRLs are not proved.
-    private func prove(_ crls: [PublishedCRL], _ uncut: inout [String]) async throws -> [String] {
-        guard let probe = broker.probe else { return [] }
-        var problems: [String] = []
-        // Those that failed last wait for their whole time: the others do not wait for them.
-        func hasFailed(_ crl: PublishedCRL) -> Bool { states[crl.event.authority]?.hasFailed ?? false }
-        for newest in crls.filter({ !hasFailed($0) }) + crls.filter(hasFailed) {
-            let authority = newest.event.authority, now = SystemTime.monotonicMicroseconds()
-            let crl = bans ? target(newest, now) : newest
-            if let last = states[authority]?.provedAt, now - last < Self.standingProofMicroseconds { continue }
-            guard await isPrepared(crl) else {
-                if let problem = unprepared[authority] { problems.append(try await unproved([crl], problem)) }
-                continue
-            }
-            switch try await bans ? fetched(crl, probe) : proof(of: crl, probe) {
-            case .waiting: break
-            case .proved:
-                states[authority, default: AuthorityState()].provedAt = SystemTime.monotonicMicroseconds()
-                states[authority]?.proof = (crl.event.number, crl.event.end)
-                states[authority]?.hasFailed = false
-                try await record(.proved, crl.event, issuedAt: crl.issuedAt)
-                uncut += try await finish(authority)
-                if await isBehind() { return problems }
-            case .problem(let problem):
-                // The broker may have another file, or have missed the reload: both are done again.
-                states[authority] = AuthorityState(
-                    hasFailed: true, target: states[authority]?.target, retry: states[authority]?.retry)
-                problems.append(try await unproved([crl], problem))
-                if await isBehind() { return problems }
-            }
-        }
-        return problems
-    }
-
     /// Whether the broker refuses the CRL's canary as revoked, and accepts a live one, before the deadline.
-    private func proof(of crl: PublishedCRL, _ probe: CanaryProbe) async throws -> Proof {
+    private func proof(
+        of crl: PublishedCRL, _ probe: CanaryProbe
+    ) async throws -> EnforcementSteps.Outcome {
         let end = SystemTime.monotonicMicroseconds() + proofMicroseconds
         var pause = Self.betweenProbesMilliseconds, problem: String
         repeat {
-            if stopping.hasBegun { return .problem("stopped before it was proved") }
-            guard let found = try await self.problem(with: crl, probe) else { return .proved }
+            if stopping.hasBegun { return .failed("stopped before it was proved") }
+            guard let found = try await self.problem(with: crl, probe) else { return .done }
             problem = found.text
             if await isBehind() { break }
             executor.rest(milliseconds: pause)
             pause = min(pause * 2, Self.betweenProbesMillisecondsMax)
         } while SystemTime.monotonicMicroseconds() < end
-        return .problem(problem)
+        return .failed(problem)
     }
 
     /// The same at a broker that fetches CRLs when it wants to. While it accepts the canary it is only late.
-    private func fetched(_ crl: PublishedCRL, _ probe: CanaryProbe) async throws -> Proof {
+    private func fetched(_ crl: PublishedCRL, _ probe: CanaryProbe) async throws -> EnforcementSteps.Outcome {
         let authority = crl.event.authority
         // Such a broker refuses an expired canary as expired. The proof from before holds.
-        if !isCanaryValid(crl) { return try await liveProblem(authority, probe).map { .problem($0) } ?? .proved }
-        guard let found = try await problem(with: crl, probe) else { return .proved }
-        let waited = SystemTime.monotonicMicroseconds() - (states[authority]?.target?.since ?? 0)
-        let refresh = Int64(broker.cutting?.refreshSeconds ?? 0) * 1_000_000
-        return found.isLate && waited < refresh + Self.fetchMarginMicroseconds ? .waiting : .problem(found.text)
-    }
-
-    private func target(_ newest: PublishedCRL, _ now: Int64) -> PublishedCRL {
-        let authority = newest.event.authority, state = states[authority] ?? AuthorityState()
-        if let target = state.target {
-            let number = target.crl.event.number, isProved = state.proof?.number == number
-            if number == newest.event.number || !isProved && isCanaryValid(target.crl) { return target.crl }
+        if !isCanaryValid(crl) {
+            let problem = EnforcementSteps.liveProblem(authority, try await probeLive(authority, probe))
+            return problem.map { .failed($0) } ?? .done
         }
-        states[authority, default: AuthorityState()].target = (newest, now)
-        states[authority]?.provedAt = nil
-        return newest
+        guard let found = try await problem(with: crl, probe) else { return .done }
+        let refresh = Int64(broker.cutting?.refreshSeconds ?? 0) * 1_000_000
+        let waited = steps.waited(crl, now: SystemTime.monotonicMicroseconds())
+        return found.isLate && waited < refresh + Self.fetchMarginMicroseconds ? .waiting : .failed(found.text)
     }
 
     private func isCanaryValid(_ crl: PublishedCRL) -> Bool {
@@ -282,8 +238,8 @@ public actor CRLEnforcer {
     /// rounds: a sign command that hangs holds up its own authority only. The canary of a CRL from before the start is
     /// gone: the next CRL has one again.
     private func isPrepared(_ crl: PublishedCRL) async -> Bool {
-        let authority = crl.event.authority, isProved = states[authority]?.proof?.number == crl.event.number
-        let hasCanary = bans && !isProved ? isCanaryValid(crl) : crl.canary != nil
+        let authority = crl.event.authority
+        let hasCanary = steps.hasCanary(crl, isCanaryValid: isCanaryValid(crl))
         if hasCanary, await crls.hasLiveCanary(authority) { return true }
         guard preparing.insert(authority).inserted else { return false }
         Task {
@@ -301,55 +257,30 @@ public actor CRLEnforcer {
         return false
     }
 
-    /// Nil: the broker refuses the CRL's canary as revoked, and accepts a live one. `isLate`: it accepts the canary.
     private func problem(
         with crl: PublishedCRL, _ probe: CanaryProbe
-    ) async throws -> (text: String, isLate: Bool)? {
-        let number = crl.event.number
-        guard let canary = crl.canary else { return ("the canary of the CRL \(number) is gone", false) }
-        switch probe.perform(try canary.identity(), clientID: "refold-canary-revoked") {
-        case .refused(.certificateRevoked): return try await liveProblem(crl.event.authority, probe).map { ($0, false) }
-        case .accepted: return ("the broker still accepts a certificate that the CRL \(number) revokes", true)
-        case let outcome: return ("the canary of the CRL \(number) was not refused as revoked: \(outcome)", false)
+    ) async throws -> EnforcementSteps.ProofProblem? {
+        guard let canary = crl.canary else {
+            return .init(text: "the canary of the CRL \(crl.event.number) is gone", isLate: false)
+        }
+        let live = try await crls.liveCanary(crl.event.authority)
+        return try EnforcementSteps.problem(with: crl.event) { which in
+            switch which {
+            case .revoked: probe.perform(try canary.identity(), clientID: "refold-canary-revoked")
+            case .live: probe.perform(try live.identity(), clientID: "refold-canary-live")
+            }
         }
     }
 
-    private func liveProblem(_ authority: String, _ probe: CanaryProbe) async throws -> String? {
-        let live = try await crls.liveCanary(authority)
-        let outcome = probe.perform(try live.identity(), clientID: "refold-canary-live")
-        if outcome == .accepted { return nil }
-        return "the broker refuses a live certificate of \(authority) (\(outcome)): devices are locked out"
+    private func probeLive(_ authority: String, _ probe: CanaryProbe) async throws -> CanaryProbe.Outcome {
+        probe.perform(try await crls.liveCanary(authority).identity(), clientID: "refold-canary-live")
     }
 
-    // MARK: Record
-
-    private func unproved(_ crls: [PublishedCRL], _ problem: String) async throws -> String {
-        for crl in crls { try await record(.unproved, crl.event, error: problem) }
-        return problem
-    }
-
-    func record(
-        _ step: CRLEnforced.Step, _ crl: CRLIssued, issuedAt: Timestamp? = nil, error: String? = nil
-    ) async throws {
-        let key = EnforcementKey(broker: broker.name, authority: crl.authority)
-        let known = try await registry.query { $0.enforcements[key] }
-        switch step {
-        // A file that is written again, after a start or a failure, is no news.
-        case .written: if let known, known.written >= crl.number { return }
-        case .reloaded: if let known, known.reloaded >= crl.number { return }
-        case .proved: if let known, known.proved >= crl.number, known.error == nil { return }
-        case .unproved: if let known, known.error == error { return }
-        case .uncut: if let known, known.uncutError == error { return }
-        }
-        var event = CRLEnforced(
-            step, broker: broker.name, authority: crl.authority, tenantID: crl.tenantID, number: crl.number, actor: "")
-        event.error = error
-        if step == .written, bans { event.bans = true }
-        if step == .proved, let issuedAt {
-            event.milliseconds = max(0, clock().microseconds.saturatingSubtracting(issuedAt.microseconds) / 1_000)
-        }
+    func record(_ event: CRLEnforced) async throws {
+        let key = EnforcementKey(broker: event.broker, authority: event.authority)
+        guard steps.isNews(event, after: try await registry.query { $0.enforcements[key] }) else { return }
         _ = try await registry.execute(
-            RegistryRequest(tenantID: crl.tenantID, actor: EngineActor.name, command: .enforce(event)))
+            RegistryRequest(tenantID: event.tenantID, actor: EngineActor.name, command: .enforce(event)))
     }
 }
 

@@ -25,6 +25,7 @@ public struct ClientCutting: Sendable {
         (self.method, self.names, self.commonNames) = (method, names, commonNames)
     }
 
+    var isBan: Bool { if case .ban = method { true } else { false } }
     var refreshSeconds: Int { if case .ban(_, let seconds) = method { seconds } else { 0 } }
 
     func targets(_ clients: [ClientToCut]) async throws -> [ClientTarget] {
@@ -75,7 +76,7 @@ extension CRLEnforcer {
     private static let retryMicroseconds: Int64 = 5_000_000
     private static let retryMicrosecondsMax: Int64 = 60_000_000
 
-    var bans: Bool { if case .ban = broker.cutting?.method { true } else { false } }
+    var bans: Bool { broker.cutting?.isBan ?? false }
 
     private func key(_ authority: String) -> EnforcementKey {
         EnforcementKey(broker: broker.name, authority: authority)
@@ -106,7 +107,7 @@ extension CRLEnforcer {
 
     /// What follows the proof of an authority's CRL.
     func finish(_ authority: String) async throws -> [String] {
-        guard let cutting = broker.cutting, let proof = states[authority]?.proof,
+        guard let cutting = broker.cutting, let proof = steps.proof(authority),
             var crl = try await registry.query({ $0.authority(authority)?.lastCRL })
         else { return [] }
         crl.number = proof.number
@@ -119,12 +120,12 @@ extension CRLEnforcer {
     private func cut(
         _ crl: CRLIssued, end: UInt64, _ cutter: any ClientCutter, _ cutting: ClientCutting, isBan: Bool
     ) async throws -> [String] {
-        let key = key(crl.authority), retry = states[crl.authority]?.retry
+        let key = key(crl.authority), retry = retries[crl.authority]
         let isDue = retry.map { SystemTime.monotonicMicroseconds() >= $0.at } ?? true
         var clients = try await registry.query { $0.clientsToCut(key, end: end) }[...]
-        if clients.isEmpty { states[crl.authority]?.retry = nil }
+        if clients.isEmpty { retries[crl.authority] = nil }
         if let retry, !isDue { clients = clients.filter { $0.end > retry.end }[...] }
-        guard !clients.isEmpty else { return states[crl.authority]?.retry.map { [$0.problem] } ?? [] }
+        guard !clients.isEmpty else { return retries[crl.authority].map { [$0.problem] } ?? [] }
         let newest = clients.last?.end ?? 0
         var problem: String?
         while !clients.isEmpty {
@@ -142,8 +143,8 @@ extension CRLEnforcer {
             if await isBehind() { break }
         }
         guard let problem else {
-            if isDue, clients.isEmpty { states[crl.authority]?.retry = nil }
-            return states[crl.authority]?.retry.map { [$0.problem] } ?? []
+            if isDue, clients.isEmpty { retries[crl.authority] = nil }
+            return retries[crl.authority].map { [$0.problem] } ?? []
         }
         let text = "clients of revoked certificates are not disconnected: \(problem)"
         var next = retry ?? CutRetry(at: 0, delay: Self.retryMicroseconds / 2, end: 0, problem: text)
@@ -152,9 +153,17 @@ extension CRLEnforcer {
             next.at = SystemTime.monotonicMicroseconds() + next.delay
         }
         (next.end, next.problem) = (newest, text)
-        states[crl.authority, default: AuthorityState()].retry = next
-        try await record(.uncut, crl, error: text)
+        retries[crl.authority] = next
+        try await recordUncut(crl, text)
         return [text]
+    }
+
+    private func recordUncut(_ crl: CRLIssued, _ problem: String) async throws {
+        var event = CRLEnforced(
+            .uncut, broker: broker.name, authority: crl.authority, tenantID: crl.tenantID, number: crl.number, actor: ""
+        )
+        event.error = problem
+        try await record(event)
     }
 
     /// Nil: nothing came of it, or it is on the record already.
@@ -209,7 +218,7 @@ extension CRLEnforcer {
         }
         guard let problem else { return [] }
         // Shown, and repeated at the next round.
-        try await record(.uncut, crl, error: problem)
+        try await recordUncut(crl, problem)
         return [problem]
     }
 }

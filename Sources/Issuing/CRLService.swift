@@ -6,22 +6,6 @@ import PKI
 import Primitives
 import Threading
 
-/// The certificate whose refusal proves that a CRL is in force: the CRL lists it. Its key is in memory only.
-public struct Canary: Sendable {
-    public let certificate: Certificate
-    public let key: PrivateKey
-}
-
-/// A CRL that is on the record.
-public struct PublishedCRL: Sendable {
-    public let event: CRLIssued
-    public let list: RevocationList
-    /// Of its event.
-    public let issuedAt: Timestamp
-    /// Nil after a restart: its key is gone. The next CRL has one again.
-    public let canary: Canary?
-}
-
 /// Why an authority has no new CRL. The one before stays in force.
 public struct CRLFailure: Error, Sendable, CustomStringConvertible {
     public let authority: String
@@ -163,7 +147,7 @@ public actor CRLService {
     private func takeDue(_ isMeant: (String) -> Bool) async throws -> [String] {
         let now = clock(), policy = policy
         let due = try await registry.query { registry in
-            Self.live(registry, now).filter { registry.crlDue($0, policy).map { $0 <= now } ?? false }
+            registry.crlsDue(policy, now: now).filter { $0.due <= now }.map(\.authority)
         }
         failed = failed.filter { due.contains($0.key) }
         let taken = due.filter { !inFlight.contains($0) && isMeant($0) }
@@ -175,14 +159,10 @@ public actor CRLService {
     func nextDue() async throws -> Timestamp? {
         let now = clock(), policy = policy
         let due = try await registry.query { registry in
-            Self.live(registry, now).compactMap { id in registry.crlDue(id, policy).map { (id, $0) } }
+            registry.crlsDue(policy, now: now)
         }
-        return due.filter { !inFlight.contains($0.0) }.map { max($0.1, failed[$0.0]?.until ?? $0.1) }.min()
-    }
-
-    /// Authorities that have not expired. Nothing that the others issued is accepted anywhere, and no CRL of theirs.
-    private static func live(_ registry: CertificateRegistry, _ now: Timestamp) -> [String] {
-        registry.authorities.map(\.added).filter { now <= $0.notAfter }.map(\.id)
+        return due.filter { !inFlight.contains($0.authority) }
+            .map { max($0.due, failed[$0.authority]?.until ?? $0.due) }.min()
     }
 
     /// Attempts while certificates are revoked in between.
@@ -231,38 +211,27 @@ public actor CRLService {
         let issuer = try CertificateIssuer(
             certificate: Certificate(added.added), signer: keys.signer(for: added.added))
         let point = distributionPoint(authority)
-        let canary = try await onOwnThread("sign") { try Self.canary(issuer, policy, point, now) }
-        let named = CRLIssued.Canary(
-            serial: canary.certificate.serial.description, notAfter: Timestamp(seconds: canary.certificate.notAfter))
-        guard let draft = try await registry.query({ $0.draftCRL(authority, canary: named, policy, now: now) }) else {
+        let canary = try await onOwnThread("sign") {
+            try Canary(
+                by: issuer, policy, distributionPoint: point, now: now, key: .generate(.p256), serial: .random())
+        }
+        guard
+            let draft = try await registry.query({ [canary = canary.named] registry in
+                registry.draftCRL(authority, canary: canary, policy, now: now)
+            })
+        else {
             throw PKIError(.invalid, "it issues no CRLs")
         }
         // Meanwhile the CRL before is served.
-        let list = try await onOwnThread("sign") {
-            try RevocationList(
-                der: try issuer.crl(
-                    number: draft.number, thisUpdate: draft.thisUpdate.wholeSeconds,
-                    nextUpdate: draft.nextUpdate.wholeSeconds, entries: draft.entries),
-                what: "CRL \(draft.number) of \(authority)")
-        }
-        if let problem = try await problem(with: list, draft, issuer.certificate) {
+        let crl = try await onOwnThread("sign") { try SignedCRL(draft, by: issuer) }
+        if let problem = try await problem(with: crl, issuer.certificate) {
             // Once on the record, not at every attempt.
-            if added.refused?.reason != problem {
-                let refused = CRLRefused(
-                    authority: authority, tenantID: draft.authority.tenantID, number: draft.number, reason: problem,
-                    actor: "")
-                _ = try await execute(.refuseCRL(refused), draft)
-            }
+            if added.refused?.reason != problem { _ = try await execute(.refuseCRL(crl.refusal(problem)), draft) }
             throw PKIError(.untrusted, problem)
         }
-        let event = CRLIssued(
-            authority: authority, tenantID: draft.authority.tenantID, number: draft.number,
-            thisUpdate: draft.thisUpdate, nextUpdate: draft.nextUpdate, entries: Int64(draft.entries.count),
-            canary: named, tbsSHA256: SHA256.digest(list.tbs).description,
-            signature: Base64.encode(list.signature), sha256: SHA256.digest(list.der).description,
-            end: draft.end.rawValue, actor: EngineActor.name)
+        let event = crl.event
         switch try await execute(.issueCRL(event), draft) {
-        case .accepted: return PublishedCRL(event: event, list: list, issuedAt: now, canary: canary)
+        case .accepted: return PublishedCRL(event: event, list: crl.list, issuedAt: now, canary: canary)
         case .rejected(_, .outdated, _): return nil
         case .rejected(_, _, let reason): throw PKIError(.invalid, reason)
         }
@@ -286,7 +255,10 @@ public actor CRLService {
         }
         let issuer = try CertificateIssuer(certificate: Certificate(added), signer: keys.signer(for: added))
         let point = distributionPoint(authority)
-        let canary = try await onOwnThread("sign") { [policy] in try Self.canary(issuer, policy, point, now) }
+        let canary = try await onOwnThread("sign") { [policy] in
+            try Canary(
+                by: issuer, policy, distributionPoint: point, now: now, key: .generate(.p256), serial: .random())
+        }
         live[authority] = canary
         return canary
     }
@@ -296,38 +268,16 @@ public actor CRLService {
             RegistryRequest(tenantID: draft.authority.tenantID, actor: EngineActor.name, command: command))
     }
 
-    /// Why a signed CRL must not be published; nil: nothing. OpenSSL has parsed it.
-    private func problem(
-        with list: RevocationList, _ draft: CRLDraft, _ issuer: Certificate
-    ) async throws -> String? {
+    /// Why a signed CRL must not be published; nil: nothing.
+    private func problem(with crl: SignedCRL, _ issuer: Certificate) async throws -> String? {
         let before: RevocationList?
         do {
-            try list.verify(signedBy: issuer)
-            before = try await current(draft.authority.id)?.list
+            try crl.list.verify(signedBy: issuer)
+            before = try await current(crl.draft.authority.id)?.list
         } catch let error as PKIError {
             return error.description
         }
-        guard list.number == draft.number, list.thisUpdate == draft.thisUpdate.wholeSeconds,
-            list.nextUpdate == draft.nextUpdate.wholeSeconds, list.entries == draft.entries
-        else { return "OpenSSL reads other numbers, times or entries in the CRL \(draft.number) than were written" }
-        guard let before else { return nil }
-        let differences = list.differences(from: before)
-        return try await registry.query { registry in
-            registry.unexplained(differences, draft)
-        }
-    }
-
-    private static func canary(
-        _ issuer: CertificateIssuer, _ policy: CRLPolicy, _ distributionPoint: String?, _ now: Timestamp
-    ) throws(PKIError) -> Canary {
-        let key = try PrivateKey.generate(.p256), seconds = now.wholeSeconds
-        let profile = CertificateProfile(
-            .tlsClient, subject: try DistinguishedName(commonName: "refold-canary"),
-            notBefore: seconds.saturatingSubtracting(policy.backdateSeconds * 60),
-            notAfter: min(seconds.saturatingAdding(policy.canarySeconds), issuer.certificate.notAfter),
-            crlDistributionPoint: distributionPoint)
-        return Canary(
-            certificate: try issuer.issue(profile, publicKey: key.publicKey, serial: .random()), key: key)
+        return try await registry.query { crl.problem(after: before, $0) }
     }
 
     /// The bytes of a CRL on the record.

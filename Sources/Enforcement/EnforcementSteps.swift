@@ -1,0 +1,256 @@
+import Certificates
+import Decisions
+import EventModel
+import Issuing
+
+/// The order of an enforcement at one broker: which step comes next, and what goes on the record about it. Pure: time,
+/// files and probes are the caller's. Driven by `CRLEnforcer`, and by the simulation of certificates.
+///
+///     begin(crls)                 what this round has to do
+///     while let step = next       the caller performs it
+///         finish(outcome)         → decisions to record, those that `isNews`
+public struct EnforcementSteps: Sendable {
+    public enum Step: Sendable, Equatable {
+        /// Replace the broker's CRL file by all CRLs of the round.
+        case write
+        /// Run the reload command. Only after the whole file is on disk: a broker that reads a damaged one accepts
+        /// every client (Mosquitto 2.0), or exits (2.1).
+        case reload
+        /// Prove that the CRL of an authority is in force.
+        case prove(PublishedCRL)
+        /// Disconnect the clients of certificates that the CRL in force revokes. Not before its proof: they would
+        /// connect again.
+        case cut(authority: String)
+    }
+
+    public enum Outcome: Sendable, Equatable {
+        case done
+        /// No proof yet, and nothing is wrong: canaries are being signed, or the broker has not fetched the CRL.
+        case waiting
+        /// No proof, because no canary could be signed.
+        case unprepared(String)
+        case failed(String)
+    }
+
+    /// How far an authority's CRLs have come. Times are monotonic, in microseconds.
+    private struct State {
+        /// CRL number that the file has.
+        var written: UInt64?
+        var provedAt: Int64?
+        /// The last proof.
+        var hasFailed = false
+        /// The CRL in force, and the `end` of its entries.
+        var proof: (number: UInt64, end: UInt64)?
+        /// The CRL that a broker which fetches CRLs is to have fetched, and since when. It stays until it is proved:
+        /// CRLs may be issued faster than the broker fetches them.
+        var target: (crl: PublishedCRL, since: Int64)?
+    }
+
+    private let broker: String
+    private let reloads: Bool
+    private let proves: Bool
+    private let fetches: Bool
+    /// Empty after a start: files are written and CRLs proved again.
+    private var states: [String: State] = [:]
+    /// Of the present round.
+    public private(set) var crls: [PublishedCRL] = []
+    private var queue: [Step] = []
+
+    private static let standingProofMicroseconds: Int64 = 60_000_000
+
+    /// - Parameters:
+    ///   - reloads: there is a reload command.
+    ///   - proves: there is a canary probe.
+    ///   - fetches: the broker fetches CRLs when it wants to (EMQX); its clients are banned meanwhile.
+    public init(broker: String, reloads: Bool, proves: Bool, fetches: Bool = false) {
+        (self.broker, self.reloads, self.proves, self.fetches) = (broker, reloads, proves, fetches)
+    }
+
+    /// Begins a round.
+    /// - Parameters:
+    ///   - newest: the newest CRL of each authority.
+    ///   - live: authorities that have not expired. Brokers accept no client of another.
+    ///   - now: monotonic microseconds.
+    ///   - isCanaryValid: the canary of a CRL is there and has not expired.
+    public mutating func begin(
+        _ newest: [PublishedCRL], live: Set<String>, now: Int64,
+        isCanaryValid: (PublishedCRL) -> Bool = { $0.canary != nil }
+    ) {
+        (crls, queue) = (newest, [])
+        let isWritten = newest.allSatisfy { states[$0.event.authority]?.written == $0.event.number }
+        if !isWritten { queue += reloads ? [.write, .reload] : [.write] }
+        if proves {
+            let proved = newest.filter { live.contains($0.event.authority) }
+            func hasFailed(_ crl: PublishedCRL) -> Bool { states[crl.event.authority]?.hasFailed ?? false }
+            // Those that failed last wait for their whole time: the others do not wait for them.
+            for newest in proved.filter({ !hasFailed($0) }) + proved.filter(hasFailed) {
+                let crl = fetches ? target(newest, now, isCanaryValid) : newest
+                // Between CRLs the last one is proved again every minute.
+                if isWritten, let last = states[crl.event.authority]?.provedAt,
+                    now - last < Self.standingProofMicroseconds
+                {
+                    continue
+                }
+                queue.append(.prove(crl))
+            }
+        }
+        queue += states.filter { $0.value.proof != nil }.keys.sorted().map { .cut(authority: $0) }
+    }
+
+    private mutating func target(
+        _ newest: PublishedCRL, _ now: Int64, _ isCanaryValid: (PublishedCRL) -> Bool
+    ) -> PublishedCRL {
+        var state = states[newest.event.authority] ?? State()
+        if let target = state.target {
+            let number = target.crl.event.number, isProved = state.proof?.number == number
+            if number == newest.event.number || !isProved && isCanaryValid(target.crl) { return target.crl }
+        }
+        (state.target, state.provedAt) = ((newest, now), nil)
+        states[newest.event.authority] = state
+        return newest
+    }
+
+    public var next: Step? { queue.first }
+
+    /// The CRL of an authority that is proved to be in force.
+    public func proof(_ authority: String) -> (number: UInt64, end: UInt64)? { states[authority]?.proof }
+
+    /// Whether the CRL's canary can be shown to the broker. Only its refusal proves a CRL, and its key is gone after a
+    /// restart: another CRL must be issued then.
+    public func hasCanary(_ crl: PublishedCRL, isCanaryValid: Bool) -> Bool {
+        fetches && proof(crl.event.authority)?.number != crl.event.number ? isCanaryValid : crl.canary != nil
+    }
+
+    /// A broker that fetches CRLs is to fetch one that is not proved yet.
+    public var isWaiting: Bool {
+        fetches && states.values.contains { $0.target.map(\.crl.event.number) != $0.proof?.number }
+    }
+
+    /// For how long the broker could have fetched the CRL, in microseconds.
+    public func waited(_ crl: PublishedCRL, now: Int64) -> Int64 {
+        now - (states[crl.event.authority]?.target?.since ?? 0)
+    }
+
+    /// Ends the step `next`.
+    /// - Parameters:
+    ///   - isOutdated: another CRL was issued since the round began.
+    ///   - now: monotonic microseconds.
+    ///   - time: the clock's, for the time since the CRL was issued.
+    /// - Returns: decisions about it. The caller records those that `isNews`, and calls `startAgain` where it cannot.
+    ///   Those about a cut are its own.
+    public mutating func finish(_ outcome: Outcome, isOutdated: Bool, now: Int64, at time: Timestamp) -> [CRLEnforced] {
+        guard !queue.isEmpty else { return [] }
+        switch queue.removeFirst() {
+        case .write:
+            if case .failed(let problem) = outcome { return abandon(problem) }
+            if !reloads { markWritten() }
+            return crls.map { event(.written, $0) }
+        case .reload:
+            if case .failed(let problem) = outcome { return abandon(problem) }
+            markWritten()
+            return crls.map { event(.reloaded, $0) }
+        case .prove(let crl):
+            defer { if isOutdated { queue.removeAll { if case .prove = $0 { true } else { false } } } }
+            return finishProof(of: crl, outcome, now: now, at: time)
+        case .cut: return []
+        }
+    }
+
+    private mutating func finishProof(
+        of crl: PublishedCRL, _ outcome: Outcome, now: Int64, at time: Timestamp
+    ) -> [CRLEnforced] {
+        let authority = crl.event.authority
+        switch outcome {
+        case .done:
+            var state = states[authority] ?? State()
+            (state.provedAt, state.hasFailed, state.proof) = (now, false, (crl.event.number, crl.event.end))
+            states[authority] = state
+            queue.removeAll { $0 == .cut(authority: authority) }
+            queue.insert(.cut(authority: authority), at: 0)
+            var event = event(.proved, crl)
+            event.milliseconds = max(0, time.microseconds.saturatingSubtracting(crl.issuedAt.microseconds) / 1_000)
+            return [event]
+        case .waiting: return []
+        case .unprepared(let problem): return [event(.unproved, crl, problem)]
+        case .failed(let problem):
+            // The broker may have another file, or have missed the reload: both are done again.
+            states[authority] = State(hasFailed: true, target: states[authority]?.target)
+            queue.removeAll { $0 == .cut(authority: authority) }
+            return [event(.unproved, crl, problem)]
+        }
+    }
+
+    public func isNews(_ event: CRLEnforced, after known: Enforcement?) -> Bool {
+        let last: CRLEnforced.Step = proves ? .proved : reloads ? .reloaded : .written
+        return (known ?? Enforcement()).isNews(event, isLast: event.step == last)
+    }
+
+    /// Gives the round up, because a decision could not be recorded. The next round begins with the file: a step counts
+    /// only once it is on the record.
+    public mutating func startAgain() {
+        queue = []
+        for crl in crls { states[crl.event.authority] = State(target: states[crl.event.authority]?.target) }
+    }
+
+    private mutating func markWritten() {
+        for crl in crls {
+            var state = states[crl.event.authority] ?? State()
+            (state.written, state.provedAt) = (crl.event.number, nil)
+            states[crl.event.authority] = state
+        }
+    }
+
+    /// Nothing is reloaded or proved after a failure. What was proved before is cut.
+    private mutating func abandon(_ problem: String) -> [CRLEnforced] {
+        queue.removeAll { if case .cut = $0 { false } else { true } }
+        return crls.map { event(.unproved, $0, problem) }
+    }
+
+    private func event(_ step: CRLEnforced.Step, _ crl: PublishedCRL, _ error: String? = nil) -> CRLEnforced {
+        var event = CRLEnforced(
+            step, broker: broker, authority: crl.event.authority, tenantID: crl.event.tenantID,
+            number: crl.event.number, actor: "")
+        event.error = error
+        if step == .written, fetches { event.bans = true }
+        return event
+    }
+
+    // MARK: Proof
+
+    public enum ProbedCanary: Sendable {
+        /// The one that the CRL revokes.
+        case revoked
+        /// One that no CRL lists.
+        case live
+    }
+
+    /// Why a CRL is not in force.
+    public struct ProofProblem: Sendable, Equatable {
+        public let text: String
+        /// The broker accepts the canary: it may have to fetch the CRL yet.
+        public let isLate: Bool
+    }
+
+    /// Nil: the broker refuses the CRL's canary as revoked, and accepts a live one. Only both together show that the
+    /// CRL is in force and that no device is locked out.
+    public static func problem(
+        with crl: CRLIssued, probe: (ProbedCanary) throws -> CanaryProbe.Outcome
+    ) rethrows -> ProofProblem? {
+        switch try probe(.revoked) {
+        case .refused(.certificateRevoked):
+            return liveProblem(crl.authority, try probe(.live)).map { ProofProblem(text: $0, isLate: false) }
+        case .accepted:
+            return ProofProblem(
+                text: "the broker still accepts a certificate that the CRL \(crl.number) revokes", isLate: true)
+        case let outcome:
+            return ProofProblem(
+                text: "the canary of the CRL \(crl.number) was not refused as revoked: \(outcome)", isLate: false)
+        }
+    }
+
+    /// Nil: the broker accepts a live certificate of the authority.
+    public static func liveProblem(_ authority: String, _ outcome: CanaryProbe.Outcome) -> String? {
+        outcome == .accepted
+            ? nil : "the broker refuses a live certificate of \(authority) (\(outcome)): devices are locked out"
+    }
+}
