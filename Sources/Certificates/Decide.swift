@@ -41,7 +41,8 @@ extension CertificateRegistry {
         case .add(let events): events.first?.tenantID ?? request.tenantID
         case .change(let reference, _):
             find(reference).flatMap { mayAct(request, on: $0) ? store.tenantID(of: $0) : nil } ?? request.tenantID
-        case .changeDevice, .issueCRL, .refuseCRL, .enforce: request.tenantID
+        case .changeDevice, .issueCRL, .refuseCRL, .enforce, .setRenewalPolicy, .renewDevice, .renewAuthority, .renewal:
+            request.tenantID
         }
     }
 
@@ -69,6 +70,9 @@ extension CertificateRegistry {
             case .crlIssued(let event): authority = event.authority
             case .crlRefused(let event): authority = event.authority
             case .crlEnforced(let event): authority = event.authority
+            case .renewalPolicy: break
+            case .authorityRenewal(let event): authority = event.authority
+            case .renewal(let event): certificates += Self.reference(event.authority, event.serial)
             }
         }
         guard certificates.allSatisfy({ find($0) != nil }), authority.map({ self.authority($0) != nil }) ?? true else {
@@ -127,6 +131,10 @@ extension CertificateRegistry {
             event.actor = request.actor
             return [.crlRefused(event)]
         case .enforce(let event): return [.crlEnforced(try enforced(event, request))]
+        case .setRenewalPolicy(let policy): return [.renewalPolicy(RenewalPolicySet(policy, actor: request.actor))]
+        case .renewDevice(let device): return try renewDevice(device, request, now)
+        case .renewAuthority(let id): return try renewAuthority(id, request)
+        case .renewal(let event): return try step(event, request)
         }
     }
 
@@ -231,6 +239,7 @@ extension CertificateRegistry {
                     + "revoke some")
         }
         if event.origin == .issued { try checkIssued(event, authority, key) }
+        try checkRenewal(event, key)
         if let renews = event.renews {
             guard let renewed = CertificateReference(renews).flatMap(certificate), renewed.deviceID == event.deviceID,
                 renewed.tenantID == event.tenantID

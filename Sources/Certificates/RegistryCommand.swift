@@ -17,6 +17,13 @@ public enum RegistryCommand: Sendable, Equatable {
     case issueCRL(CRLIssued)
     case refuseCRL(CRLRefused)
     case enforce(CRLEnforced)
+    case setRenewalPolicy(RenewalPolicy)
+    /// The device's newest active certificate.
+    case renewDevice(String)
+    /// All active certificates of an authority.
+    case renewAuthority(String)
+    /// What follows from a device's message: refused, resent or installed.
+    case renewal(CertificateRenewal)
 
     /// The name on the record (`command.rejected/1`).
     public var name: String {
@@ -27,6 +34,10 @@ public enum RegistryCommand: Sendable, Equatable {
         case .change(_, let change), .changeDevice(_, let change): "certificate.\(change.verb)"
         case .issueCRL, .refuseCRL: "crl.issue"
         case .enforce: "crl.enforce"
+        case .setRenewalPolicy: "certificate.renewal_policy"
+        case .renewDevice: "certificate.renew"
+        case .renewAuthority: "authority.renew"
+        case .renewal(let event): "certificate.renewal_\(event.step.rawValue)"
         }
     }
 
@@ -40,6 +51,10 @@ public enum RegistryCommand: Sendable, Equatable {
         case .issueCRL(let event): "crl:\(event.authority)"
         case .refuseCRL(let event): "crl:\(event.authority)"
         case .enforce(let event): event.envelope.subject
+        case .setRenewalPolicy: "renewal:policy"
+        case .renewDevice(let device): "device:\(device)"
+        case .renewAuthority(let id): "authority:\(id)"
+        case .renewal(let event): event.envelope.subject
         }
     }
 }

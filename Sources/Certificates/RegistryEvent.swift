@@ -10,6 +10,9 @@ public enum RegistryEvent: DeciderEvent, Equatable {
     case crlIssued(CRLIssued)
     case crlRefused(CRLRefused)
     case crlEnforced(CRLEnforced)
+    case renewalPolicy(RenewalPolicySet)
+    case authorityRenewal(AuthorityRenewal)
+    case renewal(CertificateRenewal)
     /// A refusal changes nothing, and is not read back.
     case rejected(CommandRejected)
 
@@ -24,6 +27,9 @@ public enum RegistryEvent: DeciderEvent, Equatable {
         case let event as CRLIssued: self = .crlIssued(event)
         case let event as CRLRefused: self = .crlRefused(event)
         case let event as CRLEnforced: self = .crlEnforced(event)
+        case let event as RenewalPolicySet: self = .renewalPolicy(event)
+        case let event as AuthorityRenewal: self = .authorityRenewal(event)
+        case let event as CertificateRenewal: self = .renewal(event)
         default: return nil
         }
     }
@@ -37,6 +43,9 @@ public enum RegistryEvent: DeciderEvent, Equatable {
         case .crlIssued(let event): event
         case .crlRefused(let event): event
         case .crlEnforced(let event): event
+        case .renewalPolicy(let event): event
+        case .authorityRenewal(let event): event
+        case .renewal(let event): event
         case .rejected(let event): event
         }
     }
@@ -46,6 +55,7 @@ public enum RegistryEvent: DeciderEvent, Equatable {
         case .added(let event): event.schema.rawValue
         case .changed(let event): event.schema.rawValue
         case .crlEnforced(let event): event.schema.rawValue
+        case .renewal(let event): event.schema.rawValue
         default: type(of: decision).schema
         }
     }

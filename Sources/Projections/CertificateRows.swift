@@ -207,6 +207,11 @@ struct CertificateEventRow: TableRow {
         case let event as CRLEnforced:
             (tenant, authority, reason, actor) = (event.tenantID, event.authority, event.error, event.actor)
             (related, crlNumber) = (event.broker, Int64(clamping: event.number))
+        case let event as AuthorityRenewal:
+            (tenant, authority, actor) = (event.tenantID, event.authority, event.actor)
+        case let event as CertificateRenewal:
+            (tenant, authority, serial, device) = (event.tenantID, event.authority, event.serial, event.deviceID)
+            (reason, related, actor) = (event.reason, event.issued, event.actor)
         default: return nil
         }
     }

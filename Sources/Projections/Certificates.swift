@@ -73,6 +73,8 @@ final class CertificateFold: ProjectionFold {
         case let event as CRLIssued: return [.authority(event.authority)]
         case let event as CRLRefused: return [.authority(event.authority)]
         case let event as CRLEnforced: return [.authority(event.authority)]
+        case let event as AuthorityRenewal: return [.authority(event.authority)]
+        case let event as CertificateRenewal: return [.certificate(authority: event.authority, serial: event.serial)]
         default: return []
         }
     }

@@ -1,5 +1,6 @@
 import Certificates
 import Deciding
+import Decisions
 import Enforcement
 import EventLog
 import EventModel
@@ -19,17 +20,19 @@ struct CertificateIssuing: Sendable {
     let registry: DeciderService<CertificateRegistry>
     let service: CertificateService
     let crls: CRLService
+    let renewals: RenewalService
     /// One for each broker with a CRL file.
     let enforcers: [(broker: String, enforcer: CRLEnforcer)]
 
     init(
-        _ settings: Settings, log: FileLog, writer: DecisionWriter,
+        _ settings: Settings, log: FileLog, writer: DecisionWriter, outbox: any Outbox,
         snapshot: @escaping @Sendable () -> DeciderSnapshot<CertificateRegistry>?
     ) {
         let clock: @Sendable () -> Timestamp = { log.now() }
         let executor = ThreadExecutor(name: "crl"), known = Mutex<[Position]>([])
+        let renewing = ThreadExecutor(name: "renewals"), answered = Mutex<Position?>(nil)
         registry = DeciderService(
-            writer: writer, source: log, clock: clock, snapshot: snapshot,
+            writer: writer, source: log, clock: clock, outbox: outbox, snapshot: snapshot,
             onChange: { registry in
                 // Once for each change: what cannot be signed is tried again after a pause, not at every round.
                 let needs = registry?.authorities.filter(\.needsCRL).map(\.entriesEnd) ?? []
@@ -38,6 +41,12 @@ struct CertificateIssuing: Sendable {
                     return known != needs
                 }
                 if isNew, !needs.isEmpty { executor.wake() }
+                let last = registry?.lastAnswer
+                let hasAnswer = answered.withLock { answered in
+                    defer { answered = last }
+                    return answered != last
+                }
+                if hasAnswer { renewing.wake() }
             })
         // A revocation waits for them.
         let seconds = min(settings.commandTimeoutSeconds, Self.commandSecondsMax)
@@ -48,6 +57,7 @@ struct CertificateIssuing: Sendable {
         let options = IssuingOptions(settings.certificates)
         service = CertificateService(registry: registry, source: log, keys: keys, options: options, clock: clock)
         crls = CRLService(registry: registry, keys: keys, policy: options.crl, executor: executor, clock: clock)
+        renewals = RenewalService(service, policy: RenewalPolicy(settings.certificates), executor: renewing)
         enforcers = settings.brokers.compactMap { [registry, crls] broker in
             EnforcedBroker(broker, timeoutSeconds: seconds).map {
                 (broker.name, CRLEnforcer($0, registry: registry, crls: crls, clock: clock))
@@ -88,6 +98,13 @@ struct CertificateIssuing: Sendable {
                             }
                         }
                     }
+                    group.addTask {
+                        await renewals.run { error in
+                            guard troubles.report(error, by: "renewals"), let error else { return }
+                            logger.error(
+                                "cannot renew certificates; retrying in 10 s", metadata: ["error": "\(error)"])
+                        }
+                    }
                     for (broker, enforcer) in enforcers {
                         group.addTask {
                             await enforcer.run { problem in
@@ -116,6 +133,15 @@ extension EnforcedBroker {
                 settings.tls = BrokerSettings.TLS(caFile: crl.probeCAFile, verify: broker.verify)
                 return CanaryProbe(settings)
             })
+    }
+}
+
+extension RenewalPolicy {
+    init(_ settings: Settings.Certificates) {
+        self.init()
+        isEnabled = settings.renews
+        afterPercent = Int64(settings.renewAfterPercent)
+        graceSeconds = Int64(settings.renewGraceDays) * 86_400
     }
 }
 
