@@ -7,7 +7,7 @@ SOAK_PACKAGES = rabbitmq-server nats-server python3 gcc
 TEST_PACKAGES = prometheus systemd pgbouncer curl python3 python3-cryptography python3-venv chromium chromium-driver \
                 gnutls-bin $(SOAK_PACKAGES)
 
-.PHONY: format lint run test-threads demo-ota build test bench fuzz packages install soak soak-ledger rewrite-cases
+.PHONY: format lint run test-threads demo-ota demo-certs build test bench fuzz packages install soak soak-ledger rewrite-cases
 
 run: build
 	.build/release/refold run --demo
@@ -16,6 +16,11 @@ run: build
 demo-ota: PACKAGES += python3
 demo-ota: build
 	python3 bench/demo_ota.py
+
+# 200 devices with certificates at a broker that requires them: one is revoked, and all are renewed onto a new CA.
+demo-certs: PACKAGES += python3
+demo-certs: build
+	python3 bench/demo_certs.py
 
 build: packages
 	swift build -c release --product refold

@@ -191,7 +191,7 @@ let package = Package(
         .target(
             name: "Certificates",
             dependencies: [
-                "Primitives", "EventModel", "Decisions", "Deciding", "PKI",
+                "Primitives", "EventModel", "Decisions", "Decoding", "Deciding", "PKI",
                 .product(name: "HeapModule", package: "swift-collections"),
             ], swiftSettings: optimisedSwift),
         // and signed
@@ -220,7 +220,8 @@ let package = Package(
 
         // devices that behave like devices
         .target(
-            name: "FleetSimulator", dependencies: ["Primitives", "EventModel", "Threading", "CMosquitto", "CPlatform"]),
+            name: "FleetSimulator",
+            dependencies: ["Primitives", "EventModel", "Threading", "PKI", "CMosquitto", "CPlatform"]),
 
         // the executable: composition root and command line
         .executableTarget(
@@ -359,7 +360,7 @@ let package = Package(
             ]),
         .testTarget(
             name: "CertificatesTests",
-            dependencies: ["Primitives", "EventModel", "Decisions", "Deciding", "PKI", "Certificates"]),
+            dependencies: ["Primitives", "EventModel", "Decisions", "Decoding", "Deciding", "PKI", "Certificates"]),
         .testTarget(
             name: "IssuingTests",
             dependencies: [

@@ -70,6 +70,7 @@ public struct CertificateRegistry: Decider {
     /// How far the CRLs have come at the brokers.
     public internal(set) var enforcements: [EnforcementKey: Enforcement] = [:]
     var pendingCuts: [EnforcementKey: [CertificateStore.Index: PendingCut]] = [:]
+    var renewals = Renewals()
     var answers = Ledger(tenantCountMax: 10_000)
     /// Number of certificates in the store after the last eviction.
     var countAfterEviction = 0
@@ -171,13 +172,21 @@ public struct CertificateRegistry: Decider {
             notBefore: Timestamp(seconds: record.notBefore), notAfter: Timestamp(seconds: record.notAfter),
             spkiSHA256: record.key, position: record.position, changedAt: record.changedAt,
             renews: record.renews == CertificateStore.none ? nil : reference(record.renews),
-            replacedBy: record.replacedBy == CertificateStore.none ? nil : reference(record.replacedBy))
+            replacedBy: record.replacedBy == CertificateStore.none ? nil : reference(record.replacedBy),
+            renewal: renewal(of: index))
+    }
+
+    private func renewal(of index: CertificateStore.Index) -> Renewal? {
+        guard !renewals.open.isEmpty, let open = renewals.open[address(index)] else { return nil }
+        let reference = reference(index)
+        return open.certificate == reference || open.issued == reference ? open : nil
     }
 
     // MARK: Fold
 
     public mutating func apply(_ event: RegistryEvent, at position: Position, time: Timestamp) {
         answers.expire(before: time)
+        renewals.expire(before: time)
         switch event {
         case .authorityAdded(let event):
             add(event, at: position, time: time)
@@ -201,13 +210,27 @@ public struct CertificateRegistry: Decider {
             enforcements[key, default: Enforcement()].apply(event, at: time)
         case .clientCut(let event): apply(event)
         case .clientBanLifted(let event): apply(event)
+        case .renewalPolicy(let event): setPolicy(event.policy)
+        case .authorityRenewal(let event):
+            order(event)
+            remember(event.envelope, KeyedAnswer(position: position, authority: event.authority), time)
+        case .renewal(let event):
+            apply(event, at: position, time: time)
+            remember(
+                event.envelope,
+                KeyedAnswer(
+                    position: position,
+                    certificates: CertificateReference("\(event.authority)/\(event.serial)").map { [$0] } ?? []), time)
         case .rejected: break
         }
     }
 
     /// The log's clock stepped (`ClockStepped`): an idempotency key keeps its answer for as long as before. Validity
     /// and CRL times are dates that outsiders were given: they follow the clock.
-    public mutating func moveTimers(by microseconds: Int64) { answers.move(by: microseconds) }
+    public mutating func moveTimers(by microseconds: Int64) {
+        answers.move(by: microseconds)
+        moveRenewals(by: microseconds)
+    }
 
     private mutating func add(_ event: AuthorityAdded, at position: Position, time: Timestamp) {
         guard authorityIndexes[event.id] == nil, authorities.count < Int(UInt16.max) else { return }
@@ -230,6 +253,7 @@ public struct CertificateRegistry: Decider {
         if let renewed = event.renews.flatMap({ CertificateReference($0) }).flatMap(find) {
             store.update(index) { $0.renews = renewed }
         }
+        added(event, index, at: position, time: time)
         remember(event.envelope, KeyedAnswer(position: position, certificates: [reference(index)]), time)
         evictEnded(time)
     }
@@ -266,6 +290,7 @@ public struct CertificateRegistry: Decider {
         case .released: authorities[authority].unlist(serial, at: position)
         }
         noteCut(index, event, wasLive: before.status.isLive, at: position)
+        changed(index)
         remember(event.envelope, KeyedAnswer(position: position, certificates: [reference(index)]), time)
     }
 
@@ -314,6 +339,8 @@ public struct DeviceCertificate: Sendable, Equatable {
     public let changedAt: Timestamp
     public let renews: CertificateReference?
     public let replacedBy: CertificateReference?
+    /// Its own, or the one that it was issued for, while that is open.
+    public let renewal: Renewal?
 }
 
 // MARK: Lists
@@ -327,6 +354,8 @@ public struct CertificateFilter: Sendable, Equatable {
     public var expiringUntil: Timestamp?
     /// Those that have expired; nil: whether or not.
     public var isExpired: Bool?
+    /// Those with an open renewal.
+    public var isRenewing = false
 
     public init() {}
 }
@@ -348,7 +377,7 @@ extension CertificateRegistry {
                 && authority.map { record.authority == $0 } ?? true
                 && until.map { seconds <= record.notAfter && record.notAfter <= $0 } ?? true
                 && filter.isExpired.map { (record.notAfter < seconds) == $0 } ?? true
-                && store.tenantID(of: index) == tenantID
+                && store.tenantID(of: index) == tenantID && (!filter.isRenewing || renewal(of: index) != nil)
         }
         func add(_ index: CertificateStore.Index) -> Bool {
             if found.count == limit { return false }

@@ -16,6 +16,8 @@ struct CertificateStore: Sendable {
         /// Of a revoked one.
         var reason = RevocationReason.unspecified
         let isImported: Bool
+        /// An operator has ordered its renewal.
+        var isDue = false
         fileprivate let tenant: UInt32
         fileprivate let device: ByteRange
         /// Seconds since 1970.
@@ -59,6 +61,11 @@ struct CertificateStore: Sendable {
     private(set) subscript(index: Index) -> Record {
         get { chunks[Int(index) / Self.chunkCount][Int(index) % Self.chunkCount]! }
         set { chunks[Int(index) / Self.chunkCount][Int(index) % Self.chunkCount] = newValue }
+    }
+
+    func contains(_ index: Index) -> Bool {
+        let chunk = Int(index) / Self.chunkCount, place = Int(index) % Self.chunkCount
+        return chunk < chunks.count && place < chunks[chunk].count && chunks[chunk][place] != nil
     }
 
     mutating func update(_ index: Index, _ body: (inout Record) -> Void) { body(&self[index]) }

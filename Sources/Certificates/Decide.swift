@@ -41,7 +41,9 @@ extension CertificateRegistry {
         case .add(let events): events.first?.tenantID ?? request.tenantID
         case .change(let reference, _):
             find(reference).flatMap { mayAct(request, on: $0) ? store.tenantID(of: $0) : nil } ?? request.tenantID
-        case .changeDevice, .issueCRL, .refuseCRL, .enforce, .cut, .liftBans: request.tenantID
+        case .changeDevice, .issueCRL, .refuseCRL, .enforce, .cut, .liftBans, .setRenewalPolicy, .renewDevice,
+            .renewAuthority, .renewal:
+            request.tenantID
         }
     }
 
@@ -71,6 +73,9 @@ extension CertificateRegistry {
             case .crlEnforced(let event): authority = event.authority
             case .clientCut(let event): certificates += Self.reference(event.authority, event.serial)
             case .clientBanLifted(let event): certificates += Self.reference(event.authority, event.serial)
+            case .renewalPolicy: break
+            case .authorityRenewal(let event): authority = event.authority
+            case .renewal(let event): certificates += Self.reference(event.authority, event.serial)
             }
         }
         guard certificates.allSatisfy({ find($0) != nil }), authority.map({ self.authority($0) != nil }) ?? true else {
@@ -131,6 +136,10 @@ extension CertificateRegistry {
         case .enforce(let event): return [.crlEnforced(try enforced(event, request))]
         case .cut(let events): return try cut(events, request, now).map { .clientCut($0) }
         case .liftBans(let events): return try lifted(events, request).map { .clientBanLifted($0) }
+        case .setRenewalPolicy(let policy): return [.renewalPolicy(RenewalPolicySet(policy, actor: request.actor))]
+        case .renewDevice(let device): return try renewDevice(device, request, now)
+        case .renewAuthority(let id): return try renewAuthority(id, request)
+        case .renewal(let event): return try step(event, request)
         }
     }
 
@@ -235,6 +244,7 @@ extension CertificateRegistry {
                     + "revoke some")
         }
         if event.origin == .issued { try checkIssued(event, authority, key) }
+        try checkRenewal(event, key)
         if let renews = event.renews {
             guard let renewed = CertificateReference(renews).flatMap(certificate), renewed.deviceID == event.deviceID,
                 renewed.tenantID == event.tenantID

@@ -20,6 +20,13 @@ public enum RegistryCommand: Sendable, Equatable {
     /// Those that wait for it; milliseconds and number of the remaining ones are set by the registry.
     case cut([ClientCut])
     case liftBans([ClientBanLifted])
+    case setRenewalPolicy(RenewalPolicy)
+    /// The device's newest active certificate.
+    case renewDevice(String)
+    /// All active certificates of an authority.
+    case renewAuthority(String)
+    /// What follows from a device's message: refused, resent or installed.
+    case renewal(CertificateRenewal)
 
     /// The name on the record (`command.rejected/1`).
     public var name: String {
@@ -32,6 +39,10 @@ public enum RegistryCommand: Sendable, Equatable {
         case .enforce: "crl.enforce"
         case .cut: "client.cut"
         case .liftBans: "client.ban_lift"
+        case .setRenewalPolicy: "certificate.renewal_policy"
+        case .renewDevice: "certificate.renew"
+        case .renewAuthority: "authority.renew"
+        case .renewal(let event): "certificate.renewal_\(event.step.rawValue)"
         }
     }
 
@@ -45,6 +56,10 @@ public enum RegistryCommand: Sendable, Equatable {
         case .issueCRL(let event): "crl:\(event.authority)"
         case .refuseCRL(let event): "crl:\(event.authority)"
         case .enforce(let event): event.envelope.subject
+        case .setRenewalPolicy: "renewal:policy"
+        case .renewDevice(let device): "device:\(device)"
+        case .renewAuthority(let id): "authority:\(id)"
+        case .renewal(let event): event.envelope.subject
         }
     }
 }

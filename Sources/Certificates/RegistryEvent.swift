@@ -12,6 +12,9 @@ public enum RegistryEvent: DeciderEvent, Equatable {
     case crlEnforced(CRLEnforced)
     case clientCut(ClientCut)
     case clientBanLifted(ClientBanLifted)
+    case renewalPolicy(RenewalPolicySet)
+    case authorityRenewal(AuthorityRenewal)
+    case renewal(CertificateRenewal)
     /// A refusal changes nothing, and is not read back.
     case rejected(CommandRejected)
 
@@ -28,6 +31,9 @@ public enum RegistryEvent: DeciderEvent, Equatable {
         case let event as CRLEnforced: self = .crlEnforced(event)
         case let event as ClientCut: self = .clientCut(event)
         case let event as ClientBanLifted: self = .clientBanLifted(event)
+        case let event as RenewalPolicySet: self = .renewalPolicy(event)
+        case let event as AuthorityRenewal: self = .authorityRenewal(event)
+        case let event as CertificateRenewal: self = .renewal(event)
         default: return nil
         }
     }
@@ -43,6 +49,9 @@ public enum RegistryEvent: DeciderEvent, Equatable {
         case .crlEnforced(let event): event
         case .clientCut(let event): event
         case .clientBanLifted(let event): event
+        case .renewalPolicy(let event): event
+        case .authorityRenewal(let event): event
+        case .renewal(let event): event
         case .rejected(let event): event
         }
     }
@@ -52,6 +61,7 @@ public enum RegistryEvent: DeciderEvent, Equatable {
         case .added(let event): event.schema.rawValue
         case .changed(let event): event.schema.rawValue
         case .crlEnforced(let event): event.schema.rawValue
+        case .renewal(let event): event.schema.rawValue
         default: type(of: decision).schema
         }
     }

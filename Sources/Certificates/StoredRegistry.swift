@@ -10,7 +10,7 @@ import Primitives
 
 extension CertificateRegistry {
     public static let storedName = "certificates"
-    public static let storedVersion = 1
+    public static let storedVersion = 2
 
     public func stored() -> [UInt8] {
         let all = store.indexes.sorted { store[$0].position < store[$1].position }
@@ -24,7 +24,7 @@ extension CertificateRegistry {
                     enforcements: enforcements.sorted { $0.key < $1.key }.map {
                         .init(key: $0.key, value: $0.value, cuts: storedCuts($0.key, numbers))
                     },
-                    answers: storedAnswers,
+                    answers: storedAnswers, renewals: StoredHeader.StoredRenewals(renewals),
                     countAfterEviction: countAfterEviction)))
         for authority in authorities { authority.writeEntries(to: &out) }
         out.integer(UInt32(all.count))
@@ -35,6 +35,7 @@ extension CertificateRegistry {
             out.integer(record.status.rawValue)
             out.integer(record.reason.code)
             out.integer(UInt8(record.isImported ? 1 : 0))
+            out.integer(UInt8(record.isDue ? 1 : 0))
             out.bytes(Array(store.tenantID(of: index).utf8))
             out.bytes(Array(store.deviceID(of: index).utf8))
             out.integer(record.notBefore)
@@ -61,6 +62,8 @@ extension CertificateRegistry {
             let indexes = try restoreCertificates(&input)
             for form in header.enforcements { try restoreCuts(form, indexes) }
             restore(header.answers)
+            header.renewals.restore(&renewals)
+            rebuildTimes()
             countAfterEviction = header.countAfterEviction
         } catch let error as ByteReader.Truncated {
             throw UnreadableDecision("the certificates in the snapshot cannot be understood (\(error))")
@@ -79,7 +82,7 @@ extension CertificateRegistry {
             let authority = try input.integer(UInt16.self), serial = SerialNumber(magnitude: try input.bytes())
             let status = CertificateStatus(rawValue: try input.integer()),
                 reason = RevocationReason(code: try input.integer())
-            let isImported = try input.integer(UInt8.self) == 1
+            let isImported = try input.integer(UInt8.self) == 1, isDue = try input.integer(UInt8.self) == 1
             let tenant = String(decoding: try input.bytes(), as: UTF8.self)
             let device = String(decoding: try input.bytes(), as: UTF8.self)
             let notBefore = try input.integer(Int64.self), notAfter = try input.integer(Int64.self)
@@ -92,7 +95,7 @@ extension CertificateRegistry {
             let index = store.add(
                 authority: authority, serial: serial, tenantID: tenant, deviceID: device, key: key,
                 notBefore: notBefore, notAfter: notAfter, isImported: isImported, position: position, at: changedAt)
-            store.update(index) { ($0.status, $0.reason) = (status, reason) }
+            store.update(index) { ($0.status, $0.reason, $0.isDue) = (status, reason, isDue) }
             indexes.append(index)
             if renews != .max || replacedBy != .max { links.append((index, renews, replacedBy)) }
         }
@@ -182,9 +185,39 @@ struct StoredHeader: Codable {
         var isReleased: Bool
     }
 
+    /// By position, and by address.
+    struct StoredRenewals: Codable {
+        var policy: RenewalPolicy
+        var open: [Renewal]
+        var closed: [Renewals.Closed]
+        var second: Int64
+        var secondCount: Int
+
+        init(_ renewals: Renewals) {
+            policy = renewals.policy
+            open = renewals.open.values.sorted { $0.id < $1.id }
+            closed = renewals.closed.values.sorted { $0.renewal.id < $1.renewal.id }
+            (second, secondCount) = (renewals.second, renewals.secondCount)
+        }
+
+        func restore(_ renewals: inout Renewals) {
+            renewals.policy = policy
+            (renewals.second, renewals.secondCount) = (second, secondCount)
+            for renewal in open {
+                renewals.open[renewal.address] = renewal
+                if !renewal.messages.isEmpty { renewals.answered.insert(renewal.address) }
+            }
+            for entry in closed {
+                renewals.closed[entry.renewal.address] = entry
+                if entry.late != nil, !entry.isRefused { renewals.late.insert(entry.renewal.address) }
+            }
+        }
+    }
+
     var authorities: [StoredAuthority]
     var enforcements: [StoredEnforcement]
     var answers: [StoredAnswer]
+    var renewals: StoredRenewals
     var countAfterEviction: Int
 }
 

@@ -226,6 +226,8 @@ struct CertificateRow: Encodable, Sendable {
     let renews: String?
     let replacedBy: String?
     let changedAt: String?
+    /// The open renewal.
+    let renewal: RenewalRow?
     /// PEM, with the authorities above it.
     var certificate: String?
     /// PEM. Handed out once.
@@ -233,7 +235,8 @@ struct CertificateRow: Encodable, Sendable {
 
     enum CodingKeys: String, CodingKey {
         case authority, serial, tenant, device, status, reason, notBefore = "not_before", notAfter = "not_after"
-        case spkiSHA256 = "spki_sha256", renews, replacedBy = "replaced_by", changedAt = "changed_at", certificate
+        case spkiSHA256 = "spki_sha256", renews, replacedBy = "replaced_by", changedAt = "changed_at", renewal,
+            certificate
         case privateKey = "private_key"
     }
 
@@ -245,12 +248,14 @@ struct CertificateRow: Encodable, Sendable {
         spkiSHA256 = certificate.spkiSHA256.description
         (renews, replacedBy) = (certificate.renews?.description, certificate.replacedBy?.description)
         changedAt = certificate.changedAt.description
+        renewal = certificate.renewal.map(RenewalRow.init)
     }
 
     init(_ issued: NewlyIssued) {
         (authority, serial) = (issued.reference.authority, issued.reference.serial.description)
         (tenant, device, status) = (issued.tenantID, issued.deviceID, CertificateStatus.active.name)
         (reason, renews, replacedBy, changedAt) = (nil, issued.renews?.description, nil, nil)
+        renewal = nil
         notBefore = Timestamp(seconds: issued.certificate.notBefore).description
         notAfter = Timestamp(seconds: issued.certificate.notAfter).description
         spkiSHA256 = issued.certificate.spkiSHA256.description
@@ -274,5 +279,40 @@ struct CertificatePage: Encodable, Sendable {
         var fields = encoder.container(keyedBy: CodingKeys.self)
         try fields.encode(items, forKey: .items)
         try fields.encode(next, forKey: .next)
+    }
+}
+
+struct RenewalRow: Encodable, Sendable {
+    let id: UInt64
+    let status: String
+    let attempt: Int64
+    let requestedAt: String
+    /// The certificate to renew, and the new one.
+    let certificate: String
+    let issued: String?
+    /// Why the device's last message was refused.
+    let error: String?
+
+    enum CodingKeys: String, CodingKey {
+        case id, status, attempt, requestedAt = "requested_at", certificate, issued, error
+    }
+
+    init(_ renewal: Renewal) {
+        (id, status, attempt) = (renewal.id.rawValue, renewal.status.rawValue, renewal.attempt)
+        (requestedAt, certificate) = (renewal.requestedAt.description, renewal.certificate.description)
+        (issued, error) = (renewal.issued?.description, renewal.error)
+    }
+}
+
+/// RFC 9773, section 4.2.
+struct RenewalInfo: Encodable, Sendable {
+    struct Window: Encodable, Sendable {
+        let start: String
+        let end: String
+    }
+    let suggestedWindow: Window
+
+    init(_ start: Timestamp, _ end: Timestamp) {
+        suggestedWindow = Window(start: start.description, end: end.description)
     }
 }

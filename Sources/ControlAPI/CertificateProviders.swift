@@ -18,6 +18,14 @@ public protocol CertificateKeeping: Sendable {
         _ reference: CertificateReference, _ change: CertificateChange, by: Operator
     ) async throws -> RegistryAnswer
     func change(device: String, _ change: CertificateChange, by: Operator) async throws -> RegistryAnswer
+    /// Asks the device for a certificate request now.
+    func renew(device: String, by: Operator) async throws -> RegistryAnswer
+    /// The same for all devices with an active certificate of the authority, over time.
+    func renew(authority: String, by: Operator) async throws -> RegistryAnswer
+    /// Nil: not on the record, or its tenant is another.
+    func renewalWindow(
+        _ reference: CertificateReference, tenantID: String
+    ) async throws -> (start: Timestamp, end: Timestamp)?
     func certificate(_ reference: CertificateReference, tenantID: String) async throws -> DeviceCertificate?
     func list(
         tenantID: String, _ filter: CertificateFilter, expiringWithinSeconds: Int64?, after: UInt32?, limit: Int

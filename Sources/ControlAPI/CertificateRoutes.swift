@@ -28,6 +28,12 @@ extension ControlAPI {
             .post("\(all)/{authority}/retire", .write(.admin)) { request, context in
                 try await retire(tenant: Envelope.everyTenant, request, context)
             },
+            .post("\(all)/{authority}/renew", .write(.admin)) { request, context in
+                try await renew(tenant: Envelope.everyTenant, request, context)
+            },
+            .post("\(own)/{authority}/renew") { request, context in
+                try await renew(tenant: try context.id("tenant"), request, context)
+            },
             .get(own) { request, context in
                 try request.allowQuery()
                 return try await authorities(of: try context.id("tenant"))
@@ -72,6 +78,21 @@ extension ControlAPI {
             .get("\(path)/{authority}/{serial}") { request, context in
                 try request.allowQuery()
                 return try await show(try context.id("tenant"), try context.certificate())
+            },
+            .get("\(path)/{authority}/{serial}/renewal-info") { request, context in
+                try request.allowQuery()
+                let reference = try context.certificate()
+                guard
+                    let window = try await system.certificates.renewalWindow(
+                        reference, tenantID: try context.id("tenant"))
+                else { throw Problem(.notFound, "not_found", "there is no certificate \(reference)") }
+                return try .json(RenewalInfo(window.start, window.end))
+            },
+            .post("\(Self.tenantPath)/devices/{device}/certificates/renew") { request, context in
+                try await changed(
+                    try await system.certificates.renew(
+                        device: try context.id("device"),
+                        by: try caller(request, context, try context.id("tenant"), "")))
             },
         ]
             + CertificateVerb.allCases.flatMap { verb -> [Route] in
@@ -134,6 +155,13 @@ extension ControlAPI {
             status: .ok)
     }
 
+    private func renew(tenant: String, _ request: Request, _ context: APIContext) async throws -> Response {
+        try await authority(
+            try await system.certificates.renew(
+                authority: context.parameters.get("authority") ?? "", by: try caller(request, context, tenant, "")),
+            status: .accepted)
+    }
+
     private func authority(
         _ answer: RegistryAnswer, status: HTTPResponse.Status = .created
     ) async throws -> Response {
@@ -159,7 +187,7 @@ extension ControlAPI {
     }
 
     private func listCertificates(_ request: Request, tenant: String) async throws -> Response {
-        try request.allowQuery("device", "status", "authority", "expiring_days", "limit", "after")
+        try request.allowQuery("device", "status", "authority", "expiring_days", "renewing", "limit", "after")
         let page = try request.page()
         var filter = CertificateFilter()
         filter.deviceID = try request.idQuery("device")
@@ -169,6 +197,7 @@ extension ControlAPI {
             filter.status = CertificateStatus.allCases.first { $0.name == status }
             if status == "EXPIRED" { filter.isExpired = true }
         }
+        filter.isRenewing = try request.query("renewing", oneOf: ["true", "false"]) == "true"
         let days = try request.query("expiring_days", 0...36_500 as ClosedRange<Int64>)
         let rows = try await system.certificates.list(
             tenantID: tenant, filter, expiringWithinSeconds: days.map { $0 * 86_400 },

@@ -13,7 +13,8 @@ public protocol Outbox: Sendable {
     /// broker is unavailable.
     func send(_ deliveries: [Delivery])
     func withdraw(subject: String)
-    /// `body` is called, on any thread, with deliveries that the broker has acknowledged.
+    /// `body` is called, on any thread, with deliveries that the broker has acknowledged, also those of other deciders:
+    /// each knows its own by their subject.
     func onAcknowledged(_ body: @escaping @Sendable ([Delivery]) -> Void)
 }
 

@@ -8,11 +8,11 @@ public final class BlockScan {
 
         static let soundBit: UInt8 = 0x80
         /// A message that was refused, or that the broker replayed.
-        public static let special = Mark(bits: 8)
-        public static let rejection = Mark(bits: 9)
-        public static let connection = Mark(bits: 10)
-        public static let decision = Mark(bits: 11)
-        public static let system = Mark(bits: 12)
+        public static let special = Mark(bits: 16)
+        public static let rejection = Mark(bits: 17)
+        public static let connection = Mark(bits: 18)
+        public static let decision = Mark(bits: 19)
+        public static let system = Mark(bits: 20)
 
         /// An accepted message that the broker did not replay.
         @inline(__always)
@@ -21,6 +21,11 @@ public final class BlockScan {
         /// Somebody has decoded it, and nothing was wrong.
         @inline(__always)
         public var isSound: Bool { bits & Self.soundBit != 0 }
+        /// A message whose payload is not decoded: the classes of topics from `otaCommand` on.
+        @inline(__always)
+        public var isOpaque: Bool {
+            (TopicClass.otaCommand.rawValue...TopicClass.other.rawValue).contains(kind.bits)
+        }
         /// The same whether or not that is known.
         @inline(__always)
         public var kind: Mark { Mark(bits: bits & ~Self.soundBit) }

@@ -61,7 +61,7 @@ public final class FactDecoder {
                     details: Self.bytes(message.object)))
         case .otaStatus: return otaStatus(record, topic)
         case .connection: return connection(record, topic)
-        case .otaCommand, .other: return .none
+        case .otaCommand, .certificateCommand, .certificateRequest, .certificateInstalled, .other: return .none
         }
     }
 

@@ -26,8 +26,10 @@ public struct DeviceTopics: Sendable {
 
     /// What Refold reads from devices and sends to them (`schemas/messages`).
     public static let standard = DeviceTopics(
-        published: ["telemetry", "heartbeat", "connection", "shadow/reported", "commands/ack", "ota/status"],
-        subscribed: ["ota"])
+        published: [
+            "telemetry", "heartbeat", "connection", "shadow/reported", "commands/ack", "ota/status",
+            "certificate/request", "certificate/installed",
+        ], subscribed: ["ota", "certificate"])
 }
 
 /// Permissions that confine each device to its own topics. One explicit entry for each username: `%u` in Mosquitto's

@@ -4,8 +4,15 @@ public enum TopicClass: UInt8, Sendable, CaseIterable {
     case telemetry, heartbeat, shadowReported, commandAck, otaStatus, connection
     /// `…/ota`: commands to the device. Nobody but us publishes there.
     case otaCommand
+    /// `…/certificate`: commands about its certificate. Nobody but us publishes there.
+    case certificateCommand
+    /// The device's answers to them.
+    case certificateRequest, certificateInstalled
     /// Anything else: kept, counted, not folded.
     case other
+
+    /// Only Refold publishes there.
+    @inlinable public var isCommand: Bool { self == .otaCommand || self == .certificateCommand }
 }
 
 /// The parts of a `DeviceTopic` in one word, for whoever keeps many: the lengths of its ids and its class.
@@ -124,8 +131,11 @@ public struct DeviceTopic: Sendable {
         case 9 where isWord(rest, "heartbeat"): .heartbeat
         case 10 where isWord(rest, "ota/status"): .otaStatus
         case 10 where isWord(rest, "connection"): .connection
+        case 11 where isWord(rest, "certificate"): .certificateCommand
         case 12 where isWord(rest, "commands/ack"): .commandAck
         case 15 where isWord(rest, "shadow/reported"): .shadowReported
+        case 19 where isWord(rest, "certificate/request"): .certificateRequest
+        case 21 where isWord(rest, "certificate/installed"): .certificateInstalled
         default: .other
         }
     }

@@ -25,7 +25,7 @@ protocol LinkOwner: AnyObject {
     func link(_ link: DeviceLink, refused publish: Publish)
     func linkConnected(_ link: DeviceLink)
     func link(_ link: DeviceLink, ended reason: String, wasConnected: Bool, expected: Bool)
-    func link(_ link: DeviceLink, received payload: UnsafeRawBufferPointer, retained: Bool)
+    func link(_ link: DeviceLink, received payload: UnsafeRawBufferPointer, on topic: String, retained: Bool)
 }
 
 /// One MQTT connection: a device of its own, or a share of a bench's devices.
@@ -61,7 +61,8 @@ final class DeviceLink {
     private var failures = 0
     private var waiting = ItemQueue()
     private(set) var inFlight: [UInt16: Publish] = [:]
-    private let subscription: String?
+    private let subscriptions: [String]
+    private let identity: (certificate: String, key: String)?
     private let farewell: FleetMessage?
     /// What the broker's CONNACK said against us.
     private var refusal: String?
@@ -77,7 +78,9 @@ final class DeviceLink {
         /// Published by the device before it leaves in order.
         var farewell: FleetMessage
         /// Where its commands arrive.
-        var subscription: String
+        var subscriptions: [String]
+        /// Files of its own certificate and key.
+        var identity: (certificate: String, key: String)?
     }
 
     init(
@@ -86,7 +89,7 @@ final class DeviceLink {
     ) throws(FleetError) {
         self.index = index
         self.owner = owner
-        subscription = device?.subscription
+        (subscriptions, identity) = (device?.subscriptions ?? [], device?.identity)
         farewell = device?.farewell
         window = settings.windowSize
         guard let client = mosquitto_new(clientID, false, nil) else {
@@ -104,8 +107,8 @@ final class DeviceLink {
         }
         if settings.broker.usesTLS {
             let result = mosquitto_tls_set(
-                client, settings.caFile, settings.caFile == nil ? "/etc/ssl/certs" : nil, settings.certificateFile,
-                settings.keyFile, nil)
+                client, settings.caFile, settings.caFile == nil ? "/etc/ssl/certs" : nil,
+                identity?.certificate ?? settings.certificateFile, identity?.key ?? settings.keyFile, nil)
             guard result == MOSQ_ERR_SUCCESS.rawValue else {
                 throw .invalid("TLS files (--ca-file, --cert, --key): \(Self.text(result))")
             }
@@ -129,7 +132,9 @@ final class DeviceLink {
             guard let message else { return }
             let link = DeviceLink.from(context)
             let payload = UnsafeRawBufferPointer(start: message.pointee.payload, count: Int(message.pointee.payloadlen))
-            link.owner.link(link, received: payload, retained: message.pointee.retain)
+            link.owner.link(
+                link, received: payload, on: message.pointee.topic.map { String(cString: $0) } ?? "",
+                retained: message.pointee.retain)
         }
     }
 
@@ -165,7 +170,7 @@ extension DeviceLink {
         guard case .connecting = state else { return }
         state = .up
         failures = 0
-        if let subscription, !sessionPresent { mosquitto_subscribe(client, nil, subscription, 1) }
+        if !sessionPresent { for topic in subscriptions { mosquitto_subscribe(client, nil, topic, 1) } }
         owner.linkConnected(self)
         pump()
     }

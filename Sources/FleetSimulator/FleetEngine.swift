@@ -23,6 +23,7 @@ final class FleetEngine {
     private var drainMicrosMax: Int64
     private var deadlineMicros: Int64 = .max
     private var updates: OTADevices
+    private let identities: DeviceIdentities?
     /// Devices that are away: what they would have said is not said.
     private var away: Set<Int> = []
 
@@ -43,6 +44,9 @@ final class FleetEngine {
                 nil as OTALedger?
             }
         updates = OTADevices(settings.shape.ota, ledger: told)
+        identities = try settings.identityFolder.map { folder throws(FleetError) in
+            try DeviceIdentities(folder: folder, shape: settings.shape)
+        }
         // libmosquitto takes a socket and a wake-up pair for each client.
         let wanted = settings.connectionCount * 3 + 64
         let files = raiseFileLimit(to: wanted)
@@ -73,7 +77,8 @@ final class FleetEngine {
             settings: settings, owner: self,
             device: .init(
                 lastWill: (topic: farewell.topic, payload: FleetGenerator.lastWill), farewell: farewell,
-                subscription: "\(address)/ota"))
+                subscriptions: ["\(address)/ota"] + (identities == nil ? [] : ["\(address)/certificate"]),
+                identity: identities.map { ($0.certificate(index), $0.key(index)) }))
     }
 
     /// Runs to the end. `shouldStop` is asked once a turn; `observe` gets a snapshot about ten times a second.
@@ -130,6 +135,7 @@ final class FleetEngine {
     private func snapshot(_ now: Int64) -> FleetStatistics {
         statistics.generated = generator.count
         statistics.repeatedCommands = updates.repeatedCommands
+        statistics.certificatesInstalled = identities?.installedCount ?? 0
         statistics.seconds = Double(now - startedMicros) / 1e6
         statistics.ackMicrosP50 = latencies.micros(atQuantile: 0.5)
         statistics.ackMicrosP99 = latencies.micros(atQuantile: 0.99)
@@ -280,6 +286,18 @@ extension FleetEngine {
         }
     }
 
+    private func perform(_ steps: [DeviceIdentities.Step]) {
+        for step in steps {
+            switch step {
+            case .publish(let message): enqueue(message)
+            case .reconnect(let device):
+                statistics.waiting += 1
+                links[device].enqueue(.leave(orderly: true, offlineMicros: 0))
+                links[device].register(with: poller)
+            }
+        }
+    }
+
     private func tend(_ now: Int64) {
         for link in links {
             if case .connecting(let deadline) = link.state, now > deadline { link.abandonAttempt() }
@@ -335,6 +353,7 @@ extension FleetEngine: LinkOwner {
         perform { (updates, generator) in
             updates.connected(device: link.index, now: SystemTime.monotonicMicroseconds(), &generator)
         }
+        if let identities { perform(identities.connected(device: link.index)) }
     }
 
     func link(_ link: DeviceLink, ended reason: String, wasConnected: Bool, expected: Bool) {
@@ -348,8 +367,17 @@ extension FleetEngine: LinkOwner {
         }
     }
 
-    func link(_ link: DeviceLink, received payload: UnsafeRawBufferPointer, retained: Bool) {
+    func link(_ link: DeviceLink, received payload: UnsafeRawBufferPointer, on topic: String, retained: Bool) {
         statistics.commands += 1
+        if let identities, topic.hasSuffix("/certificate") {
+            guard phase == .connecting || phase == .running else { return }
+            do throws(FleetError) {
+                perform(try identities.received(payload, device: link.index))
+            } catch {
+                failure = failure ?? error
+            }
+            return
+        }
         guard phase == .running else { return }
         perform { (updates, generator) throws(FleetError) in
             try updates.received(

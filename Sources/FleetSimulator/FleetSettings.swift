@@ -120,6 +120,8 @@ public struct FleetSettings: Sendable {
     public var caFile: String?
     public var certificateFile: String?
     public var keyFile: String?
+    /// Folder with `DEVICE.pem` and `DEVICE.key` of each device: they connect with them, and renew them over MQTT.
+    public var identityFolder: String?
     public var keepAliveSeconds = 60
     public var connectTimeoutSeconds = 10.0
     /// How long acknowledgements may stay away at the end before the rest is written off as unacknowledged.
@@ -154,6 +156,13 @@ public struct FleetSettings: Sendable {
         default: break
         }
         guard (keyFile == nil) == (certificateFile == nil) else { throw .invalid("--cert and --key belong together") }
+        if identityFolder != nil {
+            guard broker.usesTLS, connections == nil, certificateFile == nil else {
+                throw .invalid(
+                    "--identities needs mqtts:// and a connection for each device: leave out --connections, --cert and "
+                        + "--key")
+            }
+        }
         // MQTT 3.1.1, 3.1.3.1: a server must take 23 characters, brokers take far more; UTF-8 without wildcards.
         guard !clientPrefix.isEmpty, clientPrefix.utf8.count <= 64 else {
             throw .invalid("--client-prefix must have 1 to 64 characters")

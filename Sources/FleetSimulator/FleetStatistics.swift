@@ -10,10 +10,12 @@ public struct FleetStatistics: Sendable, Equatable {
     public var onTheSide = 0
     public var malformed = 0
     public var duplicates = 0
-    /// Commands received on `…/ota`.
+    /// Commands received on `…/ota` and `…/certificate`.
     public var commands = 0
     /// Those of them that the device had dealt with before.
     public var repeatedCommands = 0
+    /// Certificates that devices have got over MQTT and connect with.
+    public var certificatesInstalled = 0
     /// Connections that stand now, that were made, and that ended otherwise than by a farewell.
     public var connected = 0
     public var connectionsMade = 0

@@ -206,7 +206,7 @@ extension ReasonCode {
                 + "`refold broker acknowledge NAME --reason TEXT`."
         case .brokerRedeliveryUnchecked: "Run `refold log verify`; clears at the next connection that can read the log."
         case .ingestStuck: "A restart, by systemd's watchdog or by hand. Report it with a stack trace of the thread."
-        case .commandsRefused: "Allow this user to publish to `tenant/+/device/+/ota`."
+        case .commandsRefused: "Allow this user to publish to `tenant/+/device/+/ota` and `…/certificate`."
         case .commandsWaiting: "See the error; the commands are sent once the connection is back."
         case .diskFull: "Free space in the data folder, or raise `LimitNOFILE`. Refold resumes by itself."
         case .diskFilling: "Free space, or configure `retention.bytes` and `archive_command`."

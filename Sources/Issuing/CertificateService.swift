@@ -98,6 +98,26 @@ public struct CertificateService: Sendable {
         try await execute(.changeDevice(device, change), by)
     }
 
+    /// Asks a device for a certificate request now.
+    /// - Throws: as `DeciderRuntime.execute`; here and below.
+    public func renew(device: String, by: Operator) async throws -> RegistryAnswer {
+        try await execute(.renewDevice(device), by)
+    }
+
+    /// The same for all devices with an active certificate of the authority, over time.
+    public func renew(authority: String, by: Operator) async throws -> RegistryAnswer {
+        try await execute(.renewAuthority(authority), by)
+    }
+
+    /// When a certificate is to be renewed; nil: not on the record, or its tenant is another.
+    public func renewalWindow(
+        _ reference: CertificateReference, tenantID: String
+    ) async throws -> (start: Timestamp, end: Timestamp)? {
+        guard try await certificate(reference, tenantID: tenantID) != nil else { return nil }
+        let now = clock()
+        return try await registry.query { $0.renewalWindow(reference, now: now) }
+    }
+
     /// Nil: not on the record, or its tenant is another.
     public func certificate(
         _ reference: CertificateReference, tenantID: String
@@ -133,10 +153,7 @@ public struct CertificateService: Sendable {
         let authority = certificate.reference.authority
         guard let added = try await registry.query({ $0.authority(authority)?.added }) else { return nil }
         return try await onOwnThread("certificate") {
-            guard let event = try event(of: certificate), let der = Base64.decode(event.certificate.utf8) else {
-                return nil
-            }
-            return PEMText.certificate(der) + added.pem
+            try event(of: certificate).map { PEMText.certificate(base64: $0.certificate) + added.pem }
         }
     }
 
@@ -146,7 +163,7 @@ public struct CertificateService: Sendable {
     }
 
     /// The event that added a certificate.
-    private func event(of certificate: DeviceCertificate) throws -> CertificateAdded? {
+    func event(of certificate: DeviceCertificate) throws -> CertificateAdded? {
         let reader = try source.reader(from: certificate.position), block = EventBlock()
         guard try reader.read(into: block, atLeast: 1) else { return nil }
         var found: CertificateAdded?
@@ -158,20 +175,9 @@ public struct CertificateService: Sendable {
     }
 }
 
-/// PEM (RFC 7468) of what is on the record.
-enum PEMText {
-    static func certificate(_ der: [UInt8]) -> String {
-        let text = Array(Base64.encode(der).utf8)
-        let lines = stride(from: 0, to: text.count, by: 64).map {
-            String(decoding: text[$0..<min($0 + 64, text.count)], as: UTF8.self)
-        }
-        return (["-----BEGIN CERTIFICATE-----"] + lines + ["-----END CERTIFICATE-----", ""]).joined(separator: "\n")
-    }
-}
-
 extension AuthorityAdded {
     /// PEM of its certificate and those above it.
     public var pem: String {
-        ([certificate] + (chain ?? [])).compactMap { Base64.decode($0.utf8) }.map(PEMText.certificate).joined()
+        ([certificate] + (chain ?? [])).map(PEMText.certificate).joined()
     }
 }

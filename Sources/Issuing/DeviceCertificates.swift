@@ -23,6 +23,8 @@ public struct NewCertificate: Sendable {
     public var alternativeNames: [AlternativeName] = []
     /// The certificate that it is to replace.
     public var renews: CertificateReference?
+    /// The open renewal that it answers, and the position of the device's request.
+    var answers: (renewal: Position, request: Position)?
 
     public init(tenantID: String, deviceID: String, key: Key) {
         (self.tenantID, self.deviceID, self.key) = (tenantID, deviceID, key)
@@ -41,7 +43,7 @@ public struct NewlyIssued: Sendable {
     public let privateKey: [UInt8]?
 
     /// PEM, with the authorities above it.
-    public var pem: String { PEMText.certificate(certificate.der) + authority.pem }
+    public var pem: String { PEMText.certificate(base64: Base64.encode(certificate.der)) + authority.pem }
 }
 
 /// What came of `issue` and `enrol`.
@@ -81,6 +83,11 @@ extension CertificateService {
             var event = CertificateAdded(
                 .issued, made.reference.authority, item.tenantID, item.deviceID, made.certificate)
             event.renews = item.renews?.description
+            event.renewal = item.answers.map { answers in
+                CertificateAdded.Renewal(
+                    id: answers.renewal.rawValue, request: answers.request.rawValue,
+                    chain: [made.authority.certificate] + (made.authority.chain ?? []))
+            }
             return event
         }
         switch try await execute(.add(events), by) {
@@ -90,6 +97,11 @@ extension CertificateService {
         case .rejected(let position, let code, let reason):
             return .refused(position: position, code: code, reason: reason)
         }
+    }
+
+    func canIssue(forTenant tenantID: String) async throws -> Bool {
+        let now = clock()
+        return try await registry.query { $0.issuer(forTenant: tenantID, at: now) != nil }
     }
 
     private func sign(

@@ -66,7 +66,8 @@ public final class CommandPublisher: Outbox {
         let command: Position
     }
     private struct State {
-        var acknowledged: (@Sendable ([Delivery]) -> Void)?
+        /// Of every decider that sends.
+        var acknowledged: [@Sendable ([Delivery]) -> Void] = []
         /// With several brokers: who has taken what some have not, a bit each.
         var takenBy: [Key: UInt64] = [:]
     }
@@ -106,7 +107,7 @@ public final class CommandPublisher: Outbox {
     public var statuses: [Status] { outboxes.map(\.status) }
 
     public func onAcknowledged(_ acknowledged: @escaping @Sendable ([Delivery]) -> Void) {
-        state.value.withLock { $0.acknowledged = acknowledged }
+        state.value.withLock { $0.acknowledged.append(acknowledged) }
     }
 
     public func send(_ commands: [Delivery]) {
@@ -129,7 +130,7 @@ public final class CommandPublisher: Outbox {
     }
 
     private static func report(_ commands: [Delivery], takenBy outbox: UInt64, all: UInt64, _ state: SharedState) {
-        let (taken, body) = state.value.withLock { state in
+        let (taken, bodies) = state.value.withLock { state in
             guard all != outbox else { return (commands, state.acknowledged) }
             let taken = commands.filter { command in
                 let key = Key(device: .init(command), command: command.id)
@@ -139,6 +140,6 @@ public final class CommandPublisher: Outbox {
             }
             return (taken, state.acknowledged)
         }
-        if !taken.isEmpty { body?(taken) }
+        if !taken.isEmpty { for body in bodies { body(taken) } }
     }
 }

@@ -214,6 +214,11 @@ struct CertificateEventRow: TableRow {
         case let event as ClientBanLifted:
             (tenant, authority, serial, device) = (event.tenantID, event.authority, event.serial, event.deviceID)
             (related, actor) = (event.broker, event.actor)
+        case let event as AuthorityRenewal:
+            (tenant, authority, actor) = (event.tenantID, event.authority, event.actor)
+        case let event as CertificateRenewal:
+            (tenant, authority, serial, device) = (event.tenantID, event.authority, event.serial, event.deviceID)
+            (reason, related, actor) = (event.reason, event.issued, event.actor)
         default: return nil
         }
     }

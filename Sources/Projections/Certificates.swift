@@ -75,6 +75,8 @@ final class CertificateFold: ProjectionFold {
         case let event as CRLEnforced: return [.authority(event.authority)]
         case let event as ClientCut: return [.certificate(authority: event.authority, serial: event.serial)]
         case let event as ClientBanLifted: return [.certificate(authority: event.authority, serial: event.serial)]
+        case let event as AuthorityRenewal: return [.authority(event.authority)]
+        case let event as CertificateRenewal: return [.certificate(authority: event.authority, serial: event.serial)]
         default: return []
         }
     }

@@ -31,7 +31,7 @@ struct DeadLetters: AppendProjection {
 
     /// All but what was found sound already, and what nobody decodes.
     static func mayGiveRow(_ mark: BlockScan.Mark) -> Bool {
-        !mark.isSound && mark.kind != .message(.other) && mark.kind != .message(.otaCommand)
+        !mark.isSound && !mark.isOpaque
     }
 
     func append(_ record: RecordView, _ position: Position, decoder: FactDecoder, into rows: inout RowBuffer) {

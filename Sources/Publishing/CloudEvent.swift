@@ -65,6 +65,9 @@ enum CloudEvent {
         case .otaStatus: "ota_status"
         case .connection: "connection"
         case .otaCommand: "ota_command"
+        case .certificateCommand: "certificate_command"
+        case .certificateRequest: "certificate_request"
+        case .certificateInstalled: "certificate_installed"
         case .other, nil: "other"
         }
     }

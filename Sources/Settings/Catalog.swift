@@ -103,6 +103,15 @@ public enum SettingsCatalog {
         Setting("certificates.valid_days", .int(1...36_500), "90", "validity of a device's certificate"),
         Setting("certificates.crl_days", .int(1...365), "7", "validity of a CRL; it is issued again at half of it"),
         Setting(
+            "certificates.renew", .bool, "false",
+            "renew certificates over MQTT before they expire; an operator can always order it"),
+        Setting(
+            "certificates.renew_after_percent", .int(1...95), "67",
+            "share of its life after which a certificate is renewed"),
+        Setting(
+            "certificates.renew_grace_days", .int(1...365), "7",
+            "after so long a renewed certificate counts as superseded, without the device's report"),
+        Setting(
             "certificates.crl_url", .string, "",
             "http:// address at which brokers reach the API; the CRL distribution point in certificates"),
         Setting(

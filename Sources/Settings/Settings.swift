@@ -55,6 +55,9 @@ public struct Settings: Sendable {
         public var organization: String?
         public var validDays: Int
         public var crlDays: Int
+        public var renews: Bool
+        public var renewAfterPercent: Int
+        public var renewGraceDays: Int
         /// Without a slash at its end.
         public var crlURL: String?
         public var keyPassphrase: String?
@@ -124,6 +127,9 @@ public struct Settings: Sendable {
         certificates = Certificates(
             commonName: text("certificates.common_name"), organization: optional("certificates.organization"),
             validDays: int("certificates.valid_days"), crlDays: int("certificates.crl_days"),
+            renews: SettingsSource.parseBool(text("certificates.renew")) ?? false,
+            renewAfterPercent: int("certificates.renew_after_percent"),
+            renewGraceDays: int("certificates.renew_grace_days"),
             crlURL: optional("certificates.crl_url"), signCommand: optional("certificates.sign_command"),
             enforce: Enforce(rawValue: text("certificates.enforce")) ?? .off)
         stateBytes = int("projections.state_bytes")

@@ -144,7 +144,7 @@ struct RerunRecord {
         _ device: inout Device, _ record: RecordView, _ topic: DeviceTopic, _ position: Position
     ) {
         let at = time(record)
-        if topic.topicClass != .otaCommand, device.seen.count < 10_000,
+        if !topic.topicClass.isCommand, device.seen.count < 10_000,
             at.microseconds - (device.seen.last?.microseconds ?? 0) >= 60_000_000
         {
             device.seen.append(at)

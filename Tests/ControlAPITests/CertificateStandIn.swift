@@ -47,6 +47,13 @@ final class CertificateStandIn: CertificateKeeping, CRLKeeping {
     func change(device: String, _ change: CertificateChange, by: Operator) async throws -> RegistryAnswer {
         try answer(by)
     }
+    func renew(device: String, by: Operator) async throws -> RegistryAnswer { try answer(by) }
+    func renew(authority: String, by: Operator) async throws -> RegistryAnswer { try answer(by) }
+    func renewalWindow(
+        _ reference: CertificateReference, tenantID: String
+    ) async throws -> (start: Timestamp, end: Timestamp)? {
+        facts.withLock { $0.registry.renewalWindow(reference, now: Timestamp(seconds: 0)) }
+    }
     func certificate(_ reference: CertificateReference, tenantID: String) async throws -> DeviceCertificate? {
         facts.withLock { $0.registry.certificate(reference) }
     }

@@ -123,8 +123,15 @@ enum CertificateScript: DeciderScript {
             request(.add([certificate("01", "d"), certificate("02", "e")])),
             request(.change(first, CertificateChange(.hold))),
             request(.change(first, CertificateChange(.revoke(.keyCompromise)))),
-            request(.retireAuthority("two")),
+            request(.retireAuthority("two")), request(.setRenewalPolicy(policy)),
+            RegistryRequest(tenantID: "t", actor: "op", command: .renewDevice("e")),
+            RegistryRequest(tenantID: "t", actor: "op", command: .renewDevice("e")), request(.renewAuthority("one")),
         ]
+    }
+    private static var policy: RenewalPolicy {
+        var policy = RenewalPolicy()
+        policy.isEnabled = true
+        return policy
     }
     static var underTheSameKey: RegistryRequest { request(authority("three"), key: "k") }
     static var refused: RegistryRequest { request(.retireAuthority("seven")) }

@@ -16,6 +16,8 @@ private func parse(_ text: String) -> (tenant: String, device: String, TopicClas
     @Test(arguments: [
         ("telemetry", TopicClass.telemetry), ("heartbeat", .heartbeat), ("shadow/reported", .shadowReported),
         ("commands/ack", .commandAck), ("ota/status", .otaStatus), ("connection", .connection), ("ota", .otaCommand),
+        ("certificate", .certificateCommand), ("certificate/request", .certificateRequest),
+        ("certificate/installed", .certificateInstalled),
         ("x", .other), ("telemetry/2", .other), ("Telemetry", .other), ("ota/", .other),
     ])
     func classes(rest: String, expected: TopicClass) throws {

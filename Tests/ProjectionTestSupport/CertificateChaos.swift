@@ -72,13 +72,39 @@ public enum CertificateChaos {
                     actor: "engine")
             )
         default:
-            return (
-                .crlRefused,
-                CRLRefused(
-                    authority: authority, tenantID: tenant, number: UInt64(number(1..<40)),
-                    reason: "an entry is missing",
-                    actor: "engine")
-            )
+            let number = UInt64(number(1..<40))
+            return renewal(from, number, authority, serial, tenant, device, other)
+                ?? (
+                    .crlRefused,
+                    CRLRefused(
+                        authority: authority, tenantID: tenant, number: number, reason: "an entry is missing",
+                        actor: "engine")
+                )
+        }
+    }
+
+    /// By what was drawn already: histories of other decisions stay as they are.
+    private static func renewal(
+        _ time: Timestamp, _ number: UInt64, _ authority: String, _ serial: String, _ tenant: String, _ device: String,
+        _ other: String
+    ) -> (CertificateSchema, any Encodable & Sendable)? {
+        let pick = Int(time.wholeSeconds % 1_000)
+        switch pick % 8 {
+        case 0, 1: return nil
+        case 2:
+            var policy = RenewalPolicy()
+            policy.isEnabled = number % 2 == 0
+            return (.renewalPolicySet, RenewalPolicySet(policy, actor: "engine"))
+        case 3:
+            return (.authorityRenewalOrdered, AuthorityRenewal(authority: authority, tenantID: tenant, actor: "ann"))
+        default:
+            var event = CertificateRenewal(
+                CertificateRenewal.Step.allCases[pick / 8 % 6], authority: authority, serial: serial,
+                tenantID: tenant, deviceID: device, renewal: number % 3 == 0 ? nil : number,
+                actor: pick % 2 == 0 ? "engine" : "bob")
+            event.reason = [.refused, .failed].contains(event.step) ? "no answer" : nil
+            event.issued = event.step == .installed ? other : nil
+            return (event.schema, event)
         }
     }
 }

@@ -16,6 +16,11 @@ def moment(microseconds):
 
 
 def fold_certificates(tables, position, at, schema, fields):
+    if schema == "certificate.renewal_policy":
+        tables.audit_logs[position] = {
+            "position": position, "at": at, "actor": fields["actor"], "action": schema, "subject": "renewal:policy",
+        }
+        return
     authority = fields["id"] if schema.startswith("authority.") else fields["authority"]
     number = min(fields["number"], INT8_MAX) if "number" in fields else None
     subject = schema.split(".")[0].replace("client", "certificate") + ":" + authority
@@ -23,15 +28,19 @@ def fold_certificates(tables, position, at, schema, fields):
         subject += "/" + fields["serial"]
     elif "broker" in fields:
         subject = "enforcement:" + fields["broker"] + "/" + authority
-    tables.audit_logs[position] = {
-        "position": position, "at": at, "actor": fields["actor"], "action": schema, "subject": subject,
-    }
+    is_renewal = schema.startswith("certificate.renewal_")
+    if is_renewal:
+        subject = "renewal:" + fields["tenant_id"] + "/" + fields["device_id"]
+    if not is_renewal or fields["actor"] != "engine":
+        tables.audit_logs[position] = {
+            "position": position, "at": at, "actor": fields["actor"], "action": schema, "subject": subject,
+        }
     tables.certificate_events[position] = {
         "position": position, "tenant_id": fields["tenant_id"], "at": at, "event_type": schema, "authority_id": authority,
         "serial": fields.get("serial"), "device_id": fields.get("device_id"),
         "crl_number": number, "reason": fields.get("reason") or fields.get("error") or fields.get("outcome"),
         "note": fields.get("note", fields.get("evidence")),
-        "related": next((fields[n] for n in ("replaces", "renews", "replaced_by", "broker") if fields.get(n)), None),
+        "related": next((fields[n] for n in ("replaces", "renews", "replaced_by", "broker", "issued") if fields.get(n)), None),
         "actor": fields["actor"],
     }
     if number is not None and "broker" in fields:

@@ -253,6 +253,8 @@ def fold(tables, event):
 CAMPAIGN_CHANGED = {"campaign_id": int, "tenant_id": str, "before": str, "after": str, "actor": str}
 CAMPAIGN_CHANGED_BY = ("started", "paused", "resumed", "aborted", "completed", "deleted", "retried")
 CERTIFICATE_CHANGED = {"change": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "actor": str}
+RENEWAL = {"step": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "actor": str}
+RENEWAL_STEPS = ("requested", "delivered", "refused", "resent", "installed", "failed")
 CRL_ENFORCED = {"step": str, "broker": str, "authority": str, "tenant_id": str, "number": int, "actor": str}
 CERTIFICATE_ADDED = {
     "origin": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "common_name": str,
@@ -287,6 +289,9 @@ OWN = {
     "authority.retired/1": {"id": str, "tenant_id": str, "actor": str},
     **{"certificate.%s/1" % verb: CERTIFICATE_ADDED for verb in ("issued", "imported")},
     **{"certificate.%s/1" % verb: CERTIFICATE_CHANGED for verb in ("superseded", "revoked", "held", "released")},
+    "certificate.renewal_policy/1": {"policy": dict, "actor": str},
+    "authority.renewal_ordered/1": {"id": str, "tenant_id": str, "actor": str},
+    **{"certificate.renewal_%s/1" % step: RENEWAL for step in RENEWAL_STEPS},
     "crl.issued/1": {"authority": str, "tenant_id": str, "number": int, "this_update": int, "next_update": int,
                      "entries": int, "tbs_sha256": str, "signature": str, "sha256": str, "end": int, "actor": str},
     "crl.refused/1": {"authority": str, "tenant_id": str, "number": int, "reason": str, "actor": str},

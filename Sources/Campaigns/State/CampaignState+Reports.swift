@@ -34,7 +34,7 @@ extension CampaignState {
             }
         case .shadowReported: show(.shadow, record, topic, at: position, decoder)
         case .telemetry: show(.telemetry, record, topic, at: position, decoder)
-        case .heartbeat, .connection, .otaCommand, .other: break
+        default: break
         }
         wake(record, topic, decoder)
     }
@@ -86,7 +86,7 @@ extension CampaignState {
     }
 
     private mutating func wake(_ record: RecordView, _ topic: DeviceTopic, _ decoder: FactDecoder) {
-        guard topic.topicClass != .otaCommand,
+        guard !topic.topicClass.isCommand,
             campaigns.values.contains(where: { $0.plan.delivery == .onConnect && !$0.hasEnded }),
             let refs = refs(record, topic)
         else { return }

@@ -12,6 +12,14 @@ public enum CertificateSchema: String, Sendable, CaseIterable {
     case certificateRevoked = "certificate.revoked/1"
     case certificateHeld = "certificate.held/1"
     case certificateReleased = "certificate.released/1"
+    case renewalPolicySet = "certificate.renewal_policy/1"
+    case authorityRenewalOrdered = "authority.renewal_ordered/1"
+    case renewalRequested = "certificate.renewal_requested/1"
+    case renewalDelivered = "certificate.renewal_delivered/1"
+    case renewalRefused = "certificate.renewal_refused/1"
+    case renewalResent = "certificate.renewal_resent/1"
+    case renewalInstalled = "certificate.renewal_installed/1"
+    case renewalFailed = "certificate.renewal_failed/1"
     case crlIssued = "crl.issued/1"
     case crlRefused = "crl.refused/1"
     case crlWritten = "crl.written/1"
@@ -117,7 +125,8 @@ extension AuthorityRetired: Decision {
 /// Everything that the certificate decider decides, refusals aside.
 let certificateDecisions: [any Decision.Type] = [
     AuthorityAdded.self, AuthorityRetired.self, CertificateAdded.self, CertificateChanged.self, CRLIssued.self,
-    CRLRefused.self, CRLEnforced.self, ClientCut.self, ClientBanLifted.self,
+    CRLRefused.self, CRLEnforced.self, ClientCut.self, ClientBanLifted.self, RenewalPolicySet.self,
+    AuthorityRenewal.self, CertificateRenewal.self,
 ]
 
 extension DecisionCatalog {

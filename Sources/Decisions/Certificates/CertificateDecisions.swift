@@ -10,6 +10,20 @@ public struct CertificateAdded: Codable, Sendable, Equatable {
         case issued, imported
     }
 
+    /// The renewal over MQTT that the certificate answers.
+    public struct Renewal: Codable, Sendable, Equatable {
+        /// Position of the renewal's first request.
+        public var id: UInt64
+        /// Position of the device's certificate request.
+        public var request: UInt64
+        /// The authorities above the certificate, its issuer first, in base64 of their DER: the device gets them too.
+        public var chain: [String]
+
+        public init(id: UInt64, request: UInt64, chain: [String]) {
+            (self.id, self.request, self.chain) = (id, request, chain)
+        }
+    }
+
     public var origin: Origin
     /// The authority's id.
     public var authority: String
@@ -30,6 +44,7 @@ public struct CertificateAdded: Codable, Sendable, Equatable {
     public var notAfter: Timestamp
     /// The certificate of the same device that it is to replace: `authority/serial`.
     public var renews: String?
+    public var renewal: Renewal?
     public var actor: String
     public var idempotencyKey: String?
     /// SHA-256 of the command, in hex: the same key with another command is refused.
@@ -50,7 +65,7 @@ public struct CertificateAdded: Codable, Sendable, Equatable {
     enum CodingKeys: String, CodingKey {
         case origin, authority, serial, tenantID = "tenant_id", deviceID = "device_id", commonName = "common_name"
         case certificate, sha256, spkiSHA256 = "spki_sha256", keyAlgorithm = "key_algorithm", notBefore = "not_before"
-        case notAfter = "not_after", renews, actor, idempotencyKey = "idempotency_key"
+        case notAfter = "not_after", renews, renewal, actor, idempotencyKey = "idempotency_key"
         case requestDigest = "request_sha256"
     }
 }

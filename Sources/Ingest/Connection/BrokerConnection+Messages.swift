@@ -121,7 +121,7 @@ extension BrokerConnection {
                 while offset < bytes.count {
                     let record = RecordView(unchecked: bytes.baseAddress! + offset)
                     // A device's own command topic is never the work of a replay: only what was accepted goes live.
-                    if CommandEcho.isCandidate(record.topic), DeviceTopic(record.topic)?.topicClass == .otaCommand {
+                    if CommandEcho.isCandidate(record.topic), DeviceTopic(record.topic)?.topicClass.isCommand == true {
                         if try echoes.commands.isEcho(record) { found.echoes.insert(offset) }
                     } else if record.kind == .message, try echoes.replays.isEcho(record) {
                         found.replays.insert(offset)

@@ -24,10 +24,14 @@ final class CommandEcho {
     /// Whether a topic that has just arrived should be looked at here.
     @inline(__always)
     static func isCandidate(_ topic: UnsafeRawBufferPointer) -> Bool {
-        topic.count > 4 && topic.loadUnaligned(fromByteOffset: topic.count - 4, as: UInt32.self) == suffix
+        guard topic.count > 12 else { return false }
+        let end = topic.loadUnaligned(fromByteOffset: topic.count - 4, as: UInt32.self)
+        return end == otaEnd || end == certificateEnd
     }
     /// `/ota`
-    private static let suffix = UInt32(littleEndian: 0x6174_6F2F)
+    private static let otaEnd = UInt32(littleEndian: 0x6174_6F2F)
+    /// `cate`, of `/certificate`
+    private static let certificateEnd = UInt32(littleEndian: 0x6574_6163)
 
     /// - Throws: what reading the log throws; then it is not known.
     func isEcho(_ record: RecordView) throws -> Bool {

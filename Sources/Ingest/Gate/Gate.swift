@@ -227,7 +227,7 @@ package final class Gate: Sendable {
             if certificates?.refuses == true { return .keep(.certMismatch) }
         }
         if record.flags.contains(.truncated) { return .keep(.payloadTooLarge) }
-        return .keep(topic.topicClass == .otaCommand ? .foreignCommand : .accepted)
+        return .keep(topic.topicClass.isCommand ? .foreignCommand : .accepted)
     }
 
     /// What a broker should not have let pass (MQTT 5.0, 1.5.4).

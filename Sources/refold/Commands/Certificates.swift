@@ -5,7 +5,8 @@ struct CertificateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cert", abstract: "Issue, list and revoke device certificates.",
         subcommands: [
-            Issue.self, Import.self, List.self, Expiring.self, Missing.self, Show.self, Revoke.self, Hold.self,
+            Issue.self, Import.self, List.self, Expiring.self, Missing.self, Show.self, Renew.self, Revoke.self,
+            Hold.self,
             Release.self,
         ])
 
@@ -119,6 +120,7 @@ struct CertificateCommand: AsyncParsableCommand {
         @Option(help: "Those of one device.") var device: String?
         @Option(help: "ACTIVE, SUPERSEDED, HELD, REVOKED or EXPIRED.") var status: String?
         @Option(help: "Those of one authority.") var authority: String?
+        @Flag(help: "Those with an open renewal, with its status.") var renewing = false
         @Option(help: "Maximum number of certificates.") var limit: Int?
         @OptionGroup var daemon: DaemonOptions
 
@@ -126,11 +128,31 @@ struct CertificateCommand: AsyncParsableCommand {
             let rows = try await daemon.asking {
                 try await $0.pages(
                     CertificateCommand.path(tenant),
-                    [("device", device), ("status", status), ("authority", authority)], limit: limit)
+                    [
+                        ("device", device), ("status", status), ("authority", authority),
+                        ("renewing", renewing ? "true" : nil),
+                    ], limit: limit)
             }
+            if renewing, !daemon.json { return printRenewals(rows) }
             printRows(
                 rows, json: daemon.json, columns: CertificateCommand.columns,
                 none: "no such certificates; issue one with `refold cert issue`")
+        }
+
+        private func printRenewals(_ rows: [[String: Any]]) {
+            let columns: [TextTable.Column] = [
+                .init("device", "device"), .init("certificate", "certificate"), .init("expires", "not_after"),
+                .init("renewal", "status"), .init("attempt", "attempt"), .init("requested", "requested_at"),
+                .init("new certificate", "issued"), .init("error", "error"),
+            ]
+            let renewals = rows.compactMap { row -> [String: Any]? in
+                guard var renewal = row["renewal"] as? [String: Any], let serial = row["serial"] as? String,
+                    (renewal["certificate"] as? String)?.hasSuffix("/\(serial)") == true
+                else { return nil }
+                (renewal["device"], renewal["not_after"]) = (row["device"], row["not_after"])
+                return renewal
+            }
+            printRows(renewals, json: false, columns: columns, none: "no renewal is open")
         }
     }
 
@@ -168,6 +190,51 @@ struct CertificateCommand: AsyncParsableCommand {
             if daemon.json { return print(jsonLine(row)) }
             row["certificate"] = nil
             print(TextTable.record(row, order: ["authority", "serial", "tenant", "device", "status", "reason"]))
+        }
+    }
+
+    struct Renew: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Renew a device's certificate over MQTT now, or all of an authority.",
+            discussion: """
+                Refold asks the device for a certificate request with a new key, and sends the certificate back. At \
+                most 200 devices are asked in a second. Renew an authority's certificates after its rotation, or \
+                before you revoke them.
+
+                Example: refold cert renew --tenant acme --device d1
+                         refold cert renew --tenant acme --authority fleet
+                """)
+        @Option(help: "The device: its newest active certificate.") var device: String?
+        @Option(help: "All active certificates of this authority.") var authority: String?
+        @OptionGroup var write: WriteOptions
+        @OptionGroup var daemon: DaemonOptions
+
+        func validate() throws {
+            guard (device == nil) != (authority == nil) else {
+                throw ValidationError("name a device with --device, or an authority with --authority")
+            }
+        }
+
+        func run() async throws {
+            let tenant = "/api/v1/tenants/\(DaemonClient.escape(write.tenant))"
+            if let device {
+                let answer = try await daemon.asking {
+                    try await $0.post(
+                        "\(tenant)/devices/\(DaemonClient.escape(device))/certificates/renew", [:],
+                        key: write.idempotencyKey
+                    ).object()
+                }
+                try CertificateCommand.report(answer, "is being renewed", daemon)
+            } else {
+                let name = authority ?? ""
+                let answer = try await daemon.asking {
+                    try await $0.post(
+                        "\(tenant)/authorities/\(DaemonClient.escape(name))/renew", [:], key: write.idempotencyKey
+                    ).object()
+                }
+                if daemon.json { return print(jsonLine(answer)) }
+                print("the certificates of \(name) are being renewed; watch with `refold cert list --renewing`")
+            }
         }
     }
 

@@ -42,6 +42,12 @@ struct Simulate: AsyncParsableCommand {
     @Option(help: "Certificate authorities for mqtts://; the system's by default.") var caFile: String?
     @Option(help: "Client certificate.") var cert: String?
     @Option(help: "Client certificate's key.") var key: String?
+    @Option(
+        help: """
+            Folder with DEVICE.pem and DEVICE.key of each device, as `refold cert issue --out` writes them. Devices \
+            connect with them and renew them over MQTT.
+            """)
+    var identities: String?
     @Flag(help: "The summary as one JSON object.") var json = false
 
     func run() async throws {
@@ -101,6 +107,7 @@ struct Simulate: AsyncParsableCommand {
         settings.caFile = caFile
         settings.certificateFile = cert
         settings.keyFile = key
+        settings.identityFolder = identities
         if let startTime {
             guard let time = Timestamp(rfc3339: startTime) else {
                 throw .invalid("--start-time: \"\(startTime)\" is not RFC 3339, e.g. 2026-01-31T12:00:00Z")
@@ -137,6 +144,7 @@ struct Simulate: AsyncParsableCommand {
         connections   \(statistics.connectionsMade) made, \(statistics.connectionsLost) lost, \
         \(statistics.ungracefulLeaves) left without a word
         commands      \(statistics.commands), \(statistics.repeatedCommands) of them again
+        certificates  \(statistics.certificatesInstalled) renewed
         """
     }
 
@@ -152,6 +160,7 @@ struct Simulate: AsyncParsableCommand {
             ("connections_lost", "\(statistics.connectionsLost)"),
             ("ungraceful_leaves", "\(statistics.ungracefulLeaves)"), ("commands", "\(statistics.commands)"),
             ("repeated_commands", "\(statistics.repeatedCommands)"),
+            ("certificates_installed", "\(statistics.certificatesInstalled)"),
         ]
         return "{" + fields.map { "\"\($0.0)\": \($0.1)" }.joined(separator: ", ") + "}"
     }

@@ -1,5 +1,6 @@
 import Certificates
 import Deciding
+import Decisions
 import Enforcement
 import EventLog
 import EventModel
@@ -22,11 +23,12 @@ struct CertificateIssuing: Sendable {
     let crls: CRLService
     /// For the gate; nil: certificates do not matter there.
     let check: CertificateCheck?
+    let renewals: RenewalService
     /// One for each broker where CRLs are put in force.
     let enforcers: [(broker: String, enforcer: CRLEnforcer)]
 
     init(
-        _ settings: Settings, log: FileLog, writer: DecisionWriter,
+        _ settings: Settings, log: FileLog, writer: DecisionWriter, outbox: any Outbox,
         snapshot: @escaping @Sendable () -> DeciderSnapshot<CertificateRegistry>?
     ) {
         let clock: @Sendable () -> Timestamp = { log.now() }
@@ -34,9 +36,11 @@ struct CertificateIssuing: Sendable {
         check =
             settings.certificates.enforce == .off
             ? nil : CertificateCheck(refuses: settings.certificates.enforce == .enforce)
+        let renewing = ThreadExecutor(name: "renewals"), answered = Mutex<Position?>(nil)
         let wakers = Mutex<[CRLEnforcer]>([])
         registry = DeciderService(
-            writer: writer, source: log, clock: clock, follower: check.map { GateFeed($0) }, snapshot: snapshot,
+            writer: writer, source: log, clock: clock, outbox: outbox, follower: check.map { GateFeed($0) },
+            snapshot: snapshot,
             onChange: { registry in
                 // Once for each change: what cannot be signed is tried again after a pause, not at every round.
                 let needs = registry?.authorities.filter(\.needsCRL).map(\.entriesEnd) ?? []
@@ -44,6 +48,12 @@ struct CertificateIssuing: Sendable {
                     defer { known = needs }
                     return known != needs
                 }
+                let last = registry?.lastAnswer
+                let hasAnswer = answered.withLock { answered in
+                    defer { answered = last }
+                    return answered != last
+                }
+                if hasAnswer { renewing.wake() }
                 guard isNew, !needs.isEmpty else { return }
                 executor.wake()
                 for enforcer in wakers.withLock({ $0 }) { enforcer.wake() }
@@ -60,6 +70,7 @@ struct CertificateIssuing: Sendable {
         crls = CRLService(
             registry: registry, keys: keys, policy: options.crl, distributionPoint: options.crlDistributionPoint,
             executor: executor, clock: clock)
+        renewals = RenewalService(service, policy: RenewalPolicy(settings.certificates), executor: renewing)
         enforcers = settings.brokers.compactMap { [registry, crls, service] broker in
             EnforcedBroker(broker, timeoutSeconds: seconds, service).map {
                 (broker.name, CRLEnforcer($0, registry: registry, crls: crls, clock: clock))
@@ -102,6 +113,13 @@ struct CertificateIssuing: Sendable {
                             }
                         }
                     }
+                    group.addTask {
+                        await renewals.run { error in
+                            guard troubles.report(error, by: "renewals"), let error else { return }
+                            logger.error(
+                                "cannot renew certificates; retrying in 10 s", metadata: ["error": "\(error)"])
+                        }
+                    }
                     for (broker, enforcer) in enforcers {
                         group.addTask {
                             await enforcer.run { problems in
@@ -120,6 +138,15 @@ struct CertificateIssuing: Sendable {
                     }
                 }
             })
+    }
+}
+
+extension RenewalPolicy {
+    init(_ settings: Settings.Certificates) {
+        self.init()
+        isEnabled = settings.renews
+        afterPercent = Int64(settings.renewAfterPercent)
+        graceSeconds = Int64(settings.renewGraceDays) * 86_400
     }
 }
 

@@ -136,7 +136,7 @@ final class Daemon: Sendable {
         let tokens = AccessDecider(writer: decisions, source: log, clock: { log.now() }) {
             snapshots.folder.newest(AccessState.self, horizon: log.horizon, report: passOver)
         }
-        let certificates = CertificateIssuing(settings, log: log, writer: decisions) {
+        let certificates = CertificateIssuing(settings, log: log, writer: decisions, outbox: commands) {
             snapshots.folder.newest(CertificateRegistry.self, horizon: log.horizon, report: passOver)
         }
         let projectors = Self.makeProjectors(

@@ -1,0 +1,242 @@
+import Certificates
+import Deciding
+import Decisions
+import EventLog
+import EventModel
+import FoundationEssentials
+import PKI
+import Primitives
+import Threading
+
+/// Answers what devices send for the renewal of their certificates: verifies requests, signs, and puts on the record
+/// what was issued, refused or installed. The registry decides when devices are asked; it has the positions of their
+/// messages, so that a restart goes on with what was not handled.
+public actor RenewalService {
+    private let service: CertificateService
+    private let policy: RenewalPolicy
+    private let executor: ThreadExecutor
+
+    public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    private static let actor = EngineActor.name
+    private static let answersMax = 100
+    /// After a failure, such as a missing key.
+    private static let pauseMilliseconds = 10_000
+    private static let restMilliseconds = 60_000
+
+    /// - Parameters:
+    ///   - policy: the settings; put on the record where they differ from the last ones.
+    ///   - executor: the service's thread; the caller wakes it when a device has answered.
+    public init(_ service: CertificateService, policy: RenewalPolicy, executor: ThreadExecutor) {
+        (self.service, self.policy, self.executor) = (service, policy, executor)
+    }
+
+    /// Until the task is cancelled.
+    /// - Parameter report: called after each round with what failed; nil when nothing did.
+    public func run(report: @Sendable ((any Error)?) -> Void) async {
+        await withTaskCancellationHandler {
+            while !Task.isCancelled {
+                var failure: (any Error)?
+                do {
+                    try await setPolicy()
+                    try await round()
+                } catch {
+                    failure = error
+                }
+                if Task.isCancelled { return }
+                report(failure)
+                executor.rest(milliseconds: failure == nil ? Self.restMilliseconds : Self.pauseMilliseconds)
+                await Task.yield()
+            }
+        } onCancel: { [executor] in
+            executor.wake()
+        }
+    }
+
+    private func setPolicy() async throws {
+        guard try await service.registry.query({ $0.renewalPolicy }) != policy else { return }
+        _ = try await execute(.setRenewalPolicy(policy), Envelope.everyTenant)
+    }
+
+    /// Handles the messages that wait.
+    /// - Throws: `PKIError` when a tenant's certificates cannot be signed: its messages wait, and those of others are
+    ///   handled; else as `DeciderRuntime.execute`.
+    func round() async throws {
+        var blocked: Set<String> = [], failure: PKIError?
+        while !Task.isCancelled {
+            let answers = try await service.registry.query { [blocked] in
+                $0.answers(limit: Self.answersMax, exceptOf: blocked)
+            }
+            for answer in answers where !Task.isCancelled && !blocked.contains(answer.renewal.tenantID) {
+                do {
+                    try await handle(answer)
+                } catch let error as PKIError {
+                    blocked.insert(answer.renewal.tenantID)
+                    failure = failure ?? error
+                }
+            }
+            if answers.isEmpty { break }
+        }
+        if let failure { throw failure }
+    }
+
+    private func handle(_ answer: RenewalAnswer) async throws {
+        let source = service.source
+        let message = try await onOwnThread("renewal") { try DeviceMessage(at: answer.position, of: source) }
+        guard let message else { return try await refuse(answer, "the message is no longer in the log") }
+        switch message {
+        case .malformed(let reason): try await refuse(answer, reason)
+        case .request(let request):
+            guard request.renewal == answer.renewal.id.rawValue else {
+                return try await refuse(
+                    answer, "it answers the renewal \(request.renewal); the open one is \(answer.renewal.id)")
+            }
+            try await issue(answer, Array(request.csr.utf8))
+        case .installed(let report):
+            guard report.renewal == answer.renewal.id.rawValue, let issued = answer.renewal.issued,
+                SerialNumber(report.serial) == issued.serial
+            else {
+                let expected = answer.renewal.issued.map { "\($0.serial)" } ?? "none, because none was issued yet"
+                return try await refuse(
+                    answer,
+                    "it reports \(report.serial.prefix(64)) for the renewal \(report.renewal) as installed; "
+                        + "expected: \(expected)")
+            }
+            try await record(.installed, answer) { $0.issued = issued.description }
+        }
+    }
+
+    private func issue(_ answer: RenewalAnswer, _ csr: [UInt8]) async throws {
+        let renewal = answer.renewal, request: CertificateRequest
+        do throws(PKIError) {
+            request = try CertificateRequest(pem: csr)
+        } catch {
+            return try await refuse(answer, error.description)
+        }
+        if let issued = renewal.issued { return try await resend(answer, request, issued) }
+        guard let old = try await service.certificate(renewal.certificate, tenantID: renewal.tenantID) else {
+            return try await refuse(answer, "the certificate \(renewal.certificate) is no longer on record")
+        }
+        var new = NewCertificate(
+            tenantID: renewal.tenantID, deviceID: renewal.deviceID, key: .request(request.der))
+        new.renews = renewal.certificate
+        new.alternativeNames = try await names(of: old)
+        new.answers = (renewal.id, answer.position)
+        guard try await service.canIssue(forTenant: renewal.tenantID) else {
+            return try await refuse(
+                answer,
+                "no authority issues certificates of the tenant \(renewal.tenantID); create one with "
+                    + "`refold ca init`")
+        }
+        do {
+            switch try await service.issue([new], by: by(renewal.tenantID)) {
+            case .issued, .repeated: break
+            case .refused(_, _, let reason): try await refuse(answer, reason)
+            }
+        } catch let error as PKIError where error.isAboutTheRequest {
+            try await refuse(answer, error.description)
+        }
+    }
+
+    /// The device has not seen the certificate that it was sent. With another request it would get a second one for the
+    /// same renewal, and so on without end.
+    private func resend(
+        _ answer: RenewalAnswer, _ request: CertificateRequest, _ issued: CertificateReference
+    ) async throws {
+        guard let certificate = try await service.certificate(issued, tenantID: answer.renewal.tenantID),
+            certificate.spkiSHA256 == request.spkiSHA256
+        else {
+            return try await refuse(answer, "the certificate \(issued) was issued for another key in this renewal")
+        }
+        let service = service
+        guard let event = try await onOwnThread("renewal", { try service.event(of: certificate) }) else {
+            return try await refuse(answer, "the certificate \(issued) is no longer in the log")
+        }
+        try await record(.resent, answer) { step in
+            step.issued = issued.description
+            (step.certificate, step.chain) = (event.certificate, event.renewal?.chain)
+        }
+    }
+
+    /// Alternative names that can be issued, as the old certificate has them.
+    private func names(of old: DeviceCertificate) async throws -> [AlternativeName] {
+        let service = service
+        return try await onOwnThread("renewal") {
+            guard let der = try service.event(of: old).flatMap({ Base64.decode($0.certificate.utf8) }) else {
+                return []
+            }
+            return try Certificate(der: der).alternativeNames.filter { name in
+                switch name {
+                case .dns, .uri: true
+                default: false
+                }
+            }
+        }
+    }
+
+    private func refuse(_ answer: RenewalAnswer, _ reason: String) async throws {
+        try await record(.refused, answer) { $0.reason = String(reason.prefix(500)) }
+    }
+
+    private func record(
+        _ step: CertificateRenewal.Step, _ answer: RenewalAnswer, _ change: (inout CertificateRenewal) -> Void
+    ) async throws {
+        let renewal = answer.renewal
+        var event = CertificateRenewal(
+            step, authority: renewal.certificate.authority, serial: renewal.certificate.serial.description,
+            tenantID: renewal.tenantID, deviceID: renewal.deviceID, renewal: renewal.id.rawValue, actor: Self.actor)
+        event.cause = answer.position.rawValue
+        change(&event)
+        // A refusal of the step itself means that the renewal has ended meanwhile.
+        _ = try await execute(.renewal(event), renewal.tenantID)
+    }
+
+    private func by(_ tenantID: String) -> Operator { Operator(actor: Self.actor, tenantID: tenantID) }
+
+    private func execute(_ command: RegistryCommand, _ tenantID: String) async throws -> RegistryAnswer {
+        try await service.execute(command, by(tenantID))
+    }
+}
+
+extension PKIError {
+    /// It would fail again for this device, whatever happens to the authority's key.
+    fileprivate var isAboutTheRequest: Bool {
+        switch code {
+        case .invalid, .weak, .unsupported, .malformed: true
+        case .untrusted, .passphrase, .file, .command, .crypto: false
+        }
+    }
+}
+
+/// What a device says about its renewal.
+private enum DeviceMessage: Sendable {
+    case request(RenewalRequest)
+    case installed(InstallReport)
+    case malformed(String)
+
+    /// Nil: its segment is gone.
+    init?(at position: Position, of source: any LogSource) throws {
+        let reader = try source.reader(from: position), block = EventBlock()
+        guard try reader.read(into: block, atLeast: 1) else { return nil }
+        var found: DeviceMessage?
+        block.forEach { record, at in
+            if at == position { found = DeviceMessage(record) }
+        }
+        guard let found else { return nil }
+        self = found
+    }
+
+    private init(_ record: RecordView) {
+        let json = Data(record.payload)
+        do {
+            switch DeviceTopic(record.topic)?.topicClass {
+            case .certificateRequest: self = .request(try JSONDecoder().decode(RenewalRequest.self, from: json))
+            case .certificateInstalled: self = .installed(try JSONDecoder().decode(InstallReport.self, from: json))
+            default: self = .malformed("the message has another topic")
+            }
+        } catch {
+            let fields = record.topicString.hasSuffix("/request") ? "renewal_id and csr" : "renewal_id and serial"
+            self = .malformed("the payload is no JSON object with \(fields)")
+        }
+    }
+}

@@ -1,0 +1,179 @@
+import Certificates
+import Decisions
+import EventLog
+import EventModel
+import Foundation
+import PKI
+import Primitives
+import Testing
+import Threading
+@testable import Issuing
+
+/// What devices send for the renewal of their certificates, over a real log.
+@Suite struct RenewalTests {
+    private static func service(_ site: Site) -> RenewalService {
+        RenewalService(site.certificates, policy: RenewalPolicy(), executor: ThreadExecutor(name: "renewals"))
+    }
+
+    private func say(_ site: Site, _ topic: String, _ payload: some Encodable, device: String = "d1") throws {
+        try say(site, topic, text: String(decoding: JSONEncoder().encode(payload), as: UTF8.self), device: device)
+    }
+
+    private func say(_ site: Site, _ topic: String, text: String, device: String = "d1") throws {
+        var batch = RecordBatch()
+        batch.append(
+            kind: .message, schema: "tenant/acme/device/\(device)/certificate/\(topic)",
+            receivedAt: site.folder.now, json: Array(text.utf8))
+        _ = try site.log.append(&batch)
+    }
+
+    private struct Request: Encodable {
+        var renewal_id: UInt64
+        var csr: String
+    }
+    private struct Report: Encodable {
+        var renewal_id: UInt64
+        var serial: String
+    }
+
+    private func request(_ renewal: Renewal, _ key: PrivateKey, name: String = "x") throws -> Request {
+        let request = try CertificateRequest.create(key: key, commonName: name)
+        return Request(renewal_id: renewal.id.rawValue, csr: String(decoding: try request.pem(), as: UTF8.self))
+    }
+
+    private func open(_ site: Site) async throws -> (old: NewlyIssued, renewal: Renewal) {
+        let old = try await site.issue { $0.alternativeNames = [.dns("d1.example")] }
+        #expect(try await site.certificates.renew(device: "d1", by: Site.by()).refusal == nil)
+        return (old, try #require(try await renewal(site)))
+    }
+
+    private func renewal(_ site: Site) async throws -> Renewal? {
+        try await site.registry.query { $0.renewal(tenantID: "acme", deviceID: "d1") }
+    }
+
+    @Test func aDeviceGetsACertificateForItsNewKey() async throws {
+        try await Site.run { site in
+            try await site.authority()
+            let (old, renewal) = try await open(site)
+            // A rotation: the new certificate comes from the new authority.
+            try await site.authority("ca-2") { $0.replaces = "ca" }
+            let key = try PrivateKey.generate(), service = Self.service(site)
+            try say(site, "request", try request(renewal, key, name: "somebody-else"))
+            try await service.round()
+            let issued = try #require(try await self.renewal(site)?.issued)
+            #expect(issued.authority == "ca-2")
+            let certificate = try #require(try await site.certificates.certificate(issued, tenantID: "acme"))
+            #expect(certificate.spkiSHA256 == key.publicKey.spkiSHA256 && certificate.renews == old.reference)
+            let pem = try #require(try await site.certificates.pem(of: certificate))
+            let made = try Certificate.chain(pem: Array(pem.utf8))[0]
+            #expect(made.commonName == "acme/d1", "the subject of the request is ignored")
+            #expect(made.alternativeNames == [.dns("d1.example")], "as before")
+
+            // Repeated: the same certificate again, and nothing is signed.
+            let count = try await site.registry.query { $0.certificateCount }
+            try say(site, "request", try request(renewal, key))
+            try await service.round()
+            #expect(try await site.registry.query { $0.certificateCount } == count)
+            let repeated = try #require(try await self.renewal(site))
+            #expect(repeated.issued == issued && repeated.status == .issued && repeated.error == nil)
+
+            // Another key: refused.
+            try say(site, "request", try request(renewal, try .generate()))
+            try await service.round()
+            #expect(try await self.renewal(site)?.error?.contains("another key") == true)
+            #expect(try await site.registry.query { $0.certificateCount } == count)
+
+            for (renewal, serial) in [(renewal.id.rawValue + 1, "\(issued.serial)"), (renewal.id.rawValue, "0f")] {
+                try say(site, "installed", Report(renewal_id: renewal, serial: serial))
+                try await service.round()
+                #expect(try await self.renewal(site)?.error?.contains("expected: \(issued.serial)") == true)
+            }
+            try say(site, "installed", Report(renewal_id: renewal.id.rawValue, serial: "\(issued.serial)".uppercased()))
+            try await service.round()
+            #expect(try await self.renewal(site) == nil)
+            let before = try await site.certificates.certificate(old.reference, tenantID: "acme")
+            #expect(before?.status == .superseded && before?.replacedBy == issued)
+        }
+    }
+
+    @Test func badRequestsAreRefusedAndHarmNothing() async throws {
+        try await Site.run { site in
+            try await site.authority()
+            let (old, renewal) = try await open(site)
+            let service = Self.service(site), key = try PrivateKey.generate()
+            let good = try request(renewal, key)
+            var foreign = good
+            foreign.renewal_id += 7
+            var changed = Array(good.csr)
+            changed[good.csr.count / 2] = changed[good.csr.count / 2] == "A" ? "B" : "A"
+            let weak = try site.folder.request(algorithm: ["rsa:1024"])
+            let own = try #require(old.privateKey)
+            let cases: [(payload: String, reason: String)] = [
+                ("", "no JSON object"), (#"{"renewal_id":"x","csr":""}"#, "no JSON object"),
+                (#"{"renewal_id":\#(renewal.id),"csr":"x"}"#, "certificate request"),
+                (json(foreign), "the open one is \(renewal.id)"),
+                (json(Request(renewal_id: good.renewal_id, csr: String(changed))), "certificate request"),
+                (json(Request(renewal_id: good.renewal_id, csr: String(decoding: weak, as: UTF8.self))), "too short"),
+                (json(try request(renewal, try PrivateKey(pem: own))), "make a new key"),
+            ]
+            for (payload, reason) in cases {
+                try say(site, "request", text: payload)
+                try await service.round()
+                let state = try #require(try await self.renewal(site))
+                #expect(state.error?.contains(reason) == true, "\(payload): \(state.error ?? "accepted")")
+                #expect(state.issued == nil && state.status == .requested)
+            }
+            // An answer on another device's topic reaches nobody's renewal.
+            try say(site, "request", good, device: "d2")
+            try await service.round()
+            #expect(try await self.renewal(site)?.issued == nil)
+            try say(site, "request", good)
+            try await service.round()
+            #expect(try await self.renewal(site)?.issued != nil, "the good one is accepted all the same")
+        }
+    }
+
+    private func json(_ request: Request) -> String {
+        String(decoding: (try? JSONEncoder().encode(request)) ?? Data(), as: UTF8.self)
+    }
+
+    /// The request waits, and is answered after a restart.
+    @Test func aMissingKeyCostsNothing() async throws {
+        try await Site.withFolder { folder in
+            let key = try PrivateKey.generate()
+            try await Site.run(folder) { site in
+                try await site.authority()
+                let (_, renewal) = try await open(site)
+                try say(site, "request", try request(renewal, key))
+            }
+            try FileManager.default.moveItem(atPath: folder.keys, toPath: folder.path + "/hidden")
+            try await Site.run(folder) { site in
+                let failed = await failure { try await Self.service(site).round() }
+                #expect(failed.code == .file, "\(failed.text)")
+                let waiting = try await renewal(site)
+                #expect(waiting?.status == .answered)
+            }
+            try FileManager.default.moveItem(atPath: folder.path + "/hidden", toPath: folder.keys)
+            try await Site.run(folder) { site in
+                try await Self.service(site).round()
+                let issued = try #require(try await renewal(site)?.issued)
+                let certificate = try await site.certificates.certificate(issued, tenantID: "acme")
+                #expect(certificate?.spkiSHA256 == key.publicKey.spkiSHA256)
+            }
+        }
+    }
+
+    @Test func thePolicyIsOnTheRecord() async throws {
+        try await Site.run { site in
+            var policy = RenewalPolicy()
+            policy.isEnabled = true
+            let executor = ThreadExecutor(name: "renewals")
+            let service = RenewalService(site.certificates, policy: policy, executor: executor)
+            let running = Task { await service.run { _ in } }
+            while try await site.registry.query({ $0.renewalPolicy }) != policy { await Task.yield() }
+            running.cancel()
+            await running.value
+            #expect(site.log.durableCount == 1, "once")
+        }
+    }
+}
