@@ -69,7 +69,6 @@ struct ReferenceTests {
 
     /// Files that nothing names, and why they are there.
     private static let unnamed = [
-        "Sources/Enforcement/AccessList.swift": "for `refold cert acl`",
         "Sources/Enforcement/DynsecCutter.swift": "for the certificate decider",
         "Sources/Enforcement/EMQXCutter.swift": "for the certificate decider",
         "Sources/Health/HealthDocument.swift": "makes docs/health.md, which a test compares",
