@@ -107,8 +107,12 @@ public final class Audit {
             if let failure = fold.failure { throw failure }
             report.start += fold.start.compactMap { table, row in
                 guard !subject.shows(row, of: table) else { return (table, row) }
-                // A decision about many devices reads their rows too. Without a row, a device is no target.
-                if case .device = subject, row.text("device_id", table) != nil { return nil }
+                // A decision about many devices reads their rows too. Without a row, a device is no target. Of
+                // certificates, events about the device's own are followed; a row of another device is read only where a
+                // log has events that the rules do not allow.
+                if case .device = subject, row.text("device_id", table) != nil, row.text("serial", table) == nil {
+                    return nil
+                }
                 // Sums that others have a share in: not what they were, and of no account here.
                 var row = row
                 for (index, column) in table.columns.enumerated() where column.role == .delta {
@@ -287,9 +291,36 @@ public final class Audit {
             guard let event = decoder.decodeInternal(record).decision as? FirmwareAdded else { return false }
             return firmware.contains(event.id) && event.tenantID == tenant
         }
+        others += try certificateDecisions(tenant, device, in: everything)
         others += try context()
         others.sort { $0.position < $1.position }
         try follow(others) { body in try readSelected(selection, in: everything, body) }
+    }
+
+    /// Decisions about the certificates that the device has or had. A certificate is identified by its authority and
+    /// serial number: decisions with the same ones count, whichever device they name.
+    private func certificateDecisions(_ tenant: String, _ device: String, in range: Range<Position>) throws -> [Kept] {
+        let schemas = CertificateAdded.schemas + CertificateChanged.schemas
+        var subjects: Set<String> = []
+        try forEachBaseRow(of: "device_certificates", in: "certificates") { row, table in
+            guard row.text("tenant_id", table) == tenant, row.text("device_id", table) == device,
+                let authority = row.text("authority_id", table), let serial = row.text("serial", table)
+            else { return }
+            subjects.insert("certificate:\(authority)/\(serial)")
+        }
+        func envelope(_ record: RecordView) -> Envelope? { decoder.decodeInternal(record).decision?.envelope }
+        for schema in schemas {
+            try readSelected(.schema(schema), in: range) { record, _ in
+                guard let envelope = envelope(record), envelope.tenantID == tenant,
+                    envelope.devices?.contains(device) == true
+                else { return }
+                subjects.insert(envelope.subject)
+            }
+        }
+        guard !subjects.isEmpty else { return [] }
+        return try keep(schemas, in: range) { record, _ in
+            envelope(record).map { subjects.contains($0.subject) } ?? false
+        }
     }
 
     /// The campaigns that a device was a target of before the beginning.
@@ -304,8 +335,10 @@ public final class Audit {
         return found
     }
 
-    private func forEachBaseRow(of prefix: String, _ body: (AuditRow, StoredTable) -> Void) throws {
-        guard let rows = base["campaigns"],
+    private func forEachBaseRow(
+        of prefix: String, in projection: String = "campaigns", _ body: (AuditRow, StoredTable) -> Void
+    ) throws {
+        guard let rows = base[projection],
             let table = rows.projection.storedTables.first(where: { $0.name.hasPrefix(prefix) })
         else { return }
         let cursor = try rows.cursor(of: table.name)

@@ -23,7 +23,7 @@ public enum AuditSubject: Sendable, Equatable, CustomStringConvertible {
     var projections: [Catalog.Entry] {
         let names: Set<String> =
             switch self {
-            case .device: ["device_status", "device_connection_events", "dead_letters", "campaigns"]
+            case .device: ["device_status", "device_connection_events", "dead_letters", "campaigns", "certificates"]
             case .campaign: ["campaigns"]
             case .range: Set(Catalog.entries.map(\.name))
             }

@@ -5,6 +5,7 @@ import HTTPTypes
 import Hummingbird
 import Issuing
 import NIOCore
+import PKI
 import Primitives
 
 // CRLs: their state for operators, and their bytes for whoever verifies certificates.
@@ -30,6 +31,11 @@ extension ControlAPI {
                     }
                 return try .json(Items(items: rows))
             },
+            .get("\(Self.tenantPath)/crls/{authority}") { request, context in
+                try request.allowQuery("at")
+                return try await crl(
+                    context.parameters.get("authority") ?? "", of: try context.id("tenant"), at: try request.moment())
+            },
             .post("/api/v1/authorities/{authority}/crl", .write(.admin)) { request, context in
                 let id = context.parameters.get("authority") ?? ""
                 guard try await system.certificates.authorities().contains(where: { $0.added.id == id }) else {
@@ -42,6 +48,28 @@ extension ControlAPI {
         ]
     }
 
+    /// - Parameter moment: nil: now.
+    private func crl(_ authority: String, of tenant: String, at moment: PointInTime?) async throws -> Response {
+        let when = moment == nil ? "" : " as of that time"
+        let none = Problem(.notFound, "not_found", "there is no CRL of an authority \(authority)\(when)")
+        guard let moment else {
+            guard let crl = try await system.crls.current(authority), crl.event.isOf(tenant) else { throw none }
+            return try .json(CRLDocument(crl.event, crl.list))
+        }
+        do {
+            guard let past = try await system.past.crl(authority, at: moment), past.event.isOf(tenant) else {
+                throw none
+            }
+            var document = try CRLDocument(past.event, past.list)
+            document.position = past.position.rawValue
+            document.asOf = .init(past)
+            return try .json(document)
+        } catch let error as PKIError {
+            // Not the caller's fault, whatever the code.
+            throw Problem(.internalServerError, "log_unreadable", error.description)
+        }
+    }
+
     /// `{authority}.crl` is DER (RFC 5280, 4.2.1.13), `{authority}.pem` is for Mosquitto and EMQX.
     private func file(_ name: String, _ request: Request) async throws -> Response {
         let isPEM = name.hasSuffix(".pem")
@@ -52,6 +80,43 @@ extension ControlAPI {
             [.contentType: isPEM ? "application/x-pem-file" : "application/pkix-crl"],
             tag: "\"\(crl.event.sha256)\(isPEM ? "-pem" : "")\"", request
         ) { ByteBuffer(bytes: isPEM ? try crl.list.pem() : crl.list.der) }
+    }
+}
+
+extension CRLIssued {
+    /// Of the tenant's authority, or of one of all tenants.
+    fileprivate func isOf(_ tenant: String) -> Bool { [tenant, Envelope.everyTenant].contains(tenantID) }
+}
+
+/// One CRL with its bytes.
+private struct CRLDocument: Encodable {
+    struct AsOf: Encodable {
+        @Nullable var position: UInt64?
+        let time: String
+
+        init(_ past: PastCRL) { (position, time) = (past.asOfPosition, past.asOfTime.description) }
+    }
+
+    let authority: String
+    let number: UInt64
+    let thisUpdate: String
+    let nextUpdate: String
+    let entries: Int64
+    let sha256: String
+    let pem: String
+    /// Of the event that issued it; absent in the newest one.
+    var position: UInt64?
+    var asOf: AsOf?
+
+    enum CodingKeys: String, CodingKey {
+        case authority, number, thisUpdate = "this_update", nextUpdate = "next_update", entries, sha256, pem, position
+        case asOf = "as_of"
+    }
+
+    init(_ event: CRLIssued, _ list: RevocationList) throws(PKIError) {
+        (authority, number, entries, sha256) = (event.authority, event.number, event.entries, event.sha256)
+        (thisUpdate, nextUpdate) = (event.thisUpdate.description, event.nextUpdate.description)
+        pem = String(decoding: try list.pem(), as: UTF8.self)
     }
 }
 

@@ -1,6 +1,8 @@
+import Decisions
 import EventLog
 import EventModel
 import Hummingbird
+import PKI
 
 // What was (`?at=`), and the snapshots that make it quick to tell.
 
@@ -23,6 +25,29 @@ public protocol HistoricalQueries: Sendable {
     /// - Throws: `LogError`: `.outOfRange`, `.beforeHorizon`, `.corrupt`.
     func device(tenant: String, device: String, at moment: PointInTime) async throws -> PastAnswer?
     func campaign(tenant: String, id: Int64, at moment: PointInTime) async throws -> PastAnswer?
+    /// The CRL that was the authority's newest; nil: it had none, or there was no such authority.
+    /// - Throws: also `PKIError`: the record does not give the bytes that were published.
+    func crl(_ authority: String, at moment: PointInTime) async throws -> PastCRL?
+}
+
+/// A CRL as of a moment, bit for bit.
+public struct PastCRL: Sendable {
+    public let event: CRLIssued
+    /// Of its event.
+    public let position: Position
+    public let issuedAt: Timestamp
+    public let list: RevocationList
+    /// The last event before the moment; nil: there was none.
+    public let asOfPosition: UInt64?
+    public let asOfTime: Timestamp
+
+    public init(
+        event: CRLIssued, position: Position, issuedAt: Timestamp, list: RevocationList, asOfPosition: UInt64?,
+        asOfTime: Timestamp
+    ) {
+        (self.event, self.position, self.issuedAt, self.list) = (event, position, issuedAt, list)
+        (self.asOfPosition, self.asOfTime) = (asOfPosition, asOfTime)
+    }
 }
 
 /// Snapshots of the running daemon.

@@ -36,10 +36,16 @@ public struct DeviceTopics: Sendable {
 /// `pattern` lines matches a common name with a slash in 2.0 and not in 2.1.
 public enum AccessList {
     /// Lines for Mosquitto's `acl_file`. Mosquitto denies what the file does not allow.
+    /// - Parameter refoldUser: the username of Refold's own connection; nil: the list has no rules for it.
     public static func mosquitto(
-        _ devices: [DeviceAccess], topics: DeviceTopics = .standard
+        _ devices: [DeviceAccess], refoldUser: String? = nil, topics: DeviceTopics = .standard
     ) throws(AccessListError) -> String {
         var text = ""
+        if let refoldUser {
+            text += "user \(try checked(refoldUser))\n"
+            for (action, topic) in refoldTopics { text += "topic \(action.mosquitto) \(topic)\n" }
+            text += "\n"
+        }
         for (username, devices) in try entries(devices) {
             text += "user \(username)\n"
             for device in devices {
@@ -54,10 +60,17 @@ public enum AccessList {
 
     /// Rules for EMQX's `acl.conf`. EMQX must take the username from the certificate (`peer_cert_as_username = cn`) and
     /// deny what no rule allows (`authorization.no_match = deny`).
+    /// - Parameter refoldUser: as for `mosquitto`.
     public static func emqx(
-        _ devices: [DeviceAccess], topics: DeviceTopics = .standard
+        _ devices: [DeviceAccess], refoldUser: String? = nil, topics: DeviceTopics = .standard
     ) throws(AccessListError) -> String {
         var text = ""
+        if let refoldUser {
+            let user = try checked(refoldUser)
+            for (action, topic) in refoldTopics {
+                text += "{allow, {username, \"\(user)\"}, \(action.emqx), [\"\(topic)\"]}.\n"
+            }
+        }
         for (username, devices) in try entries(devices) {
             for (action, names) in [("publish", topics.published), ("subscribe", topics.subscribed)] {
                 let list = devices.flatMap { device in
@@ -68,6 +81,39 @@ public enum AccessList {
             }
         }
         return text
+    }
+
+    private enum Action {
+        case read, write, readWrite
+
+        var mosquitto: String {
+            switch self {
+            case .read: "read"
+            case .write: "write"
+            case .readWrite: "readwrite"
+            }
+        }
+
+        var emqx: String {
+            switch self {
+            case .read: "subscribe"
+            case .write: "publish"
+            case .readWrite: "all"
+            }
+        }
+    }
+
+    /// What Refold itself does at a broker, with the standard `broker.filters`.
+    private static let refoldTopics: [(Action, String)] = [
+        (.read, "tenant/+/device/+/#"), (.read, "$SYS/broker/#"), (.write, "tenant/+/device/+/ota"),
+        (.write, "refold/+/checkpoint"), (.readWrite, "refold/+/handover"),
+    ]
+
+    private static func checked(_ username: String) throws(AccessListError) -> String {
+        guard isSafe(username, alsoAllowed: "/@=,~") else {
+            throw AccessListError(devices: [DeviceAccess(username: username, tenant: "refold", device: "itself")])
+        }
+        return username
     }
 
     /// By username, sorted. All or nothing: a list that leaves a device out would lock it out.

@@ -61,6 +61,12 @@ public struct CRLFile: Sendable {
         return Written(sha256: contents.withUnsafeBytes { SHA256.digest($0) }, byteCount: contents.count)
     }
 
+    /// Replaces another file that a broker reads, in the same way.
+    public static func replace(_ path: String, with contents: [UInt8]) throws(FileError) {
+        var step = CRLFileError.Step.resolve
+        try CRLFile(path).replace(with: contents, step: &step)
+    }
+
     private func replace(with contents: [UInt8], step: inout CRLFileError.Step) throws(FileError) {
         let target = try fileSystem.resolve(path)
         let slash = target.lastIndex(of: "/")

@@ -134,6 +134,19 @@ public struct AsOf: Sendable {
         return try row(key, of: "crl_enforcement", in: "crl_enforcement", moment)
     }
 
+    /// What `transform` makes of all device certificates, in the order of authority and serial number; nil: nothing.
+    public func certificates<R>(at moment: Moment, _ transform: (NamedRow) -> R?) throws -> [R] {
+        let entry = entry("certificates")
+        return try withRows(entry, moment) { rows in
+            try foldAll(entry, rows, to: moment.end)
+            var found: [R] = []
+            try forEach(table("device_certificates", of: rows), of: rows, from: []) { row in
+                if let made = transform(row) { found.append(made) }
+            }
+            return found
+        }
+    }
+
     // MARK: parts
 
     private func entry(_ name: String) -> Catalog.Entry {

@@ -15,6 +15,8 @@ struct PastStandIn: HistoricalQueries, SnapshotKeeping {
         id == 1 ? PastAnswer(row: JSONRow(#"{"id":1}"#), position: nil, time: try Self.time(moment)) : nil
     }
 
+    func crl(_ authority: String, at moment: PointInTime) async throws -> PastCRL? { nil }
+
     private static func time(_ moment: PointInTime) throws -> String {
         switch moment {
         case .position(7): throw LogError(.beforeHorizon, "position 7 lies before the horizon")

@@ -36,6 +36,21 @@ struct AccessListTests {
                 {allow, {username, "acme/second"}, subscribe, ["tenant/acme/device/second/ota"]}.
 
                 """)
+        #expect(
+            try AccessList.mosquitto([], refoldUser: "refold") == """
+                user refold
+                topic read tenant/+/device/+/#
+                topic read $SYS/broker/#
+                topic write tenant/+/device/+/ota
+                topic write refold/+/checkpoint
+                topic readwrite refold/+/handover
+
+
+                """)
+        #expect(
+            try AccessList.emqx([], refoldUser: "refold").hasPrefix(
+                "{allow, {username, \"refold\"}, subscribe, [\"tenant/+/device/+/#\"]}.\n"))
+        #expect(throws: AccessListError.self) { _ = try AccessList.mosquitto([], refoldUser: "a\ntopic #") }
         #expect(try AccessList.mosquitto([]) == "" && AccessList.emqx([]) == "")
     }
 
@@ -83,11 +98,12 @@ struct AccessListTests {
     /// EMQX reads the rules as Erlang terms: so does Erlang.
     @Test func emqxRulesAreErlangTerms() throws {
         let folder = try makeTemporaryFolder("acl")
-        try AccessList.emqx(devices).write(toFile: folder + "/acl.conf", atomically: true, encoding: .utf8)
+        try AccessList.emqx(devices, refoldUser: "refold").write(
+            toFile: folder + "/acl.conf", atomically: true, encoding: .utf8)
         let script = "{ok, T} = file:consult(\"\(folder)/acl.conf\"), io:format(\"~p\", [length(T)]), halt()."
         let child = try ChildProcess(["/usr/bin/erl", "-noshell", "-eval", script], log: folder + "/log")
         child.wait()
         #expect(child.exitCode == 0)
-        #expect(try String(contentsOfFile: folder + "/log", encoding: .utf8) == "4")
+        #expect(try String(contentsOfFile: folder + "/log", encoding: .utf8) == "9")
     }
 }

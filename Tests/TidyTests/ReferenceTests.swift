@@ -69,7 +69,6 @@ struct ReferenceTests {
 
     /// Files that nothing names, and why they are there.
     private static let unnamed = [
-        "Sources/Enforcement/AccessList.swift": "for `refold cert acl`",
         "Sources/Health/HealthDocument.swift": "makes docs/health.md, which a test compares",
         "Sources/RefoldBench/RefoldBench.swift": "begins the program",
         "Sources/refold/Refold.swift": "begins the program",

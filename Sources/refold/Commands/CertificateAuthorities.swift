@@ -190,12 +190,13 @@ struct AuthorityCommand: AsyncParsableCommand {
 /// A PEM file that the operator names.
 enum CertificateFile {
     /// - Throws: `ExitCode`, after a line on standard error.
-    static func read(_ path: String) throws -> String {
+    static func read(_ path: String) throws -> String { String(decoding: try bytes(path), as: UTF8.self) }
+
+    static func bytes(_ path: String) throws -> [UInt8] {
         do {
-            let bytes =
+            return Array(
                 path == "-"
-                ? FileHandle.standardInput.readDataToEndOfFile() : try Data(contentsOf: URL(fileURLWithPath: path))
-            return String(decoding: bytes, as: UTF8.self)
+                    ? FileHandle.standardInput.readDataToEndOfFile() : try Data(contentsOf: URL(fileURLWithPath: path)))
         } catch {
             printError("cannot read \(path): \(error.localizedDescription)")
             throw ExitCode(2)

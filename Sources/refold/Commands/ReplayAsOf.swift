@@ -140,10 +140,9 @@ struct ReplayAsOf: ParsableCommand {
         /// Asks at one moment, or at two, the earlier first, and prints.
         func run(_ ask: (AsOf, Moment) throws -> [NamedRow], key: [String], nothing: String) throws {
             let log = try data.openLog()
-            var asOf = AsOf(log: log, snapshots: .of(dataFolder: data.folder, logID: log.logID))
+            var asOf = AsOf.offline(log, data.folder)
             asOf.thresholds.staleSeconds = staleSeconds
             asOf.thresholds.offlineSeconds = offlineSeconds
-            asOf.note = { printError("a damaged snapshot is passed over: \($0)") }
             try reporting {
                 let moment = try asOf.moment(try self.moment())
                 guard let other = try other() else {

@@ -1,10 +1,17 @@
 import ArgumentParser
+import Certificates
+import EventLog
+import EventModel
 import Foundation
+import History
+import Issuing
+import PKI
+import Snapshots
 
 struct RevocationListCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "crl", abstract: "Show and issue certificate revocation lists.",
-        subcommands: [List.self, Show.self, Issue.self])
+        subcommands: [List.self, Show.self, Check.self, Issue.self])
 
     static let columns: [TextTable.Column] = [
         .init("authority", "authority"), .init("number", "number"), .init("entries", "entries"),
@@ -47,14 +54,85 @@ struct RevocationListCommand: AsyncParsableCommand {
 
     struct Show: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Print an authority's newest CRL in PEM.",
-            discussion: "Example: refold crl show fleet | openssl crl -noout -text")
+            abstract: "Print an authority's newest CRL in PEM, or the one of an earlier time.",
+            discussion: """
+                --at rebuilds the CRL from the log in --data, bit for bit; the daemon may be up or down. Exit code 1: \
+                there was no CRL at that time, or the events that it needs are damaged or gone.
+
+                Example: refold crl show fleet --at 2026-11-21T08:00:00Z | openssl crl -noout -text
+                """)
         @Argument(help: "The authority.") var authority: String
+        @Option(help: "A time (RFC 3339) or a position in the log.") var at: String?
         @OptionGroup var daemon: DaemonOptions
 
+        func validate() throws {
+            if let at, PointInTime(at) == nil {
+                throw ValidationError("--at \(at): must be RFC 3339, such as 2026-11-21T08:00:00Z, or a position")
+            }
+        }
+
         func run() async throws {
-            let answer = try await daemon.asking { try await $0.get("/crl/\(DaemonClient.escape(authority)).pem") }
-            print(String(decoding: answer.body, as: UTF8.self), terminator: "")
+            guard let at = at.flatMap({ PointInTime($0) }) else {
+                let answer = try await daemon.asking { try await $0.get("/crl/\(DaemonClient.escape(authority)).pem") }
+                return print(String(decoding: answer.body, as: UTF8.self), terminator: "")
+            }
+            let asOf = AsOf.offline(try openLog(daemon.dataFolder), daemon.dataFolder)
+            let (moment, crl) = try reportingPKI {
+                let moment = try asOf.moment(at)
+                return (moment, try asOf.crl(of: authority, at: moment))
+            }
+            guard let crl else {
+                throw ExitCode(1, printing: "the authority \(authority) had no CRL at \(moment.text)")
+            }
+            let pem = String(decoding: try reportingPKI { try crl.list.pem() }, as: UTF8.self)
+            if daemon.json {
+                return print(
+                    jsonLine([
+                        "authority": authority, "number": crl.event.number, "position": crl.position.rawValue,
+                        "issued_at": "\(crl.issuedAt)", "this_update": "\(crl.event.thisUpdate)",
+                        "next_update": "\(crl.event.nextUpdate)", "entries": crl.event.entries,
+                        "sha256": crl.event.sha256, "pem": pem,
+                    ]))
+            }
+            printError(
+                "CRL \(crl.event.number), issued \(crl.issuedAt) at position \(crl.position), was the newest at "
+                    + moment.text)
+            print(pem, terminator: "")
+        }
+    }
+
+    struct Check: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Compare the CRLs in a file with those in the log.",
+            discussion: """
+                Finds the authority and the number of each CRL, rebuilds the CRL of this number from the log in \
+                --data, and compares the bytes; the daemon may be up or down. Exit code 1: the log has no such CRL, or \
+                it differs.
+
+                Example: refold crl check /var/lib/refold/crl/fleet.pem
+                """)
+        @Argument(help: "A file with CRLs in PEM, or with one in DER; -: standard input.") var file: String
+        @OptionGroup var data: DataOption
+        @Flag(help: "Print JSON, one object a line.") var json = false
+
+        func run() throws {
+            let bytes = try CertificateFile.bytes(file)
+            let asOf = AsOf.offline(try data.openLog(), data.folder)
+            let rows = try reportingPKI {
+                let isPEM = String(decoding: bytes.prefix(4_096), as: UTF8.self).contains("-----BEGIN")
+                let lists =
+                    isPEM
+                    ? try RevocationList.all(pem: bytes, what: file) : [try RevocationList(der: bytes, what: file)]
+                let newest = try asOf.certificateRegistry(at: Position(asOf.log.durableCount))
+                return try lists.map { try CheckedCRL($0, asOf, newest) }
+            }
+            printRows(
+                rows.map(\.row), json: json,
+                columns: [
+                    .init("authority", "authority"), .init("number", "number"), .init("entries", "entries"),
+                    .init("next update", "next_update"), .init("position", "position"), .init("result", "result"),
+                ], none: "\(file) has no CRL")
+            guard !rows.isEmpty, rows.allSatisfy(\.isOnRecord) else { throw ExitCode(1) }
         }
     }
 
@@ -74,5 +152,69 @@ struct RevocationListCommand: AsyncParsableCommand {
                 "CRL \(TextTable.cell(row["number"])) of \(authority): \(TextTable.cell(row["entries"])) entries, "
                     + "valid until \(TextTable.cell(row["next_update"]))")
         }
+    }
+}
+
+/// A CRL from a file beside the one of its number in the log.
+private struct CheckedCRL {
+    let row: [String: Any]
+    let isOnRecord: Bool
+
+    init(_ list: RevocationList, _ asOf: AsOf, _ newest: CertificateRegistry) throws {
+        var row: [String: Any] = [
+            "issuer": list.issuerText, "entries": list.entries.count,
+            "this_update": "\(Timestamp(seconds: list.thisUpdate))",
+            "next_update": "\(Timestamp(seconds: list.nextUpdate))",
+        ]
+        row["number"] = list.number
+        let authority = newest.authorities.first { authority in
+            guard let certificate = try? Certificate(authority.added) else { return false }
+            return (try? list.verify(signedBy: certificate)) != nil
+        }
+        row["authority"] = authority?.added.id
+        (row["result"], isOnRecord) = try Self.compare(list, authority, asOf, &row)
+        self.row = row
+    }
+
+    private static func compare(
+        _ list: RevocationList, _ authority: CertificateAuthority?, _ asOf: AsOf, _ row: inout [String: Any]
+    ) throws -> (result: String, isOnRecord: Bool) {
+        guard let authority else { return ("no authority in the log signed it: \(list.issuerText)", false) }
+        let id = authority.added.id
+        guard let number = list.number, let position = try asOf.position(ofCRL: number, of: id) else {
+            return ("the log on this disk has no CRL of this number", false)
+        }
+        row["position"] = position.rawValue
+        let moment = try asOf.moment(.position(position.rawValue))
+        guard let issued = try asOf.crl(of: id, at: moment), issued.event.number == number else {
+            return ("the log does not show this CRL as issued", false)
+        }
+        guard issued.list == list else {
+            let differences = list.differences(from: issued.list)
+            return (
+                "differs from the log: \(differences.added.count) entries added, \(differences.removed.count) removed",
+                false
+            )
+        }
+        let last = authority.lastCRL?.number ?? number
+        return (last == number ? "as issued; the newest" : "as issued; the newest is \(last)", true)
+    }
+}
+
+extension AsOf {
+    /// For verbs that work on the files alone.
+    static func offline(_ log: ReadOnlyLog, _ dataFolder: String) -> AsOf {
+        var asOf = AsOf(log: log, snapshots: .of(dataFolder: dataFolder, logID: log.logID))
+        asOf.note = { printError("a damaged snapshot is passed over: \($0)") }
+        return asOf
+    }
+}
+
+/// Prints errors about certificates and CRLs as well, and ends the command.
+private func reportingPKI<T>(_ body: () throws -> T) throws -> T {
+    do {
+        return try reporting(body)
+    } catch let error as PKIError {
+        throw ExitCode(1, printing: error.description)
     }
 }

@@ -31,13 +31,15 @@ extension DeciderFold {
 
 extension SnapshotFolder {
     /// The decider's state in the newest snapshot that has it whole.
-    /// - Parameter horizon: the log's first position. Beyond 0, `beginningUnknown` replaces a missing state from there.
+    /// - Parameters:
+    ///   - end: snapshots beyond it are not used.
+    ///   - horizon: the log's first position. Beyond 0, `beginningUnknown` replaces a missing state from there.
     func newest<D: Decider>(
-        _ decider: D.Type, horizon: Position, report: (SnapshotError) -> Void
+        _ decider: D.Type, atOrBefore end: Position = Position(.max), horizon: Position, report: (SnapshotError) -> Void
     ) -> DeciderSnapshot<D>? {
         do {
             return try withNewest(
-                atOrBefore: Position(.max),
+                atOrBefore: end,
                 where: { file in
                     file.description.deciders.contains { $0.name == D.storedName && $0.version == D.storedVersion }
                 }, report: report

@@ -170,6 +170,10 @@ struct PastAccess: HistoricalQueries {
         try await answer(moment) { try $0.campaign(id, tenant: tenant, at: $1)?.campaign }
     }
 
+    func crl(_ authority: String, at moment: PointInTime) async throws -> PastCRL? {
+        try await onOwnThread("as-of") { [asOf] in try asOf.crl(of: authority, at: asOf.moment(moment)) }
+    }
+
     private func answer(
         _ name: PointInTime, _ ask: @escaping @Sendable (AsOf, Moment) throws -> NamedRow?
     ) async throws -> PastAnswer? {

@@ -1,0 +1,176 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// What the log's files say about certificates: CRLs of the past, files compared with them, access rules.
+@Suite(.serialized) struct CertificateRecordTests {
+    private func run(_ world: World, _ arguments: String..., remote: Bool = true) throws -> World.Outcome {
+        try world.run(arguments + ["--data", world.data] + (remote ? ["--http", world.http] : []))
+    }
+
+    /// Runs a verb that must succeed.
+    private func refold(_ world: World, _ arguments: String..., remote: Bool = true) throws -> World.Outcome {
+        let outcome = try world.run(arguments + ["--data", world.data] + (remote ? ["--http", world.http] : []))
+        #expect(outcome.code == 0, "\(arguments): \(outcome.error)")
+        return outcome
+    }
+
+    private func issue(_ world: World, _ devices: String...) throws {
+        for device in devices {
+            _ = try refold(
+                world, "cert", "issue", "--tenant", "acme", "--device", device, "--generate-key", "P-256", "--out",
+                world.folder)
+        }
+    }
+
+    private func crl(_ world: World) -> String? {
+        HTTP.body("http://\(world.http)/crl/ca.pem").map { String(decoding: $0, as: UTF8.self) }
+    }
+
+    /// Positions of the events of a schema.
+    private func positions(_ world: World, _ schema: String) throws -> [String] {
+        try refold(world, "log", "cat", "--json", remote: false).out.split(separator: "\n")
+            .filter { $0.contains("\"\(schema)\"") }.compactMap {
+                $0.firstMatch(of: /"position":(\d+)/).map { String($0.1) }
+            }
+    }
+
+    @Test func anEarlierCRLIsRebuiltFromTheLog() async throws {
+        let world = try World(postgres: try PostgresServer.shared.get())
+        try world.startDaemon()
+        defer { world.killDaemon() }
+        try await world.untilSubscribed()
+        _ = try refold(world, "ca", "init", "ca")
+        try issue(world, "d1", "d2")
+        try #require(await eventually(within: 20) { crl(world) != nil })
+        let first = try #require(crl(world))
+        _ = try refold(world, "cert", "hold", "--tenant", "acme", "--device", "d1")
+        try #require(await eventually(within: 20) { crl(world).map { $0 != first } ?? false })
+        let second = try #require(crl(world))
+        _ = try refold(world, "cert", "release", "--tenant", "acme", "--device", "d1")
+        _ = try refold(world, "cert", "revoke", "--tenant", "acme", "--device", "d2")
+        try #require(await eventually(within: 20) { crl(world).map { ![first, second].contains($0) } ?? false })
+
+        let issued = try positions(world, "crl.issued/1"),
+            added = try #require(positions(world, "authority.added/1").first)
+        #expect(try refold(world, "crl", "show", "ca", "--at", issued[0]).out == first)
+        #expect(try refold(world, "crl", "show", "ca", "--at", issued[1]).out == second)
+        let none = try run(world, "crl", "show", "ca", "--at", added)
+        #expect(none.code == 1 && none.out.isEmpty && none.error.contains("had no CRL at position \(added)"))
+        #expect(try run(world, "crl", "show", "ca", "--at", "noon").code == 2)
+        // Over HTTP, by position and by time.
+        func past(_ at: String, tenant: String = "acme") throws -> [String: Any] {
+            let body = HTTP.body("http://\(world.http)/api/v1/tenants/\(tenant)/crls/ca?at=\(at)")
+            return try JSONSerialization.jsonObject(with: body ?? Data("{}".utf8)) as? [String: Any] ?? [:]
+        }
+        let answer = try past(issued[1])
+        #expect(answer["pem"] as? String == second && answer["position"] as? Int == Int(issued[1]))
+        let time = try #require(
+            (try refold(world, "crl", "show", "ca", "--at", issued[1], "--json").object())["issued_at"])
+        #expect(try past("\(time)")["pem"] as? String == second)
+        #expect(try past(added)["pem"] == nil)
+
+        // From a snapshot, without a daemon.
+        _ = try refold(world, "snapshot", "create")
+        let last = try #require(crl(world))
+        #expect(world.stopDaemon().exitCode == 0)
+        #expect(try refold(world, "crl", "show", "ca", "--at", issued[1]).out == second)
+        #expect(try refold(world, "crl", "show", "ca", "--at", "2099-01-01T00:00:00Z").out == last)
+
+        try await checkFiles(world, [first, second], issued)
+    }
+
+    private func checkFiles(_ world: World, _ lists: [String], _ issued: [String]) async throws {
+        let file = world.folder + "/crls.pem"
+        try (lists.joined()).write(toFile: file, atomically: true, encoding: .utf8)
+        let both = try refold(world, "crl", "check", file, "--json", remote: false).out.split(separator: "\n")
+        #expect(both.count == 2)
+        for (line, position) in zip(both, issued) {
+            #expect(line.contains("\"position\":\(position)") && line.contains("as issued; the newest is"), "\(line)")
+        }
+        // Another CRL of the same number, signed with the authority's key.
+        let keys = try FileManager.default.contentsOfDirectory(atPath: world.data + "/authorities")
+        let shown = try #require(both.first?.firstMatch(of: /"number":(\d+)/)?.1), number = try #require(UInt64(shown))
+        let hex = String(number, radix: 16), folder = world.folder
+        let script = """
+            cd \(folder) && : > index && echo \(hex.count % 2 == 0 ? hex : "0" + hex) > number && cat > cnf <<END
+            [ca]
+            default_ca = d
+            [d]
+            database = index
+            crlnumber = number
+            default_md = sha256
+            default_crl_days = 1
+            crl_extensions = e
+            [e]
+            END
+            \(World.program) ca show ca --tenant acme --data \(world.data) --http \(world.http) > ca.pem
+            openssl ca -config cnf -gencrl -keyfile \(world.data)/authorities/\(keys[0]) -cert ca.pem -out other.pem
+            """
+        try world.startDaemon()
+        try #require(await eventually(within: 60) { world.status() != nil })
+        let shell = try ChildProcess(["/bin/sh", "-ec", script], log: folder + "/shell.log")
+        shell.wait()
+        #expect(shell.exitCode == 0, "\((try? String(contentsOfFile: folder + "/shell.log", encoding: .utf8)) ?? "")")
+        let other = try run(world, "crl", "check", folder + "/other.pem", remote: false)
+        #expect(other.code == 1 && other.out.contains("differs from the log: 0 entries added, 1 removed"), "\(other)")
+        // Signed by none of ours.
+        var bytes = Array(lists[0].utf8)
+        bytes.replaceSubrange(bytes.count - 60..<bytes.count - 56, with: Array("AAAA".utf8))
+        try Data(bytes).write(to: URL(fileURLWithPath: file))
+        let forged = try run(world, "crl", "check", file, remote: false)
+        #expect(forged.code == 1 && forged.out.contains("no authority in the log signed it"), "\(forged)")
+        #expect(try run(world, "crl", "check", folder + "/cnf", remote: false).code == 1)
+    }
+
+    /// A Mosquitto with the printed list: a device cannot publish on another's topic, and Refold receives all.
+    @Test func accessRulesKeepDevicesApart() async throws {
+        let plain = freeLoopbackPort()
+        let server = try MosquittoServer(
+            tls: true, clientCertificates: true,
+            lines: ["acl_file $folder/acl", "use_identity_as_username true", "listener \(plain) 127.0.0.1"],
+            started: false)
+        let world = try World(postgres: try PostgresServer.shared.get())
+        try world.startDaemon()
+        defer { world.killDaemon() }
+        try await world.untilSubscribed()
+        let folder = server.folder
+        _ = try refold(
+            world, "ca", "import", "fleet", "--certificates", folder + "/ca.pem", "--key", folder + "/ca.key")
+        try issue(world, "d1", "d2", "d3")
+        _ = try refold(world, "cert", "revoke", "--tenant", "acme", "--device", "d3")
+        let rules = ["cert", "acl", "--broker-type", "mosquitto", "--refold-user", "refold", "--data", world.data]
+        let made = try world.run(rules + ["--out", folder + "/acl"])
+        #expect(made.code == 0 && made.error.contains("rules for 2 devices"), "\(made)")
+        let text = try String(contentsOfFile: folder + "/acl", encoding: .utf8)
+        #expect(try world.run(rules).out == text)
+        #expect(text.contains("user acme/d1\n") && !text.contains("d3"), "a revoked device has no rules")
+        #expect(try world.run(rules + ["--tenant", "other"]).out.contains("user refold\n"))
+        #expect(try !world.run(rules + ["--tenant", "other"]).out.contains("acme"))
+        let emqx = try world.run(["cert", "acl", "--broker-type", "emqx", "--data", world.data])
+        #expect(emqx.out.contains(#"{allow, {username, "acme/d1"}, publish, ["tenant/acme/device/d1/telemetry""#))
+
+        try server.start()
+        let log = world.folder + "/witness.log"
+        let witness = try ChildProcess(
+            [
+                "mosquitto_sub", "-p", "\(plain)", "-u", "refold", "-q", "1", "-t", "tenant/+/device/+/#", "-C",
+                "2", "-F", "got %t",
+            ], log: log)
+        defer { witness.kill(SIGKILL) }
+        func seen() -> String { (try? String(contentsOfFile: log, encoding: .utf8)) ?? "" }
+        try #require(await eventually(within: 20) { server.logText.contains("Sending SUBACK") })
+        for (device, topic) in [("d1", "d2"), ("d2", "d1"), ("d1", "d1"), ("d2", "d2")] {
+            try ChildProcess(
+                [
+                    "mosquitto_pub", "-p", "\(server.port)", "-h", "127.0.0.1", "--cafile", folder + "/ca.pem",
+                    "--cert", "\(world.folder)/\(device).pem", "--key", "\(world.folder)/\(device).key", "-q", "1",
+                    "-t", "tenant/acme/device/\(topic)/telemetry", "-m", "from \(device)",
+                ], log: world.folder + "/pub.log"
+            ).wait()
+        }
+        #expect(await eventually(within: 20) { !witness.isRunning })
+        let got = seen().split(separator: "\n").filter { $0.hasPrefix("got") }
+        #expect(got == ["got tenant/acme/device/d1/telemetry", "got tenant/acme/device/d2/telemetry"], "\(seen())")
+    }
+}
