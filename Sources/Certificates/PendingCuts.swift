@@ -1,5 +1,6 @@
 import Decisions
 import EventModel
+import FoundationEssentials
 import PKI
 
 /// A revoked or held certificate whose client may still be connected at a broker, or is banned there.
@@ -191,16 +192,16 @@ extension CertificateRegistry {
 
     // MARK: In snapshots
 
-    func storedCuts(
-        _ key: EnforcementKey, _ numbers: [CertificateStore.Index: UInt32]
-    ) -> [StoredHeader.StoredCut] {
-        (pendingCuts[key] ?? [:]).compactMap { index, cut in
-            numbers[index].map {
-                .init(
-                    number: $0, end: cut.end, isBanned: cut.isBanned, isStillConnected: cut.isStillConnected,
-                    isReleased: cut.isReleased)
-            }
-        }.sorted { $0.number < $1.number }
+    /// 13 bytes for each: number of the certificate in the snapshot, `end`, flags.
+    func storedCuts(_ key: EnforcementKey, _ numbers: [CertificateStore.Index: UInt32]) -> Data {
+        var out = ByteWriter()
+        let cuts = (pendingCuts[key] ?? [:]).compactMap { index, cut in numbers[index].map { ($0, cut) } }
+        for (number, cut) in cuts.sorted(by: { $0.0 < $1.0 }) {
+            out.integer(number)
+            out.integer(cut.end)
+            out.integer(cut.flags)
+        }
+        return Data(out.out)
     }
 
     /// - Parameter indexes: of the certificates, by their number in the snapshot.
@@ -208,13 +209,23 @@ extension CertificateRegistry {
         _ form: StoredHeader.StoredEnforcement, _ indexes: [CertificateStore.Index]
     ) throws(ByteReader.Truncated) {
         // A snapshot of before there were cuts.
-        guard let cuts = form.cuts else { return beginCuts(form.key) }
-        for cut in cuts {
-            guard cut.number < indexes.count else { throw .init() }
-            pendingCuts[form.key, default: [:]][indexes[Int(cut.number)]] = PendingCut(
-                end: cut.end, isBanned: cut.isBanned, isStillConnected: cut.isStillConnected,
-                isReleased: cut.isReleased)
+        guard let stored = form.cuts else { return beginCuts(form.key) }
+        var input = ByteReader(Array(stored))
+        for _ in 0..<stored.count / 13 {
+            let number = try input.integer(UInt32.self), end = try input.integer(UInt64.self)
+            guard number < indexes.count else { throw .init() }
+            pendingCuts[form.key, default: [:]][indexes[Int(number)]] = PendingCut(
+                end: end, flags: try input.integer())
         }
+    }
+}
+
+extension PendingCut {
+    /// In snapshots.
+    fileprivate var flags: UInt8 { (isBanned ? 1 : 0) | (isStillConnected ? 2 : 0) | (isReleased ? 4 : 0) }
+
+    fileprivate init(end: UInt64, flags: UInt8) {
+        self.init(end: end, isBanned: flags & 1 != 0, isStillConnected: flags & 2 != 0, isReleased: flags & 4 != 0)
     }
 }
 

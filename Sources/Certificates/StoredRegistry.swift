@@ -173,16 +173,7 @@ struct StoredHeader: Codable {
         var key: EnforcementKey
         var value: Enforcement
         /// Nil in snapshots of before there were cuts.
-        var cuts: [StoredCut]?
-    }
-
-    struct StoredCut: Codable {
-        /// Of the certificate in this snapshot.
-        var number: UInt32
-        var end: UInt64
-        var isBanned: Bool
-        var isStillConnected: Bool
-        var isReleased: Bool
+        var cuts: Data?
     }
 
     /// By position, and by address.

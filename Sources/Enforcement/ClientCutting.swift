@@ -90,9 +90,12 @@ extension CRLEnforcer {
         let crls = try await registry.query { registry in
             registry.authorities.compactMap { authority -> CRLIssued? in
                 let key = EnforcementKey(broker: name, authority: authority.added.id)
-                guard var crl = authority.lastCRL, let written = registry.enforcements[key]?.written else { return nil }
+                // A broker that does not trust the authority must not ban whom its certificates name.
+                guard var crl = authority.lastCRL, let known = registry.enforcements[key], known.proved > 0 else {
+                    return nil
+                }
                 // The newest one may not have been served for the broker yet.
-                crl.number = written
+                crl.number = known.written
                 return crl
             }
         }

@@ -92,6 +92,30 @@ import Testing
         try await lab.enforce(enforcer)
     }
 
+    /// After a start every authority signs a canary: one that hangs holds up itself.
+    @Test func aSignCommandThatHangsHoldsUpNoOther() async throws {
+        let lab = try await EnforcerLab(hsm: true)
+        try await lab.enforce(lab.enforcer(lab.takeover))
+        let device = try await lab.device("d1"), client = try lab.connect(device)
+        let other = try await lab.device("d2", authority: "hsm")
+        try lab.restart()
+        let hang = lab.server.folder + "/hang"
+        try Data().write(to: URL(fileURLWithPath: hang))
+        let enforcer = lab.enforcer(lab.takeover)
+        _ = try await enforcer.round()
+        try await lab.change(device)
+        let began = ContinuousClock.now
+        #expect(
+            await eventually(within: 15) {
+                _ = try? await enforcer.round()
+                return !lab.isAlive(client) && !lab.isAccepted(device)
+            })
+        #expect(ContinuousClock.now - began < .seconds(15) && lab.isAccepted(other))
+        #expect(await enforcer.provedNumbers.count == 1)
+        try FileManager.default.removeItem(atPath: hang)
+        try await lab.enforce(enforcer)
+    }
+
     /// A proof that is not to be had does not hold up the next CRL.
     @Test func aRevocationDuringAnotherProofIsWrittenEarly() async throws {
         let lab = try await EnforcerLab(more: ["untrusted"], isTrusted: false)

@@ -21,6 +21,7 @@ final class EnforcerLab: Sendable {
     let internalPort: Int
     private let parts: Mutex<Parts>
     private let clock = Clock()
+    private let crlURL: String?
 
     /// What is made again at a restart.
     private struct Parts {
@@ -29,18 +30,22 @@ final class EnforcerLab: Sendable {
         let certificates: CertificateService
         let crls: CRLService
 
-        init(_ folder: String, _ clock: Clock) throws {
+        init(_ folder: String, _ clock: Clock, _ crlURL: String?) throws {
             let log = try FileLog.open(directory: folder + "/log")
             let now: @Sendable () -> Timestamp = { log.now().adding(microseconds: clock.shift.withLock { $0 }) }
-            let options = IssuingOptions()
+            var options = IssuingOptions()
+            (options.crlBaseURL, options.crlPointIsPEM) = (crlURL, true)
+            let command =
+                "while test -e \(folder)/hang; do sleep 0.05; done; openssl dgst -sha256 -sign \(folder)/hsm.key"
             let keys = AuthorityKeys(
-                folder: folder + "/authorities", passphrase: nil, signCommand: nil, commandTimeoutSeconds: 10)
+                folder: folder + "/authorities", passphrase: nil, signCommand: command, commandTimeoutSeconds: 20)
             self.log = log
             registry = DeciderService(writer: DecisionWriter(log), source: log, clock: now, snapshot: { nil })
             certificates = CertificateService(
                 registry: registry, source: log, keys: keys, options: options, clock: now)
             crls = CRLService(
-                registry: registry, keys: keys, policy: options.crl, executor: ThreadExecutor(name: "crl"), clock: now)
+                registry: registry, keys: keys, policy: options.crl, distributionPoint: options.crlDistributionPoint,
+                executor: ThreadExecutor(name: "crl"), clock: now)
         }
     }
 
@@ -52,7 +57,12 @@ final class EnforcerLab: Sendable {
     /// - Parameters:
     ///   - more: authorities besides `fleet`.
     ///   - isTrusted: the broker trusts them too.
-    init(more: [String] = [], isTrusted: Bool = true, dynsec: Bool = false) async throws {
+    ///   - hsm: with the authority `hsm`, whose sign command hangs while the file `hang` exists.
+    ///   - crlURL: the address in certificates under which CRLs are fetched.
+    init(
+        more: [String] = [], isTrusted: Bool = true, hsm: Bool = false, dynsec: Bool = false, crlURL: String? = nil
+    ) async throws {
+        self.crlURL = crlURL
         internalPort = freeLoopbackPort()
         let plugin = try dynsec ? DynsecFiles() : nil
         server = try MosquittoServer(
@@ -60,7 +70,7 @@ final class EnforcerLab: Sendable {
             lines: ["crlfile $folder/fleet.crl", "pid_file $folder/pid", "use_identity_as_username true"]
                 + (plugin?.lines ?? []) + ["listener \(internalPort) 127.0.0.1"],
             files: plugin.map { ["dynsec.json": $0.configuration] } ?? [:], started: false)
-        parts = Mutex(try Parts(server.folder, clock))
+        parts = Mutex(try Parts(server.folder, clock, crlURL))
         var foreign = ForeignAuthority(
             id: "fleet", tenantID: "acme", certificates: try Self.bytes(server.folder + "/ca.pem"))
         foreign.key = try Self.bytes(server.folder + "/ca.key")
@@ -70,12 +80,12 @@ final class EnforcerLab: Sendable {
             let authorities = try await certificates.authorities()
             let added = try #require(authorities.first { $0.added.id == id }).added
             guard isTrusted else { continue }
-            let trusted = try Self.bytes(server.folder + "/ca.pem") + Array(added.pem.utf8)
-            try Data(trusted).write(to: URL(fileURLWithPath: server.folder + "/ca.pem"))
+            try trust(Array(added.pem.utf8))
         }
+        if hsm { try await addHSM() }
         // The broker does not start without its CRL file.
         var lists: [[UInt8]] = []
-        for id in ["fleet"] + more { lists.append(try await crls.issue(id).list.der) }
+        for id in ["fleet"] + more + (hsm ? ["hsm"] : []) { lists.append(try await crls.issue(id).list.der) }
         _ = try CRLFile(crlPath).write(lists)
         try server.start()
         // Earlier, SIGHUP ends it.
@@ -83,6 +93,19 @@ final class EnforcerLab: Sendable {
     }
 
     deinit { log.close() }
+
+    private func trust(_ pem: [UInt8]) throws {
+        try Data(try Self.bytes(server.folder + "/ca.pem") + pem)
+            .write(to: URL(fileURLWithPath: server.folder + "/ca.pem"))
+    }
+
+    private func addHSM() async throws {
+        let pem = try Self.bytes(TestAuthority("hsm", in: server.folder).certFile)
+        var foreign = ForeignAuthority(id: "hsm", tenantID: Envelope.everyTenant, certificates: pem)
+        foreign.usesSignCommand = true
+        _ = try await certificates.take(foreign, by: Operator(actor: "op", tenantID: Envelope.everyTenant))
+        try trust(pem)
+    }
 
     private static func bytes(_ path: String) throws -> [UInt8] {
         Array(try Data(contentsOf: URL(fileURLWithPath: path)))
@@ -100,7 +123,7 @@ final class EnforcerLab: Sendable {
     /// The daemon ends, and starts again: canaries and everything else in memory is gone.
     func restart() throws {
         log.close()
-        let new = try Parts(server.folder, clock)
+        let new = try Parts(server.folder, clock, crlURL)
         parts.withLock { $0 = new }
     }
 
@@ -125,13 +148,13 @@ final class EnforcerLab: Sendable {
     }
 
     func enforcer(
-        _ method: ClientCutting.Method? = nil, file: CRLFile? = nil, reload: String? = nil, proofSeconds: Int64 = 2,
-        servesCRLs: Bool = true
+        _ method: ClientCutting.Method? = nil, reload: String? = nil, proofSeconds: Int64 = 2,
+        writesFile: Bool = true, port: Int? = nil
     ) -> CRLEnforcer {
         let log = log, clock = clock, certificates = certificates
         let broker = EnforcedBroker(
-            name: "north", file: servesCRLs ? file ?? CRLFile(crlPath) : nil,
-            reload: servesCRLs ? ReloadCommand(reload ?? self.reload) : nil, probe: CanaryProbe(settings),
+            name: "north", file: writesFile ? CRLFile(crlPath) : nil,
+            reload: writesFile ? ReloadCommand(reload ?? self.reload) : nil, probe: CanaryProbe(settings(port)),
             cutting: method.map {
                 ClientCutting(
                     $0, names: ClientNames(clientID: "{device}", username: "{common_name}"),
@@ -212,21 +235,21 @@ final class EnforcerLab: Sendable {
         for authority in Set(devices.map(\.reference.authority)) { _ = try await crls.issue(authority) }
     }
 
-    var settings: BrokerSettings {
+    func settings(_ port: Int? = nil) -> BrokerSettings {
         BrokerSettings(
-            name: "north", host: "127.0.0.1", port: server.port, clientID: "unused",
+            name: "north", host: "127.0.0.1", port: port ?? server.port, clientID: "unused",
             tls: BrokerSettings.TLS(caFile: server.folder + "/ca.pem"))
     }
 
     func connect(_ device: Device) throws -> MQTTExchange {
-        let exchange = try MQTTExchange(settings, identity: device.identity, deadline: Deadline(in: .seconds(5)))
+        let exchange = try MQTTExchange(settings(), identity: device.identity, deadline: Deadline(in: .seconds(5)))
         #expect(try exchange.connect(clientID: device.id, username: nil, password: nil) == 0)
         return exchange
     }
 
     /// Whether the broker accepts a new connection of the device.
-    func isAccepted(_ device: Device) -> Bool {
-        CanaryProbe(settings).perform(device.identity, clientID: "test-\(device.id)") == .accepted
+    func isAccepted(_ device: Device, port: Int? = nil) -> Bool {
+        CanaryProbe(settings(port)).perform(device.identity, clientID: "test-\(device.id)") == .accepted
     }
 
     /// Whether the broker still answers a client.

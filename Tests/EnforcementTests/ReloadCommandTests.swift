@@ -12,6 +12,11 @@ struct ReloadCommandTests {
         #expect(text == "\(folder)/a-b.crl a-b.crl \(folder)/a-b.crl north; id\n")
     }
 
+    /// 300 times what a pipe holds.
+    @Test func aCommandThatPrintsALotIsNotHeldUp() throws {
+        try ReloadCommand("head -c 20000000 /dev/zero", timeoutSeconds: 8).run(crlPath: "/c.crl", broker: "north")
+    }
+
     struct Failure: Sendable {
         let command: String
         var seconds = 5

@@ -66,6 +66,12 @@ import Testing
         group.description = "all of them"
         try history.decision(.groupCreated, group)
 
+        var authority = AuthorityAdded(
+            id: "newer", tenantID: "acme", subject: "CN=newer", certificate: "MAA=", spkiSHA256: "00", key: .file,
+            notBefore: History.time(1), notAfter: History.time(2), actor: "ann")
+        authority.replaces = "ca1"
+        try history.decision(.authorityAdded, authority)
+
         var campaign = CampaignCreated(
             id: 999, tenantID: "acme", name: "june", firmwareVersionID: 9, rolloutStrategy: "linear", totalDevices: 2,
             actor: "ann")
