@@ -3,8 +3,8 @@
 
     1. Every device gets a certificate and connects over TLS.
     2. One device is revoked. The broker refuses it, and Refold proves that.
-    3. The CA is rotated: all devices renew over MQTT onto the new one. Then the broker trusts only the new CA, and is
-       restarted: every device connects again.
+    3. The CA is rotated: all devices renew over MQTT onto the new one, while the daemon is killed (kill -9). Then the
+       broker trusts only the new CA, and is restarted: every device connects again.
 
     bench/demo_certs.py [--devices 200] [--keep]     --keep: leave everything running until Ctrl-C, for the pages
 """
@@ -184,6 +184,10 @@ class Demo:
         print("the broker trusts both CAs", flush=True)
         begun = time.time()
         self.post(f"/authorities/{OLD}/renew")
+        wait_for("the first new certificate", lambda: self.certificates(f"&authority={NEW}"))
+        self.refold.kill()
+        self.refold.up()
+        print("  the daemon was killed in the middle, and started again", flush=True)
         renewed = lambda: {c["device"] for c in self.certificates(f"&authority={NEW}&status=ACTIVE")}
         wait_for("the new certificates", lambda: renewed() == set(kept), 180, every=0.5)
         wait_for("the devices' reports", lambda: not self.certificates("&renewing=true"), 120, every=0.5)

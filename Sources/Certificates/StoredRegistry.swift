@@ -10,7 +10,7 @@ import Primitives
 
 extension CertificateRegistry {
     public static let storedName = "certificates"
-    public static let storedVersion = 2
+    public static let storedVersion = 1
 
     public func stored() -> [UInt8] {
         let all = store.indexes.sorted { store[$0].position < store[$1].position }
@@ -34,8 +34,7 @@ extension CertificateRegistry {
             out.bytes(record.serial.magnitude)
             out.integer(record.status.rawValue)
             out.integer(record.reason.code)
-            out.integer(UInt8(record.isImported ? 1 : 0))
-            out.integer(UInt8(record.isDue ? 1 : 0))
+            out.integer(UInt8((record.isImported ? 1 : 0) | (record.isDue ? 2 : 0)))
             out.bytes(Array(store.tenantID(of: index).utf8))
             out.bytes(Array(store.deviceID(of: index).utf8))
             out.integer(record.notBefore)
@@ -62,7 +61,7 @@ extension CertificateRegistry {
             let indexes = try restoreCertificates(&input)
             for form in header.enforcements { try restoreCuts(form, indexes) }
             restore(header.answers)
-            header.renewals.restore(&renewals)
+            header.renewals?.restore(&renewals)
             rebuildTimes()
             countAfterEviction = header.countAfterEviction
         } catch let error as ByteReader.Truncated {
@@ -82,7 +81,7 @@ extension CertificateRegistry {
             let authority = try input.integer(UInt16.self), serial = SerialNumber(magnitude: try input.bytes())
             let status = CertificateStatus(rawValue: try input.integer()),
                 reason = RevocationReason(code: try input.integer())
-            let isImported = try input.integer(UInt8.self) == 1, isDue = try input.integer(UInt8.self) == 1
+            let flags = try input.integer(UInt8.self)
             let tenant = String(decoding: try input.bytes(), as: UTF8.self)
             let device = String(decoding: try input.bytes(), as: UTF8.self)
             let notBefore = try input.integer(Int64.self), notAfter = try input.integer(Int64.self)
@@ -94,8 +93,8 @@ extension CertificateRegistry {
             else { throw .init() }
             let index = store.add(
                 authority: authority, serial: serial, tenantID: tenant, deviceID: device, key: key,
-                notBefore: notBefore, notAfter: notAfter, isImported: isImported, position: position, at: changedAt)
-            store.update(index) { ($0.status, $0.reason, $0.isDue) = (status, reason, isDue) }
+                notBefore: notBefore, notAfter: notAfter, isImported: flags & 1 != 0, position: position, at: changedAt)
+            store.update(index) { ($0.status, $0.reason, $0.isDue) = (status, reason, flags & 2 != 0) }
             indexes.append(index)
             if renews != .max || replacedBy != .max { links.append((index, renews, replacedBy)) }
         }
@@ -208,7 +207,8 @@ struct StoredHeader: Codable {
     var authorities: [StoredAuthority]
     var enforcements: [StoredEnforcement]
     var answers: [StoredAnswer]
-    var renewals: StoredRenewals
+    /// Nil in snapshots from before there were renewals.
+    var renewals: StoredRenewals?
     var countAfterEviction: Int
 }
 

@@ -2,6 +2,7 @@ import Deciding
 import Decisions
 import Decoding
 import EventModel
+import Foundation
 import PKI
 import Testing
 @testable import Certificates
@@ -393,6 +394,19 @@ extension TestRegistry {
         try registry.run(.renewal(installed))
         registry.say("d")
         try check(registry, "installed, with a late answer")
+    }
+
+    @Test mutating func aSnapshotFromBeforeRenewalsOpens() throws {
+        try registry.run(.add([registry.certificate(1, "d")]))
+        let stored = registry.state.stored()
+        let length = Int(stored[0]) | Int(stored[1]) << 8 | Int(stored[2]) << 16
+        var header = try #require(
+            JSONSerialization.jsonObject(with: Data(stored[4..<4 + length])) as? [String: Any])
+        #expect(header.removeValue(forKey: "renewals") != nil)
+        let json = try JSONSerialization.data(withJSONObject: header)
+        let old = withUnsafeBytes(of: UInt32(json.count).littleEndian) { Array($0) } + json + stored[(4 + length)...]
+        registry.state = try CertificateRegistry(stored: old)
+        #expect(registry.state.stored() == stored)
     }
 
     @Test mutating func aStepOfTheClockMovesTheRetry() throws {

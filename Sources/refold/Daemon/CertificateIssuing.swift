@@ -82,18 +82,22 @@ struct CertificateIssuing: Sendable {
         wakers.withLock { $0 = woken }
     }
 
-    func part(_ troubles: Troubles, _ logger: Logger) -> DaemonPart {
+    /// - Parameter receiving: the clock is right: a renewal that is opened by a wrong one stays on the record.
+    func part(after receiving: Task<Bool, Never>, _ troubles: Troubles, _ logger: Logger) -> DaemonPart {
         DaemonPart(
             "certificates", logger: logger,
             cancellable: {
                 await withDiscardingTaskGroup { group in
                     group.addTask {
-                        await registry.run { error in
+                        let report: @Sendable ((any Error)?) -> Void = { error in
                             guard troubles.report(error, by: CertificateRegistry.storedName), let error else { return }
                             logger.error(
                                 "cannot read the certificates in the log; none are issued or revoked",
                                 metadata: ["error": "\(error)"])
                         }
+                        do { try await registry.recover() } catch { report(error) }
+                        guard await receiving.value else { return }
+                        await registry.run(report: report)
                     }
                     group.addTask {
                         await crls.run { crl in

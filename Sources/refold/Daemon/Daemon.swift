@@ -216,7 +216,7 @@ final class Daemon: Sendable {
                     "log-care", [scrubService.thread], logger: logger, start: { scrubService.start() },
                     stop: { scrubService.stop() }),
                 Self.tokens(tokens, troubles, logger),
-                certificates.part(troubles, logger),
+                certificates.part(after: receiving, troubles, logger),
                 Self.campaigns(decider, after: receiving, troubles, logger),
                 DaemonPart("commands") {
                     guard await receiving.value else { return }
