@@ -89,22 +89,22 @@ public actor CRLEnforcer {
         let now = clock()
         let authorities = try await registry.query { registry in
             registry.authorities.compactMap { authority in
-                authority.lastCRL.map { (authority.added.id, now <= authority.added.notAfter, $0.number) }
+                authority.lastCRL.map { (authority.added.id, authority.added.notAfter, $0.number) }
             }
         }
         seen = Dictionary(uniqueKeysWithValues: authorities.map { ($0.0, $0.2) })
-        for (id, isLive, _) in authorities {
+        for (id, notAfter, _) in authorities {
             guard var crl = try await crls.current(id) else { continue }
             // An authority that cannot sign does not hold up the others: its last CRL is written.
-            if steps.lacksCanary(crl, isLive: isLive) {
+            if steps.lacksCanary(crl, authorityEnd: notAfter, at: now) {
                 do throws(CRLFailure) { crl = try await crls.issue(id) } catch { problems.append("\(error)") }
             }
             current.append(crl)
             seen[id] = crl.event.number
         }
         guard !current.isEmpty else { return problems.first }
-        steps.begin(
-            current, live: Set(authorities.filter(\.1).map(\.0)), now: SystemTime.monotonicMicroseconds())
+        let live = Set(authorities.filter { now <= $0.1 }.map(\.0))
+        steps.begin(current, live: live, now: SystemTime.monotonicMicroseconds())
         while let step = steps.next {
             let problem = try await perform(step)
             if let problem { problems.append(problem) }

@@ -40,9 +40,17 @@ public struct EnforcementSteps: Sendable {
         (self.broker, self.reloads, self.proves) = (broker, reloads, proves)
     }
 
-    /// Whether another CRL must be issued, because this one cannot be proved: only the refusal of its canary proves a
-    /// CRL, and the canary's key is gone after a restart.
-    public func lacksCanary(_ crl: PublishedCRL, isLive: Bool) -> Bool { proves && isLive && crl.canary == nil }
+    /// Before a canary expires, for brokers whose clocks are ahead: they refuse an expired one as expired.
+    private static let canaryMarginSeconds: Int64 = 600
+
+    /// Whether another CRL must be issued, because this one cannot be proved again: only the refusal of its canary as
+    /// revoked proves a CRL. The canary's key is gone after a restart, and its certificate expires.
+    /// - Parameter authorityEnd: the expiry of the authority, which no canary outlives.
+    public func lacksCanary(_ crl: PublishedCRL, authorityEnd: Timestamp, at now: Timestamp) -> Bool {
+        guard proves, now <= authorityEnd else { return false }
+        guard let end = crl.canary?.certificate.notAfter else { return true }
+        return end < authorityEnd.wholeSeconds && end - now.wholeSeconds < Self.canaryMarginSeconds
+    }
 
     /// Begins a round.
     /// - Parameters:
@@ -52,7 +60,7 @@ public struct EnforcementSteps: Sendable {
     public mutating func begin(_ crls: [PublishedCRL], live: Set<String>, now: Int64) {
         (self.crls, queue) = (crls, [])
         let isWritten = crls.allSatisfy { written[$0.event.authority] == $0.event.number }
-        if !isWritten { queue += reloads ? [.write, .reload] : [.write] }
+        if !isWritten { queue = reloads ? [.write, .reload] : [.write] }
         guard proves else { return }
         for crl in crls where live.contains(crl.event.authority) {
             // Between CRLs the last one is proved again every minute.
