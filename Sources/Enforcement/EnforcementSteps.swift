@@ -61,6 +61,7 @@ public struct EnforcementSteps: Sendable {
         (self.crls, queue) = (crls, [])
         let isWritten = crls.allSatisfy { written[$0.event.authority] == $0.event.number }
         if !isWritten { queue = reloads ? [.write, .reload] : [.write] }
+        if EnforcementFault.isPlanted(.reloadsBeforeRename) { queue.reverse() }
         guard proves else { return }
         for crl in crls where live.contains(crl.event.authority) {
             // Between CRLs the last one is proved again every minute.
