@@ -71,6 +71,7 @@ soak: packages
 	swift build -c release --product refold-sim
 	.build/release/refold-sim --seed $$(date +%s)000 --minutes $(SOAK_MINUTES) --steps 5000 --quiet
 	.build/release/refold-sim campaigns --seeds 1..200000 --quiet
+	.build/release/refold-sim certificates --seeds 1..10000 --quiet
 	REFOLD_SOAK=1 REFOLD_PLANTED_BUGS=1 swift test -c release --scratch-path .build/planted -Xswiftc -enable-testing \
 	  --no-parallel --filter SimulationTests
 

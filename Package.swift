@@ -193,7 +193,7 @@ let package = Package(
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "Decoding", "Deciding", "PKI",
                 .product(name: "HeapModule", package: "swift-collections"),
-            ], swiftSettings: optimisedSwift),
+            ], swiftSettings: optimisedSwift + plantedBugs),
         // and signed
         .target(
             name: "Issuing",
@@ -206,7 +206,7 @@ let package = Package(
             dependencies: [
                 "CMosquitto", "COpenSSL", "Primitives", "EventModel", "Decisions", "Threading", "HTTPClient",
                 "EventLog", "MQTT", "Ingest", "PrivateServices", "Deciding", "PKI", "Certificates", "Issuing",
-            ]),
+            ], swiftSettings: plantedBugs),
         // pages for people, and the API beneath them
         .target(name: "WebPages", exclude: ["Files"], plugins: ["EmbedPages"]),
         .plugin(name: "EmbedPages", capability: .buildTool()),
@@ -242,7 +242,7 @@ let package = Package(
             name: "Simulation",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "CampaignRules", "Deciding", "Campaigns", "EventLog", "Ingest",
-                "Projections", "Projecting",
+                "Projections", "Projecting", "PKI", "Certificates", "Issuing", "Enforcement",
             ],
             swiftSettings: optimisedSwift + plantedBugs),
         .executableTarget(name: "RefoldSim", dependencies: ["Primitives", "Simulation"]),
@@ -252,7 +252,8 @@ let package = Package(
             name: "RefoldBench",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "Evidence", "EventLog", "MQTT", "Ingest", "Projections",
-                "Projecting", "Postgres", "PostgresStore", "PKI", "FleetSimulator",
+                "Projecting", "Postgres", "PostgresStore", "Threading", "Deciding", "PKI", "Certificates", "Issuing",
+                "Enforcement", "FleetSimulator",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 

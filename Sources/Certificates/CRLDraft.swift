@@ -62,9 +62,12 @@ extension CertificateRegistry {
             seconds.saturatingSubtracting(policy.backdateSeconds),
             (last?.thisUpdate.wholeSeconds ?? .min).saturatingAdding(1))
         authority.prepare(thisUpdate: Timestamp(seconds: thisUpdate), canary: canary)
+        var number = UInt64(clamping: seconds)
+        if let last, !CertificatesFault.isPlanted(.numbersByClock) {
+            number = max(last.number.saturatingAdding(1), number)
+        }
         return CRLDraft(
-            authority: authority.added, number: max((last?.number ?? 0).saturatingAdding(1), UInt64(clamping: seconds)),
-            thisUpdate: Timestamp(seconds: thisUpdate),
+            authority: authority.added, number: max(1, number), thisUpdate: Timestamp(seconds: thisUpdate),
             nextUpdate: Timestamp(seconds: thisUpdate.saturatingAdding(policy.lifetimeSeconds)), canary: canary,
             entries: authority.entries, end: authority.entriesEnd, previous: last)
     }
@@ -96,7 +99,9 @@ extension CertificateRegistry {
                 .invalidValue, "the CRL lists \(event.entries) certificates, but \(draft.entries.count) are revoked")
         }
         if let last = authority.lastCRL {
-            guard event.number > last.number, event.thisUpdate > last.thisUpdate else {
+            guard event.number > last.number || CertificatesFault.isPlanted(.numbersByClock),
+                event.thisUpdate > last.thisUpdate
+            else {
                 throw RegistryRefusal(
                     .outdated,
                     "the CRL \(event.number) of \(event.thisUpdate) is not newer than the CRL \(last.number) "

@@ -72,7 +72,8 @@ public struct CertificateAuthority: Sendable {
     /// certificate (RFC 5280, section 3.3).
     mutating func prepare(thisUpdate: Timestamp, canary: CRLIssued.Canary?) {
         if let last = lastCRL {
-            let limit = last.thisUpdate.wholeSeconds
+            let before = CertificatesFault.isPlanted(.dropsEntriesAtExpiry) ? thisUpdate : last.thisUpdate
+            let limit = before.wholeSeconds
             while let first = expiries.min, first.notAfter < limit {
                 expiries.removeMin()
                 entries.remove(first.serial)
@@ -112,6 +113,10 @@ extension CertificateAuthority {
     }
 
     func writeEntries(to out: inout ByteWriter) {
+        var entries = entries
+        if CertificatesFault.isPlanted(.forgetsEntryInSnapshots), let first = entries.first(where: { _ in true }) {
+            entries.remove(first.serial)
+        }
         out.bytes(entries.der)
         var times: [SerialNumber: Int64] = [:]
         for expiry in expiries.unordered { times[expiry.serial] = expiry.notAfter }

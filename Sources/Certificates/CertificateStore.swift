@@ -170,9 +170,14 @@ struct CertificateStore: Sendable {
             byDevice.remove(index, device)
         }
         if record.older != Self.none { self[record.older].newer = record.newer }
-        for other in [record.renews, record.replacedBy] where other != Self.none {
-            if self[other].renews == index { self[other].renews = Self.none }
-            if self[other].replacedBy == index { self[other].replacedBy = Self.none }
+        // Only certificates of the same device refer to it.
+        for step in [\Record.older, \Record.newer] {
+            var other = record[keyPath: step]
+            while other != Self.none {
+                if self[other].renews == index { self[other].renews = Self.none }
+                if self[other].replacedBy == index { self[other].replacedBy = Self.none }
+                other = self[other][keyPath: step]
+            }
         }
         chunks[Int(index) / Self.chunkCount][Int(index) % Self.chunkCount] = nil
         free.append(index)

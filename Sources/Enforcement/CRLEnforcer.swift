@@ -52,6 +52,8 @@ public actor CRLEnforcer {
     var retries: [String: CutRetry] = [:]
     /// CRL numbers of the present round, by authority.
     private var seen: [String: UInt64] = [:]
+    /// When they expire.
+    private var ends: [String: Timestamp] = [:]
     /// Authorities that sign canaries at present, and those that could not.
     private var preparing: Set<String> = []
     private var unprepared: [String: String] = [:]
@@ -126,17 +128,18 @@ public actor CRLEnforcer {
         if bans { uncut += try await ban() }
         let authorities = try await registry.query { registry in
             registry.authorities.compactMap { authority in
-                authority.lastCRL.map { (authority.added.id, now <= authority.added.notAfter, $0.number) }
+                authority.lastCRL.map { (authority.added.id, authority.added.notAfter, $0.number) }
             }
         }
         seen = Dictionary(uniqueKeysWithValues: authorities.map { ($0.0, $0.2) })
+        ends = Dictionary(uniqueKeysWithValues: authorities.map { ($0.0, $0.1) })
         for (id, _, _) in authorities {
             guard let crl = try await crls.current(id) else { continue }
             current.append(crl)
             seen[id] = crl.event.number
         }
         steps.begin(
-            current, live: Set(authorities.filter(\.1).map(\.0)), now: SystemTime.monotonicMicroseconds(),
+            current, live: Set(authorities.filter { now <= $0.1 }.map(\.0)), now: SystemTime.monotonicMicroseconds(),
             isCanaryValid: isCanaryValid)
         while let step = steps.next {
             let outcome = try await perform(step, &uncut)
@@ -239,7 +242,8 @@ public actor CRLEnforcer {
     /// gone: the next CRL has one again.
     private func isPrepared(_ crl: PublishedCRL) async -> Bool {
         let authority = crl.event.authority
-        let hasCanary = steps.hasCanary(crl, isCanaryValid: isCanaryValid(crl))
+        let hasCanary = !steps.lacksCanary(
+            crl, authorityEnd: ends[authority] ?? Timestamp(microseconds: .max), at: clock())
         if hasCanary, await crls.hasLiveCanary(authority) { return true }
         guard preparing.insert(authority).inserted else { return false }
         Task {

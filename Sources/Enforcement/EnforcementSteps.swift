@@ -66,6 +66,22 @@ public struct EnforcementSteps: Sendable {
         (self.broker, self.reloads, self.proves, self.fetches) = (broker, reloads, proves, fetches)
     }
 
+    /// Before a canary expires, for brokers whose clocks are ahead: they refuse an expired one as expired.
+    private static let canaryMarginSeconds: Int64 = 600
+
+    /// Whether another CRL must be issued, because this one cannot be proved (again): only the refusal of its canary as
+    /// revoked proves a CRL. The canary's key is gone after a restart, and its certificate expires. At a broker that
+    /// fetches CRLs, a CRL that was proved is not proved again.
+    /// - Parameter authorityEnd: the expiry of the authority, which no canary outlives.
+    public func lacksCanary(_ crl: PublishedCRL, authorityEnd: Timestamp, at now: Timestamp) -> Bool {
+        guard proves, now <= authorityEnd else { return false }
+        guard let end = crl.canary?.certificate.notAfter else { return true }
+        if fetches {
+            return proof(crl.event.authority)?.number != crl.event.number && end <= now.wholeSeconds
+        }
+        return end < authorityEnd.wholeSeconds && end - now.wholeSeconds < Self.canaryMarginSeconds
+    }
+
     /// Begins a round.
     /// - Parameters:
     ///   - newest: the newest CRL of each authority.
@@ -78,7 +94,8 @@ public struct EnforcementSteps: Sendable {
     ) {
         (crls, queue) = (newest, [])
         let isWritten = newest.allSatisfy { states[$0.event.authority]?.written == $0.event.number }
-        if !isWritten { queue += reloads ? [.write, .reload] : [.write] }
+        if !isWritten { queue = reloads ? [.write, .reload] : [.write] }
+        if EnforcementFault.isPlanted(.reloadsBeforeRename) { queue.reverse() }
         if proves {
             let proved = newest.filter { live.contains($0.event.authority) }
             func hasFailed(_ crl: PublishedCRL) -> Bool { states[crl.event.authority]?.hasFailed ?? false }
@@ -114,12 +131,6 @@ public struct EnforcementSteps: Sendable {
 
     /// The CRL of an authority that is proved to be in force.
     public func proof(_ authority: String) -> (number: UInt64, end: UInt64)? { states[authority]?.proof }
-
-    /// Whether the CRL's canary can be shown to the broker. Only its refusal proves a CRL, and its key is gone after a
-    /// restart: another CRL must be issued then.
-    public func hasCanary(_ crl: PublishedCRL, isCanaryValid: Bool) -> Bool {
-        fetches && proof(crl.event.authority)?.number != crl.event.number ? isCanaryValid : crl.canary != nil
-    }
 
     /// A broker that fetches CRLs is to fetch one that is not proved yet.
     public var isWaiting: Bool {
@@ -196,6 +207,10 @@ public struct EnforcementSteps: Sendable {
         for crl in crls {
             var state = states[crl.event.authority] ?? State()
             (state.written, state.provedAt) = (crl.event.number, nil)
+            if EnforcementFault.isPlanted(.cutsBeforeProof) {
+                state.proof = (crl.event.number, crl.event.end)
+                queue.insert(.cut(authority: crl.event.authority), at: 0)
+            }
             states[crl.event.authority] = state
         }
     }

@@ -208,6 +208,9 @@ public actor CRLService {
             throw PKIError(.invalid, "there is no such authority")
         }
         last = added.lastCRL
+        guard now <= added.added.notAfter else {
+            throw PKIError(.invalid, "it expired at \(added.added.notAfter); brokers accept no client of it")
+        }
         let issuer = try CertificateIssuer(
             certificate: Certificate(added.added), signer: keys.signer(for: added.added))
         let point = distributionPoint(authority)

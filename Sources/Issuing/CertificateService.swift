@@ -3,6 +3,7 @@
 //     AuthorityKeys        private keys: files, or a command
 //     CertificateService   what operators ask for: authorities created and imported, certificates issued, imported,
 //                          renewed and revoked
+//     SignedCRL            a CRL between its draft and its record: signed, checked
 //     CRLService           CRLs: drafted by the registry, signed, checked, put on the record
 //
 // Invariants. A key is on disk before its authority is on the record, and a certificate or CRL is on the record before

@@ -65,6 +65,8 @@ public struct SignedCRL: Sendable {
     /// Why it must not be published, its signature aside; nil: nothing.
     /// - Parameter before: the last CRL of the authority.
     public func problem(after before: RevocationList?, _ registry: CertificateRegistry) -> String? {
+        // Certificates were revoked or released while it was signed: the registry rejects it as outdated.
+        guard registry.authority(draft.authority.id)?.entriesEnd == draft.end else { return nil }
         guard list.number == draft.number, list.thisUpdate == draft.thisUpdate.wholeSeconds,
             list.nextUpdate == draft.nextUpdate.wholeSeconds, list.entries == draft.entries
         else { return "OpenSSL reads other numbers, times or entries in the CRL \(draft.number) than were written" }

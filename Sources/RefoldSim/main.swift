@@ -1,6 +1,7 @@
 // RefoldSim: runs simulated worlds by their seeds. Exit 0: every invariant held. 1: one did not. 2: wrong usage.
 // refold-sim campaigns: histories of campaigns by their seeds, in the same way.
 // refold-sim sessions: persistent sessions at brokers that fail in their ways.
+// refold-sim certificates: histories of certificates, CRLs and brokers, in the same way.
 // refold-sim abort-quality: how good the rule is that ends campaigns, as tables.
 
 import Glibc
@@ -27,6 +28,11 @@ let usage = """
 
       persistent MQTT sessions at three kinds of brokers, with kills, lost state and changed client ids
       --plant NAME   \(SessionPlant.allCases.map(\.rawValue).joined(separator: ", "))
+
+    usage: refold-sim certificates [--seed N | --seeds A..B] [--steps M] [--plant NAME] [--quiet]
+
+      certificates, CRLs and their enforcement at brokers, with kills, power cuts, full disks and a clock that is set
+      --plant NAME   \(CertificatePlant.allCases.map(\.rawValue).joined(separator: ", "))
 
     usage: refold-sim abort-quality [--seed N] [--effort SHARE]
 
@@ -83,6 +89,13 @@ struct WorldArguments<P: RawRepresentable> where P.RawValue == String {
     return chosen
 }
 
+@MainActor func takeSteps(_ argument: String) -> Bool {
+    guard argument == "--steps" else { return false }
+    guard let number = Int(value(of: argument)), number > 0 else { fail("--steps takes a number above 0") }
+    steps = number
+    return true
+}
+
 /// Histories of campaigns, one seed after the other.
 @MainActor func runCampaigns() -> Never {
     var setsClock = false
@@ -137,6 +150,32 @@ struct WorldArguments<P: RawRepresentable> where P.RawValue == String {
     exit(0)
 }
 
+/// Certificates, one seed after the other; stops at the first whose invariants do not hold.
+@MainActor func runCertificates() throws -> Never {
+    steps = CertificateWorld.stepsStandard
+    let chosen = readArguments(of: CertificatePlant.self, other: takeSteps)
+    var sum = CertificateSummary()
+    let clock = ContinuousClock(), start = clock.now
+    for seed in chosen.seeds {
+        var options = CertificateWorldOptions(seed: seed, steps: steps, plant: chosen.plant)
+        let verdict = try CertificateWorld(options).run()
+        sum = sum + verdict.summary
+        if let violation = verdict.violation {
+            options.isRecording = true
+            for line in try CertificateWorld(options).run().lines.suffix(200) { print("  \(line)") }
+            print("seed \(seed) steps \(steps) FAILED \(violation)")
+            exit(1)
+        }
+        if !chosen.isQuiet { print("seed \(seed) trace \(Hex.encode(verdict.traceHash)) held") }
+    }
+    print("\(sum) in \(clock.now - start)")
+    exit(0)
+}
+
+if arguments.first == "certificates" {
+    arguments.removeFirst()
+    try runCertificates()
+}
 if arguments.first == "sessions" {
     arguments.removeFirst()
     runSessions()
@@ -166,15 +205,9 @@ if arguments.first == "abort-quality" {
     exit(0)
 }
 let chosen = readArguments(of: Plant.self) { argument in
-    switch argument {
-    case "--steps":
-        guard let number = Int(value(of: argument)), number > 0 else { fail("--steps takes a number above 0") }
-        steps = number
-    case "--minutes":
-        guard let number = Double(value(of: argument)), number > 0 else { fail("--minutes takes a number above 0") }
-        minutes = number
-    default: return false
-    }
+    guard argument == "--minutes" else { return takeSteps(argument) }
+    guard let number = Double(value(of: argument)), number > 0 else { fail("--minutes takes a number above 0") }
+    minutes = number
     return true
 }
 

@@ -4,6 +4,7 @@
 //     World            devices, brokers, writers, projectors, readers and a database, over a disk whose power goes
 //     SessionWorld     one persistent MQTT session, and everything that can cut it
 //     CampaignWorld    the campaign engine among devices that fail in every way
+//     CertificateWorld certificates, CRLs and brokers, between everything that can fail in between
 //     AbortQuality     how good the rule is that ends a campaign
 //     SimulatedDisk    the disk beneath them
 

@@ -53,4 +53,20 @@ import Testing
             }
         }
     }
+
+    /// A superseded certificate may be valid for longer than the one that replaced it, and need not be renewed by it.
+    @Test func nothingRefersToARemovedCertificate() {
+        var store = CertificateStore()
+        let indexes = (1...3 as ClosedRange<UInt64>).map { serial in
+            store.add(
+                authority: 0, serial: SerialNumber(serial)!, tenantID: "t", deviceID: "d",
+                key: SHA256.digest("\(serial)".utf8), notBefore: 0, notAfter: 1, isImported: false,
+                position: Position(serial), at: Timestamp(microseconds: 0))
+        }
+        store.update(indexes[0]) { $0.replacedBy = indexes[1] }
+        store.update(indexes[2]) { $0.renews = indexes[1] }
+        store.remove(indexes[1])
+        #expect(store[indexes[0]].replacedBy == CertificateStore.none)
+        #expect(store[indexes[2]].renews == CertificateStore.none)
+    }
 }

@@ -108,6 +108,28 @@ import Testing
 
     // MARK: Requests that are refused
 
+    /// Several threads sign: the certificates come in the order of the requests, and of several errors the first.
+    @Test func manyAreSignedInTheirOrder() async throws {
+        try await Site.run { site in
+            try await site.authority()
+            var new = try (0..<200).map { number in
+                let request = try CertificateRequest.create(key: PrivateKey.generate(), commonName: "x")
+                return NewCertificate(tenantID: "acme", deviceID: "d\(number)", key: .request(request.der))
+            }
+            guard case .issued(_, let issued) = try await site.certificates.issue(new, by: Site.by()) else {
+                Issue.record("not issued")
+                return
+            }
+            #expect(issued.map(\.deviceID) == new.map(\.deviceID))
+            #expect(issued.map(\.certificate.commonName) == new.map { "acme/\($0.deviceID)" })
+            for bad in [40, 190] { new[bad].key = .request([0x30, 0]) }
+            let error = await #expect(throws: PKIError.self) {
+                try await site.certificates.issue(new, by: Site.by())
+            }
+            #expect(error?.description.contains("device d40:") == true, "\(error.debugDescription)")
+        }
+    }
+
     @Test func aWeakOrUnsignedRequestIsRefused() async throws {
         try await Site.run { site in
             try await site.authority()

@@ -71,13 +71,13 @@ public final class CampaignWorld {
     let options: CampaignWorldOptions
     let scenario: CampaignScenario
     var random: SeededRandom
-    let log: CampaignLog
+    let log: DecisionLog
     let carrier = CampaignCarrier()
     var recount = CampaignRecount()
     var engine: DeciderRuntime<CampaignState>?
     /// True time, which nothing sets. The engine's is the log's.
     var now: Timestamp { didSet { clock.time = now } }
-    private let clock: CampaignClock
+    private let clock: SettableClock
     let beginning: Timestamp
     var summary = CampaignRunSummary()
     var trace = TraceHash()
@@ -106,10 +106,10 @@ public final class CampaignWorld {
         random = SeededRandom(seed: options.seed)
         scenario = CampaignScenario(&random, setsClock: options.setsClock)
         beginning = scenario.begin
-        clock = CampaignClock(beginning)
+        clock = SettableClock(beginning)
         var rules = GuardedClock.Rules()
         rules.holdMicros = Int64(scenario.clockHold * 1e6)
-        log = CampaignLog(clock: GuardedClock(clock, rules: rules))
+        log = DecisionLog(clock: GuardedClock(clock, rules: rules))
         now = beginning
     }
 
@@ -491,20 +491,4 @@ public final class CampaignWorld {
         // The engine looks often, but not after every message. In the middle of a look it will look again anyway.
         if !isLooking { look(in: random.chance(0.5) ? 0.05 : 3 * draw()) }
     }
-}
-
-/// The wall clock: true time, and what it was set by. `@unchecked Sendable`: a world lives on one thread.
-final class CampaignClock: LogClock, @unchecked Sendable {
-    var time: Timestamp
-    /// Microseconds.
-    var ahead: Int64 = 0
-    private let beginning: Int64
-
-    init(_ time: Timestamp) {
-        self.time = time
-        beginning = time.microseconds
-    }
-
-    func now() -> Timestamp { time.adding(microseconds: ahead) }
-    func steadyMicroseconds() -> Int64 { time.microseconds - beginning }
 }

@@ -1,15 +1,18 @@
 import EventLog
 import EventModel
 
-/// The log of a campaign world. It can refuse to be written to, and others may get in before an append, as they may in
-/// life. `@unchecked Sendable`: a world lives on one thread.
-final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
+/// The log of a world around one decider. It can refuse to be written to, and others may get in before an append, as
+/// they may in life. `@unchecked Sendable`: a world lives on one thread.
+final class DecisionLog: LogWriter, LogSource, @unchecked Sendable {
     let scratch = ScratchLog()
     private let block = EventBlock(capacity: 4 << 10)
 
-    /// Whether the next append of the engine fails; asked once for each.
+    /// Whether the next append of the decider fails; asked once for each.
     var refuses: () -> Bool = { false }
-    /// The engine is about to append.
+    /// Whether the process dies in the next append of the decider, before or after the record is durable; nil: it does
+    /// not.
+    var dies: () -> Bool? = { nil }
+    /// The decider is about to append.
     var beforeAppend: () -> Void = {}
     /// Every record, as it becomes durable.
     var watch: (RecordView, Position) -> Void = { _, _ in }
@@ -33,6 +36,10 @@ final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
     func append(_ batch: inout RecordBatch) throws(AppendError) -> Range<Position> {
         if refuses() { throw .full("the simulated disk is full") }
         beforeAppend()
+        if let isRecorded = dies() {
+            if isRecorded { try record(&batch) }
+            throw .failed("the process was killed")
+        }
         return try record(&batch)
     }
 
@@ -105,4 +112,20 @@ final class CampaignLog: LogWriter, LogSource, @unchecked Sendable {
     ) -> UInt64 {
         durableCount
     }
+}
+
+/// The wall clock: true time, and what it was set by. `@unchecked Sendable`: a world lives on one thread.
+final class SettableClock: LogClock, @unchecked Sendable {
+    var time: Timestamp
+    /// Microseconds.
+    var ahead: Int64 = 0
+    private let beginning: Int64
+
+    init(_ time: Timestamp) {
+        self.time = time
+        beginning = time.microseconds
+    }
+
+    func now() -> Timestamp { time.adding(microseconds: ahead) }
+    func steadyMicroseconds() -> Int64 { time.microseconds - beginning }
 }
