@@ -58,84 +58,135 @@ public actor RenewalService {
         _ = try await execute(.setRenewalPolicy(policy), Envelope.everyTenant)
     }
 
-    /// Handles the messages that wait.
+    /// Handles the messages that wait, in batches: one commit for the certificates of a tenant.
     /// - Throws: `PKIError` when a tenant's certificates cannot be signed: its messages wait, and those of others are
     ///   handled; else as `DeciderRuntime.execute`.
     func round() async throws {
         var blocked: Set<String> = [], failure: PKIError?
         while !Task.isCancelled {
-            let answers = try await service.registry.query { [blocked] in
-                $0.answers(limit: Self.answersMax, exceptOf: blocked)
+            var new: [String: [NewAnswer]] = [:]
+            for received in try await received(exceptOf: blocked) {
+                if let item = try await handle(received) {
+                    new[received.answer.renewal.tenantID, default: []].append(item)
+                }
             }
-            for answer in answers where !Task.isCancelled && !blocked.contains(answer.renewal.tenantID) {
+            for (tenant, items) in new.sorted(by: { $0.key < $1.key }) {
                 do {
-                    try await handle(answer)
+                    try await issue(items, ofTenant: tenant)
                 } catch let error as PKIError {
-                    blocked.insert(answer.renewal.tenantID)
+                    blocked.insert(tenant)
                     failure = failure ?? error
                 }
             }
-            if answers.isEmpty { break }
+            if try await service.registry.query({ [blocked] in $0.answers(limit: 1, exceptOf: blocked) }).isEmpty {
+                break
+            }
         }
         if let failure { throw failure }
     }
 
-    private func handle(_ answer: RenewalAnswer) async throws {
-        let source = service.source
-        let message = try await onOwnThread("renewal") { try DeviceMessage(at: answer.position, of: source) }
-        guard let message else { return try await refuse(answer, "the message is no longer in the log") }
-        switch message {
-        case .malformed(let reason): try await refuse(answer, reason)
-        case .request(let request):
-            guard request.renewal == answer.renewal.id.rawValue else {
-                return try await refuse(
-                    answer, "it answers the renewal \(request.renewal); the open one is \(answer.renewal.id)")
+    /// A message, and what the certificate to renew has.
+    private struct Received: Sendable {
+        let answer: RenewalAnswer
+        /// Nil: its segment is gone.
+        let message: DeviceMessage?
+        let alternativeNames: [AlternativeName]
+    }
+    private typealias NewAnswer = (answer: RenewalAnswer, new: NewCertificate)
+
+    private func received(exceptOf blocked: Set<String>) async throws -> [Received] {
+        let waiting = try await service.registry.query { registry in
+            registry.answers(limit: Self.answersMax, exceptOf: blocked).map { answer in
+                (answer, registry.certificate(answer.renewal.certificate))
             }
-            try await issue(answer, Array(request.csr.utf8))
-        case .installed(let report):
-            guard report.renewal == answer.renewal.id.rawValue, let issued = answer.renewal.issued,
-                SerialNumber(report.serial) == issued.serial
-            else {
-                let expected = answer.renewal.issued.map { "\($0.serial)" } ?? "none, because none was issued yet"
-                return try await refuse(
-                    answer,
-                    "it reports \(report.serial.prefix(64)) for the renewal \(report.renewal) as installed; "
-                        + "expected: \(expected)")
+        }
+        return try await onOwnThread("renewal") { [service] in
+            try waiting.map { answer, old in
+                Received(
+                    answer: answer, message: try DeviceMessage(at: answer.position, of: service.source),
+                    alternativeNames: try old.map { try Self.names(of: $0, service) } ?? [])
             }
-            try await record(.installed, answer) { $0.issued = issued.description }
         }
     }
 
-    private func issue(_ answer: RenewalAnswer, _ csr: [UInt8]) async throws {
-        let renewal = answer.renewal, request: CertificateRequest
-        do throws(PKIError) {
-            request = try CertificateRequest(pem: csr)
-        } catch {
-            return try await refuse(answer, error.description)
+    /// Alternative names that can be issued, as the old certificate has them.
+    private static func names(of old: DeviceCertificate, _ service: CertificateService) throws -> [AlternativeName] {
+        guard let der = try service.event(of: old).flatMap({ Base64.decode($0.certificate.utf8) }) else { return [] }
+        // An imported one may be beyond what this library reads.
+        guard let certificate = try? Certificate(der: der) else { return [] }
+        return certificate.alternativeNames.filter { name in
+            switch name {
+            case .dns, .uri: true
+            default: false
+            }
         }
-        if let issued = renewal.issued { return try await resend(answer, request, issued) }
-        guard let old = try await service.certificate(renewal.certificate, tenantID: renewal.tenantID) else {
-            return try await refuse(answer, "the certificate \(renewal.certificate) is no longer on record")
+    }
+
+    /// - Returns: the certificate to issue; nil: the message is dealt with.
+    private func handle(_ received: Received) async throws -> NewAnswer? {
+        let answer = received.answer, renewal = answer.renewal
+        switch received.message {
+        case nil: try await refuse(answer, "the message is no longer in the log")
+        case .malformed(let reason): try await refuse(answer, reason)
+        case .request(let message):
+            guard message.renewal == renewal.id.rawValue else {
+                try await refuse(answer, "it answers the renewal \(message.renewal); the open one is \(renewal.id)")
+                return nil
+            }
+            let request: CertificateRequest
+            do throws(PKIError) {
+                request = try CertificateRequest(pem: Array(message.csr.utf8))
+            } catch {
+                try await refuse(answer, error.description)
+                return nil
+            }
+            if let issued = renewal.issued {
+                try await resend(answer, request, issued)
+                return nil
+            }
+            var new = NewCertificate(
+                tenantID: renewal.tenantID, deviceID: renewal.deviceID, key: .request(request.der))
+            new.renews = renewal.certificate
+            new.alternativeNames = received.alternativeNames
+            new.answers = (renewal.id, answer.position)
+            return (answer, new)
+        case .installed(let report):
+            guard report.renewal == renewal.id.rawValue, let issued = renewal.issued,
+                SerialNumber(report.serial) == issued.serial
+            else {
+                let expected = renewal.issued.map { "\($0.serial)" } ?? "none, because none was issued yet"
+                try await refuse(
+                    answer,
+                    "it reports \(report.serial.prefix(64)) for the renewal \(report.renewal) as installed; "
+                        + "expected: \(expected)")
+                return nil
+            }
+            try await record(.installed, answer) { $0.issued = issued.description }
         }
-        var new = NewCertificate(
-            tenantID: renewal.tenantID, deviceID: renewal.deviceID, key: .request(request.der))
-        new.renews = renewal.certificate
-        new.alternativeNames = try await names(of: old)
-        new.answers = (renewal.id, answer.position)
-        guard try await service.canIssue(forTenant: renewal.tenantID) else {
-            return try await refuse(
-                answer,
-                "no authority issues certificates of the tenant \(renewal.tenantID); create one with "
-                    + "`refold ca init`")
+        return nil
+    }
+
+    /// All in one commit; where one of them is refused, each by itself.
+    private func issue(_ items: [NewAnswer], ofTenant tenantID: String) async throws {
+        guard try await service.canIssue(forTenant: tenantID) else {
+            for (answer, _) in items {
+                try await refuse(
+                    answer,
+                    "no authority issues certificates of the tenant \(tenantID); create one with `refold ca init`")
+            }
+            return
         }
+        let reason: String
         do {
-            switch try await service.issue([new], by: by(renewal.tenantID)) {
-            case .issued, .repeated: break
-            case .refused(_, _, let reason): try await refuse(answer, reason)
+            switch try await service.issue(items.map(\.new), by: by(tenantID)) {
+            case .issued, .repeated: return
+            case .refused(_, _, let text): reason = text
             }
         } catch let error as PKIError where error.isAboutTheRequest {
-            try await refuse(answer, error.description)
+            reason = error.description
         }
+        guard items.count > 1 else { return try await refuse(items[0].answer, reason) }
+        for item in items { try await issue([item], ofTenant: tenantID) }
     }
 
     /// The device has not seen the certificate that it was sent. With another request it would get a second one for the
@@ -155,22 +206,6 @@ public actor RenewalService {
         try await record(.resent, answer) { step in
             step.issued = issued.description
             (step.certificate, step.chain) = (event.certificate, event.renewal?.chain)
-        }
-    }
-
-    /// Alternative names that can be issued, as the old certificate has them.
-    private func names(of old: DeviceCertificate) async throws -> [AlternativeName] {
-        let service = service
-        return try await onOwnThread("renewal") {
-            guard let der = try service.event(of: old).flatMap({ Base64.decode($0.certificate.utf8) }) else {
-                return []
-            }
-            return try Certificate(der: der).alternativeNames.filter { name in
-                switch name {
-                case .dns, .uri: true
-                default: false
-                }
-            }
         }
     }
 

@@ -133,6 +133,30 @@ import Threading
         }
     }
 
+    @Test func oneBadRequestHoldsUpNoOther() async throws {
+        try await Site.run { site in
+            try await site.authority()
+            var keys: [String: PrivateKey] = [:]
+            for device in ["d1", "d2", "d3"] {
+                let issued = try await site.issue(device)
+                keys[device] = try PrivateKey(pem: try #require(issued.privateKey))
+                #expect(try await site.certificates.renew(device: device, by: Site.by()).refusal == nil)
+            }
+            func renewal(_ device: String) async throws -> Renewal? {
+                try await site.registry.query { $0.renewal(tenantID: "acme", deviceID: device) }
+            }
+            for (device, key) in try [("d1", PrivateKey.generate()), ("d2", #require(keys["d3"])), ("d3", .generate())]
+            {
+                let open = try #require(try await renewal(device))
+                try say(site, "request", try request(open, key), device: device)
+            }
+            try await Self.service(site).round()
+            let (first, second, third) = (try await renewal("d1"), try await renewal("d2"), try await renewal("d3"))
+            #expect(first?.issued != nil && third?.issued != nil)
+            #expect(second?.issued == nil && second?.error?.contains("d3 has a certificate with the same key") == true)
+        }
+    }
+
     private func json(_ request: Request) -> String {
         String(decoding: (try? JSONEncoder().encode(request)) ?? Data(), as: UTF8.self)
     }
