@@ -38,12 +38,6 @@ struct CRLBench: ParsableCommand {
         try issuer.crl(number: number, thisUpdate: now, nextUpdate: now + 7 * 86_400, entries: entries)
     }
 
-    private static func milliseconds<R>(_ body: () throws -> R) rethrows -> (R, Double) {
-        let clock = ContinuousClock(), begin = clock.now
-        let result = try body()
-        return (result, begin.duration(to: clock.now) / .milliseconds(1))
-    }
-
     /// Cold: from entries without order to a signed CRL. Incremental: from one more revocation to a signed CRL. Check:
     /// parsed by OpenSSL, signature verified.
     private static func lists(

@@ -24,6 +24,7 @@ struct SleepTests {
         "Sources/Queries/QueryPool.swift": "the time limit of a waiter",
         "Sources/RefoldBench/HistoryBench.swift": "a benchmark",
         "Sources/RefoldBench/IngestBench.swift": "a benchmark",
+        "Sources/RefoldBench/RevokeBench.swift": "a benchmark",
         "Sources/Publishing/Publication.swift": "the pace of a publication",
         "Sources/Rebuilding/Rebuild.swift": "while its workers run",
         "Sources/Rebuilding/Rollback.swift": "a pause before the next attempt",

@@ -17,6 +17,7 @@ struct CertificateRecount {
     }
 
     struct Authority {
+        let addedAt: Int64
         let notAfter: Int64
         let issuesCRLs: Bool
         /// What the next CRL lists.
@@ -49,7 +50,7 @@ struct CertificateRecount {
         switch event {
         case .authorityAdded(let event):
             authorities[event.id] = Authority(
-                notAfter: event.notAfter.wholeSeconds, issuesCRLs: event.key != .none)
+                addedAt: time.wholeSeconds, notAfter: event.notAfter.wholeSeconds, issuesCRLs: event.key != .none)
         case .added(let event):
             if let key = event.idempotencyKey,
                 let before = keys.updateValue(position.rawValue, forKey: "\(event.tenantID) \(key)"),

@@ -1,0 +1,76 @@
+import ArgumentParser
+import Certificates
+import Deciding
+import EventLog
+import EventModel
+import Foundation
+import Issuing
+import PKI
+import Threading
+
+/// The services of certificates on a real log, as the daemon has them.
+struct CertificateSite: Sendable {
+    let folder: String
+    let log: FileLog
+    let registry: DeciderService<CertificateRegistry>
+    let certificates: CertificateService
+    let crls: CRLService
+    let executor = ThreadExecutor(name: "crl")
+    let by = Operator(actor: "bench", tenantID: "acme")
+
+    init(folder: String) throws {
+        self.folder = folder
+        let log = try FileLog.open(directory: folder + "/log")
+        self.log = log
+        let clock: @Sendable () -> Timestamp = { log.now() }, executor = executor
+        registry = DeciderService<CertificateRegistry>(
+            writer: DecisionWriter(log), source: log, clock: clock,
+            onChange: { registry in
+                if registry?.authorities.contains(where: \.needsCRL) ?? false { executor.wake() }
+            })
+        let keys = AuthorityKeys(
+            folder: folder + "/authorities", passphrase: nil, signCommand: nil, commandTimeoutSeconds: 10)
+        var options = IssuingOptions()
+        options.crlBaseURL = "http://refold.example"
+        certificates = CertificateService(registry: registry, source: log, keys: keys, options: options, clock: clock)
+        crls = CRLService(registry: registry, keys: keys, policy: options.crl, executor: executor, clock: clock)
+    }
+
+    /// - Parameter body: gets the site with an authority.
+    static func run(_ folder: String?, _ body: (CertificateSite) async throws -> Void) async throws {
+        let folder = folder ?? "/var/tmp/refold-bench-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let site = try CertificateSite(folder: folder)
+        defer { site.log.close() }
+        _ = try await site.certificates.create(NewAuthority(id: "bench", tenantID: "acme"), by: site.by)
+        try await body(site)
+    }
+}
+
+/// Certificates from requests: parsed, checked, signed, decided and durable, in batches as the API takes them.
+struct IssueBench: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "issue", abstract: "Issue certificates from requests, durably.")
+    @Option(help: "Certificates in all.") var certificates = 20_000
+    @Option(help: "Certificates in a request.") var batch = 1_000
+
+    func run() async throws {
+        let requests = try (0..<certificates).map { number in
+            try CertificateRequest.create(key: PrivateKey.generate(), commonName: "d\(number)").der
+        }
+        try await CertificateSite.run(nil) { site in
+            let clock = ContinuousClock(), begin = clock.now
+            for first in stride(from: 0, to: certificates, by: batch) {
+                let new = (first..<min(first + batch, certificates)).map {
+                    NewCertificate(tenantID: "acme", deviceID: "d\($0)", key: .request(requests[$0]))
+                }
+                guard case .issued(_, let issued) = try await site.certificates.issue(new, by: site.by),
+                    issued.count == new.count
+                else { throw ValidationError("not issued") }
+            }
+            let rate = Double(certificates) / (begin.duration(to: clock.now) / .seconds(1))
+            print(String(decoding: try JSONEncoder().encode(["certificates_per_second": rate]), as: UTF8.self))
+        }
+    }
+}
