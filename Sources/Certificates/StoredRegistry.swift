@@ -23,7 +23,7 @@ extension CertificateRegistry {
                     authorities: authorities.map(StoredHeader.StoredAuthority.init),
                     enforcements: enforcements.sorted { $0.key < $1.key }.map { .init(key: $0.key, value: $0.value) },
                     answers: storedAnswers,
-                    countAfterEviction: countAfterEviction)))
+                    countAfterEviction: countAfterEviction, hasChanges: true)))
         for authority in authorities { authority.writeEntries(to: &out) }
         out.integer(UInt32(all.count))
         for index in all {
@@ -43,6 +43,10 @@ extension CertificateRegistry {
             out.integer(numbers[record.renews] ?? .max)
             out.integer(numbers[record.replacedBy] ?? .max)
         }
+        for index in all {
+            out.integer(store[index].changedPosition?.rawValue ?? .max)
+            out.integer(store[index].weakness.rawValue)
+        }
         return out.out
     }
 
@@ -56,7 +60,7 @@ extension CertificateRegistry {
                 authorities.append(try CertificateAuthority(form, entries: &input))
             }
             for form in header.enforcements { enforcements[form.key] = form.value }
-            try restoreCertificates(&input)
+            try restoreCertificates(&input, hasChanges: header.hasChanges ?? false)
             restore(header.answers)
             countAfterEviction = header.countAfterEviction
         } catch let error as ByteReader.Truncated {
@@ -66,7 +70,9 @@ extension CertificateRegistry {
         }
     }
 
-    private mutating func restoreCertificates(_ input: inout ByteReader) throws(ByteReader.Truncated) {
+    private mutating func restoreCertificates(
+        _ input: inout ByteReader, hasChanges: Bool
+    ) throws(ByteReader.Truncated) {
         let count = try input.integer(UInt32.self)
         var links: [(index: CertificateStore.Index, renews: UInt32, replacedBy: UInt32)] = []
         var indexes: [CertificateStore.Index] = []
@@ -90,6 +96,15 @@ extension CertificateRegistry {
             store.update(index) { ($0.status, $0.reason) = (status, reason) }
             indexes.append(index)
             if renews != .max || replacedBy != .max { links.append((index, renews, replacedBy)) }
+        }
+        if hasChanges {
+            for index in indexes {
+                let changed = try input.integer(UInt64.self)
+                guard let weakness = CertificateWeakness(rawValue: try input.integer()) else { throw .init() }
+                store.update(index) {
+                    ($0.changedPosition, $0.weakness) = (changed == .max ? nil : Position(changed), weakness)
+                }
+            }
         }
         func index(_ number: UInt32) throws(ByteReader.Truncated) -> CertificateStore.Index {
             if number == .max { return CertificateStore.none }
@@ -169,6 +184,8 @@ struct StoredHeader: Codable {
     var enforcements: [StoredEnforcement]
     var answers: [StoredAnswer]
     var countAfterEviction: Int
+    /// Behind the certificates: the position of each one's last change, and its weakness. Earlier versions: nil.
+    var hasChanges: Bool?
 }
 
 /// Integers little-endian, byte strings behind their length in four bytes.

@@ -1,3 +1,4 @@
+import Certificates
 import Decisions
 import EventModel
 import HTTPTypes
@@ -23,6 +24,17 @@ extension ControlAPI {
                 let rows = try await system.certificates.authorities()
                     .filter { [tenant, Envelope.everyTenant].contains($0.added.tenantID) }
                     .compactMap { authority in authority.lastCRL.map { CRLRow($0, pending: authority.isChanged) } }
+                return try .json(Items(items: rows))
+            },
+            .get("\(Self.tenantPath)/enforcement") { request, context in
+                try request.allowQuery()
+                let tenant = try context.id("tenant")
+                let authorities = try await system.certificates.authorities()
+                    .filter { [tenant, Envelope.everyTenant].contains($0.added.tenantID) }
+                let rows = try await system.certificates.enforcements().sorted { $0.key < $1.key }
+                    .compactMap { key, enforcement in
+                        authorities.first { $0.added.id == key.authority }.map { EnforcementRow(key, enforcement, $0) }
+                    }
                 return try .json(Items(items: rows))
             },
             .get("\(Self.tenantPath)/crls/{authority}") { request, context in
@@ -109,6 +121,40 @@ private struct CRLDocument: Encodable {
         (authority, number, entries, sha256) = (event.authority, event.number, event.entries, event.sha256)
         (thisUpdate, nextUpdate) = (event.thisUpdate.description, event.nextUpdate.description)
         pem = String(decoding: try list.pem(), as: UTF8.self)
+    }
+}
+
+/// How far an authority's CRLs have come at a broker.
+private struct EnforcementRow: Encodable {
+    let broker: String
+    let authority: String
+    /// Of the newest CRL.
+    let number: UInt64?
+    let nextUpdate: String?
+    let written: UInt64
+    let writtenAt: String?
+    let reloaded: UInt64
+    let reloadedAt: String?
+    let proved: UInt64
+    let provedAt: String?
+    let provedMilliseconds: Int64?
+    let error: String?
+    let errorAt: String?
+
+    enum CodingKeys: String, CodingKey {
+        case broker, authority, number, nextUpdate = "next_update", written, writtenAt = "written_at", reloaded
+        case reloadedAt = "reloaded_at", proved, provedAt = "proved_at", provedMilliseconds = "proved_ms", error
+        case errorAt = "error_at"
+    }
+
+    init(_ key: EnforcementKey, _ enforcement: Enforcement, _ authority: CertificateAuthority) {
+        (broker, self.authority) = (key.broker, key.authority)
+        (number, nextUpdate) = (authority.lastCRL?.number, authority.lastCRL?.nextUpdate.description)
+        (written, writtenAt) = (enforcement.written, enforcement.writtenAt?.description)
+        (reloaded, reloadedAt) = (enforcement.reloaded, enforcement.reloadedAt?.description)
+        (proved, provedAt) = (enforcement.proved, enforcement.provedAt?.description)
+        provedMilliseconds = enforcement.provedMilliseconds
+        (error, errorAt) = (enforcement.error, enforcement.errorAt?.description)
     }
 }
 

@@ -5,6 +5,7 @@ import Issuing
 /// Passes operators' commands to the issuing service. A rejected command is an answer, not an error.
 public protocol CertificateKeeping: Sendable {
     func authorities() async throws -> [CertificateAuthority]
+    func enforcements() async throws -> [EnforcementKey: Enforcement]
     /// - Throws: `PKIError` when a key cannot be stored or a certificate not be made or read: nothing was decided.
     func create(_ new: NewAuthority, by: Operator) async throws -> RegistryAnswer
     func take(_ foreign: ForeignAuthority, by: Operator) async throws -> RegistryAnswer

@@ -135,6 +135,8 @@ public struct HealthFacts: Sendable {
     public var crls: [CRL] = []
     /// Why the newest CRLs are not proved to be in force, by broker.
     public var crlsUnproved: [String: String] = [:]
+    /// When authorities without a successor expire, of those that do soon.
+    public var authoritiesExpiring: [String: Timestamp] = [:]
     /// Rows that the log does not give, at the last comparison of tables and log.
     public var rowsDiffering = 0
 

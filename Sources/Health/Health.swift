@@ -33,6 +33,10 @@ public struct Health: Sendable, Equatable {
         add(facts.process)
         facts.crls.forEach { add($0) }
         for (broker, text) in facts.crlsUnproved.sorted(by: { $0.key < $1.key }) { add(.crlUnproved, broker, text) }
+        for (authority, end) in facts.authoritiesExpiring.sorted(by: { $0.key < $1.key }) {
+            let text = "the authority \(authority) expires \(end) and has no successor"
+            add(.authorityExpiring, authority, text)
+        }
     }
 
     public var state: State {

@@ -158,6 +158,11 @@ extension ReasonCode {
             A broker's newest CRL is not proved to be in force: its file cannot be written, the reload command fails, \
             the broker still accepts a revoked certificate, or it refuses a live one. The text says which.
             """
+        case .authorityExpiring:
+            """
+            An authority has no successor, and its own certificate expires within 30 days. No certificate is valid \
+            beyond its authority's; from then on brokers refuse every client of it.
+            """
         case .logLinesDropped: "Lines of the daemon's own log were dropped in the last minute: its output was blocked."
         case .descriptorsShort: "More than 90 % of the file descriptors that the process may have are open."
         }
@@ -229,6 +234,7 @@ extension ReasonCode {
             "See the error; if the log is damaged: `refold log verify`. Refold retries every 2 s."
         case .crlUnproved: "Check the broker's crl_file, crl_reload_command and log. Refold retries every 5 s."
         case .crlNotIssued, .crlExpiring: "Restore the key (docs/certificates.md). Refold retries every 10 s."
+        case .authorityExpiring: "`refold ca rotate OLD --to NEW`, then issue new certificates; or `refold ca retire`."
         case .logLinesDropped: "Check the reader of the daemon's output, or the disk that it is written to."
         case .descriptorsShort: "Raise `LimitNOFILE`, or find the clients that keep connections open."
         }

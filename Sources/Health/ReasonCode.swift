@@ -45,6 +45,7 @@ public enum ReasonCode: String, Sendable, CaseIterable {
     case crlNotIssued = "crl_not_issued"
     case crlExpiring = "crl_expiring"
     case crlUnproved = "crl_unproved"
+    case authorityExpiring = "authority_expiring"
     case logLinesDropped = "log_lines_dropped"
     case descriptorsShort = "descriptors_short"
 

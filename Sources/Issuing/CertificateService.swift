@@ -104,6 +104,11 @@ public struct CertificateService: Sendable {
     /// In the order in which they were added.
     public func authorities() async throws -> [CertificateAuthority] { try await registry.query { $0.authorities } }
 
+    /// How far the CRLs have come at the brokers.
+    public func enforcements() async throws -> [EnforcementKey: Enforcement] {
+        try await registry.query { $0.enforcements }
+    }
+
     /// A page of a tenant's certificates, in a fixed order.
     /// - Parameter expiringWithinSeconds: only those that expire so soon.
     public func list(

@@ -258,6 +258,9 @@ struct Fault: Sendable, CustomTestStringConvertible {
         Fault("a broker still accepts a revoked device", .degraded, [.crlUnproved]) {
             $0.crlsUnproved = ["north": "the broker still accepts a certificate that the CRL 7 revokes"]
         },
+        Fault("an authority expires, and none replaces it", .degraded, [.authorityExpiring]) {
+            $0.authoritiesExpiring = ["ca": Timestamp(seconds: 1_900_000_000)]
+        },
         Fault("an authority's CRL ends in a day", .degraded, [.crlExpiring]) { $0.crls = [crl(secondsLeft: 86_400)] },
         Fault("an authority's CRL has ended, another one's has not", .degraded, [.crlExpiring, .crlNotIssued]) {
             $0.crls = [crl(secondsLeft: -60), crl(secondsLeft: 3 * 86_400)]

@@ -6,6 +6,7 @@ import EventModel
 import Issuing
 import Logging
 import MQTT
+import Queries
 import ServiceLifecycle
 import Settings
 import Synchronization
@@ -19,11 +20,12 @@ struct CertificateIssuing: Sendable {
     let registry: DeciderService<CertificateRegistry>
     let service: CertificateService
     let crls: CRLService
+    let audit: CertificateAudit
     /// One for each broker with a CRL file.
     let enforcers: [(broker: String, enforcer: CRLEnforcer)]
 
     init(
-        _ settings: Settings, log: FileLog, writer: DecisionWriter,
+        _ settings: Settings, log: FileLog, writer: DecisionWriter, queries: QueryPool,
         snapshot: @escaping @Sendable () -> DeciderSnapshot<CertificateRegistry>?
     ) {
         let clock: @Sendable () -> Timestamp = { log.now() }
@@ -48,6 +50,17 @@ struct CertificateIssuing: Sendable {
         let options = IssuingOptions(settings.certificates)
         service = CertificateService(registry: registry, source: log, keys: keys, options: options, clock: clock)
         crls = CRLService(registry: registry, keys: keys, policy: options.crl, executor: executor, clock: clock)
+        audit = CertificateAudit(registry: registry, keys: keys, clock: clock) { tenants, after, limit in
+            do {
+                return try await queries.use { tables in
+                    try await tables.senders(
+                        tenants: tenants, after: after.map { ($0.tenantID, $0.deviceID) }, limit: limit)
+                }.map(LastMessage.init)
+            } catch {
+                // Callers are told nothing of the inside; the status has it.
+                throw SendersUnknown()
+            }
+        }
         enforcers = settings.brokers.compactMap { [registry, crls] broker in
             EnforcedBroker(broker, timeoutSeconds: seconds).map {
                 (broker.name, CRLEnforcer($0, registry: registry, crls: crls, clock: clock))
@@ -88,6 +101,7 @@ struct CertificateIssuing: Sendable {
                             }
                         }
                     }
+                    group.addTask { await audit.run() }
                     for (broker, enforcer) in enforcers {
                         group.addTask {
                             await enforcer.run { problem in
@@ -100,6 +114,18 @@ struct CertificateIssuing: Sendable {
                     }
                 }
             })
+    }
+}
+
+private struct SendersUnknown: Error, CustomStringConvertible {
+    var description: String { "the table device_status cannot be read now; refold status shows why" }
+}
+
+extension LastMessage {
+    fileprivate init(_ sender: TableQueries.Sender) {
+        self.init(
+            tenantID: sender.tenantID, deviceID: sender.deviceID, at: Timestamp(microseconds: sender.lastSeenAt),
+            position: Position(UInt64(clamping: sender.lastPosition)))
     }
 }
 

@@ -24,6 +24,7 @@ extension StatusReporter {
         facts.process = process
         facts.crls = troubles.crls.map(crl)
         facts.crlsUnproved = troubles.crlsUnproved
+        facts.authoritiesExpiring = certificateAudit.latest?.authoritiesExpiring ?? [:]
         if let check = selfCheck.last, check.agrees == false { facts.rowsDiffering = max(1, check.differences) }
         return facts
     }

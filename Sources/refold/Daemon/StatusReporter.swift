@@ -4,6 +4,7 @@ import EventModel
 import Foundation
 import Health
 import Ingest
+import Issuing
 import Outbox
 import Projecting
 import Synchronization
@@ -21,6 +22,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let selfCheck: SelfCheck
     let rebuilds: RebuildKeeper
     let troubles: Troubles
+    let certificateAudit: CertificateAudit
     private let memory = SharedMemory()
 
     /// Log lines dropped in the last minute, of `total` since the start.
