@@ -107,9 +107,8 @@ public final class Audit {
             if let failure = fold.failure { throw failure }
             report.start += fold.start.compactMap { table, row in
                 guard !subject.shows(row, of: table) else { return (table, row) }
-                // A decision about many devices reads their rows too. Without a row, a device is no target. Of
-                // certificates, events about the device's own are followed; a row of another device is read only where a
-                // log has events that the rules do not allow.
+                // A decision about many devices reads their rows too. Without a row, a device is no target. Events
+                // about the device's own certificates read another device's row only in a log that breaks the rules.
                 if case .device = subject, row.text("device_id", table) != nil, row.text("serial", table) == nil {
                     return nil
                 }

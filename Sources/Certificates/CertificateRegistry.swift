@@ -250,6 +250,8 @@ public struct CertificateRegistry: Decider {
             authority: authority, serial: serial, tenantID: event.tenantID, deviceID: event.deviceID, key: key,
             notBefore: event.notBefore.wholeSeconds, notAfter: event.notAfter.wholeSeconds,
             isImported: event.origin == .imported, position: position, at: time)
+        let weakness = CertificateWeakness(event)
+        if weakness != .none { store.update(index) { $0.weakness = weakness } }
         if let renewed = event.renews.flatMap({ CertificateReference($0) }).flatMap(find) {
             store.update(index) { $0.renews = renewed }
         }
@@ -277,7 +279,7 @@ public struct CertificateRegistry: Decider {
                 record.reason = reason
             }
             if let newer { record.replacedBy = newer }
-            record.changedAt = time
+            (record.changedAt, record.changedPosition) = (time, position)
         }
         let authority = Int(before.authority)
         func entry(_ reason: RevocationReason) -> RevokedEntry {
@@ -348,6 +350,8 @@ public struct DeviceCertificate: Sendable, Equatable {
 /// Which certificates a list has.
 public struct CertificateFilter: Sendable, Equatable {
     public var deviceID: String?
+    /// The beginning of a device id.
+    public var search: String?
     public var status: CertificateStatus?
     public var authority: String?
     /// Those that expire after `now` and until this time.
@@ -369,6 +373,7 @@ extension CertificateRegistry {
         tenantID: String, _ filter: CertificateFilter, now: Timestamp, after: UInt32?, limit: Int
     ) -> (certificates: [DeviceCertificate], next: UInt32?) {
         let seconds = now.wholeSeconds, until = filter.expiringUntil?.wholeSeconds
+        let prefix = Array((filter.search ?? "").utf8)
         let authority = filter.authority.map { authorityIndexes[$0] ?? .max }
         var found: [DeviceCertificate] = [], last: UInt32?
         func isMeant(_ index: CertificateStore.Index) -> Bool {
@@ -377,6 +382,7 @@ extension CertificateRegistry {
                 && authority.map { record.authority == $0 } ?? true
                 && until.map { seconds <= record.notAfter && record.notAfter <= $0 } ?? true
                 && filter.isExpired.map { (record.notAfter < seconds) == $0 } ?? true
+                && store.isOfDevice(index, beginningWith: prefix)
                 && store.tenantID(of: index) == tenantID && (!filter.isRenewing || renewal(of: index) != nil)
         }
         func add(_ index: CertificateStore.Index) -> Bool {

@@ -2,7 +2,7 @@ import EventModel
 import PKI
 import Primitives
 
-/// Certificates by serial number, device and key, in about 150 bytes each: a million of them fit in a quarter of a
+/// Certificates by serial number, device and key, in about 170 bytes each: a million of them fit in a quarter of a
 /// gigabyte. Their DER is in the log, at `Record.position`.
 struct CertificateStore: Sendable {
     /// Number of a record; that of a removed one is used again.
@@ -18,6 +18,7 @@ struct CertificateStore: Sendable {
         let isImported: Bool
         /// An operator has ordered its renewal.
         var isDue = false
+        var weakness = CertificateWeakness.none
         fileprivate let tenant: UInt32
         fileprivate let device: ByteRange
         /// Seconds since 1970.
@@ -29,6 +30,8 @@ struct CertificateStore: Sendable {
         let position: Position
         /// Of the last change of its status.
         var changedAt: Timestamp
+        /// Of the event that changed its status last; nil: none did, or a snapshot of an earlier version did not say.
+        var changedPosition: Position?
         /// Certificates of its device, added before and after it; `none` at the ends.
         fileprivate(set) var older: Index
         fileprivate(set) var newer = CertificateStore.none
@@ -112,6 +115,26 @@ struct CertificateStore: Sendable {
             self[$0].key == key && !(self[$0].tenant == tenant && bytes(self[$0].device).elementsEqual(device))
         }
     }
+
+    /// A certificate with the same key, of another device, that is `wanted`; nil: there is none.
+    func otherDevice(sharingKeyOf index: Index, where isWanted: (Index) -> Bool) -> Index? {
+        let record = self[index]
+        return byKey.first(Self.hash(record.key)) { other in
+            let candidate = self[other]
+            guard other != index, candidate.key == record.key, isWanted(other) else { return false }
+            return candidate.tenant != record.tenant || bytes(candidate.device) != bytes(record.device)
+        }
+    }
+
+    func isOfDevice(_ index: Index, beginningWith prefix: [UInt8]) -> Bool {
+        bytes(self[index].device).starts(with: prefix)
+    }
+
+    /// Index in `tenantIDs`.
+    func tenantNumber(of index: Index) -> Int { Int(self[index].tenant) }
+
+    /// Of all tenants that have, or had, a certificate.
+    var tenantIDs: [String] { tenants }
 
     func tenantID(of index: Index) -> String { tenants[Int(self[index].tenant)] }
     func deviceID(of index: Index) -> String { String(decoding: bytes(self[index].device), as: UTF8.self) }

@@ -17,6 +17,8 @@ public struct Enforcement: Sendable, Equatable, Codable {
     public private(set) var written: UInt64 = 0
     public private(set) var reloaded: UInt64 = 0
     public private(set) var proved: UInt64 = 0
+    public private(set) var writtenAt: Timestamp?
+    public private(set) var reloadedAt: Timestamp?
     public private(set) var provedAt: Timestamp?
     /// From the issue of the CRL to its proof.
     public private(set) var provedMilliseconds: Int64?
@@ -46,11 +48,11 @@ public struct Enforcement: Sendable, Equatable, Codable {
     mutating func apply(_ event: CRLEnforced, at time: Timestamp) {
         switch event.step {
         case .written:
-            written = max(written, event.number)
+            (written, writtenAt) = (max(written, event.number), time)
             bans = event.bans
             (error, errorAt) = (nil, nil)
         case .reloaded:
-            reloaded = max(reloaded, event.number)
+            (reloaded, reloadedAt) = (max(reloaded, event.number), time)
             (error, errorAt) = (nil, nil)
         case .proved:
             proved = max(proved, event.number)

@@ -37,6 +37,9 @@ public struct EnforcementStatus: Sendable, Equatable {
     public let uncut: Int
     /// Clients that are banned until the CRL is proved.
     public let banned: Int
+
+    /// Why the newest CRL is not proved, else why clients are not disconnected; nil: nothing is wrong.
+    public var error: String? { enforcement.error ?? (uncut > 0 ? enforcement.uncutError : nil) }
 }
 
 extension CertificateRegistry {

@@ -25,7 +25,7 @@ extension CertificateRegistry {
                         .init(key: $0.key, value: $0.value, cuts: storedCuts($0.key, numbers))
                     },
                     answers: storedAnswers, renewals: StoredHeader.StoredRenewals(renewals),
-                    countAfterEviction: countAfterEviction)))
+                    countAfterEviction: countAfterEviction, hasChanges: true)))
         for authority in authorities { authority.writeEntries(to: &out) }
         out.integer(UInt32(all.count))
         for index in all {
@@ -45,6 +45,10 @@ extension CertificateRegistry {
             out.integer(numbers[record.renews] ?? .max)
             out.integer(numbers[record.replacedBy] ?? .max)
         }
+        for index in all {
+            out.integer(store[index].changedPosition?.rawValue ?? .max)
+            out.integer(store[index].weakness.rawValue)
+        }
         return out.out
     }
 
@@ -58,7 +62,7 @@ extension CertificateRegistry {
                 authorities.append(try CertificateAuthority(form, entries: &input))
             }
             for form in header.enforcements { enforcements[form.key] = form.value }
-            let indexes = try restoreCertificates(&input)
+            let indexes = try restoreCertificates(&input, hasChanges: header.hasChanges ?? false)
             for form in header.enforcements { try restoreCuts(form, indexes) }
             restore(header.answers)
             header.renewals?.restore(&renewals)
@@ -72,7 +76,7 @@ extension CertificateRegistry {
     }
 
     private mutating func restoreCertificates(
-        _ input: inout ByteReader
+        _ input: inout ByteReader, hasChanges: Bool
     ) throws(ByteReader.Truncated) -> [CertificateStore.Index] {
         let count = try input.integer(UInt32.self)
         var links: [(index: CertificateStore.Index, renews: UInt32, replacedBy: UInt32)] = []
@@ -97,6 +101,15 @@ extension CertificateRegistry {
             store.update(index) { ($0.status, $0.reason, $0.isDue) = (status, reason, flags & 2 != 0) }
             indexes.append(index)
             if renews != .max || replacedBy != .max { links.append((index, renews, replacedBy)) }
+        }
+        if hasChanges {
+            for index in indexes {
+                let changed = try input.integer(UInt64.self)
+                guard let weakness = CertificateWeakness(rawValue: try input.integer()) else { throw .init() }
+                store.update(index) {
+                    ($0.changedPosition, $0.weakness) = (changed == .max ? nil : Position(changed), weakness)
+                }
+            }
         }
         func index(_ number: UInt32) throws(ByteReader.Truncated) -> CertificateStore.Index {
             if number == .max { return CertificateStore.none }
@@ -210,6 +223,8 @@ struct StoredHeader: Codable {
     /// Nil in snapshots from before there were renewals.
     var renewals: StoredRenewals?
     var countAfterEviction: Int
+    /// Behind the certificates: the position of each one's last change, and its weakness. Earlier versions: nil.
+    var hasChanges: Bool?
 }
 
 /// Integers little-endian, byte strings behind their length in four bytes.

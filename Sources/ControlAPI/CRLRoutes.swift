@@ -31,6 +31,18 @@ extension ControlAPI {
                     }
                 return try .json(Items(items: rows))
             },
+            .get("\(Self.tenantPath)/enforcement") { request, context in
+                try request.allowQuery()
+                let tenant = try context.id("tenant")
+                let authorities = try await system.certificates.authorities()
+                    .filter { [tenant, Envelope.everyTenant].contains($0.added.tenantID) }
+                let rows = try await system.certificates.enforcements().compactMap { status in
+                    authorities.first { $0.added.id == status.key.authority }.map {
+                        EnforcementRow(status, $0, isOwn: $0.added.tenantID == tenant)
+                    }
+                }
+                return try .json(Items(items: rows))
+            },
             .get("\(Self.tenantPath)/crls/{authority}") { request, context in
                 try request.allowQuery("at")
                 return try await crl(
@@ -120,6 +132,46 @@ private struct CRLDocument: Encodable {
     }
 }
 
+/// How far an authority's CRLs have come at a broker.
+private struct EnforcementRow: Encodable {
+    let broker: String
+    let authority: String
+    /// Of the newest CRL.
+    let number: UInt64?
+    let nextUpdate: String?
+    let written: UInt64
+    let writtenAt: String?
+    let reloaded: UInt64
+    let reloadedAt: String?
+    let proved: UInt64
+    let provedAt: String?
+    let provedMilliseconds: Int64?
+    let uncut: Int
+    let banned: Int
+    let error: String?
+    let errorAt: String?
+
+    enum CodingKeys: String, CodingKey {
+        case broker, authority, number, nextUpdate = "next_update", written, writtenAt = "written_at", reloaded
+        case reloadedAt = "reloaded_at", proved, provedAt = "proved_at", provedMilliseconds = "proved_ms", uncut
+        case banned, error, errorAt = "error_at"
+    }
+
+    /// - Parameter isOwn: errors of an authority of all tenants may name devices of any of them.
+    init(_ status: EnforcementStatus, _ authority: CertificateAuthority, isOwn: Bool) {
+        let enforcement = status.enforcement
+        (broker, self.authority) = (status.key.broker, status.key.authority)
+        (uncut, banned) = (status.uncut, status.banned)
+        (number, nextUpdate) = (authority.lastCRL?.number, authority.lastCRL?.nextUpdate.description)
+        (written, writtenAt) = (enforcement.written, enforcement.writtenAt?.description)
+        (reloaded, reloadedAt) = (enforcement.reloaded, enforcement.reloadedAt?.description)
+        (proved, provedAt) = (enforcement.proved, enforcement.provedAt?.description)
+        provedMilliseconds = enforcement.provedMilliseconds
+        error = isOwn ? status.error : nil
+        errorAt = enforcement.error == nil ? nil : enforcement.errorAt?.description
+    }
+}
+
 struct CRLRow: Encodable, Sendable {
     let authority: String
     let number: UInt64
@@ -161,7 +213,7 @@ struct CRLRow: Encodable, Sendable {
                 broker: status.key.broker, isInForce: known.proved == event.number && known.error == nil,
                 provedNumber: known.proved == 0 ? nil : known.proved, provedAt: known.provedAt?.description,
                 provedMilliseconds: known.provedMilliseconds, uncut: status.uncut, banned: status.banned,
-                error: isOwn ? known.error ?? (status.uncut > 0 ? known.uncutError : nil) : nil)
+                error: isOwn ? status.error : nil)
         }
         (authority, number, entries, sha256) = (event.authority, event.number, event.entries, event.sha256)
         (thisUpdate, nextUpdate) = (event.thisUpdate.description, event.nextUpdate.description)

@@ -94,6 +94,16 @@ extension ControlAPI {
                         device: try context.id("device"),
                         by: try caller(request, context, try context.id("tenant"), "")))
             },
+            .get("\(path)/{authority}/{serial}/events") { request, context in
+                try request.allowQuery("limit", "after", "order", "min_position")
+                let tenant = try context.id("tenant"), reference = try context.certificate()
+                let page = try request.page(ordered: true)
+                try await waitForPosition(request, ProjectionName.certificates)
+                return .page(
+                    try await system.queries.certificateEvents(
+                        tenant: tenant, authority: reference.authority, serial: reference.serial.description,
+                        page: page))
+            },
         ]
             + CertificateVerb.allCases.flatMap { verb -> [Route] in
                 [
@@ -187,10 +197,12 @@ extension ControlAPI {
     }
 
     private func listCertificates(_ request: Request, tenant: String) async throws -> Response {
-        try request.allowQuery("device", "status", "authority", "expiring_days", "renewing", "limit", "after")
+        try request.allowQuery(
+            "device", "search", "status", "authority", "expiring_days", "renewing", "limit", "after")
         let page = try request.page()
         var filter = CertificateFilter()
         filter.deviceID = try request.idQuery("device")
+        filter.search = try request.idQuery("search")
         filter.authority = try request.idQuery("authority")
         let words = CertificateStatus.allCases.map(\.name) + ["EXPIRED"]
         if let status = try request.query("status", oneOf: words) {

@@ -45,7 +45,7 @@ public struct ControlAPI: Sendable {
             + snapshotRoutes + rebuildRoutes + firmwareRoutes + groupRoutes
             + settingsRoutes + campaignRoutes + deviceRoutes + auditRoutes + deadLetterRoutes + parkedRoutes
             + sessionRoutes + tokenRoutes + streamRoutes + aliasRoutes + eventRoutes + authorityRoutes
-            + certificateRoutes + crlRoutes
+            + certificateRoutes + certificateFindingRoutes + crlRoutes
     }
 
     public func router() -> Router<APIContext> {

@@ -9,7 +9,8 @@ extension ControlAPI {
     /// Addresses that people see, as `core/app.js` knows them too.
     static let pagePaths = [
         "/", "/login", "/campaigns", "/campaigns/new", "/tenants/{tenant}/campaigns/{id}", "/devices",
-        "/tenants/{tenant}/devices/{device}",
+        "/tenants/{tenant}/devices/{device}", "/certificates", "/tenants/{tenant}/certificates/{authority}/{serial}",
+        "/revocation",
     ]
 
     var pageRoutes: [Route] {

@@ -18,6 +18,7 @@ public struct APIDependencies: Sendable {
     public var tokens: any TokenKeeping
     public var certificates: any CertificateKeeping
     public var crls: any CRLKeeping
+    public var certificateAudit: any CertificateAuditing
     public var past: any HistoricalQueries
     public var metrics: @Sendable () async -> MetricsSnapshot
     /// Records that an operator knows of a broker's alarms, and ends them. The event's position; nil when there is no
@@ -34,7 +35,7 @@ public struct APIDependencies: Sendable {
         status: any StatusProviding, projections: any ProjectionControlling, campaigns: any CampaignCommanding,
         queries: any ReadQueries, log: any LogOperations, snapshots: any SnapshotKeeping, past: any HistoricalQueries,
         rebuilds: any TableRebuilding, tokens: any TokenKeeping, certificates: any CertificateKeeping,
-        crls: any CRLKeeping,
+        crls: any CRLKeeping, certificateAudit: any CertificateAuditing,
         metrics: @escaping @Sendable () async -> MetricsSnapshot,
         acknowledgeBroker: @escaping AcknowledgeBroker,
         gate: @escaping @Sendable (_ tenant: String, _ device: String) async -> GateStatistics? = { _, _ in nil },
@@ -49,7 +50,7 @@ public struct APIDependencies: Sendable {
         self.snapshots = snapshots
         self.rebuilds = rebuilds
         self.tokens = tokens
-        (self.certificates, self.crls) = (certificates, crls)
+        (self.certificates, self.crls, self.certificateAudit) = (certificates, crls, certificateAudit)
         self.past = past
         self.metrics = metrics
         self.acknowledgeBroker = acknowledgeBroker
@@ -142,5 +143,6 @@ enum ProjectionName {
     static let campaignEvents = "campaign_events"
     static let deviceGroups = "device_groups"
     static let deviceConnectionEvents = "device_connection_events"
+    static let certificates = "certificates"
     static let auditLogs = "audit_logs"
 }

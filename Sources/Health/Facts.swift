@@ -139,6 +139,8 @@ public struct HealthFacts: Sendable {
     public var crlsUnproved: [String: String] = [:]
     /// Why clients of revoked certificates are not disconnected, by broker.
     public var clientsUncut: [String: String] = [:]
+    /// When authorities without a successor expire, of those that do soon.
+    public var authoritiesExpiring: [String: Timestamp] = [:]
     /// Rows that the log does not give, at the last comparison of tables and log.
     public var rowsDiffering = 0
 

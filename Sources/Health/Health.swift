@@ -34,6 +34,10 @@ public struct Health: Sendable, Equatable {
         facts.crls.forEach { add($0) }
         for (broker, text) in facts.crlsUnproved.sorted(by: { $0.key < $1.key }) { add(.crlUnproved, broker, text) }
         for (broker, text) in facts.clientsUncut.sorted(by: { $0.key < $1.key }) { add(.clientsUncut, broker, text) }
+        for (authority, end) in facts.authoritiesExpiring.sorted(by: { $0.key < $1.key }) {
+            let text = "the authority \(authority) expires \(end) and has no successor"
+            add(.authorityExpiring, authority, text)
+        }
     }
 
     public var state: State {

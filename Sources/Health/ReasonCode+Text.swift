@@ -167,6 +167,11 @@ extension ReasonCode {
             Clients of revoked certificates may still be connected to a broker, which could not be made to disconnect \
             them, or a ban there could not be lifted. The text has the broker's answer.
             """
+        case .authorityExpiring:
+            """
+            An authority has no successor, and its own certificate expires within 30 days. No certificate is valid \
+            beyond its authority's; from then on brokers refuse every client of it.
+            """
         case .logLinesDropped: "Lines of the daemon's own log were dropped in the last minute: its output was blocked."
         case .descriptorsShort: "More than 90 % of the file descriptors that the process may have are open."
         }
@@ -239,6 +244,7 @@ extension ReasonCode {
         case .crlUnproved: "Check the broker's crl_file, crl_reload_command and log. Refold retries every 5 s."
         case .clientsUncut: "Check the broker's crl_cut and emqx_api settings. Refold retries at least once a minute."
         case .crlNotIssued, .crlExpiring: "Restore the key (docs/certificates.md). Refold retries every 10 s."
+        case .authorityExpiring: "`refold ca rotate OLD --to NEW`, then issue new certificates; or `refold ca retire`."
         case .logLinesDropped: "Check the reader of the daemon's output, or the disk that it is written to."
         case .descriptorsShort: "Raise `LimitNOFILE`, or find the clients that keep connections open."
         }

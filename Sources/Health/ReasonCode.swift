@@ -46,6 +46,7 @@ public enum ReasonCode: String, Sendable, CaseIterable {
     case crlExpiring = "crl_expiring"
     case crlUnproved = "crl_unproved"
     case clientsUncut = "clients_uncut"
+    case authorityExpiring = "authority_expiring"
     case logLinesDropped = "log_lines_dropped"
     case descriptorsShort = "descriptors_short"
 

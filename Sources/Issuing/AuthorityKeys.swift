@@ -69,6 +69,18 @@ public final class AuthorityKeys: Sendable {
         return signer
     }
 
+    /// Why an authority's key cannot be used; nil: it can. A sign command is not run.
+    func problem(with authority: AuthorityAdded) -> String? {
+        do throws(PKIError) {
+            _ = try signer(for: authority)
+        } catch {
+            return error.description
+        }
+        // One that was loaded is used until the next start, whatever became of its file.
+        guard authority.key == .file, access(path(authority.spkiSHA256), R_OK) != 0 else { return nil }
+        return "\(path(authority.spkiSHA256)) cannot be read: \(String(cString: strerror(errno)))"
+    }
+
     func commandSigner(_ certificate: Certificate) throws(PKIError) -> any Signer {
         guard let signCommand else {
             throw PKIError(

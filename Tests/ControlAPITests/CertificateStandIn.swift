@@ -5,7 +5,7 @@ import Synchronization
 @testable import Issuing
 
 /// Certificates and CRLs without a log and without keys: answers as a test sets them.
-final class CertificateStandIn: CertificateKeeping, CRLKeeping {
+final class CertificateStandIn: CertificateKeeping, CRLKeeping, CertificateAuditing {
     struct Facts {
         var registry = CertificateRegistry()
         var answer = RegistryAnswer.accepted(
@@ -29,6 +29,7 @@ final class CertificateStandIn: CertificateKeeping, CRLKeeping {
 
     func authorities() async throws -> [CertificateAuthority] { facts.withLock { $0.registry.authorities } }
     func enforcements() async throws -> [EnforcementStatus] { facts.withLock { $0.registry.enforcementStatuses } }
+    func report() async throws -> CertificateAudit.Report { CertificateAudit.Report(at: Timestamp(seconds: 0)) }
     func create(_ new: NewAuthority, by: Operator) async throws -> RegistryAnswer { try answer(by) }
     func take(_ foreign: ForeignAuthority, by: Operator) async throws -> RegistryAnswer { try answer(by) }
     func retire(_ id: String, by: Operator) async throws -> RegistryAnswer { try answer(by) }

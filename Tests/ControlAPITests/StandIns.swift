@@ -145,6 +145,9 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
     func deviceHistory(tenant: String, device: String, page: PageRequest) async throws(QueryError) -> JSONPage {
         try self.page(page)
     }
+    func certificateEvents(
+        tenant: String, authority: String, serial: String, page: PageRequest
+    ) async throws(QueryError) -> JSONPage { try self.page(page) }
     func resolve(tenant: String, query: GroupQuery) async throws(QueryError) -> [String] {
         _ = try row(nil)
         return ["d1", "d2"]
@@ -189,7 +192,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
             system: APIDependencies(
                 status: self, projections: self, campaigns: self, queries: self, log: self,
                 snapshots: PastStandIn(), past: PastStandIn(), rebuilds: RebuildStandIn(), tokens: tokens,
-                certificates: certificates, crls: certificates,
+                certificates: certificates, crls: certificates, certificateAudit: certificates,
                 metrics: {
                     var snapshot = MetricsSnapshot()
                     snapshot.add(.logDurableEvents, 11 as UInt64)

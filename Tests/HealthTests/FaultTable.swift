@@ -269,6 +269,9 @@ struct Fault: Sendable, CustomTestStringConvertible {
         Fault("a client of a revoked certificate is connected", .degraded, [.clientsUncut]) {
             $0.clientsUncut = ["north": "clients of revoked certificates are not disconnected: Connection refused"]
         },
+        Fault("an authority expires, and none replaces it", .degraded, [.authorityExpiring]) {
+            $0.authoritiesExpiring = ["ca": Timestamp(seconds: 1_900_000_000)]
+        },
         Fault("an authority's CRL ends in a day", .degraded, [.crlExpiring]) { $0.crls = [crl(secondsLeft: 86_400)] },
         Fault("an authority's CRL has ended, another one's has not", .degraded, [.crlExpiring, .crlNotIssued]) {
             $0.crls = [crl(secondsLeft: -60), crl(secondsLeft: 3 * 86_400)]

@@ -173,4 +173,39 @@ import Testing
         let got = seen().split(separator: "\n").filter { $0.hasPrefix("got") }
         #expect(got == ["got tenant/acme/device/d1/telemetry", "got tenant/acme/device/d2/telemetry"], "\(seen())")
     }
+
+    /// Findings follow from the registry, the key folder and the table of devices; scripts see them by the exit code.
+    @Test func findingsOfARunningDaemon() async throws {
+        let world = try World(postgres: try PostgresServer.shared.get())
+        try world.startDaemon()
+        defer { world.killDaemon() }
+        try await world.untilSubscribed()
+        _ = try refold(world, "ca", "init", "ca")
+        try issue(world, "d1")
+        let devices = try TestPublisher(port: world.broker.port)
+        try devices.publish("tenant/acme/device/d1/telemetry", #"{"metrics":{"n":1}}"#.utf8)
+        try devices.publish("tenant/acme/device/d9/telemetry", #"{"metrics":{"n":1}}"#.utf8)
+        try await world.untilQuiet()
+        func audit() throws -> (code: Int32, items: [[String: Any]]) {
+            let outcome = try run(world, "cert", "audit", "--tenant", "acme", "--json")
+            return (outcome.code, try outcome.object()["items"] as? [[String: Any]] ?? [])
+        }
+        #expect(await eventually(within: 60) { (try? audit().items.count) == 1 })
+        let first = try audit(), item = try #require(first.items.first)
+        #expect(first.code == 0 && item["code"] as? String == "no_certificate" && item["device"] as? String == "d9")
+        let evidence = try #require((item["evidence"] as? [[String: Any]])?.first?["position"] as? Int)
+        let event = try refold(world, "log", "cat", "--from", "\(evidence)", "--limit", "1", remote: false).out
+        #expect(event.contains("tenant/acme/device/d9/telemetry"), "\(event)")
+        let metrics = String(decoding: HTTP.body("http://\(world.http)/metrics") ?? Data(), as: UTF8.self)
+        #expect(metrics.contains("refold_certificate_findings{code=\"no_certificate\"} 1\n"))
+
+        let keys = world.data + "/authorities"
+        try FileManager.default.moveItem(atPath: keys, toPath: keys + ".aside")
+        #expect(await eventually(within: 60) { (try? audit().code) == 1 })
+        let text = try run(world, "cert", "audit", "--tenant", "acme")
+        #expect(text.out.contains("HIGH  authority_key_missing  authority ca") && text.out.contains("No such file"))
+        let one = try run(world, "cert", "audit", "--tenant", "acme", "--code", "no_certificate")
+        #expect(one.code == 0 && one.out.contains("device d9") && !one.out.contains("authority ca"))
+        #expect(world.stopDaemon().exitCode == 0)
+    }
 }

@@ -14,13 +14,16 @@ import Testing
             "d1", "ota/status",
             #"{"campaign_id":\#(id),"status":"FAILED","error":"<img src=x onerror='window.broken=1'>"}"#)
         try await site.api("POST", "/tenants/acme/campaigns/\(id)/pause", ["reason": Site.markup])
+        let certificate = try await self.certificate(of: "d1", site)
         try await site.world.untilQuiet()
 
         let pages = [
             ("overview", "/", "1 device"), ("campaigns", "/campaigns?tenant=acme", "onerror"),
             ("create", "/campaigns/new?tenant=acme", "How fast"),
             ("campaign", "/tenants/acme/campaigns/\(id)", "onerror"), ("devices", "/devices?tenant=acme", "d1"),
-            ("device", "/tenants/acme/devices/d1", "temperature"), ("login", "/login", "Token"),
+            ("device", "/tenants/acme/devices/d1", "temperature"),
+            ("certificates", "/certificates?tenant=acme", "Expiries by week"), ("certificate", certificate, "onerror"),
+            ("revocation", "/revocation?tenant=acme", "Lock-out in"), ("login", "/login", "Token"),
         ]
         let lights = [("light", 1280, 900, false), ("dark", 1280, 900, true), ("phone", 390, 844, true)]
         for (name, width, height, isDark) in lights {
@@ -37,6 +40,17 @@ import Testing
             let outside = try await browser.requests().filter { $0.hasPrefix("http") && !$0.hasPrefix(site.root) }
             #expect(outside == [], "\(name)")
         }
+    }
+
+    /// The page of a revoked certificate.
+    private func certificate(of device: String, _ site: Site) async throws -> String {
+        try await site.api("POST", "/tenants/acme/authorities", ["id": "ca"])
+        let issued = try await site.api(
+            "POST", "/tenants/acme/certificates", ["device": device, "generate_key": "P-256"])
+        let serial = try #require((issued["items"] as? [[String: Any]])?.first?["serial"] as? String)
+        let path = "/tenants/acme/certificates/ca/\(serial)"
+        try await site.api("POST", path + "/revoke", ["reason": "keyCompromise", "note": Site.markup])
+        return path
     }
 
     /// `next` sent the browser to another server, since it drops tabs and line breaks.

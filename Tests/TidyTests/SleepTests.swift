@@ -15,6 +15,7 @@ struct SleepTests {
             "two seconds at most, for another session's records",
         "Sources/Ingest/Connection/BrokerConnection.swift": "lets messages gather while they are dense",
         "Sources/Ingest/Ingest.swift": "a stop waits for the connections' threads, with a limit",
+        "Sources/Issuing/CertificateAudit.swift": "an audit every five minutes",
         "Sources/Output/LogOutput.swift": "a pause before the next attempt",
         "Sources/PrivateServices/PrivateMosquitto.swift": "until a child process listens",
         "Sources/PrivateServices/PrivatePostgres.swift": "until a child process listens",

@@ -6,7 +6,7 @@ struct CertificateCommand: AsyncParsableCommand {
         commandName: "cert", abstract: "Issue, list and revoke device certificates.",
         subcommands: [
             Issue.self, Import.self, List.self, Expiring.self, Missing.self, Show.self, Renew.self, Revoke.self,
-            Hold.self, Release.self, AccessRules.self,
+            Hold.self, Release.self, AccessRules.self, Audit.self,
         ])
 
     static func path(_ tenant: String) -> String { "/api/v1/tenants/\(DaemonClient.escape(tenant))/certificates" }

@@ -8,6 +8,7 @@ import Ingest
 import Issuing
 import Logging
 import MQTT
+import Queries
 import ServiceLifecycle
 import Settings
 import Synchronization
@@ -23,12 +24,14 @@ struct CertificateIssuing: Sendable {
     let crls: CRLService
     /// For the gate; nil: certificates do not matter there.
     let check: CertificateCheck?
+    let audit: CertificateAudit
     let renewals: RenewalService
     /// One for each broker where CRLs are put in force.
     let enforcers: [(broker: String, enforcer: CRLEnforcer)]
 
     init(
         _ settings: Settings, log: FileLog, writer: DecisionWriter, outbox: any Outbox,
+        queries: QueryPool,
         snapshot: @escaping @Sendable () -> DeciderSnapshot<CertificateRegistry>?
     ) {
         let clock: @Sendable () -> Timestamp = { log.now() }
@@ -71,6 +74,17 @@ struct CertificateIssuing: Sendable {
             registry: registry, keys: keys, policy: options.crl, distributionPoint: options.crlDistributionPoint,
             executor: executor, clock: clock)
         renewals = RenewalService(service, policy: RenewalPolicy(settings.certificates), executor: renewing)
+        audit = CertificateAudit(registry: registry, keys: keys, clock: clock) { tenants, after, limit in
+            do {
+                return try await queries.use { tables in
+                    try await tables.senders(
+                        tenants: tenants, after: after.map { ($0.tenantID, $0.deviceID) }, limit: limit)
+                }.map(LastMessage.init)
+            } catch {
+                // Callers are told nothing of the inside; the status has it.
+                throw SendersUnknown()
+            }
+        }
         enforcers = settings.brokers.compactMap { [registry, crls, service] broker in
             EnforcedBroker(broker, timeoutSeconds: seconds, service).map {
                 (broker.name, CRLEnforcer($0, registry: registry, crls: crls, clock: clock))
@@ -124,6 +138,7 @@ struct CertificateIssuing: Sendable {
                                 "cannot renew certificates; retrying in 10 s", metadata: ["error": "\(error)"])
                         }
                     }
+                    group.addTask { await audit.run() }
                     for (broker, enforcer) in enforcers {
                         group.addTask {
                             await enforcer.run { problems in
@@ -151,6 +166,18 @@ extension RenewalPolicy {
         isEnabled = settings.renews
         afterPercent = Int64(settings.renewAfterPercent)
         graceSeconds = Int64(settings.renewGraceDays) * 86_400
+    }
+}
+
+private struct SendersUnknown: Error, CustomStringConvertible {
+    var description: String { "the table device_status cannot be read now; refold status shows why" }
+}
+
+extension LastMessage {
+    fileprivate init(_ sender: TableQueries.Sender) {
+        self.init(
+            tenantID: sender.tenantID, deviceID: sender.deviceID, at: Timestamp(microseconds: sender.lastSeenAt),
+            position: Position(UInt64(clamping: sender.lastPosition)))
     }
 }
 

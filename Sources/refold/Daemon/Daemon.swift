@@ -136,7 +136,10 @@ final class Daemon: Sendable {
         let tokens = AccessDecider(writer: decisions, source: log, clock: { log.now() }) {
             snapshots.folder.newest(AccessState.self, horizon: log.horizon, report: passOver)
         }
-        let certificates = CertificateIssuing(settings, log: log, writer: decisions, outbox: commands) {
+        let queries = QueryPool(databaseURL: databaseURL, size: DatabaseConnections.reads)
+        let certificates = CertificateIssuing(
+            settings, log: log, writer: decisions, outbox: commands, queries: queries
+        ) {
             snapshots.folder.newest(CertificateRegistry.self, horizon: log.horizon, report: passOver)
         }
         let projectors = Self.makeProjectors(
@@ -163,8 +166,7 @@ final class Daemon: Sendable {
             log: log, projectors: projectors, ingest: { ingest.statuses }, commands: commands,
             database: keeper, scrubService: scrubService,
             checkpoints: checkpoints, archive: archive, selfCheck: selfCheck, rebuilds: rebuilds,
-            troubles: troubles, check: certificates.check)
-        let queries = QueryPool(databaseURL: databaseURL, size: DatabaseConnections.reads)
+            troubles: troubles, check: certificates.check, certificateAudit: certificates.audit)
         let metrics = MetricsCollector(
             reporter: reporter, deadLetters: DeadLetterCounts(queries), startedAt: startedAt,
             limitedDevices: { ingest.mostLimited(20) },
@@ -176,7 +178,7 @@ final class Daemon: Sendable {
             status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(pool: queries),
             log: FileLogOperations(log: log, projectors: projectors, logger: logger),
             snapshots: snapshots, past: PastAccess(asOf: asOf), rebuilds: rebuilds, tokens: tokens,
-            certificates: certificates.service, crls: certificates.crls,
+            certificates: certificates.service, crls: certificates.crls, certificateAudit: certificates.audit,
             metrics: { await metrics.collect() },
             acknowledgeBroker: { broker, name, reason in
                 try await ingest.acknowledge(broker: broker, operator: name, reason: reason)?.rawValue

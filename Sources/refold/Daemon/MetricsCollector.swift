@@ -1,9 +1,11 @@
+import Certificates
 import ControlAPI
 import EventLog
 import EventModel
 import Foundation
 import Health
 import Ingest
+import Issuing
 import Output
 import Projecting
 import Queries
@@ -24,6 +26,11 @@ struct MetricsCollector: Sendable {
         addBrokers(to: &metrics)
         addProjections(to: &metrics)
         addHealth(to: &metrics)
+        if let audit = reporter.certificateAudit.latest {
+            for code in CertificateFinding.Code.allCases {
+                metrics.add(.certificateFindings, UInt64(audit.totals[code] ?? 0), ["code": code.rawValue])
+            }
+        }
         metrics.add(.databaseConnected, reporter.database.state.connected)
         for (reason, count) in await deadLetters.latest() {
             metrics.add(.deadLetters, UInt64(clamping: count), ["reason": reason])

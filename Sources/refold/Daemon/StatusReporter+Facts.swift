@@ -25,6 +25,7 @@ extension StatusReporter {
         facts.crls = troubles.crls.map(crl)
         facts.crlsUnproved = troubles.crlsUnproved
         facts.clientsUncut = troubles.clientsUncut
+        facts.authoritiesExpiring = certificateAudit.latest?.authoritiesExpiring ?? [:]
         if let check = selfCheck.last, check.agrees == false { facts.rowsDiffering = max(1, check.differences) }
         return facts
     }

@@ -4,6 +4,7 @@ import EventModel
 import Foundation
 import Health
 import Ingest
+import Issuing
 import Outbox
 import Projecting
 import Synchronization
@@ -22,6 +23,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let rebuilds: RebuildKeeper
     let troubles: Troubles
     let check: CertificateCheck?
+    let certificateAudit: CertificateAudit
     private let memory = SharedMemory()
 
     /// Log lines dropped in the last minute, of `total` since the start.

@@ -37,6 +37,15 @@ struct TableAccess: ReadQueries {
         JSONPage(try await ask { try await $0.deviceHistory(tenant: tenant, device: device, page.slice) })
     }
 
+    func certificateEvents(
+        tenant: String, authority: String, serial: String, page: PageRequest
+    ) async throws(QueryError) -> JSONPage {
+        JSONPage(
+            try await ask {
+                try await $0.certificateEvents(tenant: tenant, authority: authority, serial: serial, page.slice)
+            })
+    }
+
     func resolve(tenant: String, query: GroupQuery) async throws(QueryError) -> [String] {
         try await ask { try await $0.resolve(tenant: tenant, query: query) }
     }

@@ -14,6 +14,9 @@ const PAGES = [
   [/^\/tenants\/([^/]+)\/campaigns\/(\d+)$/, 'campaign', 'Campaign'],
   [/^\/devices$/, 'devices', 'Devices'],
   [/^\/tenants\/([^/]+)\/devices\/([^/]+)$/, 'device', 'Device'],
+  [/^\/certificates$/, 'certificates', 'Certificates'],
+  [/^\/tenants\/([^/]+)\/certificates\/([^/]+)\/([^/]+)$/, 'certificate', 'Certificate'],
+  [/^\/revocation$/, 'revocation', 'Revocation'],
 ];
 
 async function start() {

@@ -11,6 +11,8 @@ const LINKS = [
   ['/', 'Overview', ['overview'], 'g o'],
   ['/campaigns', 'Campaigns', ['campaigns', 'campaign', 'create'], 'g c'],
   ['/devices', 'Devices', ['devices', 'device'], 'g d'],
+  ['/certificates', 'Certificates', ['certificates', 'certificate'], 'g s'],
+  ['/revocation', 'Revocation', ['revocation'], 'g r'],
 ];
 
 export function showBar(page) {

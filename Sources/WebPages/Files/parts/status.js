@@ -7,6 +7,9 @@ const KINDS = {
   DOWNLOADING: ['busy', '↓'], INSTALLING: ['busy', '⚙'], VERIFYING: ['busy', '◎'], PENDING: ['idle', '·'],
   ONLINE: ['good', '●'], STALE: ['warn', '◐'], OFFLINE: ['idle', '○'],
   CONNECTED: ['good', '●'], DISCONNECTED: ['idle', '○'], CONNECTION_LOST: ['bad', '✕'],
+  ACTIVE: ['good', '✓'], SUPERSEDED: ['idle', '»'], HELD: ['warn', '❚❚'], REVOKED: ['bad', '✕'], EXPIRED: ['bad', '◷'],
+  PROVED: ['good', '✓'], UNPROVED: ['bad', '✕'],
+  critical: ['bad', '✕'], high: ['bad', '▲'], medium: ['warn', '◆'], low: ['idle', '·'],
   running: ['good', '●'], paused: ['warn', '❚❚'], waiting: ['warn', '◷'], failed: ['bad', '✕'], rebuilding: ['busy', '↻'],
 };
 

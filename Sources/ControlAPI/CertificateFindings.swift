@@ -1,0 +1,81 @@
+import Certificates
+import EventModel
+import Hummingbird
+import Issuing
+
+/// The standing audit of certificates.
+public protocol CertificateAuditing: Sendable {
+    /// - Throws: as `DeciderService.query`.
+    func report() async throws -> CertificateAudit.Report
+}
+
+extension CertificateAudit: CertificateAuditing {}
+
+extension ControlAPI {
+    var certificateFindingRoutes: [Route] {
+        [
+            .get("\(Self.tenantPath)/certificates/findings") { request, context in
+                try request.allowQuery("code")
+                let code = try request.query("code", oneOf: CertificateFinding.Code.allCases.map(\.rawValue))
+                let tenant = try context.id("tenant"), report = try await system.certificateAudit.report()
+                return try .json(FindingsBody(report, tenant: tenant, code: code))
+            }
+        ]
+    }
+}
+
+private struct FindingsBody: Encodable {
+    let auditedAt: String
+    /// Why findings about devices that send are missing.
+    @Nullable var sendersUnknown: String?
+    let counts: [String: Int]
+    let expiries: Expiries
+    let items: [FindingRow]
+
+    struct Expiries: Encodable {
+        let weeks: [Int]
+        let later: Int
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case auditedAt = "audited_at", sendersUnknown = "senders_unknown", counts, expiries, items
+    }
+
+    init(_ report: CertificateAudit.Report, tenant: String, code: String?) {
+        auditedAt = report.at.description
+        counts = report.counts(of: tenant).reduce(into: [:]) { $0[$1.key.rawValue] = $1.value }
+        let some = report.expiries[tenant] ?? CertificateExpiries()
+        expiries = Expiries(weeks: some.weeks, later: some.later)
+        items = report.findings(of: tenant).filter { code == nil || $0.code.rawValue == code }.map(FindingRow.init)
+        sendersUnknown = report.sendersUnknown
+    }
+}
+
+private struct FindingRow: Encodable {
+    struct Evidence: Encodable {
+        let what: String
+        let position: UInt64
+    }
+
+    let code: String
+    let severity: String
+    var authority: String?
+    var serial: String?
+    var device: String?
+    let since: String
+    let text: String
+    let remedy: String
+    let evidence: [Evidence]
+
+    init(_ finding: CertificateFinding) {
+        (code, severity) = (finding.code.rawValue, finding.severity.rawValue)
+        switch finding.subject {
+        case .certificate(let reference, let deviceID):
+            (authority, serial, device) = (reference.authority, reference.serial.description, deviceID)
+        case .device(let deviceID): device = deviceID
+        case .authority(let id): authority = id
+        }
+        (since, text, remedy) = (finding.since.description, finding.text, finding.code.remedy)
+        evidence = finding.evidence.map { .init(what: $0.what, position: $0.position.rawValue) }
+    }
+}

@@ -1,0 +1,175 @@
+import Certificates
+import Deciding
+import Decisions
+import EventModel
+import PKI
+import Synchronization
+import Threading
+
+/// The standing audit of certificates, every few minutes: the rules are the registry's (`CertificateFinding`).
+public actor CertificateAudit {
+    /// Devices' last messages in the last 24 hours, in pages by tenant and device.
+    public typealias LastMessages =
+        @Sendable (_ tenants: [String], _ after: LastMessage?, _ limit: Int) async throws -> [LastMessage]
+
+    public struct Report: Sendable {
+        public let at: Timestamp
+        /// How long the audit took.
+        public internal(set) var duration = Duration.zero
+        /// Why the devices' last messages are unknown, so that findings about senders are missing; nil: they are known.
+        public internal(set) var sendersUnknown: String?
+        /// See `CertificateRegistry.authoritiesExpiring`.
+        public internal(set) var authoritiesExpiring: [String: Timestamp] = [:]
+        /// The number of findings, by tenant.
+        public private(set) var counts: [String: [CertificateFinding.Code: Int]] = [:]
+        /// The first of each code, by tenant.
+        public private(set) var findings: [String: [CertificateFinding]] = [:]
+
+        /// By tenant.
+        public internal(set) var expiries: [String: CertificateExpiries] = [:]
+
+        /// Findings that a tenant's list has of one code.
+        public static let listedMax = 1_000
+        /// Findings in all lists: they are in memory.
+        private static let listedTotalMax = 100_000
+        private var listed = 0
+
+        init(at: Timestamp) { self.at = at }
+
+        mutating func add(_ all: [CertificateFinding]) {
+            for finding in all {
+                let count = counts[finding.tenantID, default: [:]][finding.code, default: 0] + 1
+                counts[finding.tenantID, default: [:]][finding.code] = count
+                guard count <= Self.listedMax, listed < Self.listedTotalMax else { continue }
+                findings[finding.tenantID, default: []].append(finding)
+                listed += 1
+            }
+        }
+
+        /// Of all tenants.
+        public var totals: [CertificateFinding.Code: Int] {
+            counts.values.reduce(into: [:]) { $0.merge($1, uniquingKeysWith: +) }
+        }
+
+        /// The tenant's, and those of authorities of all tenants; the most severe first, then the oldest.
+        public func findings(of tenantID: String) -> [CertificateFinding] {
+            let order = CertificateFinding.Severity.allCases
+            func rank(_ finding: CertificateFinding) -> Int { order.firstIndex(of: finding.severity) ?? 0 }
+            return [tenantID, Envelope.everyTenant].flatMap { findings[$0] ?? [] }
+                .sorted { (rank($0), $0.since) < (rank($1), $1.since) }
+        }
+
+        public func counts(of tenantID: String) -> [CertificateFinding.Code: Int] {
+            [tenantID, Envelope.everyTenant].reduce(into: [:]) { $0.merge(counts[$1] ?? [:], uniquingKeysWith: +) }
+        }
+    }
+
+    private let registry: DeciderService<CertificateRegistry>
+    private let keys: AuthorityKeys
+    private let lastMessages: LastMessages
+    private let clock: @Sendable () -> Timestamp
+    private nonisolated let last = Mutex<Report?>(nil)
+    /// Authorities whose key cannot be used, and since when.
+    private var unusable: [String: (reason: String, since: Timestamp)] = [:]
+    private var running: Task<Report, any Error>?
+
+    public init(
+        registry: DeciderService<CertificateRegistry>, keys: AuthorityKeys,
+        clock: @escaping @Sendable () -> Timestamp, lastMessages: @escaping LastMessages
+    ) {
+        (self.registry, self.keys, self.clock, self.lastMessages) = (registry, keys, clock, lastMessages)
+    }
+
+    /// Of the last audit; nil before the first.
+    public nonisolated var latest: Report? { last.withLock { $0 } }
+
+    private static let pause = Duration.seconds(300)
+    /// While something could not be read.
+    private static let pauseAfterFailure = Duration.seconds(30)
+
+    /// Audits every five minutes, until the task is cancelled.
+    public func run() async {
+        while !Task.isCancelled {
+            let report = try? await audit().value
+            let isComplete = report.map { $0.sendersUnknown == nil } ?? false
+            try? await Task.sleep(for: isComplete ? Self.pause : Self.pauseAfterFailure)
+        }
+    }
+
+    /// A caller that asks again and again occupies at most this share of the time.
+    private static let busyShare = 20
+    private static let ageMin = Duration.seconds(5)
+
+    /// A report of now, or of a few seconds ago.
+    /// - Throws: as `DeciderService.query`.
+    public func report() async throws -> Report {
+        if let latest {
+            let age = max(0, clock().microseconds.saturatingSubtracting(latest.at.microseconds))
+            if .microseconds(age) < max(Self.ageMin, latest.duration * Self.busyShare) { return latest }
+        }
+        return try await audit().value
+    }
+
+    /// The audit that is under way, or a new one.
+    private func audit() -> Task<Report, any Error> {
+        if let running { return running }
+        let task = Task {
+            defer { running = nil }
+            let report = try await make()
+            last.withLock { $0 = report }
+            return report
+        }
+        running = task
+        return task
+    }
+
+    /// Certificates in one call on the decider's thread, where commands wait meanwhile: about a millisecond.
+    private static let step = 1_024
+    private static let pageLimit = 5_000
+
+    private func make() async throws -> Report {
+        let begin = ContinuousClock.now, now = clock()
+        var report = Report(at: now), next: UInt32?
+        repeat {
+            let step = try await registry.query { [next] in $0.auditStep(after: next, count: Self.step, now: now) }
+            report.add(step.findings)
+            for (tenant, some) in step.expiries {
+                report.expiries[tenant] = (report.expiries[tenant] ?? CertificateExpiries()) + some
+            }
+            next = step.next
+        } while next != nil
+        try await checkKeys(now)
+        report.add(try await registry.query { [unusable] in $0.findings(unusable: unusable, now: now) })
+        report.authoritiesExpiring = try await registry.query { $0.authoritiesExpiring(now) }
+        try await addSenders(to: &report, now)
+        report.duration = ContinuousClock.now - begin
+        return report
+    }
+
+    private func checkKeys(_ now: Timestamp) async throws {
+        let authorities = try await registry.query { $0.authorities.filter(\.issuesCRLs).map(\.added) }
+        let problems = try await onOwnThread("certificate") { [keys] in
+            authorities.compactMap { added in keys.problem(with: added).map { (added.id, $0) } }
+        }
+        unusable = problems.reduce(into: [:]) { found, problem in
+            found[problem.0] = (problem.1, unusable[problem.0]?.since ?? now)
+        }
+    }
+
+    private func addSenders(to report: inout Report, _ now: Timestamp) async throws {
+        let tenants = try await registry.query { $0.tenantsWithCertificates }
+        guard !tenants.isEmpty else { return }
+        var after: LastMessage?
+        repeat {
+            let messages: [LastMessage]
+            do {
+                messages = try await lastMessages(tenants, after, Self.pageLimit)
+            } catch {
+                report.sendersUnknown = "\(error)"
+                return
+            }
+            report.add(try await registry.query { $0.findings(about: messages, now: now) })
+            after = messages.count == Self.pageLimit ? messages.last : nil
+        } while after != nil
+    }
+}

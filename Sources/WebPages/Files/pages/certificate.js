@@ -1,0 +1,79 @@
+// One certificate and its life, each step with its event.
+import { h, render } from '../core/dom.js';
+import { get, tenantPath } from '../core/api.js';
+import { certificatePage, devicePage, listPage } from '../core/addresses.js';
+import { ago, when } from '../core/format.js';
+import { status as label } from '../parts/status.js';
+import { eventLink } from '../parts/event.js';
+import { findingList } from '../parts/findings.js';
+import { every } from '../core/every.js';
+import { remember } from '../core/tenants.js';
+import { shownStatus } from './certificates.js';
+
+const KINDS = {
+  'certificate.issued': ['Issued', 'good'], 'certificate.imported': ['Imported', 'good'],
+  'certificate.superseded': ['Superseded', 'idle'], 'certificate.held': ['Put on hold', 'warn'],
+  'certificate.released': ['Released', 'good'], 'certificate.revoked': ['Revoked', 'bad'],
+};
+
+export async function show(main, [tenant, authority, serial]) {
+  remember(tenant);
+  const path = tenantPath(tenant, 'certificates', authority, serial);
+  const head = h('header', { class: 'head' }), life = h('section', { class: 'card span' });
+  const facts = h('section', { class: 'card' }), findings = h('section', { class: 'card span' }), pem = h('section', { class: 'card' });
+  let row = await get(path);
+  document.title = `${row.device} · Refold`;
+  render(main, head, h('div', { class: 'grid' }, life, facts, findings, pem));
+  render(pem, h('h2', null, 'PEM'), h('details', null, h('summary', null, 'The certificate, then its authorities'),
+    h('pre', null, row.certificate ?? 'The segment of the log that has it is gone.')));
+  every(5000, async () => {
+    row = await get(path);
+    render(head, heading(tenant, row));
+    render(facts, factsOf(tenant, row));
+  });
+  every(5000, async () => {
+    const page = await get(`${path}/events`, { order: 'newest', limit: 200 });
+    render(life, h('h2', null, 'Life'), timeline(tenant, page.items));
+  }, (error) => render(life, h('h2', null, 'Life'), h('p', { class: 'refusal' }, error.message)));
+  every(15_000, async () => {
+    const audit = await get(tenantPath(tenant, 'certificates', 'findings'));
+    const own = audit.items.filter((item) => item.authority === authority && item.serial === row.serial);
+    render(findings, h('h2', null, 'Findings', h('small', null, 'checked ', when(audit.audited_at, ago))),
+      findingList(tenant, own, () => null));
+  }, (error) => render(findings, h('h2', null, 'Findings'), h('p', { class: 'refusal' }, error.message)));
+}
+
+function heading(tenant, row) {
+  return h('div', { class: 'title' },
+    h('p', { class: 'crumbs' }, h('a', { href: listPage('/certificates', tenant) }, 'Certificates'), ' / ', tenant, ' / ', row.authority),
+    h('h1', null, row.device, ' ', label(shownStatus(row))),
+    h('p', { class: 'muted' }, row.status === 'REVOKED' ? [`${row.reason} · revoked `, when(row.changed_at, ago)]
+      : ['expires ', when(row.not_after, ago)]));
+}
+
+function factsOf(tenant, row) {
+  const other = (reference) => {
+    const [authority, serial] = reference.split('/');
+    return h('a', { href: certificatePage(tenant, authority, serial) }, h('code', null, serial));
+  };
+  const shown = [
+    ['Device', h('a', { href: devicePage(tenant, row.device) }, row.device)], ['Authority', row.authority],
+    ['Serial number', h('code', null, row.serial)],
+    ['Valid from', when(row.not_before)], ['Valid until', when(row.not_after)],
+    ['Renews', row.renews && other(row.renews)], ['Replaced by', row.replaced_by && other(row.replaced_by)],
+    ['SHA-256 of the key', h('code', null, row.spki_sha256)],
+  ];
+  return [h('h2', null, 'Facts'), h('dl', { class: 'facts' }, shown.filter(([, value]) => value).map(([name, value]) =>
+    [h('dt', { key: name + 'n' }, name), h('dd', { key: name }, value)]))];
+}
+
+function timeline(tenant, rows) {
+  return h('ol', { class: 'timeline' }, rows.map((row) => {
+    const [word, kind] = KINDS[row.event_type] ?? [row.event_type, 'idle'];
+    return h('li', { key: row.position, class: kind },
+      h('div', { class: 'line' }, h('b', null, word), row.reason && h('code', null, row.reason),
+        h('span', { class: 'who' }, row.actor ? `by ${row.actor}` : ''),
+        h('span', { class: 'end' }, when(row.at), eventLink(tenant, row.position))),
+      row.note && h('p', null, row.note));
+  }));
+}

@@ -1,0 +1,62 @@
+import Foundation
+import PKI
+import Testing
+@testable import ControlAPI
+
+/// The standing audit, the life of a certificate and CRLs of brokers over HTTP.
+@Suite struct CertificateFindingTests {
+    @Test func findingsSayWhatIsWrongAndWhatToDo() async throws {
+        try await CertificateSite.with { site in
+            #expect(try await site.authority("ca", tenant: nil, #","valid_days":10"#).status == 201)
+            #expect(try await site.issue("d1").status == 201)
+            let answer = try await site.send(.get, "tenants/acme/certificates/findings")
+            #expect(answer.status == 200, "\(answer.text)")
+            #expect(answer.json["senders_unknown"].string?.contains("no database in this test") == true)
+            #expect(answer.json["audited_at"].string == CertificateSite.now.description)
+            #expect(answer.json["counts"]["authority_expiring"].integer == 1)
+            #expect(answer.json["expiries"]["weeks"].items.map { $0.value as? Int }.first == 0)
+            #expect(answer.json["expiries"]["weeks"].items.compactMap { $0.value as? Int }.reduce(0, +) == 1)
+            let item = try #require(answer.json["items"].items.first)
+            #expect(item["severity"].string == "critical" && item["authority"].string == "ca")
+            #expect(item["remedy"].string?.contains("refold ca rotate") == true && item["device"].value == nil)
+            #expect(item["evidence"].items.first?["position"].integer == 0)
+            // Another tenant sees the authority of all tenants, and nothing else.
+            let other = try await site.send(.get, "tenants/other/certificates/findings?code=authority_expiring")
+            #expect(other.json["items"].items.count == 1 && other.json["expiries"]["later"].integer == 0)
+            let none = try await site.send(.get, "tenants/acme/certificates/findings?code=key_weak")
+            #expect(none.json["items"].items.isEmpty && none.json["counts"]["authority_expiring"].integer == 1)
+            #expect(try await site.send(.get, "tenants/acme/certificates/findings?code=other").status == 400)
+        }
+    }
+
+    @Test func theNewestCRLAsADocument() async throws {
+        try await CertificateSite.with { site in
+            #expect(try await site.authority("ca").status == 201)
+            #expect(try await site.send(.get, "tenants/acme/crls/ca").status == 404, "none was issued yet")
+            let made = try await site.crls.issueDue()
+            let answer = try await site.send(.get, "tenants/acme/crls/ca")
+            #expect(answer.json["number"].integer == made.issued.first.map { Int($0.event.number) })
+            #expect(
+                answer.json["pem"].string == String(decoding: try #require(made.issued.first).list.pem(), as: UTF8.self)
+            )
+            #expect(answer.json["as_of"].value == nil && answer.json["position"].value == nil)
+            #expect(try await site.send(.get, "tenants/other/crls/ca").status == 404, "another tenant's authority")
+            #expect(try await site.send(.get, "tenants/acme/crls/ca?at=noon").status == 400)
+            #expect(try await site.send(.get, "tenants/acme/enforcement").text == #"{"items":[]}"# + "\n")
+        }
+    }
+
+    @Test func certificatesAreFoundByTheBeginningOfTheDevice() async throws {
+        try await CertificateSite.with { site in
+            #expect(try await site.authority("ca").status == 201)
+            for device in ["press-1", "press-2", "pump-1"] { #expect(try await site.issue(device).status == 201) }
+            for (query, expected) in [
+                ("search=press", ["press-1", "press-2"]), ("search=p&limit=2", ["press-1", "press-2"]),
+                ("search=press-1&status=REVOKED", []), ("search=x", []),
+            ] {
+                let answer = try await site.send(.get, "tenants/acme/certificates?\(query)")
+                #expect(answer.json["items"].items.compactMap { $0["device"].string } == expected, "\(query)")
+            }
+        }
+    }
+}
