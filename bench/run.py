@@ -2,7 +2,7 @@
 """make bench: Refold beside its peers and its limits, in one run on one machine. Writes bench/RESULTS.md.
 
     bench/run.py                 everything (about 15 minutes)
-    bench/run.py ingest decode   some of it: ingest rows append decode replay latency memory campaign idle crl
+    bench/run.py ingest decode   some of it: ingest gate rows append decode replay latency memory campaign idle crl
                                  certificates
     MEMORY_SECONDS=1800 bench/run.py memory     the long form of the memory figure
 
@@ -90,6 +90,19 @@ def bench_tree_cost(rounds=2 * int(os.environ.get("ROUNDS", 3)), count=2_000_000
     pairs = [(ingest_only(count), ingest_only(count, "--no-tree")) for _ in range(rounds)]
     record("ingest with the tree and signed checkpoints / without", [a["events_per_second"] for a, _ in pairs],
            [b["events_per_second"] for _, b in pairs], "msg/s", "≥ 0.95")
+
+
+# what the gate's check of certificates costs
+def bench_gate(rounds=2 * int(os.environ.get("ROUNDS", 3)), count=2_000_000):
+    pairs = [(ingest_only(count, "--certificates", str(DEVICES)), ingest_only(count)) for _ in range(rounds)]
+    record(f"ingest with certificates.enforce, {DEVICES:,} devices / off", [a["events_per_second"] for a, _ in pairs],
+           [b["events_per_second"] for _, b in pairs], "msg/s", "≥ 0.98")
+    for devices in (DEVICES, 1_000_000):
+        answer = json.loads(subprocess.check_output([REFOLD_BENCH, "gate", "--devices", str(devices)]))
+        record(f"the gate alone with certificates.enforce, {devices:,} devices / off", [answer["certificates_ns"]],
+               [answer["plain_ns"]], "ns/message", "reported")
+    record("memory for the certificates of a device at the gate, 1,000,000 devices", [answer["bytes_a_device"]], None,
+           "bytes", "reported")
 
 
 # (b) message → committed row, beside the stack that users have
@@ -472,7 +485,8 @@ def machine():
     return f"{os.cpu_count()} × {model}, {memory} GiB, Linux {platform.release()}, {time.strftime('%Y-%m-%d')}, commit {version}"
 
 
-BENCHES = {"ingest": bench_ingest, "tree-cost": bench_tree_cost, "rows": bench_rows, "append": bench_append,
+BENCHES = {"ingest": bench_ingest, "tree-cost": bench_tree_cost, "gate": bench_gate,
+           "rows": bench_rows, "append": bench_append,
            "decode": bench_decode, "history": bench_history, "replay": bench_replay, "space": bench_space, "latency": bench_latency,
            "memory": bench_memory, "campaign": bench_campaign, "idle": bench_idle, "crl": bench_crl,
            "certificates": bench_certificates,

@@ -17,6 +17,8 @@ enum IngestFault: String {
     case acknowledgesLateCopies
     /// The gate learns of a revocation when it is durable, not when it gets its place in the log.
     case marksAfterAppend
+    /// A revocation does not wait for batches that are judged and have no place in the log yet.
+    case judgesOutOfOrder
 }
 
 #if PLANTED_BUGS

@@ -12,6 +12,7 @@ struct IngestBench: ParsableCommand {
     @Option(help: "The broker's port on 127.0.0.1.") var port: Int
     @Option(help: "Events to wait for.") var count: UInt64
     @Option(help: "The data folder; a temporary one by default.") var data: String?
+    @Option(help: "Refuse messages of devices without a certificate; so many devices have one.") var certificates: Int?
     @Flag(help: "Without the Merkle tree and its checkpoints.") var noTree = false
 
     /// Prints `ready` when it is subscribed, and one JSON object at the end.
@@ -26,7 +27,10 @@ struct IngestBench: ParsableCommand {
         let log = try FileLog.open(directory: folder + "/log", options: options)
         var broker = BrokerSettings(name: "main", host: "127.0.0.1", port: port, clientID: "refold-bench")
         broker.lingerMicros = 2000
-        let ingest = try IngestService(brokers: [broker], log: log, history: nil, onFatal: { fatalError($0) })
+        let check = certificates.map { _ in CertificateCheck(refuses: true) }
+        check?.load(GateBench.certificates(certificates ?? 0))
+        let ingest = try IngestService(
+            brokers: [broker], certificates: check, log: log, history: nil, onFatal: { fatalError($0) })
         ingest.start()
         while ingest.statuses[0].subscribed == false { usleep(1000) }
         FileHandle.standardOutput.write(Data("ready\n".utf8))
@@ -36,6 +40,8 @@ struct IngestBench: ParsableCommand {
         let begin = clock.now, first = durable
         while durable < before + count { durable = log.waitForDurable(beyond: durable, timeoutMilliseconds: 60_000) }
         let seconds = begin.duration(to: clock.now) / .seconds(1)
+        let refused = ingest.statuses[0].withoutCertificate
+        guard refused == 0 else { fatalError("\(refused) messages were refused") }
         let lag = log.treeStatus.map { durable - $0.size } ?? 0
         var usage = rusage()
         getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)

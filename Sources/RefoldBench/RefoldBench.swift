@@ -10,8 +10,7 @@ struct RefoldBench: AsyncParsableCommand {
         commandName: "refold-bench", abstract: "Benchmarks of the parts.",
         subcommands: [
             AppendBench.self, DecodeBench.self, TreeBench.self, FoldBench.self, BulkBench.self, IngestBench.self,
-            HistoryBench.self,
-            OpenBench.self, VerifyBench.self, LookupBench.self, CRLBench.self, RegistryBench.self, IssueBench.self,
-            RevokeBench.self,
+            GateBench.self, HistoryBench.self, OpenBench.self, VerifyBench.self, LookupBench.self, CRLBench.self,
+            RegistryBench.self, IssueBench.self, RevokeBench.self,
         ])
 }

@@ -109,7 +109,8 @@ import Testing
     // MARK: parts
 
     private func take(_ limiter: inout RateLimiter, _ name: String, _ time: Int64) -> Bool {
-        Array(name.utf8).withUnsafeBytes { limiter.take($0, DeviceHash($0), at: time) }
+        let index = Array(name.utf8).withUnsafeBytes { limiter.index(of: $0, DeviceHash($0), at: time) }
+        return limiter.take(index, at: time)
     }
 
     @Test func bucketsFillWithTimeAndNoFurtherThanTheBurst() {

@@ -42,7 +42,7 @@ struct PlantedBugTests {
         let simulated = try Tree.files(["Sources/Simulation"], ending: [".swift"]).map { try Tree.text($0) }.joined()
         let planted = try Tree.files(["Tests/EnforcementTests"], ending: [".swift"]).map { try Tree.text($0) }.joined()
         for name in declared.map({ $0.split(separator: ".")[1] }) {
-            let isPlanted = simulated.contains("    case \(name) = \"") || planted.contains("Fault(\"\(name)\"")
+            let isPlanted = simulated.contains("    case \(name) = \"") || planted.contains("\"\(name)\"")
             #expect(isPlanted, "\(name)")
         }
     }

@@ -31,17 +31,22 @@ public final class CertificateCheck: @unchecked Sendable {
     /// - Precondition: `isReady`.
     func beginJudging() -> LiveCertificates? {
         lock.lockForReading()
+        defer { if IngestFault.isPlanted(.judgesOutOfOrder) { lock.unlock() } }
         precondition(devices != nil || !refuses, "messages are judged before the certificates have been read")
         return devices
     }
 
-    func endJudging() { lock.unlock() }
+    func endJudging() {
+        guard !IngestFault.isPlanted(.judgesOutOfOrder) else { return }
+        lock.unlock()
+    }
 
     // MARK: For the registry
 
     package func load(_ loaded: LiveCertificates) {
         var loaded: LiveCertificates? = loaded
         lock.lockForWriting()
+        if let devices { loaded!.version = devices.version + 1 }
         // The former value is freed outside of the lock.
         swap(&loaded, &devices)
         lock.unlock()

@@ -8,7 +8,7 @@ public struct GateSettings: Sendable, Equatable {
     public var payloadBytesKept = 1 << 10
     public var messagesPerSecond = 1_000.0
     public var burst = 5_000
-    /// Devices whose bucket and counts are remembered; about 100 bytes each.
+    /// Devices whose bucket and counts are remembered; about 120 bytes each.
     public var devicesTrackedMax = 1_000_000
     public init() {}
 }
@@ -186,7 +186,8 @@ package final class Gate: Sendable {
                     let topic = DeviceTopic(record.topic)
                 {
                     let address = UnsafeRawBufferPointer(rebasing: record.topic[topic.address])
-                    if !live.isLive(address, DeviceHash(address), at: record.receivedAt) {
+                    let seconds = UInt32(clamping: record.receivedAt.wholeSeconds)
+                    if live.validity(of: address, DeviceHash(address), at: seconds) == nil {
                         former.append(verdict)
                         verdict = .certMismatch
                     }
@@ -216,13 +217,15 @@ package final class Gate: Sendable {
             return .keep(.badTopicFormat)
         }
         let address = UnsafeRawBufferPointer(rebasing: record.topic[topic.address]), hash = DeviceHash(address)
+        let index = limiter.index(of: address, hash, at: steadyMicros)
         // A redelivery was sent earlier than it comes. Brokers set DUP themselves (MQTT 5.0, 3.3.1.1): no device can.
-        guard record.flags.contains(.duplicate) || limiter.take(address, hash, at: steadyMicros) else {
+        guard record.flags.contains(.duplicate) || limiter.take(index, at: steadyMicros) else {
             return .reject(topic.address)
         }
         // Commands are not the device's own. Behind the rate limit: a revoked device must not fill the log.
-        if let live, topic.topicClass != .otaCommand, !live.isLive(address, hash, at: record.receivedAt) {
-            limiter.countWithoutCertificate(address, hash, at: steadyMicros)
+        if let live, topic.topicClass != .otaCommand,
+            !limiter.isLive(index, address, hash, live, at: UInt32(clamping: record.receivedAt.wholeSeconds))
+        {
             tally.withoutCertificate += 1
             if certificates?.refuses == true { return .keep(.certMismatch) }
         }

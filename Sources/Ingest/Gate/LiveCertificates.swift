@@ -3,11 +3,11 @@ import EventModel
 /// When each device has a live certificate: 70 to 110 bytes a device. Those that never had one are not in it.
 package struct LiveCertificates: Sendable {
     /// Seconds since 1970, both ends included. A time beyond 2106 counts as that.
-    private struct Validity: Sendable {
+    struct Validity: Sendable, Equatable {
         let from: UInt32
         let until: UInt32
 
-        static let never = Validity(from: 1, until: 0)
+        static var never: Validity { Validity(from: 1, until: 0) }
 
         init(from: UInt32, until: UInt32) { (self.from, self.until) = (from, until) }
 
@@ -15,8 +15,13 @@ package struct LiveCertificates: Sendable {
             self.init(from: UInt32(clamping: range.lowerBound), until: UInt32(clamping: range.upperBound))
         }
 
+        @inline(__always)
         func contains(_ seconds: UInt32) -> Bool { from <= seconds && seconds <= until }
+        func contains(_ other: Validity) -> Bool { from <= other.from && other.until <= until }
     }
+
+    /// Changes whenever the validity of a device shrinks: until then, what was live once stays so.
+    var version: UInt64 = 1
 
     private var devices = DeviceTable<Validity>()
     /// Of the few devices whose validity has gaps: what follows the first gap, by index in `devices`.
@@ -35,6 +40,8 @@ package struct LiveCertificates: Sendable {
             let first = validity.first.map(Validity.init) ?? .never, index: Int
             if let found = devices.find(address, hash) {
                 index = found
+                let former = devices.entries[index]
+                if former != .never, later[index] != nil || !first.contains(former) { version += 1 }
                 devices.entries[index] = first
             } else {
                 guard !validity.isEmpty else { return }
@@ -46,13 +53,13 @@ package struct LiveCertificates: Sendable {
         }
     }
 
-    /// Whether the device had a live certificate at `time`.
+    /// The validity of the device's certificates that contains this time, in seconds since 1970; nil: none.
     /// - Parameter address: `tenant/{t}/device/{d}`.
-    func isLive(_ address: UnsafeRawBufferPointer, _ hash: DeviceHash, at time: Timestamp) -> Bool {
-        guard let index = devices.find(address, hash) else { return false }
-        let seconds = UInt32(clamping: time.wholeSeconds)
-        if devices.entries[index].contains(seconds) { return true }
-        guard !later.isEmpty, let more = later[index] else { return false }
-        return more.contains { $0.contains(seconds) }
+    func validity(of address: UnsafeRawBufferPointer, _ hash: DeviceHash, at seconds: UInt32) -> Validity? {
+        guard let index = devices.find(address, hash) else { return nil }
+        let first = devices.entries[index]
+        if first.contains(seconds) { return first }
+        guard !later.isEmpty, let more = later[index] else { return nil }
+        return more.first { $0.contains(seconds) }
     }
 }

@@ -10,6 +10,9 @@ struct RateLimiter {
         var tokens: Double
         /// When `tokens` was true, in µs.
         var at: Int64
+        /// When it has a live certificate, as of `version` of the table.
+        var validity = LiveCertificates.Validity.never
+        var version: UInt64 = 0
         var accepted: UInt64 = 0
         var rejected: UInt64 = 0
         /// Messages charged to the credit `creditNumber`.
@@ -49,10 +52,14 @@ struct RateLimiter {
         creditNumber &+= 1
     }
 
-    /// Takes a token of the device that `address` (`tenant/{t}/device/{d}`) names, at `time` in µs.
-    /// False: it has none.
-    mutating func take(_ address: UnsafeRawBufferPointer, _ hash: DeviceHash, at time: Int64) -> Bool {
-        let index = young.find(address, hash) ?? admit(address, hash, at: time)
+    /// Index of the device that `address` (`tenant/{t}/device/{d}`) names, until the next call.
+    /// - Parameter time: in µs.
+    mutating func index(of address: UnsafeRawBufferPointer, _ hash: DeviceHash, at time: Int64) -> Int {
+        young.find(address, hash) ?? admit(address, hash, at: time)
+    }
+
+    /// Takes a token of a device. False: it has none.
+    mutating func take(_ index: Int, at time: Int64) -> Bool {
         // Through a local value: a call on `self` beside `&young.entries` would copy all entries first.
         var entry = young.entries[index]
         let isTaken = charge(&entry, time)
@@ -60,9 +67,21 @@ struct RateLimiter {
         return isTaken
     }
 
-    mutating func countWithoutCertificate(_ address: UnsafeRawBufferPointer, _ hash: DeviceHash, at time: Int64) {
-        let index = young.find(address, hash) ?? admit(address, hash, at: time)
-        young.entries[index].withoutCertificate = young.entries[index].withoutCertificate.saturatingAdding(1)
+    /// Whether a device has a live certificate. That it has one is remembered until the validity of any device shrinks,
+    /// so that a second table is rarely looked into.
+    mutating func isLive(
+        _ index: Int, _ address: UnsafeRawBufferPointer, _ hash: DeviceHash, _ live: LiveCertificates,
+        at seconds: UInt32
+    ) -> Bool {
+        let entry = young.entries[index]
+        if entry.version == live.version, entry.validity.contains(seconds) { return true }
+        guard let validity = live.validity(of: address, hash, at: seconds) else {
+            young.entries[index].withoutCertificate = entry.withoutCertificate.saturatingAdding(1)
+            return false
+        }
+        young.entries[index].validity = validity
+        young.entries[index].version = live.version
+        return true
     }
 
     private mutating func admit(_ address: UnsafeRawBufferPointer, _ hash: DeviceHash, at time: Int64) -> Int {
