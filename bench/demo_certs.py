@@ -63,7 +63,8 @@ class TLSBroker:
         # Refold reloads the broker only while it runs.
         return [f"broker.crl_file={self.crl}", f"broker.crl_reload_command=kill -HUP $(cat {self.pid})",
                 f"broker.crl_probe_url=mqtts://127.0.0.1:{self.tls_port}", f"broker.crl_probe_ca_file={self.server_ca}",
-                "certificates.common_name={device}"]
+                "broker.crl_cut=takeover", f"broker.crl_cut_url=mqtt://127.0.0.1:{self.port}",
+                "broker.crl_client_id=sim-{tenant}-{device}", "certificates.common_name={device}"]
 
     def accepts(self, folder, device):
         """Whether the broker takes a message of the device."""
@@ -170,8 +171,10 @@ class Demo:
         proof = self.events("crl.proved/")[-1]["payload"]
         check(f"CRL {proof['number']} is proved to be in force, {proof['milliseconds']} ms after it was issued", True)
         check(f"{other} is accepted", self.broker.accepts(self.identities, other))
-        for event in self.events("client.cut/"):
-            print(f"  cut: {event['payload']}", flush=True)
+        wait_for("the cut", lambda: self.events("client.cut/"), 30, every=0.2)
+        cut = self.events("client.cut/")[0]["payload"]
+        check(f"{device} is disconnected, {cut['milliseconds']} ms after the revocation",
+              (cut["device_id"], cut["outcome"]) == (device, "cut"), cut)
 
     def rotate(self):
         kept = self.devices[1:]
@@ -209,6 +212,9 @@ class Demo:
             f"where event_type = 'CONNECTED' and position >= {restart}") >= len(kept), 120, every=0.5)
         check(f"all {len(kept)} devices are connected with their new certificates", True)
         check(f"{self.devices[0]}, which was revoked, is refused", not self.broker.accepts(self.identities, self.devices[0]))
+        # The broker need not trust an authority whose certificates are all replaced.
+        self.refold.post(f"/authorities/{OLD}/crl", None)
+        wait_for("the proof of both", lambda: self.proved(OLD) and self.proved(NEW), 60, every=0.5)
 
     def summary(self):
         stop(self.fleet, signal.SIGTERM)

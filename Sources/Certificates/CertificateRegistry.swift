@@ -93,6 +93,18 @@ public struct CertificateRegistry: Decider {
         return newest(tenantID) ?? newest(Envelope.everyTenant)
     }
 
+    /// Whether nobody needs an authority: it issues no more, and every certificate of it is superseded, revoked or
+    /// expired. Looks at all certificates.
+    public func isAbandoned(_ id: String, at now: Timestamp) -> Bool {
+        guard let index = authorityIndexes[id] else { return false }
+        let authority = authorities[Int(index)], seconds = now.wholeSeconds
+        guard authority.retiredAt != nil || authority.replacedBy != nil else { return false }
+        return store.indexes.allSatisfy {
+            let record = store[$0]
+            return record.authority != index || record.status != .active || record.notAfter < seconds
+        }
+    }
+
     public var certificateCount: Int { store.count }
 
     public func certificate(_ reference: CertificateReference) -> DeviceCertificate? {

@@ -265,15 +265,23 @@ public actor CRLEnforcer {
         with crl: PublishedCRL, _ probe: CanaryProbe
     ) async throws -> EnforcementSteps.ProofProblem? {
         guard let canary = crl.canary else {
-            return .init(text: "the canary of the CRL \(crl.event.number) is gone", isLate: false)
+            return .init(text: "the canary of the CRL \(crl.event.number) is gone")
         }
         let live = try await crls.liveCanary(crl.event.authority)
-        return try EnforcementSteps.problem(with: crl.event) { which in
+        let problem = try EnforcementSteps.problem(with: crl.event) { which in
             switch which {
             case .revoked: probe.perform(try canary.identity(), clientID: "refold-canary-revoked")
             case .live: probe.perform(try live.identity(), clientID: "refold-canary-live")
             }
         }
+        // After a rotation brokers need not trust the old authority any more.
+        if let problem, problem.isUnknownAuthority, try await isAbandoned(crl.event.authority) { return nil }
+        return problem
+    }
+
+    private func isAbandoned(_ authority: String) async throws -> Bool {
+        let now = clock()
+        return try await registry.query { $0.isAbandoned(authority, at: now) }
     }
 
     private func probeLive(_ authority: String, _ probe: CanaryProbe) async throws -> CanaryProbe.Outcome {

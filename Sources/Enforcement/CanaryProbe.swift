@@ -9,10 +9,12 @@ public struct CanaryProbe: Sendable {
     public enum Refusal: Sendable, Equatable, CustomStringConvertible {
         /// TLS alert 44.
         case certificateRevoked
-        /// Any other fatal TLS alert, e.g. 45 when the CRL expired, 48 when the issuer has no CRL.
+        /// Any other fatal TLS alert, e.g. 45 when the CRL expired, 48 when the issuer is not trusted or has no CRL.
         case tlsAlert(code: UInt8, name: String)
         /// Return code (3.1.1) or reason code (5.0).
         case connack(code: UInt8)
+
+        static let unknownAuthority = Refusal.tlsAlert(code: 48, name: TLSAlert.name(48))
 
         public var description: String {
             switch self {

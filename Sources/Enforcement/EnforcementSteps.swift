@@ -33,7 +33,7 @@ public struct EnforcementSteps: Sendable {
     }
 
     /// How far an authority's CRLs have come. Times are monotonic, in microseconds.
-    private struct State {
+    struct State {
         /// CRL number that the file has.
         var written: UInt64?
         var provedAt: Int64?
@@ -51,7 +51,7 @@ public struct EnforcementSteps: Sendable {
     private let proves: Bool
     private let fetches: Bool
     /// Empty after a start: files are written and CRLs proved again.
-    private var states: [String: State] = [:]
+    var states: [String: State] = [:]
     /// Of the present round.
     public private(set) var crls: [PublishedCRL] = []
     private var queue: [Step] = []
@@ -243,7 +243,9 @@ public struct EnforcementSteps: Sendable {
     public struct ProofProblem: Sendable, Equatable {
         public let text: String
         /// The broker accepts the canary: it may have to fetch the CRL yet.
-        public let isLate: Bool
+        public var isLate = false
+        /// The broker does not trust the authority, or has no CRL of it (TLS alert 48).
+        public var isUnknownAuthority = false
     }
 
     /// Nil: the broker refuses the CRL's canary as revoked, and accepts a live one. Only both together show that the
@@ -253,13 +255,14 @@ public struct EnforcementSteps: Sendable {
     ) rethrows -> ProofProblem? {
         switch try probe(.revoked) {
         case .refused(.certificateRevoked):
-            return liveProblem(crl.authority, try probe(.live)).map { ProofProblem(text: $0, isLate: false) }
+            return liveProblem(crl.authority, try probe(.live)).map { ProofProblem(text: $0) }
         case .accepted:
             return ProofProblem(
                 text: "the broker still accepts a certificate that the CRL \(crl.number) revokes", isLate: true)
         case let outcome:
             return ProofProblem(
-                text: "the canary of the CRL \(crl.number) was not refused as revoked: \(outcome)", isLate: false)
+                text: "the canary of the CRL \(crl.number) was not refused as revoked: \(outcome)",
+                isUnknownAuthority: outcome == .refused(.unknownAuthority))
         }
     }
 

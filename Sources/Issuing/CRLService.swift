@@ -130,7 +130,7 @@ public actor CRLService {
 
     /// Issues the CRLs that are due, all at once, and returns when the last one is done.
     /// - Returns: those that were issued, and why others were not.
-    func issueDue() async throws -> (issued: [PublishedCRL], failures: [CRLFailure]) {
+    package func issueDue() async throws -> (issued: [PublishedCRL], failures: [CRLFailure]) {
         let due = try await takeDue { _ in true }
         defer { inFlight.subtract(due) }
         var issued: [PublishedCRL] = [], failures: [CRLFailure] = []

@@ -25,7 +25,7 @@ struct RevokeBench: AsyncParsableCommand {
             try await prepare(site)
             let broker = EnforcedBroker(
                 name: "bench", file: CRLFile(folder + "/fleet.crl"),
-                reload: ReloadCommand("kill -HUP $(cat \(folder)/pid)"), probe: probe)
+                reload: ReloadCommand("kill -HUP $(cat \(folder)/pid)"), probe: probe, cutting: nil)
             let enforcer = CRLEnforcer(broker, registry: site.registry, crls: site.crls, clock: { site.log.now() })
             let serving = Task {
                 await withDiscardingTaskGroup { group in

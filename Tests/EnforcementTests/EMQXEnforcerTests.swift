@@ -196,5 +196,5 @@ import Testing
 
 extension CRLEnforcer {
     /// The newest CRL of each authority has a canary.
-    var isPrepared: Bool { states["fleet"]?.target?.crl.canary != nil }
+    var isPrepared: Bool { steps.states["fleet"]?.target?.crl.canary != nil }
 }

@@ -281,9 +281,9 @@ struct DynsecFiles {
 
 extension CRLEnforcer {
     /// As a minute later: the standing proof is due.
-    func expireProofs() { for authority in states.keys { states[authority]?.provedAt = nil } }
+    func expireProofs() { for authority in steps.states.keys { steps.states[authority]?.provedAt = nil } }
     /// Since its start.
-    var provedNumbers: [UInt64] { states.values.compactMap(\.proof?.number).sorted() }
+    var provedNumbers: [UInt64] { steps.states.values.compactMap(\.proof?.number).sorted() }
     /// As a minute later: a cut that failed is due.
-    func expireRetries() { for authority in states.keys { states[authority]?.retry?.at = 0 } }
+    func expireRetries() { for authority in retries.keys { retries[authority]?.at = 0 } }
 }

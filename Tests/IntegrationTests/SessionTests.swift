@@ -172,7 +172,8 @@ import Testing
         let count = try await traffic.value
         try await world.untilQuiet()
         let recorded = try heartbeats(in: world)
-        #expect(recorded == count, "\(try whatIsWrong(in: world, published: count))")
+        let wrong = recorded == count ? "" : try whatIsWrong(in: world, published: count)
+        #expect(recorded == count, "\(wrong)")
         // Otherwise the test proves nothing.
         let resumed = try events("broker.connected/1", in: world).filter { $0.sessionPresent == true }
         #expect(resumed.count == (isResumed ? 3 : 0))

@@ -85,9 +85,10 @@ struct CertificateRecount {
             switch event.step {
             case .proved: proved[key] = event.number
             case .unproved: proved[key] = nil
-            case .written, .reloaded: break
+            case .written, .reloaded, .uncut: break
             }
-        case .authorityRetired, .rejected: break
+        // Nothing else changes a CRL, or what is accepted.
+        default: break
         }
         return nil
     }
