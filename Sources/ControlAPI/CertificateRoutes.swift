@@ -105,24 +105,28 @@ extension ControlAPI {
                         page: page))
             },
         ]
-            + CertificateVerb.allCases.flatMap { verb -> [Route] in
-                [
-                    .post("\(path)/{authority}/{serial}/\(verb.rawValue)") { request, context in
-                        let body = try await request.json(CertificateChangeBody.self), tenant = try context.id("tenant")
-                        return try await changed(
-                            try await system.certificates.change(
-                                try context.certificate(), try body.change(verb),
-                                by: try caller(request, context, tenant, "\(body)")))
-                    },
-                    .post("\(Self.tenantPath)/devices/{device}/certificates/\(verb.rawValue)") { request, context in
-                        let body = try await request.json(CertificateChangeBody.self), tenant = try context.id("tenant")
-                        return try await changed(
-                            try await system.certificates.change(
-                                device: try context.id("device"), try body.change(verb),
-                                by: try caller(request, context, tenant, "\(body)")))
-                    },
-                ]
-            }
+    }
+
+    /// Of one certificate, and of all certificates of a device.
+    var certificateChangeRoutes: [Route] {
+        CertificateVerb.allCases.flatMap { verb -> [Route] in
+            [
+                .post("\(Self.tenantPath)/certificates/{authority}/{serial}/\(verb.rawValue)") { request, context in
+                    let body = try await request.json(CertificateChangeBody.self), tenant = try context.id("tenant")
+                    return try await changed(
+                        try await system.certificates.change(
+                            try context.certificate(), try body.change(verb),
+                            by: try caller(request, context, tenant, "\(body)")))
+                },
+                .post("\(Self.tenantPath)/devices/{device}/certificates/\(verb.rawValue)") { request, context in
+                    let body = try await request.json(CertificateChangeBody.self), tenant = try context.id("tenant")
+                    return try await changed(
+                        try await system.certificates.change(
+                            device: try context.id("device"), try body.change(verb),
+                            by: try caller(request, context, tenant, "\(body)")))
+                },
+            ]
+        }
     }
 
     /// The operator, and what was sent, so that an idempotency key is known again.

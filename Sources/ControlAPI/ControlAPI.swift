@@ -45,7 +45,7 @@ public struct ControlAPI: Sendable {
             + snapshotRoutes + rebuildRoutes + firmwareRoutes + groupRoutes
             + settingsRoutes + campaignRoutes + deviceRoutes + auditRoutes + deadLetterRoutes + parkedRoutes
             + sessionRoutes + tokenRoutes + streamRoutes + aliasRoutes + eventRoutes + authorityRoutes
-            + certificateRoutes + certificateFindingRoutes + crlRoutes
+            + certificateRoutes + certificateChangeRoutes + certificateFindingRoutes + crlRoutes
     }
 
     public func router() -> Router<APIContext> {

@@ -228,9 +228,7 @@ extension ReasonCode {
         case .databaseUnusable: "See the text; it names the next step."
         case .databaseReadOnly: "Promote the standby, or name the primary in the database URL."
         case .databaseRights:
-            """
-            Run the GRANT. Refold checks every 2 s; a projection that failed for the missing right retries within 30 s.
-            """
+            "Run the GRANT. Refold checks every 2 s; a projection that failed for lack of it retries within 30 s."
         case .databaseConnections: "Raise the limit that the text names."
         case .projectionFailed: "See its error; `refold replay rebuild NAME` rebuilds its tables."
         case .projectionWaiting: "See its error; the projection resumes when the cause is gone."

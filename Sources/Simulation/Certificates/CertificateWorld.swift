@@ -332,11 +332,14 @@ public final class CertificateWorld {
 
     // MARK: CRLs
 
+    /// As `CertificateIssuing` has it.
+    var signingTime: Timestamp { min(log.now(), clock.now()) }
+
     /// As `CRLService.issueDue`.
     func issueDue() throws {
         guard let process else { return }
         try process.runtime.catchUp()
-        let now = log.now()
+        let now = signingTime
         for (authority, due) in try process.runtime.recover().crlsDue(policy, now: now) where due <= now {
             try issue(authority)
         }
@@ -347,7 +350,7 @@ public final class CertificateWorld {
     func issue(_ id: String) throws -> PublishedCRL? {
         for _ in 0..<20 {
             guard let process, !keysAway.contains(id), let issuer = issuers[id] else { return nil }
-            let now = log.now()
+            let now = signingTime
             guard now.wholeSeconds <= issuer.certificate.notAfter else { return nil }
             let canary = try Canary(by: issuer, policy, now: now, key: canaryKey, serial: serial())
             let registry = try process.runtime.recover()

@@ -8,6 +8,7 @@ import Ingest
 import Issuing
 import Logging
 import MQTT
+import Primitives
 import Queries
 import ServiceLifecycle
 import Settings
@@ -34,7 +35,11 @@ struct CertificateIssuing: Sendable {
         queries: QueryPool,
         snapshot: @escaping @Sendable () -> DeciderSnapshot<CertificateRegistry>?
     ) {
-        let clock: @Sendable () -> Timestamp = { log.now() }
+        // After a clock step one of both is ahead: the log's until its next append, or a wall clock that the log does
+        // not believe yet. What is signed for the future, brokers refuse.
+        let clock: @Sendable () -> Timestamp = {
+            min(log.now(), Timestamp(microseconds: SystemTime.wallMicroseconds()))
+        }
         let executor = ThreadExecutor(name: "crl"), known = Mutex<[Position]>([])
         check =
             settings.certificates.enforce == .off
@@ -42,7 +47,7 @@ struct CertificateIssuing: Sendable {
         let renewing = ThreadExecutor(name: "renewals"), answered = Mutex<Position?>(nil)
         let wakers = Mutex<[CRLEnforcer]>([])
         registry = DeciderService(
-            writer: writer, source: log, clock: clock, outbox: outbox, follower: check.map { GateFeed($0) },
+            writer: writer, source: log, clock: { log.now() }, outbox: outbox, follower: check.map { GateFeed($0) },
             snapshot: snapshot,
             onChange: { registry in
                 // Once for each change: what cannot be signed is tried again after a pause, not at every round.
