@@ -299,7 +299,9 @@ public final class Audit {
     /// Decisions about the certificates that the device has or had. A certificate is identified by its authority and
     /// serial number: decisions with the same ones count, whichever device they name.
     private func certificateDecisions(_ tenant: String, _ device: String, in range: Range<Position>) throws -> [Kept] {
-        let schemas = CertificateAdded.schemas + CertificateChanged.schemas
+        let schemas =
+            CertificateAdded.schemas + CertificateChanged.schemas + ClientCut.schemas + ClientBanLifted.schemas
+            + CertificateRenewal.schemas
         var subjects: Set<String> = []
         try forEachBaseRow(of: "device_certificates", in: "certificates") { row, table in
             guard row.text("tenant_id", table) == tenant, row.text("device_id", table) == device,

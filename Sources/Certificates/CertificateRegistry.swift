@@ -93,8 +93,8 @@ public struct CertificateRegistry: Decider {
         return newest(tenantID) ?? newest(Envelope.everyTenant)
     }
 
-    /// Whether nobody needs an authority: it issues no more, and every certificate of it is superseded, revoked or
-    /// expired. Looks at all certificates.
+    /// Whether an authority has no certificate in use: it is retired or replaced, and each of its certificates is
+    /// superseded, revoked or expired. False for an unknown authority. O(number of certificates).
     public func isAbandoned(_ id: String, at now: Timestamp) -> Bool {
         guard let index = authorityIndexes[id] else { return false }
         let authority = authorities[Int(index)], seconds = now.wholeSeconds
@@ -353,7 +353,7 @@ public struct DeviceCertificate: Sendable, Equatable {
     public let changedAt: Timestamp
     public let renews: CertificateReference?
     public let replacedBy: CertificateReference?
-    /// Its own, or the one that it was issued for, while that is open.
+    /// The open renewal in which this is the certificate to renew, or the one that was issued; nil: none.
     public let renewal: Renewal?
 }
 

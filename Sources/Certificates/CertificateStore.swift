@@ -30,7 +30,7 @@ struct CertificateStore: Sendable {
         let position: Position
         /// Of the last change of its status.
         var changedAt: Timestamp
-        /// Of the event that changed its status last; nil: none did, or a snapshot of an earlier version did not say.
+        /// Position of the event that changed its status last; nil: unchanged, or restored from an older snapshot.
         var changedPosition: Position?
         /// Certificates of its device, added before and after it; `none` at the ends.
         fileprivate(set) var older: Index

@@ -3,8 +3,8 @@ import EventModel
 import PKI
 import Primitives
 
-// The standing audit: what an operator should look at, as a pure function of the registry and of the devices' last
-// messages. It goes through the certificates in steps, so that no step occupies the decider's thread for long.
+// Rules of the standing audit: a pure function of the registry and the devices' last messages. It examines the
+// certificates in steps, so that no step blocks the decider's thread for long.
 
 /// A weakness of a certificate that was imported.
 public enum CertificateWeakness: UInt8, Sendable, CaseIterable {
@@ -55,8 +55,9 @@ public struct CertificateFinding: Sendable, Equatable {
         public var remedy: String {
             switch self {
             case .revokedSending:
-                "Check with `refold crl list` and health that the broker enforces the CRL; then disconnect the device."
-            case .certificateExpiring: "Renew it: `refold cert issue --renews AUTHORITY/SERIAL`."
+                "Check with `refold crl list` and `refold status` that the broker enforces the CRL; set `crl_cut`."
+            case .certificateExpiring:
+                "Renew it: `refold cert renew`; without MQTT: `refold cert issue --renews AUTHORITY/SERIAL`."
             case .noCertificate: "Issue a certificate to the device, or find out who sends in its name."
             case .keyShared: "Give each device a key of its own, then revoke the certificates with the shared one."
             case .keyWeak: "Issue a certificate for a new key (P-256), then revoke this one."
@@ -137,7 +138,7 @@ extension CertificateRegistry {
     /// Findings about certificates by themselves: one step.
     /// - Parameters:
     ///   - after: `next` of the step before; nil: the first step.
-    ///   - count: certificates that this step looks at.
+    ///   - count: number of certificates that this step examines.
     public func auditStep(after: UInt32?, count: Int, now: Timestamp) -> CertificateAuditStep {
         let seconds = now.wholeSeconds, tenants = store.tenantIDs
         var found: [CertificateFinding] = [], examined = 0, last: UInt32?
@@ -166,7 +167,7 @@ extension CertificateRegistry {
         return step(next: nil)
     }
 
-    /// An expired certificate is a finding for so long.
+    /// How long after its expiry a certificate remains a finding, in seconds.
     private static let expiredSecondsMax = 30 * day
     private static let expiringSeconds: [(severity: CertificateFinding.Severity, left: Int64)] = [
         (.critical, -1), (.high, 7 * day), (.medium, 14 * day), (.low, 30 * day),

@@ -22,7 +22,7 @@ public struct ClientToCut: Sendable, Equatable {
     public let certificate: DeviceCertificate
     /// A CRL with this `end`, or a higher one, lists the certificate.
     public let end: UInt64
-    /// That is on the record already.
+    /// `client.cut` with the outcome `still_connected` is already in the log.
     public let isStillConnected: Bool
 }
 
@@ -93,7 +93,7 @@ extension CertificateRegistry {
             case .held, .revoked:
                 if wasLive { pendingCuts[key, default: [:]][index] = PendingCut(end: position.rawValue + 1) }
             case .released:
-                // A ban may be in force whose record a crash prevented.
+                // The broker may have a ban that a crash kept out of the log.
                 if enforcement.bans == true {
                     pendingCuts[key]?[index]?.isReleased = true
                 } else {
@@ -174,7 +174,7 @@ extension CertificateRegistry {
             accepted.append(event)
         }
         guard !accepted.isEmpty else {
-            throw RegistryRefusal(.outdated, "none of the certificates waits for a cut at the broker any more")
+            throw RegistryRefusal(.outdated, "no client of these certificates is left to disconnect")
         }
         return accepted
     }
@@ -185,7 +185,7 @@ extension CertificateRegistry {
             let key = EnforcementKey(broker: event.broker, authority: event.authority)
             return pendingIndex(key, event.serial).flatMap { pendingCuts[key]?[$0] }.map { !$0.isUncut } ?? false
         }
-        guard !accepted.isEmpty else { throw RegistryRefusal(.outdated, "none of the certificates is banned any more") }
+        guard !accepted.isEmpty else { throw RegistryRefusal(.outdated, "no client of these certificates is banned") }
         return accepted.map {
             var event = $0
             event.actor = request.actor

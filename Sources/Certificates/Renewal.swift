@@ -39,7 +39,7 @@ public struct Renewal: Sendable, Equatable, Codable {
     static let retrySeconds: Int64 = 3_600
     private static let retrySecondsMin: Int64 = 60
     private static let retrySecondsMax: Int64 = 86_400
-    /// So long after its expiry, a certificate can still be renewed: devices are offline for weeks.
+    /// How long after its expiry a certificate can still be renewed: devices can be offline for weeks.
     static let secondsAfterExpiry: Int64 = 30 * 86_400
 
     public enum Status: String, Sendable {
@@ -61,7 +61,7 @@ public struct Renewal: Sendable, Equatable, Codable {
         let limit = left > 0 ? max(Self.retrySecondsMin, left / 8) : Self.retrySecondsMax
         let doubled = Self.retrySeconds << max(0, min(attempt - 1, 10))
         let pause = min(doubled, limit, Self.retrySecondsMax)
-        // Spread: devices that were asked together are not asked together again.
+        // Jitter: requests that were sent together are not retried together.
         let spread = Int64(spreadHash(certificate.serial, attempt) % 1_024) * (pause * 1_000_000 / 8) / 1_024
         return requestedAt.moved(by: pause * 1_000_000 + spread)
     }
@@ -73,7 +73,7 @@ public struct Renewal: Sendable, Equatable, Codable {
     }
 }
 
-/// Equal in every process: positions in time follow from it.
+/// Hash for jitter. Not `Hasher`: replays in other processes must compute the same times.
 func spreadHash(_ serial: SerialNumber, _ number: Int64 = 0) -> UInt64 {
     var hash: UInt64 = 0xcbf2_9ce4_8422_2325  // FNV-1a
     for byte in serial.magnitude { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }

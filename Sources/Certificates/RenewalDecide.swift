@@ -139,17 +139,19 @@ extension CertificateRegistry {
 
     // MARK: Commands
 
-    /// An operator renews a device's certificate now, or asks the device again.
+    /// Opens the renewal of a device's newest active certificate, or repeats the request of the open renewal.
     func renewDevice(
         _ device: String, _ request: RegistryRequest, _ now: Timestamp
     ) throws(RegistryRefusal) -> [RegistryEvent] {
         guard let index = newestActive(request.tenantID, device) else {
-            throw RegistryRefusal(.notFound, "the device \(device) has no active certificate to renew")
+            throw RegistryRefusal(
+                .notFound,
+                "the device \(device) has no active certificate to renew; issue one with `refold cert issue`")
         }
         guard now.wholeSeconds <= store[index].notAfter.saturatingAdding(Renewal.secondsAfterExpiry) else {
             throw RegistryRefusal(
                 .illegalTransition,
-                "the certificate \(reference(index)) expired more than 30 days ago; issue a new one by `cert issue`")
+                "the certificate \(reference(index)) expired over 30 days ago; use `refold cert issue`")
         }
         var event: CertificateRenewal
         if let renewal = renewals.open[address(index)] {

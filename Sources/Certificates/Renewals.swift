@@ -40,7 +40,7 @@ struct Renewals: Sendable {
     /// In seconds.
     var certificates = Heap<Due<CertificateStore.Index>>()
 
-    /// Acknowledged by the brokers, by address: the `command_id`. Not part of the fold.
+    /// `command_id` of commands that the brokers acknowledged, by address. Not part of the fold.
     var receipts: [String: Position] = [:]
 
     static let closedMicroseconds: Int64 = 3_600 * 1_000_000
@@ -84,7 +84,7 @@ struct Renewals: Sendable {
         secondCount += 1
     }
 
-    /// Requests that are possible now.
+    /// Number of requests that the rate limit allows in the current second.
     func room(_ now: Timestamp) -> Int {
         second == now.wholeSeconds ? max(0, Self.requestsPerSecondMax - secondCount) : Self.requestsPerSecondMax
     }
@@ -103,7 +103,7 @@ extension CertificateRegistry {
         return nil
     }
 
-    /// When something is to be decided about a renewal.
+    /// Earliest time at which `advance` decides about the renewal: a retry or its end; `.min`: it ends at once.
     func deadline(_ renewal: Renewal) -> Timestamp {
         if endReason(renewal) != nil { return Timestamp(microseconds: .min) }
         let end = renewal.endsAt(renewals.policy)

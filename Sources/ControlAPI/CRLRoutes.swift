@@ -63,7 +63,7 @@ extension ControlAPI {
     /// - Parameter moment: nil: now.
     private func crl(_ authority: String, of tenant: String, at moment: PointInTime?) async throws -> Response {
         let when = moment == nil ? "" : " as of that time"
-        let none = Problem(.notFound, "not_found", "there is no CRL of an authority \(authority)\(when)")
+        let none = Problem(.notFound, "not_found", "the authority \(authority) has no CRL\(when)")
         guard let moment else {
             guard let crl = try await system.crls.current(authority), crl.event.isOf(tenant) else { throw none }
             return try .json(CRLDocument(crl.event, crl.list))

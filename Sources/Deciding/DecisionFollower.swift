@@ -1,6 +1,6 @@
-/// Keeps, for other threads, what they need of a decider's state. It changes at the decision's place in the log:
-/// threads that read it and enqueue their own appends while they exclude `willAppend` … `queued` see each decision that
-/// is before their batch in the log, and none that is behind it. Called on the decider's thread.
+/// Maintains a view of a decider's state for other threads, exact by log position. A thread that excludes the calls
+/// `willAppend` … `queued` while it reads the view and enqueues a batch sees exactly the decisions that precede its
+/// batch in the log. Called on the decider's thread.
 public protocol DecisionFollower<D>: Sendable {
     associatedtype D: Decider
 

@@ -35,7 +35,7 @@ public final class DecisionWriter: Sendable {
 
     /// Blocks the calling thread until the batch is durable. One append at a time.
     /// - Parameters:
-    ///   - end: so many events are folded into the state that the decisions were made from.
+    ///   - end: number of events folded into the state that the decisions were made from.
     ///   - willQueue: called before the batch gets its place in the log, once no conflict is found.
     ///   - queued: called once after `willQueue`: the batch has its place, or will get none.
     /// - Throws: `AppendConflict` (nothing was appended), `AppendError`.

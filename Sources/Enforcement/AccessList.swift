@@ -106,7 +106,7 @@ public enum AccessList {
     /// What Refold itself does at a broker, with the standard `broker.filters`.
     private static let refoldTopics: [(Action, String)] = [
         (.read, "tenant/+/device/+/#"), (.read, "$SYS/broker/#"), (.write, "tenant/+/device/+/ota"),
-        (.write, "refold/+/checkpoint"), (.readWrite, "refold/+/handover"),
+        (.write, "tenant/+/device/+/certificate"), (.write, "refold/+/checkpoint"), (.readWrite, "refold/+/handover"),
     ]
 
     private static func checked(_ username: String) throws(AccessListError) -> String {

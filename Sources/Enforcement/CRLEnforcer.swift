@@ -124,7 +124,7 @@ public actor CRLEnforcer {
     func round() async throws -> EnforcementProblems {
         var current: [PublishedCRL] = [], problems: [String] = [], uncut: [String] = []
         let now = clock()
-        // A ban waits for no CRL, not even for the authority's key.
+        // Bans need no CRL: they work also while the authority's key is missing.
         if bans { uncut += try await ban() }
         let authorities = try await registry.query { registry in
             registry.authorities.compactMap { authority in
@@ -265,7 +265,7 @@ public actor CRLEnforcer {
         with crl: PublishedCRL, _ probe: CanaryProbe
     ) async throws -> EnforcementSteps.ProofProblem? {
         guard let canary = crl.canary else {
-            return .init(text: "the canary of the CRL \(crl.event.number) is gone")
+            return .init(text: "the CRL \(crl.event.number) has no canary since the restart; the next CRL has one")
         }
         let live = try await crls.liveCanary(crl.event.authority)
         let problem = try EnforcementSteps.problem(with: crl.event) { which in

@@ -35,7 +35,7 @@ extension ClientCutter {
     public func cut(_ client: ClientTarget) -> CutOutcome { cut([client])[0] }
 }
 
-/// Spares a thousand attempts at a broker that is away, each with its timeout.
+/// Circuit breaker: after three failures in a row, later attempts of the batch fail without a new timeout.
 struct ConsecutiveFailures {
     private var count = 0
     private var last: String?

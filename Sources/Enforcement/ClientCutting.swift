@@ -60,7 +60,7 @@ public struct ClientNames: Sendable {
     }
 }
 
-/// Cuts that failed: when they are repeated. New ones do not wait.
+/// Retry state of failed disconnections at one authority. New revocations do not wait for it.
 struct CutRetry {
     /// Monotonic, in microseconds.
     var at: Int64
@@ -90,7 +90,7 @@ extension CRLEnforcer {
         let crls = try await registry.query { registry in
             registry.authorities.compactMap { authority -> CRLIssued? in
                 let key = EnforcementKey(broker: name, authority: authority.added.id)
-                // A broker that does not trust the authority must not ban whom its certificates name.
+                // Without a proof, the broker may not trust the authority: do not ban the devices of its certificates.
                 guard var crl = authority.lastCRL, let known = registry.enforcements[key], known.proved > 0 else {
                     return nil
                 }
@@ -169,7 +169,7 @@ extension CRLEnforcer {
         try await record(event)
     }
 
-    /// Nil: nothing came of it, or it is on the record already.
+    /// - Returns: the event to record; nil: the attempt failed, or the log has this outcome already.
     private func event(
         _ client: ClientToCut, _ outcome: CutOutcome, _ crl: CRLIssued, _ isBan: Bool, _ problem: inout String?
     ) -> ClientCut? {

@@ -4,7 +4,7 @@ public enum TopicClass: UInt8, Sendable, CaseIterable {
     case telemetry, heartbeat, shadowReported, commandAck, otaStatus, connection
     /// `…/ota`: commands to the device. Nobody but us publishes there.
     case otaCommand
-    /// `…/certificate`: commands about its certificate. Nobody but us publishes there.
+    /// `…/certificate`: commands about the device's certificate. Only Refold publishes on this topic.
     case certificateCommand
     /// The device's answers to them.
     case certificateRequest, certificateInstalled

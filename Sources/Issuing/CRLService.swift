@@ -36,7 +36,7 @@ public actor CRLService {
     private var live: [String: Canary] = [:]
     /// Authorities whose next CRL `run` or `issueDue` has begun to issue.
     private var inFlight: Set<String> = []
-    /// Of `run`, until when each is left alone.
+    /// Failures of `run`, and when each authority is retried.
     private var failed: [String: (failure: CRLFailure, until: Timestamp)] = [:]
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
@@ -143,7 +143,7 @@ public actor CRLService {
         return (issued, failures)
     }
 
-    /// Authorities whose next CRL is due and that nobody issues one for at present: it is the caller's to issue.
+    /// Marks the authorities whose CRL is due and not in flight as in flight, and returns them for the caller to issue.
     private func takeDue(_ isMeant: (String) -> Bool) async throws -> [String] {
         let now = clock(), policy = policy
         let due = try await registry.query { registry in

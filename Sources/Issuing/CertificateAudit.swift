@@ -96,7 +96,7 @@ public actor CertificateAudit {
         }
     }
 
-    /// A caller that asks again and again occupies at most this share of the time.
+    /// A cached report is reused for this multiple of its duration: repeated calls use at most 1/20 of the time.
     private static let busyShare = 20
     private static let ageMin = Duration.seconds(5)
 

@@ -130,7 +130,7 @@ public actor RenewalService {
         case .malformed(let reason): try await refuse(answer, reason)
         case .request(let message):
             guard message.renewal == renewal.id.rawValue else {
-                try await refuse(answer, "it answers the renewal \(message.renewal); the open one is \(renewal.id)")
+                try await refuse(answer, "renewal_id \(message.renewal) is not that of the open renewal, \(renewal.id)")
                 return nil
             }
             let request: CertificateRequest
@@ -271,7 +271,7 @@ private enum DeviceMessage: Sendable {
             }
         } catch {
             let fields = record.topicString.hasSuffix("/request") ? "renewal_id and csr" : "renewal_id and serial"
-            self = .malformed("the payload is no JSON object with \(fields)")
+            self = .malformed("the payload is not a JSON object with \(fields)")
         }
     }
 }

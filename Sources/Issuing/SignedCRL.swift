@@ -69,7 +69,7 @@ public struct SignedCRL: Sendable {
         guard registry.authority(draft.authority.id)?.entriesEnd == draft.end else { return nil }
         guard list.number == draft.number, list.thisUpdate == draft.thisUpdate.wholeSeconds,
             list.nextUpdate == draft.nextUpdate.wholeSeconds, list.entries == draft.entries
-        else { return "OpenSSL reads other numbers, times or entries in the CRL \(draft.number) than were written" }
+        else { return "OpenSSL reads a number, times or entries of CRL \(draft.number) that differ from the draft" }
         return before.flatMap { registry.unexplained(list.differences(from: $0), draft) }
     }
 

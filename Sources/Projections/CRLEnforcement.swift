@@ -114,7 +114,7 @@ struct BrokerCRLKey: RowKey {
     init(_ key: Bytes) {
         let texts = key.dropLast(8)
         guard let end = texts.firstIndex(of: 0), texts.last == 0, end < texts.endIndex - 1 else {
-            preconditionFailure("no key of a CRL at a broker")
+            preconditionFailure("malformed row key of crl_enforcement")
         }
         broker = Bytes(rebasing: key[..<end])
         authority = Bytes(rebasing: key[(end + 1)..<(texts.endIndex - 1)])

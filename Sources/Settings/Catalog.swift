@@ -110,7 +110,7 @@ public enum SettingsCatalog {
             "share of its life after which a certificate is renewed"),
         Setting(
             "certificates.renew_grace_days", .int(1...365), "7",
-            "after so long a renewed certificate counts as superseded, without the device's report"),
+            "days after which a renewed certificate counts as superseded without the device's report"),
         Setting(
             "certificates.crl_url", .string, "",
             "http:// address at which brokers reach the API; the CRL distribution point in certificates"),
@@ -175,8 +175,8 @@ public enum SettingsCatalog {
         Setting("crl_client_id", .string, "{device}", "client id of a device: {tenant}, {device}, {common_name}"),
         Setting("crl_username", .string, "{common_name}", "user name of a device: {tenant}, {device}, {common_name}"),
         Setting("emqx_api_url", .string, "", "http://host:18083, EMQX's API, for crl_cut: emqx"),
-        Setting("emqx_api_user", .string, "", "its user"),
-        Setting("emqx_api_password", .secret, "", "and the user's password"),
+        Setting("emqx_api_user", .string, "", "user name for emqx_api_url"),
+        Setting("emqx_api_password", .secret, "", "password of emqx_api_user"),
         Setting(
             "emqx_api_password_file", .string, "",
             "file whose first line is that password; a bare name: a systemd credential"),

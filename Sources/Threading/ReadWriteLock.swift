@@ -12,7 +12,7 @@ package final class ReadWriteLock: @unchecked Sendable {
         pthread_rwlockattr_setkind_np(&attributes, Int32(PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP))
         let result = pthread_rwlock_init(lock, &attributes)
         pthread_rwlockattr_destroy(&attributes)
-        precondition(result == 0, "no read-write lock")
+        precondition(result == 0, "pthread_rwlock_init failed: \(result)")
     }
 
     deinit {

@@ -42,6 +42,7 @@ struct AccessListTests {
                 topic read tenant/+/device/+/#
                 topic read $SYS/broker/#
                 topic write tenant/+/device/+/ota
+                topic write tenant/+/device/+/certificate
                 topic write refold/+/checkpoint
                 topic readwrite refold/+/handover
 

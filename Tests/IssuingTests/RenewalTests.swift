@@ -109,7 +109,7 @@ import Threading
             let weak = try site.folder.request(algorithm: ["rsa:1024"])
             let own = try #require(old.privateKey)
             let cases: [(payload: String, reason: String)] = [
-                ("", "no JSON object"), (#"{"renewal_id":"x","csr":""}"#, "no JSON object"),
+                ("", "not a JSON object"), (#"{"renewal_id":"x","csr":""}"#, "not a JSON object"),
                 (#"{"renewal_id":\#(renewal.id),"csr":"x"}"#, "certificate request"),
                 (json(foreign), "the open one is \(renewal.id)"),
                 (json(Request(renewal_id: good.renewal_id, csr: String(changed))), "certificate request"),

@@ -52,7 +52,7 @@ public final class CertificateCheck: @unchecked Sendable {
         lock.unlock()
     }
 
-    /// Enters decisions that are about to get their place in the log. Follow it by `endQueueing` on the same thread.
+    /// Applies decisions that are about to be enqueued, and keeps the write lock until `endQueueing` (same thread).
     package func beginQueueing(_ change: (inout LiveCertificates) -> Void) {
         guard !IngestFault.isPlanted(.marksAfterAppend) else { return }
         lock.lockForWriting()

@@ -223,7 +223,7 @@ package final class Gate: Sendable {
             return .reject(topic.address)
         }
         // Commands are not the device's own. Behind the rate limit: a revoked device must not fill the log.
-        if let live, topic.topicClass != .otaCommand,
+        if let live, !topic.topicClass.isCommand,
             !limiter.isLive(index, address, hash, live, at: UInt32(clamping: record.receivedAt.wholeSeconds))
         {
             tally.withoutCertificate += 1

@@ -7,8 +7,7 @@ import EventModel
 import Issuing
 import PKI
 
-/// One start of the daemon: the decider, what signs CRLs, and one enforcer for each broker. Its memory is gone when it
-/// dies.
+/// One run of the daemon: the decider, the CRL signer, and one enforcer for each broker. A kill discards its state.
 final class CertificateProcess {
     struct Enforcer {
         let broker: Int

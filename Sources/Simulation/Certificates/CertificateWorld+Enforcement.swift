@@ -161,7 +161,7 @@ extension CertificateWorld {
         }
     }
 
-    /// Nothing fails any more, and everybody had time.
+    /// Final checks, after the faults ended and every process had time to finish.
     func checkRest() throws {
         guard let process else { return }
         let registry = try process.runtime.recover(), now = clock.now()

@@ -1,8 +1,8 @@
 import EventLog
 import EventModel
 
-/// The log of a world around one decider. It can refuse to be written to, and others may get in before an append, as
-/// they may in life. `@unchecked Sendable`: a world lives on one thread.
+/// The log of a simulated world with one decider. Appends can fail, and other writers can append first.
+/// `@unchecked Sendable`: a world runs on one thread.
 final class DecisionLog: LogWriter, LogSource, @unchecked Sendable {
     let scratch = ScratchLog()
     private let block = EventBlock(capacity: 4 << 10)

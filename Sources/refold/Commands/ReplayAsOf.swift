@@ -45,7 +45,7 @@ struct ReplayAsOf: ParsableCommand {
         case ("certificate", 3): return .certificate(authority: subject[1], serial: subject[2].lowercased())
         case ("enforcement", 4):
             guard let number = Int64(subject[3]) else {
-                throw ValidationError("enforcement … \(subject[3]): must be the number of a CRL")
+                throw ValidationError("CRL-NUMBER \(subject[3]): must be a whole number")
             }
             return .enforcement(subject[1], subject[2], number)
         default:

@@ -179,7 +179,7 @@ private struct CheckedCRL {
     private static func compare(
         _ list: RevocationList, _ authority: CertificateAuthority?, _ asOf: AsOf, _ row: inout [String: Any]
     ) throws -> (result: String, isOnRecord: Bool) {
-        guard let authority else { return ("no authority in the log signed it: \(list.issuerText)", false) }
+        guard let authority else { return ("no authority in the log signed it; issuer: \(list.issuerText)", false) }
         let id = authority.added.id
         guard let number = list.number, let position = try asOf.position(ofCRL: number, of: id) else {
             return ("the log on this disk has no CRL of this number", false)

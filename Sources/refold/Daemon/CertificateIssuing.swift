@@ -86,7 +86,7 @@ struct CertificateIssuing: Sendable {
                         tenants: tenants, after: after.map { ($0.tenantID, $0.deviceID) }, limit: limit)
                 }.map(LastMessage.init)
             } catch {
-                // Callers are told nothing of the inside; the status has it.
+                // The API must not expose database errors; `refold status` has them.
                 throw SendersUnknown()
             }
         }
@@ -149,12 +149,12 @@ struct CertificateIssuing: Sendable {
                             await enforcer.run { problems in
                                 if troubles.report(crlsAt: broker, problems.unproved), let error = problems.unproved {
                                     logger.error(
-                                        "CRL not proved to be in force; retrying in 5 s",
+                                        "cannot prove that CRLs are in force; retrying in 5 s",
                                         metadata: ["broker": "\(broker)", "error": "\(error)"])
                                 }
                                 if troubles.report(cutsAt: broker, problems.uncut), let error = problems.uncut {
                                     logger.error(
-                                        "clients of revoked certificates not disconnected; retrying",
+                                        "cannot disconnect clients of revoked certificates; retrying within 60 s",
                                         metadata: ["broker": "\(broker)", "error": "\(error)"])
                                 }
                             }
@@ -175,7 +175,7 @@ extension RenewalPolicy {
 }
 
 private struct SendersUnknown: Error, CustomStringConvertible {
-    var description: String { "the table device_status cannot be read now; refold status shows why" }
+    var description: String { "cannot read the table device_status; `refold status` has the reason" }
 }
 
 extension LastMessage {

@@ -1,4 +1,4 @@
-// One certificate and its life, each step with its event.
+// One certificate and its history, each step with its event.
 import { h, render } from '../core/dom.js';
 import { get, tenantPath } from '../core/api.js';
 import { certificatePage, devicePage, listPage } from '../core/addresses.js';
@@ -14,6 +14,10 @@ const KINDS = {
   'certificate.issued': ['Issued', 'good'], 'certificate.imported': ['Imported', 'good'],
   'certificate.superseded': ['Superseded', 'idle'], 'certificate.held': ['Put on hold', 'warn'],
   'certificate.released': ['Released', 'good'], 'certificate.revoked': ['Revoked', 'bad'],
+  'certificate.renewal_requested': ['Renewal requested', 'idle'], 'certificate.renewal_delivered': ['Command delivered', 'idle'],
+  'certificate.renewal_refused': ['Request refused', 'warn'], 'certificate.renewal_resent': ['Sent again', 'idle'],
+  'certificate.renewal_installed': ['Installed', 'good'], 'certificate.renewal_failed': ['Renewal failed', 'warn'],
+  'client.cut': ['Client disconnected', 'bad'], 'client.ban_lifted': ['Ban lifted', 'idle'],
 };
 
 export async function show(main, [tenant, authority, serial]) {
@@ -25,7 +29,7 @@ export async function show(main, [tenant, authority, serial]) {
   document.title = `${row.device} · Refold`;
   render(main, head, h('div', { class: 'grid' }, life, facts, findings, pem));
   render(pem, h('h2', null, 'PEM'), h('details', null, h('summary', null, 'The certificate, then its authorities'),
-    h('pre', null, row.certificate ?? 'The segment of the log that has it is gone.')));
+    h('pre', null, row.certificate ?? 'Not available: its log segment is no longer on this disk.')));
   every(5000, async () => {
     row = await get(path);
     render(head, heading(tenant, row));
@@ -33,8 +37,8 @@ export async function show(main, [tenant, authority, serial]) {
   });
   every(5000, async () => {
     const page = await get(`${path}/events`, { order: 'newest', limit: 200 });
-    render(life, h('h2', null, 'Life'), timeline(tenant, page.items));
-  }, (error) => render(life, h('h2', null, 'Life'), h('p', { class: 'refusal' }, error.message)));
+    render(life, h('h2', null, 'History'), timeline(tenant, page.items));
+  }, (error) => render(life, h('h2', null, 'History'), h('p', { class: 'refusal' }, error.message)));
   every(15_000, async () => {
     const audit = await get(tenantPath(tenant, 'certificates', 'findings'));
     const own = audit.items.filter((item) => item.authority === authority && item.serial === row.serial);

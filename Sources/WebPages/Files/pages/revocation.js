@@ -56,11 +56,11 @@ const step = (number, at, newest) => h('span', { class: number === newest ? null
 
 function brokersOf(rows) {
   if (rows.length === 0) {
-    return h('p', { class: 'muted' }, 'No broker has a CRL file. Set ', h('code', null, 'broker.crl_file'), ', ',
+    return h('p', { class: 'muted' }, 'No broker enforces CRLs. Set ', h('code', null, 'broker.crl_file'), ', ',
       h('code', null, 'crl_reload_command'), ' and ', h('code', null, 'crl_probe_url'), ' (docs/certificates.md).');
   }
   return table([['Broker'], ['Authority'], ['State'], ['CRL in force', 'number'], ['Written'], ['Reloaded'], ['Proved'],
-    ['Took', 'number'], ['Not cut', 'number'], ['Lock-out in', 'number']],
+    ['Time to proof', 'number'], ['Not disconnected', 'number'], ['Lock-out in', 'number']],
   rows.map((row) => {
     const isProved = row.proved === row.number && !row.error;
     return h('tr', { key: `${row.broker} ${row.authority}` },
@@ -71,7 +71,8 @@ function brokersOf(rows) {
       h('td', null, step(row.proved, row.proved_at, row.number)),
       h('td', { class: 'number' }, row.proved_ms === undefined ? '–' : `${count(row.proved_ms)} ms`),
       h('td', { class: 'number', title: 'revoked certificates whose clients may be connected' },
-        h('span', { class: row.uncut > 0 ? 'bad' : null }, count(row.uncut)), row.banned > 0 && h('small', null, ` ${count(row.banned)} banned`)),
+        h('span', { class: row.uncut > 0 ? 'bad' : null }, count(row.uncut)),
+        row.banned > 0 && h('small', null, ` ${count(row.banned)} banned`)),
       h('td', { class: 'number' }, lockOut(row.next_update)));
   }));
 }
