@@ -108,6 +108,11 @@ struct CertificateStore: Sendable {
         return found
     }
 
+    /// - Returns: a certificate of this key that is `wanted`; nil: there is none.
+    func first(withKey key: Digest, where isWanted: (Index) -> Bool) -> Index? {
+        byKey.first(Self.hash(key)) { self[$0].key == key && isWanted($0) }
+    }
+
     /// A certificate of this key, of another device than this one; nil: there is none.
     func otherDevice(withKey key: Digest, tenantID: String, deviceID: String) -> Index? {
         let device = Array(deviceID.utf8), tenant = tenantIndexes[tenantID] ?? Self.none

@@ -168,6 +168,15 @@ extension CertificateRegistry {
         guard !authorities.contains(where: { $0.added.spkiSHA256 == event.spkiSHA256 }) else {
             throw RegistryRefusal(.alreadyExists, "an authority with the same key is on the record already")
         }
+        // A broker takes the CRL of an authority's name, and compares names as OpenSSL does: without case and spaces.
+        guard
+            !authorities.contains(where: {
+                $0.added.tenantID != event.tenantID && Self.canonical($0.added.subject) == Self.canonical(event.subject)
+            })
+        else {
+            throw RegistryRefusal(
+                .alreadyExists, "an authority of another tenant has the subject \(event.subject); take another subject")
+        }
         let own = authorities.filter { $0.added.tenantID == event.tenantID }.count
         guard own < authoritiesPerTenantMax else {
             throw RegistryRefusal(
@@ -184,6 +193,10 @@ extension CertificateRegistry {
                 throw RegistryRefusal(.invalidValue, "the authority \(replaced) is of another tenant")
             }
         }
+    }
+
+    private static func canonical(_ subject: String) -> String {
+        subject.lowercased().filter { !$0.isWhitespace }
     }
 
     // MARK: Certificates
@@ -271,6 +284,11 @@ extension CertificateRegistry {
                 .invalidValue,
                 "the certificate would be valid until \(event.notAfter), longer than the authority "
                     + "\(event.authority), which is valid until \(authority.added.notAfter)")
+        }
+        if let index = store.first(withKey: key, where: { store[$0].status == .revoked }) {
+            let name =
+                store.tenantID(of: index) == event.tenantID ? "of \(reference(index))" : "of a certificate"
+            throw RegistryRefusal(.invalidValue, "the key is that \(name), which is revoked; make a new key")
         }
         if let other = store.otherDevice(withKey: key, tenantID: event.tenantID, deviceID: event.deviceID) {
             // The other device may be another tenant's.

@@ -61,11 +61,26 @@ extension CertificateRegistry {
     }
 
     /// Certificates whose bans are to be lifted: a CRL with this `end` is in force, or they were released from hold. A
-    /// ban is by the device's names: it stays while it is needed for another certificate of the device.
-    public func bansToLift(_ key: EnforcementKey, end: UInt64) -> [ClientToCut] {
-        func mayBeLifted(_ cut: PendingCut) -> Bool { cut.isReleased || cut.isBanned && cut.end <= end }
-        let needed = Set(clients(key) { !mayBeLifted($1) }.map(\.certificate.device))
-        return clients(key) { mayBeLifted($1) }.filter { !needed.contains($0.certificate.device) }
+    /// ban is by the device's names: it stays while it is needed for another certificate of the device, of any
+    /// authority.
+    /// - Parameter ends: `end` of the CRLs that are in force at the broker, by authority.
+    public func bansToLift(_ key: EnforcementKey, ends: [String: UInt64]) -> [ClientToCut] {
+        func mayBeLifted(_ cut: PendingCut, _ authority: String) -> Bool {
+            cut.isReleased || cut.isBanned && cut.end <= ends[authority] ?? 0
+        }
+        let needed = pendingCuts.keys.filter { $0.broker == key.broker }.flatMap { other in
+            clients(other) { !mayBeLifted($1, other.authority) }.map(\.certificate.device)
+        }
+        let needing = Set(needed)
+        return clients(key) { mayBeLifted($1, key.authority) }.filter { !needing.contains($0.certificate.device) }
+    }
+
+    /// Whether another tenant has a device of the same id with a live certificate.
+    public func isSharedID(of certificate: DeviceCertificate, at now: Timestamp) -> Bool {
+        store.tenantIDs.contains { tenant in
+            tenant != certificate.tenantID
+                && hasLiveCertificate(tenantID: tenant, deviceID: certificate.deviceID, at: now)
+        }
     }
 
     private func clients(

@@ -68,7 +68,8 @@ public struct Renewal: Sendable, Equatable, Codable {
 
     /// When it ends without the device.
     func endsAt(_ policy: RenewalPolicy) -> Timestamp {
-        if let issuedAt { return issuedAt.moved(by: policy.graceSeconds * 1_000_000) }
+        // A device that sleeps gets its certificate when it wakes, as long as the old one is valid.
+        if let issuedAt { return max(issuedAt.moved(by: policy.graceSeconds * 1_000_000), notAfter) }
         return Timestamp(seconds: notAfter.wholeSeconds.saturatingAdding(Self.secondsAfterExpiry))
     }
 }

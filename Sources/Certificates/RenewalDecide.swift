@@ -95,8 +95,8 @@ extension CertificateRegistry {
             return [.renewal(failed)]
         }
         failed.reason =
-            "the device did not report \(issued) as installed within \(renewals.policy.graceSeconds) s; the old "
-            + "certificate counts as superseded"
+            "the device did not report \(issued) as installed within \(renewals.policy.graceSeconds) s and before its "
+            + "old certificate expired; that counts as superseded"
         return superseded(renewal, by: issued, EngineActor.name) + [.renewal(failed)]
     }
 

@@ -37,6 +37,8 @@ struct Renewals: Sendable {
 
     /// In microseconds.
     var timers = Heap<Due<String>>()
+    /// The newest entry of each open renewal in `timers`.
+    var scheduled: [String: Int64] = [:]
     /// In seconds.
     var certificates = Heap<Due<CertificateStore.Index>>()
 
@@ -58,6 +60,7 @@ struct Renewals: Sendable {
 
     mutating func close(_ address: String, at time: Timestamp) {
         guard let renewal = open.removeValue(forKey: address) else { return }
+        scheduled[address] = nil
         answered.remove(address)
         receipts[address] = nil
         late.remove(address)
@@ -112,7 +115,10 @@ extension CertificateRegistry {
 
     mutating func schedule(_ address: String) {
         guard let renewal = renewals.open[address] else { return }
-        renewals.timers.insert(.init(at: deadline(renewal).microseconds, key: address))
+        let at = deadline(renewal).microseconds
+        // Messages of a device do not add to the heap.
+        guard renewals.scheduled.updateValue(at, forKey: address) != at else { return }
+        renewals.timers.insert(.init(at: at, key: address))
     }
 
     func window(_ index: CertificateStore.Index) -> RenewalWindow {
@@ -143,7 +149,7 @@ extension CertificateRegistry {
     }
 
     mutating func rebuildTimes() {
-        (renewals.timers, renewals.certificates) = (.init(), .init())
+        (renewals.timers, renewals.certificates, renewals.scheduled) = (.init(), .init(), [:])
         for address in renewals.open.keys { schedule(address) }
         renewals.certificates = Heap(
             store.indexes.compactMap { index in dueSeconds(index).map { .init(at: $0, key: index) } })
@@ -209,9 +215,9 @@ extension CertificateRegistry {
         guard isRequest || topic.topicClass == .certificateInstalled else { return }
         let address = String(decoding: record.topic[topic.address], as: UTF8.self)
         if let renewal = renewals.open[address] {
-            guard renewal.messages.count < Renewal.messagesMax, renewal.refusalCount < Renewal.refusalsMax else {
-                return
-            }
+            // A flood of requests does not keep the report of the installation out.
+            let refusalsMax = isRequest ? Renewal.refusalsMax : 2 * Renewal.refusalsMax
+            guard renewal.messages.count < Renewal.messagesMax, renewal.refusalCount < refusalsMax else { return }
             renewals.update(address) { $0.messages.append(position) }
             renewals.lastAnswer = position
             schedule(address)
@@ -231,7 +237,7 @@ extension CertificateRegistry {
     mutating func order(_ event: AuthorityRenewal) {
         guard let authority = authorityIndexes[event.authority] else { return }
         for index in Array(store.indexes)
-        where store[index].authority == authority && store[index].status == .active
+        where store[index].authority == authority && store[index].status == .active && !store[index].isDue
             && [store.tenantID(of: index), Envelope.everyTenant].contains(event.tenantID)
         {
             store.update(index) { $0.isDue = true }
@@ -275,6 +281,7 @@ extension CertificateRegistry {
             renewals.update(address) { renewal in
                 renewal.messages.removeAll { $0 <= cause ?? position }
                 (renewal.command, renewal.isDelivered) = (position, false)
+                renewal.refusalCount += 1
                 renewal.undelivered = event.certificate.map { [$0] + (event.chain ?? []) }
             }
         case .installed, .failed: close(address, renewal, time)

@@ -45,7 +45,7 @@ public actor CRLEnforcer {
     let broker: EnforcedBroker
     let registry: DeciderService<CertificateRegistry>
     private let crls: CRLService
-    private let clock: @Sendable () -> Timestamp
+    let clock: @Sendable () -> Timestamp
     private let executor: ThreadExecutor
     var steps: EnforcementSteps
     /// Cuts that failed, by authority.

@@ -28,6 +28,17 @@ public struct ClientCutting: Sendable {
     var isBan: Bool { if case .ban = method { true } else { false } }
     var refreshSeconds: Int { if case .ban(_, let seconds) = method { seconds } else { 0 } }
 
+    /// The names by which the method knows a client differ between tenants.
+    var namesHaveTenant: Bool {
+        let used: [String] =
+            switch method {
+            case .afterProof(is DynsecCutter): [names.username]
+            case .afterProof: [names.clientID]
+            case .ban: [names.clientID, names.username]
+            }
+        return used.allSatisfy { $0.contains("{tenant}") || $0.contains("{common_name}") }
+    }
+
     func targets(_ clients: [ClientToCut]) async throws -> [ClientTarget] {
         let certificates = clients.map(\.certificate)
         let commonNames: [String?] =
@@ -103,7 +114,7 @@ extension CRLEnforcer {
         for crl in crls {
             problems += try await cut(crl, end: .max, cutter, cutting, isBan: true)
             // Of certificates that were released from hold.
-            problems += try await lift(crl, end: 0, cutter, cutting)
+            problems += try await lift(crl, cutter, cutting)
         }
         return problems
     }
@@ -116,7 +127,7 @@ extension CRLEnforcer {
         crl.number = proof.number
         return switch cutting.method {
         case .afterProof(let cutter): try await cut(crl, end: proof.end, cutter, cutting, isBan: false)
-        case .ban(let cutter, _): try await lift(crl, end: proof.end, cutter, cutting)
+        case .ban(let cutter, _): try await lift(crl, cutter, cutting)
         }
     }
 
@@ -134,7 +145,7 @@ extension CRLEnforcer {
         while !clients.isEmpty {
             let batch = Array(clients.prefix(Self.batchCount))
             clients = clients.dropFirst(batch.count)
-            let outcomes = cutter.cut(try await cutting.targets(batch))
+            let outcomes = try await outcomes(of: batch, cutter, cutting)
             let events = zip(batch, outcomes).compactMap { event($0, $1, crl, isBan, &problem) }
             if !events.isEmpty {
                 _ = try await registry.execute(
@@ -159,6 +170,28 @@ extension CRLEnforcer {
         retries[crl.authority] = next
         try await recordUncut(crl, text)
         return [text]
+    }
+
+    /// Where the broker's names of a client lack the tenant, they may be another tenant's device: that one stays.
+    private func outcomes(
+        of batch: [ClientToCut], _ cutter: any ClientCutter, _ cutting: ClientCutting
+    ) async throws -> [CutOutcome] {
+        let now = clock()
+        let isShared =
+            cutting.namesHaveTenant
+            ? batch.map { _ in false }
+            : try await registry.query { registry in
+                batch.map { registry.isSharedID(of: $0.certificate, at: now) }
+            }
+        let own = zip(batch, isShared).filter { !$0.1 }.map(\.0)
+        var outcomes = cutter.cut(try await cutting.targets(own))[...]
+        return zip(batch, isShared).map { client, isShared in
+            isShared
+                ? .failed(
+                    error: "the device \(client.certificate.deviceID) of another tenant may have the same client id or "
+                        + "user name: put {tenant} into crl_client_id and crl_username")
+                : outcomes.removeFirst()
+        }
     }
 
     private func recordUncut(_ crl: CRLIssued, _ problem: String) async throws {
@@ -193,10 +226,10 @@ extension CRLEnforcer {
     }
 
     private func lift(
-        _ crl: CRLIssued, end: UInt64, _ cutter: EMQXCutter, _ cutting: ClientCutting
+        _ crl: CRLIssued, _ cutter: EMQXCutter, _ cutting: ClientCutting
     ) async throws -> [String] {
-        let key = key(crl.authority)
-        let clients = try await registry.query { $0.bansToLift(key, end: end) }
+        let key = key(crl.authority), ends = steps.states.compactMapValues(\.proof?.end)
+        let clients = try await registry.query { $0.bansToLift(key, ends: ends) }
         guard !clients.isEmpty else { return [] }
         var lifted: [ClientBanLifted] = [], problem: String?
         for (client, target) in zip(clients, try await cutting.targets(clients)) {

@@ -165,7 +165,8 @@ public struct CertificateService: Sendable {
 
     /// The event that added a certificate.
     func event(of certificate: DeviceCertificate) throws -> CertificateAdded? {
-        let reader = try source.reader(from: certificate.position), block = EventBlock()
+        guard let reader = try source.readerUnlessRemoved(from: certificate.position) else { return nil }
+        let block = EventBlock()
         guard try reader.read(into: block, atLeast: 1) else { return nil }
         var found: CertificateAdded?
         try block.forEach { record, position in
@@ -173,6 +174,17 @@ public struct CertificateService: Sendable {
             found = try record.decoded(CertificateAdded.self)
         }
         return found
+    }
+}
+
+extension LogSource {
+    /// - Returns: nil: the segment of the position was removed, and cannot be had back.
+    func readerUnlessRemoved(from position: Position) throws -> (any LogReader)? {
+        do {
+            return try reader(from: position)
+        } catch let error as LogError where error.code == .beforeHorizon {
+            return nil
+        }
     }
 }
 

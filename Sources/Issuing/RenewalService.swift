@@ -251,7 +251,8 @@ private enum DeviceMessage: Sendable {
 
     /// Nil: its segment is gone.
     init?(at position: Position, of source: any LogSource) throws {
-        let reader = try source.reader(from: position), block = EventBlock()
+        guard let reader = try source.readerUnlessRemoved(from: position) else { return nil }
+        let block = EventBlock()
         guard try reader.read(into: block, atLeast: 1) else { return nil }
         var found: DeviceMessage?
         block.forEach { record, at in

@@ -286,7 +286,6 @@ public struct Settings: Sendable {
             filters: text("filters").split(separator: ",").map { $0.trimmingPrefix(" ") }.map(String.init),
             shareGroup: optional("share_group"), batchMessagesMax: int("batch_messages_max"),
             lingerMicros: int("linger_micros"))
-        broker.crl = crl(prefix, text, broker, &problems)
         if let inURL = address.username, let beside = optional("username"), inURL != beside {
             problems.append("\(prefix): url and username name two users; give one")
         }
@@ -303,6 +302,7 @@ public struct Settings: Sendable {
                 problems.append("\(prefix).password_file: \(error)")
             }
         }
+        broker.crl = crl(prefix, text, broker, &problems)
         let namesTLS = broker.caFile ?? broker.certFile ?? broker.keyFile
         if namesTLS != nil, !address.tls {
             problems.append("\(prefix): certificate files are named but the URL is plain; use mqtts://")

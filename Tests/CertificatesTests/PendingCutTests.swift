@@ -55,7 +55,7 @@ import Testing
         registry.state.clientsToCut(north, end: end).map(\.certificate.deviceID)
     }
     private func lifts(_ end: UInt64) -> [String] {
-        registry.state.bansToLift(north, end: end).map(\.certificate.deviceID)
+        registry.state.bansToLift(north, ends: ["ca": end]).map(\.certificate.deviceID)
     }
 
     @Test mutating func aRevocationWaitsForItsCutAtEachBroker() throws {

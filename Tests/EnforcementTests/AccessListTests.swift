@@ -105,6 +105,6 @@ struct AccessListTests {
         let child = try ChildProcess(["/usr/bin/erl", "-noshell", "-eval", script], log: folder + "/log")
         child.wait()
         #expect(child.exitCode == 0)
-        #expect(try String(contentsOfFile: folder + "/log", encoding: .utf8) == "9")
+        #expect(try String(contentsOfFile: folder + "/log", encoding: .utf8) == "10")
     }
 }

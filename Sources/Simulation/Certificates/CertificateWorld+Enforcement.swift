@@ -184,7 +184,7 @@ extension CertificateWorld {
         for known in recount.certificates {
             let authority = recount.authorities[known.reference.authority]
             guard let authority, authority.issuesCRLs, now.wholeSeconds <= authority.notAfter, !known.isDropped,
-                (known.notBefore...known.notAfter).contains(now.wholeSeconds)
+                known.notBefore <= now.wholeSeconds, now.wholeSeconds <= known.notAfter
             else { continue }
             for broker in brokers {
                 let outcome = outcome(known, at: broker)

@@ -53,6 +53,16 @@ struct CertificateCommand: AsyncParsableCommand {
             body["renews"] = renews
             if !dns.isEmpty { body["dns"] = dns }
             if !uri.isEmpty { body["uris"] = uri }
+            // The key of a certificate that is issued and cannot be saved would be lost.
+            if let out {
+                do {
+                    try FileManager.default.createDirectory(atPath: out, withIntermediateDirectories: true)
+                    guard access(out, W_OK) == 0 else { throw CocoaError(.fileWriteNoPermission) }
+                } catch {
+                    printError("cannot write into the folder \(out): \(error.localizedDescription); nothing is issued")
+                    throw ExitCode(1)
+                }
+            }
             let answer = try await daemon.asking {
                 try await $0.post(CertificateCommand.path(write.tenant), body, key: write.idempotencyKey).object()
             }

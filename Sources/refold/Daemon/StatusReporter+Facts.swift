@@ -100,7 +100,9 @@ extension StatusReporter {
         facts.linesDroppedLately = droppedLately(LogOutput.shared.statistics.dropped)
         facts.deciderError = troubles.error(of: CampaignState.storedName)
         facts.tokenError = troubles.error(of: AccessState.storedName)
-        facts.certificateError = troubles.error(of: CertificateRegistry.storedName)
+        facts.certificateError =
+            troubles.error(of: CertificateRegistry.storedName)
+            ?? troubles.error(of: "renewals").map { "cannot renew certificates: \($0)" }
         facts.awaitsCertificates = check.map { !$0.isReady } ?? false
         return facts
     }
