@@ -150,6 +150,44 @@ import Testing
         #expect(lifts(third.end.rawValue).isEmpty)
     }
 
+    /// A ban is by the device's names, not by a certificate.
+    @Test mutating func aBanStaysWhileACertificateOfAnotherAuthorityNeedsIt() throws {
+        try registry.run(registry.authority("cb"), tenant: "*")
+        try registry.run(.add([registry.certificate(21, "d1", authority: "cb")]))
+        try prove(bans: true)
+        let draft = try #require(registry.state.draftCRL("cb", canary: nil, CRLPolicy(), now: registry.now))
+        try registry.run(.issueCRL(registry.event(draft)), tenant: "*")
+        for step in [CRLEnforced.Step.written, .proved] {
+            var event = CRLEnforced(
+                step, broker: "north", authority: "cb", tenantID: "*", number: draft.number, actor: "")
+            event.bans = true
+            try registry.run(.enforce(event), tenant: "*")
+        }
+        try registry.change(1, .revoke(.keyCompromise))
+        try registry.run(.change(registry.reference(21, "cb"), CertificateChange(.revoke(.keyCompromise))))
+        let number = try prove(bans: true).number
+        #expect(try cut(1, number, isBanned: true) == nil)
+        func lifted(_ ends: [String: UInt64]) -> [String] {
+            registry.state.bansToLift(north, ends: ends).map(\.certificate.deviceID)
+        }
+        #expect(lifted(["ca": .max]).isEmpty, "nothing shows that the broker refuses the certificate of cb")
+        var other = event(21, draft.number, .cut, isBanned: true)
+        (other.authority, other.deviceID) = ("cb", "d1")
+        #expect(code(try registry.run(.cut([other]), tenant: "*")) == nil)
+        #expect(lifted(["ca": .max, "cb": draft.end.rawValue]).isEmpty)
+        #expect(lifted(["ca": .max, "cb": .max]) == ["d1"])
+    }
+
+    @Test mutating func anIDThatTwoTenantsHaveIsShared() throws {
+        let mine = try #require(registry.state.certificate(registry.reference(1)))
+        #expect(!registry.state.isSharedID(of: mine, at: registry.now))
+        try registry.run(.add([registry.certificate(31, "d1", tenant: "u")]), tenant: "u")
+        #expect(registry.state.isSharedID(of: mine, at: registry.now))
+        try registry.run(
+            .change(registry.reference(31), CertificateChange(.revoke(.keyCompromise))), tenant: "u")
+        #expect(!registry.state.isSharedID(of: mine, at: registry.now))
+    }
+
     /// A broker that comes later, and a snapshot from before there were cuts: whatever is revoked may be connected.
     @Test mutating func whatWasRevokedBeforeCountsToo() throws {
         try registry.change(1, .revoke(.keyCompromise))

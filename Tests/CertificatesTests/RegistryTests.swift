@@ -262,6 +262,25 @@ func code(_ answer: RegistryAnswer) -> RegistryRefusal.Code? {
         #expect(code(try registry.run(.addAuthority(event))) == .alreadyExists)
     }
 
+    /// A broker takes the CRL of an authority's name: one tenant's would hide another's.
+    @Test mutating func noTwoTenantsHaveOneSubject() throws {
+        guard case .addAuthority(var event) = registry.authority("mine", tenant: "u") else { return }
+        for subject in ["CN=ca", "cn = CA"] {
+            event.subject = subject
+            #expect(code(try registry.run(.addAuthority(event), tenant: "u")) == .alreadyExists, "\(subject)")
+        }
+        event.subject = "CN=other"
+        #expect(code(try registry.run(.addAuthority(event), tenant: "u")) == nil)
+    }
+
+    @Test mutating func aRevokedKeyIsNotCertifiedAgain() throws {
+        try registry.run(.add([registry.certificate(1, "d", key: "k")]))
+        #expect(code(try registry.run(.add([registry.certificate(2, "d", key: "k")]))) == nil)
+        try registry.change(1, .revoke(.keyCompromise))
+        #expect(code(try registry.run(.add([registry.certificate(3, "d", key: "k")]))) == .invalidValue)
+        #expect(code(try registry.run(.add([registry.certificate(3, "d", key: "l")]))) == nil)
+    }
+
     @Test mutating func anExpiredAuthorityIsPassedOver() throws {
         try registry.run(registry.authority("short", tenant: "t", years: 1))
         #expect(registry.state.issuer(forTenant: "t", at: registry.now)?.added.id == "short")

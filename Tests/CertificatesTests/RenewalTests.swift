@@ -189,6 +189,9 @@ extension TestRegistry {
         try registry.run(.add([registry.certificate(999, "u1", tenant: "u")]), tenant: "u")
         try registry.change(7, .hold)
         try registry.run(.renewAuthority("ca"))
+        let due = registry.state.renewals.certificates.count
+        try registry.run(.renewAuthority("ca"))
+        #expect(registry.state.renewals.certificates.count == due, "ordered again, none is due twice")
         let window = try #require(registry.state.renewalWindow(registry.reference(1), now: registry.now))
         #expect(window.start < window.end && window.end <= registry.now)
         #expect(registry.advance().events.count == Renewals.requestsPerSecondMax)
@@ -335,6 +338,25 @@ extension TestRegistry {
         registry.acknowledge(registry.sending(.renewDevice("d")))
         registry.say("d")
         #expect(registry.renewal("d")?.status == .answered && registry.renewal("d")?.attempt == 2)
+    }
+
+    @Test mutating func aRepeatedRequestIsAnsweredEightTimes() throws {
+        _ = try opened()
+        registry.acknowledge(registry.sending(.add([registry.answer(2, "d", to: registry.say("d"))])))
+        var resent = 0
+        for _ in 0..<100 {
+            registry.say("d")
+            while let answer = registry.state.answers(limit: 1).first {
+                var event = registry.step(.resent, "d", cause: answer.position)
+                (event.issued, event.certificate) = ("ca/02", "MAA=")
+                registry.acknowledge(registry.sending(.renewal(event)))
+                resent += 1
+            }
+        }
+        #expect(resent == Renewal.refusalsMax)
+        #expect(registry.state.renewals.timers.count < 10)
+        registry.say("d", "installed")
+        #expect(registry.state.answers(limit: 1).count == 1, "the report is heard all the same")
     }
 
     @Test mutating func whatIsNotTheDevicesWordIsPassedOver() throws {
