@@ -379,7 +379,7 @@ def revoked_at_mosquitto(entries):
     with open(f"{folder}/mosquitto.conf", "w") as file:
         file.write(f"listener {port} 127.0.0.1\nallow_anonymous true\nrequire_certificate true\ncafile {folder}/clients.pem\n"
                    f"certfile {folder}/server-ca.pem\nkeyfile {folder}/server.key\ncrlfile {folder}/fleet.crl\n"
-                   f"pid_file {folder}/pid\n" + ("user root\n" if os.getuid() == 0 else ""))
+                   f"pid_file {folder}/pid\nlog_dest file {folder}/log\n" + ("user root\n" if os.getuid() == 0 else ""))
     return program([REFOLD_BENCH, "revoke", "--entries", str(entries), "--folder", folder, "--port", str(port)])
 
 

@@ -16,7 +16,8 @@ struct RevokeBench: AsyncParsableCommand {
         commandName: "revoke", abstract: "Measure how long a broker accepts a revoked certificate.")
     @Option(help: "Revoked certificates in the CRL.") var entries = 10_000
     @Option(help: "Revocations that are measured.") var rounds = 100
-    @Option(help: "Folder with mosquitto.conf, which names clients.pem and fleet.crl in it, and server-ca.pem.")
+    @Option(
+        help: "Folder with mosquitto.conf, which names clients.pem, fleet.crl, pid and log in it, and server-ca.pem.")
     var folder: String
     @Option(help: "The broker's port.") var port: Int
 
@@ -25,7 +26,8 @@ struct RevokeBench: AsyncParsableCommand {
             try await prepare(site)
             let broker = EnforcedBroker(
                 name: "bench", file: CRLFile(folder + "/fleet.crl"),
-                reload: ReloadCommand("kill -HUP $(cat \(folder)/pid)"), probe: probe, cutting: nil)
+                reload: ReloadCommand("grep -q running \(folder)/log && kill -HUP $(cat \(folder)/pid)"), probe: probe,
+                cutting: nil)
             let enforcer = CRLEnforcer(broker, registry: site.registry, crls: site.crls, clock: { site.log.now() })
             let serving = Task {
                 await withDiscardingTaskGroup { group in
@@ -36,11 +38,10 @@ struct RevokeBench: AsyncParsableCommand {
             }
             defer { serving.cancel() }
             _ = try await Self.until(.now) { FileManager.default.fileExists(atPath: folder + "/fleet.crl") }
-            let mosquitto = Process()
-            mosquitto.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-            mosquitto.arguments = ["mosquitto", "-c", folder + "/mosquitto.conf"]
-            try mosquitto.run()
-            defer { mosquitto.terminate() }
+            // A broker that is starting ends by SIGHUP. Not by `Process`: its children inherit the blocked signals of its
+            // thread, SIGHUP among them.
+            try shell("/usr/sbin/mosquitto -d -c \(folder)/mosquitto.conf")
+            defer { try? shell("kill $(cat \(folder)/pid)") }
             _ = try await Self.until(.now) { try await isProved(site) }
             var refused: [Double] = [], proved: [Double] = []
             for round in 0..<rounds {
@@ -122,6 +123,10 @@ struct RevokeBench: AsyncParsableCommand {
             try await Task.sleep(for: .milliseconds(1))
         }
         return begin.duration(to: clock.now) / .milliseconds(1)
+    }
+
+    private func shell(_ command: String) throws {
+        try ReloadCommand(command).run(crlPath: folder + "/fleet.crl", broker: "bench")
     }
 
     private func isProved(_ site: CertificateSite) async throws -> Bool {
