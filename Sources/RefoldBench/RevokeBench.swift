@@ -38,8 +38,8 @@ struct RevokeBench: AsyncParsableCommand {
             }
             defer { serving.cancel() }
             _ = try await Self.until(.now) { FileManager.default.fileExists(atPath: folder + "/fleet.crl") }
-            // A broker that is starting ends by SIGHUP. Not by `Process`: its children inherit the blocked signals of its
-            // thread, SIGHUP among them.
+            // A broker that is starting ends by SIGHUP. Not by `Process`: its children inherit the blocked signals of
+            // its thread, SIGHUP among them.
             try shell("/usr/sbin/mosquitto -d -c \(folder)/mosquitto.conf")
             defer { try? shell("kill $(cat \(folder)/pid)") }
             _ = try await Self.until(.now) { try await isProved(site) }
