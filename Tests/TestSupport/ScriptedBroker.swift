@@ -91,6 +91,8 @@ public final class ScriptedConnection: @unchecked Sendable {
             length |= Int(byte & 127) << shift
             shift += 7
             if byte & 128 == 0 { break }
+            // At most four bytes (MQTT 5.0, 1.5.5): what comes may be a TLS handshake.
+            guard shift < 28 else { return nil }
         }
         guard let body = read(length) else { return nil }
         return (header, body)
