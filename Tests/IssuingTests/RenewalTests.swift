@@ -111,7 +111,7 @@ import Threading
             let cases: [(payload: String, reason: String)] = [
                 ("", "not a JSON object"), (#"{"renewal_id":"x","csr":""}"#, "not a JSON object"),
                 (#"{"renewal_id":\#(renewal.id),"csr":"x"}"#, "certificate request"),
-                (json(foreign), "the open one is \(renewal.id)"),
+                (json(foreign), "that of the open renewal, \(renewal.id)"),
                 (json(Request(renewal_id: good.renewal_id, csr: String(changed))), "certificate request"),
                 (json(Request(renewal_id: good.renewal_id, csr: String(decoding: weak, as: UTF8.self))), "too short"),
                 (json(try request(renewal, try PrivateKey(pem: own))), "make a new key"),
