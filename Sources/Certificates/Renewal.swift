@@ -65,13 +65,6 @@ public struct Renewal: Sendable, Equatable, Codable {
         let spread = Int64(spreadHash(certificate.serial, attempt) % 1_024) * (pause * 1_000_000 / 8) / 1_024
         return requestedAt.moved(by: pause * 1_000_000 + spread)
     }
-
-    /// When it ends without the device.
-    func endsAt(_ policy: RenewalPolicy) -> Timestamp {
-        // A device that sleeps gets its certificate when it wakes, as long as the old one is valid.
-        if let issuedAt { return max(issuedAt.moved(by: policy.graceSeconds * 1_000_000), notAfter) }
-        return Timestamp(seconds: notAfter.wholeSeconds.saturatingAdding(Self.secondsAfterExpiry))
-    }
 }
 
 /// Hash for jitter. Not `Hasher`: replays in other processes must compute the same times.

@@ -89,14 +89,13 @@ extension CertificateRegistry {
             failed.reason = reason
             return [.renewal(failed)]
         }
-        guard now >= renewal.endsAt(renewals.policy) else { return [.renewal(again(renewal, EngineActor.name))] }
+        guard now >= end(renewal) else { return [.renewal(again(renewal, EngineActor.name))] }
         guard let issued = renewal.issued else {
             failed.reason = "the device sent no certificate request until 30 days after the certificate's expiry"
             return [.renewal(failed)]
         }
         failed.reason =
-            "the device did not report \(issued) as installed within \(renewals.policy.graceSeconds) s and before its "
-            + "old certificate expired; that counts as superseded"
+            "the device did not report \(issued) as installed in time; the old certificate counts as superseded"
         return superseded(renewal, by: issued, EngineActor.name) + [.renewal(failed)]
     }
 

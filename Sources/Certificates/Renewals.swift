@@ -25,7 +25,9 @@ struct Renewals: Sendable {
     var policy = RenewalPolicy()
     /// By the device's address.
     var open: [String: Renewal] = [:]
-    var closed: [String: Closed] = [:]
+    private(set) var closed: [String: Closed] = [:]
+    /// Their ends, the oldest first; outdated entries are passed over.
+    private var ends = Heap<Due<String>>()
     /// Devices whose messages are to be handled.
     var answered: Set<String> = []
     var lastAnswer: Position?
@@ -65,20 +67,36 @@ struct Renewals: Sendable {
         receipts[address] = nil
         late.remove(address)
         closed[address] = Closed(renewal: renewal, at: time)
-        if closed.count > Self.closedMax, let oldest = closed.min(by: { ($0.value.at, $0.key) < ($1.value.at, $1.key) })
-        {
-            closed[oldest.key] = nil
-            late.remove(oldest.key)
-        }
+        ends.insert(.init(at: time.microseconds, key: address))
+        while closed.count > Self.closedMax, !ends.isEmpty { forgetOldest() }
     }
 
     mutating func expire(before now: Timestamp) {
-        guard !closed.isEmpty else { return }
-        for (address, entry) in closed
-        where now.microseconds.saturatingSubtracting(entry.at.microseconds) > Self.closedMicroseconds {
-            closed[address] = nil
-            late.remove(address)
+        while let first = ends.min, now.microseconds.saturatingSubtracting(first.at) > Self.closedMicroseconds {
+            forgetOldest()
         }
+    }
+
+    private mutating func forgetOldest() {
+        guard let end = ends.popMin(), closed[end.key]?.at.microseconds == end.at else { return }
+        forget(end.key)
+    }
+
+    mutating func forget(_ address: String) {
+        closed[address] = nil
+        late.remove(address)
+    }
+
+    /// Where its renewal has ended.
+    mutating func updateClosed(_ address: String, _ body: (inout Closed) -> Void) {
+        guard var entry = closed[address] else { return }
+        body(&entry)
+        closed[address] = entry
+    }
+
+    mutating func setClosed(_ entries: [String: Closed]) {
+        closed = entries
+        ends = Heap(entries.map { .init(at: $0.value.at.microseconds, key: $0.key) })
     }
 
     mutating func countRequest(at time: Timestamp) {
@@ -106,10 +124,20 @@ extension CertificateRegistry {
         return nil
     }
 
+    /// When a renewal ends without the device. One that is asleep gets its new certificate when it wakes: as long as
+    /// the old one is valid and the new one is not to be renewed itself.
+    func end(_ renewal: Renewal) -> Timestamp {
+        guard let issuedAt = renewal.issuedAt, let index = renewal.issued.flatMap(find) else {
+            return Timestamp(seconds: renewal.notAfter.wholeSeconds.saturatingAdding(Renewal.secondsAfterExpiry))
+        }
+        let grace = issuedAt.moved(by: renewals.policy.graceSeconds * 1_000_000)
+        return max(grace, min(renewal.notAfter, window(index).start))
+    }
+
     /// Earliest time at which `advance` decides about the renewal: a retry or its end; `.min`: it ends at once.
     func deadline(_ renewal: Renewal) -> Timestamp {
         if endReason(renewal) != nil { return Timestamp(microseconds: .min) }
-        let end = renewal.endsAt(renewals.policy)
+        let end = end(renewal)
         return renewal.retryAt.map { min($0, end) } ?? end
     }
 
@@ -222,7 +250,7 @@ extension CertificateRegistry {
             renewals.lastAnswer = position
             schedule(address)
         } else if isRequest, let closed = renewals.closed[address], closed.late == nil {
-            renewals.closed[address]?.late = position
+            renewals.updateClosed(address) { $0.late = position }
             renewals.late.insert(address)
         }
     }
@@ -251,7 +279,7 @@ extension CertificateRegistry {
         guard let renewal = renewals.open[address] else {
             if event.step == .requested, event.renewal == nil { open(event, address, at: position, time: time) }
             if event.step == .refused {
-                renewals.closed[address]?.isRefused = true
+                renewals.updateClosed(address) { $0.isRefused = true }
                 renewals.late.remove(address)
             }
             return
@@ -301,8 +329,7 @@ extension CertificateRegistry {
             id: position, tenantID: event.tenantID, deviceID: event.deviceID, certificate: reference,
             notAfter: Timestamp(seconds: store[index].notAfter), command: position, attempt: event.attempt ?? 1,
             requestedAt: time)
-        renewals.closed[address] = nil
-        renewals.late.remove(address)
+        renewals.forget(address)
         schedule(address)
     }
 
@@ -324,6 +351,7 @@ extension CertificateRegistry {
         renewals.update(address) { renewal in
             (renewal.issued, renewal.issuedAt) = (reference, time)
             (renewal.command, renewal.isDelivered, renewal.error) = (position, false, nil)
+            renewal.refusalCount = 0
             renewal.undelivered = [event.certificate] + answer.chain
             renewal.messages.removeAll { $0 <= Position(answer.request) }
         }
@@ -345,11 +373,12 @@ extension CertificateRegistry {
                 renewal.issuedAt = renewal.issuedAt?.moved(by: microseconds)
             }
         }
-        renewals.closed = renewals.closed.mapValues { entry in
-            var entry = entry
-            entry.at = entry.at.moved(by: microseconds)
-            return entry
-        }
+        renewals.setClosed(
+            renewals.closed.mapValues { entry in
+                var entry = entry
+                entry.at = entry.at.moved(by: microseconds)
+                return entry
+            })
         rebuildTimes()
     }
 }

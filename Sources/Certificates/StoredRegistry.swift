@@ -210,8 +210,8 @@ struct StoredHeader: Codable {
                 renewals.open[renewal.address] = renewal
                 if !renewal.messages.isEmpty { renewals.answered.insert(renewal.address) }
             }
+            renewals.setClosed(Dictionary(closed.map { ($0.renewal.address, $0) }) { $1 })
             for entry in closed {
-                renewals.closed[entry.renewal.address] = entry
                 if entry.late != nil, !entry.isRefused { renewals.late.insert(entry.renewal.address) }
             }
         }

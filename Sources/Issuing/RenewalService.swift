@@ -59,13 +59,19 @@ public actor RenewalService {
     }
 
     /// Handles the messages that wait, in batches: one commit for the certificates of a tenant.
-    /// - Throws: `PKIError` when a tenant's certificates cannot be signed: its messages wait, and those of others are
-    ///   handled; else as `DeciderRuntime.execute`.
+    /// - Throws: `PKIError` when a tenant's certificates cannot be signed, `LogError` when its messages cannot be read:
+    ///   they wait, and those of other tenants are handled; else as `DeciderRuntime.execute`.
     func round() async throws {
-        var blocked: Set<String> = [], failure: PKIError?
+        var blocked: Set<String> = [], failure: (any Error)?
         while !Task.isCancelled {
             var new: [String: [NewAnswer]] = [:]
-            for received in try await received(exceptOf: blocked) {
+            let (all, unreadable) = try await received(exceptOf: blocked)
+            if all.isEmpty, unreadable.isEmpty { break }
+            for (tenant, error) in unreadable {
+                blocked.insert(tenant)
+                failure = failure ?? error
+            }
+            for received in all where !blocked.contains(received.answer.renewal.tenantID) {
                 if let item = try await handle(received) {
                     new[received.answer.renewal.tenantID, default: []].append(item)
                 }
@@ -77,9 +83,6 @@ public actor RenewalService {
                     blocked.insert(tenant)
                     failure = failure ?? error
                 }
-            }
-            if try await service.registry.query({ [blocked] in $0.answers(limit: 1, exceptOf: blocked) }).isEmpty {
-                break
             }
         }
         if let failure { throw failure }
@@ -94,22 +97,32 @@ public actor RenewalService {
     }
     private typealias NewAnswer = (answer: RenewalAnswer, new: NewCertificate)
 
-    private func received(exceptOf blocked: Set<String>) async throws -> [Received] {
+    /// - Returns: the messages that wait, and why those of some tenants cannot be read.
+    private func received(
+        exceptOf blocked: Set<String>
+    ) async throws -> (all: [Received], unreadable: [(tenant: String, error: any Error)]) {
         let waiting = try await service.registry.query { registry in
             registry.answers(limit: Self.answersMax, exceptOf: blocked).map { answer in
                 (answer, registry.certificate(answer.renewal.certificate))
             }
         }
         return try await onOwnThread("renewal") { [service] in
-            try waiting.map { answer, old in
-                Received(
-                    answer: answer, message: try DeviceMessage(at: answer.position, of: service.source),
-                    alternativeNames: try old.map { try Self.names(of: $0, service) } ?? [])
+            var all: [Received] = [], unreadable: [(tenant: String, error: any Error)] = []
+            for (answer, old) in waiting {
+                do {
+                    all.append(
+                        Received(
+                            answer: answer, message: try DeviceMessage(at: answer.position, of: service.source),
+                            alternativeNames: try old.map { try Self.names(of: $0, service) } ?? []))
+                } catch {
+                    unreadable.append((answer.renewal.tenantID, error))
+                }
             }
+            return (all, unreadable)
         }
     }
 
-    /// Alternative names that can be issued, as the old certificate has them.
+    /// Alternative names that can be issued, as the old certificate has them; none where the log no longer has it.
     private static func names(of old: DeviceCertificate, _ service: CertificateService) throws -> [AlternativeName] {
         guard let der = try service.event(of: old).flatMap({ Base64.decode($0.certificate.utf8) }) else { return [] }
         // An imported one may be beyond what this library reads.

@@ -110,7 +110,7 @@ public enum SettingsCatalog {
             "share of its life after which a certificate is renewed"),
         Setting(
             "certificates.renew_grace_days", .int(1...365), "7",
-            "days after which a renewed certificate counts as superseded without the device's report"),
+            "days that a device has at least to report its new certificate as installed"),
         Setting(
             "certificates.crl_url", .string, "",
             "http:// address at which brokers reach the API; the CRL distribution point in certificates"),

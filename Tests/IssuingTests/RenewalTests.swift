@@ -15,14 +15,19 @@ import Threading
         RenewalService(site.certificates, policy: RenewalPolicy(), executor: ThreadExecutor(name: "renewals"))
     }
 
-    private func say(_ site: Site, _ topic: String, _ payload: some Encodable, device: String = "d1") throws {
-        try say(site, topic, text: String(decoding: JSONEncoder().encode(payload), as: UTF8.self), device: device)
+    private func say(
+        _ site: Site, _ topic: String, _ payload: some Encodable, device: String = "d1", tenant: String = "acme"
+    ) throws {
+        let text = String(decoding: try JSONEncoder().encode(payload), as: UTF8.self)
+        try say(site, topic, text: text, device: device, tenant: tenant)
     }
 
-    private func say(_ site: Site, _ topic: String, text: String, device: String = "d1") throws {
+    private func say(
+        _ site: Site, _ topic: String, text: String, device: String = "d1", tenant: String = "acme"
+    ) throws {
         var batch = RecordBatch()
         batch.append(
-            kind: .message, schema: "tenant/acme/device/\(device)/certificate/\(topic)",
+            kind: .message, schema: "tenant/\(tenant)/device/\(device)/certificate/\(topic)",
             receivedAt: site.folder.now, json: Array(text.utf8))
         _ = try site.log.append(&batch)
     }
@@ -184,6 +189,68 @@ import Threading
                 let certificate = try await site.certificates.certificate(issued, tenantID: "acme")
                 #expect(certificate?.spkiSHA256 == key.publicKey.spkiSHA256)
             }
+        }
+    }
+
+    /// The daemon's log, except one position.
+    private final class DamagedLog: LogSource {
+        private let log: FileLog
+        private let position: Position
+        private let code: LogErrorCode
+
+        init(_ log: FileLog, at position: Position, _ code: LogErrorCode) {
+            (self.log, self.position, self.code) = (log, position, code)
+        }
+
+        var durableCount: UInt64 { log.durableCount }
+        var firstPosition: Position { log.firstPosition }
+        func reader(from position: Position) throws -> any LogReader {
+            guard position != self.position else { throw LogError(code, "planted") }
+            return try log.reader(from: position)
+        }
+        func decisionReader(from position: Position) throws -> any LogReader { try log.decisionReader(from: position) }
+        func forEachEvent(
+            of schema: LogSchema, in range: Range<Position>, _ body: (RecordView, Position) throws -> Void
+        ) throws { try log.forEachEvent(of: schema, in: range, body) }
+        func waitForDurable(beyond count: UInt64, timeoutMilliseconds: Int, unless stop: () -> Bool) -> UInt64 {
+            log.waitForDurable(beyond: count, timeoutMilliseconds: timeoutMilliseconds, unless: stop)
+        }
+        func wakeWaiters() { log.wakeWaiters() }
+    }
+
+    /// A message that cannot be read waits, and holds up its own tenant's only. One whose segment is gone is refused.
+    @Test(arguments: [LogErrorCode.corrupt, .beforeHorizon]) func anUnreadableMessageHoldsUpNoOtherTenant(
+        code: LogErrorCode
+    ) async throws {
+        try await Site.run { site in
+            for tenant in ["acme", "other"] {
+                try await site.authority("ca-\(tenant)", tenant: tenant)
+                _ = try await site.issue(by: Site.by(tenant))
+                #expect(try await site.certificates.renew(device: "d1", by: Site.by(tenant)).refusal == nil)
+            }
+            let mine = try #require(try await renewal(site)), key = try PrivateKey.generate()
+            let position = Position(site.log.durableCount)
+            try say(site, "request", try request(mine, key))
+            let other = try #require(
+                try await site.registry.query { $0.renewal(tenantID: "other", deviceID: "d1") })
+            try say(site, "request", try request(other, .generate()), tenant: "other")
+            let damaged = DamagedLog(site.log, at: position, code)
+            let service = RenewalService(
+                CertificateService(
+                    registry: site.registry, source: damaged,
+                    keys: AuthorityKeys(
+                        folder: site.folder.keys, passphrase: nil, signCommand: nil, commandTimeoutSeconds: 10),
+                    options: .init(), clock: { site.folder.now }),
+                policy: RenewalPolicy(), executor: ThreadExecutor(name: "renewals"))
+            if code == .corrupt {
+                await #expect(throws: LogError.self) { try await service.round() }
+                #expect(try await renewal(site)?.status == .answered, "it waits")
+            } else {
+                try await service.round()
+                #expect(try await renewal(site)?.error == "the message is no longer in the log")
+            }
+            let found = try await site.registry.query { $0.renewal(tenantID: "other", deviceID: "d1") }
+            #expect(found?.issued != nil)
         }
     }
 

@@ -29,6 +29,9 @@ struct Site: Sendable {
 
         var keys: String { path + "/authorities" }
         var now: Timestamp { time.withLock { $0 } }
+        /// The wall clock, where it differs from the log's.
+        let wallShift = Mutex<Int64>(0)
+        var wall: Timestamp { now.adding(microseconds: wallShift.withLock { $0 } * 1_000_000) }
         func pass(seconds: Int64) { time.withLock { $0 = $0.adding(microseconds: seconds * 1_000_000) } }
 
         /// A file for openssl.
@@ -70,9 +73,11 @@ struct Site: Sendable {
             Site(
                 folder: folder, log: log, registry: registry,
                 certificates: CertificateService(
-                    registry: registry, source: log, keys: keys, options: options, clock: clock),
+                    registry: registry, source: log, keys: keys, options: options, clock: clock,
+                    wall: { folder.wall }),
                 crls: CRLService(
-                    registry: registry, keys: keys, policy: options.crl, executor: executor, clock: clock),
+                    registry: registry, keys: keys, policy: options.crl, executor: executor, clock: clock,
+                    wall: { folder.wall }),
                 executor: executor))
     }
 
