@@ -34,13 +34,18 @@ extension CertificateRegistry {
     /// two CRLs with the same one Mosquitto takes either.
     private static let microsecondsBetweenCRLs: Int64 = 1_000_000
 
+    /// A later CRL than this waits for no clock: it was set back.
+    private static let aheadMicrosecondsMax: Int64 = 5_000_000
+
     /// When the authority's next CRL is to be issued; nil: it issues none. In the past: now.
-    public func crlDue(_ id: String, _ policy: CRLPolicy) -> Timestamp? {
+    public func crlDue(_ id: String, _ policy: CRLPolicy, now: Timestamp) -> Timestamp? {
         guard let authority = authority(id), authority.issuesCRLs else { return nil }
         guard let last = authority.lastCRL else { return authority.addedAt }
-        // By `thisUpdate`, not by the time of the event: a log's clock that was set back must not hold back a CRL.
         let issued = last.thisUpdate.moved(by: policy.backdateSeconds * 1_000_000)
-        if authority.isChanged { return issued.moved(by: Self.microsecondsBetweenCRLs) }
+        if authority.isChanged {
+            let due = issued.moved(by: Self.microsecondsBetweenCRLs)
+            return due > now.moved(by: Self.aheadMicrosecondsMax) ? now : due
+        }
         return issued.moved(by: policy.lifetimeSeconds * 500_000)
     }
 
@@ -48,19 +53,23 @@ extension CertificateRegistry {
     /// issued is accepted anywhere, and no CRL of theirs.
     public func crlsDue(_ policy: CRLPolicy, now: Timestamp) -> [(authority: String, due: Timestamp)] {
         authorities.map(\.added).filter { now <= $0.notAfter }.compactMap { authority in
-            crlDue(authority.id, policy).map { (authority.id, $0) }
+            crlDue(authority.id, policy, now: now).map { (authority.id, $0) }
         }
     }
 
     /// The next CRL of an authority; nil: it issues none.
+    /// - Parameter start: the earlier of the log's clock and the wall clock; nil: `now`. After a clock step they
+    ///   differ, and brokers refuse every client while `thisUpdate` is in their future.
     public func draftCRL(
-        _ id: String, canary: CRLIssued.Canary?, _ policy: CRLPolicy, now: Timestamp
+        _ id: String, canary: CRLIssued.Canary?, _ policy: CRLPolicy, now: Timestamp, start: Timestamp? = nil
     ) -> CRLDraft? {
         guard var authority = authority(id), authority.issuesCRLs else { return nil }
         let last = authority.lastCRL, seconds = now.wholeSeconds
+        let latest = seconds.saturatingSubtracting(policy.backdateSeconds)
+        let earliest = min(latest, authority.added.notBefore.wholeSeconds)
+        let wanted = (start ?? now).wholeSeconds.saturatingSubtracting(policy.backdateSeconds)
         let thisUpdate = max(
-            seconds.saturatingSubtracting(policy.backdateSeconds),
-            (last?.thisUpdate.wholeSeconds ?? .min).saturatingAdding(1))
+            min(latest, max(earliest, wanted)), (last?.thisUpdate.wholeSeconds ?? .min).saturatingAdding(1))
         authority.prepare(thisUpdate: Timestamp(seconds: thisUpdate), canary: canary)
         var number = UInt64(clamping: seconds)
         if let last, !CertificatesFault.isPlanted(.numbersByClock) {
@@ -68,7 +77,8 @@ extension CertificateRegistry {
         }
         return CRLDraft(
             authority: authority.added, number: max(1, number), thisUpdate: Timestamp(seconds: thisUpdate),
-            nextUpdate: Timestamp(seconds: thisUpdate.saturatingAdding(policy.lifetimeSeconds)), canary: canary,
+            nextUpdate: Timestamp(seconds: max(thisUpdate, latest).saturatingAdding(policy.lifetimeSeconds)),
+            canary: canary,
             entries: authority.entries, end: authority.entriesEnd, previous: last)
     }
 

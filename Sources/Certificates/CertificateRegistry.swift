@@ -94,14 +94,19 @@ public struct CertificateRegistry: Decider {
     }
 
     /// Whether an authority has no certificate in use: it is retired or replaced, and each of its certificates is
-    /// superseded, revoked or expired. False for an unknown authority. O(number of certificates).
+    /// replaced, revoked or expired. False for an unknown authority. O(number of certificates).
     public func isAbandoned(_ id: String, at now: Timestamp) -> Bool {
         guard let index = authorityIndexes[id] else { return false }
         let authority = authorities[Int(index)], seconds = now.wholeSeconds
         guard authority.retiredAt != nil || authority.replacedBy != nil else { return false }
         return store.indexes.allSatisfy {
             let record = store[$0]
-            return record.authority != index || record.status != .active || record.notAfter < seconds
+            guard record.authority == index, seconds <= record.notAfter else { return true }
+            return switch record.status {
+            case .revoked: true
+            case .superseded: record.replacedBy != CertificateStore.none
+            case .active, .held: false
+            }
         }
     }
 

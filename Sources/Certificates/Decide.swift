@@ -256,7 +256,7 @@ extension CertificateRegistry {
                 "the device \(event.deviceID) has \(liveCertificatesPerDeviceMax) live certificates already; "
                     + "revoke some")
         }
-        if event.origin == .issued { try checkIssued(event, authority, key) }
+        if event.origin == .issued { try checkIssued(event, authority, key, now) }
         try checkRenewal(event, key)
         if let renews = event.renews {
             guard let renewed = CertificateReference(renews).flatMap(certificate), renewed.deviceID == event.deviceID,
@@ -270,7 +270,7 @@ extension CertificateRegistry {
     }
 
     private func checkIssued(
-        _ event: CertificateAdded, _ authority: CertificateAuthority, _ key: Digest
+        _ event: CertificateAdded, _ authority: CertificateAuthority, _ key: Digest, _ now: Timestamp
     ) throws(RegistryRefusal) {
         guard authority.issues else {
             let why =
@@ -278,6 +278,9 @@ extension CertificateRegistry {
                 ? "has been retired" : authority.replacedBy.map { "was replaced by \($0)" } ?? "has no key here"
             throw RegistryRefusal(
                 .illegalTransition, "the authority \(event.authority) \(why); it issues no certificates")
+        }
+        guard now < event.notAfter else {
+            throw RegistryRefusal(.invalidValue, "the certificate would have expired already, at \(event.notAfter)")
         }
         guard event.notAfter <= authority.added.notAfter else {
             throw RegistryRefusal(

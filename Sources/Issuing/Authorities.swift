@@ -81,7 +81,7 @@ extension CertificateService {
         if let parent { notAfter = min(notAfter, parent.added.notAfter.wholeSeconds) }
         let profile = CertificateProfile(
             .authority(pathLength: parent == nil ? nil : 0), subject: try DistinguishedName(subject),
-            notBefore: now.saturatingSubtracting(options.backdateSeconds), notAfter: notAfter,
+            notBefore: max(validFrom, parent?.added.notBefore.wholeSeconds ?? .min), notAfter: notAfter,
             crlDistributionPoint: parent.flatMap { options.crlDistributionPoint($0.added.id) })
         let certificate: Certificate, chain: [String]
         if let parent {

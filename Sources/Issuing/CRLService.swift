@@ -29,6 +29,7 @@ public actor CRLService {
     private let policy: CRLPolicy
     private let distributionPoint: @Sendable (_ authority: String) -> String?
     private let clock: @Sendable () -> Timestamp
+    private let wall: @Sendable () -> Timestamp
     private let executor: ThreadExecutor
     var published: [String: PublishedCRL] = [:]
     /// The last call of `issue` for each authority.
@@ -36,19 +37,23 @@ public actor CRLService {
     private var live: [String: Canary] = [:]
     /// Authorities whose next CRL `run` or `issueDue` has begun to issue.
     private var inFlight: Set<String> = []
-    /// Failures of `run`, and when each authority is retried.
-    private var failed: [String: (failure: CRLFailure, until: Timestamp)] = [:]
+    /// Failures of `run`, and when each authority is retried (monotonic, in microseconds).
+    private var failed: [String: (failure: CRLFailure, until: Int64)] = [:]
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
     /// - Parameters:
     ///   - distributionPoint: of canaries, as in devices' certificates: EMQX fetches CRLs from there only.
     ///   - executor: the service's thread; the caller wakes it when a CRL becomes due.
+    ///   - clock: the log's.
+    ///   - wall: the wall clock; nil: it is the log's.
     public init(
         registry: DeciderService<CertificateRegistry>, keys: AuthorityKeys, policy: CRLPolicy,
         distributionPoint: @escaping @Sendable (_ authority: String) -> String? = { _ in nil },
-        executor: ThreadExecutor, clock: @escaping @Sendable () -> Timestamp
+        executor: ThreadExecutor, clock: @escaping @Sendable () -> Timestamp,
+        wall: (@Sendable () -> Timestamp)? = nil
     ) {
+        self.wall = wall ?? clock
         (self.registry, self.keys, self.policy, self.clock) = (registry, keys, policy, clock)
         self.distributionPoint = distributionPoint
         self.executor = executor
@@ -72,7 +77,7 @@ public actor CRLService {
                 while !Task.isCancelled {
                     var next: Timestamp?
                     do {
-                        let now = clock()
+                        let now = SystemTime.monotonicMicroseconds()
                         for authority in try await takeDue({ failed[$0].map { $0.until <= now } ?? true }) {
                             group.addTask { await self.issueTaken(authority, publish, report) }
                         }
@@ -101,7 +106,7 @@ public actor CRLService {
         do throws(CRLFailure) {
             await publish(try await issue(authority))
         } catch {
-            failed[authority] = (error, clock().adding(microseconds: Self.pauseMicroseconds))
+            failed[authority] = (error, SystemTime.monotonicMicroseconds() + Self.pauseMicroseconds)
         }
         inFlight.remove(authority)
         report(failures)
@@ -161,8 +166,11 @@ public actor CRLService {
         let due = try await registry.query { registry in
             registry.crlsDue(policy, now: now)
         }
-        return due.filter { !inFlight.contains($0.authority) }
-            .map { max($0.due, failed[$0.authority]?.until ?? $0.due) }.min()
+        let monotonic = SystemTime.monotonicMicroseconds()
+        return due.filter { !inFlight.contains($0.authority) }.map { authority, due in
+            failed[authority].map { max(due, now.adding(microseconds: max(0, $0.until - monotonic))) } ?? due
+        }
+        .min()
     }
 
     /// Attempts while certificates are revoked in between.
@@ -171,9 +179,18 @@ public actor CRLService {
     /// Issues the next CRL of an authority, due or not. Calls follow one another: two drafts at once would each lack
     /// the other's canary.
     public func issue(_ authority: String) async throws(CRLFailure) -> PublishedCRL {
+        try await issue(authority, after: nil)
+    }
+
+    /// - Parameter number: of a CRL that cannot be proved any more. A newer one that has a canary, and that was issued
+    ///   for another broker meanwhile, is as good.
+    public func issue(_ authority: String, after number: UInt64?) async throws(CRLFailure) -> PublishedCRL {
         let before = issuing[authority]
         let task = Task { () -> Result<PublishedCRL, CRLFailure> in
             _ = await before?.value
+            if let number, let newer = published[authority], newer.event.number > number, newer.canary != nil {
+                return .success(newer)
+            }
             do throws(CRLFailure) {
                 return .success(try await next(authority))
             } catch {
@@ -203,7 +220,7 @@ public actor CRLService {
 
     /// Nil: a certificate was revoked or released meanwhile.
     private func attempt(_ authority: String, _ last: inout CRLIssued?) async throws -> PublishedCRL? {
-        let now = clock(), policy = policy
+        let now = clock(), start = wall(), policy = policy
         guard let added = try await registry.query({ $0.authority(authority) }) else {
             throw PKIError(.invalid, "there is no such authority")
         }
@@ -216,11 +233,12 @@ public actor CRLService {
         let point = distributionPoint(authority)
         let canary = try await onOwnThread("sign") {
             try Canary(
-                by: issuer, policy, distributionPoint: point, now: now, key: .generate(.p256), serial: .random())
+                by: issuer, chain: added.added.pem, policy, distributionPoint: point, now: now, start: start,
+                key: .generate(.p256), serial: .random())
         }
         guard
             let draft = try await registry.query({ [canary = canary.named] registry in
-                registry.draftCRL(authority, canary: canary, policy, now: now)
+                registry.draftCRL(authority, canary: canary, policy, now: now, start: start)
             })
         else {
             throw PKIError(.invalid, "it issues no CRLs")
@@ -244,14 +262,16 @@ public actor CRLService {
     public func hasLiveCanary(_ authority: String) -> Bool { knownLiveCanary(authority, clock()) != nil }
 
     private func knownLiveCanary(_ authority: String, _ now: Timestamp) -> Canary? {
-        live[authority].flatMap {
-            $0.certificate.notAfter - now.wholeSeconds > policy.canarySeconds / 2 ? $0 : nil
+        live[authority].flatMap { canary in
+            let hasBegun = canary.certificate.notBefore <= min(now, wall()).wholeSeconds
+            let left = canary.certificate.notAfter.saturatingSubtracting(now.wholeSeconds)
+            return hasBegun && left > policy.canarySeconds / 2 ? canary : nil
         }
     }
 
     /// A certificate that no CRL lists, to see that brokers accept live ones.
     public func liveCanary(_ authority: String) async throws -> Canary {
-        let now = clock()
+        let now = clock(), start = wall()
         if let canary = knownLiveCanary(authority, now) { return canary }
         guard let added = try await registry.query({ $0.authority(authority)?.added }) else {
             throw PKIError(.invalid, "there is no authority \(authority)")
@@ -260,7 +280,8 @@ public actor CRLService {
         let point = distributionPoint(authority)
         let canary = try await onOwnThread("sign") { [policy] in
             try Canary(
-                by: issuer, policy, distributionPoint: point, now: now, key: .generate(.p256), serial: .random())
+                by: issuer, chain: added.pem, policy, distributionPoint: point, now: now, start: start,
+                key: .generate(.p256), serial: .random())
         }
         live[authority] = canary
         return canary

@@ -61,13 +61,25 @@ public struct CertificateService: Sendable {
     let keys: AuthorityKeys
     let options: IssuingOptions
     let clock: @Sendable () -> Timestamp
+    private let wall: @Sendable () -> Timestamp
 
+    /// - Parameters:
+    ///   - clock: the log's.
+    ///   - wall: the wall clock; nil: it is the log's.
     public init(
         registry: DeciderService<CertificateRegistry>, source: any LogSource, keys: AuthorityKeys,
-        options: IssuingOptions, clock: @escaping @Sendable () -> Timestamp
+        options: IssuingOptions, clock: @escaping @Sendable () -> Timestamp,
+        wall: (@Sendable () -> Timestamp)? = nil
     ) {
+        self.wall = wall ?? clock
         (self.registry, self.source, self.keys) = (registry, source, keys)
         (self.options, self.clock) = (options, clock)
+    }
+
+    /// `notBefore` of what is signed now: after a clock step the log's clock may be ahead, and verifiers refuse what
+    /// begins in their future.
+    var validFrom: Int64 {
+        min(clock(), wall()).wholeSeconds.saturatingSubtracting(options.backdateSeconds)
     }
 
     func execute(_ command: RegistryCommand, _ by: Operator) async throws -> RegistryAnswer {
@@ -148,8 +160,7 @@ public struct CertificateService: Sendable {
         }
     }
 
-    /// PEM of a certificate and the authorities above it, from the log.
-    /// - Throws: `LogError`: the event lies in a segment that is gone.
+    /// PEM of a certificate and the authorities above it, from the log; nil: the event lies in a segment that is gone.
     public func pem(of certificate: DeviceCertificate) async throws -> String? {
         let authority = certificate.reference.authority
         guard let added = try await registry.query({ $0.authority(authority)?.added }) else { return nil }

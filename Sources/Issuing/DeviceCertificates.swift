@@ -174,8 +174,7 @@ extension CertificateService {
             let key = try PrivateKey.generate(algorithm)
             (publicKey, privateKey) = (key.publicKey, key)
         }
-        let commonName = options.commonNamePattern.replacing("{tenant}", with: item.tenantID)
-            .replacing("{device}", with: item.deviceID)
+        let commonName = NamePattern(options.commonNamePattern).name(tenantID: item.tenantID, deviceID: item.deviceID)
         var subject: [(DistinguishedName.Attribute, String)] = [(.commonName, commonName)]
         if let organization = options.organization { subject.insert((.organization, organization), at: 0) }
         // A certificate that outlives its authority could not be verified, and would be refused.
@@ -184,8 +183,7 @@ extension CertificateService {
         )
         let profile = CertificateProfile(
             .tlsClient, subject: try DistinguishedName(subject),
-            notBefore: max(
-                now.saturatingSubtracting(options.backdateSeconds), authority.added.notBefore.wholeSeconds),
+            notBefore: max(validFrom, authority.added.notBefore.wholeSeconds),
             notAfter: end, alternativeNames: item.alternativeNames,
             crlDistributionPoint: options.crlDistributionPoint(authority.added.id))
         let certificate = try issuer.issue(profile, publicKey: publicKey, serial: .random())
@@ -245,11 +243,7 @@ extension CertificateService {
     /// The device that a common name says, by the pattern.
     private func device(of certificate: Certificate, _ tenantID: String) -> String? {
         guard let name = certificate.commonName else { return nil }
-        let pattern = options.commonNamePattern.replacing("{tenant}", with: tenantID)
-        guard let range = pattern.firstRange(of: "{device}") else { return nil }
-        let before = pattern[..<range.lowerBound], after = pattern[range.upperBound...]
-        guard name.hasPrefix(before), name.hasSuffix(after), name.count > before.count + after.count else { return nil }
-        return String(name.dropFirst(before.count).dropLast(after.count))
+        return NamePattern(options.commonNamePattern).device(named: name, ofTenant: tenantID)
     }
 }
 

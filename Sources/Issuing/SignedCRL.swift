@@ -9,16 +9,22 @@ public struct Canary: Sendable, Equatable {
     public let certificate: Certificate
     public let key: PrivateKey
 
+    /// The authority and those above it, in PEM: brokers may trust the topmost only.
+    public let chain: String
+
     /// Blocks while the authority signs.
-    /// - Parameter distributionPoint: as in devices' certificates: EMQX fetches CRLs from there only.
+    /// - Parameters:
+    ///   - distributionPoint: as in devices' certificates: EMQX fetches CRLs from there only.
+    ///   - start: as of `draftCRL`.
     public init(
-        by issuer: CertificateIssuer, _ policy: CRLPolicy, distributionPoint: String? = nil, now: Timestamp,
-        key: PrivateKey, serial: SerialNumber
+        by issuer: CertificateIssuer, chain: String = "", _ policy: CRLPolicy, distributionPoint: String? = nil,
+        now: Timestamp, start: Timestamp? = nil, key: PrivateKey, serial: SerialNumber
     ) throws(PKIError) {
-        let seconds = now.wholeSeconds
+        self.chain = chain
+        let seconds = now.wholeSeconds, begin = min(seconds, (start ?? now).wholeSeconds)
         let profile = CertificateProfile(
             .tlsClient, subject: try DistinguishedName(commonName: "refold-canary"),
-            notBefore: seconds.saturatingSubtracting(policy.backdateSeconds * 60),
+            notBefore: begin.saturatingSubtracting(policy.backdateSeconds * 60),
             notAfter: min(seconds.saturatingAdding(policy.canarySeconds), issuer.certificate.notAfter),
             crlDistributionPoint: distributionPoint)
         certificate = try issuer.issue(profile, publicKey: key.publicKey, serial: serial)

@@ -348,8 +348,45 @@ import Testing
             let issued = try await site.issue(), first = try #require(try await site.issueCRLs().first)
             site.folder.pass(seconds: -3_600)
             try await site.revoke(issued.reference)
-            let second = try await site.crls.issue("ca")
+            let second = try #require(try await site.issueCRLs().first, "it waits for no clock")
             #expect(second.event.number > first.event.number && second.event.thisUpdate > first.event.thisUpdate)
+        }
+    }
+
+    /// The log's clock stays ahead of a wall clock that was set back. What is signed must not lie in the future of
+    /// those who verify it, and must not end earlier.
+    @Test func whatIsSignedBeginsByTheEarlierClock() async throws {
+        try await Site.run { site in
+            site.folder.pass(seconds: -72_000)
+            try await site.authority()
+            site.folder.pass(seconds: 72_000)
+            site.folder.wallShift.withLock { $0 = -3_600 }
+            let issued = try await site.issue(), now = site.folder.now, wall = site.folder.wall
+            let crl = try #require(try await site.issueCRLs().first), live = try await site.crls.liveCanary("ca")
+            #expect(crl.event.thisUpdate <= wall && crl.event.nextUpdate > now.adding(microseconds: 6 * 86_400_000_000))
+            for certificate in [issued.certificate, try #require(crl.canary).certificate, live.certificate] {
+                #expect(certificate.notBefore <= wall.wholeSeconds && certificate.notAfter > now.wholeSeconds)
+            }
+            // Set back further: the canary is signed again.
+            site.folder.wallShift.withLock { $0 = -10_000 }
+            #expect(await !site.crls.hasLiveCanary("ca"))
+            let again = try await site.crls.liveCanary("ca").certificate
+            #expect(again.notBefore <= site.folder.wall.wholeSeconds)
+            // Before the authority's own beginning nothing can begin.
+            site.folder.wallShift.withLock { $0 = -864_000 }
+            let began = try await site.authority(onRecord: "ca").added.notBefore.wholeSeconds
+            #expect(try await site.issue("d2").certificate.notBefore == began)
+        }
+    }
+
+    @Test func brokersShareTheNextCRLWithACanary() async throws {
+        try await Site.run { site in
+            try await site.authority()
+            let first = try await site.crls.issue("ca").event.number
+            async let one = site.crls.issue("ca", after: first), two = site.crls.issue("ca", after: first)
+            let numbers = try await (one.event.number, two.event.number)
+            #expect(numbers.0 == numbers.1 && numbers.0 > first)
+            #expect(try await site.crls.issue("ca", after: numbers.0).event.number > numbers.0)
         }
     }
 }

@@ -39,7 +39,7 @@ extension CertificateWorld {
     private func beginRound(_ index: Int) throws {
         guard let process else { return }
         try process.runtime.catchUp()
-        let now = signingTime
+        let now = log.now()
         var crls: [PublishedCRL] = [], live: Set<String> = []
         for authority in try process.runtime.recover().authorities {
             let id = authority.added.id, isLive = now <= authority.added.notAfter

@@ -332,14 +332,11 @@ public final class CertificateWorld {
 
     // MARK: CRLs
 
-    /// As `CertificateIssuing` has it.
-    var signingTime: Timestamp { min(log.now(), clock.now()) }
-
     /// As `CRLService.issueDue`.
     func issueDue() throws {
         guard let process else { return }
         try process.runtime.catchUp()
-        let now = signingTime
+        let now = log.now()
         for (authority, due) in try process.runtime.recover().crlsDue(policy, now: now) where due <= now {
             try issue(authority)
         }
@@ -350,11 +347,14 @@ public final class CertificateWorld {
     func issue(_ id: String) throws -> PublishedCRL? {
         for _ in 0..<20 {
             guard let process, !keysAway.contains(id), let issuer = issuers[id] else { return nil }
-            let now = signingTime
+            let now = log.now()
             guard now.wholeSeconds <= issuer.certificate.notAfter else { return nil }
-            let canary = try Canary(by: issuer, policy, now: now, key: canaryKey, serial: serial())
+            let canary = try Canary(
+                by: issuer, policy, now: now, start: clock.now(), key: canaryKey, serial: serial())
             let registry = try process.runtime.recover()
-            guard let draft = registry.draftCRL(id, canary: canary.named, policy, now: now) else { return nil }
+            guard let draft = registry.draftCRL(id, canary: canary.named, policy, now: now, start: clock.now()) else {
+                return nil
+            }
             let crl = try SignedCRL(draft, by: issuer), event = crl.event
             signed[event.sha256] = crl.list
             // Operators do not wait for a signature.

@@ -35,11 +35,8 @@ struct CertificateIssuing: Sendable {
         queries: QueryPool,
         snapshot: @escaping @Sendable () -> DeciderSnapshot<CertificateRegistry>?
     ) {
-        // After a clock step one of both is ahead: the log's until its next append, or a wall clock that the log does
-        // not believe yet. What is signed for the future, brokers refuse.
-        let clock: @Sendable () -> Timestamp = {
-            min(log.now(), Timestamp(microseconds: SystemTime.wallMicroseconds()))
-        }
+        let clock: @Sendable () -> Timestamp = { log.now() }
+        let wall: @Sendable () -> Timestamp = { Timestamp(microseconds: SystemTime.wallMicroseconds()) }
         let executor = ThreadExecutor(name: "crl"), known = Mutex<[Position]>([])
         check =
             settings.certificates.enforce == .off
@@ -47,7 +44,7 @@ struct CertificateIssuing: Sendable {
         let renewing = ThreadExecutor(name: "renewals"), answered = Mutex<Position?>(nil)
         let wakers = Mutex<[CRLEnforcer]>([])
         registry = DeciderService(
-            writer: writer, source: log, clock: { log.now() }, outbox: outbox, follower: check.map { GateFeed($0) },
+            writer: writer, source: log, clock: clock, outbox: outbox, follower: check.map { GateFeed($0) },
             snapshot: snapshot,
             onChange: { registry in
                 // Once for each change: what cannot be signed is tried again after a pause, not at every round.
@@ -74,10 +71,11 @@ struct CertificateIssuing: Sendable {
             signCommand: settings.certificates.signCommand, commandTimeoutSeconds: seconds)
         var options = IssuingOptions(settings.certificates)
         options.crlPointIsPEM = settings.brokers.contains(where: \.bansClients)
-        service = CertificateService(registry: registry, source: log, keys: keys, options: options, clock: clock)
+        service = CertificateService(
+            registry: registry, source: log, keys: keys, options: options, clock: clock, wall: wall)
         crls = CRLService(
             registry: registry, keys: keys, policy: options.crl, distributionPoint: options.crlDistributionPoint,
-            executor: executor, clock: clock)
+            executor: executor, clock: clock, wall: wall)
         renewals = RenewalService(service, policy: RenewalPolicy(settings.certificates), executor: renewing)
         audit = CertificateAudit(registry: registry, keys: keys, clock: clock) { tenants, after, limit in
             do {
@@ -91,7 +89,9 @@ struct CertificateIssuing: Sendable {
             }
         }
         enforcers = settings.brokers.compactMap { [registry, crls, service] broker in
-            EnforcedBroker(broker, timeoutSeconds: seconds, service).map {
+            EnforcedBroker(
+                broker, timeoutSeconds: seconds, commonName: settings.certificates.commonName, service
+            ).map {
                 (broker.name, CRLEnforcer($0, registry: registry, crls: crls, clock: clock))
             }
         }
@@ -101,7 +101,7 @@ struct CertificateIssuing: Sendable {
         wakers.withLock { $0 = woken }
     }
 
-    /// - Parameter receiving: the clock is right: a renewal that is opened by a wrong one stays on the record.
+    /// - Parameter receiving: the clock is right: what a wrong one opens, issues or signs stays on the record.
     func part(after receiving: Task<Bool, Never>, _ troubles: Troubles, _ logger: Logger) -> DaemonPart {
         DaemonPart(
             "certificates", logger: logger,
@@ -119,6 +119,7 @@ struct CertificateIssuing: Sendable {
                         await registry.run(report: report)
                     }
                     group.addTask {
+                        guard await receiving.value else { return }
                         await crls.run { crl in
                             for (_, enforcer) in enforcers { enforcer.wake() }
                             logger.info(
@@ -137,6 +138,7 @@ struct CertificateIssuing: Sendable {
                         }
                     }
                     group.addTask {
+                        guard await receiving.value else { return }
                         await renewals.run { error in
                             guard troubles.report(error, by: "renewals"), let error else { return }
                             logger.error(
@@ -146,6 +148,7 @@ struct CertificateIssuing: Sendable {
                     group.addTask { await audit.run() }
                     for (broker, enforcer) in enforcers {
                         group.addTask {
+                            guard await receiving.value else { return }
                             await enforcer.run { problems in
                                 if troubles.report(crlsAt: broker, problems.unproved), let error = problems.unproved {
                                     logger.error(
