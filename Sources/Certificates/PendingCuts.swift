@@ -60,26 +60,32 @@ extension CertificateRegistry {
         clients(key) { $1.isUncut && $1.end <= end }
     }
 
-    /// Certificates whose bans are to be lifted: a CRL with this `end` is in force, or they were released from hold. A
-    /// ban is by the device's names: it stays while it is needed for another certificate of the device, of any
-    /// authority.
+    /// Certificates whose bans are to be lifted: a CRL with this `end` is in force, the authority has expired, or they
+    /// were released from hold. A ban is by the device's names: it stays while it is needed for another certificate of
+    /// the device, of any authority.
     /// - Parameter ends: `end` of the CRLs that are in force at the broker, by authority.
-    public func bansToLift(_ key: EnforcementKey, ends: [String: UInt64]) -> [ClientToCut] {
-        func mayBeLifted(_ cut: PendingCut, _ authority: String) -> Bool {
-            cut.isReleased || cut.isBanned && cut.end <= ends[authority] ?? 0
+    public func bansToLift(_ key: EnforcementKey, ends: [String: UInt64], at now: Timestamp) -> [ClientToCut] {
+        func mayBeLifted(_ cut: PendingCut, _ authority: CertificateAuthority) -> Bool {
+            cut.isReleased
+                || cut.isBanned && (cut.end <= ends[authority.added.id] ?? 0 || authority.added.notAfter < now)
         }
-        let needed = pendingCuts.keys.filter { $0.broker == key.broker }.flatMap { other in
-            clients(other) { !mayBeLifted($1, other.authority) }.map(\.certificate.device)
+        guard let authority = authority(key.authority) else { return [] }
+        let liftable = clients(key) { mayBeLifted($1, authority) }
+        guard !liftable.isEmpty else { return [] }
+        // Without a proof nobody was banned there, and brokers accept no client of an expired authority.
+        let others = pendingCuts.compactMap {
+            other, cuts -> (authority: CertificateAuthority, cuts: [CertificateStore.Index: PendingCut])? in
+            guard other.broker == key.broker, enforcements[other]?.proved ?? 0 > 0,
+                let authority = self.authority(other.authority), now <= authority.added.notAfter
+            else { return nil }
+            return (authority, cuts)
         }
-        let needing = Set(needed)
-        return clients(key) { mayBeLifted($1, key.authority) }.filter { !needing.contains($0.certificate.device) }
-    }
-
-    /// Whether another tenant has a device of the same id with a live certificate.
-    public func isSharedID(of certificate: DeviceCertificate, at now: Timestamp) -> Bool {
-        store.tenantIDs.contains { tenant in
-            tenant != certificate.tenantID
-                && hasLiveCertificate(tenantID: tenant, deviceID: certificate.deviceID, at: now)
+        return liftable.filter { client in
+            let certificate = client.certificate
+            return !store.certificates(tenantID: certificate.tenantID, deviceID: certificate.deviceID).contains {
+                index in
+                others.contains { other in other.cuts[index].map { !mayBeLifted($0, other.authority) } ?? false }
+            }
         }
     }
 
@@ -245,9 +251,4 @@ extension PendingCut {
     fileprivate init(end: UInt64, flags: UInt8) {
         self.init(end: end, isBanned: flags & 1 != 0, isStillConnected: flags & 2 != 0, isReleased: flags & 4 != 0)
     }
-}
-
-extension DeviceCertificate {
-    /// `tenant/device`.
-    fileprivate var device: String { "\(tenantID)/\(deviceID)" }
 }

@@ -90,12 +90,12 @@ public actor CRLEnforcer {
     /// - Parameter report: called after each round with what went wrong.
     public func run(report: @escaping @Sendable (EnforcementProblems) -> Void) async {
         await withTaskCancellationHandler {
+            var problems = EnforcementProblems()
             while !Task.isCancelled {
-                var problems: EnforcementProblems
                 do {
                     problems = try await round()
                 } catch {
-                    problems = EnforcementProblems(unproved: "\(error)")
+                    problems.unproved = "\(error)"
                 }
                 if Task.isCancelled { return }
                 report(problems)
@@ -211,6 +211,7 @@ public actor CRLEnforcer {
         repeat {
             if stopping.hasBegun { return .failed("stopped before it was proved") }
             guard let found = try await self.problem(with: crl, probe) else { return .done }
+            if try await isAbandoned(crl, found) { return .waiting }
             problem = found.text
             if await isBehind() { break }
             executor.rest(milliseconds: pause)
@@ -224,10 +225,12 @@ public actor CRLEnforcer {
         let authority = crl.event.authority
         // Such a broker refuses an expired canary as expired. The proof from before holds.
         if !isCanaryValid(crl) {
-            let problem = EnforcementSteps.liveProblem(authority, try await probeLive(authority, probe))
-            return problem.map { .failed($0) } ?? .done
+            let found = EnforcementSteps.liveProblem(authority, try await probeLive(authority, probe))
+            guard let found else { return .done }
+            return try await isAbandoned(crl, found) ? .waiting : .failed(found.text)
         }
         guard let found = try await problem(with: crl, probe) else { return .done }
+        if try await isAbandoned(crl, found) { return .waiting }
         let refresh = Int64(broker.cutting?.refreshSeconds ?? 0) * 1_000_000
         let waited = steps.waited(crl, now: SystemTime.monotonicMicroseconds())
         return found.isLate && waited < refresh + Self.fetchMarginMicroseconds ? .waiting : .failed(found.text)
@@ -248,7 +251,7 @@ public actor CRLEnforcer {
         guard preparing.insert(authority).inserted else { return false }
         Task {
             do {
-                if !hasCanary { _ = try await crls.issue(authority) }
+                if !hasCanary { _ = try await crls.issue(authority, after: crl.event.number) }
                 _ = try await crls.liveCanary(authority)
                 unprepared[authority] = nil
                 executor.wake()
@@ -268,20 +271,19 @@ public actor CRLEnforcer {
             return .init(text: "the CRL \(crl.event.number) has no canary since the restart; the next CRL has one")
         }
         let live = try await crls.liveCanary(crl.event.authority)
-        let problem = try EnforcementSteps.problem(with: crl.event) { which in
+        return try EnforcementSteps.problem(with: crl.event) { which in
             switch which {
             case .revoked: probe.perform(try canary.identity(), clientID: "refold-canary-revoked")
             case .live: probe.perform(try live.identity(), clientID: "refold-canary-live")
             }
         }
-        // After a rotation brokers need not trust the old authority any more.
-        if let problem, problem.isUnknownAuthority, try await isAbandoned(crl.event.authority) { return nil }
-        return problem
     }
 
-    private func isAbandoned(_ authority: String) async throws -> Bool {
+    /// After a rotation brokers need not trust the old authority any more. That proves nothing, and nothing is wrong.
+    private func isAbandoned(_ crl: PublishedCRL, _ problem: EnforcementSteps.ProofProblem) async throws -> Bool {
+        guard problem.isUnknownAuthority else { return false }
         let now = clock()
-        return try await registry.query { $0.isAbandoned(authority, at: now) }
+        return try await registry.query { $0.isAbandoned(crl.event.authority, at: now) }
     }
 
     private func probeLive(_ authority: String, _ probe: CanaryProbe) async throws -> CanaryProbe.Outcome {
@@ -291,9 +293,21 @@ public actor CRLEnforcer {
     func record(_ event: CRLEnforced) async throws {
         let key = EnforcementKey(broker: event.broker, authority: event.authority)
         guard steps.isNews(event, after: try await registry.query { $0.enforcements[key] }) else { return }
-        _ = try await registry.execute(
-            RegistryRequest(tenantID: event.tenantID, actor: EngineActor.name, command: .enforce(event)))
+        try await execute(.enforce(event), tenantID: event.tenantID)
     }
+
+    /// - Throws: also where the registry refuses it, unless nothing is left to record.
+    func execute(_ command: RegistryCommand, tenantID: String = Envelope.everyTenant) async throws {
+        let answer = try await registry.execute(
+            RegistryRequest(tenantID: tenantID, actor: EngineActor.name, command: command))
+        if case .rejected(_, let code, let reason) = answer, code != .outdated {
+            throw NotRecorded(description: "cannot record what was done at \(broker.name): \(reason)")
+        }
+    }
+}
+
+private struct NotRecorded: Error, CustomStringConvertible {
+    let description: String
 }
 
 /// Set once, from any thread.
@@ -306,6 +320,6 @@ final class Stopping: Sendable {
 
 extension Canary {
     func identity() throws -> ClientIdentity {
-        try ClientIdentity(certificatesPEM: try certificate.pem(), keyPEM: try key.pem())
+        try ClientIdentity(certificatesPEM: try certificate.pem() + Array(chain.utf8), keyPEM: try key.pem())
     }
 }

@@ -1,4 +1,5 @@
 import Certificates
+import Deciding
 import Decisions
 import EventModel
 import Primitives
@@ -28,46 +29,62 @@ public struct ClientCutting: Sendable {
     var isBan: Bool { if case .ban = method { true } else { false } }
     var refreshSeconds: Int { if case .ban(_, let seconds) = method { seconds } else { 0 } }
 
-    /// The names by which the method knows a client differ between tenants.
-    var namesHaveTenant: Bool {
-        let used: [String] =
-            switch method {
-            case .afterProof(is DynsecCutter): [names.username]
-            case .afterProof: [names.clientID]
-            case .ban: [names.clientID, names.username]
-            }
-        return used.allSatisfy { $0.contains("{tenant}") || $0.contains("{common_name}") }
+    /// The names by which the method knows a client.
+    private var used: [(pattern: NamePattern, name: @Sendable (ClientTarget) -> String?)] {
+        switch method {
+        case .afterProof(is DynsecCutter): [(names.username, \.username)]
+        case .afterProof: [(names.clientID, \.clientID)]
+        case .ban: [(names.clientID, \.clientID), (names.username, \.username)]
+        }
     }
 
-    func targets(_ clients: [ClientToCut]) async throws -> [ClientTarget] {
-        let certificates = clients.map(\.certificate)
+    /// - Returns: the names of each certificate's client, or why they are not known.
+    func targets(_ certificates: [DeviceCertificate]) async throws -> [Result<ClientTarget, UnusableNames>] {
         let commonNames: [String?] =
-            names.needCommonName
+            used.contains(where: { $0.pattern.needsCommonName })
             ? try await commonNames(certificates) : Array(repeating: nil, count: certificates.count)
-        return zip(certificates, commonNames).map {
-            names.target(tenantID: $0.tenantID, deviceID: $0.deviceID, commonName: $1)
+        return zip(certificates, commonNames).map { certificate, commonName in
+            let target = names.target(
+                tenantID: certificate.tenantID, deviceID: certificate.deviceID, commonName: commonName)
+            guard used.allSatisfy({ $0.name(target) != nil }) else {
+                return .failure(
+                    UnusableNames("the common name of \(certificate.reference) is not in the log any more"))
+            }
+            return .success(target)
         }
     }
-}
 
-/// By which names a broker knows a device's client. `{tenant}`, `{device}` and `{common_name}` are replaced.
-public struct ClientNames: Sendable {
-    public var clientID: String
-    public var username: String
-
-    public init(clientID: String, username: String) { (self.clientID, self.username) = (clientID, username) }
-
-    private static let commonName = "{common_name}"
-
-    var needCommonName: Bool { clientID.contains(Self.commonName) || username.contains(Self.commonName) }
-
-    func target(tenantID: String, deviceID: String, commonName: String?) -> ClientTarget {
-        func name(_ pattern: String) -> String? {
-            let text = pattern.replacing("{tenant}", with: tenantID).replacing("{device}", with: deviceID)
-            guard text.contains(Self.commonName) else { return text }
-            return commonName.map { text.replacing(Self.commonName, with: $0) }
+    /// - Returns: the same, or why the names may be another tenant's device's too: that one stays connected.
+    func ownTargets(
+        _ certificates: [DeviceCertificate], _ registry: DeciderService<CertificateRegistry>, at now: Timestamp
+    ) async throws -> [Result<ClientTarget, UnusableNames>] {
+        var targets = try await targets(certificates)
+        for (pattern, name) in used {
+            let expanded = names.expanded(pattern)
+            let named = zip(targets, certificates).map { target, certificate in
+                (name: (try? target.get()).flatMap(name) ?? "", tenantID: certificate.tenantID)
+            }
+            let (shared, hasTenants) = try await registry.query {
+                ($0.areShared(named, by: expanded, at: now), $0.tenantCount > 1)
+            }
+            for (index, certificate) in certificates.enumerated() where named[index].name != "" {
+                if shared[index] {
+                    targets[index] = .failure(
+                        UnusableNames(
+                            "the device \(certificate.deviceID) of another tenant may have the same client id or "
+                                + "user name: put {tenant} into crl_client_id and crl_username"))
+                } else if hasTenants, pattern.needsCommonName, !pattern.hasTenant,
+                    expanded.device(named: named[index].name, ofTenant: certificate.tenantID) != certificate.deviceID
+                {
+                    // Those of imported certificates are anyone's choice.
+                    targets[index] = .failure(
+                        UnusableNames(
+                            "the common name of \(certificate.reference) does not follow certificates.common_name; "
+                                + "another tenant's client may have it too"))
+                }
+            }
         }
-        return ClientTarget(clientID: name(clientID), username: name(username))
+        return targets
     }
 }
 
@@ -148,9 +165,7 @@ extension CRLEnforcer {
             let outcomes = try await outcomes(of: batch, cutter, cutting)
             let events = zip(batch, outcomes).compactMap { event($0, $1, crl, isBan, &problem) }
             if !events.isEmpty {
-                _ = try await registry.execute(
-                    RegistryRequest(
-                        tenantID: Envelope.everyTenant, actor: EngineActor.name, command: .cut(events)))
+                try await execute(.cut(events))
             }
             // A CRL that was issued meanwhile comes first.
             if stopping.hasBegun { break }
@@ -172,25 +187,16 @@ extension CRLEnforcer {
         return [text]
     }
 
-    /// Where the broker's names of a client lack the tenant, they may be another tenant's device: that one stays.
     private func outcomes(
         of batch: [ClientToCut], _ cutter: any ClientCutter, _ cutting: ClientCutting
     ) async throws -> [CutOutcome] {
-        let now = clock()
-        let isShared =
-            cutting.namesHaveTenant
-            ? batch.map { _ in false }
-            : try await registry.query { registry in
-                batch.map { registry.isSharedID(of: $0.certificate, at: now) }
+        let targets = try await cutting.ownTargets(batch.map(\.certificate), registry, at: clock())
+        var outcomes = cutter.cut(targets.compactMap { try? $0.get() })[...]
+        return targets.map { target in
+            switch target {
+            case .success: outcomes.removeFirst()
+            case .failure(let problem): .failed(error: problem.description)
             }
-        let own = zip(batch, isShared).filter { !$0.1 }.map(\.0)
-        var outcomes = cutter.cut(try await cutting.targets(own))[...]
-        return zip(batch, isShared).map { client, isShared in
-            isShared
-                ? .failed(
-                    error: "the device \(client.certificate.deviceID) of another tenant may have the same client id or "
-                        + "user name: put {tenant} into crl_client_id and crl_username")
-                : outcomes.removeFirst()
         }
     }
 
@@ -229,15 +235,20 @@ extension CRLEnforcer {
         _ crl: CRLIssued, _ cutter: EMQXCutter, _ cutting: ClientCutting
     ) async throws -> [String] {
         let key = key(crl.authority), ends = steps.states.compactMapValues(\.proof?.end)
-        let clients = try await registry.query { $0.bansToLift(key, ends: ends) }
+        let now = clock(), clients = try await registry.query { $0.bansToLift(key, ends: ends, at: now) }
         guard !clients.isEmpty else { return [] }
         var lifted: [ClientBanLifted] = [], problem: String?
-        for (client, target) in zip(clients, try await cutting.targets(clients)) {
+        for (client, target) in zip(clients, try await cutting.targets(clients.map(\.certificate))) {
             if stopping.hasBegun { break }
+            let what = "the ban of \(client.certificate.deviceID) is not lifted"
+            guard case .success(let target) = target else {
+                if case .failure(let error) = target { problem = problem ?? "\(what): \(error)" }
+                continue
+            }
             do throws(EMQXError) {
                 try cutter.lift(target)
             } catch {
-                problem = "the ban of \(client.certificate.deviceID) is not lifted: \(error)"
+                problem = "\(what): \(error)"
                 break
             }
             lifted.append(
@@ -248,9 +259,7 @@ extension CRLEnforcer {
         }
         for start in stride(from: 0, to: lifted.count, by: Self.batchCount) {
             let part = Array(lifted[start..<min(start + Self.batchCount, lifted.count)])
-            _ = try await registry.execute(
-                RegistryRequest(
-                    tenantID: Envelope.everyTenant, actor: EngineActor.name, command: .liftBans(part)))
+            try await execute(.liftBans(part))
         }
         guard let problem else { return [] }
         // Shown, and repeated at the next round.

@@ -255,7 +255,7 @@ public struct EnforcementSteps: Sendable {
     ) rethrows -> ProofProblem? {
         switch try probe(.revoked) {
         case .refused(.certificateRevoked):
-            return liveProblem(crl.authority, try probe(.live)).map { ProofProblem(text: $0) }
+            return liveProblem(crl.authority, try probe(.live))
         case .accepted:
             return ProofProblem(
                 text: "the broker still accepts a certificate that the CRL \(crl.number) revokes", isLate: true)
@@ -267,8 +267,10 @@ public struct EnforcementSteps: Sendable {
     }
 
     /// Nil: the broker accepts a live certificate of the authority.
-    public static func liveProblem(_ authority: String, _ outcome: CanaryProbe.Outcome) -> String? {
-        outcome == .accepted
-            ? nil : "the broker refuses a live certificate of \(authority) (\(outcome)): devices are locked out"
+    static func liveProblem(_ authority: String, _ outcome: CanaryProbe.Outcome) -> ProofProblem? {
+        guard outcome != .accepted else { return nil }
+        return ProofProblem(
+            text: "the broker refuses a live certificate of \(authority) (\(outcome)): devices are locked out",
+            isUnknownAuthority: outcome == .refused(.unknownAuthority))
     }
 }

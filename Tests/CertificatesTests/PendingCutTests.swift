@@ -55,7 +55,7 @@ import Testing
         registry.state.clientsToCut(north, end: end).map(\.certificate.deviceID)
     }
     private func lifts(_ end: UInt64) -> [String] {
-        registry.state.bansToLift(north, ends: ["ca": end]).map(\.certificate.deviceID)
+        registry.state.bansToLift(north, ends: ["ca": end], at: registry.now).map(\.certificate.deviceID)
     }
 
     @Test mutating func aRevocationWaitsForItsCutAtEachBroker() throws {
@@ -168,7 +168,7 @@ import Testing
         let number = try prove(bans: true).number
         #expect(try cut(1, number, isBanned: true) == nil)
         func lifted(_ ends: [String: UInt64]) -> [String] {
-            registry.state.bansToLift(north, ends: ends).map(\.certificate.deviceID)
+            registry.state.bansToLift(north, ends: ends, at: registry.now).map(\.certificate.deviceID)
         }
         #expect(lifted(["ca": .max]).isEmpty, "nothing shows that the broker refuses the certificate of cb")
         var other = event(21, draft.number, .cut, isBanned: true)
@@ -178,14 +178,54 @@ import Testing
         #expect(lifted(["ca": .max, "cb": .max]) == ["d1"])
     }
 
-    @Test mutating func anIDThatTwoTenantsHaveIsShared() throws {
-        let mine = try #require(registry.state.certificate(registry.reference(1)))
-        #expect(!registry.state.isSharedID(of: mine, at: registry.now))
+    /// No CRL of an expired authority will ever be proved, and nobody was banned before the first proof of another.
+    @Test mutating func aBanDoesNotWaitForWhatNeverComes() throws {
+        try registry.run(registry.authority("cb"), tenant: "*")
+        try registry.run(.add([registry.certificate(21, "d1", authority: "cb")]))
+        let number = try prove(bans: true).number
+        let draft = try #require(registry.state.draftCRL("cb", canary: nil, CRLPolicy(), now: registry.now))
+        try registry.run(.issueCRL(registry.event(draft)), tenant: "*")
+        var written = CRLEnforced(
+            .written, broker: "north", authority: "cb", tenantID: "*", number: draft.number, actor: "")
+        written.bans = true
+        try registry.run(.enforce(written), tenant: "*")
+        try registry.change(1, .revoke(.keyCompromise))
+        try registry.run(.change(registry.reference(21, "cb"), CertificateChange(.revoke(.keyCompromise))))
+        #expect(try cut(1, number, isBanned: true) == nil)
+        #expect(lifts(.max) == ["d1"], "cb was never proved at this broker")
+        #expect(lifts(0).isEmpty)
+        let end = try #require(registry.state.authority("ca")).added.notAfter
+        registry.pass(seconds: end.wholeSeconds - registry.now.wholeSeconds + 1)
+        #expect(lifts(0) == ["d1"], "the authority has expired")
+    }
+
+    @Test(arguments: [
+        // Pattern, and whether it names a device of another tenant, too.
+        ("{device}", true), ("{tenant}/{device}", false), ("x-{device}-{device}", true), ("{tenant}", false),
+        ("fixed", false), ("{device}@{tenant}", false),
+    ])
+    mutating func aNameThatTwoTenantsHaveIsShared(text: String, isShared: Bool) throws {
+        let pattern = NamePattern(text), name = pattern.name(tenantID: "t", deviceID: "d1")
+        func found() -> [Bool] { registry.state.areShared([(name, "t"), ("", "t")], by: pattern, at: registry.now) }
+        #expect(found() == [false, false])
         try registry.run(.add([registry.certificate(31, "d1", tenant: "u")]), tenant: "u")
-        #expect(registry.state.isSharedID(of: mine, at: registry.now))
+        #expect(found() == [isShared, false])
         try registry.run(
             .change(registry.reference(31), CertificateChange(.revoke(.keyCompromise))), tenant: "u")
-        #expect(!registry.state.isSharedID(of: mine, at: registry.now))
+        #expect(found() == [false, false])
+    }
+
+    @Test mutating func aNameIsReadInEveryWay() throws {
+        let pattern = NamePattern("{tenant}-{device}"), name = pattern.name(tenantID: "t", deviceID: "a-b")
+        try registry.run(.add([registry.certificate(31, "b", tenant: "t-a")]), tenant: "t-a")
+        #expect(registry.state.areShared([(name, "t")], by: pattern, at: registry.now) == [true])
+        #expect(pattern.device(named: name, ofTenant: "t") == "a-b")
+        #expect(pattern.device(named: name, ofTenant: "t-a") == "b")
+        #expect(pattern.device(named: name, ofTenant: "u") == nil)
+        #expect(pattern.device(named: "t-", ofTenant: "t") == nil)
+        #expect(NamePattern("{device}.{device}").device(named: "a.b", ofTenant: "t") == nil)
+        #expect(NamePattern("{device}.{device}").device(named: "é.é", ofTenant: "t") == "é")
+        #expect(NamePattern("{device}{device}").device(named: "é", ofTenant: "t") == nil, "half a character")
     }
 
     /// A broker that comes later, and a snapshot from before there were cuts: whatever is revoked may be connected.

@@ -157,7 +157,9 @@ final class EnforcerLab: Sendable {
             reload: writesFile ? ReloadCommand(reload ?? self.reload) : nil, probe: CanaryProbe(settings(port)),
             cutting: method.map {
                 ClientCutting(
-                    $0, names: ClientNames(clientID: "{device}", username: "{common_name}"),
+                    $0,
+                    names: ClientNames(
+                        clientID: "{device}", username: "{common_name}", commonName: "{tenant}/{device}"),
                     commonNames: certificates.commonNames)
             })
         return CRLEnforcer(broker, registry: registry, crls: crls, proofSeconds: proofSeconds) {

@@ -50,6 +50,23 @@ import Testing
         #expect(!lab.isAlive(client) && !lab.isAccepted(device))
     }
 
+    /// After a rotation. What the broker does not know is no proof, and no fault once nobody needs it.
+    @Test func anAuthorityThatNobodyNeedsMayLeaveTheBroker() async throws {
+        let lab = try await EnforcerLab(more: ["old"], isTrusted: false), enforcer = lab.enforcer(proofSeconds: 1)
+        let device = try await lab.device("d1", authority: "old")
+        func unproved() async throws -> String? { try await enforcer.round().unproved }
+        try #require(try await eventually { try await unproved()?.contains("unknown CA") == true })
+        _ = try await lab.certificates.retire("old", by: EnforcerLab.by)
+        await enforcer.expireProofs()
+        #expect(try await unproved() != nil, "its device is locked out")
+        try await lab.change(device)
+        #expect(try await eventually { try await unproved() == nil })
+        await enforcer.expireProofs()
+        #expect(try await unproved() == nil)
+        let key = EnforcementKey(broker: "north", authority: "old")
+        #expect(try await lab.registry.query { $0.enforcements[key]?.proved } == 0)
+    }
+
     @Test func aHoldCutsTooAndAReleaseInTimeDoesNot() async throws {
         let lab = try await EnforcerLab()
         let enforcer = lab.enforcer(lab.takeover)

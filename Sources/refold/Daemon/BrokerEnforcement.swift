@@ -5,7 +5,8 @@ import Settings
 
 extension EnforcedBroker {
     /// Nil: nothing is enforced at the broker.
-    init?(_ broker: Settings.Broker, timeoutSeconds: Int, _ service: CertificateService) {
+    /// - Parameter commonName: `certificates.common_name`.
+    init?(_ broker: Settings.Broker, timeoutSeconds: Int, commonName: String, _ service: CertificateService) {
         guard let crl = broker.crl else { return nil }
         self.init(
             name: broker.name, file: crl.file.map { CRLFile($0) },
@@ -18,7 +19,9 @@ extension EnforcedBroker {
             },
             cutting: crl.cut.map { cut in
                 ClientCutting(
-                    cut.method(broker), names: ClientNames(clientID: cut.clientID, username: cut.username),
+                    cut.method(broker),
+                    names: ClientNames(
+                        clientID: cut.clientID, username: cut.username, commonName: commonName),
                     commonNames: service.commonNames)
             })
     }
