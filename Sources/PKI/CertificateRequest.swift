@@ -28,18 +28,20 @@ public struct CertificateRequest: Sendable, Equatable {
         guard der.count <= Self.derBytesMax else {
             throw PKIError(.malformed, "\(what): \(der.count) bytes exceed the limit of \(Self.derBytesMax)")
         }
-        guard let request = decode(der, { d2i_X509_REQ(nil, $0, $1) }, free: { X509_REQ_free($0) }) else {
+        guard let request = decode(der, StructureContext.request, free: { X509_REQ_free($0) }) else {
             throw .openSSL(.malformed, "\(what): \(der.count) bytes are not a DER certificate request (PKCS #10)")
         }
         defer {
             X509_REQ_free(request)
             OpenSSLErrors.clear()
         }
-        guard let key = X509_REQ_get_pubkey(request) else {
-            throw .openSSL(.unsupported, "\(what): the public key has an unknown type or is invalid")
+        let info = encode { i2d_X509_PUBKEY(X509_REQ_get_X509_PUBKEY(request), $0) }
+        let publicKey: PublicKey
+        do throws(PKIError) {
+            publicKey = try PublicKey(info: info)
+        } catch {
+            throw PKIError(.unsupported, "\(what): \(error)")
         }
-        let handle = KeyHandle(takingOwnership: key)
-        publicKey = PublicKey(handle, info: encode { i2d_X509_PUBKEY(X509_REQ_get_X509_PUBKEY(request), $0) })
         // The key first: it bounds the time that the signature takes.
         if let weakness = publicKey.weakness { throw PKIError(.weak, "\(what): \(weakness)") }
         let algorithm = X509_REQ_get_signature_nid(request)
@@ -47,14 +49,15 @@ public struct CertificateRequest: Sendable, Equatable {
             let name = OBJ_nid2ln(algorithm).map { String(cString: $0) } ?? "unknown"
             throw PKIError(.weak, "\(what): the signature algorithm \(name) is not accepted; sign with SHA-256 or more")
         }
-        guard X509_REQ_verify(request, key) == 1 else {
+        guard X509_REQ_verify(request, publicKey.handle.pointer) == 1 else {
             throw .openSSL(
                 .untrusted,
                 "\(what): the signature does not verify with the key in it: the sender does not have the private key, "
                     + "or the request was changed")
         }
         let name = X509_REQ_get_subject_name(request)
-        (self.der, subjectCommonName, subjectText) = (der, NameText.commonName(name), NameText.rfc4514(name))
+        (self.der, self.publicKey) = (der, publicKey)
+        (subjectCommonName, subjectText) = (NameText.commonName(name), NameText.rfc4514(name))
     }
 
     public init(pem: [UInt8], what: String = "certificate request") throws(PKIError) {

@@ -17,8 +17,9 @@ final class CertificateHandle: @unchecked Sendable {
     deinit { X509_free(pointer) }
 }
 
-/// An OpenSSL context without algorithms. OpenSSL 3.0 decodes the public key of each certificate that it parses, which
-/// takes several times as long as a signature; in this context it finds no decoder, and leaves the key alone.
+/// An OpenSSL context without algorithms. OpenSSL 3.0 decodes the public key of each certificate and request that it
+/// parses, which takes several times as long as a signature; in this context it finds no decoder, and leaves the key
+/// alone.
 enum StructureContext {
     private nonisolated(unsafe) static let context: OpaquePointer? = {
         guard let context = OSSL_LIB_CTX_new(), OSSL_PROVIDER_load(context, "null") != nil else { return nil }
@@ -30,6 +31,50 @@ enum StructureContext {
         var certificate = X509_new_ex(context, nil)
         // On failure it is freed and set to nil.
         return d2i_X509(&certificate, next, count)
+    }
+
+    /// d2i_X509_REQ without the key. A request passes its own context on to nothing, so that this thread's is changed.
+    static func request(_ next: UnsafeMutablePointer<UnsafePointer<UInt8>?>, _ count: Int) -> OpaquePointer? {
+        let before = OSSL_LIB_CTX_set0_default(context)
+        defer { _ = OSSL_LIB_CTX_set0_default(before) }
+        return d2i_X509_REQ(nil, next, count)
+    }
+}
+
+/// Public keys on named curves, from the encoding that nearly all have: OpenSSL 3.0's decoder takes twice as long as
+/// the verification of a signature.
+struct CurveTemplate: Sendable {
+    /// Of the SubjectPublicKeyInfo, up to the uncompressed point.
+    private let prefix: [UInt8]
+    private let pointBytes: Int
+    private let key: KeyHandle
+
+    private static let all = [KeyAlgorithm.p256, .p384].compactMap { try? CurveTemplate($0) }
+
+    /// - Returns: nil where it is another curve or form, or not a point of the curve.
+    static func key(_ info: [UInt8]) -> KeyHandle? {
+        defer { OpenSSLErrors.clear() }
+        return all.lazy.compactMap { $0.key(info) }.first
+    }
+
+    private init?(_ algorithm: KeyAlgorithm) throws {
+        let info = try PrivateKey.generate(algorithm).publicKeyInfo
+        pointBytes = algorithm == .p256 ? 65 : 97
+        guard info.suffix(pointBytes).first == 4,
+            let key = decode(info, { d2i_PUBKEY(nil, $0, $1) }, free: EVP_PKEY_free)
+        else { return nil }
+        (prefix, self.key) = (info.dropLast(pointBytes), KeyHandle(takingOwnership: key))
+    }
+
+    private func key(_ info: [UInt8]) -> KeyHandle? {
+        guard info.count == prefix.count + pointBytes, info[prefix.count] == 4, info.starts(with: prefix),
+            let copy = EVP_PKEY_dup(key.pointer)
+        else { return nil }
+        let handle = KeyHandle(takingOwnership: copy)
+        let isSet = info.withUnsafeBufferPointer { bytes in
+            EVP_PKEY_set1_encoded_public_key(copy, bytes.baseAddress! + prefix.count, pointBytes)
+        }
+        return isSet == 1 ? handle : nil
     }
 }
 

@@ -69,6 +69,10 @@ public struct PublicKey: Sendable, Equatable, CustomStringConvertible {
         guard info.count <= Self.infoBytesMax else {
             throw PKIError(.malformed, "public key: \(info.count) bytes exceed the limit of \(Self.infoBytesMax)")
         }
+        if let handle = CurveTemplate.key(info) {
+            self.init(handle, info: info)
+            return
+        }
         guard let key = decode(info, { d2i_PUBKEY(nil, $0, $1) }, free: { EVP_PKEY_free($0) }) else {
             throw .openSSL(.malformed, "public key: not a SubjectPublicKeyInfo of a known type")
         }

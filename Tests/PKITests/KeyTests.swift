@@ -19,6 +19,58 @@ struct KeyTests {
         #expect(try PublicKey(info: key.publicKeyInfo) == key.publicKey)
     }
 
+    /// Points of a curve are decoded without OpenSSL's decoder, which takes longer than a verification. Every other
+    /// form goes to it.
+    @Test(arguments: [KeyAlgorithm.p256, .p384]) func pointsAreCheckedToLieOnTheirCurve(algorithm: KeyAlgorithm) throws
+    {
+        let key = try Lab.key(algorithm), info = key.publicKeyInfo, message = Array("to be signed".utf8)
+        let bytes = algorithm == .p256 ? 32 : 48, point = info.count - 2 * bytes - 1
+        let signature = try key.sign(message)
+        #expect(CurveTemplate.key(info) != nil)
+        for _ in 0..<20 {
+            let other = try PrivateKey.generate(algorithm)
+            let found = try #require(CurveTemplate.key(other.publicKeyInfo))
+            let decoded = PublicKey(found, info: other.publicKeyInfo)
+            #expect(decoded.name == algorithm.rawValue && decoded.weakness == nil)
+            let theirs = try other.sign(message)
+            #expect(decoded.verify(theirs, of: message) && !decoded.verify(signature, of: message))
+        }
+        // One bit of y: not on the curve.
+        var off = info
+        off[info.count - 1] ^= 1
+        // Beyond the field.
+        var beyond = info
+        for index in point + 1..<info.count { beyond[index] = 0xFF }
+        for bad in [off, beyond, info.dropLast(1) + [], info + [0]] {
+            #expect(CurveTemplate.key(bad) == nil)
+            #expect(failure { try PublicKey(info: bad) }.code == .malformed)
+        }
+        // Hybrid: as OpenSSL judges it.
+        var hybrid = info
+        hybrid[point] = 6 | info[info.count - 1] & 1
+        #expect(CurveTemplate.key(hybrid) == nil)
+        // The header of the other curve.
+        let other = try Lab.key(algorithm == .p256 ? .p384 : .p256).publicKeyInfo
+        #expect(CurveTemplate.key(Array(other.prefix(26)) + Array(info.dropFirst(26))) == nil)
+    }
+
+    @Test func aCompressedPointIsRead() throws {
+        try Lab.withFolder { folder in
+            let key = try Lab.key(), pem = "\(folder)/key.pem"
+            try key.create(pem)
+            let made = try Lab.run([
+                "openssl", "pkey", "-in", pem, "-pubout", "-ec_conv_form", "compressed", "-outform", "DER", "-out",
+                "\(folder)/public.der",
+            ])
+            #expect(made.code == 0, "\(made.output)")
+            let info = try Array(Data(contentsOf: URL(fileURLWithPath: "\(folder)/public.der")))
+            #expect(info.count == 59 && CurveTemplate.key(info) == nil)
+            let read = try PublicKey(info: info), message = Array("to be signed".utf8)
+            let signature = try key.sign(message)
+            #expect(read.name == "P-256" && read.verify(signature, of: message))
+        }
+    }
+
     @Test func anEncryptedKeyNeedsItsPassphrase() throws {
         let key = try Lab.key(), pem = try key.pem(passphrase: Array("correct horse".utf8))
         #expect(String(decoding: pem, as: UTF8.self).hasPrefix("-----BEGIN ENCRYPTED PRIVATE KEY-----"))
