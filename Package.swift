@@ -170,10 +170,6 @@ let package = Package(
                 "Primitives", "EventModel", "Decisions", "CampaignRules", "Decoding", "Deciding",
                 .product(name: "HeapModule", package: "swift-collections"),
             ], swiftSettings: optimisedSwift),
-        // recorded history, decided again under other settings
-        .target(
-            name: "WhatIf",
-            dependencies: ["EventModel", "Decisions", "CampaignRules", "EventLog", "Decoding", "Deciding", "Campaigns"]),
         // decided commands → devices
         .target(
             name: "Outbox",
@@ -194,7 +190,14 @@ let package = Package(
                 "Primitives", "EventModel", "Decisions", "Decoding", "Deciding", "PKI",
                 .product(name: "HeapModule", package: "swift-collections"),
             ], swiftSettings: optimisedSwift + plantedBugs),
-        // and signed
+        // recorded history, decided again under other settings
+        .target(
+            name: "WhatIf",
+            dependencies: [
+                "EventModel", "Decisions", "CampaignRules", "EventLog", "Decoding", "Deciding", "Campaigns", "PKI",
+                "Certificates",
+            ]),
+        // certificates, signed
         .target(
             name: "Issuing",
             dependencies: [

@@ -77,13 +77,16 @@ func spreadHash(_ serial: SerialNumber, _ number: Int64 = 0) -> UInt64 {
 }
 
 /// When a certificate is to be renewed (RFC 9773, section 4.2).
-struct RenewalWindow: Sendable, Equatable {
-    let start: Timestamp
+public struct RenewalWindow: Sendable, Equatable {
+    public let start: Timestamp
     let end: Timestamp
     /// The time within the window, by hash of the serial number.
-    let renewAt: Timestamp
+    public let renewAt: Timestamp
 
-    init(_ serial: SerialNumber, notBefore: Int64, notAfter: Int64, _ policy: RenewalPolicy) {
+    /// - Parameters:
+    ///   - notBefore: of the certificate, in seconds since 1970.
+    ///   - notAfter: likewise.
+    public init(_ serial: SerialNumber, notBefore: Int64, notAfter: Int64, _ policy: RenewalPolicy) {
         let life = max(0, notAfter.saturatingSubtracting(notBefore))
         // In parts: the life of a certificate without a well-defined expiry (year 9999) times 100 would not fit.
         let begin = notBefore.saturatingAdding(

@@ -23,6 +23,7 @@ public struct WhatIfReport: Sendable {
     public let range: Range<Position>
     public let campaigns: [CampaignWhatIf]
     public let presence: Presence?
+    public let renewals: RenewalWhatIf?
     /// Campaigns that were asked about and are not in the history.
     public let missing: [Int64]
 }
@@ -36,6 +37,7 @@ public enum WhatIf {
         in range: Range<Position>
     ) throws -> WhatIfReport {
         var histories = CampaignHistories()
+        var renewals = settings.renewals.map { _ in RenewalHistories() }
         var presence = settings.presence.map { PresenceHistory(before: presenceBefore, after: $0) }
         let reader = try log.reader(from: range.lowerBound), block = EventBlock(capacity: 1 << 20)
         var end: Timestamp?
@@ -45,6 +47,7 @@ public enum WhatIf {
                 end = record.receivedAt
                 if settings.asksForCampaigns { histories.apply(record, position) }
                 presence?.apply(record)
+                renewals?.apply(record)
             }
         }
         if let end { presence?.end(at: end) }
@@ -56,6 +59,9 @@ public enum WhatIf {
         }
         return WhatIfReport(
             range: range, campaigns: campaigns, presence: presence.map(report),
+            renewals: settings.renewals.flatMap { change in
+                renewals.map { RenewalWhatIf($0, change, until: end ?? Timestamp(microseconds: 0)) }
+            },
             missing: settings.campaigns.keys.filter { histories.campaigns[$0] == nil }.sorted())
     }
 

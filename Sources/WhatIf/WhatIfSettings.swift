@@ -1,6 +1,6 @@
 // WhatIf: the rules of deciders and projections, over recorded history, under other settings. Nothing is written.
 //
-//     WhatIf            abort thresholds and presence, judged event by event
+//     WhatIf            abort thresholds, presence and renewals of certificates, judged event by event
 //     CampaignRerun     one campaign decided again by the real engine, over a made-up log
 //
 // Only what a rule decides is decided again. What people decided, and what devices reported, are facts: they stay as
@@ -15,6 +15,7 @@ public struct WhatIfSettings: Sendable, Equatable {
     var everyCampaign = CampaignSettings()
     var campaigns: [Int64: CampaignSettings] = [:]
     public private(set) var presence: PresenceThresholds?
+    public private(set) var renewals: RenewalChange?
 
     struct CampaignSettings: Sendable, Equatable {
         /// `.some(nil)`: never abort.
@@ -26,14 +27,14 @@ public struct WhatIfSettings: Sendable, Equatable {
 
     public static let names = [
         "campaign.ID.abort_threshold", "campaign.ID.abort_results_min", "presence.stale_seconds",
-        "presence.offline_seconds",
+        "presence.offline_seconds", "certificates.renew_after_percent", "certificates.renew_grace_days",
     ]
 
     public init() {}
 
     /// Whether anything about campaigns is asked.
     public var asksForCampaigns: Bool { !everyCampaign.isEmpty || !campaigns.isEmpty }
-    public var isEmpty: Bool { !asksForCampaigns && presence == nil }
+    public var isEmpty: Bool { !asksForCampaigns && presence == nil && renewals == nil }
 
     /// Takes in one `NAME=VALUE`. - Throws: `WhatIfError`, which says what would be right.
     public mutating func set(_ text: String) throws(WhatIfError) {
@@ -43,6 +44,7 @@ public struct WhatIfSettings: Sendable, Equatable {
         switch (name.first, name.count) {
         case ("campaign", 3): try setCampaign(name[1], name[2], parts[1], text)
         case ("presence", 2): try setPresence(name[1], parts[1], text)
+        case ("certificates", 2): try setRenewals(name[1], parts[1], text)
         default: throw Self.unknown(parts[0])
         }
     }
@@ -86,6 +88,24 @@ public struct WhatIfSettings: Sendable, Equatable {
         default: throw Self.unknown("presence.\(name)")
         }
         presence = thresholds
+    }
+
+    private mutating func setRenewals(_ name: String, _ value: String, _ text: String) throws(WhatIfError) {
+        var change = renewals ?? RenewalChange()
+        switch name {
+        case "renew_after_percent":
+            guard let percent = Int64(value), (1...95).contains(percent) else {
+                throw WhatIfError("\(text): must be a percentage from 1 to 95")
+            }
+            change.afterPercent = percent
+        case "renew_grace_days":
+            guard let days = Int64(value), (1...365).contains(days) else {
+                throw WhatIfError("\(text): must be from 1 to 365 days")
+            }
+            change.graceSeconds = days * 86_400
+        default: throw Self.unknown("certificates.\(name)")
+        }
+        renewals = change
     }
 
     /// What only the settings together can be wrong in.

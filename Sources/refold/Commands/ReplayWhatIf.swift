@@ -15,7 +15,8 @@ struct ReplayWhatIf: ParsableCommand {
             with --campaign, the whole campaign by any other rule of its plan, such as abort.method=ratio, \
             rollout_rate=50, retry.attempts_max=3, stages=[{"percent":5},{"percent":100}]; \
             how often and for how long devices would have counted as STALE and OFFLINE (presence.stale_seconds, \
-            presence.offline_seconds). What people decided and what devices reported stays as it is on record. Where \
+            presence.offline_seconds); when devices would have been asked to renew their certificates, and which of \
+            them in time (certificates.renew_after_percent, certificates.renew_grace_days). What people decided and what devices reported stays as it is on record. Where \
             history cannot answer, the report says so. Nothing is changed. \
             Exit code 0: answered; 1: a campaign that was asked about is not in the history; 2: no such setting.
             """)
@@ -57,8 +58,8 @@ struct ReplayWhatIf: ParsableCommand {
             try asked.check()
             try before.check()
             guard !asked.isEmpty else { throw WhatIfError("--set says what is to be different") }
-            guard !before.asksForCampaigns else {
-                throw WhatIfError("--was is for presence: what campaigns had is on record")
+            guard !before.asksForCampaigns, before.renewals == nil else {
+                throw WhatIfError("--was is for presence: what campaigns and renewals had is on record")
             }
             return (asked, before.presence ?? PresenceThresholds())
         } catch {
@@ -111,6 +112,7 @@ extension WhatIfReport {
     func text(devicesMax: Int) -> String {
         var parts = campaigns.map { $0.text(devicesMax: devicesMax) }
         if let presence { parts.append(presence.text(devicesMax: devicesMax)) }
+        if let renewals { parts.append(renewals.text(devicesMax: devicesMax)) }
         if parts.isEmpty { parts.append("no campaign in this history is asked about") }
         return parts.joined(separator: "\n\n")
     }
@@ -188,6 +190,7 @@ extension WhatIfReport {
             "campaigns": campaigns.map(\.json), "missing_campaigns": missing,
         ]
         if let presence { object["presence"] = presence.json }
+        if let renewals { object["renewals"] = renewals.json }
         return object
     }
 }
