@@ -53,6 +53,24 @@ import Testing
         return path
     }
 
+    /// The state of a proof is shown also for an authority of all tenants, whose errors a tenant does not see.
+    @Test func whatIsProvedIsShown() async throws {
+        let lab = try EnforcedWorld()
+        try await lab.startDaemon()
+        defer { lab.world.killDaemon() }
+        try await lab.begin(devices: ["d1"])
+        let browser = try await Chromium()
+        try await browser.open("http://\(lab.world.http)/revocation?tenant=acme")
+        func state(_ kind: String, _ word: String) async throws {
+            try await browser.until("document.querySelector('.status.\(kind)')?.textContent.endsWith('\(word)')")
+        }
+        try await state("good", "proved")
+        lab.devices.stop()
+        _ = try lab.refold("cert", "revoke", "--tenant", "acme", "--device", "d1")
+        try await state("bad", "unproved")
+        #expect(try await browser.faults() == [])
+    }
+
     /// `next` sent the browser to another server, since it drops tabs and line breaks.
     @Test func aLoginLeadsNowhereElse_F14() async throws {
         let site = try await Site(), browser = try await Chromium()
