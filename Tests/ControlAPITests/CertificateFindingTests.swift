@@ -25,7 +25,11 @@ import Testing
             #expect(other.json["items"].items.count == 1 && other.json["expiries"]["later"].integer == 0)
             let none = try await site.send(.get, "tenants/acme/certificates/findings?code=key_weak")
             #expect(none.json["items"].items.isEmpty && none.json["counts"]["authority_expiring"].integer == 1)
-            #expect(try await site.send(.get, "tenants/acme/certificates/findings?code=other").status == 400)
+            let two = try await site.send(.get, "tenants/acme/certificates/findings?code=key_weak,authority_expiring")
+            #expect(two.json["items"].items.count == 1)
+            for wrong in ["other", "", "key_weak,", "key_weak,other", "key_weak,key_weak"] {
+                #expect(try await site.send(.get, "tenants/acme/certificates/findings?code=\(wrong)").status == 400)
+            }
         }
     }
 

@@ -31,9 +31,8 @@ export async function show(main) {
     render(lists, h('h2', null, 'CRLs'), listsOf(page.items));
   }, failed(lists, 'CRLs'));
   every(15_000, async () => {
-    const audit = await get(tenantPath(tenant, 'certificates', 'findings'));
-    render(findings, findingHead(audit), findingList(tenant, audit.items.filter((item) => CODES.includes(item.code)),
-      (item) => item.device ?? `authority ${item.authority}`));
+    const audit = await get(tenantPath(tenant, 'certificates', 'findings'), { code: CODES.join() });
+    render(findings, findingHead(audit), findingList(tenant, audit.items, (item) => item.device ?? `authority ${item.authority}`));
   }, failed(findings, 'Findings'));
 }
 
