@@ -51,13 +51,18 @@ public struct CertificateFinding: Sendable, Equatable {
         case authorityExpiring = "authority_expiring"
         case authorityKeyMissing = "authority_key_missing"
 
+        /// It needs the devices' last messages.
+        public var isAboutSenders: Bool { self == .revokedSending || self == .noCertificate }
+
         /// What an operator does about it.
         public var remedy: String {
             switch self {
             case .revokedSending:
-                "Check with `refold crl list` and `refold status` that the broker enforces the CRL; set `crl_cut`."
+                "Check with `refold crl list --tenant TENANT` and `refold status` that the broker enforces the CRL; "
+                    + "set `broker.crl_cut`."
             case .certificateExpiring:
-                "Renew it: `refold cert renew`; without MQTT: `refold cert issue --renews AUTHORITY/SERIAL`."
+                "Renew it: `refold cert renew --tenant TENANT --device DEVICE`; without MQTT: "
+                    + "`refold cert issue --renews AUTHORITY/SERIAL`."
             case .noCertificate: "Issue a certificate to the device, or find out who sends in its name."
             case .keyShared: "Give each device a key of its own, then revoke the certificates with the shared one."
             case .keyWeak: "Issue a certificate for a new key (P-256), then revoke this one."
@@ -152,19 +157,32 @@ extension CertificateRegistry {
             if examined == count { return step(next: last) }
             (examined, last) = (examined + 1, index)
             let record = store[index]
-            guard record.status.isLive else { continue }
-            if let finding = expiry(of: index, record, seconds) { found.append(finding) }
-            guard seconds <= record.notAfter else { continue }
+            addFindings(about: index, record, seconds, to: &found)
+            guard record.status.isLive, seconds <= record.notAfter else { continue }
             let tenant = store.tenantNumber(of: index)
             if expiries[tenant] == nil { expiries[tenant] = CertificateExpiries() }
             expiries[tenant]?.add(record.notAfter - seconds)
-            if record.weakness != .none { found.append(weakness(of: index, record)) }
-            let other = store.otherDevice(sharingKeyOf: index) {
-                store[$0].status.isLive && seconds <= store[$0].notAfter
-            }
-            if let other { found.append(sharing(of: index, record, with: other)) }
         }
         return step(next: nil)
+    }
+
+    /// Findings about one certificate by itself.
+    public func findings(about reference: CertificateReference, now: Timestamp) -> [CertificateFinding] {
+        var found: [CertificateFinding] = []
+        if let index = find(reference) { addFindings(about: index, store[index], now.wholeSeconds, to: &found) }
+        return found
+    }
+
+    private func addFindings(
+        about index: CertificateStore.Index, _ record: CertificateStore.Record, _ now: Int64,
+        to found: inout [CertificateFinding]
+    ) {
+        guard record.status.isLive else { return }
+        if let finding = expiry(of: index, record, now) { found.append(finding) }
+        guard now <= record.notAfter else { return }
+        if record.weakness != .none { found.append(weakness(of: index, record)) }
+        let other = store.otherDevice(sharingKeyOf: index) { store[$0].status.isLive && now <= store[$0].notAfter }
+        if let other { found.append(sharing(of: index, record, with: other)) }
     }
 
     /// How long after its expiry a certificate remains a finding, in seconds.
@@ -245,7 +263,12 @@ extension CertificateRegistry {
             if isLive { return nil }
             let last = CertificateFinding.Evidence(what: "the device's newest event", position: message.position)
             let ended = indexes.filter { !store[$0].status.isLive }.max { store[$0].changedAt < store[$1].changedAt }
-            guard let ended else {
+            // Where a certificate was live after the last revocation, the device has none because that one expired.
+            let hasExpired = indexes.contains { index in
+                store[index].status.isLive
+                    && store[index].notAfter > ended.map { store[$0].changedAt.wholeSeconds } ?? 0
+            }
+            guard let ended, !hasExpired else {
                 return CertificateFinding(
                     code: .noCertificate, severity: .medium, tenantID: message.tenantID,
                     subject: .device(message.deviceID), since: message.at,
@@ -297,8 +320,9 @@ extension CertificateRegistry {
 
     /// An authority without a successor. Its certificates end with it at the latest.
     private func expiry(of authority: CertificateAuthority, _ now: Timestamp) -> CertificateFinding? {
-        guard authority.retiredAt == nil, authority.replacedBy == nil else { return nil }
         let end = authority.added.notAfter, left = end.wholeSeconds.saturatingSubtracting(now.wholeSeconds)
+        // An authority that has expired has no clients left.
+        guard authority.retiredAt == nil, authority.replacedBy == nil, left >= 0 else { return nil }
         let limits: [(CertificateFinding.Severity, Int64)] = [(.critical, 14), (.high, 30), (.medium, 90)]
         guard let (severity, _) = limits.first(where: { left <= $0.1 * Self.day }) else { return nil }
         return finding(

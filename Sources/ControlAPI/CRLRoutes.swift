@@ -23,7 +23,7 @@ extension ControlAPI {
                 let tenant = try context.id("tenant")
                 let enforcements = try await system.certificates.enforcements()
                 let rows = try await system.certificates.authorities()
-                    .filter { [tenant, Envelope.everyTenant].contains($0.added.tenantID) }
+                    .filter { $0.isOf(tenant) }
                     .compactMap { authority in
                         authority.lastCRL.map {
                             CRLRow($0, pending: authority.isChanged, enforcements, isOwn: $0.tenantID == tenant)
@@ -35,10 +35,10 @@ extension ControlAPI {
                 try request.allowQuery()
                 let tenant = try context.id("tenant")
                 let authorities = try await system.certificates.authorities()
-                    .filter { [tenant, Envelope.everyTenant].contains($0.added.tenantID) }
+                    .filter { $0.isOf(tenant) }
                 let rows = try await system.certificates.enforcements().compactMap { status in
                     authorities.first { $0.added.id == status.key.authority }.map {
-                        EnforcementRow(status, $0, isOwn: $0.added.tenantID == tenant)
+                        EnforcementRow(status, newest: $0.lastCRL, isOwn: $0.added.tenantID == tenant)
                     }
                 }
                 return try .json(Items(items: rows))
@@ -62,16 +62,19 @@ extension ControlAPI {
 
     /// - Parameter moment: nil: now.
     private func crl(_ authority: String, of tenant: String, at moment: PointInTime?) async throws -> Response {
+        // Before the log is read: authorities are never removed, nor given to another tenant.
+        let isKnown = try await system.certificates.authorities().contains {
+            $0.added.id == authority && $0.isOf(tenant)
+        }
+        guard isKnown else { throw Problem(.notFound, "not_found", "there is no authority \(authority)") }
         let when = moment == nil ? "" : " as of that time"
         let none = Problem(.notFound, "not_found", "the authority \(authority) has no CRL\(when)")
         guard let moment else {
-            guard let crl = try await system.crls.current(authority), crl.event.isOf(tenant) else { throw none }
+            guard let crl = try await system.crls.current(authority) else { throw none }
             return try .json(CRLDocument(crl.event, crl.list))
         }
         do {
-            guard let past = try await system.past.crl(authority, at: moment), past.event.isOf(tenant) else {
-                throw none
-            }
+            guard let past = try await system.past.crl(authority, at: moment) else { throw none }
             var document = try CRLDocument(past.event, past.list)
             document.position = past.position.rawValue
             document.asOf = .init(past)
@@ -85,8 +88,15 @@ extension ControlAPI {
     /// `{authority}.crl` is DER (RFC 5280, 4.2.1.13), `{authority}.pem` is for Mosquitto and EMQX.
     private func file(_ name: String, _ request: Request) async throws -> Response {
         let isPEM = name.hasSuffix(".pem")
-        guard isPEM || name.hasSuffix(".crl"), let crl = try await system.crls.current(String(name.dropLast(4))) else {
+        guard isPEM || name.hasSuffix(".crl") else {
             throw Problem(.notFound, "not_found", "there is no CRL \(name); take {authority}.crl or {authority}.pem")
+        }
+        let authority = String(name.dropLast(4))
+        guard let crl = try await system.crls.current(authority) else {
+            let isKnown = try await system.certificates.authorities().contains { $0.added.id == authority }
+            throw Problem(
+                .notFound, "not_found",
+                isKnown ? "the authority \(authority) has no CRL" : "there is no authority \(authority)")
         }
         return try .kept(
             [.contentType: isPEM ? "application/x-pem-file" : "application/pkix-crl"],
@@ -95,9 +105,9 @@ extension ControlAPI {
     }
 }
 
-extension CRLIssued {
-    /// Of the tenant's authority, or of one of all tenants.
-    fileprivate func isOf(_ tenant: String) -> Bool { [tenant, Envelope.everyTenant].contains(tenantID) }
+extension CertificateAuthority {
+    /// Of the tenant, or of all tenants.
+    func isOf(_ tenant: String) -> Bool { [tenant, Envelope.everyTenant].contains(added.tenantID) }
 }
 
 /// One CRL with its bytes.
@@ -133,11 +143,14 @@ private struct CRLDocument: Encodable {
 }
 
 /// How far an authority's CRLs have come at a broker.
-private struct EnforcementRow: Encodable {
+struct EnforcementRow: Encodable, Sendable {
     let broker: String
     let authority: String
+    /// The newest CRL is proved to be in force.
+    let isInForce: Bool
     /// Of the newest CRL.
     let number: UInt64?
+    let thisUpdate: String?
     let nextUpdate: String?
     let written: UInt64
     let writtenAt: String?
@@ -148,21 +161,28 @@ private struct EnforcementRow: Encodable {
     let provedMilliseconds: Int64?
     let uncut: Int
     let banned: Int
+    /// Why the newest CRL is not proved, or clients are not disconnected.
     let error: String?
+    /// Since when the newest CRL cannot be proved.
     let errorAt: String?
 
     enum CodingKeys: String, CodingKey {
-        case broker, authority, number, nextUpdate = "next_update", written, writtenAt = "written_at", reloaded
+        case broker, authority, isInForce = "is_in_force", number, thisUpdate = "this_update"
+        case nextUpdate = "next_update", written, writtenAt = "written_at", reloaded
         case reloadedAt = "reloaded_at", proved, provedAt = "proved_at", provedMilliseconds = "proved_ms", uncut
         case banned, error, errorAt = "error_at"
     }
 
-    /// - Parameter isOwn: errors of an authority of all tenants may name devices of any of them.
-    init(_ status: EnforcementStatus, _ authority: CertificateAuthority, isOwn: Bool) {
+    /// - Parameters:
+    ///   - newest: the authority's newest CRL.
+    ///   - isOwn: errors of an authority of all tenants may name devices of any of them.
+    init(_ status: EnforcementStatus, newest: CRLIssued?, isOwn: Bool) {
         let enforcement = status.enforcement
-        (broker, self.authority) = (status.key.broker, status.key.authority)
+        (broker, authority) = (status.key.broker, status.key.authority)
         (uncut, banned) = (status.uncut, status.banned)
-        (number, nextUpdate) = (authority.lastCRL?.number, authority.lastCRL?.nextUpdate.description)
+        number = newest?.number
+        (thisUpdate, nextUpdate) = (newest?.thisUpdate.description, newest?.nextUpdate.description)
+        isInForce = enforcement.error == nil && newest.map { $0.number == enforcement.proved } ?? false
         (written, writtenAt) = (enforcement.written, enforcement.writtenAt?.description)
         (reloaded, reloadedAt) = (enforcement.reloaded, enforcement.reloadedAt?.description)
         (proved, provedAt) = (enforcement.proved, enforcement.provedAt?.description)
@@ -181,40 +201,16 @@ struct CRLRow: Encodable, Sendable {
     let sha256: String
     /// Certificates were revoked or released since: the next CRL is due.
     let isOutdated: Bool
-    let brokers: [BrokerRow]
-
-    /// How far the authority's CRLs have come at a broker.
-    struct BrokerRow: Encodable, Sendable {
-        let broker: String
-        let isInForce: Bool
-        let provedNumber: UInt64?
-        let provedAt: String?
-        let provedMilliseconds: Int64?
-        let uncut: Int
-        let banned: Int
-        let error: String?
-
-        enum CodingKeys: String, CodingKey {
-            case broker, isInForce = "is_in_force", provedNumber = "proved_number", provedAt = "proved_at"
-            case provedMilliseconds = "proved_ms", uncut, banned, error
-        }
-    }
+    let brokers: [EnforcementRow]
 
     enum CodingKeys: String, CodingKey {
         case authority, number, thisUpdate = "this_update", nextUpdate = "next_update", entries, sha256
         case isOutdated = "is_outdated", brokers
     }
 
-    /// - Parameter isOwn: errors of an authority of all tenants may name devices of any of them.
     init(_ event: CRLIssued, pending: Bool, _ enforcements: [EnforcementStatus], isOwn: Bool) {
-        brokers = enforcements.filter { $0.key.authority == event.authority }.map { status in
-            let known = status.enforcement
-            return BrokerRow(
-                broker: status.key.broker, isInForce: known.proved == event.number && known.error == nil,
-                provedNumber: known.proved == 0 ? nil : known.proved, provedAt: known.provedAt?.description,
-                provedMilliseconds: known.provedMilliseconds, uncut: status.uncut, banned: status.banned,
-                error: isOwn ? status.error : nil)
-        }
+        brokers = enforcements.filter { $0.key.authority == event.authority }
+            .map { EnforcementRow($0, newest: event, isOwn: isOwn) }
         (authority, number, entries, sha256) = (event.authority, event.number, event.entries, event.sha256)
         (thisUpdate, nextUpdate) = (event.thisUpdate.description, event.nextUpdate.description)
         isOutdated = pending

@@ -142,7 +142,7 @@ extension ControlAPI {
 
     private func authorities(of tenant: String?) async throws -> Response {
         let rows = try await system.certificates.authorities()
-            .filter { tenant == nil || [tenant, Envelope.everyTenant].contains($0.added.tenantID) }
+            .filter { authority in tenant.map(authority.isOf) ?? true }
         return try .json(Items(items: rows.map(AuthorityRow.init)))
     }
 

@@ -26,7 +26,8 @@ public struct APIDependencies: Sendable {
     public var acknowledgeBroker: AcknowledgeBroker
     /// What the gate counted of a device; nil when it has seen none of its messages since the start.
     public var gate: @Sendable (_ tenant: String, _ device: String) async -> GateStatistics?
-    /// Devices of a tenant that have sent without a live certificate since the start, at most 1,000 a broker.
+    /// Devices of a tenant that have sent without a live certificate since the start, of those that the gate still
+    /// tracks; at most 1,000 a broker.
     public var uncertified: @Sendable (_ tenant: String) async -> [UncertifiedDeviceRow]
     /// The event at a position; nil when there is none yet. Throws `LogError`.
     public var event: @Sendable (_ position: UInt64) async throws -> RecordedEvent?

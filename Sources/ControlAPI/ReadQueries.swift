@@ -75,11 +75,12 @@ public protocol ReadQueries: Sendable {
     func devices(tenant: String, filter: DeviceFilter, page: TextPageRequest) async throws(QueryError) -> JSONTextPage
     /// `{"online", "stale", "offline"}`: how many of the tenant's devices.
     func fleet(tenant: String) async throws(QueryError) -> JSONRow
-    /// What happened to a device: connection reports (`kind` connection) and its parts in campaigns (`kind` campaign),
-    /// each with `position`, `at` and `details`, in the order of positions.
+    /// The decisions about a certificate, and what came of them at brokers, in the order of positions.
     func certificateEvents(
         tenant: String, authority: String, serial: String, page: PageRequest
     ) async throws(QueryError) -> JSONPage
+    /// What happened to a device: connection reports (`kind` connection) and its parts in campaigns (`kind` campaign),
+    /// each with `position`, `at` and `details`, in the order of positions.
     func deviceHistory(tenant: String, device: String, page: PageRequest) async throws(QueryError) -> JSONPage
     /// The tenant's devices that a group's query finds now, in the order of their ids.
     func resolve(tenant: String, query: GroupQuery) async throws(QueryError) -> [String]

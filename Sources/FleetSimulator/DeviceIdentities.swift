@@ -31,6 +31,7 @@ final class DeviceIdentities {
     init(folder: String, shape: FleetShape) throws(FleetError) {
         (self.folder, self.shape) = (folder, shape)
         for device in 0..<shape.devices {
+            try finishInstall(device)
             for path in [certificate(device), key(device)] where !FileManager.default.isReadableFile(atPath: path) {
                 throw .invalid(
                     "--identities: cannot read \(path); issue it with `refold cert issue --tenant "
@@ -44,6 +45,17 @@ final class DeviceIdentities {
     func key(_ device: Int) -> String { "\(folder)/\(shape.device(device)).key" }
     /// Of the request that is under way; it outlives the process.
     private func nextKey(_ device: Int) -> String { "\(folder)/\(shape.device(device)).next.key" }
+    private func nextCertificate(_ device: Int) -> String { certificate(device) + ".next" }
+
+    /// The process may have stopped when it had installed the new key and not yet its certificate.
+    private func finishInstall(_ device: Int) throws(FleetError) {
+        let path = nextCertificate(device)
+        guard FileManager.default.fileExists(atPath: path), let pem = FileManager.default.contents(atPath: path),
+            let certificate = try? Certificate.chain(pem: Array(pem)).first,
+            let key = try? PrivateKey.load(key(device)), key.publicKey == certificate.publicKey
+        else { return }
+        try rename(path, self.certificate(device))
+    }
 
     /// - Throws: `FleetError` when a file cannot be written.
     func received(_ payload: UnsafeRawBufferPointer, device: Int) throws(FleetError) -> [Step] {
@@ -84,12 +96,14 @@ final class DeviceIdentities {
             guard reports[device] == nil, try serial(device) == SerialNumber(command.serial) else { return [] }
             return [report(device, command.renewal_id, command.serial)]
         }
-        let certificate = try Certificate.chain(pem: Array(pem.utf8))[0]
-        guard try PrivateKey.load(path).publicKey == certificate.publicKey else { return [] }
-        // The key first: until the certificate is there too, the next start makes the pair whole.
-        try Data((pem + (command.chain ?? "")).utf8).write(to: URL(fileURLWithPath: self.certificate(device) + ".next"))
+        let chain = pem + (command.chain ?? "")
+        guard let certificate = try? Certificate.chain(pem: Array(chain.utf8)).first,
+            try PrivateKey.load(path).publicKey == certificate.publicKey
+        else { return [] }
+        // `finishInstall` goes on from each of these steps.
+        try Data(chain.utf8).write(to: URL(fileURLWithPath: nextCertificate(device)))
         try rename(path, key(device))
-        try rename(self.certificate(device) + ".next", self.certificate(device))
+        try rename(nextCertificate(device), self.certificate(device))
         requests[device] = nil
         reports[device] = (command.renewal_id, command.serial)
         installedCount += 1
@@ -100,7 +114,7 @@ final class DeviceIdentities {
         try Certificate.chain(pem: Array(Data(contentsOf: URL(fileURLWithPath: certificate(device))))).first?.serial
     }
 
-    private func rename(_ path: String, _ target: String) throws {
+    private func rename(_ path: String, _ target: String) throws(FleetError) {
         guard Foundation.rename(path, target) == 0 else {
             throw FleetError.ledger("cannot rename \(path): \(String(cString: strerror(errno)))")
         }

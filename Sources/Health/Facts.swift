@@ -111,6 +111,8 @@ public struct HealthFacts: Sendable {
         public var tokenError: String?
         /// Why certificates cannot be read back from the log, or decisions about them not be recorded.
         public var certificateError: String?
+        /// Why devices' requests for renewed certificates wait.
+        public var renewalError: String?
         /// Messages are received once the certificates are read (`certificates.enforce: enforce`).
         public var awaitsCertificates = false
 

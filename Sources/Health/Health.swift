@@ -203,6 +203,8 @@ public struct Health: Sendable, Equatable {
             add(
                 .certificatesUnreadable,
                 text: "no certificate is issued or revoked, and no CRL issued\(waiting): \(text)")
+        } else if let text = process.renewalError {
+            add(.renewalsWaiting, text: "certificates of devices are not renewed: \(text)")
         }
     }
 

@@ -146,6 +146,11 @@ extension ReasonCode {
             `certificates.enforce: enforce` after a start, no message is received: messages wait at the brokers, whose \
             queues are limited.
             """
+        case .renewalsWaiting:
+            """
+            Requests of devices that renew their certificates wait: the authority's key is missing or refused, the \
+            sign command fails, or the log cannot be read. The devices keep their old certificates, which expire.
+            """
         case .crlNotIssued:
             """
             An authority's next CRL is due and cannot be issued: its key is missing or refused, the sign command \
@@ -195,10 +200,8 @@ extension ReasonCode {
             `client_id`; then `refold broker acknowledge NAME --reason TEXT`.
             """
         case .brokerSessionLost:
-            """
-            Check the broker's persistence and session expiry, compare the gap, then \
-            `refold broker acknowledge NAME --reason TEXT`.
-            """
+            "Check the broker's persistence and session expiry, compare the gap, then "
+                + "`refold broker acknowledge NAME --reason TEXT`."
         case .brokerSessionExpiryCapped:
             """
             Raise the broker's limit, or lower `broker.session_expiry_seconds`, or accept it: \
@@ -239,9 +242,12 @@ extension ReasonCode {
         case .tablesDiffer: "`refold replay verify` shows them; `refold replay rebuild` corrects them."
         case .campaignsStopped, .tokensUnreadable, .certificatesUnreadable:
             "See the error; if the log is damaged: `refold log verify`. Refold retries every 2 s."
-        case .crlUnproved: "Check the broker's crl_file, crl_reload_command and log. Refold retries every 5 s."
+        case .crlUnproved:
+            "Check the broker's crl_file, crl_reload_command and log; with EMQX, its `crl_cache` settings and that it "
+                + "reaches `certificates.crl_url`. Refold retries every 5 s."
         case .clientsUncut: "Check the broker's crl_cut and emqx_api settings. Refold retries at least once a minute."
-        case .crlNotIssued, .crlExpiring: "Restore the key (docs/certificates.md). Refold retries every 10 s."
+        case .crlNotIssued, .crlExpiring, .renewalsWaiting:
+            "See the error; restore the key (docs/certificates.md). Refold retries every 10 s."
         case .authorityExpiring: "`refold ca rotate OLD --to NEW`, then issue new certificates; or `refold ca retire`."
         case .logLinesDropped: "Check the reader of the daemon's output, or the disk that it is written to."
         case .descriptorsShort: "Raise `LimitNOFILE`, or find the clients that keep connections open."

@@ -42,6 +42,7 @@ public enum ReasonCode: String, Sendable, CaseIterable {
     case campaignsStopped = "campaigns_stopped"
     case tokensUnreadable = "tokens_unreadable"
     case certificatesUnreadable = "certificates_unreadable"
+    case renewalsWaiting = "renewals_waiting"
     case crlNotIssued = "crl_not_issued"
     case crlExpiring = "crl_expiring"
     case crlUnproved = "crl_unproved"

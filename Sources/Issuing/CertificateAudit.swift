@@ -8,14 +8,16 @@ import Threading
 
 /// The standing audit of certificates, every few minutes: the rules are the registry's (`CertificateFinding`).
 public actor CertificateAudit {
-    /// Devices' last messages in the last 24 hours, in pages by tenant and device.
+    /// Devices' last messages in the last 24 hours, in pages by tenant and device; nil as `device`: of all devices.
     public typealias LastMessages =
-        @Sendable (_ tenants: [String], _ after: LastMessage?, _ limit: Int) async throws -> [LastMessage]
+        @Sendable (_ tenants: [String], _ device: String?, _ after: LastMessage?, _ limit: Int)
+        async throws -> [LastMessage]
 
     public struct Report: Sendable {
         public let at: Timestamp
         /// How long the audit took.
         public internal(set) var duration = Duration.zero
+        fileprivate var end = ContinuousClock.now
         /// Why the devices' last messages are unknown, so that findings about senders are missing; nil: they are known.
         public internal(set) var sendersUnknown: String?
         /// See `CertificateRegistry.authoritiesExpiring`.
@@ -46,9 +48,18 @@ public actor CertificateAudit {
             }
         }
 
-        /// Of all tenants.
+        /// The number of findings about senders in the last report that has them; empty: no report had them yet.
+        fileprivate var lastSenders: [CertificateFinding.Code: Int] = [:]
+
+        /// Of all tenants; while findings about senders are missing, the last known numbers of those. Without a number:
+        /// not known yet.
         public var totals: [CertificateFinding.Code: Int] {
-            counts.values.reduce(into: [:]) { $0.merge($1, uniquingKeysWith: +) }
+            var all = counts.values.reduce(into: [:]) { $0.merge($1, uniquingKeysWith: +) }
+            for code in CertificateFinding.Code.allCases {
+                let isMissing = code.isAboutSenders && sendersUnknown != nil
+                all[code] = isMissing ? lastSenders[code] : all[code] ?? 0
+            }
+            return all
         }
 
         /// The tenant's, and those of authorities of all tenants; the most severe first, then the oldest.
@@ -88,10 +99,13 @@ public actor CertificateAudit {
     private static let pauseAfterFailure = Duration.seconds(30)
 
     /// Audits every five minutes, until the task is cancelled.
-    public func run() async {
+    /// - Parameter report: called after each audit with why it failed; nil when it did not.
+    public func run(report: @Sendable ((any Error)?) -> Void) async {
         while !Task.isCancelled {
-            let report = try? await audit().value
-            let isComplete = report.map { $0.sendersUnknown == nil } ?? false
+            var isComplete = false, failure: (any Error)?
+            do { isComplete = try await audit().value.sendersUnknown == nil } catch { failure = error }
+            if Task.isCancelled { return }
+            report(failure)
             try? await Task.sleep(for: isComplete ? Self.pause : Self.pauseAfterFailure)
         }
     }
@@ -103,11 +117,25 @@ public actor CertificateAudit {
     /// A report of now, or of a few seconds ago.
     /// - Throws: as `DeciderService.query`.
     public func report() async throws -> Report {
-        if let latest {
-            let age = max(0, clock().microseconds.saturatingSubtracting(latest.at.microseconds))
-            if .microseconds(age) < max(Self.ageMin, latest.duration * Self.busyShare) { return latest }
+        if let latest, ContinuousClock.now - latest.end < max(Self.ageMin, latest.duration * Self.busyShare) {
+            return latest
         }
         return try await audit().value
+    }
+
+    /// Findings about one certificate, of now, also those that are beyond the limits of a report; nil: the certificate
+    /// is not on the record, or its tenant is another.
+    /// - Throws: as `DeciderService.query`.
+    public func report(about reference: CertificateReference, tenantID: String) async throws -> Report? {
+        var report = Report(at: clock())
+        guard let certificate = try await registry.query({ $0.certificate(reference) }),
+            certificate.tenantID == tenantID
+        else { return nil }
+        report.add(try await registry.query { [now = report.at] in $0.findings(about: reference, now: now) })
+        try await addSenders(to: &report, [tenantID], device: certificate.deviceID) {
+            $0.subject == .certificate(reference, deviceID: certificate.deviceID)
+        }
+        return report
     }
 
     /// The audit that is under way, or a new one.
@@ -141,8 +169,11 @@ public actor CertificateAudit {
         try await checkKeys(now)
         report.add(try await registry.query { [unusable] in $0.findings(unusable: unusable, now: now) })
         report.authoritiesExpiring = try await registry.query { $0.authoritiesExpiring(now) }
-        try await addSenders(to: &report, now)
-        report.duration = ContinuousClock.now - begin
+        report.lastSenders = latest?.totals.filter(\.key.isAboutSenders) ?? [:]
+        let tenants = try await registry.query { $0.tenantsWithCertificates }
+        if !tenants.isEmpty { try await addSenders(to: &report, tenants) }
+        report.end = .now
+        report.duration = report.end - begin
         return report
     }
 
@@ -156,19 +187,21 @@ public actor CertificateAudit {
         }
     }
 
-    private func addSenders(to report: inout Report, _ now: Timestamp) async throws {
-        let tenants = try await registry.query { $0.tenantsWithCertificates }
-        guard !tenants.isEmpty else { return }
+    private func addSenders(
+        to report: inout Report, _ tenants: [String], device: String? = nil,
+        where isMeant: (CertificateFinding) -> Bool = { _ in true }
+    ) async throws {
         var after: LastMessage?
         repeat {
             let messages: [LastMessage]
             do {
-                messages = try await lastMessages(tenants, after, Self.pageLimit)
+                messages = try await lastMessages(tenants, device, after, Self.pageLimit)
             } catch {
                 report.sendersUnknown = "\(error)"
                 return
             }
-            report.add(try await registry.query { $0.findings(about: messages, now: now) })
+            let found = try await registry.query { [now = report.at] in $0.findings(about: messages, now: now) }
+            report.add(found.filter(isMeant))
             after = messages.count == Self.pageLimit ? messages.last : nil
         } while after != nil
     }

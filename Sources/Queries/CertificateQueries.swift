@@ -20,20 +20,23 @@ extension TableQueries {
     }
 
     /// Devices with a message in the last 24 hours, by tenant and device.
-    /// - Parameter after: the last one of the page before; nil: the first page.
+    /// - Parameters:
+    ///   - device: only this one; nil: all.
+    ///   - after: the last one of the page before; nil: the first page.
     public func senders(
-        tenants: [String], after: (tenant: String, device: String)?, limit: Int
+        of tenants: [String], device: String?, after: (tenant: String, device: String)?, limit: Int
     ) throws(PostgresError) -> [Sender] {
         var parameters = Parameters()
         parameters.textArray(tenants)
         parameters.text(after?.tenant ?? "")
         parameters.text(after?.device ?? "")
         parameters.int8(Int64(limit))
+        parameters.text(device ?? "")
         let sql = """
             select tenant_id, device_id, (extract(epoch from last_seen_at) * 1000000)::int8, last_position
             from refold.device_status
             where tenant_id = any ($1) and last_seen_at >= now() - interval '24 hours'
-              and (tenant_id, device_id) > ($2, $3)
+              and (tenant_id, device_id) > ($2, $3) and ($5 = '' or device_id = $5)
             order by tenant_id, device_id limit $4
             """
         let result = try ask(sql, parameters, tenant: nil)

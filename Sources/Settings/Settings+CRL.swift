@@ -51,6 +51,10 @@ extension Settings {
             if text("crl_cut") != "none" { problems.append("\(prefix).crl_cut is set without \(prefix).crl_file") }
             return nil
         }
+        if file != nil, isEMQX {
+            problems.append(
+                "\(prefix).crl_file is set, and \(prefix).crl_cut is emqx, which reads no CRL file: remove one of both")
+        }
         var crl = Broker.CRL(file: file, reloadCommand: optional("crl_reload_command"))
         if file == nil, crl.reloadCommand != nil {
             problems.append("\(prefix).crl_reload_command is set without \(prefix).crl_file")

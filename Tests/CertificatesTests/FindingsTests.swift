@@ -144,6 +144,18 @@ import Testing
         #expect(senders("d") == [])
     }
 
+    @Test mutating func whoSendsAfterAnExpiryAndARevocationBeforeIt() throws {
+        try registry.run(.add([registry.certificate(1, "d", days: 90)]))
+        try registry.change(1, .revoke(.keyCompromise))
+        try registry.run(.add([registry.certificate(2, "d", days: 10)]))
+        registry.pass(seconds: 11 * 86_400)
+        #expect(senders("d").map(\.code) == [.noCertificate], "its replacement was live after the revocation")
+        try registry.run(.add([registry.certificate(3, "d", days: 90)]))
+        try registry.change(3, .revoke(.keyCompromise))
+        registry.pass(seconds: 61)
+        #expect(senders("d").map(\.code) == [.revokedSending], "the replacement expired before the last revocation")
+    }
+
     /// Snapshots of earlier versions say nothing of weaknesses and of the events that changed a status.
     @Test mutating func anEarlierSnapshotIsReadToo() throws {
         try registry.run(.add([registry.certificate(1, "d"), registry.certificate(2, "e")]))
@@ -198,6 +210,10 @@ import Testing
             #expect(
                 registry.state.authoritiesExpiring(registry.now).keys.sorted() == (severity == .medium ? [] : ["ca"]))
         }
+        let before = registry.now
+        registry.pass(seconds: 15 * 86_400)
+        #expect(found() == [] && registry.state.authoritiesExpiring(registry.now) == [:], "it has expired")
+        registry.now = before
         try registry.run(registry.authority("next", replaces: "ca"), tenant: "*")
         #expect(found() == [] && registry.state.authoritiesExpiring(registry.now) == [:])
     }

@@ -120,20 +120,40 @@ import Testing
                 }
             }
         }
-        let response = try await system.client { client in
-            try await client.execute(
-                uri: "/api/v1/tenants/acme/crls", method: .get, headers: [.authorization: "Bearer \(StandIn.token)"])
+        func get(_ path: String) async throws -> [CertificateSite.JSONObject] {
+            let response = try await system.client { client in
+                try await client.execute(
+                    uri: "/api/v1/tenants/acme/\(path)", method: .get,
+                    headers: [.authorization: "Bearer \(StandIn.token)"])
+            }
+            let json = try JSONSerialization.jsonObject(with: Data(buffer: response.body))
+            return CertificateSite.JSONObject(json)["items"].items
         }
-        let json = try JSONSerialization.jsonObject(with: Data(buffer: response.body))
-        let rows = CertificateSite.JSONObject(json)["items"].items
-        #expect(rows.map(\.["authority"].string) == ["own", "shared"])
+        let rows = try await get("crls"), all = try await get("enforcement")
+        #expect(rows.map(\.["authority"].string) == ["own", "shared"] && all.count == 4)
         for row in rows {
-            let brokers = row["brokers"].items
+            let brokers = row["brokers"].items, id = row["authority"].string
             #expect(brokers.map(\.["broker"].string) == ["north", "south"])
             #expect(brokers[0]["is_in_force"].value as? Bool == true && brokers[0]["proved_ms"].integer == 40)
-            #expect(brokers[1]["is_in_force"].value as? Bool == false && brokers[1]["proved_number"].value == nil)
-            #expect(brokers[1]["error"].string == (row["authority"].string == "own" ? "it is away" : nil))
+            #expect(brokers[0]["proved"].integer == 7 && brokers[0]["this_update"].string == now.description)
+            #expect(brokers[1]["is_in_force"].value as? Bool == false && brokers[1]["proved"].integer == 0)
+            // The text is withheld, the fact is not.
+            #expect(brokers[1]["error"].string == (id == "own" ? "it is away" : nil))
+            #expect(brokers[1]["error_at"].string == now.description && brokers[0]["error_at"].value == nil)
+            for broker in brokers {
+                let same = all.first { $0["authority"].string == id && $0["broker"].string == broker["broker"].string }
+                #expect(same?.value as? NSDictionary == broker.value as? NSDictionary)
+            }
         }
+        // A client that cannot be disconnected does not make the CRL unproved.
+        system.certificates.set { facts in
+            var event = CRLEnforced(
+                .uncut, broker: "north", authority: "own", tenantID: "acme", number: 7, actor: "")
+            event.error = "refused"
+            facts.registry.apply(.crlEnforced(event), at: .init(0), time: now)
+        }
+        let proved = try #require(try await get("crls").first?["brokers"].items.first)
+        #expect(proved["is_in_force"].value as? Bool == true && proved["error_at"].value == nil)
     }
 
     @Test func aCRLThatCannotBeIssuedSaysUntilWhen() async throws {

@@ -25,7 +25,45 @@ import Testing
             #expect(other.json["items"].items.count == 1 && other.json["expiries"]["later"].integer == 0)
             let none = try await site.send(.get, "tenants/acme/certificates/findings?code=key_weak")
             #expect(none.json["items"].items.isEmpty && none.json["counts"]["authority_expiring"].integer == 1)
-            #expect(try await site.send(.get, "tenants/acme/certificates/findings?code=other").status == 400)
+            let two = try await site.send(.get, "tenants/acme/certificates/findings?code=key_weak,authority_expiring")
+            #expect(two.json["items"].items.count == 1)
+            for wrong in ["other", "", "key_weak,", "key_weak,other", "key_weak,key_weak"] {
+                #expect(try await site.send(.get, "tenants/acme/certificates/findings?code=\(wrong)").status == 400)
+            }
+        }
+    }
+
+    @Test func findingsOfOneCertificate() async throws {
+        try await CertificateSite.with { site in
+            #expect(try await site.authority("ca", tenant: nil, #","valid_days":10"#).status == 201)
+            let issued = try await site.issue("d1", #","valid_days":2"#)
+            let serial = try #require(issued.json["items"].items.first?["serial"].string)
+            func get(_ query: String, tenant: String = "acme") async throws -> CertificateSite.Answer {
+                try await site.send(.get, "tenants/\(tenant)/certificates/findings?\(query)")
+            }
+            let own = try await get("authority=ca&serial=\(serial)")
+            #expect(own.status == 200 && own.json["items"].items.isEmpty && own.json["expiries"].value == nil)
+            #expect(own.json["senders_unknown"].string?.contains("no database in this test") == true)
+            #expect(own.json["counts"].keys.isEmpty, "findings about the authority are not the certificate's")
+            #expect(try await get("authority=ca&serial=\(serial)", tenant: "other").status == 404)
+            #expect(try await get("authority=ca&serial=4f21").status == 404)
+            for query in ["authority=ca", "serial=\(serial)", "authority=ca&serial=x"] {
+                #expect(try await get(query).code == "query_invalid", "\(query)")
+            }
+        }
+    }
+
+    /// Neither whether it is there nor when it was is read from the log, which takes seconds.
+    @Test func thePastOfAnAuthorityOfAnotherTenantIsNotRead() async throws {
+        try await CertificateSite.with { site in
+            #expect(try await site.authority("ca").status == 201)
+            #expect(try await site.send(.get, "tenants/acme/crls/ca?at=5").status == 500, "the stand-in fails")
+            for path in ["tenants/other/crls/ca", "tenants/acme/crls/none"] {
+                for query in ["", "?at=5", "?at=2026-06-01T12:00:00Z"] {
+                    let answer = try await site.send(.get, path + query)
+                    #expect(answer.status == 404 && answer.text.contains("there is no authority"), "\(answer.text)")
+                }
+            }
         }
     }
 

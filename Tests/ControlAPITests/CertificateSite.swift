@@ -51,7 +51,7 @@ struct CertificateSite: Sendable {
         access.certificates = CertificateService(
             registry: registry, source: log, keys: keys, options: options, clock: clock)
         access.crls = crls
-        access.certificateAudit = CertificateAudit(registry: registry, keys: keys, clock: clock) { _, _, _ in
+        access.certificateAudit = CertificateAudit(registry: registry, keys: keys, clock: clock) { _, _, _, _ in
             throw QueryError.unavailable("no database in this test")
         }
         client = RouterClient(ControlAPI(system: access, policy: system.api().policy).router())

@@ -30,6 +30,9 @@ final class CertificateStandIn: CertificateKeeping, CRLKeeping, CertificateAudit
     func authorities() async throws -> [CertificateAuthority] { facts.withLock { $0.registry.authorities } }
     func enforcements() async throws -> [EnforcementStatus] { facts.withLock { $0.registry.enforcementStatuses } }
     func report() async throws -> CertificateAudit.Report { CertificateAudit.Report(at: Timestamp(seconds: 0)) }
+    func report(about reference: CertificateReference, tenantID: String) async throws -> CertificateAudit.Report? {
+        nil
+    }
     func create(_ new: NewAuthority, by: Operator) async throws -> RegistryAnswer { try answer(by) }
     func take(_ foreign: ForeignAuthority, by: Operator) async throws -> RegistryAnswer { try answer(by) }
     func retire(_ id: String, by: Operator) async throws -> RegistryAnswer { try answer(by) }

@@ -15,7 +15,10 @@ struct PastStandIn: HistoricalQueries, SnapshotKeeping {
         id == 1 ? PastAnswer(row: JSONRow(#"{"id":1}"#), position: nil, time: try Self.time(moment)) : nil
     }
 
-    func crl(_ authority: String, at moment: PointInTime) async throws -> PastCRL? { nil }
+    /// Fails as a log that must not be read.
+    func crl(_ authority: String, at moment: PointInTime) async throws -> PastCRL? {
+        throw LogError(.corrupt, "the log was read for \(authority)")
+    }
 
     private static func time(_ moment: PointInTime) throws -> String {
         switch moment {

@@ -129,10 +129,29 @@ import Testing
         for (name, count) in [("a", 3), ("b", 5), ("c", 1), ("d", 2), ("b", 1), ("e", 1), ("b", 1)] {
             for _ in 0..<count { _ = take(&limiter, name, 0) }
         }
-        let worst = limiter.highest(\.rejected, 2)
+        let worst = limiter.highest(2) { $0.rejected }
         #expect(worst.map { $0.entry.rejected } == [6, 2])
-        #expect(worst[0].address.contains("b") && worst[1].address.contains("a"), "\(worst)")
+        #expect(worst.map { String(decoding: $0.address, as: UTF8.self) } == ["b", "a"])
         #expect(worst.allSatisfy { $0.entry.accepted == 1 })
+        #expect(limiter.highest(9, prefix: [UInt8(ascii: "a")]) { $0.rejected }.count == 1)
+        #expect(limiter.highest(9) { _ in 0 }.isEmpty)
+    }
+
+    @Test func theHighestAreThoseOfASort() {
+        var limiter = RateLimiter(tokensPerSecond: 0, burst: 1, devicesMax: 1_000)
+        var refused: [Int: UInt64] = [:]
+        for device in 0..<400 {
+            let count = UInt64(device * 7_919 % 31)
+            for _ in 0...count { _ = take(&limiter, "device-\(device)", 0) }
+            if count > 0 { refused[device] = count }
+        }
+        let sorted = refused.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+        for limit in [1, 7, 100, 1_000] {
+            let found = limiter.highest(limit) { $0.rejected }
+            let names = found.map { String(decoding: $0.address, as: UTF8.self) }
+            #expect(names == sorted.prefix(limit).map { "device-\($0.key)" })
+            #expect(found.map { $0.entry.rejected } == sorted.prefix(limit).map(\.value))
+        }
     }
 
     @Test func devicesAreBoundedAndBusyOnesAreRemembered() {

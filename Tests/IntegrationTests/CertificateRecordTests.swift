@@ -40,6 +40,8 @@ import Testing
         try world.startDaemon()
         defer { world.killDaemon() }
         try await world.untilSubscribed()
+        let none = try refold(world, "crl", "list", "--tenant", "acme").out
+        #expect(none.contains("no authority of the tenant acme is known"))
         _ = try refold(world, "ca", "init", "ca")
         try issue(world, "d1", "d2")
         try #require(await eventually(within: 20) { crl(world) != nil })
@@ -55,9 +57,14 @@ import Testing
             added = try #require(positions(world, "authority.added/1").first)
         #expect(try refold(world, "crl", "show", "ca", "--at", issued[0]).out == first)
         #expect(try refold(world, "crl", "show", "ca", "--at", issued[1]).out == second)
-        let none = try run(world, "crl", "show", "ca", "--at", added)
-        #expect(none.code == 1 && none.out.isEmpty && none.error.contains("had no CRL at position \(added)"))
+        let before = try run(world, "crl", "show", "ca", "--at", added)
+        #expect(before.code == 1 && before.out.isEmpty && before.error.contains("had no CRL at position \(added)"))
         #expect(try run(world, "crl", "show", "ca", "--at", "noon").code == 2)
+        for at in [[], ["--at", added]] {
+            let unknown = try world.run(
+                ["crl", "show", "nosuch", "--data", world.data, "--http", world.http] + at)
+            #expect(unknown.code != 0 && unknown.error.contains("there is no authority nosuch"), "\(unknown)")
+        }
         // Over HTTP, by position and by time.
         func past(_ at: String, tenant: String = "acme") throws -> [String: Any] {
             let body = HTTP.body("http://\(world.http)/api/v1/tenants/\(tenant)/crls/ca?at=\(at)")
@@ -69,6 +76,7 @@ import Testing
             (try refold(world, "crl", "show", "ca", "--at", issued[1], "--json").object())["issued_at"])
         #expect(try past("\(time)")["pem"] as? String == second)
         #expect(try past(added)["pem"] == nil)
+        #expect(try past(issued[1], tenant: "other")["pem"] as? String == second, "an authority of all tenants")
 
         // From a snapshot, without a daemon.
         _ = try refold(world, "snapshot", "create")
@@ -78,6 +86,24 @@ import Testing
         #expect(try refold(world, "crl", "show", "ca", "--at", "2099-01-01T00:00:00Z").out == last)
 
         try await checkFiles(world, [first, second], issued)
+        try checkForms(world, last)
+    }
+
+    /// A CRL with the text that `openssl crl -text` puts before it, and in DER.
+    private func checkForms(_ world: World, _ last: String) throws {
+        let file = world.folder + "/last"
+        try (String(repeating: "0 comment\n", count: 1_000) + last).write(
+            toFile: file + ".txt", atomically: true, encoding: .utf8)
+        try last.write(toFile: file + ".pem", atomically: true, encoding: .utf8)
+        try ChildProcess(
+            ["openssl", "crl", "-in", file + ".pem", "-outform", "DER", "-out", file + ".crl"], log: file + ".log"
+        ).wait()
+        for form in [".txt", ".pem", ".crl"] {
+            let checked = try refold(world, "crl", "check", file + form, "--json", remote: false)
+            #expect(checked.out.contains(#""result":"as issued; the newest""#), "\(form): \(checked)")
+        }
+        try "".write(toFile: file, atomically: true, encoding: .utf8)
+        #expect(try run(world, "crl", "check", file, remote: false).code == 1)
     }
 
     private func checkFiles(_ world: World, _ lists: [String], _ issued: [String]) async throws {
@@ -174,6 +200,15 @@ import Testing
         #expect(got == ["got tenant/acme/device/d1/telemetry", "got tenant/acme/device/d2/telemetry"], "\(seen())")
     }
 
+    /// Of a certificate whose device sends after the revocation: its row of the table, and no list, is read.
+    private func findingsOfOne(_ world: World) async throws {
+        let listed = try refold(world, "cert", "list", "--tenant", "acme").out
+        let serial = try #require(listed.firstMatch(of: /ca\/([0-9a-f]+)/)?.1)
+        let path = "http://\(world.http)/api/v1/tenants/acme/certificates/findings?authority=ca&serial=\(serial)"
+        let answer = try JSONSerialization.jsonObject(with: HTTP.body(path) ?? Data()) as? [String: Any]
+        #expect(answer?["items"] as? [String] == [] && answer?["senders_unknown"] is NSNull, "\(answer ?? [:])")
+    }
+
     /// Findings follow from the registry, the key folder and the table of devices; scripts see them by the exit code.
     @Test func findingsOfARunningDaemon() async throws {
         let world = try World(postgres: try PostgresServer.shared.get())
@@ -202,6 +237,7 @@ import Testing
         let keys = world.data + "/authorities"
         try FileManager.default.moveItem(atPath: keys, toPath: keys + ".aside")
         #expect(await eventually(within: 60) { (try? audit().code) == 1 })
+        try await findingsOfOne(world)
         let text = try run(world, "cert", "audit", "--tenant", "acme")
         #expect(text.out.contains("HIGH  authority_key_missing  authority ca") && text.out.contains("No such file"))
         let one = try run(world, "cert", "audit", "--tenant", "acme", "--code", "no_certificate")

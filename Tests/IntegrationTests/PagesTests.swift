@@ -53,6 +53,44 @@ import Testing
         return path
     }
 
+    /// The rows as the projection writes them: no broker here gives every outcome.
+    @Test func eachOutcomeOfACutHasItsName() async throws {
+        let site = try await Site(), path = try await certificate(of: "d1", site)
+        try await site.world.untilQuiet()
+        let serial = try #require(path.split(separator: "/").last)
+        for (index, outcome) in ["cut", "was_not_connected", "still_connected"].enumerated() {
+            _ = try site.world.postgres.psql(
+                """
+                insert into refold.certificate_events_v1 \
+                (position, tenant_id, at, event_type, authority_id, serial, device_id, reason, actor) values \
+                (\(1_000_000 + index), 'acme', now(), 'client.cut', 'ca', '\(serial)', 'd1', '\(outcome)', 'engine')
+                """, database: site.world.database)
+        }
+        let browser = try await site.browser()
+        try await site.open(path, in: browser)
+        let names = "[...document.querySelectorAll('.timeline b')].slice(0, 3).map((e) => e.textContent).join()"
+        try await browser.until(
+            "\(names) === 'Client is still connected,Client was not connected,Client disconnected'")
+    }
+
+    /// The state of a proof is shown also for an authority of all tenants, whose errors a tenant does not see.
+    @Test func whatIsProvedIsShown() async throws {
+        let lab = try EnforcedWorld()
+        try await lab.startDaemon()
+        defer { lab.world.killDaemon() }
+        try await lab.begin(devices: ["d1"])
+        let browser = try await Chromium()
+        try await browser.open("http://\(lab.world.http)/revocation?tenant=acme")
+        func state(_ kind: String, _ word: String) async throws {
+            try await browser.until("document.querySelector('.status.\(kind)')?.textContent.endsWith('\(word)')")
+        }
+        try await state("good", "proved")
+        lab.devices.stop()
+        _ = try lab.refold("cert", "revoke", "--tenant", "acme", "--device", "d1")
+        try await state("bad", "unproved")
+        #expect(try await browser.faults() == [])
+    }
+
     /// `next` sent the browser to another server, since it drops tabs and line breaks.
     @Test func aLoginLeadsNowhereElse_F14() async throws {
         let site = try await Site(), browser = try await Chromium()

@@ -55,6 +55,7 @@ import Testing
         let site = try await Site()
         try await site.api("POST", "/tenants/acme/authorities", ["id": "ca"])
         try await site.api("POST", "/tenants/acme/certificates", ["device": "d1", "generate_key": "P-256"])
+        try await site.api("POST", "/tenants/acme/authorities", ["id": "next", "replaces": "ca"])
         try await site.api("POST", "/tenants/acme/devices/d1/certificates/renew")
         #expect(
             try await eventually { try retained(site, "d1")?["action"] as? String == "certificate_renew" },
@@ -84,11 +85,20 @@ import Testing
         let serial = try #require(install["serial"] as? String)
         #expect((install["certificate"] as? String)?.hasPrefix("-----BEGIN CERTIFICATE-----") == true)
         #expect(try await certificates(site, "device=d1&status=ACTIVE").count == 2, "both until the report")
+        for authority in ["ca", "next"] {
+            let listed = try site.world.run([
+                "cert", "list", "--renewing", "--tenant", "acme", "--authority", authority, "--http", site.world.http,
+                "--data", site.world.data,
+            ])
+            // One row below the title, whichever of both certificates matches.
+            #expect(listed.out.split(separator: "\n").count == 2, "\(listed)")
+            #expect(listed.out.contains("next/\(serial)") && listed.out.contains(" ca/"), "\(listed)")
+        }
 
         try site.publish("d1", "certificate/installed", #"{"renewal_id":\#(renewal),"serial":"\#(serial)"}"#)
         #expect(await eventually { (try? await row()) == nil })
         let superseded = try await certificates(site, "device=d1&status=SUPERSEDED")
-        #expect(superseded.first?["replaced_by"] as? String == "ca/\(serial)")
+        #expect(superseded.first?["replaced_by"] as? String == "next/\(serial)")
         #expect(try await eventually { try retained(site, "d1") == nil }, "the broker keeps no command")
         #expect(site.world.stopDaemon().exitCode == 0)
     }

@@ -2,6 +2,7 @@ import Certificates
 import EventModel
 import Foundation
 import PKI
+import Synchronization
 import Testing
 @testable import Issuing
 
@@ -12,7 +13,7 @@ import Testing
     }
 
     private func audit(
-        _ site: Site, _ lastMessages: @escaping CertificateAudit.LastMessages = { _, _, _ in [] }
+        _ site: Site, _ lastMessages: @escaping CertificateAudit.LastMessages = { _, _, _, _ in [] }
     ) -> CertificateAudit {
         let keys = AuthorityKeys(
             folder: site.folder.keys, passphrase: nil, signCommand: nil, commandTimeoutSeconds: 10)
@@ -69,19 +70,19 @@ import Testing
         try await Site.run { site in
             try await site.authority()
             let audit = audit(site)
-            #expect(try await audit.report().counts(of: "acme") == [:])
+            #expect(try await next(audit).counts(of: "acme") == [:])
             let key = try #require(site.folder.keyFiles.first)
             try FileManager.default.moveItem(atPath: key, toPath: key + ".aside")
             site.folder.pass(seconds: 60)
-            let since = site.folder.now, first = try await audit.report().findings(of: "acme")
+            let since = site.folder.now, first = try await next(audit).findings(of: "acme")
             #expect(
                 first.map(\.code) == [.authorityKeyMissing] && first[0].text.contains(key) && first[0].since == since)
             site.folder.pass(seconds: 60)
-            #expect(try await audit.report().findings(of: "acme").map(\.since) == [since])
-            #expect(try await audit.report().findings(of: "other") == [], "another tenant's authority")
+            #expect(try await next(audit).findings(of: "acme").map(\.since) == [since])
+            #expect(try await next(audit).findings(of: "other") == [], "another tenant's authority")
             try FileManager.default.moveItem(atPath: key + ".aside", toPath: key)
             site.folder.pass(seconds: 60)
-            #expect(try await audit.report().counts(of: "acme") == [:])
+            #expect(try await next(audit).counts(of: "acme") == [:])
         }
     }
 
@@ -91,7 +92,7 @@ import Testing
             try await site.authority()
             try await site.issue("d1")
             let now = site.folder.now
-            let paged = audit(site) { tenants, after, limit in
+            let paged = audit(site) { tenants, _, after, limit in
                 #expect(tenants == ["acme"])
                 let begin = after.flatMap { Int($0.deviceID.dropFirst()) } ?? 10_000
                 return (begin + 1...begin + limit).prefix(while: { $0 <= 22_000 }).map {
@@ -101,9 +102,84 @@ import Testing
             let report = try await paged.report()
             #expect(report.counts(of: "acme") == [.noCertificate: 12_000] && report.sendersUnknown == nil)
             #expect(report.findings(of: "acme").count == CertificateAudit.Report.listedMax)
-            let away = try await audit(site) { _, _, _ in throw NoDatabase() }.report()
+            let away = try await audit(site) { _, _, _, _ in throw NoDatabase() }.report()
             #expect(away.sendersUnknown == "the database is away" && away.counts(of: "acme") == [:])
             #expect(away.expiries["acme"]?.weeks.reduce(0, +) == 1)
+        }
+    }
+
+    private func sender(_ device: String, _ at: Timestamp) -> LastMessage {
+        LastMessage(tenantID: "acme", deviceID: device, at: at, position: Position(1))
+    }
+
+    /// Why the next audit fails; nil: it does not.
+    private func failure(_ audit: CertificateAudit) async -> String? {
+        let (reports, continuation) = AsyncStream.makeStream(of: String?.self)
+        let task = Task { await audit.run { continuation.yield($0.map { "\($0)" }) } }
+        defer { task.cancel() }
+        for await report in reports { return report }
+        return nil
+    }
+
+    /// The report of an audit that begins now.
+    private func next(_ audit: CertificateAudit) async throws -> CertificateAudit.Report {
+        #expect(await failure(audit) == nil)
+        return try #require(audit.latest)
+    }
+
+    /// While the database is away, the metric keeps the last counts of senders: 0 would resolve an alert.
+    @Test func countsOfSendersOutliveTheDatabase() async throws {
+        try await Site.run { site in
+            try await site.authority()
+            try await site.issue("d1")
+            let now = site.folder.now, isAway = Mutex(true)
+            let audit = audit(site) { _, _, _, _ in
+                if isAway.withLock({ $0 }) { throw NoDatabase() }
+                return [sender("x1", now), sender("x2", now)]
+            }
+            let unknown = try await next(audit).totals
+            #expect(unknown[.noCertificate] == nil && unknown[.revokedSending] == nil && unknown[.keyWeak] == 0)
+            isAway.withLock { $0 = false }
+            let known = try await next(audit).totals
+            #expect(known[.noCertificate] == 2 && known[.revokedSending] == 0)
+            isAway.withLock { $0 = true }
+            for _ in 0..<2 {
+                let kept = try await next(audit).totals
+                #expect(kept == known, "the counts of the last report that had them")
+            }
+        }
+    }
+
+    @Test func anAuditThatFailsIsReported() async throws {
+        try await Site.run { site in
+            var batch = RecordBatch()
+            batch.append(
+                kind: .decision, schema: "certificate.revoked/1", receivedAt: site.folder.now, json: Array("{}".utf8))
+            _ = try site.log.append(&batch)
+            #expect(await failure(audit(site))?.contains("certificate.revoked/1") == true)
+        }
+    }
+
+    /// Also those that the lists of a report have no room for.
+    @Test func findingsAboutOneCertificate() async throws {
+        try await Site.run { site in
+            try await site.authority()
+            let revoked = try await site.issue("d1"), live = try await site.issue("d2") { $0.validitySeconds = 86_400 }
+            site.folder.pass(seconds: 70_000)
+            try await site.revoke(revoked.reference)
+            let at = site.folder.now.adding(microseconds: 61_000_000)
+            site.folder.pass(seconds: 62)
+            let audit = audit(site) { _, device, _, _ in
+                #expect(device == "d1" || device == "d2")
+                return [sender(device ?? "", at)]
+            }
+            func codes(_ issued: NewlyIssued, _ tenant: String = "acme") async throws -> [CertificateFinding.Code]? {
+                try await audit.report(about: issued.reference, tenantID: tenant)?.findings(of: tenant)
+                    .map(\.code)
+            }
+            #expect(try await codes(revoked) == [.revokedSending])
+            #expect(try await codes(live) == [.certificateExpiring])
+            #expect(try await codes(live, "other") == nil, "another tenant's certificate")
         }
     }
 }

@@ -218,6 +218,7 @@ private func problems(
             (["crl_cut": "dynsec", "crl_username": "{tenant}"], "broker.crl_username must contain"),
             (["crl_cut": "dynsec", "crl_cut_url": "http://h"], "broker.crl_cut_url must be mqtt://"),
             (["crl_cut": "emqx"], "set emqx_api_url"),
+            (["crl_cut": "emqx"], "broker.crl_cut is emqx, which reads no CRL file"),
             (
                 ["crl_cut": "emqx", "emqx_api_url": "http://e", "emqx_api_user": "u", "emqx_api_password": "p"],
                 "set certificates.crl_url"

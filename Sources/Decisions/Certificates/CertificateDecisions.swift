@@ -112,8 +112,18 @@ public struct CertificateChanged: Codable, Sendable, Equatable {
     }
 }
 
-/// The subject of decisions about one certificate.
-func certificateSubject(_ authority: String, _ serial: String) -> String { "certificate:\(authority)/\(serial)" }
+extension Envelope {
+    /// Of a decision about one certificate of a device.
+    init(
+        tenantID: String, actor: String, certificate authority: String, _ serial: String, deviceID: String,
+        idempotencyKey: String? = nil, requestDigest: String? = nil
+    ) {
+        self.init(
+            tenantID: tenantID, actor: actor, subject: "certificate:\(authority)/\(serial)",
+            idempotencyKey: idempotencyKey, requestDigest: requestDigest)
+        devices = [deviceID]
+    }
+}
 
 extension CertificateAdded: Decision {
     public static var schemas: [String] {
@@ -121,12 +131,9 @@ extension CertificateAdded: Decision {
     }
     public var schema: CertificateSchema { origin == .issued ? .certificateIssued : .certificateImported }
     public var envelope: Envelope {
-        var envelope = Envelope(
-            tenantID: tenantID, actor: actor, subject: certificateSubject(authority, serial),
-            idempotencyKey: idempotencyKey,
-            requestDigest: requestDigest)
-        envelope.devices = [deviceID]
-        return envelope
+        Envelope(
+            tenantID: tenantID, actor: actor, certificate: authority, serial, deviceID: deviceID,
+            idempotencyKey: idempotencyKey, requestDigest: requestDigest)
     }
     public var summary: String {
         let renewal = renews.map { ", which renews \($0)" } ?? ""
@@ -149,12 +156,9 @@ extension CertificateChanged: Decision {
         }
     }
     public var envelope: Envelope {
-        var envelope = Envelope(
-            tenantID: tenantID, actor: actor, subject: certificateSubject(authority, serial),
-            idempotencyKey: idempotencyKey,
-            requestDigest: requestDigest)
-        envelope.devices = [deviceID]
-        return envelope
+        Envelope(
+            tenantID: tenantID, actor: actor, certificate: authority, serial, deviceID: deviceID,
+            idempotencyKey: idempotencyKey, requestDigest: requestDigest)
     }
     public var summary: String {
         let certificate = "the certificate \(serial) of \(authority) for \(deviceID)"

@@ -78,10 +78,7 @@ public struct ClientBanLifted: Codable, Sendable, Equatable {
 extension ClientCut: Decision {
     public static var schemas: [String] { [CertificateSchema.clientCut.rawValue] }
     public var envelope: Envelope {
-        var envelope = Envelope(
-            tenantID: tenantID, actor: actor, subject: certificateSubject(authority, serial))
-        envelope.devices = [deviceID]
-        return envelope
+        Envelope(tenantID: tenantID, actor: actor, certificate: authority, serial, deviceID: deviceID)
     }
     public var summary: String {
         "the client of the revoked certificate \(serial) of \(authority) for \(deviceID) \(outcome.text) at the broker "
@@ -92,10 +89,7 @@ extension ClientCut: Decision {
 extension ClientBanLifted: Decision {
     public static var schemas: [String] { [CertificateSchema.clientBanLifted.rawValue] }
     public var envelope: Envelope {
-        var envelope = Envelope(
-            tenantID: tenantID, actor: actor, subject: certificateSubject(authority, serial))
-        envelope.devices = [deviceID]
-        return envelope
+        Envelope(tenantID: tenantID, actor: actor, certificate: authority, serial, deviceID: deviceID)
     }
     public var summary: String {
         "lifted the ban of \(deviceID) at the broker \(broker): the certificate \(serial) of \(authority) is refused "

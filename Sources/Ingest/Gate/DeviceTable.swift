@@ -70,8 +70,10 @@ struct DeviceTable<Entry: Sendable>: Sendable {
         entries = []
     }
 
-    func name(_ index: Int) -> ContiguousArray<UInt8> {
-        ContiguousArray(names[(index == 0 ? 0 : nameEnds[index - 1])..<nameEnds[index]])
+    func withName<Result>(_ index: Int, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        names.withUnsafeBytes {
+            body(UnsafeRawBufferPointer(rebasing: $0[(index == 0 ? 0 : nameEnds[index - 1])..<nameEnds[index]]))
+        }
     }
 
     private func isName(_ index: Int, _ name: UnsafeRawBufferPointer) -> Bool {

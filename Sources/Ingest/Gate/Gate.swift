@@ -78,22 +78,27 @@ package final class Gate: Sendable {
     }
 
     func mostLimited(_ limit: Int) -> [LimitedDevice] {
-        limiter.withLock { $0.highest(\.rejected, limit) }.map { address, entry in
-            let parts = address.split(separator: "/")
-            return LimitedDevice(
-                tenant: String(parts[1]), device: String(parts[3]), accepted: entry.accepted, rejected: entry.rejected)
+        limiter.withLock { $0.highest(limit) { $0.rejected } }.map { address, entry in
+            let (tenant, device) = Self.names(address)
+            return LimitedDevice(tenant: tenant, device: device, accepted: entry.accepted, rejected: entry.rejected)
         }
     }
 
     /// - Parameter tenant: whose devices; nil: all.
     func mostWithoutCertificate(_ limit: Int, tenant: String?) -> [UncertifiedDevice] {
         guard certificates != nil else { return [] }
-        let prefix = tenant.map { "tenant/\($0)/device/" } ?? ""
-        return limiter.withLock { $0.highest(\.withoutCertificate, limit, prefix: prefix) }.map { address, entry in
-            let parts = address.split(separator: "/")
-            return UncertifiedDevice(
-                tenant: String(parts[1]), device: String(parts[3]), messages: UInt64(entry.withoutCertificate))
+        let prefix = Array((tenant.map { "tenant/\($0)/device/" } ?? "").utf8)
+        return limiter.withLock { $0.highest(limit, prefix: prefix) { UInt64($0.withoutCertificate) } }.map {
+            address, entry in
+            let (tenant, device) = Self.names(address)
+            return UncertifiedDevice(tenant: tenant, device: device, messages: UInt64(entry.withoutCertificate))
         }
+    }
+
+    /// Of `tenant/{t}/device/{d}`.
+    private static func names(_ address: [UInt8]) -> (tenant: String, device: String) {
+        let parts = address.split(separator: UInt8(ascii: "/"))
+        return (String(decoding: parts[1], as: UTF8.self), String(decoding: parts[3], as: UTF8.self))
     }
 
     /// Lets each device send, beside its burst, what its rate allows in `micros` of our absence: until `endCredit`.

@@ -93,24 +93,37 @@ struct RateLimiter {
         return young.insert(address, hash, known ?? Entry(tokens: burst, at: time))
     }
 
-    /// Devices that have this count, the highest first, by their `tenant/{t}/device/{d}`.
+    /// The devices with the highest count above 0, the highest first, by their `tenant/{t}/device/{d}`. Of equal counts
+    /// it takes those that are found first. Allocates for the result only: messages wait meanwhile.
     /// - Parameter prefix: of that.
-    func highest<Count: Comparable & ExpressibleByIntegerLiteral>(
-        _ count: KeyPath<Entry, Count>, _ limit: Int, prefix: String = ""
-    ) -> [(address: String, entry: Entry)] {
-        var found: [(address: String, entry: Entry)] = []
-        for (table, newer) in [(young, nil), (old, young)] as [(DeviceTable<Entry>, DeviceTable<Entry>?)] {
-            for (index, entry) in table.entries.enumerated() where entry[keyPath: count] > 0 {
-                let name = table.name(index)
-                guard name.starts(with: prefix.utf8) else { continue }
-                let isOutdated = name.withUnsafeBytes { newer?.find($0, DeviceHash($0)) } != nil
-                if !isOutdated { found.append((String(decoding: name, as: UTF8.self), entry)) }
+    func highest(
+        _ limit: Int, prefix: [UInt8] = [], _ count: (borrowing Entry) -> UInt64
+    ) -> [(address: [UInt8], entry: Entry)] {
+        // `place` counts the young ones, then the old ones.
+        var best: [(count: UInt64, place: Int)] = [], least: UInt64 = 0
+        best.reserveCapacity(2 * limit)
+        func shorten() {
+            best.sort { ($1.count, $0.place) < ($0.count, $1.place) }
+            best.removeLast(max(0, best.count - limit))
+            if best.count == limit { least = best.last?.count ?? .max }
+        }
+        func examine(_ table: DeviceTable<Entry>, _ begin: Int, isCurrent: (UnsafeRawBufferPointer) -> Bool) {
+            for index in table.entries.indices {
+                let value = count(table.entries[index])
+                guard value > least, table.withName(index, { $0.starts(with: prefix) && isCurrent($0) }) else {
+                    continue
+                }
+                best.append((value, begin + index))
+                if best.count == 2 * limit { shorten() }
             }
         }
-        found.sort {
-            ($1.entry[keyPath: count], $0.address) < ($0.entry[keyPath: count], $1.address)
+        examine(young, 0) { _ in true }
+        examine(old, young.count) { young.find($0, DeviceHash($0)) == nil }
+        shorten()
+        return best.map { _, place in
+            let (table, index) = place < young.count ? (young, place) : (old, place - young.count)
+            return (table.withName(index) { [UInt8]($0) }, table.entries[index])
         }
-        return Array(found.prefix(limit))
     }
 
     func entry(_ address: UnsafeRawBufferPointer) -> Entry? {

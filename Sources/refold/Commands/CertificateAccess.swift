@@ -54,7 +54,8 @@ extension CertificateCommand {
             } catch {
                 throw ExitCode(1, printing: "cannot replace \(out): \(error)")
             }
-            printError("\(out): rules for \(Set(devices).count) devices")
+            let count = Set(devices).count
+            printError("\(out): rules for \(count) device\(count == 1 ? "" : "s")")
         }
 
         /// Nil: not live, or another tenant's.

@@ -12,7 +12,7 @@ extension CertificateCommand {
                 Example: refold cert audit --tenant acme --code revoked_sending
                 """)
         @Option(help: "The tenant.") var tenant: String
-        @Option(help: "Only findings of this code.") var code: String?
+        @Option(help: "Only findings of this code, or of several, separated by commas.") var code: String?
         @OptionGroup var daemon: DaemonOptions
 
         func run() async throws {

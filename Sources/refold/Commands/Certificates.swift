@@ -117,11 +117,17 @@ struct CertificateCommand: AsyncParsableCommand {
         }
     }
 
-    static let columns: [TextTable.Column] = [
-        .init("device", "device"), .init("authority", "authority"), .init("serial", "serial"),
-        .init("status", "status"), .init("valid until", "not_after"), .init("reason", "reason"),
-        .init("changed", "changed_at"),
-    ]
+    private static func printCertificates(_ rows: [[String: Any]], json: Bool, none: String) {
+        let named = rows.map { row in
+            row.merging(["certificate": "\(TextTable.cell(row["authority"]))/\(TextTable.cell(row["serial"]))"]) { $1 }
+        }
+        printRows(
+            json ? rows : named, json: json,
+            columns: [
+                .init("device", "device"), .init("certificate", "certificate"), .init("status", "status"),
+                .init("valid until", "not_after"), .init("reason", "reason"), .init("changed", "changed_at"),
+            ], none: none)
+    }
 
     struct List: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List a tenant's certificates.")
@@ -143,9 +149,8 @@ struct CertificateCommand: AsyncParsableCommand {
                     ], limit: limit)
             }
             if renewing, !daemon.json { return printRenewals(rows) }
-            printRows(
-                rows, json: daemon.json, columns: CertificateCommand.columns,
-                none: "no such certificates; issue one with `refold cert issue`")
+            CertificateCommand.printCertificates(
+                rows, json: daemon.json, none: "no such certificates; issue one with `refold cert issue`")
         }
 
         private func printRenewals(_ rows: [[String: Any]]) {
@@ -154,12 +159,20 @@ struct CertificateCommand: AsyncParsableCommand {
                 .init("renewal", "status"), .init("attempt", "attempt"), .init("requested", "requested_at"),
                 .init("new certificate", "issued"), .init("error", "error"),
             ]
-            let renewals = rows.compactMap { row -> [String: Any]? in
-                guard var renewal = row["renewal"] as? [String: Any], let serial = row["serial"] as? String,
-                    (renewal["certificate"] as? String)?.hasSuffix("/\(serial)") == true
-                else { return nil }
-                (renewal["device"], renewal["not_after"]) = (row["device"], row["not_after"])
-                return renewal
+            // The certificate to renew and the new one may both be listed, or one of them.
+            var renewals: [[String: Any]] = [], known: [Int: Int] = [:]
+            for row in rows {
+                guard var renewal = row["renewal"] as? [String: Any], let id = renewal["id"] as? Int else { continue }
+                let name = "\(TextTable.cell(row["authority"]))/\(TextTable.cell(row["serial"]))"
+                let isOld = renewal["certificate"] as? String == name
+                renewal["device"] = row["device"]
+                renewal["not_after"] = isOld ? row["not_after"] : nil
+                if let index = known[id] {
+                    if isOld { renewals[index] = renewal }
+                } else {
+                    known[id] = renewals.count
+                    renewals.append(renewal)
+                }
             }
             printRows(renewals, json: false, columns: columns, none: "no renewal is open")
         }
@@ -177,9 +190,9 @@ struct CertificateCommand: AsyncParsableCommand {
                     CertificateCommand.path(tenant), [("expiring_days", String(days)), ("status", "ACTIVE")], limit: nil
                 )
             }
-            printRows(
+            CertificateCommand.printCertificates(
                 rows.sorted { ($0["not_after"] as? String ?? "") < ($1["not_after"] as? String ?? "") },
-                json: daemon.json, columns: CertificateCommand.columns, none: "none expires within \(days) days")
+                json: daemon.json, none: "none expires within \(days) days")
         }
     }
 
@@ -242,7 +255,9 @@ struct CertificateCommand: AsyncParsableCommand {
                     ).object()
                 }
                 if daemon.json { return print(jsonLine(answer)) }
-                print("the certificates of \(name) are being renewed; watch with `refold cert list --renewing`")
+                print(
+                    "the certificates of \(name) are being renewed; watch with `refold cert list --renewing --tenant "
+                        + "\(write.tenant)`")
             }
         }
     }

@@ -6,8 +6,9 @@ extension CertificateCommand {
         static let configuration = CommandConfiguration(
             abstract: "List devices that send without a live certificate.",
             discussion: """
-                Since the daemon started, most messages first, at most 1,000 a broker. The messages were accepted with \
-                certificates.enforce report, and refused with enforce. Nothing is counted with off.
+                Counted since the daemon started, of devices that the gate still tracks; most messages first, at most \
+                1,000 a broker. The messages were accepted with certificates.enforce report, and refused with enforce. \
+                Nothing is counted with off.
 
                 Example: refold cert missing --tenant acme
                 """)
@@ -21,7 +22,7 @@ extension CertificateCommand {
             printRows(
                 answer["items"] as? [[String: Any]] ?? [], json: daemon.json,
                 columns: [.init("device", "device"), .init("broker", "broker"), .init("messages", "messages")],
-                none: "no device has sent without a live certificate since the start (certificates.enforce)")
+                none: "no device that the gate tracks has sent without a live certificate (certificates.enforce)")
         }
     }
 }

@@ -29,9 +29,12 @@ struct RevocationListCommand: AsyncParsableCommand {
                 try await $0.get("/api/v1/tenants/\(DaemonClient.escape(tenant))/crls").object()["items"]
                     as? [[String: Any]] ?? []
             }
+            var none = "no authority has a CRL yet; an authority without a key issues none"
+            if rows.isEmpty, try await AuthorityCommand.all(daemon, tenant).isEmpty {
+                none = "no authority of the tenant \(tenant) is known; create one with `refold ca init`"
+            }
             printRows(
-                daemon.json ? rows : rows.map(Self.withBrokers), json: daemon.json, columns: columns,
-                none: "no CRL yet; create an authority with `refold ca init`")
+                daemon.json ? rows : rows.map(Self.withBrokers), json: daemon.json, columns: columns, none: none)
         }
 
         /// Adds `in_force`: the brokers, each with what is not done there yet.
@@ -40,7 +43,8 @@ struct RevocationListCommand: AsyncParsableCommand {
             let texts = brokers.map { broker in
                 var open: [String] = []
                 if broker["is_in_force"] as? Bool != true {
-                    open.append((broker["proved_number"] as? Int).map { "CRL \($0)" } ?? "not proved")
+                    let proved = broker["proved"] as? Int ?? 0
+                    open.append(proved > 0 ? "CRL \(proved)" : "not proved")
                 }
                 for (key, text) in [("uncut", "to disconnect"), ("banned", "banned")] {
                     if let count = broker[key] as? Int, count > 0 { open.append("\(count) \(text)") }
@@ -82,7 +86,11 @@ struct RevocationListCommand: AsyncParsableCommand {
                 return (moment, try asOf.crl(of: authority, at: moment))
             }
             guard let crl else {
-                throw ExitCode(1, printing: "the authority \(authority) had no CRL at \(moment.text)")
+                let newest = try reporting { try asOf.certificateRegistry(at: Position(asOf.log.durableCount)) }
+                let text =
+                    newest.authority(authority) == nil
+                    ? "there is no authority \(authority)" : "the authority \(authority) had no CRL at \(moment.text)"
+                throw ExitCode(1, printing: text)
             }
             let pem = String(decoding: try reportingPKI { try crl.list.pem() }, as: UTF8.self)
             if daemon.json {
@@ -119,10 +127,11 @@ struct RevocationListCommand: AsyncParsableCommand {
             let bytes = try CertificateFile.bytes(file)
             let asOf = AsOf.offline(try data.openLog(), data.folder)
             let rows = try reportingPKI {
-                let isPEM = String(decoding: bytes.prefix(4_096), as: UTF8.self).contains("-----BEGIN")
+                // A SEQUENCE of more than 127 bytes (X.690, 8.1.3.5). Any text may precede PEM.
+                let isDER = bytes.count > 1 && bytes[0] == 0x30 && bytes[1] > 0x80
                 let lists =
-                    isPEM
-                    ? try RevocationList.all(pem: bytes, what: file) : [try RevocationList(der: bytes, what: file)]
+                    isDER
+                    ? [try RevocationList(der: bytes, what: file)] : try RevocationList.all(pem: bytes, what: file)
                 let newest = try asOf.certificateRegistry(at: Position(asOf.log.durableCount))
                 return try lists.map { try CheckedCRL($0, asOf, newest) }
             }
@@ -181,23 +190,28 @@ private struct CheckedCRL {
     ) throws -> (result: String, isOnRecord: Bool) {
         guard let authority else { return ("no authority in the log signed it; issuer: \(list.issuerText)", false) }
         let id = authority.added.id
-        guard let number = list.number, let position = try asOf.position(ofCRL: number, of: id) else {
+        let last = authority.lastCRL?.number, issued: RevocationList
+        if let event = authority.lastCRL, event.number == list.number, let draft = authority.lastDraft {
+            row["position"] = authority.lastCRLPosition?.rawValue
+            issued = try CRLService.rebuild(event, draft)
+        } else if let number = list.number, let position = try asOf.position(ofCRL: number, of: id) {
+            row["position"] = position.rawValue
+            guard let past = try asOf.crl(of: id, at: try asOf.moment(.position(position.rawValue))),
+                past.event.number == number
+            else { return ("the log does not show this CRL as issued", false) }
+            issued = past.list
+        } else {
             return ("the log on this disk has no CRL of this number", false)
         }
-        row["position"] = position.rawValue
-        let moment = try asOf.moment(.position(position.rawValue))
-        guard let issued = try asOf.crl(of: id, at: moment), issued.event.number == number else {
-            return ("the log does not show this CRL as issued", false)
-        }
-        guard issued.list == list else {
-            let differences = list.differences(from: issued.list)
+        guard issued == list else {
+            let differences = list.differences(from: issued)
             return (
                 "differs from the log: \(differences.added.count) entries added, \(differences.removed.count) removed",
                 false
             )
         }
-        let last = authority.lastCRL?.number ?? number
-        return (last == number ? "as issued; the newest" : "as issued; the newest is \(last)", true)
+        let isLast = last == nil || last == list.number
+        return ("as issued; the newest\(isLast ? "" : " is \(last ?? 0)")", true)
     }
 }
 

@@ -77,11 +77,11 @@ struct CertificateIssuing: Sendable {
             registry: registry, keys: keys, policy: options.crl, distributionPoint: options.crlDistributionPoint,
             executor: executor, clock: clock, wall: wall)
         renewals = RenewalService(service, policy: RenewalPolicy(settings.certificates), executor: renewing)
-        audit = CertificateAudit(registry: registry, keys: keys, clock: clock) { tenants, after, limit in
+        audit = CertificateAudit(registry: registry, keys: keys, clock: clock) { tenants, device, after, limit in
             do {
                 return try await queries.use { tables in
                     try await tables.senders(
-                        tenants: tenants, after: after.map { ($0.tenantID, $0.deviceID) }, limit: limit)
+                        of: tenants, device: device, after: after.map { ($0.tenantID, $0.deviceID) }, limit: limit)
                 }.map(LastMessage.init)
             } catch {
                 // The API must not expose database errors; `refold status` has them.
@@ -145,7 +145,13 @@ struct CertificateIssuing: Sendable {
                                 "cannot renew certificates; retrying in 10 s", metadata: ["error": "\(error)"])
                         }
                     }
-                    group.addTask { await audit.run() }
+                    group.addTask {
+                        await audit.run { error in
+                            guard troubles.report(error, by: "audit"), let error else { return }
+                            logger.error(
+                                "cannot audit certificates; retrying in 30 s", metadata: ["error": "\(error)"])
+                        }
+                    }
                     for (broker, enforcer) in enforcers {
                         group.addTask {
                             guard await receiving.value else { return }

@@ -27,8 +27,8 @@ struct MetricsCollector: Sendable {
         addProjections(to: &metrics)
         addHealth(to: &metrics)
         if let audit = reporter.certificateAudit.latest {
-            for code in CertificateFinding.Code.allCases {
-                metrics.add(.certificateFindings, UInt64(audit.totals[code] ?? 0), ["code": code.rawValue])
+            for (code, count) in audit.totals.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+                metrics.add(.certificateFindings, UInt64(count), ["code": code.rawValue])
             }
         }
         metrics.add(.databaseConnected, reporter.database.state.connected)

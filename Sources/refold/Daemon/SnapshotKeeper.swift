@@ -160,7 +160,10 @@ extension SnapshotRow {
 
 /// The API's questions of the past.
 struct PastAccess: HistoricalQueries {
-    let asOf: AsOf
+    private let asOf: AsOf
+    private let crls: PastCRLs
+
+    init(asOf: AsOf) { (self.asOf, crls) = (asOf, PastCRLs(asOf)) }
 
     func device(tenant: String, device: String, at moment: PointInTime) async throws -> PastAnswer? {
         try await answer(moment) { try $0.device(tenant: tenant, device: device, at: $1) }
@@ -171,7 +174,7 @@ struct PastAccess: HistoricalQueries {
     }
 
     func crl(_ authority: String, at moment: PointInTime) async throws -> PastCRL? {
-        try await onOwnThread("as-of") { [asOf] in try asOf.crl(of: authority, at: asOf.moment(moment)) }
+        try await crls.crl(authority, at: moment)
     }
 
     private func answer(
@@ -185,5 +188,21 @@ struct PastAccess: HistoricalQueries {
                     time: moment.time.description)
             }
         }
+    }
+}
+
+/// Rebuilds CRLs of the past, one at a time: for each, all certificates are read from a snapshot into memory.
+private actor PastCRLs {
+    private let asOf: AsOf
+    private let executor = ThreadExecutor(name: "past-crls")
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    init(_ asOf: AsOf) { self.asOf = asOf }
+
+    func crl(_ authority: String, at moment: PointInTime) throws -> PastCRL? {
+        // The client may have gone while the request waited.
+        try Task.checkCancellation()
+        return try asOf.crl(of: authority, at: asOf.moment(moment))
     }
 }

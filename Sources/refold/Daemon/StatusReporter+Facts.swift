@@ -100,9 +100,8 @@ extension StatusReporter {
         facts.linesDroppedLately = droppedLately(LogOutput.shared.statistics.dropped)
         facts.deciderError = troubles.error(of: CampaignState.storedName)
         facts.tokenError = troubles.error(of: AccessState.storedName)
-        facts.certificateError =
-            troubles.error(of: CertificateRegistry.storedName)
-            ?? troubles.error(of: "renewals").map { "cannot renew certificates: \($0)" }
+        facts.certificateError = troubles.error(of: CertificateRegistry.storedName)
+        facts.renewalError = troubles.error(of: "renewals")
         facts.awaitsCertificates = check.map { !$0.isReady } ?? false
         return facts
     }

@@ -5,7 +5,7 @@ import { certificatePage, devicePage, listPage } from '../core/addresses.js';
 import { ago, when } from '../core/format.js';
 import { status as label } from '../parts/status.js';
 import { eventLink } from '../parts/event.js';
-import { findingList } from '../parts/findings.js';
+import { findingHead, findingList } from '../parts/findings.js';
 import { every } from '../core/every.js';
 import { remember } from '../core/tenants.js';
 import { shownStatus } from './certificates.js';
@@ -17,7 +17,13 @@ const KINDS = {
   'certificate.renewal_requested': ['Renewal requested', 'idle'], 'certificate.renewal_delivered': ['Command delivered', 'idle'],
   'certificate.renewal_refused': ['Request refused', 'warn'], 'certificate.renewal_resent': ['Sent again', 'idle'],
   'certificate.renewal_installed': ['Installed', 'good'], 'certificate.renewal_failed': ['Renewal failed', 'warn'],
-  'client.cut': ['Client disconnected', 'bad'], 'client.ban_lifted': ['Ban lifted', 'idle'],
+  'client.ban_lifted': ['Ban lifted', 'idle'],
+};
+
+/** Of `client.cut`, by its outcome, which is the event's reason. */
+const CUTS = {
+  cut: ['Client disconnected', 'bad'], was_not_connected: ['Client was not connected', 'idle'],
+  still_connected: ['Client is still connected', 'warn'],
 };
 
 export async function show(main, [tenant, authority, serial]) {
@@ -34,16 +40,14 @@ export async function show(main, [tenant, authority, serial]) {
     row = await get(path);
     render(head, heading(tenant, row));
     render(facts, factsOf(tenant, row));
-  });
+  }, (error) => render(facts, h('h2', null, 'Facts'), h('p', { class: 'refusal' }, error.message)));
   every(5000, async () => {
     const page = await get(`${path}/events`, { order: 'newest', limit: 200 });
     render(life, h('h2', null, 'History'), timeline(tenant, page.items));
   }, (error) => render(life, h('h2', null, 'History'), h('p', { class: 'refusal' }, error.message)));
   every(15_000, async () => {
-    const audit = await get(tenantPath(tenant, 'certificates', 'findings'));
-    const own = audit.items.filter((item) => item.authority === authority && item.serial === row.serial);
-    render(findings, h('h2', null, 'Findings', h('small', null, 'checked ', when(audit.audited_at, ago))),
-      findingList(tenant, own, () => null));
+    const audit = await get(tenantPath(tenant, 'certificates', 'findings'), { authority, serial });
+    render(findings, findingHead(audit), findingList(tenant, audit.items, () => null));
   }, (error) => render(findings, h('h2', null, 'Findings'), h('p', { class: 'refusal' }, error.message)));
 }
 
@@ -73,9 +77,10 @@ function factsOf(tenant, row) {
 
 function timeline(tenant, rows) {
   return h('ol', { class: 'timeline' }, rows.map((row) => {
-    const [word, kind] = KINDS[row.event_type] ?? [row.event_type, 'idle'];
+    const cut = row.event_type === 'client.cut' && CUTS[row.reason];
+    const [word, kind] = cut || (KINDS[row.event_type] ?? [row.event_type, 'idle']);
     return h('li', { key: row.position, class: kind },
-      h('div', { class: 'line' }, h('b', null, word), row.reason && h('code', null, row.reason),
+      h('div', { class: 'line' }, h('b', null, word), row.reason && !cut && h('code', null, row.reason),
         h('span', { class: 'who' }, row.actor ? `by ${row.actor}` : ''),
         h('span', { class: 'end' }, when(row.at), eventLink(tenant, row.position))),
       row.note && h('p', null, row.note));

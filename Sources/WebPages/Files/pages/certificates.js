@@ -1,11 +1,12 @@
 // The certificates of a tenant: what needs attention, when they expire, and all of them.
-import { h, render, whenQuiet } from '../core/dom.js';
+import { h, render } from '../core/dom.js';
 import { get, tenantPath } from '../core/api.js';
 import { certificatePage, devicePage } from '../core/addresses.js';
 import { chooseTenant } from '../core/tenants.js';
 import { ago, count, many, when } from '../core/format.js';
-import { status as label, words } from '../parts/status.js';
-import { findingList } from '../parts/findings.js';
+import { filters } from '../parts/filters.js';
+import { status as label } from '../parts/status.js';
+import { findingHead, findingList } from '../parts/findings.js';
 import { Table } from '../parts/table.js';
 import { every } from '../core/every.js';
 
@@ -18,15 +19,11 @@ export async function show(main, _, query) {
       'Create an authority with ', h('code', null, 'refold ca init'), ', then issue with ', h('code', null, 'refold cert issue'), '.')));
     return;
   }
-  let status = STATUSES.includes(query.get('status')) ? query.get('status') : null;
-  const search = h('input', {
-    type: 'search', placeholder: 'Device begins with…', 'aria-label': 'Device begins with', spellcheck: 'false',
-    value: query.get('search') ?? '', oninput: whenQuiet(200, () => changed()),
-  });
+  const { search, chips, values } = filters(query, STATUSES, () => table.reload());
   const table = new Table({
     label: 'Certificates', key: (row) => `${row.authority}/${row.serial}`,
     href: (row) => certificatePage(tenant, row.authority, row.serial),
-    load: (after, limit) => get(tenantPath(tenant, 'certificates'), { status, search: search.value.trim(), after, limit }),
+    load: (after, limit) => get(tenantPath(tenant, 'certificates'), { ...values(), after, limit }),
     empty: 'No certificate matches.',
     columns: [
       { title: 'Device', cell: (row) => row.device, class: 'name' },
@@ -38,20 +35,6 @@ export async function show(main, _, query) {
       { title: 'Changed', cell: (row) => when(row.changed_at), class: 'wide' },
     ],
   });
-  const chips = h('div', { class: 'chips', role: 'group', 'aria-label': 'Status' });
-  const drawChips = () => render(chips, [null, ...STATUSES].map((one) => h('button', {
-    class: 'chip', 'aria-pressed': String(one === status), onclick: () => { status = one; changed(); },
-  }, one ? words(one) : 'All')));
-  function changed() {
-    const url = new URL(location.href);
-    for (const [name, value] of [['status', status], ['search', search.value.trim()]]) {
-      if (value) url.searchParams.set(name, value); else url.searchParams.delete(name);
-    }
-    history.replaceState(null, '', url);
-    drawChips();
-    table.reload();
-  }
-  drawChips();
   const findings = h('section', { class: 'card span' }), expiries = h('section', { class: 'card' });
   render(main, h('header', { class: 'head' }, h('h1', null, 'Certificates'), choice, h('span', { class: 'end' }, search)),
     h('div', { class: 'grid' }, findings, expiries), chips, table.element);
@@ -72,10 +55,7 @@ export const shownStatus = (row) =>
 function findingsOf(tenant, audit) {
   const all = Object.values(audit.counts).reduce((sum, one) => sum + one, 0);
   return [
-    h('h2', null, 'Findings', all > 0 && h('span', { class: 'muted' }, count(all)),
-      h('small', null, 'checked ', when(audit.audited_at, ago))),
-    audit.senders_unknown && h('p', { class: 'why warn' },
-      `Findings about devices that send are missing: ${audit.senders_unknown}`),
+    findingHead(audit, all > 0 && h('span', { class: 'muted' }, count(all))),
     findingList(tenant, audit.items, (item) => [
       item.serial && h('a', { href: certificatePage(tenant, item.authority, item.serial) }, item.device),
       !item.serial && item.device && h('a', { href: devicePage(tenant, item.device) }, item.device),

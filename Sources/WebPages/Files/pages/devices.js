@@ -1,10 +1,11 @@
 // The fleet of a tenant.
-import { h, render, whenQuiet } from '../core/dom.js';
+import { h, render } from '../core/dom.js';
 import { get, tenantPath } from '../core/api.js';
 import { devicePage } from '../core/addresses.js';
 import { chooseTenant } from '../core/tenants.js';
 import { ago, count, when } from '../core/format.js';
-import { status as label, words } from '../parts/status.js';
+import { filters } from '../parts/filters.js';
+import { status as label } from '../parts/status.js';
 import { Table } from '../parts/table.js';
 import { every } from '../core/every.js';
 
@@ -19,15 +20,11 @@ export async function show(main, _, query) {
       'A device is there as soon as it has published something under tenant/…/device/…')));
     return;
   }
-  let status = STATUSES.includes(query.get('status')) ? query.get('status') : null;
-  const search = h('input', {
-    type: 'search', placeholder: 'Device begins with…', 'aria-label': 'Device begins with', spellcheck: 'false',
-    value: query.get('search') ?? '', oninput: whenQuiet(200, () => changed()),
-  });
+  const { search, chips, values } = filters(query, STATUSES, () => table.reload());
   const table = new Table({
     label: 'Devices', key: (row) => row.device_id,
     href: (row) => devicePage(tenant, row.device_id),
-    load: (after, limit) => get(tenantPath(tenant, 'devices'), { status, search: search.value.trim(), after, limit }),
+    load: (after, limit) => get(tenantPath(tenant, 'devices'), { ...values(), after, limit }),
     empty: 'No device is like this.',
     columns: [
       { title: 'Device', cell: (row) => row.device_id, class: 'name' },
@@ -40,20 +37,6 @@ export async function show(main, _, query) {
       { title: 'First seen', cell: (row) => when(row.first_seen_at), class: 'wide' },
     ],
   });
-  const chips = h('div', { class: 'chips', role: 'group', 'aria-label': 'Status' });
-  const drawChips = () => render(chips, [null, ...STATUSES].map((one) => h('button', {
-    class: 'chip', 'aria-pressed': String(one === status), onclick: () => { status = one; changed(); },
-  }, one ? words(one) : 'All')));
-  function changed() {
-    const url = new URL(location.href);
-    for (const [name, value] of [['status', status], ['search', search.value.trim()]]) {
-      if (value) url.searchParams.set(name, value); else url.searchParams.delete(name);
-    }
-    history.replaceState(null, '', url);
-    drawChips();
-    table.reload();
-  }
-  drawChips();
   render(main, h('header', { class: 'head' }, h('h1', null, 'Devices'), choice, h('span', { class: 'end' }, search)), chips, table.element);
   table.grid.focus();
   every(5000, () => table.refresh());

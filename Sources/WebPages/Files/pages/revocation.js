@@ -5,7 +5,7 @@ import { listPage } from '../core/addresses.js';
 import { chooseTenant } from '../core/tenants.js';
 import { ago, count, duration, when } from '../core/format.js';
 import { status as label } from '../parts/status.js';
-import { findingList } from '../parts/findings.js';
+import { findingHead, findingList } from '../parts/findings.js';
 import { every } from '../core/every.js';
 
 const CODES = ['revoked_sending', 'crl_expiring', 'authority_expiring', 'authority_key_missing'];
@@ -31,18 +31,17 @@ export async function show(main) {
     render(lists, h('h2', null, 'CRLs'), listsOf(page.items));
   }, failed(lists, 'CRLs'));
   every(15_000, async () => {
-    const audit = await get(tenantPath(tenant, 'certificates', 'findings'));
-    render(findings, h('h2', null, 'Findings', h('small', null, 'checked ', when(audit.audited_at, ago))),
-      audit.senders_unknown && h('p', { class: 'why warn' }, `Findings about devices that send are missing: ${audit.senders_unknown}`),
-      findingList(tenant, audit.items.filter((item) => CODES.includes(item.code)), (item) => item.device ?? `authority ${item.authority}`));
+    const audit = await get(tenantPath(tenant, 'certificates', 'findings'), { code: CODES.join() });
+    render(findings, findingHead(audit), findingList(tenant, audit.items, (item) => item.device ?? `authority ${item.authority}`));
   }, failed(findings, 'Findings'));
 }
 
-/** Time until brokers refuse every client; red in the last quarter of a week. */
-function lockOut(text) {
-  if (!text) return '–';
-  const seconds = (Date.parse(text) - Date.now()) / 1000;
-  return h('span', { class: seconds < 1.75 * 86_400 ? 'bad' : null, title: text }, seconds <= 0 ? 'now' : duration(seconds));
+/** Time until brokers refuse every client; red in the last quarter of the CRL's life. */
+function lockOut(crl) {
+  if (!crl.next_update) return '–';
+  const end = Date.parse(crl.next_update), seconds = (end - Date.now()) / 1000;
+  const isNear = seconds < (end - Date.parse(crl.this_update)) / 4000;
+  return h('span', { class: isNear ? 'bad' : null, title: crl.next_update }, seconds <= 0 ? 'now' : duration(seconds));
 }
 
 function table(titles, rows) {
@@ -62,10 +61,10 @@ function brokersOf(rows) {
   return table([['Broker'], ['Authority'], ['State'], ['CRL in force', 'number'], ['Written'], ['Reloaded'], ['Proved'],
     ['Time to proof', 'number'], ['Not disconnected', 'number'], ['Lock-out in', 'number']],
   rows.map((row) => {
-    const isProved = row.proved === row.number && !row.error;
+    const state = row.is_in_force ? 'PROVED' : row.error_at ? 'UNPROVED' : 'PENDING';
     return h('tr', { key: `${row.broker} ${row.authority}` },
       h('td', null, h('b', null, row.broker), row.error && h('p', { class: 'refusal' }, row.error)), h('td', null, row.authority),
-      h('td', null, label(row.error ? 'UNPROVED' : isProved ? 'PROVED' : 'PENDING')),
+      h('td', null, label(state)),
       h('td', { class: 'number' }, row.proved > 0 ? String(row.proved) : '–'),
       h('td', null, step(row.written, row.written_at, row.number)), h('td', null, step(row.reloaded, row.reloaded_at, row.number)),
       h('td', null, step(row.proved, row.proved_at, row.number)),
@@ -73,7 +72,7 @@ function brokersOf(rows) {
       h('td', { class: 'number', title: 'revoked certificates whose clients may be connected' },
         h('span', { class: row.uncut > 0 ? 'bad' : null }, count(row.uncut)),
         row.banned > 0 && h('small', null, ` ${count(row.banned)} banned`)),
-      h('td', { class: 'number' }, lockOut(row.next_update)));
+      h('td', { class: 'number' }, lockOut(row)));
   }));
 }
 
@@ -83,6 +82,6 @@ function listsOf(rows) {
     rows.map((row) => h('tr', { key: row.authority },
       h('td', null, h('b', null, row.authority)), h('td', { class: 'number' }, String(row.number)),
       h('td', { class: 'number' }, count(row.entries)), h('td', null, when(row.this_update, ago)), h('td', null, when(row.next_update)),
-      h('td', { class: 'number' }, lockOut(row.next_update)),
+      h('td', { class: 'number' }, lockOut(row)),
       h('td', null, row.is_outdated && label('PENDING'), ' ', h('a', { href: `/crl/${encodeURIComponent(row.authority)}.pem` }, 'PEM')))));
 }

@@ -4,6 +4,15 @@ import { ago, when } from '../core/format.js';
 import { eventLink } from './event.js';
 import { status as label, words } from './status.js';
 
+/** The title of a card of findings, and a warning where some are missing. */
+export function findingHead(audit, ...numbers) {
+  return [
+    h('h2', null, 'Findings', ...numbers, h('small', null, 'checked ', when(audit.audited_at, ago))),
+    audit.senders_unknown && h('p', { class: 'why warn' },
+      `Findings about devices that send are missing: ${audit.senders_unknown}`),
+  ];
+}
+
 /** @param subject(item) the certificate, device or authority that it is about */
 export function findingList(tenant, items, subject) {
   if (items.length === 0) return h('p', { class: 'muted' }, 'No findings.');
