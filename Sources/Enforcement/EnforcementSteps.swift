@@ -27,6 +27,8 @@ public struct EnforcementSteps: Sendable {
         case done
         /// No proof yet, and nothing is wrong: canaries are being signed, or the broker has not fetched the CRL.
         case waiting
+        /// No proof yet: an authority that waited for its canaries can be proved now, and comes first.
+        case interrupted
         /// No proof, because no canary could be signed.
         case unprepared(String)
         case failed(String)
@@ -37,7 +39,7 @@ public struct EnforcementSteps: Sendable {
         /// CRL number that the file has.
         var written: UInt64?
         var provedAt: Int64?
-        /// The last proof.
+        /// The last proof failed or was interrupted.
         var hasFailed = false
         /// The CRL in force, and the `end` of its entries.
         var proof: (number: UInt64, end: UInt64)?
@@ -129,6 +131,9 @@ public struct EnforcementSteps: Sendable {
 
     public var next: Step? { queue.first }
 
+    /// The CRLs that are to be proved in this round.
+    var toProve: [PublishedCRL] { queue.compactMap { if case .prove(let crl) = $0 { crl } else { nil } } }
+
     /// The CRL of an authority that is proved to be in force.
     public func proof(_ authority: String) -> (number: UInt64, end: UInt64)? { states[authority]?.proof }
 
@@ -182,6 +187,9 @@ public struct EnforcementSteps: Sendable {
             event.milliseconds = max(0, time.microseconds.saturatingSubtracting(crl.issuedAt.microseconds) / 1_000)
             return [event]
         case .waiting: return []
+        case .interrupted:
+            states[authority, default: State()].hasFailed = true
+            return []
         case .unprepared(let problem): return [event(.unproved, crl, problem)]
         case .failed(let problem):
             // The broker may have another file, or have missed the reload: both are done again.
