@@ -244,7 +244,7 @@ extension CRLEnforcer {
                 ClientBanLifted(
                     broker: broker.name, authority: crl.authority,
                     serial: client.certificate.reference.serial.description, tenantID: client.certificate.tenantID,
-                    deviceID: client.certificate.deviceID, actor: ""))
+                    deviceID: client.certificate.deviceID, number: crl.number, actor: ""))
         }
         for start in stride(from: 0, to: lifted.count, by: Self.batchCount) {
             let part = Array(lifted[start..<min(start + Self.batchCount, lifted.count)])
