@@ -68,9 +68,8 @@ public actor CRLEnforcer {
     private static let betweenProbesMillisecondsMax = 500
     private static let retryMilliseconds = 5_000
     private static let restMilliseconds = 60_000
-    /// Between probes of a CRL that the broker is to fetch, and how late it may be.
+    /// Between probes of a CRL that the broker is to fetch.
     private static let fetchProbeMilliseconds = 15_000
-    private static let fetchMarginMicroseconds: Int64 = 60_000_000
 
     /// - Parameter proofSeconds: time for a broker to read a CRL that it was told to reload.
     public init(
@@ -236,9 +235,9 @@ public actor CRLEnforcer {
             return problem.map { .failed($0) } ?? .done
         }
         guard let found = try await problem(with: crl, probe) else { return .done }
-        let refresh = Int64(broker.cutting?.refreshSeconds ?? 0) * 1_000_000
-        let waited = steps.waited(crl, now: SystemTime.monotonicMicroseconds())
-        return found.isLate && waited < refresh + Self.fetchMarginMicroseconds ? .waiting : .failed(found.text)
+        return steps.fetchOutcome(
+            found, of: crl, refreshSeconds: broker.cutting?.refreshSeconds ?? 0, now: SystemTime.monotonicMicroseconds()
+        )
     }
 
     private func isCanaryValid(_ crl: PublishedCRL) -> Bool {

@@ -228,7 +228,7 @@ extension CRLEnforcer {
     private func lift(
         _ crl: CRLIssued, _ cutter: EMQXCutter, _ cutting: ClientCutting
     ) async throws -> [String] {
-        let key = key(crl.authority), ends = steps.states.compactMapValues(\.proof?.end)
+        let key = key(crl.authority), ends = steps.ends
         let clients = try await registry.query { $0.bansToLift(key, ends: ends) }
         guard !clients.isEmpty else { return [] }
         var lifted: [ClientBanLifted] = [], problem: String?

@@ -59,6 +59,7 @@ public struct EnforcementSteps: Sendable {
     private var queue: [Step] = []
 
     private static let standingProofMicroseconds: Int64 = 60_000_000
+    private static let fetchMarginMicroseconds: Int64 = 60_000_000
 
     /// - Parameters:
     ///   - reloads: there is a reload command.
@@ -137,14 +138,26 @@ public struct EnforcementSteps: Sendable {
     /// The CRL of an authority that is proved to be in force.
     public func proof(_ authority: String) -> (number: UInt64, end: UInt64)? { states[authority]?.proof }
 
+    /// `end` of the CRLs that are proved to be in force, by authority: bans for what they list can be lifted.
+    public var ends: [String: UInt64] {
+        states.compactMapValues {
+            EnforcementFault.isPlanted(.liftsBeforeProof) ? $0.target?.crl.event.end : $0.proof?.end
+        }
+    }
+
     /// A broker that fetches CRLs is to fetch one that is not proved yet.
     public var isWaiting: Bool {
         fetches && states.values.contains { $0.target.map(\.crl.event.number) != $0.proof?.number }
     }
 
-    /// For how long the broker could have fetched the CRL, in microseconds.
-    public func waited(_ crl: PublishedCRL, now: Int64) -> Int64 {
-        now - (states[crl.event.authority]?.target?.since ?? 0)
+    /// What comes of a proof that found `problem` at a broker that fetches CRLs. While it accepts the canary, and could
+    /// not have fetched the CRL for longer than `refreshSeconds` and a minute, it is only late.
+    public func fetchOutcome(
+        _ problem: ProofProblem, of crl: PublishedCRL, refreshSeconds: Int, now: Int64
+    ) -> Outcome {
+        let waited = now - (states[crl.event.authority]?.target?.since ?? 0)
+        let isLate = problem.isLate && waited < Int64(refreshSeconds) * 1_000_000 + Self.fetchMarginMicroseconds
+        return isLate ? .waiting : .failed(problem.text)
     }
 
     /// Ends the step `next`.
