@@ -1,6 +1,7 @@
 import EventLog
 import EventModel
 import Hummingbird
+import PKI
 import Testing
 @testable import ControlAPI
 
@@ -15,7 +16,11 @@ struct PastStandIn: HistoricalQueries, SnapshotKeeping {
         id == 1 ? PastAnswer(row: JSONRow(#"{"id":1}"#), position: nil, time: try Self.time(moment)) : nil
     }
 
-    func crl(_ authority: String, at moment: PointInTime) async throws -> PastCRL? { nil }
+    func crl(_ authority: String, at moment: PointInTime) async throws -> PastCRL? {
+        if case .position(8) = moment { throw PKIError(.malformed, "CRL 3 of \(authority): its signature is cut") }
+        _ = try Self.time(moment)
+        return nil
+    }
 
     private static func time(_ moment: PointInTime) throws -> String {
         switch moment {
@@ -58,6 +63,17 @@ struct PastStandIn: HistoricalQueries, SnapshotKeeping {
             #expect(answer.status == status && answer.body.contains(#""code":"\#(code)""#), "\(query): \(answer)")
         }
         #expect(try await get("/api/v1/tenants/t/devices/d2?at=5").status == 404)
+    }
+
+    /// An error of the stored bytes is not the caller's, although the same error in a request is.
+    @Test func aCRLThatTheRecordDoesNotGiveIsAFaultOfTheLog() async throws {
+        for (position, status, code) in [
+            (8, 500, "log_unreadable"), (7, 410, "before_horizon"), (101, 404, "no_such_event"), (9, 404, "not_found"),
+        ] {
+            let answer = try await get("/api/v1/tenants/t/crls/ca?at=\(position)")
+            #expect(answer.status == status && answer.body.contains(#""code":"\#(code)""#), "\(position): \(answer)")
+            if status == 500 { #expect(answer.body.contains("CRL 3 of ca: its signature is cut"), "\(answer)") }
+        }
     }
 
     @Test func snapshotsAreListed() async throws {

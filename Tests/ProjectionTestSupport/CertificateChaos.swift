@@ -9,8 +9,7 @@ public enum CertificateChaos {
     ) -> (CertificateSchema, any Encodable & Sendable) {
         func number(_ range: Range<Int>) -> Int { Int.random(in: range, using: &random) }
         let of = number(1..<4), authority = "ca\(of)", tenant = ["acme", "b.corp"][number(0..<2)]
-        // A certificate is that of one device. The draw that chose one before stays: histories of other decisions stay as
-        // they are.
+        // A certificate is that of one device. The draw is unused: without it, histories of other decisions change.
         _ = number(0..<6)
         let index = number(1..<6), serial = "a\(index)", device = "d\((of + index) % 6)"
         let other = "ca\(number(1..<4))/a\(number(1..<6))"
