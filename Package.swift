@@ -369,7 +369,7 @@ let package = Package(
             name: "IssuingTests",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "Deciding", "PKI", "Certificates",
-                "Issuing",
+                "Issuing", "TestSupport",
             ]),
         .testTarget(
             name: "CampaignsTests",

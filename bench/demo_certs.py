@@ -181,7 +181,7 @@ class Demo:
         print(f"  {device} refused {1000 * (time.time() - begun):.0f} ms after the revocation", flush=True)
         wait_for("the proof", lambda: self.proved(OLD), 30, every=0.2)
         proof = self.events("crl.proved/")[-1]["payload"]
-        check(f"CRL {proof['number']} is proved to be in force, {proof['milliseconds']} ms after it was issued", True)
+        print(f"  CRL {proof['number']} is proved to be in force, {proof['milliseconds']} ms after it was issued", flush=True)
         check(f"{other} is accepted", self.broker.accepts(self.identities, other))
         wait_for("the cut", lambda: self.events("client.cut/"), 30, every=0.2)
         cut = self.events("client.cut/")[0]["payload"]
@@ -222,7 +222,7 @@ class Demo:
         wait_for("the devices", lambda: self.number(
             "select count(distinct device_id) from refold.device_connection_events "
             f"where event_type = 'CONNECTED' and position >= {restart}") >= len(kept), 120, every=0.5)
-        check(f"all {len(kept)} devices are connected with their new certificates", True)
+        print(f"  all {len(kept)} devices are connected with their new certificates", flush=True)
         check(f"{self.devices[0]}, which was revoked, is refused", not self.broker.accepts(self.identities, self.devices[0]))
         # The broker need not trust an authority whose certificates are all replaced.
         written = lambda: len([e for e in self.events("crl.written/") if e["payload"]["authority"] == OLD])

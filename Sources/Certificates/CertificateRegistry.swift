@@ -225,6 +225,8 @@ public struct CertificateRegistry: Decider {
             let key = EnforcementKey(broker: event.broker, authority: event.authority)
             if enforcements[key] == nil { beginCuts(key) }
             enforcements[key, default: Enforcement()].apply(event, at: time)
+            // In older logs `crl.uncut` may follow a release, when nothing is left to do.
+            if event.step == .proved || pendingCuts[key]?.isEmpty != false { endUncutError(key) }
         case .clientCut(let event): apply(event)
         case .clientBanLifted(let event): apply(event)
         case .renewalPolicy(let event): setPolicy(event.policy)
@@ -334,7 +336,10 @@ public struct CertificateRegistry: Decider {
         let now = time.wholeSeconds
         for index in Array(store.indexes) where now - store[index].notAfter > Self.keptSecondsAfterExpiry {
             store.remove(index)
-            for key in pendingCuts.keys { pendingCuts[key]?[index] = nil }
+            for key in pendingCuts.keys {
+                pendingCuts[key]?[index] = nil
+                endUncutError(key)
+            }
         }
         countAfterEviction = store.count
     }

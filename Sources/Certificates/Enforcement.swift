@@ -25,8 +25,10 @@ public struct Enforcement: Sendable, Equatable, Codable {
     /// Why the newest CRL is not proved: writing, reloading or probing failed; nil after a proof.
     public private(set) var error: String?
     public private(set) var errorAt: Timestamp?
-    /// Why clients of revoked certificates are not all disconnected; of interest while some are not.
+    /// Why clients of revoked certificates are not all disconnected, or bans not lifted; nil once that is done.
     public private(set) var uncutError: String?
+    /// CRL number at the last `uncutError`.
+    public private(set) var uncutNumber: UInt64?
     /// The broker bans clients by their names until the CRL is proved.
     public private(set) var bans: Bool?
 
@@ -41,7 +43,8 @@ public struct Enforcement: Sendable, Equatable, Codable {
         case .reloaded: reloaded < event.number || isLast && error != nil
         case .proved: proved < event.number || error != nil
         case .unproved: error != event.error
-        case .uncut: uncutError != event.error
+        // Once for each CRL: the table `crl_enforcement` has it in the CRL's row.
+        case .uncut: uncutError != event.error || uncutNumber ?? 0 < event.number
         }
     }
 
@@ -59,9 +62,12 @@ public struct Enforcement: Sendable, Equatable, Codable {
             (provedAt, provedMilliseconds) = (time, event.milliseconds)
             (error, errorAt) = (nil, nil)
         case .unproved: (error, errorAt) = (event.error ?? "unknown", time)
-        case .uncut: uncutError = event.error ?? "unknown"
+        case .uncut: (uncutError, uncutNumber) = (event.error ?? "unknown", event.number)
         }
     }
+
+    /// The next failure is recorded even if it has the same text.
+    mutating func endUncutError() { (uncutError, uncutNumber) = (nil, nil) }
 }
 
 extension CertificateRegistry {
@@ -70,9 +76,14 @@ extension CertificateRegistry {
         guard let last = authority(event.authority)?.lastCRL, event.number <= last.number else {
             throw RegistryRefusal(.notFound, "there is no CRL \(event.number) of \(event.authority)")
         }
-        let known = enforcements[EnforcementKey(broker: event.broker, authority: event.authority)] ?? Enforcement()
+        let key = EnforcementKey(broker: event.broker, authority: event.authority)
+        let known = enforcements[key] ?? Enforcement()
         switch event.step {
-        case .written, .unproved, .uncut: break
+        case .written, .unproved: break
+        case .uncut:
+            guard pendingCuts[key]?.isEmpty == false else {
+                throw RegistryRefusal(.outdated, "no client of \(event.authority) is left to disconnect")
+            }
         case .reloaded, .proved:
             guard event.number <= known.written else {
                 throw RegistryRefusal(
@@ -83,9 +94,7 @@ extension CertificateRegistry {
         }
         var event = event
         event.actor = request.actor
-        if event.step == .proved {
-            event.remaining = Int64(uncutCount(EnforcementKey(broker: event.broker, authority: event.authority)))
-        }
+        if event.step == .proved { event.remaining = Int64(uncutCount(key)) }
         return event
     }
 }

@@ -38,8 +38,9 @@ public struct EnforcementStatus: Sendable, Equatable {
     /// Clients that are banned until the CRL is proved.
     public let banned: Int
 
-    /// Why the newest CRL is not proved, else why clients are not disconnected; nil: nothing is wrong.
-    public var error: String? { enforcement.error ?? (uncut > 0 ? enforcement.uncutError : nil) }
+    /// Why the newest CRL is not proved, else why clients are not disconnected or bans not lifted; nil: nothing is
+    /// wrong.
+    public var error: String? { enforcement.error ?? enforcement.uncutError }
 }
 
 extension CertificateRegistry {
@@ -120,8 +121,16 @@ extension CertificateRegistry {
                 } else {
                     pendingCuts[key]?[index] = nil
                 }
+                endUncutError(key)
             }
         }
+    }
+
+    /// Ends `uncutError` where no client is left that may be connected. A ban that still cannot be lifted is reported
+    /// again.
+    mutating func endUncutError(_ key: EnforcementKey) {
+        guard enforcements[key]?.uncutError != nil else { return }
+        if pendingCuts[key]?.values.contains(where: \.isUncut) != true { enforcements[key]?.endUncutError() }
     }
 
     /// The first CRL of an authority at a broker: every certificate that was revoked before may be in use there.
@@ -149,12 +158,15 @@ extension CertificateRegistry {
             } else {
                 pendingCuts[key]?[index] = nil
             }
+            endUncutError(key)
         }
     }
 
     mutating func apply(_ event: ClientBanLifted) {
         let key = EnforcementKey(broker: event.broker, authority: event.authority)
-        if let index = pendingIndex(key, event.serial) { pendingCuts[key]?[index] = nil }
+        guard let index = pendingIndex(key, event.serial) else { return }
+        pendingCuts[key]?[index] = nil
+        endUncutError(key)
     }
 
     private func pendingIndex(_ key: EnforcementKey, _ serial: String) -> CertificateStore.Index? {
@@ -209,6 +221,7 @@ extension CertificateRegistry {
         guard !accepted.isEmpty else { throw RegistryRefusal(.outdated, "no client of these certificates is banned") }
         return accepted.map {
             var event = $0
+            event.remaining = Int64(uncutCount(EnforcementKey(broker: event.broker, authority: event.authority)))
             event.actor = request.actor
             return event
         }
@@ -241,6 +254,8 @@ extension CertificateRegistry {
             pendingCuts[form.key, default: [:]][indexes[Int(number)]] = PendingCut(
                 end: end, flags: try input.integer())
         }
+        // Older snapshots keep the error after the last cut.
+        endUncutError(form.key)
     }
 }
 

@@ -57,6 +57,8 @@ public actor CRLEnforcer {
     /// Authorities that sign canaries at present, and those that could not.
     private var preparing: Set<String> = []
     private var unprepared: [String: String] = [:]
+    /// Canaries were signed since the round began: authorities can be proved that had to wait.
+    private var hasNewCanaries = false
     private let proofMicroseconds: Int64
     let stopping = Stopping()
 
@@ -66,9 +68,8 @@ public actor CRLEnforcer {
     private static let betweenProbesMillisecondsMax = 500
     private static let retryMilliseconds = 5_000
     private static let restMilliseconds = 60_000
-    /// Between probes of a CRL that the broker is to fetch, and how late it may be.
+    /// Between probes of a CRL that the broker is to fetch.
     private static let fetchProbeMilliseconds = 15_000
-    private static let fetchMarginMicroseconds: Int64 = 60_000_000
 
     /// - Parameter proofSeconds: time for a broker to read a CRL that it was told to reload.
     public init(
@@ -99,8 +100,8 @@ public actor CRLEnforcer {
                 }
                 if Task.isCancelled { return }
                 report(problems)
-                // What was issued while this one waited for a proof comes first.
-                if await !isBehind() { executor.rest(milliseconds: restMilliseconds(problems)) }
+                // What was issued or signed while this one waited for a proof comes first.
+                if await !isDueAgain() { executor.rest(milliseconds: restMilliseconds(problems)) }
                 await Task.yield()
             }
         } onCancel: { [executor, stopping] in
@@ -133,6 +134,7 @@ public actor CRLEnforcer {
         }
         seen = Dictionary(uniqueKeysWithValues: authorities.map { ($0.0, $0.2) })
         ends = Dictionary(uniqueKeysWithValues: authorities.map { ($0.0, $0.1) })
+        hasNewCanaries = false
         for (id, _, _) in authorities {
             guard let crl = try await crls.current(id) else { continue }
             current.append(crl)
@@ -141,14 +143,16 @@ public actor CRLEnforcer {
         steps.begin(
             current, live: Set(authorities.filter { now <= $0.1 }.map(\.0)), now: SystemTime.monotonicMicroseconds(),
             isCanaryValid: isCanaryValid)
+        // All at once, before one of the proofs takes its whole time.
+        for crl in steps.toProve { await prepare(crl) }
         while let step = steps.next {
             let outcome = try await perform(step, &uncut)
             switch outcome {
             case .failed(let problem), .unprepared(let problem): problems.append(problem)
-            case .done, .waiting: break
+            case .done, .waiting, .interrupted: break
             }
             let isProof = if case .prove = step { true } else { false }
-            let isOutdated = isProof ? await isBehind() : false
+            let isOutdated = isProof ? await isDueAgain() : false
             let events = steps.finish(
                 outcome, isOutdated: isOutdated, now: SystemTime.monotonicMicroseconds(), at: clock())
             do {
@@ -171,6 +175,8 @@ public actor CRLEnforcer {
         }
         return numbers?.contains { seen[$0.0] != $0.1 } ?? false
     }
+
+    private func isDueAgain() async -> Bool { await isBehind() || hasNewCanaries }
 
     private func perform(_ step: EnforcementSteps.Step, _ uncut: inout [String]) async throws
         -> EnforcementSteps.Outcome
@@ -214,6 +220,7 @@ public actor CRLEnforcer {
             if try await isAbandoned(crl, found) { return .waiting }
             problem = found.text
             if await isBehind() { break }
+            if hasNewCanaries { return .interrupted }
             executor.rest(milliseconds: pause)
             pause = min(pause * 2, Self.betweenProbesMillisecondsMax)
         } while SystemTime.monotonicMicroseconds() < end
@@ -231,29 +238,38 @@ public actor CRLEnforcer {
         }
         guard let found = try await problem(with: crl, probe) else { return .done }
         if try await isAbandoned(crl, found) { return .waiting }
-        let refresh = Int64(broker.cutting?.refreshSeconds ?? 0) * 1_000_000
-        let waited = steps.waited(crl, now: SystemTime.monotonicMicroseconds())
-        return found.isLate && waited < refresh + Self.fetchMarginMicroseconds ? .waiting : .failed(found.text)
+        return steps.fetchOutcome(
+            found, of: crl, refreshSeconds: broker.cutting?.refreshSeconds ?? 0, now: SystemTime.monotonicMicroseconds()
+        )
     }
 
     private func isCanaryValid(_ crl: PublishedCRL) -> Bool {
         crl.canary.map { clock().wholeSeconds < $0.certificate.notAfter } ?? false
     }
 
-    /// Whether the CRL's canary and a live one can be shown to the broker. Otherwise they are signed beside the
-    /// rounds: a sign command that hangs holds up its own authority only. The canary of a CRL from before the start is
-    /// gone: the next CRL has one again.
+    private func hasCanary(_ crl: PublishedCRL) -> Bool {
+        let end = ends[crl.event.authority] ?? Timestamp(microseconds: .max)
+        return !steps.lacksCanary(crl, authorityEnd: end, at: clock())
+    }
+
+    /// Whether the CRL's canary and a live one can be shown to the broker.
     private func isPrepared(_ crl: PublishedCRL) async -> Bool {
+        guard hasCanary(crl) else { return false }
+        return await crls.hasLiveCanary(crl.event.authority)
+    }
+
+    /// Has canaries that are missing signed beside the rounds: a sign command that hangs holds up its own authority
+    /// only. The canary of a CRL from before the start is gone: the next CRL has one again.
+    private func prepare(_ crl: PublishedCRL) async {
         let authority = crl.event.authority
-        let hasCanary = !steps.lacksCanary(
-            crl, authorityEnd: ends[authority] ?? Timestamp(microseconds: .max), at: clock())
-        if hasCanary, await crls.hasLiveCanary(authority) { return true }
-        guard preparing.insert(authority).inserted else { return false }
+        guard await !isPrepared(crl), preparing.insert(authority).inserted else { return }
+        let hasCanary = hasCanary(crl)
         Task {
             do {
                 if !hasCanary { _ = try await crls.issue(authority, after: crl.event.number) }
                 _ = try await crls.liveCanary(authority)
                 unprepared[authority] = nil
+                hasNewCanaries = true
                 executor.wake()
             } catch {
                 // The next round tries again.
@@ -261,7 +277,6 @@ public actor CRLEnforcer {
             }
             preparing.remove(authority)
         }
-        return false
     }
 
     private func problem(

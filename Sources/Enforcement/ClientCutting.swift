@@ -234,8 +234,8 @@ extension CRLEnforcer {
     private func lift(
         _ crl: CRLIssued, _ cutter: EMQXCutter, _ cutting: ClientCutting
     ) async throws -> [String] {
-        let key = key(crl.authority), ends = steps.states.compactMapValues(\.proof?.end)
-        let now = clock(), clients = try await registry.query { $0.bansToLift(key, ends: ends, at: now) }
+        let key = key(crl.authority), ends = steps.ends, now = clock()
+        let clients = try await registry.query { $0.bansToLift(key, ends: ends, at: now) }
         guard !clients.isEmpty else { return [] }
         var lifted: [ClientBanLifted] = [], problem: String?
         for (client, target) in zip(clients, try await cutting.targets(clients.map(\.certificate))) {
@@ -255,7 +255,7 @@ extension CRLEnforcer {
                 ClientBanLifted(
                     broker: broker.name, authority: crl.authority,
                     serial: client.certificate.reference.serial.description, tenantID: client.certificate.tenantID,
-                    deviceID: client.certificate.deviceID, actor: ""))
+                    deviceID: client.certificate.deviceID, number: crl.number, actor: ""))
         }
         for start in stride(from: 0, to: lifted.count, by: Self.batchCount) {
             let part = Array(lifted[start..<min(start + Self.batchCount, lifted.count)])

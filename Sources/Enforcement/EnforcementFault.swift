@@ -9,6 +9,8 @@ enum EnforcementFault: String {
     case reloadsBeforeRename
     /// Clients are disconnected once the file is written.
     case cutsBeforeProof
+    /// Bans are lifted once the broker could have fetched the CRL.
+    case liftsBeforeProof
 }
 
 #if PLANTED_BUGS

@@ -27,6 +27,8 @@ public struct EnforcementSteps: Sendable {
         case done
         /// No proof yet, and nothing is wrong: canaries are being signed, or the broker has not fetched the CRL.
         case waiting
+        /// No proof yet: an authority that waited for its canaries can be proved now, and comes first.
+        case interrupted
         /// No proof, because no canary could be signed.
         case unprepared(String)
         case failed(String)
@@ -37,7 +39,7 @@ public struct EnforcementSteps: Sendable {
         /// CRL number that the file has.
         var written: UInt64?
         var provedAt: Int64?
-        /// The last proof.
+        /// The last proof failed or was interrupted.
         var hasFailed = false
         /// The CRL in force, and the `end` of its entries.
         var proof: (number: UInt64, end: UInt64)?
@@ -57,6 +59,7 @@ public struct EnforcementSteps: Sendable {
     private var queue: [Step] = []
 
     private static let standingProofMicroseconds: Int64 = 60_000_000
+    private static let fetchMarginMicroseconds: Int64 = 60_000_000
 
     /// - Parameters:
     ///   - reloads: there is a reload command.
@@ -129,17 +132,32 @@ public struct EnforcementSteps: Sendable {
 
     public var next: Step? { queue.first }
 
+    /// The CRLs that are to be proved in this round.
+    var toProve: [PublishedCRL] { queue.compactMap { if case .prove(let crl) = $0 { crl } else { nil } } }
+
     /// The CRL of an authority that is proved to be in force.
     public func proof(_ authority: String) -> (number: UInt64, end: UInt64)? { states[authority]?.proof }
+
+    /// `end` of the CRLs that are proved to be in force, by authority: bans for what they list can be lifted.
+    public var ends: [String: UInt64] {
+        states.compactMapValues {
+            EnforcementFault.isPlanted(.liftsBeforeProof) ? $0.target?.crl.event.end : $0.proof?.end
+        }
+    }
 
     /// A broker that fetches CRLs is to fetch one that is not proved yet.
     public var isWaiting: Bool {
         fetches && states.values.contains { $0.target.map(\.crl.event.number) != $0.proof?.number }
     }
 
-    /// For how long the broker could have fetched the CRL, in microseconds.
-    public func waited(_ crl: PublishedCRL, now: Int64) -> Int64 {
-        now - (states[crl.event.authority]?.target?.since ?? 0)
+    /// What comes of a proof that found `problem` at a broker that fetches CRLs. While it accepts the canary, and could
+    /// not have fetched the CRL for longer than `refreshSeconds` and a minute, it is only late.
+    public func fetchOutcome(
+        _ problem: ProofProblem, of crl: PublishedCRL, refreshSeconds: Int, now: Int64
+    ) -> Outcome {
+        let waited = now - (states[crl.event.authority]?.target?.since ?? 0)
+        let isLate = problem.isLate && waited < Int64(refreshSeconds) * 1_000_000 + Self.fetchMarginMicroseconds
+        return isLate ? .waiting : .failed(problem.text)
     }
 
     /// Ends the step `next`.
@@ -182,6 +200,9 @@ public struct EnforcementSteps: Sendable {
             event.milliseconds = max(0, time.microseconds.saturatingSubtracting(crl.issuedAt.microseconds) / 1_000)
             return [event]
         case .waiting: return []
+        case .interrupted:
+            states[authority, default: State()].hasFailed = true
+            return []
         case .unprepared(let problem): return [event(.unproved, crl, problem)]
         case .failed(let problem):
             // The broker may have another file, or have missed the reload: both are done again.
@@ -267,7 +288,7 @@ public struct EnforcementSteps: Sendable {
     }
 
     /// Nil: the broker accepts a live certificate of the authority.
-    static func liveProblem(_ authority: String, _ outcome: CanaryProbe.Outcome) -> ProofProblem? {
+    public static func liveProblem(_ authority: String, _ outcome: CanaryProbe.Outcome) -> ProofProblem? {
         guard outcome != .accepted else { return nil }
         return ProofProblem(
             text: "the broker refuses a live certificate of \(authority) (\(outcome)): devices are locked out",

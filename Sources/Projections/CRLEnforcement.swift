@@ -3,10 +3,10 @@ import Decoding
 import EventModel
 
 /// `crl_enforcement`: how far each CRL has come at each broker, and how many clients were disconnected under it. The
-/// first step of a CRL at a broker makes the row; a cut under a CRL without one changes none.
+/// first step of a CRL at a broker makes the row; a cut or a lifted ban under a CRL without one changes none.
 final class CRLEnforcementFold: ProjectionFold {
     static let descriptor = ProjectionDescriptor(
-        name: "crl_enforcement", version: 1, tables: [EnforcementState.table])
+        name: "crl_enforcement", version: 2, tables: [EnforcementState.table])
 
     private let scope: FoldScope
     private let decoder: FactDecoder
@@ -37,6 +37,9 @@ final class CRLEnforcementFold: ProjectionFold {
                 (broker, authority, number) = (event.broker, event.authority, Int64(clamping: event.number))
             case let event as ClientCut:
                 (broker, authority, number) = (event.broker, event.authority, Int64(clamping: event.number))
+            case let event as ClientBanLifted:
+                guard let of = event.number else { return nil }
+                (broker, authority, number) = (event.broker, event.authority, Int64(clamping: of))
             default: return nil
             }
         }
@@ -90,6 +93,7 @@ final class CRLEnforcementFold: ProjectionFold {
                 switch step.decision {
                 case let event as CRLEnforced: state.apply(event, OptionalTime(at), in: &arena)
                 case let event as ClientCut: return state.apply(event, in: &arena)
+                case let event as ClientBanLifted: return state.setRemaining(event.remaining, in: &arena)
                 default: return false
                 }
                 return true
@@ -135,11 +139,11 @@ struct BrokerCRLKey: RowKey {
 }
 
 struct EnforcementState: RowState {
-    static let table = Table("crl_enforcement_v1", write: .upsert, Self.self)
+    static let table = Table("crl_enforcement_v2", write: .upsert, Self.self)
 
     /// A step was seen.
     var isKnown = false
-    var tenant = ByteRef(), error = ByteRef()
+    var tenant = ByteRef(), error = ByteRef(), uncutError = ByteRef()
     var writtenAt = OptionalTime(), reloadedAt = OptionalTime(), provedAt = OptionalTime()
     var cut: Int64 = 0
     var remaining: Int64?
@@ -156,6 +160,7 @@ struct EnforcementState: RowState {
         row.value("cut", &cut)
         row.value("remaining", &remaining)
         row.text("error", &error, &arena)
+        row.text("uncut_error", &uncutError, &arena)
         row.value("last_position", &lastPosition)
     }
 
@@ -170,20 +175,25 @@ struct EnforcementState: RowState {
         case .reloaded: if reloadedAt.value == nil { reloadedAt = at }
         case .proved:
             if provedAt.value == nil { provedAt = at }
-            remaining = event.remaining
-        case .unproved, .uncut:
-            arena.put(event.error ?? "unknown", in: &error)
-            return
+            setRemaining(event.remaining, in: &arena)
+        case .unproved: return arena.put(event.error ?? "unknown", in: &error)
+        case .uncut: return arena.put(event.error ?? "unknown", in: &uncutError)
         }
         arena.free(&error)
     }
 
     /// Says whether the row changed.
     mutating func apply(_ event: ClientCut, in arena: inout ByteArena) -> Bool {
+        if isKnown, event.outcome != .stillConnected { cut += 1 }
+        return setRemaining(event.remaining, in: &arena)
+    }
+
+    /// Says whether the row changed.
+    @discardableResult
+    mutating func setRemaining(_ count: Int64?, in arena: inout ByteArena) -> Bool {
         guard isKnown else { return false }
-        if event.outcome != .stillConnected { cut += 1 }
-        remaining = event.remaining
-        if event.remaining == 0 { arena.free(&error) }
+        remaining = count
+        if count == 0 { arena.free(&uncutError) }
         return true
     }
 }

@@ -213,7 +213,7 @@ struct CertificateEventRow: TableRow {
             crlNumber = Int64(clamping: event.number)
         case let event as ClientBanLifted:
             (tenant, authority, serial, device) = (event.tenantID, event.authority, event.serial, event.deviceID)
-            (related, actor) = (event.broker, event.actor)
+            (related, crlNumber, actor) = (event.broker, event.number.map { Int64(clamping: $0) }, event.actor)
         case let event as AuthorityRenewal:
             (tenant, authority, actor) = (event.tenantID, event.authority, event.actor)
         case let event as CertificateRenewal:

@@ -20,7 +20,7 @@ import Testing
         throws
     {
         var event = CRLEnforced(step, broker: broker, authority: "ca", tenantID: "*", number: number, actor: "")
-        (event.bans, event.error) = (bans ? true : nil, step == .uncut ? "away" : nil)
+        (event.bans, event.error) = (bans ? true : nil, [.uncut, .unproved].contains(step) ? "away" : nil)
         #expect(code(try registry.run(.enforce(event), tenant: "*")) == nil, "\(step)")
     }
 
@@ -49,6 +49,18 @@ import Testing
             broker: broker, authority: "ca", serial: SerialNumber(serial)!.description, tenantID: "t",
             deviceID: "d\(serial)", number: number, outcome: outcome, evidence: nil, isBanned: isBanned ? true : nil,
             actor: "")
+    }
+
+    private func uncut(_ number: UInt64) -> CRLEnforced {
+        var event = CRLEnforced(.uncut, broker: "north", authority: "ca", tenantID: "*", number: number, actor: "")
+        event.error = "away"
+        return event
+    }
+
+    private func lifted(_ serial: UInt64, _ number: UInt64) -> ClientBanLifted {
+        ClientBanLifted(
+            broker: "north", authority: "ca", serial: SerialNumber(serial)!.description, tenantID: "t",
+            deviceID: "d\(serial)", number: number, actor: "")
     }
 
     private func waiting(_ end: UInt64 = .max) -> [String] {
@@ -114,6 +126,47 @@ import Testing
         #expect(waiting() == ["d2"])
     }
 
+    /// The failure is an error of the broker as long as it lasts, and the next incident is recorded although it has the
+    /// same text.
+    @Test mutating func aFailureToDisconnectEndsWithItsCause() throws {
+        var status: EnforcementStatus { registry.state.enforcementStatuses[0] }
+        func isNews(_ number: UInt64) -> Bool {
+            status.enforcement.isNews(uncut(number), isLast: false)
+        }
+        let first = try prove(bans: true).number
+        #expect(code(try registry.run(.enforce(uncut(first)), tenant: "*")) == .outdated, "nobody is connected")
+        for serial in [1, 2] as [UInt64] { try registry.change(serial, .hold) }
+        try step(.uncut, first)
+        #expect(status.error == "away" && !isNews(first) && isNews(first + 1))
+        #expect(try cut(1, first, isBanned: true) == nil)
+        #expect(status.error == "away", "one remains")
+        #expect(try cut(2, first, isBanned: true) == nil)
+        #expect(status.error == nil && isNews(first))
+
+        // A ban that is not lifted is an error too, also where a CRL is not proved meanwhile.
+        let second = try prove(bans: true).number
+        try step(.unproved, second)
+        try step(.uncut, second)
+        try step(.written, second, bans: true)
+        #expect(status.uncut == 0 && status.banned == 2 && status.error == "away" && !isNews(second))
+        for serial in [1, 2] as [UInt64] {
+            #expect(code(try registry.run(.liftBans([lifted(serial, second)]), tenant: "*")) == nil)
+            #expect(status.error == nil && isNews(second))
+        }
+
+        // A release ends it, and so does a proof at which nobody remains.
+        try registry.change(3, .hold)
+        try step(.uncut, second)
+        #expect(status.error == "away")
+        try registry.change(3, .release)
+        #expect(status.error == nil)
+        try registry.change(4, .revoke(.superseded))
+        let third = try prove(bans: true).number
+        try step(.uncut, third)
+        try prove(bans: true)
+        #expect(status.error == "away" && status.uncut == 1)
+    }
+
     @Test mutating func aBanIsLiftedAfterTheProofOrARelease() throws {
         let first = try prove(bans: true)
         for serial in [1, 2] as [UInt64] { try registry.change(serial, .hold) }
@@ -128,9 +181,7 @@ import Testing
         let second = try prove(bans: true)
         #expect(lifts(second.end.rawValue).sorted() == ["d1", "d2", "d3"])
         for serial in [1, 2, 3] as [UInt64] {
-            let event = ClientBanLifted(
-                broker: "north", authority: "ca", serial: SerialNumber(serial)!.description, tenantID: "t",
-                deviceID: "d\(serial)", actor: "")
+            let event = lifted(serial, second.number)
             #expect(code(try registry.run(.liftBans([event]), tenant: "*")) == nil)
             #expect(code(try registry.run(.liftBans([event]), tenant: "*")) == .outdated)
         }

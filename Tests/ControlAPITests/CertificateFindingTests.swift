@@ -57,12 +57,27 @@ import Testing
     @Test func thePastOfAnAuthorityOfAnotherTenantIsNotRead() async throws {
         try await CertificateSite.with { site in
             #expect(try await site.authority("ca").status == 201)
-            #expect(try await site.send(.get, "tenants/acme/crls/ca?at=5").status == 500, "the stand-in fails")
             for path in ["tenants/other/crls/ca", "tenants/acme/crls/none"] {
-                for query in ["", "?at=5", "?at=2026-06-01T12:00:00Z"] {
+                // At position 8, the stand-in fails.
+                for query in ["", "?at=8", "?at=2026-06-01T12:00:00Z"] {
                     let answer = try await site.send(.get, path + query)
                     #expect(answer.status == 404 && answer.text.contains("there is no authority"), "\(answer.text)")
                 }
+            }
+        }
+    }
+
+    /// An error of the stored bytes is not the caller's, although the same error in a request is.
+    @Test func aCRLThatTheRecordDoesNotGiveIsAFaultOfTheLog() async throws {
+        try await CertificateSite.with { site in
+            #expect(try await site.authority("ca").status == 201)
+            for (position, status, code) in [
+                (8, 500, "log_unreadable"), (7, 410, "before_horizon"), (101, 404, "no_such_event"),
+                (9, 404, "not_found"),
+            ] {
+                let answer = try await site.send(.get, "tenants/acme/crls/ca?at=\(position)")
+                #expect(answer.status == status && answer.code == code, "\(position): \(answer.text)")
+                if status == 500 { #expect(answer.text.contains("CRL 3 of ca: its signature is cut")) }
             }
         }
     }

@@ -116,6 +116,28 @@ import Testing
         try await lab.enforce(enforcer)
     }
 
+    /// A proof that is not to be had does not hold up an authority whose canaries are signed during it.
+    @Test func canariesThatAreSignedDuringAnotherProofAreShownEarly() async throws {
+        let lab = try await EnforcerLab(more: ["untrusted"], isTrusted: false, hsm: true)
+        let hang = lab.server.folder + "/hang"
+        try Data().write(to: URL(fileURLWithPath: hang))
+        let enforcer = lab.enforcer(proofSeconds: 600)
+        let running = Task { await enforcer.run { _ in } }
+        func isProved(_ authority: String) async -> Bool {
+            let key = EnforcementKey(broker: "north", authority: authority)
+            return (try? await lab.registry.query { $0.enforcements[key]?.proved ?? 0 > 0 }) ?? false
+        }
+        #expect(
+            await eventually(within: 60) {
+                guard await isProved("fleet") else { return false }
+                return await lab.crls.hasLiveCanary("untrusted")
+            })
+        try FileManager.default.removeItem(atPath: hang)
+        #expect(await eventually(within: 60) { await isProved("hsm") })
+        running.cancel()
+        await running.value
+    }
+
     /// A proof that is not to be had does not hold up the next CRL.
     @Test func aRevocationDuringAnotherProofIsWrittenEarly() async throws {
         let lab = try await EnforcerLab(more: ["untrusted"], isTrusted: false)

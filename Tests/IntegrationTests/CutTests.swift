@@ -3,38 +3,27 @@ import TestSupport
 import Testing
 @testable import Enforcement
 
-/// Connected clients of revoked certificates, cut by a daemon: how fast, while PostgreSQL is away, and over kill -9 at
-/// every step.
+/// Connected clients of revoked certificates, cut by a daemon, also while PostgreSQL is away, and over kill -9 at every
+/// step. `make bench` measures how fast.
 @Suite(.serialized) struct CutTests {
-    /// From the request to the end of the client's connection.
-    @Test func aConnectedClientIsCutWithinASecond() async throws {
-        let lab = try EnforcedWorld(), names = (1...20).map { "d\($0)" }
+    @Test func eachRevocationCutsItsClient() async throws {
+        let lab = try EnforcedWorld(), names = (1...5).map { "d\($0)" }
         try await lab.startDaemon(cutURL: lab.cutURL)
         defer { lab.world.killDaemon() }
         try await lab.begin(devices: names + ["bystander"])
         let bystander = try lab.connect("bystander")
         let token = try String(contentsOfFile: lab.world.data + "/token", encoding: .utf8)
             .trimmingCharacters(in: .whitespacesAndNewlines)
-        var times: [Double] = [], issued = ContinuousClock.now
         for name in names {
             let client = try lab.connect(name)
-            // CRLs are a second apart.
-            _ = await eventually { ContinuousClock.now - issued > .milliseconds(1_200) }
-            let begin = ContinuousClock.now
             let answer = try await HTTP.send(
                 "POST", "http://\(lab.world.http)/api/v1/tenants/acme/devices/\(name)/certificates/revoke",
                 headers: ["Authorization": "Bearer \(token)"], json: Data("{}".utf8))
             #expect(answer.status == 200)
-            client.deadline = Deadline(in: .seconds(10))
-            _ = try? client.receive()
-            issued = ContinuousClock.now
-            times.append((issued - begin) / .milliseconds(1))
-            #expect(!lab.isAlive(client))
+            #expect(await eventually { !lab.isAlive(client) }, "\(name)")
         }
-        times.sort()
-        print("revoke to cut: p50 \(Int(times[10])) ms, max \(Int(times[19])) ms of 20")
-        #expect(times[10] < 1_000, "\(times)")
         #expect(lab.isAlive(bystander))
+        #expect(await eventually { (try? lab.events("client.cut/1").count) == names.count })
         let row = try lab.refold("crl", "list", "--tenant", "acme").out
         #expect(row.contains("IN FORCE AT") && row.contains("  main  "), "\(row)")
         let isFolded = await eventually { lab.world.status()?.isCaughtUp == true }

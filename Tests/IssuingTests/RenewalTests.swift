@@ -5,6 +5,8 @@ import EventModel
 import Foundation
 import PKI
 import Primitives
+import Synchronization
+import TestSupport
 import Testing
 import Threading
 @testable import Issuing
@@ -258,13 +260,27 @@ import Threading
         try await Site.run { site in
             var policy = RenewalPolicy()
             policy.isEnabled = true
-            let executor = ThreadExecutor(name: "renewals")
-            let service = RenewalService(site.certificates, policy: policy, executor: executor)
-            let running = Task { await service.run { _ in } }
-            while try await site.registry.query({ $0.renewalPolicy }) != policy { await Task.yield() }
-            running.cancel()
-            await running.value
-            #expect(site.log.durableCount == 1, "once")
+            // In two rounds, after a restart, and after a change of the setting.
+            for (days, count) in [(7, 1), (7, 1), (8, 2)] as [(Int64, UInt64)] {
+                policy.graceSeconds = days * 86_400
+                let executor = ThreadExecutor(name: "renewals"), rounds = Mutex(0)
+                let service = RenewalService(site.certificates, policy: policy, executor: executor)
+                let running = Task {
+                    await service.run { failure in
+                        #expect(failure == nil)
+                        rounds.withLock { $0 += 1 }
+                    }
+                }
+                for round in 1...2 {
+                    executor.wake()
+                    try #require(await eventually { rounds.withLock { $0 } >= round })
+                }
+                running.cancel()
+                executor.wake()
+                await running.value
+                #expect(try await site.registry.query { $0.renewalPolicy } == policy)
+                #expect(site.log.durableCount == count, "\(days) days")
+            }
         }
     }
 }

@@ -8,8 +8,11 @@ public enum CertificateChaos {
         using random: inout some RandomNumberGenerator
     ) -> (CertificateSchema, any Encodable & Sendable) {
         func number(_ range: Range<Int>) -> Int { Int.random(in: range, using: &random) }
-        let authority = "ca\(number(1..<4))", tenant = ["acme", "b.corp"][number(0..<2)], device = "d\(number(0..<6))"
-        let serial = "a\(number(1..<6))", other = "ca\(number(1..<4))/a\(number(1..<6))"
+        let of = number(1..<4), authority = "ca\(of)", tenant = ["acme", "b.corp"][number(0..<2)]
+        // A certificate is that of one device. The draw is unused: without it, histories of other decisions change.
+        _ = number(0..<6)
+        let index = number(1..<6), serial = "a\(index)", device = "d\((of + index) % 6)"
+        let other = "ca\(number(1..<4))/a\(number(1..<6))"
         let from = Timestamp(seconds: 1_772_000_000 + Int64(number(0..<1000)))
         let until = from.adding(microseconds: 3_600_000_000)
         switch number(0..<22) {
@@ -65,12 +68,13 @@ public enum CertificateChaos {
             event.remaining = number(0..<4) > 0 ? Int64(number(0..<3)) : nil
             return (.clientCut, event)
         case 20:
-            return (
-                .clientBanLifted,
-                ClientBanLifted(
-                    broker: "north", authority: authority, serial: serial, tenantID: tenant, deviceID: device,
-                    actor: "engine")
-            )
+            var event = ClientBanLifted(
+                broker: "north", authority: authority, serial: serial, tenantID: tenant, deviceID: device,
+                number: UInt64(from.wholeSeconds % 4), actor: "engine")
+            event.remaining = from.wholeSeconds % 3
+            // As in older logs.
+            if event.number == 0 { (event.number, event.remaining) = (nil, nil) }
+            return (.clientBanLifted, event)
         default:
             let number = UInt64(number(1..<40))
             return renewal(from, number, authority, serial, tenant, device, other)

@@ -37,6 +37,7 @@ import Testing
         #expect(sum.histories == Int(last) && sum.certificates > 5_000 && sum.revoked > 3_000 && sum.released > 300)
         #expect(sum.crls > 5_000 && sum.races > 50 && sum.dropped > 1_000 && sum.proved > 3_000 && sum.unproved > 300)
         #expect(sum.kills > 300 && sum.powerCuts > 100 && sum.failedAppends > 300 && sum.failedWrites > 100)
+        #expect(sum.cuts > 1_000 && sum.bans > 500 && sum.lifts > 300 && sum.uncut > 50, "\(sum)")
         #expect(sum.ignoredReloads > 30 && sum.clockSteps > 60 && sum.refolds > 1_000 && sum.rebuilt > 5_000)
     }
 

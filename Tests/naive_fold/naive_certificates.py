@@ -62,24 +62,33 @@ def fold_certificates(tables, position, at, schema, fields):
 
 
 def enforce(rows, key, position, at, schema, fields):
-    if schema == "client.cut":
+    if schema.startswith("client."):
         row = rows.get(key)
         if row is not None:
-            row["cut"] += fields["outcome"] != "still_connected"
-            row["remaining"], row["last_position"] = fields.get("remaining"), position
-            row["error"] = None if fields.get("remaining") == 0 else row["error"]
+            row["cut"] += schema == "client.cut" and fields["outcome"] != "still_connected"
+            row["last_position"] = position
+            set_remaining(row, fields)
         return
     row = rows.setdefault(key, {
         "broker": key[0], "authority_id": key[1], "number": key[2], "tenant_id": fields["tenant_id"], "written_at": None,
         "reloaded_at": None, "proved_at": None, "cut": 0, "remaining": None, "error": None,
+        "uncut_error": None,
     })
     row["last_position"] = position
     step = schema.split(".")[1]
-    row["error"] = (fields.get("error") or "unknown") if step in ("unproved", "uncut") else None
-    if step in ("written", "reloaded", "proved"):
-        row[step + "_at"] = row[step + "_at"] or at
+    if step in ("unproved", "uncut"):
+        row["error" if step == "unproved" else "uncut_error"] = fields.get("error") or "unknown"
+        return
+    row["error"] = None
+    row[step + "_at"] = row[step + "_at"] or at
     if step == "proved":
-        row["remaining"] = fields.get("remaining")
+        set_remaining(row, fields)
+
+
+def set_remaining(row, fields):
+    row["remaining"] = fields.get("remaining")
+    if row["remaining"] == 0:
+        row["uncut_error"] = None
 
 
 def add_authority(tables, position, at, fields):

@@ -86,7 +86,8 @@ public struct CRLEnforced: Codable, Sendable, Equatable {
         case proved
         /// Writing, reloading or proving failed, or a later proof did: `error` is the reason.
         case unproved
-        /// Clients of certificates that it revokes could not be disconnected: `error` is the reason.
+        /// Clients of certificates that it revokes could not be disconnected, or bans could not be lifted: `error` is
+        /// the reason.
         case uncut
     }
 

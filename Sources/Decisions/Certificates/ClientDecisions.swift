@@ -61,17 +61,22 @@ public struct ClientBanLifted: Codable, Sendable, Equatable {
     public var serial: String
     public var tenantID: String
     public var deviceID: String
+    /// Of the CRL at the broker; nil in older logs.
+    public var number: UInt64?
+    /// Revoked certificates of the authority whose clients may be connected at the broker.
+    public var remaining: Int64?
     public var actor: String
 
     public init(
-        broker: String, authority: String, serial: String, tenantID: String, deviceID: String, actor: String
+        broker: String, authority: String, serial: String, tenantID: String, deviceID: String, number: UInt64,
+        actor: String
     ) {
         (self.broker, self.authority, self.serial) = (broker, authority, serial)
-        (self.tenantID, self.deviceID, self.actor) = (tenantID, deviceID, actor)
+        (self.tenantID, self.deviceID, self.number, self.actor) = (tenantID, deviceID, number, actor)
     }
 
     enum CodingKeys: String, CodingKey {
-        case broker, authority, serial, tenantID = "tenant_id", deviceID = "device_id", actor
+        case broker, authority, serial, tenantID = "tenant_id", deviceID = "device_id", number, remaining, actor
     }
 }
 

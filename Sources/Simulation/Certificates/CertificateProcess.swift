@@ -31,7 +31,9 @@ final class CertificateProcess {
         enforcers = brokers.indices.map { index in
             Enforcer(
                 broker: index, file: CRLFile(brokers[index].path, fileSystem: disk),
-                steps: EnforcementSteps(broker: brokers[index].name, reloads: true, proves: brokers[index].isProbed))
+                steps: EnforcementSteps(
+                    broker: brokers[index].name, reloads: !brokers[index].fetches, proves: brokers[index].isProbed,
+                    fetches: brokers[index].fetches))
         }
     }
 

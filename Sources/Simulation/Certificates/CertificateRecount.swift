@@ -7,6 +7,8 @@ import PKI
 struct CertificateRecount {
     struct Known {
         let reference: CertificateReference
+        /// `tenant/device`.
+        let device: String
         let notBefore: Int64
         let notAfter: Int64
         var isLive = true
@@ -38,6 +40,8 @@ struct CertificateRecount {
     private(set) var authorities: [String: Authority] = [:]
     /// The CRL that was last proved, where nothing failed since.
     private(set) var proved: [Key: UInt64] = [:]
+    /// Certificates whose clients are on record as banned, by broker.
+    private(set) var banned: [String: Set<Int>] = [:]
     /// Position of the last certificate that was issued under each idempotency key.
     private var keys: [String: UInt64] = [:]
     private(set) var dropped = 0
@@ -63,14 +67,16 @@ struct CertificateRecount {
             indexes[reference] = certificates.count
             certificates.append(
                 Known(
-                    reference: reference, notBefore: event.notBefore.wholeSeconds,
+                    reference: reference, device: "\(event.tenantID)/\(event.deviceID)",
+                    notBefore: event.notBefore.wholeSeconds,
                     notAfter: event.notAfter.wholeSeconds, changed: position))
         case .changed(let event):
             guard event.change != .superseded else { return nil }
-            guard let serial = SerialNumber(event.serial),
-                let index = indexes[CertificateReference(authority: event.authority, serial: serial)]
-            else { return "the certificate \(event.authority)/\(event.serial) was changed and never added" }
+            guard let serial = SerialNumber(event.serial), let index = index(event.authority, event.serial) else {
+                return "the certificate \(event.authority)/\(event.serial) was changed and never added"
+            }
             certificates[index].isLive = event.change == .released
+            if event.change == .released { for broker in banned.keys { banned[broker]?.remove(index) } }
             certificates[index].changed = position
             certificates[index].isDropped = false
             let reason: RevocationReason =
@@ -87,10 +93,22 @@ struct CertificateRecount {
             case .unproved: proved[key] = nil
             case .written, .reloaded, .uncut: break
             }
+        case .clientCut(let event):
+            if event.isBanned == true, event.outcome != .stillConnected,
+                let index = index(event.authority, event.serial)
+            {
+                banned[event.broker, default: []].insert(index)
+            }
+        case .clientBanLifted(let event):
+            if let index = index(event.authority, event.serial) { banned[event.broker]?.remove(index) }
         // Nothing else changes a CRL, or what is accepted.
         default: break
         }
         return nil
+    }
+
+    private func index(_ authority: String, _ serial: String) -> Int? {
+        SerialNumber(serial).flatMap { indexes[CertificateReference(authority: authority, serial: $0)] }
     }
 
     private mutating func issued(_ event: CRLIssued, _ list: RevocationList?) -> String? {

@@ -22,23 +22,29 @@ extension CertificateWorld {
         }
         let events = process.enforcers[index].steps.finish(
             outcome, isOutdated: isOutdated, now: clock.steadyMicroseconds(), at: log.now())
-        for event in events {
-            let known = try process.runtime.recover().enforcements[
-                EnforcementKey(broker: event.broker, authority: event.authority)]
-            guard process.enforcers[index].steps.isNews(event, after: known) else { continue }
-            let answer = try execute(
-                RegistryRequest(tenantID: event.tenantID, actor: EngineActor.name, command: .enforce(event)))
-            switch answer {
-            case .accepted: continue
-            case .rejected(_, _, let reason): throw Violation(description: "an enforcement was rejected: \(reason)")
-            case nil: return process.enforcers[index].steps.startAgain()
-            }
+        for event in events where try !record(event, index) { return process.enforcers[index].steps.startAgain() }
+    }
+
+    /// False: it could not be recorded.
+    private func record(_ event: CRLEnforced, _ index: Int) throws -> Bool {
+        guard let process else { return false }
+        let known = try process.runtime.recover().enforcements[
+            EnforcementKey(broker: event.broker, authority: event.authority)]
+        guard process.enforcers[index].steps.isNews(event, after: known) else { return true }
+        let answer = try execute(
+            RegistryRequest(tenantID: event.tenantID, actor: EngineActor.name, command: .enforce(event)))
+        switch answer {
+        case .accepted: return true
+        case .rejected(_, _, let reason): throw Violation(description: "an enforcement was rejected: \(reason)")
+        case nil: return false
         }
     }
 
     private func beginRound(_ index: Int) throws {
         guard let process else { return }
         try process.runtime.catchUp()
+        if brokers[index].fetches { try ban(index) }
+        guard self.process === process else { return }
         let now = log.now()
         var crls: [PublishedCRL] = [], live: Set<String> = []
         for authority in try process.runtime.recover().authorities {
@@ -51,37 +57,68 @@ extension CertificateWorld {
             if isLive { live.insert(id) }
             crls.append(crl)
         }
-        if !crls.isEmpty { process.enforcers[index].steps.begin(crls, live: live, now: clock.steadyMicroseconds()) }
+        if !crls.isEmpty {
+            process.enforcers[index].steps.begin(
+                crls, live: live, now: clock.steadyMicroseconds(), isCanaryValid: isCanaryValid)
+        }
     }
 
     private func perform(_ step: EnforcementSteps.Step, _ index: Int) throws -> EnforcementSteps.Outcome {
         guard let process else { return .waiting }
         switch step {
+        case .write where brokers[index].fetches: break
         case .write:
             let lists = process.enforcers[index].steps.crls.map(\.list)
             files.insert(lists.reduce(into: []) { $0 += (try? $1.pem()) ?? [] })
-            defer { checkFileLater(index) }
+            var problem: String?
             do throws(CRLFileError) {
                 _ = try process.enforcers[index].file.write(lists.map(\.der))
             } catch {
                 summary.failedWrites += 1
-                return .failed(error.description)
+                problem = error.description
             }
+            // A broker may start now.
+            if !disk.isDown { try checkFile(index, "after a write") }
+            if let problem { return .failed(problem) }
         case .reload: if let problem = try reload(index) { return .failed(problem) }
-        case .prove(let crl):
-            guard let canary = crl.canary else { return .unprepared("the canary is gone") }
-            let problem = EnforcementSteps.problem(with: crl.event) { which in
-                if !isCalm, random.chance(faultRate * 0.2) { return .timedOut }
-                let now = clock.now().wholeSeconds
-                let serial = which == .revoked ? canary.certificate.serial : serial()
-                return brokers[index].outcome(
-                    issuer: crl.list.issuer, serial: serial, notBefore: now - 3_600,
-                    notAfter: which == .revoked ? canary.certificate.notAfter : now + 3_600, now: now)
+        case .prove(let crl): return proof(of: crl, index)
+        case .cut(let authority):
+            if let proof = process.enforcers[index].steps.proof(authority), brokers[index].fetches {
+                try lift(authority, number: proof.number, index)
+            } else {
+                try cut(authority, index)
             }
-            if let problem { return .failed(problem.text) }
-        case .cut(let authority): try cut(authority, index)
         }
         return .done
+    }
+
+    private func isCanaryValid(_ crl: PublishedCRL) -> Bool {
+        crl.canary.map { log.now().wholeSeconds < $0.certificate.notAfter } ?? false
+    }
+
+    private func proof(of crl: PublishedCRL, _ index: Int) -> EnforcementSteps.Outcome {
+        guard let steps = process?.enforcers[index].steps, let canary = crl.canary else {
+            return .unprepared("the canary is gone")
+        }
+        func probe(_ which: EnforcementSteps.ProbedCanary) -> CanaryProbe.Outcome {
+            if !isCalm, random.chance(faultRate * 0.2) { return .timedOut }
+            let now = clock.now().wholeSeconds
+            return brokers[index].outcome(
+                issuer: crl.list.issuer, serial: which == .revoked ? canary.certificate.serial : serial(),
+                notBefore: now - 3_600, notAfter: which == .revoked ? canary.certificate.notAfter : now + 3_600,
+                now: now)
+        }
+        if brokers[index].fetches, !isCanaryValid(crl) {
+            guard steps.proof(crl.event.authority)?.number == crl.event.number else {
+                return .unprepared("the canary has expired")
+            }
+            let problem = EnforcementSteps.liveProblem(crl.event.authority, probe(.live))
+            return problem.map { .failed($0.text) } ?? .done
+        }
+        guard let problem = EnforcementSteps.problem(with: crl.event, probe: probe) else { return .done }
+        guard brokers[index].fetches else { return .failed(problem.text) }
+        return steps.fetchOutcome(
+            problem, of: crl, refreshSeconds: CertificateBroker.refreshSeconds, now: clock.steadyMicroseconds())
     }
 
     /// Disconnects the clients of revoked certificates, as `CRLEnforcer` does: each tries to connect again at once.
@@ -121,14 +158,87 @@ extension CertificateWorld {
         return nil
     }
 
-    // MARK: Checks
+    // MARK: A broker that fetches CRLs
 
-    private func checkFileLater(_ index: Int) {
-        // A file that is not whole is seen by a broker that starts now.
-        if !disk.isDown, let bytes = disk.contents(brokers[index].path), !files.contains(bytes) {
-            note("the CRL file of \(brokers[index].name) is damaged")
+    /// It fetches what the daemon serves, when that is due.
+    func fetchDue(_ index: Int) throws {
+        let now = clock.steadyMicroseconds()
+        guard brokers[index].fetches, brokers[index].isUp, now >= brokers[index].nextFetch else { return }
+        let served = try process.map { process in
+            try process.runtime.recover().authorities.compactMap { try process.current($0.added.id)?.list }
+        }
+        brokers[index].fetch(served, now: now)
+    }
+
+    /// Bans every client of a revoked certificate, as `CRLEnforcer` does.
+    private func ban(_ index: Int) throws {
+        let name = brokers[index].name
+        guard let registry = try process?.runtime.recover() else { return }
+        for authority in registry.authorities where authority.lastCRL != nil {
+            let key = EnforcementKey(broker: name, authority: authority.added.id)
+            guard let known = registry.enforcements[key], known.proved > 0 else { continue }
+            try ban(key, number: known.written, index)
+            try lift(key.authority, number: known.written, index)
         }
     }
+
+    private func ban(_ key: EnforcementKey, number: UInt64, _ index: Int) throws {
+        guard let clients = try process?.runtime.recover().clientsToCut(key, end: .max), !clients.isEmpty else {
+            return
+        }
+        var events: [ClientCut] = []
+        for client in clients.map(\.certificate) {
+            if !isAPIAway(index) {
+                brokers[index].bans.insert("\(client.tenantID)/\(client.deviceID)")
+                events.append(
+                    ClientCut(
+                        broker: key.broker, authority: key.authority, serial: client.reference.serial.description,
+                        tenantID: client.tenantID, deviceID: client.deviceID, number: number,
+                        outcome: random.chance(0.5) ? .cut : .wasNotConnected, evidence: nil, isBanned: true, actor: "")
+                )
+            }
+        }
+        if !events.isEmpty {
+            _ = try execute(
+                RegistryRequest(tenantID: Envelope.everyTenant, actor: EngineActor.name, command: .cut(events)))
+        }
+        if events.count < clients.count { try recordUncut(key, number, "status 503", index) }
+    }
+
+    private func lift(_ authority: String, number: UInt64, _ index: Int) throws {
+        guard let process else { return }
+        let key = EnforcementKey(broker: brokers[index].name, authority: authority)
+        let ends = process.enforcers[index].steps.ends
+        let clients = try process.runtime.recover().bansToLift(key, ends: ends, at: log.now())
+        var events: [ClientBanLifted] = []
+        for client in clients.map(\.certificate) {
+            if isAPIAway(index) { break }
+            brokers[index].bans.remove("\(client.tenantID)/\(client.deviceID)")
+            events.append(
+                ClientBanLifted(
+                    broker: key.broker, authority: authority, serial: client.reference.serial.description,
+                    tenantID: client.tenantID, deviceID: client.deviceID, number: number, actor: ""))
+        }
+        if !events.isEmpty {
+            _ = try execute(
+                RegistryRequest(tenantID: Envelope.everyTenant, actor: EngineActor.name, command: .liftBans(events)))
+        }
+        if events.count < clients.count { try recordUncut(key, number, "a ban is not lifted: status 503", index) }
+    }
+
+    private func isAPIAway(_ index: Int) -> Bool {
+        !brokers[index].isUp || !isCalm && random.chance(faultRate * 0.2)
+    }
+
+    private func recordUncut(_ key: EnforcementKey, _ number: UInt64, _ problem: String, _ index: Int) throws {
+        guard let tenant = try process?.runtime.recover().authority(key.authority)?.added.tenantID else { return }
+        var event = CRLEnforced(
+            .uncut, broker: key.broker, authority: key.authority, tenantID: tenant, number: number, actor: "")
+        event.error = problem
+        _ = try record(event, index)
+    }
+
+    // MARK: Checks
 
     /// The file is one that was written as a whole, or there is none yet.
     func checkFile(_ index: Int, _ moment: String) throws {
@@ -147,6 +257,13 @@ extension CertificateWorld {
     /// After each step.
     func check() throws {
         try require(true, "")
+        for broker in brokers {
+            for known in (recount.banned[broker.name] ?? []).map({ recount.certificates[$0] }) where !known.isDropped {
+                try require(
+                    broker.bans.contains(known.device) || outcome(known, at: broker) != .accepted,
+                    "\(broker.name) accepts \(known.reference), whose client is banned, according to the record")
+            }
+        }
         for broker in brokers {
             for known in recount.certificates where !known.isLive && !known.isDropped {
                 let authority = known.reference.authority
@@ -179,6 +296,9 @@ extension CertificateWorld {
                 try require(
                     left.isEmpty || !broker.isProbed,
                     "\(left.count) clients of revoked certificates of \(id) stay connected to \(broker.name)")
+                try require(
+                    known.uncutError == nil || !broker.isProbed,
+                    "\(broker.name) has the error \(known.uncutError ?? ""), and nothing is left to do")
             }
         }
         for known in recount.certificates {
@@ -189,6 +309,9 @@ extension CertificateWorld {
             for broker in brokers {
                 let outcome = outcome(known, at: broker)
                 try require(
+                    !broker.bans.contains(known.device) || hasExpiredAuthority(known.device, now),
+                    "\(broker.name) still bans \(known.device)")
+                try require(
                     outcome == (known.isLive ? .accepted : .refused(.certificateRevoked)),
                     "\(known.reference) is \(known.isLive ? "live" : "revoked") since \(known.changed), and "
                         + "\(broker.name) answers \(outcome.map { "\($0)" } ?? "nothing")")
@@ -196,6 +319,13 @@ extension CertificateWorld {
         }
         try compareWithRefold(registry, process.runtime.end)
         try rebuildAll()
+    }
+
+    /// Bans for certificates of an expired authority stay: no CRL of it is proved any more.
+    private func hasExpiredAuthority(_ device: String, _ now: Timestamp) -> Bool {
+        recount.certificates.contains {
+            $0.device == device && recount.authorities[$0.reference.authority]?.notAfter ?? 0 < now.wholeSeconds
+        }
     }
 
     /// The same log gives the same state, from its beginning and from a snapshot.

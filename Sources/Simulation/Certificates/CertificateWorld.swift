@@ -4,19 +4,24 @@
 // of CRLs with OpenSSL, `CRLFile`, and the order of the enforcement (`EnforcementSteps`). Models stand for the log's
 // medium, the disk (`SimulatedDisk`), the brokers (`CertificateBroker`) and the loops around the deciders.
 //
+// A broker reads a CRL file (Mosquitto), or fetches CRLs and bans clients meanwhile (EMQX).
+//
 // What fails: the process (kill -9 in any file operation, before and after any append), the machine's power, the log
-// and the disk (full, EIO), the authority's key, the reload command, the broker (down, deaf to a reload), the probe
-// (timeout), and the wall clock (set forward and back, for seconds or for hours).
+// and the disk (full, EIO), the authority's key, the reload command, the broker (down, deaf to a reload), its API, the
+// probe (timeout), and the wall clock (set forward and back, for seconds or for hours).
 //
 // Invariants:
 // - A broker whose last proof is of a CRL issued after a revocation or a hold accepts that certificate no more.
+// - A client that is on record as banned is banned, or refused by the CRL, until it is on record that the ban is
+//   lifted.
 // - Each CRL lists exactly the revoked and held certificates. An entry leaves after one CRL that was issued behind its
 //   certificate's expiry (RFC 5280, section 3.3), or with its release.
 // - Number and thisUpdate of an authority's CRLs strictly rise.
 // - No CRL is handed out before its event is durable, and each is rebuilt from the log to the bit.
 // - The CRL file is whole at every moment, also after a power cut, and before every reload.
 // - The state from any snapshot is the state from position 0.
-// - At rest every CRL is proved at every broker, live certificates are accepted, revoked and held ones refused.
+// - At rest every CRL is proved at every broker, live certificates are accepted, revoked and held ones refused, no
+//   device is banned, and no error is left on the record.
 import Certificates
 import Deciding
 import Decisions
@@ -88,7 +93,8 @@ public final class CertificateWorld {
         for index in 0..<(1 + random.below(2)) {
             brokers.append(
                 CertificateBroker(
-                    name: "b\(index)", exitsOnBadFile: random.chance(0.5), isProbed: random.chance(0.8)))
+                    name: "b\(index)", exitsOnBadFile: random.chance(0.5), isProbed: random.chance(0.8),
+                    fetches: random.chance(0.3)))
         }
         canaryKey = try Self.key(&random)
         let setUp = disk.process(isExposed: false)
@@ -153,6 +159,9 @@ public final class CertificateWorld {
             case .crlIssued: summary.crls += 1
             case .crlEnforced(let event) where event.step == .proved: summary.proved += 1
             case .crlEnforced(let event) where event.step == .unproved: summary.unproved += 1
+            case .crlEnforced(let event) where event.step == .uncut: summary.uncut += 1
+            case .clientCut(let event) where event.isBanned == true: summary.bans += 1
+            case .clientBanLifted: summary.lifts += 1
             default: break
             }
             let problem = recount.apply(event, at: position, time: record.receivedAt) { signed[$0] }
@@ -173,6 +182,7 @@ public final class CertificateWorld {
         trace.mix(action)
         if disk.isDown { try powerUp() }
         for index in brokers.indices where !brokers[index].isUp && random.chance(0.3) { startBroker(index) }
+        for index in brokers.indices { try fetchDue(index) }
         if process == nil {
             if random.chance(0.3) { try startProcess() }
         } else {
@@ -258,6 +268,8 @@ public final class CertificateWorld {
             pass(seconds: 61)
             try issueDue()
             for index in brokers.indices {
+                brokers[index].nextFetch = 0
+                try fetchDue(index)
                 repeat { try enforce(index) } while process?.enforcers[index].steps.next != nil
             }
             try check()

@@ -7,6 +7,7 @@ public enum CertificatePlant: String, CaseIterable, Sendable {
     case publishesBeforeAppend = "publish-before-append"
     case reloadsBeforeRename = "reload-before-rename"
     case cutsBeforeProof = "cut-before-proof"
+    case liftsBeforeProof = "ban-lifted-before-proof"
     case dropsEntriesAtExpiry = "entry-dropped-at-expiry"
     case numbersByClock = "number-by-clock"
     case forgetsEntryInSnapshots = "snapshot-without-entry"
@@ -15,7 +16,8 @@ public enum CertificatePlant: String, CaseIterable, Sendable {
     func planted<R>(_ body: () throws -> R) rethrows -> R {
         #if PLANTED_BUGS
         switch self {
-        case .skipsFileSync, .reloadsBeforeRename, .cutsBeforeProof: return try withEnforcementFault("\(self)", body)
+        case .skipsFileSync, .reloadsBeforeRename, .cutsBeforeProof, .liftsBeforeProof:
+            return try withEnforcementFault("\(self)", body)
         case .dropsEntriesAtExpiry, .numbersByClock, .forgetsEntryInSnapshots:
             return try withCertificatesFault("\(self)", body)
         // In how the world issues CRLs.
@@ -52,6 +54,10 @@ public struct CertificateSummary: WorldCounts, Sendable, Equatable {
     public var proved = 0
     public var unproved = 0
     public var cuts = 0
+    public var bans = 0
+    public var lifts = 0
+    /// Failures to disconnect clients or to lift bans, on the record.
+    public var uncut = 0
     public var kills = 0
     public var powerCuts = 0
     public var failedAppends = 0
@@ -66,7 +72,8 @@ public struct CertificateSummary: WorldCounts, Sendable, Equatable {
     public static var counts: [WritableKeyPath<Self, Int>] {
         [
             \.histories, \.certificates, \.revoked, \.released, \.crls, \.races, \.dropped, \.proved, \.unproved,
-            \.cuts, \.kills, \.powerCuts, \.failedAppends, \.failedWrites, \.ignoredReloads, \.clockSteps, \.refolds,
+            \.cuts, \.bans, \.lifts, \.uncut, \.kills, \.powerCuts, \.failedAppends, \.failedWrites, \.ignoredReloads,
+            \.clockSteps, \.refolds,
             \.rebuilt,
         ]
     }
