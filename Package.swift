@@ -405,8 +405,8 @@ let package = Package(
             dependencies: [
                 "CZlib", "Primitives", "EventModel", "Decisions", "Evidence", "CampaignRules", "EventLog", "MQTT",
                 "Ingest", "Projections", "Projecting", "Snapshots", "Postgres", "PostgresStore", "Rebuilding",
-                "Publishing", "Auditing", "Deciding", "Campaigns", "WhatIf", "refold", "TestSupport",
-                "ProjectionTestSupport",
+                "Publishing", "Auditing", "Deciding", "Campaigns", "PKI", "Certificates", "WhatIf", "refold",
+                "TestSupport", "ProjectionTestSupport",
             ]),
         .testTarget(
             name: "DaemonTests",

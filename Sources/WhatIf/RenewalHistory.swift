@@ -24,7 +24,8 @@ struct RenewalHistory {
     var withdrawnAt: Timestamp?
 }
 
-/// Of all certificates, folded from the log. Imported ones are renewed at an operator's command only: they are not here.
+/// Of all certificates, folded from the log. Imported ones are renewed at an operator's command only: they are left
+/// out.
 struct RenewalHistories {
     private let decoder = FactDecoder()
     private(set) var certificates: [String: RenewalHistory] = [:]

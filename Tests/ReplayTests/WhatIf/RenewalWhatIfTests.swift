@@ -43,7 +43,8 @@ private struct CertificateStory {
             {"origin":"\(imported ? "imported" : "issued")","authority":"ca","serial":"\(SerialNumber(serial)!)",
             "tenant_id":"acme","device_id":"d\(device ?? renews ?? serial)",
             "common_name":"x","certificate":"","sha256":"","spki_sha256":"","key_algorithm":"P-256",
-            "not_before":\(Self.time(day).microseconds),"not_after":\(Self.time(day + life).microseconds),"actor":"ann"\(more)}
+            "not_before":\(Self.time(day).microseconds),
+            "not_after":\(Self.time(day + life).microseconds),"actor":"ann"\(more)}
             """, day)
     }
 
@@ -52,7 +53,8 @@ private struct CertificateStory {
         add(
             "certificate.renewal_\(step)/1",
             """
-            {"step":"\(step)","authority":"ca","serial":"\(SerialNumber(serial)!)","tenant_id":"acme","device_id":"d\(serial)",
+            {"step":"\(step)","authority":"ca","serial":"\(SerialNumber(serial)!)","tenant_id":"acme",
+            "device_id":"d\(serial)",
             "actor":"\(actor)"\(renewal)}
             """, day)
     }
@@ -61,7 +63,8 @@ private struct CertificateStory {
         add(
             "certificate.\(change)/1",
             """
-            {"change":"\(change)","authority":"ca","serial":"\(SerialNumber(serial)!)","tenant_id":"acme","device_id":"d\(serial)",
+            {"change":"\(change)","authority":"ca","serial":"\(SerialNumber(serial)!)","tenant_id":"acme",
+            "device_id":"d\(serial)",
             "actor":"ann"}
             """, day)
     }
