@@ -46,7 +46,9 @@ extension CertificateRegistry {
             let due = issued.moved(by: Self.microsecondsBetweenCRLs)
             return due > now.moved(by: Self.aheadMicrosecondsMax) ? now : due
         }
-        return issued.moved(by: policy.lifetimeSeconds * 500_000)
+        // After a clock step `thisUpdate` may be far behind; `nextUpdate` is not.
+        let backdated = policy.backdateSeconds - policy.lifetimeSeconds
+        return max(issued, last.nextUpdate.moved(by: backdated * 1_000_000)).moved(by: policy.lifetimeSeconds * 500_000)
     }
 
     /// When the next CRL of each authority is to be issued. Without authorities that have expired: nothing that they

@@ -263,9 +263,10 @@ extension CertificateRegistry {
             if isLive { return nil }
             let last = CertificateFinding.Evidence(what: "the device's newest event", position: message.position)
             let ended = indexes.filter { !store[$0].status.isLive }.max { store[$0].changedAt < store[$1].changedAt }
-            // Where a certificate was live after the last revocation, the device has none because that one expired.
+            // Where a certificate was active after the last revocation, the device has none because that one expired. A
+            // superseded one says nothing about who sends.
             let hasExpired = indexes.contains { index in
-                store[index].status.isLive
+                store[index].status == .active
                     && store[index].notAfter > ended.map { store[$0].changedAt.wholeSeconds } ?? 0
             }
             guard let ended, !hasExpired else {

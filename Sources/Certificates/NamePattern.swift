@@ -20,7 +20,7 @@ public struct NamePattern: Sendable {
         Self.device(named: name, literals(tenantID))
     }
 
-    public var hasTenant: Bool { text.contains("{tenant}") }
+    fileprivate var hasTenant: Bool { text.contains("{tenant}") }
 
     fileprivate func literals(_ tenantID: String) -> [String] {
         parts.map { $0.replacing("{tenant}", with: tenantID) }
@@ -35,8 +35,6 @@ public struct NamePattern: Sendable {
 }
 
 extension CertificateRegistry {
-    public var tenantCount: Int { store.tenantIDs.count }
-
     /// Whether a device of another tenant, with a live certificate, has the same name by the pattern.
     /// - Parameter names: each with the tenant that it is of.
     public func areShared(

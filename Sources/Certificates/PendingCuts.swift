@@ -180,7 +180,13 @@ extension CertificateRegistry {
     /// Those that do not wait any more, e.g. after a release, are left out.
     func cut(_ events: [ClientCut], _ request: RegistryRequest, _ now: Timestamp) throws(RegistryRefusal) -> [ClientCut]
     {
-        var remaining: [EnforcementKey: Int] = [:], accepted: [ClientCut] = []
+        var remaining: [EnforcementKey: Int] = [:], accepted: [ClientCut] = [], abandoned: [String: Bool] = [:]
+        // No client of such an authority connects again where the broker does not trust it.
+        func isAbandoned(_ authority: String) -> Bool {
+            let known = abandoned[authority] ?? self.isAbandoned(authority, at: now)
+            abandoned[authority] = known
+            return known
+        }
         for var event in events {
             let key = EnforcementKey(broker: event.broker, authority: event.authority)
             guard let index = pendingIndex(key, event.serial), let cut = pendingCuts[key]?[index], cut.isUncut,
@@ -188,7 +194,7 @@ extension CertificateRegistry {
             else { continue }
             if event.isBanned != true {
                 let last = authority(event.authority)?.lastCRL
-                guard event.number <= enforcements[key]?.proved ?? 0,
+                guard event.number <= enforcements[key]?.proved ?? 0 || isAbandoned(event.authority),
                     last.map({ $0.number != event.number || cut.end <= $0.end }) ?? false
                 else {
                     throw RegistryRefusal(
@@ -255,7 +261,8 @@ extension CertificateRegistry {
                 end: end, flags: try input.integer())
         }
         // Older snapshots keep the error after the last cut.
-        endUncutError(form.key)
+        // A snapshot of before errors ended.
+        if enforcements[form.key]?.uncutNumber == nil { endUncutError(form.key) }
     }
 }
 

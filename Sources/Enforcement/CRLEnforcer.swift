@@ -59,6 +59,8 @@ public actor CRLEnforcer {
     private var unprepared: [String: String] = [:]
     /// Canaries were signed since the round began: authorities can be proved that had to wait.
     private var hasNewCanaries = false
+    /// Proofs that failed last, by authority.
+    private var failures: [String: String] = [:]
     private let proofMicroseconds: Int64
     let stopping = Stopping()
 
@@ -135,6 +137,7 @@ public actor CRLEnforcer {
         seen = Dictionary(uniqueKeysWithValues: authorities.map { ($0.0, $0.2) })
         ends = Dictionary(uniqueKeysWithValues: authorities.map { ($0.0, $0.1) })
         hasNewCanaries = false
+        failures = failures.filter { ends[$0.key].map { now <= $0 } ?? false }
         for (id, _, _) in authorities {
             guard let crl = try await crls.current(id) else { continue }
             current.append(crl)
@@ -147,11 +150,13 @@ public actor CRLEnforcer {
         for crl in steps.toProve { await prepare(crl) }
         while let step = steps.next {
             let outcome = try await perform(step, &uncut)
-            switch outcome {
-            case .failed(let problem), .unprepared(let problem): problems.append(problem)
-            case .done, .waiting, .interrupted: break
+            var isProof = false
+            if case .prove(let crl) = step {
+                isProof = true
+                note(outcome, of: crl.event.authority)
+            } else if case .failed(let problem) = outcome {
+                problems.append(problem)
             }
-            let isProof = if case .prove = step { true } else { false }
             let isOutdated = isProof ? await isDueAgain() : false
             let events = steps.finish(
                 outcome, isOutdated: isOutdated, now: SystemTime.monotonicMicroseconds(), at: clock())
@@ -162,10 +167,20 @@ public actor CRLEnforcer {
                 throw error
             }
         }
+        // Also of proofs that were not tried again, because the round was broken off.
+        if problems.isEmpty { problems = Array(failures.values) }
         func joined(_ texts: [String]) -> String? {
             texts.isEmpty ? nil : Set(texts).sorted().joined(separator: "; ")
         }
         return EnforcementProblems(unproved: joined(problems), uncut: joined(uncut))
+    }
+
+    private func note(_ outcome: EnforcementSteps.Outcome, of authority: String) {
+        switch outcome {
+        case .failed(let problem), .unprepared(let problem): failures[authority] = problem
+        case .done, .waiting, .abandoned: failures[authority] = nil
+        case .interrupted: break
+        }
     }
 
     /// A CRL was issued since the round began.
@@ -217,7 +232,7 @@ public actor CRLEnforcer {
         repeat {
             if stopping.hasBegun { return .failed("stopped before it was proved") }
             guard let found = try await self.problem(with: crl, probe) else { return .done }
-            if try await isAbandoned(crl, found) { return .waiting }
+            if try await isAbandoned(crl, found) { return .abandoned }
             problem = found.text
             if await isBehind() { break }
             if hasNewCanaries { return .interrupted }
@@ -234,10 +249,10 @@ public actor CRLEnforcer {
         if !isCanaryValid(crl) {
             let found = EnforcementSteps.liveProblem(authority, try await probeLive(authority, probe))
             guard let found else { return .done }
-            return try await isAbandoned(crl, found) ? .waiting : .failed(found.text)
+            return try await isAbandoned(crl, found) ? .abandoned : .failed(found.text)
         }
         guard let found = try await problem(with: crl, probe) else { return .done }
-        if try await isAbandoned(crl, found) { return .waiting }
+        if try await isAbandoned(crl, found) { return .abandoned }
         return steps.fetchOutcome(
             found, of: crl, refreshSeconds: broker.cutting?.refreshSeconds ?? 0, now: SystemTime.monotonicMicroseconds()
         )

@@ -46,7 +46,8 @@ public struct ClientCutting: Sendable {
         return zip(certificates, commonNames).map { certificate, commonName in
             let target = names.target(
                 tenantID: certificate.tenantID, deviceID: certificate.deviceID, commonName: commonName)
-            guard used.allSatisfy({ $0.name(target) != nil }) else {
+            // EMQX bans by each name that is known.
+            guard used.contains(where: { $0.name(target) != nil }) else {
                 return .failure(
                     UnusableNames("the common name of \(certificate.reference) is not in the log any more"))
             }
@@ -64,23 +65,13 @@ public struct ClientCutting: Sendable {
             let named = zip(targets, certificates).map { target, certificate in
                 (name: (try? target.get()).flatMap(name) ?? "", tenantID: certificate.tenantID)
             }
-            let (shared, hasTenants) = try await registry.query {
-                ($0.areShared(named, by: expanded, at: now), $0.tenantCount > 1)
-            }
+            let shared = try await registry.query { $0.areShared(named, by: expanded, at: now) }
             for (index, certificate) in certificates.enumerated() where named[index].name != "" {
                 if shared[index] {
                     targets[index] = .failure(
                         UnusableNames(
                             "the device \(certificate.deviceID) of another tenant may have the same client id or "
                                 + "user name: put {tenant} into crl_client_id and crl_username"))
-                } else if hasTenants, pattern.needsCommonName, !pattern.hasTenant,
-                    expanded.device(named: named[index].name, ofTenant: certificate.tenantID) != certificate.deviceID
-                {
-                    // Those of imported certificates are anyone's choice.
-                    targets[index] = .failure(
-                        UnusableNames(
-                            "the common name of \(certificate.reference) does not follow certificates.common_name; "
-                                + "another tenant's client may have it too"))
                 }
             }
         }
@@ -129,9 +120,9 @@ extension CRLEnforcer {
         }
         var problems: [String] = []
         for crl in crls {
-            problems += try await cut(crl, end: .max, cutter, cutting, isBan: true)
+            let cuts = try await cut(crl, end: .max, cutter, cutting, isBan: true)
             // Of certificates that were released from hold.
-            problems += try await lift(crl, cutter, cutting)
+            problems += try await recorded(cuts + lift(crl, cutter, cutting), crl)
         }
         return problems
     }
@@ -142,10 +133,13 @@ extension CRLEnforcer {
             var crl = try await registry.query({ $0.authority(authority)?.lastCRL })
         else { return [] }
         crl.number = proof.number
-        return switch cutting.method {
-        case .afterProof(let cutter): try await cut(crl, end: proof.end, cutter, cutting, isBan: false)
-        case .ban(let cutter, _): try await lift(crl, cutter, cutting)
-        }
+        let problems =
+            switch cutting.method {
+            case .afterProof(let cutter): try await cut(crl, end: proof.end, cutter, cutting, isBan: false)
+            case .ban(let cutter, _):
+                (retries[authority].map { [$0.problem] } ?? []) + (try await lift(crl, cutter, cutting))
+            }
+        return try await recorded(problems, crl)
     }
 
     private func cut(
@@ -183,7 +177,6 @@ extension CRLEnforcer {
         }
         (next.end, next.problem) = (newest, text)
         retries[crl.authority] = next
-        try await recordUncut(crl, text)
         return [text]
     }
 
@@ -200,12 +193,15 @@ extension CRLEnforcer {
         }
     }
 
-    private func recordUncut(_ crl: CRLIssued, _ problem: String) async throws {
+    /// Together: two texts that take turns would each be news.
+    private func recorded(_ problems: [String], _ crl: CRLIssued) async throws -> [String] {
+        guard !problems.isEmpty else { return [] }
         var event = CRLEnforced(
             .uncut, broker: broker.name, authority: crl.authority, tenantID: crl.tenantID, number: crl.number, actor: ""
         )
-        event.error = problem
+        event.error = problems.joined(separator: "; ")
         try await record(event)
+        return problems
     }
 
     /// - Returns: the event to record; nil: the attempt failed, or the log has this outcome already.
@@ -261,9 +257,6 @@ extension CRLEnforcer {
             let part = Array(lifted[start..<min(start + Self.batchCount, lifted.count)])
             try await execute(.liftBans(part))
         }
-        guard let problem else { return [] }
-        // Shown, and repeated at the next round.
-        try await recordUncut(crl, problem)
-        return [problem]
+        return problem.map { [$0] } ?? []
     }
 }

@@ -29,6 +29,9 @@ public struct EnforcementSteps: Sendable {
         case waiting
         /// No proof yet: an authority that waited for its canaries can be proved now, and comes first.
         case interrupted
+        /// The broker does not trust the authority any more, and nobody needs it. That proves nothing; but nobody who
+        /// is disconnected can connect again.
+        case abandoned
         /// No proof, because no canary could be signed.
         case unprepared(String)
         case failed(String)
@@ -190,12 +193,13 @@ public struct EnforcementSteps: Sendable {
     ) -> [CRLEnforced] {
         let authority = crl.event.authority
         switch outcome {
-        case .done:
+        case .done, .abandoned:
             var state = states[authority] ?? State()
             (state.provedAt, state.hasFailed, state.proof) = (now, false, (crl.event.number, crl.event.end))
             states[authority] = state
             queue.removeAll { $0 == .cut(authority: authority) }
             queue.insert(.cut(authority: authority), at: 0)
+            if outcome == .abandoned { return [] }
             var event = event(.proved, crl)
             event.milliseconds = max(0, time.microseconds.saturatingSubtracting(crl.issuedAt.microseconds) / 1_000)
             return [event]

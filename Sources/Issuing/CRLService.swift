@@ -34,7 +34,7 @@ public actor CRLService {
     var published: [String: PublishedCRL] = [:]
     /// The last call of `issue` for each authority.
     private var issuing: [String: Task<Result<PublishedCRL, CRLFailure>, Never>] = [:]
-    private var live: [String: Canary] = [:]
+    private var live: [String: (canary: Canary, authorityEnd: Int64)] = [:]
     /// Authorities whose next CRL `run` or `issueDue` has begun to issue.
     private var inFlight: Set<String> = []
     /// Failures of `run`, and when each authority is retried (monotonic, in microseconds).
@@ -262,10 +262,11 @@ public actor CRLService {
     public func hasLiveCanary(_ authority: String) -> Bool { knownLiveCanary(authority, clock()) != nil }
 
     private func knownLiveCanary(_ authority: String, _ now: Timestamp) -> Canary? {
-        live[authority].flatMap { canary in
+        live[authority].flatMap { canary, authorityEnd in
             let hasBegun = canary.certificate.notBefore <= min(now, wall()).wholeSeconds
-            let left = canary.certificate.notAfter.saturatingSubtracting(now.wholeSeconds)
-            return hasBegun && left > policy.canarySeconds / 2 ? canary : nil
+            let end = canary.certificate.notAfter, left = end.saturatingSubtracting(now.wholeSeconds)
+            // No canary outlives its authority.
+            return hasBegun && left > (end == authorityEnd ? 0 : policy.canarySeconds / 2) ? canary : nil
         }
     }
 
@@ -283,7 +284,7 @@ public actor CRLService {
                 by: issuer, chain: added.pem, policy, distributionPoint: point, now: now, start: start,
                 key: .generate(.p256), serial: .random())
         }
-        live[authority] = canary
+        live[authority] = (canary, added.notAfter.wholeSeconds)
         return canary
     }
 

@@ -54,6 +54,7 @@ struct IssueBench: AsyncParsableCommand {
         commandName: "issue", abstract: "Issue certificates from requests, durably.")
     @Option(help: "Certificates in all.") var certificates = 20_000
     @Option(help: "Certificates in a request.") var batch = 1_000
+    @Option(help: "Requests at a time.") var clients = 2
 
     func run() async throws {
         let requests = try (0..<certificates).map { number in
@@ -61,13 +62,20 @@ struct IssueBench: AsyncParsableCommand {
         }
         try await CertificateSite.run(nil) { site in
             let clock = ContinuousClock(), begin = clock.now
-            for first in stride(from: 0, to: certificates, by: batch) {
-                let new = (first..<min(first + batch, certificates)).map {
-                    NewCertificate(tenantID: "acme", deviceID: "d\($0)", key: .request(requests[$0]))
+            try await withThrowingTaskGroup { group in
+                for client in 0..<clients {
+                    group.addTask {
+                        for first in stride(from: client * batch, to: certificates, by: clients * batch) {
+                            let new = (first..<min(first + batch, certificates)).map {
+                                NewCertificate(tenantID: "acme", deviceID: "d\($0)", key: .request(requests[$0]))
+                            }
+                            guard case .issued(_, let issued) = try await site.certificates.issue(new, by: site.by),
+                                issued.count == new.count
+                            else { throw ValidationError("not issued") }
+                        }
+                    }
                 }
-                guard case .issued(_, let issued) = try await site.certificates.issue(new, by: site.by),
-                    issued.count == new.count
-                else { throw ValidationError("not issued") }
+                try await group.waitForAll()
             }
             let rate = Double(certificates) / (begin.duration(to: clock.now) / .seconds(1))
             print(String(decoding: try JSONEncoder().encode(["certificates_per_second": rate]), as: UTF8.self))

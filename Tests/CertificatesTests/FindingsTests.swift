@@ -154,6 +154,12 @@ import Testing
         try registry.change(3, .revoke(.keyCompromise))
         registry.pass(seconds: 61)
         #expect(senders("d").map(\.code) == [.revokedSending], "the replacement expired before the last revocation")
+        // The newer key is stolen: the older certificate, which it replaced, expires later.
+        try registry.run(.add([registry.certificate(11, "e", days: 20), registry.certificate(12, "e", days: 90)]))
+        try registry.change(11, .supersede(by: registry.reference(12)))
+        try registry.change(12, .revoke(.keyCompromise))
+        registry.pass(seconds: 21 * 86_400)
+        #expect(senders("e").map(\.code) == [.revokedSending], "a superseded one says nothing about who sends")
     }
 
     /// Snapshots of earlier versions say nothing of weaknesses and of the events that changed a status.

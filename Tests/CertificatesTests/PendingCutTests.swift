@@ -149,6 +149,8 @@ import Testing
         try step(.uncut, second)
         try step(.written, second, bans: true)
         #expect(status.uncut == 0 && status.banned == 2 && status.error == "away" && !isNews(second))
+        let stored = registry.state.stored()
+        #expect(try CertificateRegistry(stored: stored).stored() == stored, "a restart does not end it")
         for serial in [1, 2] as [UInt64] {
             #expect(code(try registry.run(.liftBans([lifted(serial, second)]), tenant: "*")) == nil)
             #expect(status.error == nil && isNews(second))

@@ -351,6 +351,17 @@ func code(_ answer: RegistryAnswer) -> RegistryRefusal.Code? {
         #expect(registry.state.crlDue("ca", CRLPolicy(), now: registry.now) == half)
     }
 
+    /// The wall clock is set back by days, which the log's does not believe: `thisUpdate` follows the earlier clock.
+    @Test mutating func aCRLThatBeginsInThePastIsNotIssuedAgainAtOnce() throws {
+        let start = registry.now.adding(microseconds: -5 * 86_400_000_000)
+        registry.pass(seconds: 10 * 86_400)
+        let draft = try #require(
+            registry.state.draftCRL("ca", canary: nil, CRLPolicy(), now: registry.now, start: start))
+        try registry.run(.issueCRL(registry.event(draft)), tenant: "*")
+        let due = try #require(registry.state.crlDue("ca", CRLPolicy(), now: registry.now))
+        #expect(due == registry.now.adding(microseconds: 7 * 43_200_000_000))
+    }
+
     @Test mutating func anOutdatedCRLIsNotPutOnTheRecord() throws {
         try registry.run(.add([registry.certificate(1, "d"), registry.certificate(2, "e")]))
         let draft = try #require(registry.state.draftCRL("ca", canary: nil, CRLPolicy(), now: registry.now))

@@ -35,7 +35,7 @@ import Testing
             Row(clientID: "{tenant}-{device}", actual: nil), Row(),
             Row(commonName: "{device}", actual: "d1", problem: "may have the same client id"),
             Row(actual: "other/d1", problem: "may have the same client id"),
-            Row(actual: "serial 17", problem: "does not follow certificates.common_name"),
+            Row(actual: "serial 17"),
             Row(clientID: "{tenant}:{common_name}", actual: "serial 17"),
             Row(actual: nil, problem: "not in the log any more"),
         ]

@@ -52,7 +52,8 @@ import Testing
 
     /// After a rotation. What the broker does not know is no proof, and no fault once nobody needs it.
     @Test func anAuthorityThatNobodyNeedsMayLeaveTheBroker() async throws {
-        let lab = try await EnforcerLab(more: ["old"], isTrusted: false), enforcer = lab.enforcer(proofSeconds: 1)
+        let lab = try await EnforcerLab(more: ["old"], isTrusted: false)
+        let enforcer = lab.enforcer(lab.takeover, proofSeconds: 1)
         let device = try await lab.device("d1", authority: "old")
         func unproved() async throws -> String? { try await enforcer.round().unproved }
         try #require(try await eventually { try await unproved()?.contains("unknown CA") == true })
@@ -65,6 +66,9 @@ import Testing
         #expect(try await unproved() == nil)
         let key = EnforcementKey(broker: "north", authority: "old")
         #expect(try await lab.registry.query { $0.enforcements[key]?.proved } == 0)
+        // Whoever is connected since it was trusted is disconnected.
+        let uncut = try await lab.certificates.enforcements().first { $0.key == key }?.uncut
+        #expect(try uncut == 0 && lab.schemas().contains("client.cut/1"))
     }
 
     @Test func aHoldCutsTooAndAReleaseInTimeDoesNot() async throws {

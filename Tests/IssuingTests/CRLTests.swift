@@ -379,6 +379,21 @@ import Testing
         }
     }
 
+    /// No canary outlives its authority: the last one is used until the end.
+    @Test func theLastCanaryIsUsedToTheEndOfItsAuthority() async throws {
+        try await Site.run { site in
+            try await site.authority { $0.validitySeconds = 86_400 }
+            let end = try await site.authority(onRecord: "ca").added.notAfter.wholeSeconds
+            site.folder.pass(seconds: end - site.folder.now.wholeSeconds - 1_800)
+            let canary = try await site.crls.liveCanary("ca")
+            #expect(canary.certificate.notAfter == end)
+            #expect(await site.crls.hasLiveCanary("ca"))
+            site.folder.pass(seconds: 1_700)
+            #expect(await site.crls.hasLiveCanary("ca"))
+            #expect(try await site.crls.liveCanary("ca") == canary, "none is signed again")
+        }
+    }
+
     @Test func brokersShareTheNextCRLWithACanary() async throws {
         try await Site.run { site in
             try await site.authority()
