@@ -321,7 +321,7 @@ extension CertificateWorld {
         try rebuildAll()
     }
 
-    /// Bans for certificates of an expired authority stay: no CRL of it is proved any more.
+    /// Bans for certificates of an expired authority are lifted at the next round (`bansToLift`); not checked here.
     private func hasExpiredAuthority(_ device: String, _ now: Timestamp) -> Bool {
         recount.certificates.contains {
             $0.device == device && recount.authorities[$0.reference.authority]?.notAfter ?? 0 < now.wholeSeconds
