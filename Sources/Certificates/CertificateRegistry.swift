@@ -398,7 +398,7 @@ extension CertificateRegistry {
         let prefix = Array((filter.search ?? "").utf8)
         let authority = filter.authority.map { authorityIndexes[$0] ?? .max }
         var found: [DeviceCertificate] = [], last: UInt32?
-        func isMeant(_ index: CertificateStore.Index) -> Bool {
+        func matches(_ index: CertificateStore.Index) -> Bool {
             let record = store[index]
             return filter.status.map { record.status == $0 } ?? true
                 && authority.map { record.authority == $0 } ?? true
@@ -415,12 +415,12 @@ extension CertificateRegistry {
         }
         if let device = filter.deviceID {
             for index in store.certificates(tenantID: tenantID, deviceID: device).sorted() {
-                guard after.map({ index > $0 }) ?? true, isMeant(index) else { continue }
+                guard after.map({ index > $0 }) ?? true, matches(index) else { continue }
                 guard add(index) else { return (found, last) }
             }
             return (found, nil)
         }
-        for index in store.indexes(after: after) where isMeant(index) {
+        for index in store.indexes(after: after) where matches(index) {
             guard add(index) else { return (found, last) }
         }
         return (found, nil)

@@ -3,7 +3,7 @@ import EventModel
 /// How a device is named, as a common name, client id or user name: `{tenant}` and `{device}` are replaced.
 public struct NamePattern: Sendable {
     public let text: String
-    /// What stands around `{device}`.
+    /// The literal parts around `{device}`.
     private let parts: [String]
 
     public init(_ text: String) {

@@ -169,8 +169,9 @@ extension ReasonCode {
             """
         case .clientsUncut:
             """
-            Clients of revoked certificates may still be connected to a broker, which could not be made to disconnect \
-            them, or a ban there could not be lifted. The text has the broker's answer.
+            Clients of revoked certificates may still be connected to a broker: a disconnection failed, Refold does \
+            not disconnect a client whose names another tenant's device may have, or a ban was not lifted. The text \
+            has the broker's answer or the reason.
             """
         case .authorityExpiring:
             """
@@ -245,7 +246,11 @@ extension ReasonCode {
         case .crlUnproved:
             "Check the broker's crl_file, crl_reload_command and log; with EMQX, its `crl_cache` settings and that it "
                 + "reaches `certificates.crl_url`. Refold retries every 5 s."
-        case .clientsUncut: "Check the broker's crl_cut and emqx_api settings. Refold retries at least once a minute."
+        case .clientsUncut:
+            """
+            See the error: check `crl_cut`, `crl_cut_url` and `emqx_api` settings; for shared names put `{tenant}` \
+            into `crl_client_id` and `crl_username`, then restart Refold. Refold retries at least once a minute.
+            """
         case .crlNotIssued, .crlExpiring, .renewalsWaiting:
             "See the error; restore the key (docs/certificates.md). Refold retries every 10 s."
         case .authorityExpiring: "`refold ca rotate OLD --to NEW`, then issue new certificates; or `refold ca retire`."

@@ -123,8 +123,8 @@ public actor CertificateAudit {
         return try await audit().value
     }
 
-    /// Findings about one certificate, of now, also those that are beyond the limits of a report; nil: the certificate
-    /// is not on the record, or its tenant is another.
+    /// Findings about one certificate, as of the request, also those beyond the limits of a report; nil: the
+    /// certificate is not on the record, or its tenant is another.
     /// - Throws: as `DeciderService.query`.
     public func report(about reference: CertificateReference, tenantID: String) async throws -> Report? {
         var report = Report(at: clock())
@@ -189,7 +189,7 @@ public actor CertificateAudit {
 
     private func addSenders(
         to report: inout Report, _ tenants: [String], device: String? = nil,
-        where isMeant: (CertificateFinding) -> Bool = { _ in true }
+        where matches: (CertificateFinding) -> Bool = { _ in true }
     ) async throws {
         var after: LastMessage?
         repeat {
@@ -201,7 +201,7 @@ public actor CertificateAudit {
                 return
             }
             let found = try await registry.query { [now = report.at] in $0.findings(about: messages, now: now) }
-            report.add(found.filter(isMeant))
+            report.add(found.filter(matches))
             after = messages.count == Self.pageLimit ? messages.last : nil
         } while after != nil
     }

@@ -110,7 +110,7 @@ public enum SettingsCatalog {
             "share of its life after which a certificate is renewed"),
         Setting(
             "certificates.renew_grace_days", .int(1...365), "7",
-            "days that a device has at least to report its new certificate as installed"),
+            "minimum time, from the issue of the new certificate, for the device to report it as installed"),
         Setting(
             "certificates.crl_url", .string, "",
             "http:// address at which brokers reach the API; the CRL distribution point in certificates"),
@@ -172,8 +172,12 @@ public enum SettingsCatalog {
         Setting(
             "crl_cut_url", .secret, "",
             "mqtt://[user[:password]@]host[:port] for dynsec's administrator or for takeovers; url by default"),
-        Setting("crl_client_id", .string, "{device}", "client id of a device: {tenant}, {device}, {common_name}"),
-        Setting("crl_username", .string, "{common_name}", "user name of a device: {tenant}, {device}, {common_name}"),
+        Setting(
+            "crl_client_id", .string, "{device}",
+            "client id of a device: {tenant}, {device}, {common_name}; with several tenants, include {tenant}"),
+        Setting(
+            "crl_username", .string, "{common_name}",
+            "user name of a device: {tenant}, {device}, {common_name}; with several tenants, include {tenant}"),
         Setting("emqx_api_url", .string, "", "http://host:18083, EMQX's API, for crl_cut: emqx"),
         Setting("emqx_api_user", .string, "", "user name for emqx_api_url"),
         Setting("emqx_api_password", .secret, "", "password of emqx_api_user"),

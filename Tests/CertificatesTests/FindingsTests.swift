@@ -144,7 +144,7 @@ import Testing
         #expect(senders("d") == [])
     }
 
-    @Test mutating func whoSendsAfterAnExpiryAndARevocationBeforeIt() throws {
+    @Test mutating func senderWithExpiredCertificateAfterRevocation() throws {
         try registry.run(.add([registry.certificate(1, "d", days: 90)]))
         try registry.change(1, .revoke(.keyCompromise))
         try registry.run(.add([registry.certificate(2, "d", days: 10)]))

@@ -232,7 +232,7 @@ import Testing
     }
 
     /// No CRL of an expired authority will ever be proved, and nobody was banned before the first proof of another.
-    @Test mutating func aBanDoesNotWaitForWhatNeverComes() throws {
+    @Test mutating func liftsBansOfExpiredAuthorities() throws {
         try registry.run(registry.authority("cb"), tenant: "*")
         try registry.run(.add([registry.certificate(21, "d1", authority: "cb")]))
         let number = try prove(bans: true).number
@@ -268,7 +268,7 @@ import Testing
         #expect(found() == [false, false])
     }
 
-    @Test mutating func aNameIsReadInEveryWay() throws {
+    @Test mutating func ambiguousNamesAreShared() throws {
         let pattern = NamePattern("{tenant}-{device}"), name = pattern.name(tenantID: "t", deviceID: "a-b")
         try registry.run(.add([registry.certificate(31, "b", tenant: "t-a")]), tenant: "t-a")
         #expect(registry.state.areShared([(name, "t")], by: pattern, at: registry.now) == [true])

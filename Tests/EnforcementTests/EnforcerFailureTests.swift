@@ -116,7 +116,7 @@ import Testing
         try await lab.enforce(enforcer)
     }
 
-    /// A proof that is not to be had does not hold up an authority whose canaries are signed during it.
+    /// A proof that cannot succeed does not hold up an authority whose canaries are signed during it.
     @Test func canariesThatAreSignedDuringAnotherProofAreShownEarly() async throws {
         let lab = try await EnforcerLab(more: ["untrusted"], isTrusted: false, hsm: true)
         let hang = lab.server.folder + "/hang"
@@ -138,7 +138,7 @@ import Testing
         await running.value
     }
 
-    /// A proof that is not to be had does not hold up the next CRL.
+    /// A proof that cannot succeed does not hold up the next CRL.
     @Test func aRevocationDuringAnotherProofIsWrittenEarly() async throws {
         let lab = try await EnforcerLab(more: ["untrusted"], isTrusted: false)
         let device = try await lab.device("d1"), client = try lab.connect(device)

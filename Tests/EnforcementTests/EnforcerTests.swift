@@ -51,7 +51,7 @@ import Testing
     }
 
     /// After a rotation. What the broker does not know is no proof, and no fault once nobody needs it.
-    @Test func anAuthorityThatNobodyNeedsMayLeaveTheBroker() async throws {
+    @Test func abandonedAuthorityIsNoFault() async throws {
         let lab = try await EnforcerLab(more: ["old"], isTrusted: false)
         let enforcer = lab.enforcer(lab.takeover, proofSeconds: 1)
         let device = try await lab.device("d1", authority: "old")

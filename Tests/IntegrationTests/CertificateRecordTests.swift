@@ -112,7 +112,8 @@ import Testing
         let both = try refold(world, "crl", "check", file, "--json", remote: false).out.split(separator: "\n")
         #expect(both.count == 2)
         for (line, position) in zip(both, issued) {
-            #expect(line.contains("\"position\":\(position)") && line.contains("as issued; the newest is"), "\(line)")
+            #expect(
+                line.contains("\"position\":\(position)") && line.contains("as issued; superseded by CRL "), "\(line)")
         }
         // Another CRL of the same number, signed with the authority's key.
         let keys = try FileManager.default.contentsOfDirectory(atPath: world.data + "/authorities")

@@ -74,7 +74,7 @@ import Testing
     }
 
     /// The state of a proof is shown also for an authority of all tenants, whose errors a tenant does not see.
-    @Test func whatIsProvedIsShown() async throws {
+    @Test func revocationPageShowsProofState() async throws {
         let lab = try EnforcedWorld()
         try await lab.startDaemon()
         defer { lab.world.killDaemon() }

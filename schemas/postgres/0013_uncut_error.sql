@@ -1,4 +1,5 @@
--- crl_enforcement, version 2: why clients are not disconnected has a column of its own, because the next proof ends `error`.
+-- crl_enforcement, version 2: why clients are not disconnected has a column of its own, because the next proof clears
+-- `error`.
 -- suffices: 0012
 
 CREATE TABLE refold.crl_enforcement_v2 (
@@ -32,7 +33,7 @@ COMMENT ON COLUMN refold.crl_enforcement_v2.remaining IS
     'CRL';
 COMMENT ON COLUMN refold.crl_enforcement_v2.error IS 'Why it is not proved; null after it was written or proved again';
 COMMENT ON COLUMN refold.crl_enforcement_v2.uncut_error IS
-    'Why clients were not disconnected, or bans not lifted, under this CRL; null once no client remains';
+    'Why clients were not disconnected, or bans not lifted, at the last attempt under this CRL; null if none remained then';
 COMMENT ON COLUMN refold.crl_enforcement_v2.last_position IS 'The last decision that changed the row';
 
 CREATE VIEW refold.crl_enforcement_v2_view WITH (security_invoker = true) AS
@@ -41,7 +42,7 @@ SELECT broker, authority_id, number, tenant_id, written_at, reloaded_at, proved_
 FROM refold.crl_enforcement_v2;
 SELECT refold.grant_read('refold.crl_enforcement_v2_view');
 
--- Where no rows of version 1 are, nothing has to be rebuilt first.
+-- Without rows of version 1 the view can point to version 2 at once; otherwise the rebuild switches it.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM refold.projection_checkpoints WHERE projection = 'crl_enforcement') THEN

@@ -308,9 +308,7 @@ extension CertificateWorld {
             else { continue }
             for broker in brokers {
                 let outcome = outcome(known, at: broker)
-                try require(
-                    !broker.bans.contains(known.device) || hasExpiredAuthority(known.device, now),
-                    "\(broker.name) still bans \(known.device)")
+                try require(!broker.bans.contains(known.device), "\(broker.name) still bans \(known.device)")
                 try require(
                     outcome == (known.isLive ? .accepted : .refused(.certificateRevoked)),
                     "\(known.reference) is \(known.isLive ? "live" : "revoked") since \(known.changed), and "
@@ -319,13 +317,6 @@ extension CertificateWorld {
         }
         try compareWithRefold(registry, process.runtime.end)
         try rebuildAll()
-    }
-
-    /// Bans for certificates of an expired authority stay: no CRL of it is proved any more.
-    private func hasExpiredAuthority(_ device: String, _ now: Timestamp) -> Bool {
-        recount.certificates.contains {
-            $0.device == device && recount.authorities[$0.reference.authority]?.notAfter ?? 0 < now.wholeSeconds
-        }
     }
 
     /// The same log gives the same state, from its beginning and from a snapshot.

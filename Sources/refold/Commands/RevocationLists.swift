@@ -114,10 +114,10 @@ struct RevocationListCommand: AsyncParsableCommand {
             abstract: "Compare the CRLs in a file with those in the log.",
             discussion: """
                 Finds the authority and the number of each CRL, rebuilds the CRL of this number from the log in \
-                --data, and compares the bytes; the daemon may be up or down. Exit code 1: the log has no such CRL, or \
-                it differs.
+                --data, and compares the bytes; the daemon may be up or down. Exit code 1: the log has no such CRL, it \
+                differs, or the file has none. An older CRL gives 0.
 
-                Example: refold crl check /var/lib/refold/crl/fleet.pem
+                Example: refold crl check /var/lib/refold-crl/fleet.pem
                 """)
         @Argument(help: "A file with CRLs in PEM, or with one in DER; -: standard input.") var file: String
         @OptionGroup var data: DataOption
@@ -210,8 +210,8 @@ private struct CheckedCRL {
                 false
             )
         }
-        let isLast = last == nil || last == list.number
-        return ("as issued; the newest\(isLast ? "" : " is \(last ?? 0)")", true)
+        guard let last, last != list.number else { return ("as issued; the newest", true) }
+        return ("as issued; superseded by CRL \(last)", true)
     }
 }
 
