@@ -76,9 +76,38 @@ func spreadHash(_ serial: SerialNumber, _ number: Int64 = 0) -> UInt64 {
     return (hash ^ hash >> 33) >> 16
 }
 
+extension RenewalPolicy {
+    /// The policy with its numbers limited: those in the log may come from a damaged or foreign file.
+    public var withinLimits: RenewalPolicy {
+        var policy = self
+        policy.afterPercent = max(1, min(afterPercent, 95))
+        policy.graceSeconds = max(0, min(graceSeconds, 36_500 * 86_400))
+        return policy
+    }
+
+    /// Start of a certificate's renewal window, in seconds since 1970.
+    func windowStart(notBefore: Int64, notAfter: Int64) -> Int64 {
+        let life = max(0, notAfter.saturatingSubtracting(notBefore))
+        // In parts: the life of a certificate without a well-defined expiry (year 9999) times 100 would not fit.
+        return notBefore.saturatingAdding(life / 100 * afterPercent + life % 100 * afterPercent / 100)
+    }
+
+    /// Time at which a renewal without a device report ends. A sleeping device can still install the certificate while
+    /// the old one is valid and the new one is not due.
+    /// - Parameters:
+    ///   - newNotBefore: of the new certificate, in seconds since 1970.
+    ///   - newNotAfter: likewise.
+    public func end(
+        issuedAt: Timestamp, oldNotAfter: Timestamp, newNotBefore: Int64, newNotAfter: Int64
+    ) -> Timestamp {
+        let due = Timestamp(seconds: windowStart(notBefore: newNotBefore, notAfter: newNotAfter))
+        return max(issuedAt.moved(by: graceSeconds * 1_000_000), min(oldNotAfter, due))
+    }
+}
+
 /// When a certificate is to be renewed (RFC 9773, section 4.2).
 public struct RenewalWindow: Sendable, Equatable {
-    public let start: Timestamp
+    let start: Timestamp
     let end: Timestamp
     /// The time within the window, by hash of the serial number.
     public let renewAt: Timestamp
@@ -87,11 +116,8 @@ public struct RenewalWindow: Sendable, Equatable {
     ///   - notBefore: of the certificate, in seconds since 1970.
     ///   - notAfter: likewise.
     public init(_ serial: SerialNumber, notBefore: Int64, notAfter: Int64, _ policy: RenewalPolicy) {
-        let life = max(0, notAfter.saturatingSubtracting(notBefore))
-        // In parts: the life of a certificate without a well-defined expiry (year 9999) times 100 would not fit.
-        let begin = notBefore.saturatingAdding(
-            life / 100 * policy.afterPercent + life % 100 * policy.afterPercent / 100)
-        let width = life / 20
+        let begin = policy.windowStart(notBefore: notBefore, notAfter: notAfter)
+        let width = max(0, notAfter.saturatingSubtracting(notBefore)) / 20
         start = Timestamp(seconds: begin)
         end = Timestamp(seconds: begin.saturatingAdding(width))
         renewAt = Timestamp(

@@ -68,21 +68,21 @@ struct Renewals: Sendable {
         late.remove(address)
         closed[address] = Closed(renewal: renewal, at: time)
         ends.insert(.init(at: time.microseconds, key: address))
-        while closed.count > Self.closedMax, !ends.isEmpty { forgetOldest() }
+        while closed.count > Self.closedMax, !ends.isEmpty { evictOldest() }
     }
 
     mutating func expire(before now: Timestamp) {
         while let first = ends.min, now.microseconds.saturatingSubtracting(first.at) > Self.closedMicroseconds {
-            forgetOldest()
+            evictOldest()
         }
     }
 
-    private mutating func forgetOldest() {
+    private mutating func evictOldest() {
         guard let end = ends.popMin(), closed[end.key]?.at.microseconds == end.at else { return }
-        forget(end.key)
+        evict(end.key)
     }
 
-    mutating func forget(_ address: String) {
+    mutating func evict(_ address: String) {
         closed[address] = nil
         late.remove(address)
     }
@@ -124,14 +124,14 @@ extension CertificateRegistry {
         return nil
     }
 
-    /// When a renewal ends without the device. One that is asleep gets its new certificate when it wakes: as long as
-    /// the old one is valid and the new one is not to be renewed itself.
+    /// Time at which a renewal without a device report ends.
     func end(_ renewal: Renewal) -> Timestamp {
         guard let issuedAt = renewal.issuedAt, let index = renewal.issued.flatMap(find) else {
             return Timestamp(seconds: renewal.notAfter.wholeSeconds.saturatingAdding(Renewal.secondsAfterExpiry))
         }
-        let grace = issuedAt.moved(by: renewals.policy.graceSeconds * 1_000_000)
-        return max(grace, min(renewal.notAfter, window(index).start))
+        return renewals.policy.end(
+            issuedAt: issuedAt, oldNotAfter: renewal.notAfter, newNotBefore: store[index].notBefore,
+            newNotAfter: store[index].notAfter)
     }
 
     /// Earliest time at which `advance` decides about the renewal: a retry or its end; `.min`: it ends at once.
@@ -256,9 +256,7 @@ extension CertificateRegistry {
     }
 
     mutating func setPolicy(_ policy: RenewalPolicy) {
-        renewals.policy.isEnabled = policy.isEnabled
-        renewals.policy.afterPercent = max(1, min(policy.afterPercent, 95))
-        renewals.policy.graceSeconds = max(0, min(policy.graceSeconds, 36_500 * 86_400))
+        renewals.policy = policy.withinLimits
         rebuildTimes()
     }
 
@@ -329,7 +327,7 @@ extension CertificateRegistry {
             id: position, tenantID: event.tenantID, deviceID: event.deviceID, certificate: reference,
             notAfter: Timestamp(seconds: store[index].notAfter), command: position, attempt: event.attempt ?? 1,
             requestedAt: time)
-        renewals.forget(address)
+        renewals.evict(address)
         schedule(address)
     }
 

@@ -4,51 +4,64 @@ import Decoding
 import EventModel
 import PKI
 
-/// What is on record of one certificate that was issued here, and of its renewal.
+/// The recorded history of one certificate issued here.
 struct RenewalHistory {
+    let authority: String
     let tenantID: String
     let deviceID: String
     let serial: SerialNumber
     let notBefore: Timestamp
     let notAfter: Timestamp
     let addedAt: Timestamp
-    /// The device was asked for the first time, and by whom.
-    var asked: (at: Timestamp, actor: String)?
+    /// `authority/serial` of the certificate that it renews.
+    let renews: String?
+    /// An operator ordered the renewal of all certificates of the authority.
+    var isOrdered = false
+    /// First renewal request: time and actor.
+    var requested: (at: Timestamp, actor: String)?
     /// The new certificate.
     var issued: (at: Timestamp, notBefore: Timestamp, notAfter: Timestamp)?
     /// The device's report.
     var installedAt: Timestamp?
-    /// The renewal ended without one.
-    var failedAt: Timestamp?
-    /// It was revoked or held, or replaced outside of a renewal: it was not to be renewed any more.
+    /// The renewal ended because the report did not come in time.
+    var endedWithoutReport = false
+    /// After the new certificate was issued, one of the two was revoked or held: this ends a renewal.
+    var revokedAt: Timestamp?
+    /// Revoked, held, or replaced outside a renewal: the schedule no longer applies.
     var withdrawnAt: Timestamp?
 }
 
-/// Of all certificates, folded from the log. Imported ones are renewed at an operator's command only: they are left
-/// out.
+/// Histories of all certificates, folded from the log. Imported ones are only counted: they are renewed at an
+/// operator's command.
 struct RenewalHistories {
     private let decoder = FactDecoder()
     private(set) var certificates: [String: RenewalHistory] = [:]
+    private(set) var imported = 0
     /// The settings in force at the end of the history; nil: none are on record.
     private(set) var policy: RenewalPolicy?
-    /// Of each device.
+    /// Changes of the settings since the first certificate.
+    private(set) var policyChanges = 0
+    private(set) var wasEnabled = false
+    /// Newest certificate by `tenant/device`.
     private var newest: [String: String] = [:]
-    /// Authorities whose certificates an operator had renewed.
-    private var renewedAuthorities: Set<String> = []
 
     mutating func apply(_ record: RecordView) {
         guard record.kind == .decision else { return }
         let at = record.receivedAt
         switch decoder.decodeInternal(record).decision {
-        case let event as RenewalPolicySet: policy = event.policy
-        case let event as AuthorityRenewal: renewedAuthorities.insert(event.authority)
+        case let event as RenewalPolicySet: set(event.policy.withinLimits)
+        case let event as AuthorityRenewal: order(event)
         case let event as CertificateAdded: add(event, at)
         case let event as CertificateChanged:
             let reference = "\(event.authority)/\(event.serial)"
             switch event.change {
             case .revoked, .held:
                 update(reference) { $0.withdrawnAt = $0.withdrawnAt ?? at }
-            case .superseded where certificates[reference]?.asked == nil:
+                for renewed in [reference, certificates[reference]?.renews].compactMap({ $0 })
+                where certificates[renewed]?.issued != nil {
+                    update(renewed) { $0.revokedAt = $0.revokedAt ?? at }
+                }
+            case .superseded where certificates[reference]?.requested == nil:
                 update(reference) { $0.withdrawnAt = $0.withdrawnAt ?? at }
             case .superseded: break
             case .released: certificates[reference]?.withdrawnAt = nil
@@ -64,28 +77,48 @@ struct RenewalHistories {
         certificates[reference] = history
     }
 
-    private mutating func add(_ event: CertificateAdded, _ at: Timestamp) {
-        if let renewed = event.renews, event.renewal != nil {
-            certificates[renewed]?.issued = (at, event.notBefore, event.notAfter)
+    private mutating func set(_ policy: RenewalPolicy) {
+        if policy != self.policy, !certificates.isEmpty { policyChanges += 1 }
+        self.policy = policy
+        wasEnabled = wasEnabled || policy.isEnabled
+    }
+
+    private mutating func order(_ event: AuthorityRenewal) {
+        for (reference, history) in certificates
+        where history.authority == event.authority && history.requested == nil && history.withdrawnAt == nil
+            && [history.tenantID, Envelope.everyTenant].contains(event.tenantID)
+        {
+            certificates[reference]?.isOrdered = true
         }
+    }
+
+    private mutating func add(_ event: CertificateAdded, _ at: Timestamp) {
+        let renews = event.renewal == nil ? nil : event.renews
+        if let renews { certificates[renews]?.issued = (at, event.notBefore, event.notAfter) }
         let reference = "\(event.authority)/\(event.serial)"
         let before = newest.updateValue(reference, forKey: "\(event.tenantID)/\(event.deviceID)")
-        if let before, certificates[before]?.asked == nil { update(before) { $0.withdrawnAt = $0.withdrawnAt ?? at } }
-        guard event.origin == .issued, let serial = SerialNumber(event.serial) else { return }
+        if let before, certificates[before]?.requested == nil {
+            update(before) { $0.withdrawnAt = $0.withdrawnAt ?? at }
+        }
+        guard event.origin == .issued else { return imported += 1 }
+        guard let serial = SerialNumber(event.serial) else { return }
         certificates[reference] = RenewalHistory(
-            tenantID: event.tenantID, deviceID: event.deviceID, serial: serial, notBefore: event.notBefore,
-            notAfter: event.notAfter, addedAt: at)
+            authority: event.authority, tenantID: event.tenantID, deviceID: event.deviceID, serial: serial,
+            notBefore: event.notBefore, notAfter: event.notAfter, addedAt: at, renews: renews)
     }
 
     private mutating func apply(_ event: CertificateRenewal, _ at: Timestamp) {
         let reference = "\(event.authority)/\(event.serial)"
         switch event.step {
         case .requested where event.renewal == nil:
-            // The engine opens those of an authority one after the other: an operator asked for them.
-            let actor = renewedAuthorities.contains(event.authority) ? "operator" : event.actor
-            update(reference) { $0.asked = $0.asked ?? (at, actor) }
+            update(reference) { history in
+                // The engine requests the renewals that an operator ordered, one after the other.
+                let actor = history.isOrdered ? "operator" : event.actor
+                history.requested = history.requested ?? (at, actor)
+            }
         case .installed: certificates[reference]?.installedAt = at
-        case .failed: certificates[reference]?.failedAt = at
+        case .failed:
+            update(reference) { $0.endedWithoutReport = $0.issued != nil && $0.revokedAt == nil }
         case .requested, .delivered, .refused, .resent: break
         }
     }

@@ -60,7 +60,9 @@ public enum WhatIf {
         return WhatIfReport(
             range: range, campaigns: campaigns, presence: presence.map(report),
             renewals: settings.renewals.flatMap { change in
-                renewals.map { RenewalWhatIf($0, change, until: end ?? Timestamp(microseconds: 0)) }
+                renewals.map {
+                    RenewalWhatIf($0, change, from: range.lowerBound, until: end ?? Timestamp(microseconds: 0))
+                }
             },
             missing: settings.campaigns.keys.filter { histories.campaigns[$0] == nil }.sorted())
     }

@@ -12,14 +12,14 @@ extension RenewalWhatIf {
         }
         let rows = [
             row("renewed after") { $0.afterPercent.map { "\($0) % of the life" } ?? "-" },
-            row("report within, at least") { days($0.graceSeconds) },
-            row("devices asked") { "\($0.asked)" },
-            row("most in a day") { course in course.busiestDay.map { "\(course.askedInADayMax) (\($0))" } ?? "-" },
-            row("left until expiry, least") { days($0.secondsLeftMin) },
-            row("left until expiry, median") { days($0.secondsLeftMedian) },
+            row("grace period") { days($0.graceSeconds) },
+            row("renewals requested") { "\($0.requested)" },
+            row("busiest day") { course in course.busiestDay.map { "\(course.requestedPerDayMax) (\($0))" } ?? "-" },
+            row("shortest time left") { days($0.secondsLeftMin) },
+            row("median time left") { days($0.secondsLeftMedian) },
             row("renewed in time") { "\($0.inTime)" },
             row("renewed after expiry") { "\($0.late)" },
-            row("expired without question") { "\($0.expiredUnasked)" },
+            row("expired without a request") { "\($0.expiredWithoutRequest)" },
             row("ended without a report") { "\($0.endedWithoutReport)" },
         ]
         let table = TextTable(columns: [.init("", ""), .init("recorded", "recorded"), .init("what if", "what if")])
@@ -29,10 +29,10 @@ extension RenewalWhatIf {
             let shown = devices.prefix(devicesMax).map { TextTable.cell("\($0.tenantID)/\($0.deviceID)") }
                 .joined(separator: ", ")
             let more = devices.count > devicesMax ? ", …" : ""
-            lines.append("\(words): \(devices.count)" + (devicesMax > 0 ? ": \(shown)\(more)" : ""))
+            lines.append("\(devices.count) \(words)" + (devicesMax > 0 ? ": \(shown)\(more)" : ""))
         }
-        list(rescued, "devices whose certificate expired on record and would have been renewed in time")
-        list(endangered, "devices that renewed in time on record and would have been too late")
+        list(newlyInTime, "devices were late on record and would have been in time")
+        list(newlyLate, "devices were in time on record and would have been late")
         return (lines + caveats.map { "note: " + $0 }).joined(separator: "\n")
     }
 
@@ -42,7 +42,7 @@ extension RenewalWhatIf {
         }
         return [
             "certificates": certificates, "recorded": recorded.json, "what_if": whatIf.json,
-            "rescued": devices(rescued), "endangered": devices(endangered), "notes": caveats,
+            "newly_in_time": devices(newlyInTime), "newly_late": devices(newlyLate), "notes": caveats,
         ]
     }
 }
@@ -50,8 +50,8 @@ extension RenewalWhatIf {
 extension RenewalWhatIf.Course {
     fileprivate var json: [String: Any] {
         var object: [String: Any] = [
-            "asked": asked, "asked_in_a_day_max": askedInADayMax, "in_time": inTime, "late": late,
-            "expired_unasked": expiredUnasked, "ended_without_report": endedWithoutReport,
+            "requested": requested, "requested_per_day_max": requestedPerDayMax, "in_time": inTime, "late": late,
+            "expired_without_request": expiredWithoutRequest, "ended_without_report": endedWithoutReport,
         ]
         object["after_percent"] = afterPercent
         object["grace_seconds"] = graceSeconds

@@ -15,13 +15,13 @@ struct ReplayWhatIf: ParsableCommand {
             with --campaign, the whole campaign by any other rule of its plan, such as abort.method=ratio, \
             rollout_rate=50, retry.attempts_max=3, stages=[{"percent":5},{"percent":100}]; \
             how often and for how long devices would have counted as STALE and OFFLINE (presence.stale_seconds, \
-            presence.offline_seconds); when devices would have been asked to renew their certificates, and which of \
-            them in time (certificates.renew_after_percent, certificates.renew_grace_days). What people decided and \
-            what devices reported stays as it is on record. Where history cannot answer, the report says so. Nothing \
-            is changed. \
+            presence.offline_seconds); when devices would have been asked to renew their certificates, and which would \
+            have been in time (certificates.renew_after_percent, certificates.renew_grace_days). What people decided \
+            and what devices reported stays as it is on record. Where history cannot answer, the report says so. \
+            Nothing is changed. \
             Exit code 0: answered; 1: a campaign that was asked about is not in the history; 2: no such setting.
             """)
-    @Option(name: .customLong("set"), help: "A setting that was not, NAME=VALUE; may be repeated.")
+    @Option(name: .customLong("set"), help: "Setting to change, NAME=VALUE; may be repeated.")
     var set: [String] = []
     @Option(
         help: """

@@ -69,14 +69,18 @@ private struct CertificateStory {
             """, day)
     }
 
+    mutating func order(tenant: String = "*", on day: Double) {
+        add("authority.renewal_ordered/1", #"{"id":"ca","tenant_id":"\#(tenant)","actor":"ann"}"#, day)
+    }
+
     /// The history goes on until this day.
     mutating func end(on day: Double) { policy(67, on: day) }
 
-    func ask(_ settings: String...) throws -> RenewalWhatIf {
+    func ask(_ settings: String..., from first: UInt64 = 0) throws -> RenewalWhatIf {
         var asked = WhatIfSettings()
         for text in settings { try asked.set("certificates.\(text)") }
         let log = CaseLog(try lines.map(RecordedCase.Event.init), commitEvents: 3)
-        let report = try WhatIf.run(asked, over: log, in: Position(0)..<Position(log.durableCount))
+        let report = try WhatIf.run(asked, over: log, in: Position(first)..<Position(log.durableCount))
         return try #require(report.renewals)
     }
 }
@@ -103,40 +107,69 @@ private struct CertificateStory {
         let found = try story().ask("renew_after_percent=60")
         #expect(found.certificates == 6, "two of them are the new ones")
         #expect(found.recorded.afterPercent == 67 && found.whatIf.afterPercent == 60)
-        #expect(found.recorded.asked == 3 && found.whatIf.asked == 3)
-        #expect(found.recorded.askedInADayMax == 3 && found.recorded.busiestDay == "2026-05-31")
+        #expect(found.recorded.requested == 3 && found.whatIf.requested == 3)
+        #expect(found.recorded.requestedPerDayMax == 3 && found.recorded.busiestDay == "2026-05-31")
         #expect(found.recorded.secondsLeftMin == 9 * 86_400 && found.recorded.inTime == 1 && found.recorded.late == 1)
         let left = try #require(found.whatIf.secondsLeftMin)
         #expect(left > 35 * 86_400 && left <= 40 * 86_400)
         #expect(found.whatIf.inTime == 2 && found.whatIf.late == 0)
-        #expect(found.rescued.map(\.deviceID) == ["d2"] && found.endangered.isEmpty)
-        #expect(found.caveats.contains { $0.hasPrefix("1 devices that are asked never reported") })
+        #expect(found.newlyInTime.map(\.deviceID) == ["d2"] && found.newlyLate.isEmpty)
+        #expect(
+            found.caveats.dropFirst() == [
+                "1 imported certificates are not included: Refold renews them on request only",
+                "the renewal settings changed 1 times; `recorded` shows the last ones",
+                "1 requests have no report on record; the what-if cannot tell when the device would have reported",
+            ])
     }
 
+    /// By the hashes of their serial numbers, d1 is asked on day 96.54 and d4 on day 98.37.
     @Test func aLaterWindowWouldHaveBeenTooLate() throws {
-        let found = try story().ask("renew_after_percent=95")
-        // By the hash of its serial number, d1 is asked 95 to 100 days after the beginning.
-        let isTooLate = try #require(found.whatIf.secondsLeftMin) < 2 * 86_400
-        #expect(found.whatIf.late >= 1 && found.rescued.isEmpty)
-        #expect(isTooLate || found.endangered.isEmpty)
-        #expect(found.endangered.allSatisfy { $0.deviceID == "d1" })
+        var story = CertificateStory()
+        story.policy(90)
+        for serial in [1, 4] as [UInt64] { story.certificate(serial) }
+        for serial in [1, 4] as [UInt64] { story.step("requested", serial, on: 91) }
+        for serial in [1, 4] as [UInt64] { story.step("installed", serial, on: 93) }
+        story.policy(90, on: 120)
+        let found = try story.ask("renew_after_percent=95")
+        #expect(found.recorded.inTime == 2 && found.whatIf.inTime == 1 && found.whatIf.late == 1)
+        #expect(found.newlyInTime.isEmpty && found.newlyLate.map(\.deviceID) == ["d4"])
+        #expect(found.caveats.count == 1, "the settings did not change")
     }
 
-    @Test func theGraceDecidesWhoIsGivenUp() throws {
+    @Test func graceDecidesWhenRenewalsEnd() throws {
         var story = CertificateStory()
         story.policy(50)
-        story.certificate(1, life: 20)
-        story.step("requested", 1, on: 10)
-        story.certificate(11, on: 11, life: 10, renews: 1)
+        for serial in [1, 2] as [UInt64] { story.certificate(serial, life: 20) }
+        for serial in [1, 2] as [UInt64] { story.step("requested", serial, on: 10) }
+        for serial in [1, 2] as [UInt64] { story.certificate(10 + serial, on: 11, life: 10, renews: serial) }
+        story.step("installed", 2, on: 17.9)
+        story.change("superseded", 1, on: 18)
+        story.step("failed", 1, on: 18)
         story.end(on: 60)
-        story.step("installed", 1, on: 61)
-        // The new certificate's window begins after six days.
-        for (days, count) in [(1, 1), (40, 1), (60, 0)] {
-            #expect(try story.ask("renew_grace_days=\(days)").whatIf.endedWithoutReport == count)
+        // The windows of the new certificates begin on day 17.7.
+        for (days, count) in [(1, 2), (40, 1), (60, 0)] {
+            let found = try story.ask("renew_grace_days=\(days)")
+            #expect(found.recorded.endedWithoutReport == 1 && found.whatIf.endedWithoutReport == count)
         }
     }
 
-    @Test func whatAnOperatorAskedForStands() throws {
+    @Test func revocationsEndRenewalsOtherwise() throws {
+        var story = CertificateStory()
+        story.policy(50)
+        for serial in [1, 2] as [UInt64] {
+            story.certificate(serial, life: 20)
+            story.step("requested", serial, on: 10)
+            story.certificate(10 + serial, on: 11, life: 10, renews: serial)
+        }
+        story.change("revoked", 11, on: 12)
+        story.change("held", 2, on: 12)
+        for serial in [1, 2] as [UInt64] { story.step("failed", serial, on: 12) }
+        story.end(on: 60)
+        let found = try story.ask("renew_grace_days=1")
+        #expect(found.recorded.endedWithoutReport == 0 && found.whatIf.endedWithoutReport == 0)
+    }
+
+    @Test func renewalsByOperatorsAreUnchanged() throws {
         var story = CertificateStory()
         story.certificate(1)
         story.step("requested", 1, on: 20, by: "ann")
@@ -145,11 +178,44 @@ private struct CertificateStory {
         story.certificate(2)
         story.policy(67, isEnabled: false, on: 130)
         let found = try story.ask("renew_after_percent=50")
-        #expect(found.recorded.asked == 0 && found.recorded.inTime == 1 && found.recorded.expiredUnasked == 2)
-        #expect(found.whatIf.asked == 2, "the second one, and the new one of the first")
-        #expect(found.whatIf.inTime == 1 && found.whatIf.expiredUnasked == 0)
-        #expect(found.caveats.contains { $0.contains("an operator asked for") })
-        #expect(found.caveats.contains { $0.contains("certificates.renew was off") })
+        #expect(found.recorded.requested == 0 && found.recorded.inTime == 1)
+        #expect(found.recorded.expiredWithoutRequest == 2)
+        #expect(found.whatIf.requested == 2, "the second one, and the new one of the first")
+        #expect(found.whatIf.inTime == 1 && found.whatIf.expiredWithoutRequest == 0)
+        #expect(found.caveats.contains("1 renewals that an operator requested are unchanged"))
+        #expect(found.caveats.contains { $0.hasPrefix("certificates.renew was off") })
+    }
+
+    /// An order covers the certificates of its tenant that exist by then, and no later ones.
+    @Test func ordersEndWithTheirCertificates() throws {
+        var story = CertificateStory()
+        story.policy(67)
+        story.certificate(1)
+        story.order(on: 10)
+        story.certificate(2, on: 10)
+        story.order(tenant: "other", on: 11)
+        story.step("requested", 1, on: 11)
+        story.certificate(11, on: 12, renews: 1)
+        story.step("installed", 1, on: 13)
+        story.step("requested", 2, on: 78)
+        story.step("requested", 11, on: 80)
+        story.end(on: 90)
+        let found = try story.ask("renew_after_percent=67")
+        #expect(found.recorded.requested == 2 && found.recorded.secondsLeftMin == 32 * 86_400)
+        #expect(found.caveats.contains("1 renewals that an operator requested are unchanged"))
+    }
+
+    @Test func earlierCertificatesAreNotIncluded() throws {
+        var story = CertificateStory()
+        story.policy(67)
+        for serial in 1...3 as ClosedRange<UInt64> { story.certificate(serial) }
+        let found = try story.ask("renew_after_percent=50", from: 2)
+        #expect(found.certificates == 2 && found.recorded.afterPercent == nil)
+        #expect(
+            found.caveats.dropFirst() == [
+                "certificates issued before position 2 are not included",
+                "no renewal settings are on record in this range: those not given have their defaults",
+            ])
     }
 
     /// The newest certificate of a device is renewed, and no older one.
@@ -159,8 +225,8 @@ private struct CertificateStory {
         story.certificate(11, on: 50, device: 1)
         story.end(on: 105)
         let found = try story.ask("renew_after_percent=60")
-        #expect(found.certificates == 2 && found.recorded.expiredUnasked == 0 && found.whatIf.asked == 0)
-        #expect(try story.ask("renew_after_percent=30").whatIf.asked == 2)
+        #expect(found.certificates == 2 && found.recorded.expiredWithoutRequest == 0 && found.whatIf.requested == 0)
+        #expect(try story.ask("renew_after_percent=30").whatIf.requested == 2)
     }
 
     @Test(arguments: [
