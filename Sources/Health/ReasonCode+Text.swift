@@ -190,24 +190,18 @@ extension ReasonCode {
         case .brokerNotSubscribed: "Wait for the SUBACK; if it does not arrive, check the broker's access rules."
         case .brokerSubscriptionRefused: "Allow this user the filters, or set others in `brokers`."
         case .brokerQoSLowered:
-            """
-            Allow QoS 1 (Mosquitto: `max_qos`; cloud brokers: Maximum QoS). Refold subscribes again when it \
-            reconnects; over MQTT 3.1.1 only in a new session.
-            """
+            "Allow QoS 1 (Mosquitto: `max_qos`; cloud brokers: Maximum QoS). Refold subscribes again when it "
+                + "reconnects; over MQTT 3.1.1 only in a new session."
         case .brokerForeignSession: "Set another `node`, or take the session over: `refold run --adopt-session`."
         case .brokerTakenOver:
-            """
-            Look for a second client with this client id in the broker's log and give it another `node` or \
-            `client_id`; then `refold broker acknowledge NAME --reason TEXT`.
-            """
+            "Look for a second client with this client id in the broker's log and give it another `node` or "
+                + "`client_id`; then `refold broker acknowledge NAME --reason TEXT`."
         case .brokerSessionLost:
             "Check the broker's persistence and session expiry, compare the gap, then "
                 + "`refold broker acknowledge NAME --reason TEXT`."
         case .brokerSessionExpiryCapped:
-            """
-            Raise the broker's limit, or lower `broker.session_expiry_seconds`, or accept it: \
-            `refold broker acknowledge NAME --reason TEXT`.
-            """
+            "Raise the broker's limit, or lower `broker.session_expiry_seconds`, or accept it: "
+                + "`refold broker acknowledge NAME --reason TEXT`."
         case .brokerDrainingOldSession: "No action needed; clears when the drain completes."
         case .brokerQuickDrops: "See the broker's log; it may be a second client with our client id."
         case .brokerDropsMessages:
@@ -247,10 +241,8 @@ extension ReasonCode {
             "Check the broker's crl_file, crl_reload_command and log; with EMQX, its `crl_cache` settings and that it "
                 + "reaches `certificates.crl_url`. Refold retries every 5 s."
         case .clientsUncut:
-            """
-            See the error: check `crl_cut`, `crl_cut_url` and `emqx_api` settings; for shared names put `{tenant}` \
-            into `crl_client_id` and `crl_username`, then restart Refold. Refold retries at least once a minute.
-            """
+            "See the error: check `crl_cut`, `crl_cut_url` and `emqx_api` settings; for shared names put `{tenant}` "
+                + "into `crl_client_id` and `crl_username`, then restart Refold. Refold retries at least once a minute."
         case .crlNotIssued, .crlExpiring, .renewalsWaiting:
             "See the error; restore the key (docs/certificates.md). Refold retries every 10 s."
         case .authorityExpiring: "`refold ca rotate OLD --to NEW`, then issue new certificates; or `refold ca retire`."
