@@ -42,6 +42,8 @@ struct CertificateRecount {
     private(set) var proved: [Key: UInt64] = [:]
     /// Certificates whose clients are on record as banned, by broker.
     private(set) var banned: [String: Set<Int>] = [:]
+    /// Revoked or held certificates whose bans are on record as lifted, by broker.
+    private(set) var lifted: [String: Set<Int>] = [:]
     /// Position of the last certificate that was issued under each idempotency key.
     private var keys: [String: UInt64] = [:]
     private(set) var dropped = 0
@@ -77,6 +79,7 @@ struct CertificateRecount {
             }
             certificates[index].isLive = event.change == .released
             if event.change == .released { for broker in banned.keys { banned[broker]?.remove(index) } }
+            for broker in lifted.keys { lifted[broker]?.remove(index) }
             certificates[index].changed = position
             certificates[index].isDropped = false
             let reason: RevocationReason =
@@ -100,7 +103,9 @@ struct CertificateRecount {
                 banned[event.broker, default: []].insert(index)
             }
         case .clientBanLifted(let event):
-            if let index = index(event.authority, event.serial) { banned[event.broker]?.remove(index) }
+            guard let index = index(event.authority, event.serial) else { return nil }
+            banned[event.broker]?.remove(index)
+            if !certificates[index].isLive { lifted[event.broker, default: []].insert(index) }
         // Nothing else changes a CRL, or what is accepted.
         default: break
         }

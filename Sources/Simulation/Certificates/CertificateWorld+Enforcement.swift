@@ -263,6 +263,13 @@ extension CertificateWorld {
                     broker.bans.contains(known.device) || outcome(known, at: broker) != .accepted,
                     "\(broker.name) accepts \(known.reference), whose client is banned, according to the record")
             }
+            for known in (recount.lifted[broker.name] ?? []).map({ recount.certificates[$0] }) where !known.isDropped {
+                // Brokers accept no client of an expired authority.
+                let end = recount.authorities[known.reference.authority]?.notAfter ?? 0
+                try require(
+                    clock.now().wholeSeconds > end || outcome(known, at: broker) != .accepted,
+                    "\(broker.name) accepts \(known.reference), whose ban was lifted")
+            }
         }
         for broker in brokers {
             for known in recount.certificates where !known.isLive && !known.isDropped {
