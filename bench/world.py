@@ -67,6 +67,9 @@ class Broker:
         stop(self.process)
 
 
+databases = []
+
+
 class Database:
     """A PostgreSQL with its default durability, on a unix socket."""
 
@@ -80,21 +83,23 @@ class Database:
             shutil.chown(self.folder, self.user)
         self.run("initdb", "-D", f"{self.folder}/c", "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8")
         self.url = f"postgresql:///postgres?host={self.folder}&user=postgres"
+        databases.append(self)
         self.up()
 
     def command(self, name, *args):
         prefix = ["setpriv", "--reuid", self.user, "--regid", self.user, "--init-groups", "--"] if self.user else []
         return prefix + [f"{self.bin}/{name}", *args]
 
-    def run(self, name, *args):
-        subprocess.run(self.command(name, *args), check=True, stdout=subprocess.DEVNULL, cwd="/")
+    def run(self, name, *args, check=True):
+        subprocess.run(self.command(name, *args), check=check, stdout=subprocess.DEVNULL, cwd="/",
+                       stderr=None if check else subprocess.DEVNULL)
 
     def up(self):
         self.run("pg_ctl", "-D", f"{self.folder}/c", "-w", "-l", f"{self.folder}/log", "-o",
                  f"-c listen_addresses= -c unix_socket_directories={self.folder} -c max_wal_size=4GB", "start")
 
-    def down(self):
-        self.run("pg_ctl", "-D", f"{self.folder}/c", "-w", "-m", "fast", "stop")
+    def down(self, mode="fast", check=True):
+        self.run("pg_ctl", "-D", f"{self.folder}/c", "-w", "-m", mode, "stop", check=check)
 
     def sql(self, text):
         """The first line of the answer, over one session: a new psql each time would take a core from those measured."""
@@ -180,4 +185,6 @@ def end():
     """Ends all that was started here."""
     for process in running:
         stop(process, signal.SIGKILL)
+    for database in databases:
+        database.down("immediate", check=False)
     shutil.rmtree(work, ignore_errors=True)
