@@ -34,7 +34,7 @@ extension CertificateRegistry {
     /// two CRLs with the same one Mosquitto takes either.
     private static let microsecondsBetweenCRLs: Int64 = 1_000_000
 
-    /// A later CRL than this waits for no clock: it was set back.
+    /// Maximum time until the CRL of a change is due. If it is due later, the clock was set back, and it is due now.
     private static let aheadMicrosecondsMax: Int64 = 5_000_000
 
     /// When the authority's next CRL is to be issued; nil: it issues none. In the past: now.
@@ -46,9 +46,9 @@ extension CertificateRegistry {
             let due = issued.moved(by: Self.microsecondsBetweenCRLs)
             return due > now.moved(by: Self.aheadMicrosecondsMax) ? now : due
         }
-        // After a clock step `thisUpdate` may be far behind; `nextUpdate` is not.
-        let backdated = policy.backdateSeconds - policy.lifetimeSeconds
-        return max(issued, last.nextUpdate.moved(by: backdated * 1_000_000)).moved(by: policy.lifetimeSeconds * 500_000)
+        // By its own life, whatever the settings are now. `thisUpdate` may be far behind after a clock step.
+        let end = last.nextUpdate.moved(by: policy.backdateSeconds * 1_000_000), begin = authority.lastCRLAt
+        return begin.moved(by: end.microseconds.saturatingSubtracting(begin.microseconds) / 2)
     }
 
     /// When the next CRL of each authority is to be issued. Without authorities that have expired: nothing that they

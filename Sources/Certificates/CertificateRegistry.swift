@@ -336,11 +336,9 @@ public struct CertificateRegistry: Decider {
         let now = time.wholeSeconds
         for index in Array(store.indexes) where now - store[index].notAfter > Self.keptSecondsAfterExpiry {
             store.remove(index)
-            for key in pendingCuts.keys {
-                pendingCuts[key]?[index] = nil
-                endUncutError(key)
-            }
+            for key in pendingCuts.keys { pendingCuts[key]?[index] = nil }
         }
+        for key in pendingCuts.keys { endUncutError(key) }
         countAfterEviction = store.count
     }
 }

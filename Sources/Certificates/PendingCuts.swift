@@ -73,7 +73,7 @@ extension CertificateRegistry {
         guard let authority = authority(key.authority) else { return [] }
         let liftable = clients(key) { mayBeLifted($1, authority) }
         guard !liftable.isEmpty else { return [] }
-        // Without a proof nobody was banned there, and brokers accept no client of an expired authority.
+        // Refold bans no client before the first proof, and brokers accept no client of an expired authority.
         let others = pendingCuts.compactMap {
             other, cuts -> (authority: CertificateAuthority, cuts: [CertificateStore.Index: PendingCut])? in
             guard other.broker == key.broker, enforcements[other]?.proved ?? 0 > 0,
@@ -225,9 +225,14 @@ extension CertificateRegistry {
             return pendingIndex(key, event.serial).flatMap { pendingCuts[key]?[$0] }.map { !$0.isUncut } ?? false
         }
         guard !accepted.isEmpty else { throw RegistryRefusal(.outdated, "no client of these certificates is banned") }
+        // A lifted ban leaves their number as it is.
+        var remaining: [EnforcementKey: Int] = [:]
         return accepted.map {
             var event = $0
-            event.remaining = Int64(uncutCount(EnforcementKey(broker: event.broker, authority: event.authority)))
+            let key = EnforcementKey(broker: event.broker, authority: event.authority)
+            let left = remaining[key] ?? uncutCount(key)
+            remaining[key] = left
+            event.remaining = Int64(left)
             event.actor = request.actor
             return event
         }
@@ -260,8 +265,7 @@ extension CertificateRegistry {
             pendingCuts[form.key, default: [:]][indexes[Int(number)]] = PendingCut(
                 end: end, flags: try input.integer())
         }
-        // Older snapshots keep the error after the last cut.
-        // A snapshot of before errors ended.
+        // Snapshots of older versions keep the error after the last cut.
         if enforcements[form.key]?.uncutNumber == nil { endUncutError(form.key) }
     }
 }

@@ -29,12 +29,17 @@ extension CertificateRegistry {
     public var lastAnswer: Position? { renewals.lastAnswer }
 
     /// The first messages that are to be handled, at most one of each device.
-    public func answers(limit: Int, exceptOf tenants: Set<String> = []) -> [RenewalAnswer] {
-        let waiting = renewals.answered.compactMap { address in
-            renewals.open[address].flatMap { renewal in
-                tenants.contains(renewal.tenantID)
-                    ? nil : renewal.messages.first.map { RenewalAnswer(renewal: renewal, position: $0) }
-            }
+    /// - Parameters:
+    ///   - tenants: without theirs.
+    ///   - messages: without devices whose first message is one of these.
+    public func answers(
+        limit: Int, exceptOf tenants: Set<String> = [], behind messages: Set<Position> = []
+    ) -> [RenewalAnswer] {
+        let waiting = renewals.answered.compactMap { address -> RenewalAnswer? in
+            guard let renewal = renewals.open[address], let first = renewal.messages.first,
+                !tenants.contains(renewal.tenantID), !messages.contains(first)
+            else { return nil }
+            return RenewalAnswer(renewal: renewal, position: first)
         }
         return Array(waiting.sorted { $0.position < $1.position }.prefix(limit))
     }

@@ -87,7 +87,7 @@ struct Renewals: Sendable {
         late.remove(address)
     }
 
-    /// Where its renewal has ended.
+    /// Changes the ended renewal of a device.
     mutating func updateClosed(_ address: String, _ body: (inout Closed) -> Void) {
         guard var entry = closed[address] else { return }
         body(&entry)

@@ -62,7 +62,7 @@ extension ControlAPI {
 
     /// - Parameter moment: nil: now.
     private func crl(_ authority: String, of tenant: String, at moment: PointInTime?) async throws -> Response {
-        // Before the log is read: authorities are never removed, nor given to another tenant.
+        // Checks the tenant before the expensive read of the log. Authorities keep their tenant.
         let isKnown = try await system.certificates.authorities().contains {
             $0.added.id == authority && $0.isOf(tenant)
         }
@@ -163,7 +163,7 @@ struct EnforcementRow: Encodable, Sendable {
     let banned: Int
     /// Why the newest CRL is not proved, or clients are not disconnected.
     let error: String?
-    /// Since when the newest CRL cannot be proved.
+    /// When the error of the proof was recorded.
     let errorAt: String?
 
     enum CodingKeys: String, CodingKey {

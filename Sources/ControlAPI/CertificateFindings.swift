@@ -39,7 +39,9 @@ extension Request {
         let codes = all.filter { words.contains($0.rawValue[...]) }
         guard codes.count == words.count else {
             let names = all.map(\.rawValue).joined(separator: ", ")
-            throw Problem(.badRequest, "query_invalid", "code must be some of, separated by commas: \(names)")
+            throw Problem(
+                .badRequest, "query_invalid",
+                "code must be one or more of these, each once, separated by commas: \(names)")
         }
         return codes
     }
@@ -60,7 +62,7 @@ private struct FindingsBody: Encodable {
     /// Why findings about devices that send are missing.
     @Nullable var sendersUnknown: String?
     let counts: [String: Int]
-    /// Absent where one certificate is meant.
+    /// Nil in a report about one certificate.
     var expiries: Expiries?
     let items: [FindingRow]
 

@@ -102,6 +102,6 @@ public struct Envelope: Sendable, Equatable {
 }
 
 /// `1 device`, `2 devices`.
-func counted(_ count: Int, _ one: String, _ many: String? = nil) -> String {
+package func counted(_ count: Int, _ one: String, _ many: String? = nil) -> String {
     "\(count) \(count == 1 ? one : many ?? one + "s")"
 }

@@ -95,15 +95,18 @@ public actor CRLEnforcer {
         await withTaskCancellationHandler {
             var problems = EnforcementProblems()
             while !Task.isCancelled {
+                var isBroken = false
                 do {
                     problems = try await round()
                 } catch {
                     problems.unproved = "\(error)"
+                    isBroken = true
                 }
                 if Task.isCancelled { return }
                 report(problems)
                 // What was issued or signed while this one waited for a proof comes first.
-                if await !isDueAgain() { executor.rest(milliseconds: restMilliseconds(problems)) }
+                let isDue = await isDueAgain()
+                if isBroken || !isDue { executor.rest(milliseconds: restMilliseconds(problems)) }
                 await Task.yield()
             }
         } onCancel: { [executor, stopping] in
@@ -118,7 +121,11 @@ public actor CRLEnforcer {
             rest = min(rest, Self.fetchProbeMilliseconds)
         }
         let now = SystemTime.monotonicMicroseconds()
-        for retry in retries.values { rest = min(rest, max(1, Int((retry.at - now) / 1_000))) }
+        for retry in retries.values {
+            // In the past: the round did not come to it.
+            let left = Int((retry.at - now) / 1_000)
+            rest = min(rest, left > 0 ? left : Self.retryMilliseconds)
+        }
         return rest
     }
 
@@ -127,8 +134,6 @@ public actor CRLEnforcer {
     func round() async throws -> EnforcementProblems {
         var current: [PublishedCRL] = [], problems: [String] = [], uncut: [String] = []
         let now = clock()
-        // Bans need no CRL: they work also while the authority's key is missing.
-        if bans { uncut += try await ban() }
         let authorities = try await registry.query { registry in
             registry.authorities.compactMap { authority in
                 authority.lastCRL.map { (authority.added.id, authority.added.notAfter, $0.number) }
@@ -136,6 +141,8 @@ public actor CRLEnforcer {
         }
         seen = Dictionary(uniqueKeysWithValues: authorities.map { ($0.0, $0.2) })
         ends = Dictionary(uniqueKeysWithValues: authorities.map { ($0.0, $0.1) })
+        // Bans need no CRL: they work also while the authority's key is missing.
+        if bans { uncut += try await ban() }
         hasNewCanaries = false
         failures = failures.filter { ends[$0.key].map { now <= $0 } ?? false }
         for (id, _, _) in authorities {
@@ -213,7 +220,9 @@ public actor CRLEnforcer {
         case .prove(let crl):
             guard let probe = broker.probe else { break }
             guard await isPrepared(crl) else {
-                return unprepared[crl.event.authority].map { .unprepared($0) } ?? .waiting
+                // A proof that failed goes on failing while its next canary is signed.
+                let authority = crl.event.authority
+                return (unprepared[authority] ?? failures[authority]).map { .unprepared($0) } ?? .waiting
             }
             return try await bans ? fetched(crl, probe) : proof(of: crl, probe)
         case .cut(let authority): uncut += try await finish(authority)
@@ -230,7 +239,7 @@ public actor CRLEnforcer {
         let end = SystemTime.monotonicMicroseconds() + proofMicroseconds
         var pause = Self.betweenProbesMilliseconds, problem: String
         repeat {
-            if stopping.hasBegun { return .failed("stopped before it was proved") }
+            if stopping.hasBegun { return .interrupted }
             guard let found = try await self.problem(with: crl, probe) else { return .done }
             if try await isAbandoned(crl, found) { return .abandoned }
             problem = found.text
@@ -273,11 +282,15 @@ public actor CRLEnforcer {
         return await crls.hasLiveCanary(crl.event.authority)
     }
 
-    /// Has canaries that are missing signed beside the rounds: a sign command that hangs holds up its own authority
-    /// only. The canary of a CRL from before the start is gone: the next CRL has one again.
+    /// Signs missing canaries in a task of its own: a sign command that hangs holds up its own authority only. The
+    /// canary of a CRL from before the start is gone: the next CRL has one again.
     private func prepare(_ crl: PublishedCRL) async {
         let authority = crl.event.authority
-        guard await !isPrepared(crl), preparing.insert(authority).inserted else { return }
+        guard await !isPrepared(crl) else {
+            unprepared[authority] = nil
+            return
+        }
+        guard preparing.insert(authority).inserted else { return }
         let hasCanary = hasCanary(crl)
         Task {
             do {

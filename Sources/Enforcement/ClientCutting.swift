@@ -17,11 +17,11 @@ public struct ClientCutting: Sendable {
     public let method: Method
     public let names: ClientNames
     /// Common names of certificates; nil where one is not known.
-    public let commonNames: @Sendable ([DeviceCertificate]) async throws -> [String?]
+    public let commonNames: @Sendable ([DeviceCertificate]) async throws -> [Result<String?, any Error>]
 
     public init(
         _ method: Method, names: ClientNames,
-        commonNames: @escaping @Sendable ([DeviceCertificate]) async throws -> [String?]
+        commonNames: @escaping @Sendable ([DeviceCertificate]) async throws -> [Result<String?, any Error>]
     ) {
         (self.method, self.names, self.commonNames) = (method, names, commonNames)
     }
@@ -40,10 +40,17 @@ public struct ClientCutting: Sendable {
 
     /// - Returns: the names of each certificate's client, or why they are not known.
     func targets(_ certificates: [DeviceCertificate]) async throws -> [Result<ClientTarget, UnusableNames>] {
-        let commonNames: [String?] =
+        let commonNames: [Result<String?, any Error>] =
             used.contains(where: { $0.pattern.needsCommonName })
-            ? try await commonNames(certificates) : Array(repeating: nil, count: certificates.count)
-        return zip(certificates, commonNames).map { certificate, commonName in
+            ? try await commonNames(certificates) : certificates.map { _ in .success(nil) }
+        return zip(certificates, commonNames).map { certificate, found in
+            let commonName: String?
+            do {
+                commonName = try found.get()
+            } catch {
+                return .failure(
+                    UnusableNames("the common name of \(certificate.reference) cannot be read: \(error)"))
+            }
             let target = names.target(
                 tenantID: certificate.tenantID, deviceID: certificate.deviceID, commonName: commonName)
             // EMQX bans by each name that is known.
@@ -55,7 +62,8 @@ public struct ClientCutting: Sendable {
         }
     }
 
-    /// - Returns: the same, or why the names may be another tenant's device's too: that one stays connected.
+    /// As `targets`. A failure also where another tenant's device may have the same name: that client is not
+    /// disconnected.
     func ownTargets(
         _ certificates: [DeviceCertificate], _ registry: DeciderService<CertificateRegistry>, at now: Timestamp
     ) async throws -> [Result<ClientTarget, UnusableNames>] {
@@ -193,7 +201,7 @@ extension CRLEnforcer {
         }
     }
 
-    /// Together: two texts that take turns would each be news.
+    /// One event for all problems: alternating texts would each be recorded as new.
     private func recorded(_ problems: [String], _ crl: CRLIssued) async throws -> [String] {
         guard !problems.isEmpty else { return [] }
         var event = CRLEnforced(

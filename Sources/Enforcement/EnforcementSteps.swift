@@ -29,8 +29,8 @@ public struct EnforcementSteps: Sendable {
         case waiting
         /// No proof yet: an authority that waited for its canaries can be proved now, and comes first.
         case interrupted
-        /// The broker does not trust the authority any more, and nobody needs it. That proves nothing; but nobody who
-        /// is disconnected can connect again.
+        /// The broker no longer trusts the authority, and no certificate of it is in use. This proves nothing, but a
+        /// disconnected client cannot reconnect.
         case abandoned
         /// No proof, because no canary could be signed.
         case unprepared(String)
@@ -49,6 +49,7 @@ public struct EnforcementSteps: Sendable {
         /// The CRL that a broker which fetches CRLs is to have fetched, and since when. It stays until it is proved:
         /// CRLs may be issued faster than the broker fetches them.
         var target: (crl: PublishedCRL, since: Int64)?
+        var isAbandoned = false
     }
 
     private let broker: String
@@ -128,7 +129,9 @@ public struct EnforcementSteps: Sendable {
             let number = target.crl.event.number, isProved = state.proof?.number == number
             if number == newest.event.number || !isProved && isCanaryValid(target.crl) { return target.crl }
         }
-        (state.target, state.provedAt) = ((newest, now), nil)
+        // Since the last proof: a broker that fetches nothing gets no new time with each CRL.
+        let isProved = state.target.map { $0.crl.event.number == state.proof?.number } ?? true
+        (state.target, state.provedAt) = ((newest, isProved ? now : state.target?.since ?? now), nil)
         states[newest.event.authority] = state
         return newest
     }
@@ -196,10 +199,12 @@ public struct EnforcementSteps: Sendable {
         case .done, .abandoned:
             var state = states[authority] ?? State()
             (state.provedAt, state.hasFailed, state.proof) = (now, false, (crl.event.number, crl.event.end))
+            state.isAbandoned = outcome == .abandoned
             states[authority] = state
             queue.removeAll { $0 == .cut(authority: authority) }
             queue.insert(.cut(authority: authority), at: 0)
-            if outcome == .abandoned { return [] }
+            // Ends an error that is on the record.
+            if outcome == .abandoned { return [event(.written, crl)] }
             var event = event(.proved, crl)
             event.milliseconds = max(0, time.microseconds.saturatingSubtracting(crl.issuedAt.microseconds) / 1_000)
             return [event]
@@ -217,7 +222,8 @@ public struct EnforcementSteps: Sendable {
     }
 
     public func isNews(_ event: CRLEnforced, after known: Enforcement?) -> Bool {
-        let last: CRLEnforced.Step = proves ? .proved : reloads ? .reloaded : .written
+        var last: CRLEnforced.Step = proves ? .proved : reloads ? .reloaded : .written
+        if states[event.authority]?.isAbandoned == true { last = .written }
         return (known ?? Enforcement()).isNews(event, isLast: event.step == last)
     }
 

@@ -113,6 +113,8 @@ public struct HealthFacts: Sendable {
         public var certificateError: String?
         /// Why devices' requests for renewed certificates wait.
         public var renewalError: String?
+        /// Why certificates are not audited.
+        public var auditError: String?
         /// Messages are received once the certificates are read (`certificates.enforce: enforce`).
         public var awaitsCertificates = false
 

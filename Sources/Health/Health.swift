@@ -203,8 +203,13 @@ public struct Health: Sendable, Equatable {
             add(
                 .certificatesUnreadable,
                 text: "no certificate is issued or revoked, and no CRL issued\(waiting): \(text)")
-        } else if let text = process.renewalError {
-            add(.renewalsWaiting, text: "certificates of devices are not renewed: \(text)")
+        } else {
+            if let text = process.renewalError {
+                add(.renewalsWaiting, text: "certificates of devices are not renewed: \(text)")
+            }
+            if let text = process.auditError {
+                add(.certificatesNotAudited, text: "the findings about certificates are old: \(text)")
+            }
         }
     }
 

@@ -151,6 +151,11 @@ extension ReasonCode {
             Requests of devices that renew their certificates wait: the authority's key is missing or refused, the \
             sign command fails, or the log cannot be read. The devices keep their old certificates, which expire.
             """
+        case .certificatesNotAudited:
+            """
+            The standing audit of certificates fails: `refold cert audit` fails, and `refold_certificate_findings` and \
+            its alerts stay as they were.
+            """
         case .crlNotIssued:
             """
             An authority's next CRL is due and cannot be issued: its key is missing or refused, the sign command \
@@ -245,6 +250,7 @@ extension ReasonCode {
                 + "into `crl_client_id` and `crl_username`, then restart Refold. Refold retries at least once a minute."
         case .crlNotIssued, .crlExpiring, .renewalsWaiting:
             "See the error; restore the key (docs/certificates.md). Refold retries every 10 s."
+        case .certificatesNotAudited: "See the error. Refold retries every 30 s."
         case .authorityExpiring: "`refold ca rotate OLD --to NEW`, then issue new certificates; or `refold ca retire`."
         case .logLinesDropped: "Check the reader of the daemon's output, or the disk that it is written to."
         case .descriptorsShort: "Raise `LimitNOFILE`, or find the clients that keep connections open."

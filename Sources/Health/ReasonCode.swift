@@ -43,6 +43,7 @@ public enum ReasonCode: String, Sendable, CaseIterable {
     case tokensUnreadable = "tokens_unreadable"
     case certificatesUnreadable = "certificates_unreadable"
     case renewalsWaiting = "renewals_waiting"
+    case certificatesNotAudited = "certificates_not_audited"
     case crlNotIssued = "crl_not_issued"
     case crlExpiring = "crl_expiring"
     case crlUnproved = "crl_unproved"

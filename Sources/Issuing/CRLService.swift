@@ -39,6 +39,8 @@ public actor CRLService {
     private var inFlight: Set<String> = []
     /// Failures of `run`, and when each authority is retried (monotonic, in microseconds).
     private var failed: [String: (failure: CRLFailure, until: Int64)] = [:]
+    /// When the last CRL of each authority was issued (monotonic, in microseconds).
+    private var issuedAt: [String: Int64] = [:]
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -61,6 +63,7 @@ public actor CRLService {
 
     /// After a failure.
     private static let pauseMicroseconds: Int64 = 10_000_000
+    private static let spacingMicroseconds: Int64 = 1_000_000
     /// The monotonic clock stops while a machine is suspended, so that a wait may end late.
     private static let restMillisecondsMax: Int64 = 60_000
 
@@ -78,7 +81,7 @@ public actor CRLService {
                     var next: Timestamp?
                     do {
                         let now = SystemTime.monotonicMicroseconds()
-                        for authority in try await takeDue({ failed[$0].map { $0.until <= now } ?? true }) {
+                        for authority in try await takeDue({ notBefore($0) <= now }) {
                             group.addTask { await self.issueTaken(authority, publish, report) }
                         }
                         report(failures)
@@ -160,6 +163,12 @@ public actor CRLService {
         return taken
     }
 
+    /// When `run` may issue the next CRL: by the monotonic clock at most one a second, also while the log's clock and
+    /// the wall clock differ.
+    private func notBefore(_ authority: String) -> Int64 {
+        max(failed[authority]?.until ?? 0, issuedAt[authority].map { $0 + Self.spacingMicroseconds } ?? 0)
+    }
+
     /// When the next CRL is due, or to be tried again; nil: never, or once an attempt has ended.
     func nextDue() async throws -> Timestamp? {
         let now = clock(), policy = policy
@@ -168,7 +177,7 @@ public actor CRLService {
         }
         let monotonic = SystemTime.monotonicMicroseconds()
         return due.filter { !inFlight.contains($0.authority) }.map { authority, due in
-            failed[authority].map { max(due, now.adding(microseconds: max(0, $0.until - monotonic))) } ?? due
+            max(due, now.adding(microseconds: max(0, notBefore(authority) - monotonic)))
         }
         .min()
     }
@@ -208,6 +217,7 @@ public actor CRLService {
                 if let crl = try await attempt(authority, &last) {
                     published[authority] = crl
                     failed[authority] = nil
+                    issuedAt[authority] = SystemTime.monotonicMicroseconds()
                     return crl
                 }
             }

@@ -170,8 +170,8 @@ public struct CertificateService: Sendable {
     }
 
     /// Common names of certificates, from the log; nil: the event lies in a segment that is gone.
-    public func commonNames(of certificates: [DeviceCertificate]) async throws -> [String?] {
-        try await onOwnThread("certificate") { certificates.map { try? event(of: $0)?.commonName } }
+    public func commonNames(of certificates: [DeviceCertificate]) async throws -> [Result<String?, any Error>] {
+        try await onOwnThread("certificate") { certificates.map { item in Result { try event(of: item)?.commonName } } }
     }
 
     /// The event that added a certificate.

@@ -59,19 +59,20 @@ public actor RenewalService {
     }
 
     /// Handles the messages that wait, in batches: one commit for the certificates of a tenant.
-    /// - Throws: `PKIError` when a tenant's certificates cannot be signed, `LogError` when its messages cannot be read:
-    ///   they wait, and those of other tenants are handled; else as `DeciderRuntime.execute`.
+    /// - Throws: `PKIError` when a tenant's certificates cannot be signed: its messages wait, and those of other
+    ///   tenants are handled. `LogError` when a message cannot be read: it waits, and those of other devices are
+    ///   handled. Else as `DeciderRuntime.execute`.
     func round() async throws {
-        var blocked: Set<String> = [], failure: (any Error)?
+        var blocked: Set<String> = [], skipped: Set<Position> = [], failure: (any Error)?
         while !Task.isCancelled {
             var new: [String: [NewAnswer]] = [:]
-            let (all, unreadable) = try await received(exceptOf: blocked)
+            let (all, unreadable) = try await received(exceptOf: blocked, behind: skipped)
             if all.isEmpty, unreadable.isEmpty { break }
-            for (tenant, error) in unreadable {
-                blocked.insert(tenant)
+            for (position, error) in unreadable {
+                skipped.insert(position)
                 failure = failure ?? error
             }
-            for received in all where !blocked.contains(received.answer.renewal.tenantID) {
+            for received in all {
                 if let item = try await handle(received) {
                     new[received.answer.renewal.tenantID, default: []].append(item)
                 }
@@ -97,17 +98,17 @@ public actor RenewalService {
     }
     private typealias NewAnswer = (answer: RenewalAnswer, new: NewCertificate)
 
-    /// - Returns: the messages that wait, and why those of some tenants cannot be read.
+    /// - Returns: the messages that wait, and why some cannot be read.
     private func received(
-        exceptOf blocked: Set<String>
-    ) async throws -> (all: [Received], unreadable: [(tenant: String, error: any Error)]) {
+        exceptOf blocked: Set<String>, behind skipped: Set<Position>
+    ) async throws -> (all: [Received], unreadable: [(position: Position, error: any Error)]) {
         let waiting = try await service.registry.query { registry in
-            registry.answers(limit: Self.answersMax, exceptOf: blocked).map { answer in
+            registry.answers(limit: Self.answersMax, exceptOf: blocked, behind: skipped).map { answer in
                 (answer, registry.certificate(answer.renewal.certificate))
             }
         }
         return try await onOwnThread("renewal") { [service] in
-            var all: [Received] = [], unreadable: [(tenant: String, error: any Error)] = []
+            var all: [Received] = [], unreadable: [(position: Position, error: any Error)] = []
             for (answer, old) in waiting {
                 do {
                     all.append(
@@ -115,7 +116,7 @@ public actor RenewalService {
                             answer: answer, message: try DeviceMessage(at: answer.position, of: service.source),
                             alternativeNames: try old.map { try Self.names(of: $0, service) } ?? []))
                 } catch {
-                    unreadable.append((answer.renewal.tenantID, error))
+                    unreadable.append((answer.position, error))
                 }
             }
             return (all, unreadable)

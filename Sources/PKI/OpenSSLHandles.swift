@@ -33,7 +33,7 @@ enum StructureContext {
         return d2i_X509(&certificate, next, count)
     }
 
-    /// d2i_X509_REQ without the key. A request passes its own context on to nothing, so that this thread's is changed.
+    /// d2i_X509_REQ without the key. It ignores a request's own context, so that this sets the thread's default.
     static func request(_ next: UnsafeMutablePointer<UnsafePointer<UInt8>?>, _ count: Int) -> OpaquePointer? {
         let before = OSSL_LIB_CTX_set0_default(context)
         defer { _ = OSSL_LIB_CTX_set0_default(before) }

@@ -53,7 +53,7 @@ extension Settings {
         }
         if file != nil, isEMQX {
             problems.append(
-                "\(prefix).crl_file is set, and \(prefix).crl_cut is emqx, which reads no CRL file: remove one of both")
+                "\(prefix).crl_file is set, and \(prefix).crl_cut is emqx, which reads no CRL file: remove one of them")
         }
         var crl = Broker.CRL(file: file, reloadCommand: optional("crl_reload_command"))
         if file == nil, crl.reloadCommand != nil {

@@ -64,7 +64,9 @@ struct RenewalHistories {
             case .superseded where certificates[reference]?.requested == nil:
                 update(reference) { $0.withdrawnAt = $0.withdrawnAt ?? at }
             case .superseded: break
-            case .released: certificates[reference]?.withdrawnAt = nil
+            case .released where newest["\(event.tenantID)/\(event.deviceID)"] == reference:
+                certificates[reference]?.withdrawnAt = nil
+            case .released: break
             }
         case let event as CertificateRenewal: apply(event, at)
         default: break

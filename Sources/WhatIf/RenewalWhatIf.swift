@@ -73,7 +73,9 @@ extension RenewalWhatIf {
             let requested = isFact ? history.requested?.at : Self.requested(history, policy, until: end)
             let whatIf = Self.outcome(history, requested: requested, until: end)
             after.add(history, isFact ? nil : requested, whatIf)
-            after.course.endedWithoutReport += Self.endsWithoutReport(history, policy, until: end) ? 1 : 0
+            let endsWithoutReport =
+                isFact ? history.endedWithoutReport : Self.endsWithoutReport(history, policy, until: end)
+            after.course.endedWithoutReport += endsWithoutReport ? 1 : 0
             silent += whatIf == .unanswered ? 1 : 0
             let device = Device(tenantID: history.tenantID, deviceID: history.deviceID)
             if [.late, .expiredWithoutRequest].contains(recorded), whatIf == .inTime { newlyInTime.insert(device) }
@@ -85,10 +87,12 @@ extension RenewalWhatIf {
         var caveats = Self.caveats(histories, from: start, wasScheduled: before.course.requested > 0)
         if silent > 0 {
             caveats.append(
-                "\(silent) requests have no report on record; the what-if cannot tell when the device would have "
-                    + "reported")
+                counted(silent, "request has", "requests have")
+                    + " no report on record; the what-if cannot tell when the device would have reported")
         }
-        if byOperators > 0 { caveats.append("\(byOperators) renewals that an operator requested are unchanged") }
+        if byOperators > 0 {
+            caveats.append(counted(byOperators, "renewal") + " that an operator requested: unchanged")
+        }
         self.caveats = caveats
     }
 
@@ -131,11 +135,13 @@ extension RenewalWhatIf {
         if start > Position(0) { caveats.append("certificates issued before position \(start) are not included") }
         if histories.imported > 0 {
             caveats.append(
-                "\(histories.imported) imported certificates are not included: Refold renews them on request only")
+                "not included: " + counted(histories.imported, "imported certificate")
+                    + ", which Refold renews on request only")
         }
         if histories.policyChanges > 0 {
             caveats.append(
-                "the renewal settings changed \(histories.policyChanges) times; `recorded` shows the last ones")
+                "the renewal settings changed " + counted(histories.policyChanges, "time")
+                    + "; `recorded` shows the last ones")
         }
         if histories.policy == nil, start > Position(0) {
             caveats.append("no renewal settings are on record in this range: those not given have their defaults")

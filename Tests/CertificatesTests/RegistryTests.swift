@@ -362,6 +362,16 @@ func code(_ answer: RegistryAnswer) -> RegistryRefusal.Code? {
         #expect(due == registry.now.adding(microseconds: 7 * 43_200_000_000))
     }
 
+    /// A longer life in the settings must not let the last CRL expire.
+    @Test mutating func theLastCRLsOwnLifeDecides() throws {
+        let draft = try registry.issueCRL(), begin = registry.now
+        for days in [1, 30] as [Int64] {
+            let due = try #require(
+                registry.state.crlDue("ca", CRLPolicy(lifetimeSeconds: days * 86_400), now: registry.now))
+            #expect(due == begin.adding(microseconds: 7 * 43_200_000_000) && due < draft.nextUpdate)
+        }
+    }
+
     @Test mutating func anOutdatedCRLIsNotPutOnTheRecord() throws {
         try registry.run(.add([registry.certificate(1, "d"), registry.certificate(2, "e")]))
         let draft = try #require(registry.state.draftCRL("ca", canary: nil, CRLPolicy(), now: registry.now))

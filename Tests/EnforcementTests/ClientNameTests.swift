@@ -1,5 +1,6 @@
 import Certificates
 import Issuing
+import TestSupport
 import Testing
 @testable import Enforcement
 
@@ -9,6 +10,9 @@ import Testing
         var clientID = "{common_name}", commonName = "{tenant}/{device}", actual: String? = "acme/d1"
         /// Nil: the names are used.
         var problem: String?
+        var isReadable = true
+
+        var found: Result<String?, any Error> { isReadable ? .success(actual) : .failure(SystemError("EIO")) }
     }
 
     @Test func aNameThatMayBeAnotherTenantsIsNotUsed() async throws {
@@ -18,7 +22,7 @@ import Testing
         let now = lab.log.now()
         func target(_ row: Row) async throws -> Result<ClientTarget, UnusableNames> {
             let names = ClientNames(clientID: row.clientID, username: "{common_name}", commonName: row.commonName)
-            let cutting = ClientCutting(lab.takeover, names: names) { $0.map { _ in row.actual } }
+            let cutting = ClientCutting(lab.takeover, names: names) { $0.map { _ in row.found } }
             return try await cutting.ownTargets([certificate], lab.registry, at: now)[0]
         }
         // One tenant alone: any name is its own.
@@ -38,6 +42,7 @@ import Testing
             Row(actual: "serial 17"),
             Row(clientID: "{tenant}:{common_name}", actual: "serial 17"),
             Row(actual: nil, problem: "not in the log any more"),
+            Row(problem: "cannot be read: ", isReadable: false),
         ]
         for row in rows {
             switch try await target(row) {

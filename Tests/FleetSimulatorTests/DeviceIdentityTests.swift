@@ -38,7 +38,7 @@ import Testing
     /// A certificate for the key of the request that is under way.
     private func renewed(_ identities: DeviceIdentities) throws -> String {
         #expect(try received(identities, "certificate_renew").count == 1)
-        try openssl("req -x509 -key \(device).next.key -subj /CN=new -out \(folder)/new.pem")
+        try openssl("req -x509 -set_serial 0x4f21 -key \(device).next.key -subj /CN=new -out \(folder)/new.pem")
         return try String(contentsOfFile: folder + "/new.pem", encoding: .utf8)
     }
 
@@ -68,7 +68,7 @@ import Testing
         let restarted = try DeviceIdentities(folder: folder, shape: shape)
         #expect(text(".pem") == (steps == 1 ? old : new))
         let install = try received(restarted, "certificate_install", ["certificate": new])
-        #expect(install.count == (steps == 1 ? 1 : 0), "installed, or another serial number")
+        #expect(install.count == 1, "installed, or reported as installed")
         #expect(text(".pem") == new && text(".pem.next") == nil && text(".next.key") == nil)
     }
 }

@@ -262,9 +262,13 @@ struct Fault: Sendable, CustomTestStringConvertible {
         Fault("renewed certificates cannot be signed", .degraded, [.renewalsWaiting]) {
             $0.process.renewalError = "damaged"
         },
+        Fault("certificates cannot be audited", .degraded, [.certificatesNotAudited]) {
+            $0.process.auditError = "no threads"
+        },
         Fault("the certificates cannot be read, so none is renewed", .degraded, [.certificatesUnreadable]) {
             $0.process.certificateError = "damaged"
             $0.process.renewalError = "damaged"
+            $0.process.auditError = "damaged"
         },
         Fault("an authority's key is gone", .degraded, [.crlNotIssued]) { $0.crls = [crl(secondsLeft: 2 * 86_400)] },
         Fault("an authority's key is gone before its first CRL", .degraded, [.crlNotIssued]) {

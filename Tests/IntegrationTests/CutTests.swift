@@ -4,7 +4,7 @@ import Testing
 @testable import Enforcement
 
 /// Connected clients of revoked certificates, cut by a daemon, also while PostgreSQL is away, and over kill -9 at every
-/// step. `make bench` measures how fast.
+/// step. `make demo-certs` prints how fast.
 @Suite(.serialized) struct CutTests {
     @Test func eachRevocationCutsItsClient() async throws {
         let lab = try EnforcedWorld(), names = (1...5).map { "d\($0)" }

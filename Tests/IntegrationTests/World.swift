@@ -142,7 +142,6 @@ final class World {
         }
     }
 
-    /// Waits until the daemon answers and its subscription stands: from here on the broker keeps what we miss.
     /// proc(5): the second field of statm, in pages. Nil when the daemon is not there.
     func residentBytes() -> Int? {
         guard let pid = daemon?.pid, let text = try? String(contentsOfFile: "/proc/\(pid)/statm", encoding: .utf8)
@@ -151,6 +150,7 @@ final class World {
         return fields.count > 1 ? Int(fields[1]).map { $0 * sysconf(Int32(_SC_PAGESIZE)) } : nil
     }
 
+    /// Waits until the daemon answers and its subscription stands: from here on the broker keeps what we miss.
     func untilSubscribed() async throws {
         let ready = await eventually(within: 60) { status()?.brokers.first?.subscribed == true }
         guard ready else { throw SystemError("the daemon is not subscribed: \(daemonLog.suffix(2000))") }

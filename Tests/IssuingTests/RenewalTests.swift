@@ -220,8 +220,8 @@ import Threading
         func wakeWaiters() { log.wakeWaiters() }
     }
 
-    /// A message that cannot be read waits, and holds up its own tenant's only. One whose segment is gone is refused.
-    @Test(arguments: [LogErrorCode.corrupt, .beforeHorizon]) func anUnreadableMessageHoldsUpNoOtherTenant(
+    /// A message that cannot be read waits, and holds up its own device's only. One whose segment is gone is refused.
+    @Test(arguments: [LogErrorCode.corrupt, .beforeHorizon]) func anUnreadableMessageHoldsUpNoOtherDevice(
         code: LogErrorCode
     ) async throws {
         try await Site.run { site in
@@ -230,12 +230,18 @@ import Threading
                 _ = try await site.issue(by: Site.by(tenant))
                 #expect(try await site.certificates.renew(device: "d1", by: Site.by(tenant)).refusal == nil)
             }
+            _ = try await site.issue("d2")
+            #expect(try await site.certificates.renew(device: "d2", by: Site.by()).refusal == nil)
             let mine = try #require(try await renewal(site)), key = try PrivateKey.generate()
             let position = Position(site.log.durableCount)
             try say(site, "request", try request(mine, key))
             let other = try #require(
                 try await site.registry.query { $0.renewal(tenantID: "other", deviceID: "d1") })
             try say(site, "request", try request(other, .generate()), tenant: "other")
+            func second() async throws -> Renewal? {
+                try await site.registry.query { $0.renewal(tenantID: "acme", deviceID: "d2") }
+            }
+            try say(site, "request", try request(try #require(try await second()), .generate()), device: "d2")
             let damaged = DamagedLog(site.log, at: position, code)
             let service = RenewalService(
                 CertificateService(
@@ -253,6 +259,7 @@ import Threading
             }
             let found = try await site.registry.query { $0.renewal(tenantID: "other", deviceID: "d1") }
             #expect(found?.issued != nil)
+            #expect(try await second()?.issued != nil)
         }
     }
 

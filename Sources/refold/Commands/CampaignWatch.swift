@@ -1,4 +1,5 @@
 import ArgumentParser
+import Decisions
 import EventModel
 import Foundation
 
@@ -137,7 +138,7 @@ struct CampaignWatch {
         }
         if !timeline.isEmpty { lines += ["", "  last decided"] }
         for event in timeline.prefix(6) {
-            let devices = (event["devices"] as? NSNumber).map { " \($0) device\($0 == 1 ? "" : "s")" } ?? ""
+            let devices = (event["devices"] as? NSNumber).map { " " + counted($0.intValue, "device") } ?? ""
             let reason = (event["reason"] as? String).map { ": " + TextTable.cell($0).prefix(80) } ?? ""
             lines.append(
                 "    \(TextTable.cell(event["at"]).prefix(19)) \(TextTable.cell(event["event_type"]))\(devices) by "

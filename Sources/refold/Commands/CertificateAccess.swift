@@ -1,4 +1,5 @@
 import ArgumentParser
+import Decisions
 import Enforcement
 import EventLog
 import EventModel
@@ -54,8 +55,7 @@ extension CertificateCommand {
             } catch {
                 throw ExitCode(1, printing: "cannot replace \(out): \(error)")
             }
-            let count = Set(devices).count
-            printError("\(out): rules for \(count) device\(count == 1 ? "" : "s")")
+            printError("\(out): rules for " + counted(Set(devices).count, "device"))
         }
 
         /// Nil: not live, or another tenant's.

@@ -6,9 +6,9 @@ extension CertificateCommand {
         static let configuration = CommandConfiguration(
             abstract: "List devices that send without a live certificate.",
             discussion: """
-                Counted since the daemon started, of devices that the gate still tracks; most messages first, at most \
-                1,000 a broker. The messages were accepted with certificates.enforce report, and refused with enforce. \
-                Nothing is counted with off.
+                Counted since the daemon started; most messages first, at most 1,000 a broker. The gate's table is \
+                limited: it evicts devices that have not sent for long. The messages were accepted with \
+                certificates.enforce report, and refused with enforce. Nothing is counted with off.
 
                 Example: refold cert missing --tenant acme
                 """)

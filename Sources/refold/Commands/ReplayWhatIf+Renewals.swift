@@ -1,3 +1,4 @@
+import Decisions
 import WhatIf
 
 // What `refold replay what-if` prints about renewals of device certificates.
@@ -5,34 +6,31 @@ import WhatIf
 extension RenewalWhatIf {
     func text(devicesMax: Int) -> String {
         func days(_ seconds: Int64?) -> String {
-            seconds.map { "\((Double($0) / 8_640).rounded() / 10) days" } ?? "-"
+            seconds.map { $0 % 86_400 == 0 ? "\($0 / 86_400) days" : "\((Double($0) / 8_640).rounded() / 10) days" }
+                ?? "-"
         }
-        func row(_ name: String, _ value: (Course) -> String) -> [String: Any] {
-            ["": name, "recorded": value(recorded), "what if": value(whatIf)]
+        let table = comparison(
+            recorded, whatIf,
+            [
+                ("renewed after", { $0.afterPercent.map { "\($0) % of the life" } ?? "-" }),
+                ("grace period", { days($0.graceSeconds) }),
+                ("renewals requested", { "\($0.requested)" }),
+                ("busiest day", { course in course.busiestDay.map { "\(course.requestedPerDayMax) (\($0))" } ?? "-" }),
+                ("shortest time left", { days($0.secondsLeftMin) }),
+                ("median time left", { days($0.secondsLeftMedian) }),
+                ("renewed in time", { "\($0.inTime)" }),
+                ("renewed after expiry", { "\($0.late)" }),
+                ("expired without a request", { "\($0.expiredWithoutRequest)" }),
+                ("ended without a report", { "\($0.endedWithoutReport)" }),
+            ])
+        func list(_ devices: [Device], _ words: String) -> String? {
+            deviceList(devices.map { "\($0.tenantID)/\($0.deviceID)" }, words, max: devicesMax)
         }
-        let rows = [
-            row("renewed after") { $0.afterPercent.map { "\($0) % of the life" } ?? "-" },
-            row("grace period") { days($0.graceSeconds) },
-            row("renewals requested") { "\($0.requested)" },
-            row("busiest day") { course in course.busiestDay.map { "\(course.requestedPerDayMax) (\($0))" } ?? "-" },
-            row("shortest time left") { days($0.secondsLeftMin) },
-            row("median time left") { days($0.secondsLeftMedian) },
-            row("renewed in time") { "\($0.inTime)" },
-            row("renewed after expiry") { "\($0.late)" },
-            row("expired without a request") { "\($0.expiredWithoutRequest)" },
-            row("ended without a report") { "\($0.endedWithoutReport)" },
+        let lists = [
+            list(newlyInTime, "devices were late on record and would have been in time"),
+            list(newlyLate, "devices were in time on record and would have been late"),
         ]
-        let table = TextTable(columns: [.init("", ""), .init("recorded", "recorded"), .init("what if", "what if")])
-        var lines = ["renewals of \(certificates) certificates", table.text(rows)]
-        func list(_ devices: [Device], _ words: String) {
-            guard !devices.isEmpty else { return }
-            let shown = devices.prefix(devicesMax).map { TextTable.cell("\($0.tenantID)/\($0.deviceID)") }
-                .joined(separator: ", ")
-            let more = devices.count > devicesMax ? ", …" : ""
-            lines.append("\(devices.count) \(words)" + (devicesMax > 0 ? ": \(shown)\(more)" : ""))
-        }
-        list(newlyInTime, "devices were late on record and would have been in time")
-        list(newlyLate, "devices were in time on record and would have been late")
+        let lines = ["renewals of " + counted(certificates, "certificate"), table] + lists.compactMap(\.self)
         return (lines + caveats.map { "note: " + $0 }).joined(separator: "\n")
     }
 

@@ -11,29 +11,28 @@ extension CampaignRerun {
             "campaign \(id) (\(name), tenant \(tenantID), \(devices) devices), "
                 + (set.isEmpty ? "as it was" : "with \(set)")
         ]
-        func row(_ name: String, _ value: (Course) -> String) -> [String: Any] {
-            ["": name, "recorded": value(recorded), "what if": value(whatIf)]
-        }
-        let table = TextTable(columns: [.init("", ""), .init("recorded", "recorded"), .init("what if", "what if")])
         lines.append(
-            table.text([
-                row("status") { $0.status.rawValue }, row("ended at") { $0.endedAt?.description ?? "-" },
-                row("by") { $0.actor ?? "-" }, row("because") { $0.reason ?? $0.code ?? "-" },
-                row("devices sent for") { "\($0.sentFor)" }, row("commands") { "\($0.commands)" },
-                row("last first command") { $0.lastSentAt?.description ?? "-" },
-                row("succeeded") { "\($0.counts.succeeded)" }, row("failed") { "\($0.counts.failed)" },
-                row("skipped") { "\($0.counts.skipped)" }, row("open") { "\($0.counts.open)" },
-            ]))
-        func list(_ devices: [String], _ words: String) {
-            guard !devices.isEmpty else { return }
-            let shown = devices.prefix(devicesMax).map { TextTable.cell($0) }.joined(separator: ", ")
-            let more = devices.count > devicesMax ? ", …" : ""
-            lines.append("\(devices.count) \(words)" + (devicesMax > 0 ? ": \(shown)\(more)" : ""))
-        }
-        list(spared, "devices failed and would not have")
-        list(lost, "devices succeeded and would not have")
-        list(gained, "devices did not succeed and would have")
-        return (lines + caveats.map { "note: " + $0 }).joined(separator: "\n")
+            comparison(
+                recorded, whatIf,
+                [
+                    ("status", { $0.status.rawValue }),
+                    ("ended at", { $0.endedAt?.description ?? "-" }),
+                    ("by", { $0.actor ?? "-" }),
+                    ("because", { $0.reason ?? $0.code ?? "-" }),
+                    ("devices sent for", { "\($0.sentFor)" }),
+                    ("commands", { "\($0.commands)" }),
+                    ("last first command", { $0.lastSentAt?.description ?? "-" }),
+                    ("succeeded", { "\($0.counts.succeeded)" }),
+                    ("failed", { "\($0.counts.failed)" }),
+                    ("skipped", { "\($0.counts.skipped)" }),
+                    ("open", { "\($0.counts.open)" }),
+                ]))
+        let lists = [
+            deviceList(spared, "devices failed and would not have", max: devicesMax),
+            deviceList(lost, "devices succeeded and would not have", max: devicesMax),
+            deviceList(gained, "devices did not succeed and would have", max: devicesMax),
+        ]
+        return (lines + lists.compactMap(\.self) + caveats.map { "note: " + $0 }).joined(separator: "\n")
     }
 
     var json: [String: Any] {

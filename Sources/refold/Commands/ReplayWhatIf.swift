@@ -44,7 +44,10 @@ struct ReplayWhatIf: ParsableCommand {
     func validate() throws {
         guard devices >= 0 else { throw ValidationError("--devices must be 0 or more") }
         guard campaign == nil else {
-            guard was.isEmpty else { throw ValidationError("--was is for presence: what campaigns had is on record") }
+            guard was.isEmpty else {
+                throw ValidationError(
+                    "--was applies to presence only: the log has the settings of campaigns and renewals")
+            }
             _ = try changes()
             return
         }
@@ -60,7 +63,7 @@ struct ReplayWhatIf: ParsableCommand {
             try before.check()
             guard !asked.isEmpty else { throw WhatIfError("--set says what is to be different") }
             guard !before.asksForCampaigns, before.renewals == nil else {
-                throw WhatIfError("--was is for presence: what campaigns and renewals had is on record")
+                throw WhatIfError("--was applies to presence only: the log has the settings of campaigns and renewals")
             }
             return (asked, before.presence ?? PresenceThresholds())
         } catch {
@@ -122,32 +125,32 @@ extension WhatIfReport {
 extension CampaignWhatIf {
     fileprivate func text(devicesMax: Int) -> String {
         var lines = ["campaign \(id) (\(name), tenant \(tenantID), \(devices) devices)"]
-        func row(_ name: String, _ value: (Course) -> String) -> [String: Any] {
-            ["": name, "recorded": value(recorded), "what if": value(whatIf)]
-        }
-        let rows = [
-            row("abort_threshold") { $0.threshold.map { "\($0)" } ?? "none" },
-            row("status") { $0.status.rawValue },
-            row("aborted at") { $0.aborted?.at.description ?? "-" },
-            row("at position") { $0.aborted.map { "\($0.position)" } ?? "-" },
-            row("by") { $0.aborted?.actor ?? "-" },
-            row("because") { $0.aborted?.reason ?? "-" },
-            row("succeeded by then") { "\($0.succeeded)" },
-            row("failed by then") { "\($0.failed)" },
-        ]
-        let table = TextTable(columns: [.init("", ""), .init("recorded", "recorded"), .init("what if", "what if")])
-        lines.append(table.text(rows))
+        lines.append(
+            comparison(
+                recorded, whatIf,
+                [
+                    ("abort_threshold", { $0.threshold.map { "\($0)" } ?? "none" }),
+                    ("status", { $0.status.rawValue }),
+                    ("aborted at", { $0.aborted?.at.description ?? "-" }),
+                    ("at position", { $0.aborted.map { "\($0.position)" } ?? "-" }),
+                    ("by", { $0.aborted?.actor ?? "-" }),
+                    ("because", { $0.aborted?.reason ?? "-" }),
+                    ("succeeded by then", { "\($0.succeeded)" }),
+                    ("failed by then", { "\($0.failed)" }),
+                ]))
         if let difference {
-            func list(_ devices: [String], _ words: String) {
-                guard !devices.isEmpty else { return }
-                let shown = devices.prefix(devicesMax).map { TextTable.cell($0) }.joined(separator: ", ")
-                let more = devices.count > devicesMax ? ", …" : ""
-                lines.append("\(devices.count) \(words)" + (devicesMax > 0 ? ": \(shown)\(more)" : ""))
-            }
-            list(difference.spared, "devices failed after that moment and would have been spared")
-            list(difference.lost, "devices succeeded after it and would have gone without their update")
-            list(difference.inFlight, "devices had begun and had no result: an abort does not call them back")
-            list(difference.begunLater, "devices began after it and have no result")
+            let lists = [
+                deviceList(
+                    difference.spared, "devices failed after that moment and would have been spared", max: devicesMax),
+                deviceList(
+                    difference.lost, "devices succeeded after it and would have gone without their update",
+                    max: devicesMax),
+                deviceList(
+                    difference.inFlight, "devices had begun and had no result: an abort does not call them back",
+                    max: devicesMax),
+                deviceList(difference.begunLater, "devices began after it and have no result", max: devicesMax),
+            ]
+            lines += lists.compactMap(\.self)
         }
         return (lines + caveats.map { "note: " + $0 }).joined(separator: "\n")
     }

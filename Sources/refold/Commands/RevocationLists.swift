@@ -30,8 +30,8 @@ struct RevocationListCommand: AsyncParsableCommand {
                     as? [[String: Any]] ?? []
             }
             var none = "no authority has a CRL yet; an authority without a key issues none"
-            if rows.isEmpty, try await AuthorityCommand.all(daemon, tenant).isEmpty {
-                none = "no authority of the tenant \(tenant) is known; create one with `refold ca init`"
+            if rows.isEmpty, !daemon.json, try await AuthorityCommand.all(daemon, tenant).isEmpty {
+                none = "the tenant \(tenant) has no authority; create one with `refold ca init`"
             }
             printRows(
                 daemon.json ? rows : rows.map(Self.withBrokers), json: daemon.json, columns: columns, none: none)
@@ -44,7 +44,7 @@ struct RevocationListCommand: AsyncParsableCommand {
                 var open: [String] = []
                 if broker["is_in_force"] as? Bool != true {
                     let proved = broker["proved"] as? Int ?? 0
-                    open.append(proved > 0 ? "CRL \(proved)" : "not proved")
+                    open.append(proved > 0 && proved != broker["number"] as? Int ? "CRL \(proved)" : "not proved")
                 }
                 for (key, text) in [("uncut", "to disconnect"), ("banned", "banned")] {
                     if let count = broker[key] as? Int, count > 0 { open.append("\(count) \(text)") }

@@ -101,7 +101,7 @@ struct CertificateIssuing: Sendable {
         wakers.withLock { $0 = woken }
     }
 
-    /// - Parameter receiving: the clock is right: what a wrong one opens, issues or signs stays on the record.
+    /// - Parameter receiving: ends with true once the clock is right: what a wrong one issues stays on the record.
     func part(after receiving: Task<Bool, Never>, _ troubles: Troubles, _ logger: Logger) -> DaemonPart {
         DaemonPart(
             "certificates", logger: logger,

@@ -102,6 +102,7 @@ extension StatusReporter {
         facts.tokenError = troubles.error(of: AccessState.storedName)
         facts.certificateError = troubles.error(of: CertificateRegistry.storedName)
         facts.renewalError = troubles.error(of: "renewals")
+        facts.auditError = troubles.error(of: "audit")
         facts.awaitsCertificates = check.map { !$0.isReady } ?? false
         return facts
     }

@@ -116,9 +116,9 @@ private struct CertificateStory {
         #expect(found.newlyInTime.map(\.deviceID) == ["d2"] && found.newlyLate.isEmpty)
         #expect(
             found.caveats.dropFirst() == [
-                "1 imported certificates are not included: Refold renews them on request only",
-                "the renewal settings changed 1 times; `recorded` shows the last ones",
-                "1 requests have no report on record; the what-if cannot tell when the device would have reported",
+                "not included: 1 imported certificate, which Refold renews on request only",
+                "the renewal settings changed 1 time; `recorded` shows the last ones",
+                "1 request has no report on record; the what-if cannot tell when the device would have reported",
             ])
     }
 
@@ -182,7 +182,7 @@ private struct CertificateStory {
         #expect(found.recorded.expiredWithoutRequest == 2)
         #expect(found.whatIf.requested == 2, "the second one, and the new one of the first")
         #expect(found.whatIf.inTime == 1 && found.whatIf.expiredWithoutRequest == 0)
-        #expect(found.caveats.contains("1 renewals that an operator requested are unchanged"))
+        #expect(found.caveats.contains("1 renewal that an operator requested: unchanged"))
         #expect(found.caveats.contains { $0.hasPrefix("certificates.renew was off") })
     }
 
@@ -202,7 +202,7 @@ private struct CertificateStory {
         story.end(on: 90)
         let found = try story.ask("renew_after_percent=67")
         #expect(found.recorded.requested == 2 && found.recorded.secondsLeftMin == 32 * 86_400)
-        #expect(found.caveats.contains("1 renewals that an operator requested are unchanged"))
+        #expect(found.caveats.contains("1 renewal that an operator requested: unchanged"))
     }
 
     @Test func earlierCertificatesAreNotIncluded() throws {

@@ -58,7 +58,7 @@ function brokersOf(rows) {
     return h('p', { class: 'muted' }, 'No broker enforces CRLs. Set ', h('code', null, 'broker.crl_file'), ', ',
       h('code', null, 'crl_reload_command'), ' and ', h('code', null, 'crl_probe_url'), ' (docs/certificates.md).');
   }
-  return table([['Broker'], ['Authority'], ['State'], ['CRL in force', 'number'], ['Written'], ['Reloaded'], ['Proved'],
+  return table([['Broker'], ['Authority'], ['State'], ['Last proved CRL', 'number'], ['Written'], ['Reloaded'], ['Proved'],
     ['Time to proof', 'number'], ['Not disconnected', 'number'], ['Lock-out in', 'number']],
   rows.map((row) => {
     const state = row.is_in_force ? 'PROVED' : row.error_at ? 'UNPROVED' : 'PENDING';

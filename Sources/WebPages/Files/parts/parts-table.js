@@ -1,8 +1,9 @@
 // The devices of a campaign: found by how their ids begin and by where they stand.
-import { h, render, whenQuiet } from '../core/dom.js';
+import { h, render } from '../core/dom.js';
 import { get, tenantPath } from '../core/api.js';
 import { devicePage } from '../core/addresses.js';
 import { duration, percent, when } from '../core/format.js';
+import { filters } from './filters.js';
 import { status as label, words } from './status.js';
 import { Table } from './table.js';
 import { onKey } from '../core/keys.js';
@@ -10,15 +11,11 @@ import { onKey } from '../core/keys.js';
 const STATUSES = ['PENDING', 'DOWNLOADING', 'INSTALLING', 'VERIFYING', 'SUCCESS', 'FAILED', 'TIMED_OUT', 'UNREACHABLE', 'SKIPPED'];
 
 export function partsTable(tenant, id) {
-  let status = null;
-  const search = h('input', {
-    type: 'search', placeholder: 'Device begins with…', 'aria-label': 'Device begins with', spellcheck: 'false',
-    oninput: whenQuiet(200, () => table.reload()),
-  });
+  const { search, chips, values, only } = filters(null, STATUSES, () => table.reload());
   const table = new Table({
     label: 'Devices of the campaign', key: (row) => row.device_id,
     href: (row) => devicePage(tenant, row.device_id),
-    load: (after, limit) => get(tenantPath(tenant, 'campaigns', id, 'devices'), { status, search: search.value.trim(), after, limit }),
+    load: (after, limit) => get(tenantPath(tenant, 'campaigns', id, 'devices'), { ...values(), after, limit }),
     empty: 'No device is like this.',
     columns: [
       { title: 'Device', cell: (row) => row.device_id, class: 'name' },
@@ -31,13 +28,7 @@ export function partsTable(tenant, id) {
       { title: 'Ended', cell: (row) => when(row.completed_at), class: 'wide' },
     ],
   });
-  const chips = h('div', { class: 'chips', role: 'group', 'aria-label': 'Status' });
   const note = h('small', { class: 'muted' });
-  const only = (name) => { status = name; drawChips(); table.reload(); };
-  const drawChips = () => render(chips, [null, ...STATUSES].map((one) => h('button', {
-    class: 'chip', 'aria-pressed': String(one === status), onclick: () => only(one),
-  }, one ? words(one) : 'all')));
-  drawChips();
   onKey('f', 'Find a device of the campaign', () => search.focus());
   table.reload();
   return {
