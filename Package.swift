@@ -153,7 +153,8 @@ let package = Package(
         .target(
             name: "PKI",
             dependencies: [
-                "Primitives", "COpenSSL", "PrivateServices", .product(name: "SwiftASN1", package: "swift-asn1"),
+                "Primitives", "Threading", "COpenSSL", "PrivateServices",
+                .product(name: "SwiftASN1", package: "swift-asn1"),
             ], swiftSettings: optimisedSwift),
 
         // log → decision → log, whatever is decided
@@ -360,7 +361,7 @@ let package = Package(
             name: "DecidingTests",
             dependencies: [
                 "Primitives", "Deciding", "Access", "Campaigns", "PKI", "Certificates", "EventLog", "EventModel",
-                "Decisions", "Threading",
+                "Decisions", "Threading", "TestSupport",
             ]),
         .testTarget(
             name: "CertificatesTests",

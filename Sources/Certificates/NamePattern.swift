@@ -3,12 +3,13 @@ import EventModel
 /// How a device is named, as a common name, client id or user name: `{tenant}` and `{device}` are replaced.
 public struct NamePattern: Sendable {
     public let text: String
-    /// The literal parts around `{device}`.
-    private let parts: [String]
+    /// The literal parts around `{device}`, each split again at `{tenant}`.
+    private let parts: [[String]]
 
     public init(_ text: String) {
         self.text = text
-        parts = text.split(separator: "{device}", omittingEmptySubsequences: false).map(String.init)
+        parts = text.split(separator: "{device}", omittingEmptySubsequences: false)
+            .map { $0.split(separator: "{tenant}", omittingEmptySubsequences: false).map(String.init) }
     }
 
     public func name(tenantID: String, deviceID: String) -> String {
@@ -20,10 +21,10 @@ public struct NamePattern: Sendable {
         Self.device(named: name, literals(tenantID))
     }
 
-    fileprivate var hasTenant: Bool { text.contains("{tenant}") }
+    fileprivate var hasTenant: Bool { parts.contains { $0.count > 1 } }
 
     fileprivate func literals(_ tenantID: String) -> [String] {
-        parts.map { $0.replacing("{tenant}", with: tenantID) }
+        parts.map { $0.count == 1 ? $0[0] : $0.joined(separator: tenantID) }
     }
 
     fileprivate static func device(named name: String, _ literals: [String]) -> String? {

@@ -19,8 +19,7 @@ import Threading
 
 /// The settings of issued certificates.
 public struct IssuingOptions: Sendable {
-    /// `{tenant}` and `{device}` are replaced.
-    public var commonNamePattern = "{tenant}/{device}"
+    public var commonName = NamePattern("{tenant}/{device}")
     public var organization: String?
     /// Validity of a device's certificate.
     public var validitySeconds: Int64 = 90 * 24 * 3600

@@ -174,7 +174,7 @@ extension CertificateService {
             let key = try PrivateKey.generate(algorithm)
             (publicKey, privateKey) = (key.publicKey, key)
         }
-        let commonName = NamePattern(options.commonNamePattern).name(tenantID: item.tenantID, deviceID: item.deviceID)
+        let commonName = options.commonName.name(tenantID: item.tenantID, deviceID: item.deviceID)
         var subject: [(DistinguishedName.Attribute, String)] = [(.commonName, commonName)]
         if let organization = options.organization { subject.insert((.organization, organization), at: 0) }
         // A certificate that outlives its authority could not be verified, and would be refused.
@@ -226,13 +226,13 @@ extension CertificateService {
                     throw PKIError(
                         .invalid,
                         "the authority \(authority.id) is every tenant's, and the subject \(certificate.subjectText) "
-                            + "does not name this tenant's device by the pattern \(options.commonNamePattern)")
+                            + "does not name this tenant's device by the pattern \(options.commonName.text)")
                 }
                 guard let device = item.deviceID ?? named else {
                     throw PKIError(
                         .invalid,
                         "the subject \(certificate.subjectText) of the certificate \(certificate.serial) does not "
-                            + "follow the pattern \(options.commonNamePattern); say which device it is of")
+                            + "follow the pattern \(options.commonName.text); say which device it is of")
                 }
                 events.append(CertificateAdded(.imported, authority.id, tenantID, device, certificate))
             }
@@ -243,7 +243,7 @@ extension CertificateService {
     /// The device that a common name says, by the pattern.
     private func device(of certificate: Certificate, _ tenantID: String) -> String? {
         guard let name = certificate.commonName else { return nil }
-        return NamePattern(options.commonNamePattern).device(named: name, ofTenant: tenantID)
+        return options.commonName.device(named: name, ofTenant: tenantID)
     }
 }
 

@@ -26,39 +26,41 @@ public struct Certificate: Sendable, Hashable {
     }
 
     /// - Parameter publicKey: of a certificate that we have just made; nil for others.
-    init(der: [UInt8], publicKey: PublicKey?, what: String) throws(PKIError) {
+    init(der: [UInt8], publicKey: PublicKey?, what: @autoclosure () -> String) throws(PKIError) {
         guard der.count <= Self.derBytesMax else {
-            throw PKIError(.malformed, "\(what): \(der.count) bytes exceed the limit of \(Self.derBytesMax)")
+            throw PKIError(.malformed, "\(what()): \(der.count) bytes exceed the limit of \(Self.derBytesMax)")
         }
         guard let pointer = decode(der, StructureContext.certificate, free: { X509_free($0) }) else {
-            throw .openSSL(.malformed, "\(what): \(der.count) bytes are not a DER certificate")
+            throw .openSSL(.malformed, "\(what()): \(der.count) bytes are not a DER certificate")
         }
         defer { OpenSSLErrors.clear() }
         handle = CertificateHandle(takingOwnership: pointer)
         // One certificate has one encoding: digests of the DER identify it. Ours is DER.
         guard publicKey != nil || encode({ i2d_X509(pointer, $0) }) == der else {
-            throw PKIError(.malformed, "\(what): the encoding is BER, not DER; encode it again")
+            throw PKIError(.malformed, "\(what()): the encoding is BER, not DER; encode it again")
         }
         guard X509_get_extension_flags(pointer) & UInt32(EXFLAG_INVALID) == 0 else {
-            throw PKIError(.malformed, "\(what): an extension is invalid or occurs twice")
+            throw PKIError(.malformed, "\(what()): an extension is invalid or occurs twice")
         }
         let number = X509_get0_serialNumber(pointer)
         guard let serial = SerialNumber(number) else {
             throw PKIError(
-                .malformed, "\(what): the serial number is not positive, or longer than 20 octets (RFC 5280 4.1.2.2)")
+                .malformed, "\(what()): the serial number is not positive, or longer than 20 octets (RFC 5280 4.1.2.2)")
         }
         guard let notBefore = DERTime.seconds(X509_get0_notBefore(pointer)),
             let notAfter = DERTime.seconds(X509_get0_notAfter(pointer))
-        else { throw PKIError(.malformed, "\(what): the validity is not in the form of RFC 5280 4.1.2.5") }
+        else { throw PKIError(.malformed, "\(what()): the validity is not in the form of RFC 5280 4.1.2.5") }
         let info = encode { i2d_X509_PUBKEY(X509_get_X509_PUBKEY(pointer), $0) }
         if let publicKey, publicKey.info == info {
             self.publicKey = publicKey
         } else {
-            guard publicKey == nil else { throw PKIError(.crypto, "\(what): it has another public key than was given") }
+            guard publicKey == nil else {
+                throw PKIError(.crypto, "\(what()): it has another public key than was given")
+            }
             do throws(PKIError) {
                 self.publicKey = try PublicKey(info: info)
             } catch {
-                throw PKIError(error.code, "\(what): \(error)")
+                throw PKIError(error.code, "\(what()): \(error)")
             }
         }
         (self.der, self.serial, self.notBefore, self.notAfter) = (der, serial, notBefore, notAfter)

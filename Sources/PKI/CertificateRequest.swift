@@ -24,12 +24,12 @@ public struct CertificateRequest: Sendable, Equatable {
     ]
 
     /// - Parameter what: names the request in errors.
-    public init(der: [UInt8], what: String = "certificate request") throws(PKIError) {
+    public init(der: [UInt8], what: @autoclosure () -> String = "certificate request") throws(PKIError) {
         guard der.count <= Self.derBytesMax else {
-            throw PKIError(.malformed, "\(what): \(der.count) bytes exceed the limit of \(Self.derBytesMax)")
+            throw PKIError(.malformed, "\(what()): \(der.count) bytes exceed the limit of \(Self.derBytesMax)")
         }
         guard let request = decode(der, StructureContext.request, free: { X509_REQ_free($0) }) else {
-            throw .openSSL(.malformed, "\(what): \(der.count) bytes are not a DER certificate request (PKCS #10)")
+            throw .openSSL(.malformed, "\(what()): \(der.count) bytes are not a DER certificate request (PKCS #10)")
         }
         defer {
             X509_REQ_free(request)
@@ -40,20 +40,21 @@ public struct CertificateRequest: Sendable, Equatable {
         do throws(PKIError) {
             publicKey = try PublicKey(info: info)
         } catch {
-            throw PKIError(.unsupported, "\(what): \(error)")
+            throw PKIError(.unsupported, "\(what()): \(error)")
         }
         // The key first: it bounds the time that the signature takes.
-        if let weakness = publicKey.weakness { throw PKIError(.weak, "\(what): \(weakness)") }
+        if let weakness = publicKey.weakness { throw PKIError(.weak, "\(what()): \(weakness)") }
         let algorithm = X509_REQ_get_signature_nid(request)
         guard Self.signatureAlgorithms.contains(algorithm) else {
             let name = OBJ_nid2ln(algorithm).map { String(cString: $0) } ?? "unknown"
-            throw PKIError(.weak, "\(what): the signature algorithm \(name) is not accepted; sign with SHA-256 or more")
+            throw PKIError(
+                .weak, "\(what()): the signature algorithm \(name) is not accepted; sign with SHA-256 or more")
         }
         guard X509_REQ_verify(request, publicKey.handle.pointer) == 1 else {
             throw .openSSL(
                 .untrusted,
-                "\(what): the signature does not verify with the key in it: the sender does not have the private key, "
-                    + "or the request was changed")
+                "\(what()): the signature does not verify with the key in it: the sender does not have the private "
+                    + "key, or the request was changed")
         }
         let name = X509_REQ_get_subject_name(request)
         (self.der, self.publicKey) = (der, publicKey)

@@ -48,6 +48,7 @@ public struct RevocationList: Sendable, Equatable {
         }
         number = try Self.number(pointer, what)
         entries = try Self.entries(pointer, what)
+        handle.removeEntries()
         (self.der, self.thisUpdate, self.nextUpdate) = (der, thisUpdate, nextUpdate)
         let name = X509_CRL_get_issuer(pointer)
         (issuer, issuerText) = (NameText.der(name), NameText.rfc4514(name))

@@ -1,12 +1,15 @@
 /// Standard base64 with padding (RFC 4648, 4). Stricter than Foundation's: one text for each byte string.
 public enum Base64 {
-    private static let digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-    private static let values: [UInt8] = {
+    @usableFromInline
+    static let digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
+    @usableFromInline
+    static let values: [UInt8] = {
         var values = [UInt8](repeating: 0xFF, count: 256)
         for (value, digit) in digits.enumerated() { values[Int(digit)] = UInt8(value) }
         return values
     }()
 
+    @inlinable
     public static func encode(_ bytes: some Collection<UInt8>) -> String {
         let bytes = Array(bytes)
         var text: [UInt8] = []
@@ -27,6 +30,7 @@ public enum Base64 {
     }
 
     /// Nil for anything that `encode` would not have written: other characters, missing padding, stray bits.
+    @inlinable
     public static func decode(_ text: some Collection<UInt8>) -> [UInt8]? {
         let text = Array(text)
         guard text.count % 4 == 0 else { return nil }

@@ -1,5 +1,6 @@
 /// Hexadecimal digits, in lower case.
 public enum Hex {
+    @inlinable
     public static func encode(_ bytes: some Sequence<UInt8>) -> String {
         var text: [UInt8] = []
         append(bytes, to: &text)
@@ -20,6 +21,7 @@ public enum Hex {
     }
 
     /// Nil unless `text` is an even number of hexadecimal digits, in either case.
+    @inlinable
     public static func decode(_ text: some StringProtocol) -> [UInt8]? {
         var bytes: [UInt8] = [], high: UInt8?
         for character in text.utf8 {
@@ -39,7 +41,8 @@ public enum Hex {
         value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10
     }
 
-    private static func value(of character: UInt8) -> UInt8? {
+    @usableFromInline
+    static func value(of character: UInt8) -> UInt8? {
         switch character {
         case UInt8(ascii: "0")...UInt8(ascii: "9"): character - UInt8(ascii: "0")
         case UInt8(ascii: "a")...UInt8(ascii: "f"): character - UInt8(ascii: "a") + 10

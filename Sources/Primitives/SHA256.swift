@@ -8,6 +8,7 @@ public enum SHA256 {
         return finish(&context, bytes)
     }
 
+    @inlinable
     public static func digest(_ bytes: some Sequence<UInt8>) -> Digest {
         Array(bytes).withUnsafeBytes { digest($0) }
     }

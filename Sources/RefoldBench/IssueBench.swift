@@ -61,7 +61,7 @@ struct IssueBench: AsyncParsableCommand {
             try CertificateRequest.create(key: PrivateKey.generate(), commonName: "d\(number)").der
         }
         try await CertificateSite.run(nil) { site in
-            let clock = ContinuousClock(), begin = clock.now
+            let clock = ContinuousClock(), begin = clock.now, cpu = Self.processSeconds()
             try await withThrowingTaskGroup { group in
                 for client in 0..<clients {
                     group.addTask {
@@ -78,7 +78,18 @@ struct IssueBench: AsyncParsableCommand {
                 try await group.waitForAll()
             }
             let rate = Double(certificates) / (begin.duration(to: clock.now) / .seconds(1))
-            print(String(decoding: try JSONEncoder().encode(["certificates_per_second": rate]), as: UTF8.self))
+            let figures = [
+                "certificates_per_second": rate,
+                "cpu_us_a_certificate": (Self.processSeconds() - cpu) / Double(certificates) * 1e6,
+            ]
+            print(String(decoding: try JSONEncoder().encode(figures), as: UTF8.self))
         }
+    }
+
+    /// CPU time of all threads.
+    private static func processSeconds() -> Double {
+        var time = timespec()
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
     }
 }

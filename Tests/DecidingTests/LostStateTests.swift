@@ -2,6 +2,7 @@ import Deciding
 import Decisions
 import EventLog
 import EventModel
+import TestSupport
 import Testing
 @testable import Access
 @testable import Campaigns
@@ -28,8 +29,7 @@ import Testing
         log.failsReads = false
         // Its own service reads the log again.
         let service = Task { await decider.run { _ in } }
-        while decider.tokenIndex.find(secret: secret) == .notReady { await Task.yield() }
-        #expect(decider.tokenIndex.find(secret: secret) == .unknown)
+        #expect(await eventually(within: 20) { decider.tokenIndex.find(secret: secret) == .unknown })
         service.cancel()
         await service.value
     }

@@ -172,8 +172,9 @@ private func runToEnd(_ arguments: [String], seconds: Double) -> Int32 {
         try await world.untilSubscribed()
         try await world.untilEnded(try world.startFleet(["--devices", "10", "--rate", "0", "--count", "9000"]))
         try await world.untilQuiet()
-        _ = try world.run(["snapshot", "create", "--data", world.data, "--http", world.http])
-        _ = await eventually(within: 10) { Self.files(world.data).contains { $0.hasSuffix(".seg") } }
+        let snapshot = try world.run(["snapshot", "create", "--data", world.data, "--http", world.http])
+        #expect(snapshot.code == 0, "\(snapshot)")
+        #expect(await eventually(within: 10) { Self.files(world.data).contains { $0.hasSuffix(".seg") } })
         #expect(world.stopDaemon().exitCode == 0)
 
         // One file of each kind: segments and their neighbours are alike.
@@ -208,10 +209,11 @@ private func runToEnd(_ arguments: [String], seconds: Double) -> Int32 {
                 World.program, "run", "--data", data, "--http", "127.0.0.1:\(port)", "--broker-url",
                 "mqtt://127.0.0.1:1", "--database-url", "postgresql://127.0.0.1:1/none",
             ], log: world.folder + "/copy.log")
-        _ = await eventually(within: 30) {
+        let hasStarted = await eventually(within: 30) {
             if !daemon.isRunning { return true }
             return HTTP.body("http://127.0.0.1:\(port)/api/v1/status") != nil
         }
+        #expect(hasStarted, "neither answers nor ends")
         daemon.kill(SIGTERM)
         guard await eventually(within: 30, { !daemon.isRunning }) else {
             daemon.kill(SIGKILL)

@@ -198,7 +198,7 @@ extension LastMessage {
 extension IssuingOptions {
     init(_ settings: Settings.Certificates) {
         self.init()
-        commonNamePattern = settings.commonName
+        commonName = NamePattern(settings.commonName)
         organization = settings.organization
         validitySeconds = Int64(settings.validDays) * 86_400
         crlBaseURL = settings.crlURL
