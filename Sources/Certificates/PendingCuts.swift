@@ -29,9 +29,23 @@ public struct ClientToCut: Sendable, Equatable {
 // The cuts of each broker follow from the log: a revocation or a hold adds one at every broker that has CRLs of the
 // authority, and only its outcome, or a release, removes it. So none is lost by a restart.
 
+/// Where the newest CRL of an authority stands at a broker.
+public enum EnforcementState: String, Sendable, Codable, CaseIterable {
+    case pending = "PENDING"
+    case written = "WRITTEN"
+    case reloaded = "RELOADED"
+    /// In force.
+    case proved = "PROVED"
+    /// Writing, reloading or proving failed.
+    case unproved = "UNPROVED"
+    /// Not proved, and no certificate of the authority is in use: after a rotation a broker need not trust it.
+    case unused = "UNUSED"
+}
+
 /// How far an authority's CRLs have come at a broker, and what is left to do there.
 public struct EnforcementStatus: Sendable, Equatable {
     public let key: EnforcementKey
+    public let state: EnforcementState
     public let enforcement: Enforcement
     /// Revoked certificates whose clients may be connected.
     public let uncut: Int
@@ -45,11 +59,23 @@ public struct EnforcementStatus: Sendable, Equatable {
 
 extension CertificateRegistry {
     /// By broker and authority.
-    public var enforcementStatuses: [EnforcementStatus] {
+    public func enforcementStatuses(at now: Timestamp) -> [EnforcementStatus] {
         enforcements.sorted { $0.key < $1.key }.map { key, enforcement in
             EnforcementStatus(
-                key: key, enforcement: enforcement, uncut: uncutCount(key),
+                key: key, state: state(of: enforcement, key, at: now), enforcement: enforcement, uncut: uncutCount(key),
                 banned: pendingCuts[key]?.values.count(where: \.isBanned) ?? 0)
+        }
+    }
+
+    private func state(of enforcement: Enforcement, _ key: EnforcementKey, at now: Timestamp) -> EnforcementState {
+        guard enforcement.error == nil else { return .unproved }
+        switch authority(key.authority)?.lastCRL?.number {
+        case nil: return .pending
+        case enforcement.proved: return .proved
+        case _ where isAbandoned(key.authority, at: now): return .unused
+        case enforcement.reloaded: return .reloaded
+        case enforcement.written: return .written
+        default: return .pending
         }
     }
 

@@ -146,8 +146,7 @@ private struct CRLDocument: Encodable {
 struct EnforcementRow: Encodable, Sendable {
     let broker: String
     let authority: String
-    /// The newest CRL is proved to be in force.
-    let isInForce: Bool
+    let state: EnforcementState
     /// Of the newest CRL.
     let number: UInt64?
     let thisUpdate: String?
@@ -167,7 +166,7 @@ struct EnforcementRow: Encodable, Sendable {
     let errorAt: String?
 
     enum CodingKeys: String, CodingKey {
-        case broker, authority, isInForce = "is_in_force", number, thisUpdate = "this_update"
+        case broker, authority, state, number, thisUpdate = "this_update"
         case nextUpdate = "next_update", written, writtenAt = "written_at", reloaded
         case reloadedAt = "reloaded_at", proved, provedAt = "proved_at", provedMilliseconds = "proved_ms", uncut
         case banned, error, errorAt = "error_at"
@@ -182,7 +181,7 @@ struct EnforcementRow: Encodable, Sendable {
         (uncut, banned) = (status.uncut, status.banned)
         number = newest?.number
         (thisUpdate, nextUpdate) = (newest?.thisUpdate.description, newest?.nextUpdate.description)
-        isInForce = enforcement.error == nil && newest.map { $0.number == enforcement.proved } ?? false
+        state = status.state
         (written, writtenAt) = (enforcement.written, enforcement.writtenAt?.description)
         (reloaded, reloadedAt) = (enforcement.reloaded, enforcement.reloadedAt?.description)
         (proved, provedAt) = (enforcement.proved, enforcement.provedAt?.description)

@@ -143,7 +143,8 @@ public struct CertificateService: Sendable {
 
     /// How far CRLs have come at the brokers.
     public func enforcements() async throws -> [EnforcementStatus] {
-        try await registry.query { $0.enforcementStatuses }
+        let now = clock()
+        return try await registry.query { $0.enforcementStatuses(at: now) }
     }
 
     /// A page of a tenant's certificates, in a fixed order.

@@ -86,7 +86,7 @@ import Testing
         #expect(try cut(2, second.number, .stillConnected) == .outdated, "it is on the record already")
         #expect(registry.state.clientsToCut(north, end: .max)[0].isStillConnected)
         #expect(try cut(2, second.number, .wasNotConnected) == nil && waiting().isEmpty)
-        let south = registry.state.enforcementStatuses.first { $0.key.broker == "south" }
+        let south = registry.state.enforcementStatuses(at: registry.now).first { $0.key.broker == "south" }
         #expect(south?.uncut == 2)
         #expect(try cut(3, second.number) == .outdated, "it is not revoked")
     }
@@ -126,10 +126,37 @@ import Testing
         #expect(waiting() == ["d2"])
     }
 
+    @Test mutating func aBrokersStateIsThatOfTheNewestCRL() throws {
+        var state: EnforcementState? { registry.state.enforcementStatuses(at: registry.now).first?.state }
+        #expect(state == nil)
+        let first = try registry.issueCRL().number
+        try step(.unproved, first)
+        #expect(state == .unproved)
+        try step(.written, first)
+        #expect(state == .written)
+        try step(.reloaded, first)
+        #expect(state == .reloaded)
+        try step(.proved, first)
+        #expect(state == .proved)
+        registry.pass(seconds: 2)
+        let second = try registry.issueCRL().number
+        #expect(state == .pending, "the newest is not there yet")
+        try step(.written, second)
+        #expect(state == .written)
+        try registry.run(registry.authority("cb", replaces: "ca"), tenant: "*")
+        #expect(state == .written, "its certificates are in use")
+        for serial in 1...6 as ClosedRange<UInt64> { try registry.change(serial, .revoke(.superseded)) }
+        #expect(state == .unused)
+        try step(.unproved, second)
+        #expect(state == .unproved, "a failure is one all the same")
+        try step(.proved, second)
+        #expect(state == .proved)
+    }
+
     /// The failure is an error of the broker as long as it lasts, and the next incident is recorded although it has the
     /// same text.
     @Test mutating func aFailureToDisconnectEndsWithItsCause() throws {
-        var status: EnforcementStatus { registry.state.enforcementStatuses[0] }
+        var status: EnforcementStatus { registry.state.enforcementStatuses(at: registry.now)[0] }
         func isNews(_ number: UInt64) -> Bool {
             status.enforcement.isNews(uncut(number), isLast: false)
         }
@@ -174,7 +201,7 @@ import Testing
         for serial in [1, 2] as [UInt64] { try registry.change(serial, .hold) }
         for serial in [1, 2] as [UInt64] { #expect(try cut(serial, first.number, isBanned: true) == nil) }
         #expect(waiting().isEmpty && lifts(first.end.rawValue).isEmpty)
-        #expect(registry.state.enforcementStatuses[0].banned == 2)
+        #expect(registry.state.enforcementStatuses(at: registry.now)[0].banned == 2)
         // Whether or not the ban is on the record: a crash may have prevented that.
         try registry.change(1, .release)
         try registry.change(3, .hold)

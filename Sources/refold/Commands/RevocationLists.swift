@@ -42,7 +42,10 @@ struct RevocationListCommand: AsyncParsableCommand {
             let brokers = row["brokers"] as? [[String: Any]] ?? []
             let texts = brokers.map { broker in
                 var open: [String] = []
-                if broker["is_in_force"] as? Bool != true {
+                switch broker["state"] as? String {
+                case "PROVED": break
+                case "UNUSED": open.append("no certificate in use")
+                default:
                     let proved = broker["proved"] as? Int ?? 0
                     open.append(proved > 0 && proved != broker["number"] as? Int ? "CRL \(proved)" : "not proved")
                 }

@@ -44,6 +44,15 @@ function lockOut(crl) {
   return h('span', { class: isNear ? 'bad' : null, title: crl.next_update }, seconds <= 0 ? 'now' : duration(seconds));
 }
 
+const STATES = {
+  PENDING: 'The newest CRL is not at the broker yet.',
+  WRITTEN: 'The newest CRL is on disk. It is not proved to be in force.',
+  RELOADED: 'The broker was told to read the newest CRL. It is not proved to be in force.',
+  PROVED: 'The newest CRL is in force: the broker refuses its canary and accepts a live certificate.',
+  UNPROVED: 'Writing, reloading or proving failed.',
+  UNUSED: 'Not proved. No certificate of this authority is in use.',
+};
+
 function table(titles, rows) {
   return h('div', { class: 'scroll-x' }, h('table', { class: 'plain' },
     h('thead', null, h('tr', null, titles.map(([title, kind]) => h('th', { class: kind, scope: 'col' }, title)))),
@@ -60,11 +69,9 @@ function brokersOf(rows) {
   }
   return table([['Broker'], ['Authority'], ['State'], ['Last proved CRL', 'number'], ['Written'], ['Reloaded'], ['Proved'],
     ['Time to proof', 'number'], ['Not disconnected', 'number'], ['Lock-out in', 'number']],
-  rows.map((row) => {
-    const state = row.is_in_force ? 'PROVED' : row.error_at ? 'UNPROVED' : 'PENDING';
-    return h('tr', { key: `${row.broker} ${row.authority}` },
+  rows.map((row) => h('tr', { key: `${row.broker} ${row.authority}` },
       h('td', null, h('b', null, row.broker), row.error && h('p', { class: 'refusal' }, row.error)), h('td', null, row.authority),
-      h('td', null, label(state)),
+      h('td', { title: STATES[row.state] }, label(row.state)),
       h('td', { class: 'number' }, row.proved > 0 ? String(row.proved) : '–'),
       h('td', null, step(row.written, row.written_at, row.number)), h('td', null, step(row.reloaded, row.reloaded_at, row.number)),
       h('td', null, step(row.proved, row.proved_at, row.number)),
@@ -72,8 +79,7 @@ function brokersOf(rows) {
       h('td', { class: 'number', title: 'revoked certificates whose clients may be connected' },
         h('span', { class: row.uncut > 0 ? 'bad' : null }, count(row.uncut)),
         row.banned > 0 && h('small', null, ` ${count(row.banned)} banned`)),
-      h('td', { class: 'number' }, lockOut(row)));
-  }));
+      h('td', { class: 'number' }, lockOut(row)))));
 }
 
 function listsOf(rows) {

@@ -8,7 +8,7 @@ const KINDS = {
   ONLINE: ['good', '●'], STALE: ['warn', '◐'], OFFLINE: ['idle', '○'],
   CONNECTED: ['good', '●'], DISCONNECTED: ['idle', '○'], CONNECTION_LOST: ['bad', '✕'],
   ACTIVE: ['good', '✓'], SUPERSEDED: ['idle', '»'], HELD: ['warn', '❚❚'], REVOKED: ['bad', '✕'], EXPIRED: ['bad', '◷'],
-  PROVED: ['good', '✓'], UNPROVED: ['bad', '✕'],
+  PROVED: ['good', '✓'], UNPROVED: ['bad', '✕'], WRITTEN: ['busy', '·'], RELOADED: ['busy', '↻'], UNUSED: ['idle', '»'],
   critical: ['bad', '✕'], high: ['bad', '▲'], medium: ['warn', '◆'], low: ['idle', '·'],
   running: ['good', '●'], paused: ['warn', '❚❚'], waiting: ['warn', '◷'], failed: ['bad', '✕'], rebuilding: ['busy', '↻'],
 };
