@@ -30,10 +30,10 @@ public struct LastMessage: Sendable, Equatable {
     public let tenantID: String
     public let deviceID: String
     public let at: Timestamp
-    /// Of the device's newest event.
-    public let position: Position
+    /// Of the device's newest event; nil: not known.
+    public let position: Position?
 
-    public init(tenantID: String, deviceID: String, at: Timestamp, position: Position) {
+    public init(tenantID: String, deviceID: String, at: Timestamp, position: Position?) {
         (self.tenantID, self.deviceID, self.at, self.position) = (tenantID, deviceID, at, position)
     }
 }
@@ -261,7 +261,9 @@ extension CertificateRegistry {
             let indexes = store.certificates(tenantID: message.tenantID, deviceID: message.deviceID)
             let isLive = indexes.contains { store[$0].status.isLive && seconds <= store[$0].notAfter }
             if isLive { return nil }
-            let last = CertificateFinding.Evidence(what: "the device's newest event", position: message.position)
+            let last = message.position.map {
+                CertificateFinding.Evidence(what: "the device's newest event", position: $0)
+            }
             let ended = indexes.filter { !store[$0].status.isLive }.max { store[$0].changedAt < store[$1].changedAt }
             // Where a certificate was active after the last revocation, the device has none because that one expired. A
             // superseded one says nothing about who sends.
@@ -274,7 +276,7 @@ extension CertificateRegistry {
                     code: .noCertificate, severity: .medium, tenantID: message.tenantID,
                     subject: .device(message.deviceID), since: message.at,
                     text: "it sent a message at \(message.at) and has no \(indexes.isEmpty ? "" : "valid ")certificate",
-                    evidence: [last])
+                    evidence: last.map { [$0] } ?? [])
             }
             let record = store[ended]
             guard message.at > record.changedAt.adding(microseconds: Self.transitMicroseconds) else { return nil }
@@ -285,7 +287,7 @@ extension CertificateRegistry {
             if let position = record.changedPosition {
                 finding.evidence.append(.init(what: record.status == .held ? "held" : "revoked", position: position))
             }
-            finding.evidence.append(last)
+            if let last { finding.evidence.append(last) }
             return finding
         }
     }

@@ -73,6 +73,12 @@ extension ControlAPI {
             guard let crl = try await system.crls.current(authority) else { throw none }
             return try .json(CRLDocument(crl.event, crl.list))
         }
+        guard let slot = LimitedSlot(crlRebuilds) else {
+            throw Problem.unavailable(
+                "too_many_rebuilds", "\(crlRebuilds.max) requests wait for CRLs of the past already",
+                retryAfterSeconds: 5)
+        }
+        defer { withExtendedLifetime(slot) {} }
         do {
             guard let past = try await system.past.crl(authority, at: moment) else { throw none }
             var document = try CRLDocument(past.event, past.list)

@@ -18,7 +18,9 @@ import ServiceLifecycle
 public struct ControlAPI: Sendable {
     let system: APIDependencies
     let policy: AccessPolicy
-    let streams = StreamLimiter()
+    let streams = Limiter(max: 128)
+    /// Requests for CRLs of the past: they are rebuilt one at a time, each from a snapshot of all certificates.
+    let crlRebuilds = Limiter(max: 8)
     let clients = GoneClients()
 
     /// A request's body may have at most so many bytes: about 60,000 device ids of full length, or 500,000 short ones.

@@ -71,9 +71,9 @@ extension ControlAPI {
     private func stream(
         _ request: Request, _ context: APIContext, _ poll: @escaping @Sendable () async throws -> [StreamEvent]
     ) throws(Problem) -> Response {
-        guard let slot = StreamSlot(streams) else {
+        guard let slot = LimitedSlot(streams) else {
             throw Problem.unavailable(
-                "too_many_streams", "there are \(StreamLimiter.max) streams already", retryAfterSeconds: 10)
+                "too_many_streams", "there are \(streams.max) streams already", retryAfterSeconds: 10)
         }
         let principal = context.principal
         let events = EventFeed(slot: slot, poll: poll) { policy.isStill(principal, request) }
@@ -115,7 +115,7 @@ struct EventFeed: AsyncSequence, Sendable {
     /// that the reader has gone.
     static let silenceMax = 15
 
-    let slot: StreamSlot
+    let slot: LimitedSlot
     let poll: @Sendable () async throws -> [StreamEvent]
     let mayGoOn: @Sendable () -> Bool
 
@@ -156,30 +156,6 @@ struct EventFeed: AsyncSequence, Sendable {
     }
 
     func makeAsyncIterator() -> AsyncIterator { AsyncIterator(feed: self) }
-}
-
-/// How many streams there are: each holds a connection.
-final class StreamLimiter: Sendable {
-    static let max = 128
-    fileprivate let taken = Mutex(0)
-}
-
-/// One of them, as long as it lives.
-final class StreamSlot: Sendable {
-    private let limiter: StreamLimiter
-
-    /// Nil when all are taken.
-    init?(_ limiter: StreamLimiter) {
-        self.limiter = limiter
-        let isFree = limiter.taken.withLock { taken in
-            taken += 1
-            return taken <= StreamLimiter.max
-        }
-        if !isFree { return nil }
-    }
-
-    // Also when the initializer has failed: every property was set.
-    deinit { limiter.taken.withLock { $0 -= 1 } }
 }
 
 /// The last row and position that a stream has sent. One reader only; its polls are sequential.

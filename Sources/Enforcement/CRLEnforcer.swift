@@ -54,15 +54,20 @@ public actor CRLEnforcer {
     private var seen: [String: UInt64] = [:]
     /// When they expire.
     private var ends: [String: Timestamp] = [:]
-    /// Authorities that sign canaries at present, and those that could not.
+    /// Authorities that sign canaries at present.
     private var preparing: Set<String> = []
-    private var unprepared: [String: String] = [:]
+    /// Why the others could not, and when they are tried again (monotonic, in microseconds).
+    private var unprepared: [String: (problem: String, until: Int64)] = [:]
     /// Canaries were signed since the round began: authorities can be proved that had to wait.
     private var hasNewCanaries = false
     /// Proofs that failed last, by authority.
     private var failures: [String: String] = [:]
+    /// Since when proofs are tried that newer CRLs interrupted, by authority (monotonic, in microseconds).
+    var interruptedSince: [String: Int64] = [:]
     private let proofMicroseconds: Int64
     let stopping = Stopping()
+    /// Beats before each step.
+    public nonisolated let heartbeat = Heartbeat()
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -70,6 +75,8 @@ public actor CRLEnforcer {
     private static let betweenProbesMillisecondsMax = 500
     private static let retryMilliseconds = 5_000
     private static let restMilliseconds = 60_000
+    /// A step takes less: commands are killed, probes and API calls have time limits. A file system may hang.
+    public static let stepSecondsMax = 120
     /// Between probes of a CRL that the broker is to fetch.
     private static let fetchProbeMilliseconds = 15_000
 
@@ -97,11 +104,13 @@ public actor CRLEnforcer {
             while !Task.isCancelled {
                 var isBroken = false
                 do {
+                    heartbeat.beat(within: Self.stepSecondsMax)
                     problems = try await round()
                 } catch {
                     problems.unproved = "\(error)"
                     isBroken = true
                 }
+                heartbeat.rest()
                 if Task.isCancelled { return }
                 report(problems)
                 // What was issued or signed while this one waited for a proof comes first.
@@ -122,7 +131,7 @@ public actor CRLEnforcer {
         }
         let now = SystemTime.monotonicMicroseconds()
         for retry in retries.values {
-            // In the past: the round did not come to it.
+            // The time has passed: the round ended before it retried this cut.
             let left = Int((retry.at - now) / 1_000)
             rest = min(rest, left > 0 ? left : Self.retryMilliseconds)
         }
@@ -156,6 +165,7 @@ public actor CRLEnforcer {
         // All at once, before one of the proofs takes its whole time.
         for crl in steps.toProve { await prepare(crl) }
         while let step = steps.next {
+            heartbeat.beat(within: Self.stepSecondsMax)
             let outcome = try await perform(step, &uncut)
             var isProof = false
             if case .prove(let crl) = step {
@@ -186,8 +196,9 @@ public actor CRLEnforcer {
         switch outcome {
         case .failed(let problem), .unprepared(let problem): failures[authority] = problem
         case .done, .waiting, .abandoned: failures[authority] = nil
-        case .interrupted: break
+        case .interrupted: return
         }
+        interruptedSince[authority] = nil
     }
 
     /// A CRL was issued since the round began.
@@ -220,9 +231,9 @@ public actor CRLEnforcer {
         case .prove(let crl):
             guard let probe = broker.probe else { break }
             guard await isPrepared(crl) else {
-                // A proof that failed goes on failing while its next canary is signed.
+                // Repeats the last failure until the next canary is signed.
                 let authority = crl.event.authority
-                return (unprepared[authority] ?? failures[authority]).map { .unprepared($0) } ?? .waiting
+                return (unprepared[authority]?.problem ?? failures[authority]).map { .unprepared($0) } ?? .waiting
             }
             return try await bans ? fetched(crl, probe) : proof(of: crl, probe)
         case .cut(let authority): uncut += try await finish(authority)
@@ -236,14 +247,20 @@ public actor CRLEnforcer {
     private func proof(
         of crl: PublishedCRL, _ probe: CanaryProbe
     ) async throws -> EnforcementSteps.Outcome {
-        let end = SystemTime.monotonicMicroseconds() + proofMicroseconds
+        let authority = crl.event.authority, begin = SystemTime.monotonicMicroseconds()
+        let end = begin + proofMicroseconds
+        // Where CRLs follow one another faster than the broker reads them, one is waited for in the end.
+        let isOverdue = interruptedSince[authority].map { begin - $0 >= proofMicroseconds } ?? false
         var pause = Self.betweenProbesMilliseconds, problem: String
         repeat {
             if stopping.hasBegun { return .interrupted }
             guard let found = try await self.problem(with: crl, probe) else { return .done }
             if try await isAbandoned(crl, found) { return .abandoned }
             problem = found.text
-            if await isBehind() { break }
+            if !isOverdue, await isBehind() {
+                interruptedSince[authority] = interruptedSince[authority] ?? begin
+                return .interrupted
+            }
             if hasNewCanaries { return .interrupted }
             executor.rest(milliseconds: pause)
             pause = min(pause * 2, Self.betweenProbesMillisecondsMax)
@@ -290,7 +307,9 @@ public actor CRLEnforcer {
             unprepared[authority] = nil
             return
         }
-        guard preparing.insert(authority).inserted else { return }
+        guard unprepared[authority].map({ $0.until <= SystemTime.monotonicMicroseconds() }) ?? true,
+            preparing.insert(authority).inserted
+        else { return }
         let hasCanary = hasCanary(crl)
         Task {
             do {
@@ -300,8 +319,9 @@ public actor CRLEnforcer {
                 hasNewCanaries = true
                 executor.wake()
             } catch {
-                // The next round tries again.
-                unprepared[authority] = "\(error)"
+                // This job ends the executor's rest: without a pause the next round would sign at once.
+                let pause = Int64(Self.retryMilliseconds) * 1_000
+                unprepared[authority] = ("\(error)", SystemTime.monotonicMicroseconds() + pause)
             }
             preparing.remove(authority)
         }

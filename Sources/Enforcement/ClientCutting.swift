@@ -137,6 +137,9 @@ extension CRLEnforcer {
 
     /// What follows the proof of an authority's CRL.
     func finish(_ authority: String) async throws -> [String] {
+        let now = clock()
+        // An authority that was abandoned may be in use again. Nothing proves its CRL then.
+        if steps.isAbandoned(authority), try await !registry.query({ $0.isAbandoned(authority, at: now) }) { return [] }
         guard let cutting = broker.cutting, let proof = steps.proof(authority),
             var crl = try await registry.query({ $0.authority(authority)?.lastCRL })
         else { return [] }
@@ -162,6 +165,7 @@ extension CRLEnforcer {
         let newest = clients.last?.end ?? 0
         var problem: String?
         while !clients.isEmpty {
+            heartbeat.beat(within: Self.stepSecondsMax)
             let batch = Array(clients.prefix(Self.batchCount))
             clients = clients.dropFirst(batch.count)
             let outcomes = try await outcomes(of: batch, cutter, cutting)

@@ -20,15 +20,7 @@ public struct EMQXCutter: ClientCutter {
     }
 
     public func cut(_ clients: [ClientTarget]) -> [CutOutcome] {
-        var connected: [Result<Set<String>, EMQXError>] = []
-        for client in clients {
-            // An API that is away is not waited for a thousand times.
-            if connected.suffix(3).count(where: Self.isUnreachable) == 3 {
-                connected.append(connected[connected.count - 1])
-            } else {
-                connected.append(Result { () throws(EMQXError) in try banned(client) })
-            }
-        }
+        let connected = Self.each(clients) { client throws(EMQXError) in try banned(client) }
         let all = connected.reduce(into: Set<String>()) { if case .success(let ids) = $1 { $0.formUnion(ids) } }
         do throws(EMQXError) {
             if !all.isEmpty { try api.kickOut(all.sorted()) }
@@ -36,11 +28,33 @@ public struct EMQXCutter: ClientCutter {
             return clients.map { _ in .failed(error: error.description) }
         }
         let deadline = Deadline(in: .seconds(confirmSeconds))
-        return zip(clients, connected).map { confirm($0, connected: $1, deadline) }
+        let confirmed = Self.each(Array(zip(clients, connected))) { pair throws(EMQXError) in
+            try confirm(pair.0, connected: pair.1, deadline)
+        }
+        return confirmed.map { result in
+            switch result {
+            case .success(let outcome): outcome
+            case .failure(let error): .failed(error: error.description)
+            }
+        }
     }
 
-    private static func isUnreachable(_ result: Result<Set<String>, EMQXError>) -> Bool {
-        if case .failure(let error) = result { error.status == nil } else { false }
+    /// Results of `call` for each item. After three in a row that did not reach the API the others fail too: an API
+    /// that is away would be waited for a thousand times.
+    private static func each<Item, R>(
+        _ items: [Item], _ call: (Item) throws(EMQXError) -> R
+    ) -> [Result<R, EMQXError>] {
+        var results: [Result<R, EMQXError>] = [], unreachable = 0
+        for item in items {
+            if unreachable == 3, let last = results.last {
+                results.append(last)
+                continue
+            }
+            let result = Result { () throws(EMQXError) in try call(item) }
+            results.append(result)
+            if case .failure(let error) = result, error.status == nil { unreachable += 1 } else { unreachable = 0 }
+        }
+        return results
     }
 
     /// Lifts the bans of `cut`.
@@ -78,23 +92,19 @@ public struct EMQXCutter: ClientCutter {
 
     private func confirm(
         _ client: ClientTarget, connected: Result<Set<String>, EMQXError>, _ deadline: Deadline
-    ) -> CutOutcome {
-        do throws(EMQXError) {
-            let before = try connected.get()
-            var rest: Set<String>
-            repeat {
-                rest = try connectedIDs(client)
-                // A client that was disconnected is listed for a moment.
-                if !rest.isEmpty { usleep(50_000) }
-            } while !rest.isEmpty && deadline.milliseconds > 0
-            guard rest.isEmpty else {
-                return .stillConnected(reason: "EMQX lists the client ids \(Self.list(rest))")
-            }
-            if before.isEmpty { return .wasNotConnected }
-            return .cut(evidence: "banned and kicked; EMQX no longer lists the client ids \(Self.list(before))")
-        } catch {
-            return .failed(error: error.description)
+    ) throws(EMQXError) -> CutOutcome {
+        let before = try connected.get()
+        var rest: Set<String>
+        repeat {
+            rest = try connectedIDs(client)
+            // A client that was disconnected is listed for a moment.
+            if !rest.isEmpty { usleep(50_000) }
+        } while !rest.isEmpty && deadline.milliseconds > 0
+        guard rest.isEmpty else {
+            return .stillConnected(reason: "EMQX lists the client ids \(Self.list(rest))")
         }
+        if before.isEmpty { return .wasNotConnected }
+        return .cut(evidence: "banned and kicked; EMQX no longer lists the client ids \(Self.list(before))")
     }
 
     private static func list(_ ids: Set<String>) -> String {

@@ -129,7 +129,7 @@ public struct EnforcementSteps: Sendable {
             let number = target.crl.event.number, isProved = state.proof?.number == number
             if number == newest.event.number || !isProved && isCanaryValid(target.crl) { return target.crl }
         }
-        // Since the last proof: a broker that fetches nothing gets no new time with each CRL.
+        // Keeps the time of the last proof: a new CRL does not extend the deadline of a broker that fetches nothing.
         let isProved = state.target.map { $0.crl.event.number == state.proof?.number } ?? true
         (state.target, state.provedAt) = ((newest, isProved ? now : state.target?.since ?? now), nil)
         states[newest.event.authority] = state
@@ -143,6 +143,9 @@ public struct EnforcementSteps: Sendable {
 
     /// The CRL of an authority that is proved to be in force.
     public func proof(_ authority: String) -> (number: UInt64, end: UInt64)? { states[authority]?.proof }
+
+    /// `proof` proves nothing: the broker does not trust the authority.
+    func isAbandoned(_ authority: String) -> Bool { states[authority]?.isAbandoned ?? false }
 
     /// `end` of the CRLs that are proved to be in force, by authority: bans for what they list can be lifted.
     public var ends: [String: UInt64] {
@@ -203,7 +206,7 @@ public struct EnforcementSteps: Sendable {
             states[authority] = state
             queue.removeAll { $0 == .cut(authority: authority) }
             queue.insert(.cut(authority: authority), at: 0)
-            // Ends an error that is on the record.
+            // Recording `written` clears the recorded error.
             if outcome == .abandoned { return [event(.written, crl)] }
             var event = event(.proved, crl)
             event.milliseconds = max(0, time.microseconds.saturatingSubtracting(crl.issuedAt.microseconds) / 1_000)
@@ -223,7 +226,7 @@ public struct EnforcementSteps: Sendable {
 
     public func isNews(_ event: CRLEnforced, after known: Enforcement?) -> Bool {
         var last: CRLEnforced.Step = proves ? .proved : reloads ? .reloaded : .written
-        if states[event.authority]?.isAbandoned == true { last = .written }
+        if isAbandoned(event.authority) { last = .written }
         return (known ?? Enforcement()).isNews(event, isLast: event.step == last)
     }
 

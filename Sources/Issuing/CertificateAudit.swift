@@ -12,6 +12,8 @@ public actor CertificateAudit {
     public typealias LastMessages =
         @Sendable (_ tenants: [String], _ device: String?, _ after: LastMessage?, _ limit: Int)
         async throws -> [LastMessage]
+    /// Last messages that the gate refused because of `certificates.enforce`: `LastMessages` does not have them.
+    public typealias RefusedMessages = @Sendable () -> [LastMessage]
 
     public struct Report: Sendable {
         public let at: Timestamp
@@ -78,6 +80,7 @@ public actor CertificateAudit {
     private let registry: DeciderService<CertificateRegistry>
     private let keys: AuthorityKeys
     private let lastMessages: LastMessages
+    private let refusedMessages: RefusedMessages
     private let clock: @Sendable () -> Timestamp
     private nonisolated let last = Mutex<Report?>(nil)
     /// Authorities whose key cannot be used, and since when.
@@ -86,9 +89,11 @@ public actor CertificateAudit {
 
     public init(
         registry: DeciderService<CertificateRegistry>, keys: AuthorityKeys,
-        clock: @escaping @Sendable () -> Timestamp, lastMessages: @escaping LastMessages
+        clock: @escaping @Sendable () -> Timestamp, refusedMessages: @escaping RefusedMessages = { [] },
+        lastMessages: @escaping LastMessages
     ) {
         (self.registry, self.keys, self.clock, self.lastMessages) = (registry, keys, clock, lastMessages)
+        self.refusedMessages = refusedMessages
     }
 
     /// Of the last audit; nil before the first.
@@ -192,6 +197,12 @@ public actor CertificateAudit {
         where matches: (CertificateFinding) -> Bool = { _ in true }
     ) async throws {
         var after: LastMessage?
+        let refused = newestRefused(
+            tenants, device: device, since: report.at.adding(microseconds: -Self.dayMicroseconds))
+        let first = try await registry.query { [now = report.at] in $0.findings(about: refused, now: now) }
+        report.add(first.filter(matches))
+        // Such a device may also have a message that was accepted before.
+        let known = Set(first.map(\.identity))
         repeat {
             let messages: [LastMessage]
             do {
@@ -201,8 +212,37 @@ public actor CertificateAudit {
                 return
             }
             let found = try await registry.query { [now = report.at] in $0.findings(about: messages, now: now) }
-            report.add(found.filter(matches))
+            report.add(found.filter { matches($0) && !known.contains($0.identity) })
             after = messages.count == Self.pageLimit ? messages.last : nil
         } while after != nil
     }
+
+    private static let dayMicroseconds: Int64 = 86_400_000_000
+
+    /// Of each device the newest, over all brokers.
+    private func newestRefused(_ tenants: [String], device: String?, since: Timestamp) -> [LastMessage] {
+        let tenants = Set(tenants)
+        var newest: [Sender: LastMessage] = [:]
+        for message in refusedMessages() where message.at >= since && tenants.contains(message.tenantID) {
+            guard device.map({ $0 == message.deviceID }) ?? true else { continue }
+            let sender = Sender(tenantID: message.tenantID, deviceID: message.deviceID)
+            if newest[sender].map({ $0.at < message.at }) ?? true { newest[sender] = message }
+        }
+        return Array(newest.values)
+    }
+}
+
+private struct Sender: Hashable {
+    let tenantID: String
+    let deviceID: String
+}
+
+extension CertificateFinding {
+    fileprivate struct Identity: Hashable {
+        let code: Code
+        let tenantID: String
+        let subject: Subject
+    }
+
+    fileprivate var identity: Identity { Identity(code: code, tenantID: tenantID, subject: subject) }
 }

@@ -95,6 +95,8 @@ public actor RenewalService {
         /// Nil: its segment is gone.
         let message: DeviceMessage?
         let alternativeNames: [AlternativeName]
+        /// The event of the certificate that was issued in this renewal; nil: none was, or its segment is gone.
+        let issued: CertificateAdded?
     }
     private typealias NewAnswer = (answer: RenewalAnswer, new: NewCertificate)
 
@@ -104,17 +106,21 @@ public actor RenewalService {
     ) async throws -> (all: [Received], unreadable: [(position: Position, error: any Error)]) {
         let waiting = try await service.registry.query { registry in
             registry.answers(limit: Self.answersMax, exceptOf: blocked, behind: skipped).map { answer in
-                (answer, registry.certificate(answer.renewal.certificate))
+                (
+                    answer, registry.certificate(answer.renewal.certificate),
+                    answer.renewal.issued.flatMap(registry.certificate)
+                )
             }
         }
         return try await onOwnThread("renewal") { [service] in
             var all: [Received] = [], unreadable: [(position: Position, error: any Error)] = []
-            for (answer, old) in waiting {
+            for (answer, old, issued) in waiting {
                 do {
                     all.append(
                         Received(
                             answer: answer, message: try DeviceMessage(at: answer.position, of: service.source),
-                            alternativeNames: try old.map { try Self.names(of: $0, service) } ?? []))
+                            alternativeNames: try old.map { try Self.names(of: $0, service) } ?? [],
+                            issued: try issued.flatMap(service.event)))
                 } catch {
                     unreadable.append((answer.position, error))
                 }
@@ -155,7 +161,7 @@ public actor RenewalService {
                 return nil
             }
             if let issued = renewal.issued {
-                try await resend(answer, request, issued)
+                try await resend(answer, request, issued, received.issued)
                 return nil
             }
             var new = NewCertificate(
@@ -206,15 +212,15 @@ public actor RenewalService {
     /// The device has not seen the certificate that it was sent. With another request it would get a second one for the
     /// same renewal, and so on without end.
     private func resend(
-        _ answer: RenewalAnswer, _ request: CertificateRequest, _ issued: CertificateReference
+        _ answer: RenewalAnswer, _ request: CertificateRequest, _ issued: CertificateReference,
+        _ event: CertificateAdded?
     ) async throws {
         guard let certificate = try await service.certificate(issued, tenantID: answer.renewal.tenantID),
             certificate.spkiSHA256 == request.spkiSHA256
         else {
             return try await refuse(answer, "the certificate \(issued) was issued for another key in this renewal")
         }
-        let service = service
-        guard let event = try await onOwnThread("renewal", { try service.event(of: certificate) }) else {
+        guard let event else {
             return try await refuse(answer, "the certificate \(issued) is no longer in the log")
         }
         try await record(.resent, answer) { step in

@@ -21,6 +21,8 @@ public struct ShellCommand: Sendable {
 
     /// Of what a command prints, the end is kept.
     private static let outputBytesMax = 1000
+    /// Of these bytes, what is in an error: its last lines and characters.
+    private static let describedLinesMax = 3, describedMax = 300
 
     public init(_ template: String, timeoutSeconds: Int) {
         self.template = template
@@ -157,8 +159,9 @@ public struct ShellCommand: Sendable {
         guard killed != nil || status != 0 else { return }
         let ending = killed ?? exitText(status)
         let said = String(decoding: printed.messages, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        let lines = said.split(separator: "\n").suffix(Self.describedLinesMax).joined(separator: "; ")
         throw Failure(
-            description: said.isEmpty ? ending : "\(ending): \(said)",
+            description: said.isEmpty ? ending : "\(ending): \(lines.suffix(Self.describedMax))",
             exitCode: killed == nil && status & 0x7F == 0 ? (status >> 8) & 0xFF : nil, output: said)
     }
 

@@ -156,6 +156,30 @@ import Testing
         #expect(proved["state"].string == "PROVED" && proved["error_at"].value == nil)
     }
 
+    /// A rebuild reads all certificates: those who wait for one must not take all connections.
+    @Test func fewWaitForCRLsOfThePast() async throws {
+        let system = StandIn()
+        system.certificates.set { facts in
+            facts.registry.apply(
+                .authorityAdded(
+                    .init(
+                        id: "ca", tenantID: "acme", subject: "CN=ca", certificate: "", spkiSHA256: "", key: .file,
+                        notBefore: CertificateSite.now, notAfter: CertificateSite.now, actor: "test")),
+                at: .init(0), time: CertificateSite.now)
+        }
+        let api = system.api(), client = RouterClient(api.router())
+        func answer() async throws -> (status: Int, retryAfter: String?) {
+            try await client.execute(uri: "/api/v1/tenants/acme/crls/ca?at=5", method: .get) {
+                ($0.status.code, $0.headers[.retryAfter])
+            }
+        }
+        var slots = (0..<api.crlRebuilds.max).compactMap { _ in LimitedSlot(api.crlRebuilds) }
+        #expect(slots.count == api.crlRebuilds.max)
+        #expect(try await answer() == (503, "5"))
+        slots = []
+        for _ in 0..<2 * api.crlRebuilds.max { #expect(try await answer().status == 404, "it had none then") }
+    }
+
     @Test func aCRLThatCannotBeIssuedSaysUntilWhen() async throws {
         let system = StandIn()
         system.certificates.set { facts in

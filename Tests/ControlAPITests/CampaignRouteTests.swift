@@ -180,10 +180,10 @@ import Testing
     // MARK: streams
 
     func feed(
-        _ mayGoOn: @escaping @Sendable () -> Bool, _ limiter: StreamLimiter = StreamLimiter(),
+        _ mayGoOn: @escaping @Sendable () -> Bool, _ limiter: Limiter = Limiter(max: 128),
         _ poll: @escaping @Sendable () async throws -> [StreamEvent]
     ) throws -> EventFeed {
-        EventFeed(slot: try #require(StreamSlot(limiter)), poll: poll, mayGoOn: mayGoOn)
+        EventFeed(slot: try #require(LimitedSlot(limiter)), poll: poll, mayGoOn: mayGoOn)
     }
 
     @Test func aStreamTellsAndEnds() async throws {
@@ -223,10 +223,10 @@ import Testing
     }
 
     @Test func streamsAreBounded() throws {
-        let limiter = StreamLimiter()
-        var taken = (0..<StreamLimiter.max).compactMap { _ in StreamSlot(limiter) }
-        #expect(taken.count == StreamLimiter.max && StreamSlot(limiter) == nil && StreamSlot(limiter) == nil)
+        let limiter = Limiter(max: 128)
+        var taken = (0..<limiter.max).compactMap { _ in LimitedSlot(limiter) }
+        #expect(taken.count == limiter.max && LimitedSlot(limiter) == nil && LimitedSlot(limiter) == nil)
         taken.removeLast()
-        #expect(StreamSlot(limiter) != nil)
+        #expect(LimitedSlot(limiter) != nil)
     }
 }

@@ -28,7 +28,9 @@ final class CertificateStandIn: CertificateKeeping, CRLKeeping, CertificateAudit
     }
 
     func authorities() async throws -> [CertificateAuthority] { facts.withLock { $0.registry.authorities } }
-    func enforcements() async throws -> [EnforcementStatus] { facts.withLock { $0.registry.enforcementStatuses(at: CertificateSite.now) } }
+    func enforcements() async throws -> [EnforcementStatus] {
+        facts.withLock { $0.registry.enforcementStatuses(at: CertificateSite.now) }
+    }
     func report() async throws -> CertificateAudit.Report { CertificateAudit.Report(at: Timestamp(seconds: 0)) }
     func report(about reference: CertificateReference, tenantID: String) async throws -> CertificateAudit.Report? {
         nil

@@ -156,6 +156,47 @@ import Testing
         await running.value
     }
 
+    /// CRLs that follow one another faster than the broker reads them are no failure, until one of them has had its
+    /// whole time.
+    @Test func aCRLDuringAProofInterruptsIt() async throws {
+        let lab = try await EnforcerLab()
+        try await lab.enforce(lab.enforcer())
+        let devices = [try await lab.device("d1"), try await lab.device("d2"), try await lab.device("d3")]
+        func problem(of enforcer: CRLEnforcer, whileRevoking device: EnforcerLab.Device) async throws -> String? {
+            let written = try lab.count("crl.written/1")
+            async let round = enforcer.round()
+            try #require(await eventually(within: 30) { ((try? lab.count("crl.written/1")) ?? 0) > written })
+            try await lab.change(device)
+            return try await round.unproved
+        }
+        // It reloads nothing, so that no proof succeeds.
+        let enforcer = lab.enforcer(reload: "true", proofSeconds: 600)
+        try await lab.change(devices[0])
+        #expect(try await problem(of: enforcer, whileRevoking: devices[1]) == nil)
+        #expect(try lab.count("crl.unproved/1") == 0)
+        let impatient = lab.enforcer(reload: "true", proofSeconds: 2)
+        await impatient.setInterruptions(since: 0)
+        #expect(try await problem(of: impatient, whileRevoking: devices[2])?.contains("still accepts") == true)
+        #expect(try lab.count("crl.unproved/1") == 1)
+        try await lab.enforce(lab.enforcer())
+    }
+
+    /// A key that is behind a command may be locked after some attempts.
+    @Test func aSignCommandThatFailsIsNotRunInALoop() async throws {
+        let lab = try await EnforcerLab(hsm: true)
+        // Canaries are gone. Their next signatures fail.
+        try lab.restart()
+        try FileManager.default.removeItem(atPath: lab.server.folder + "/hsm.key")
+        let enforcer = lab.enforcer(), signed = lab.signCount
+        let running = Task { await enforcer.run { _ in } }
+        try #require(await eventually(within: 30) { lab.signCount > signed })
+        let first = ContinuousClock.now
+        try #require(await eventually(within: 60) { lab.signCount > signed + 1 })
+        #expect(ContinuousClock.now - first > .seconds(3), "it is tried again after 5 s")
+        running.cancel()
+        await running.value
+    }
+
     /// Nothing is reloaded while the file is not whole, and the broker keeps what it has.
     @Test(.enabled(if: geteuid() == 0)) func aFullDiskIsWaitedFor() async throws {
         let lab = try await EnforcerLab()

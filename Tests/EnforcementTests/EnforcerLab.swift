@@ -36,7 +36,8 @@ final class EnforcerLab: Sendable {
             var options = IssuingOptions()
             (options.crlBaseURL, options.crlPointIsPEM) = (crlURL, true)
             let command =
-                "while test -e \(folder)/hang; do sleep 0.05; done; openssl dgst -sha256 -sign \(folder)/hsm.key"
+                "echo >> \(folder)/signed; while test -e \(folder)/hang; do sleep 0.05; done; "
+                + "openssl dgst -sha256 -sign \(folder)/hsm.key"
             let keys = AuthorityKeys(
                 folder: folder + "/authorities", passphrase: nil, signCommand: command, commandTimeoutSeconds: 20)
             self.log = log
@@ -140,6 +141,9 @@ final class EnforcerLab: Sendable {
         (settings.username, settings.password) = ("admin", "secret")
         return .afterProof(DynsecCutter(settings))
     }
+
+    /// Runs of the sign command.
+    var signCount: Int { (try? String(contentsOfFile: server.folder + "/signed", encoding: .utf8).count) ?? 0 }
 
     /// Each run of it appends a line to `reloads`.
     var reload: String { "echo >> \(server.folder)/reloads; kill -HUP $(cat \(server.folder)/pid)" }
@@ -284,6 +288,8 @@ struct DynsecFiles {
 extension CRLEnforcer {
     /// As a minute later: the standing proof is due.
     func expireProofs() { for authority in steps.states.keys { steps.states[authority]?.provedAt = nil } }
+    /// As if newer CRLs had interrupted the proofs of `fleet` since then.
+    func setInterruptions(since time: Int64) { interruptedSince["fleet"] = time }
     /// Since its start.
     var provedNumbers: [UInt64] { steps.states.values.compactMap(\.proof?.number).sorted() }
     /// As a minute later: a cut that failed is due.

@@ -68,7 +68,9 @@ import Testing
         #expect(try await lab.registry.query { $0.enforcements[key]?.proved } == 0)
         // Whoever is connected since it was trusted is disconnected, and the error is over.
         let status = try #require(try await lab.certificates.enforcements().first { $0.key == key })
-        #expect(try status.state == .unused && status.uncut == 0 && status.error == nil && lab.schemas().contains("client.cut/1"))
+        #expect(
+            try status.state == .unused && status.uncut == 0 && status.error == nil
+                && lab.schemas().contains("client.cut/1"))
     }
 
     @Test func aHoldCutsTooAndAReleaseInTimeDoesNot() async throws {

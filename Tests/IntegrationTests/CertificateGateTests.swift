@@ -93,12 +93,23 @@ import Testing
         for publisher in publishers { publisher.cancel() }
         for publisher in publishers { _ = await publisher.result }
         try await world.untilQuiet()
-        let messages = try messages(world)
+        var messages = try messages(world)
         for device in devices {
             let own = messages.filter { $0.device == device }, end = positions[device] ?? .max
             #expect(own.allSatisfy { ($0.verdict == "ACCEPTED") == ($0.position < end) }, "\(device) at \(end)")
             #expect(own.contains { $0.position < end } && (end == .max || own.contains { $0.position > end }))
         }
+        // A device without a certificate that sends is a finding, although all its messages are refused.
+        let stranger = try TestPublisher(port: port)
+        try publish(stranger, "stranger")
+        try await stranger.flush()
+        #expect(
+            await eventually(within: 30) {
+                let answer = try? await api(world, "GET", "tenants/acme/certificates/findings?code=no_certificate")
+                return (answer?["items"] as? [[String: Any]])?.map { $0["device"] as? String } == ["stranger"]
+            })
+        try await world.untilQuiet()
+        messages = try self.messages(world)
         // Shown where other refused messages are.
         let refused = messages.filter { $0.verdict == "CERT_MISMATCH" }
         #expect(try await withoutCertificate(world) == refused.count)

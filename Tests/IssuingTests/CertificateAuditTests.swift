@@ -13,12 +13,43 @@ import Testing
     }
 
     private func audit(
-        _ site: Site, _ lastMessages: @escaping CertificateAudit.LastMessages = { _, _, _, _ in [] }
+        _ site: Site, refused: [LastMessage] = [],
+        _ lastMessages: @escaping CertificateAudit.LastMessages = { _, _, _, _ in [] }
     ) -> CertificateAudit {
         let keys = AuthorityKeys(
             folder: site.folder.keys, passphrase: nil, signCommand: nil, commandTimeoutSeconds: 10)
         return CertificateAudit(
-            registry: site.registry, keys: keys, clock: { site.folder.now }, lastMessages: lastMessages)
+            registry: site.registry, keys: keys, clock: { site.folder.now }, refusedMessages: { refused },
+            lastMessages: lastMessages)
+    }
+
+    /// With `certificates.enforce: enforce` the table of devices has no time of a refused message. The gate has.
+    @Test func sendersThatTheGateRefusesAreFound() async throws {
+        try await Site.run { site in
+            try await site.authority()
+            let revoked = try await site.issue("d1")
+            try await site.issue("d2")
+            try await site.revoke(revoked.reference)
+            let begin = site.folder.now
+            @Sendable func at(_ seconds: Int64) -> Timestamp { begin.adding(microseconds: seconds * 1_000_000) }
+            site.folder.pass(seconds: 3_600)
+            let refused = [
+                sender("d1", at(30)), sender("d1", at(600)), sender("d1", at(90)), sender("x", at(60)),
+                sender("gone", at(-90_000)),
+                LastMessage(tenantID: "other", deviceID: "y", at: at(60), position: nil),
+            ].map { LastMessage(tenantID: $0.tenantID, deviceID: $0.deviceID, at: $0.at, position: nil) }
+            let audit = audit(site, refused: refused) { _, _, _, _ in
+                [sender("d1", at(-60)), sender("d2", at(60)), sender("x", at(-60))]
+            }
+            let found = try await next(audit).findings(of: "acme")
+            #expect(found.map(\.code) == [.revokedSending, .noCertificate], "each once")
+            #expect(found.first?.text.contains("\(at(600))") == true, "the newest: \(found)")
+            let one = try await audit.report(about: revoked.reference, tenantID: "acme")
+            #expect(one?.findings(of: "acme").map(\.code) == [.revokedSending])
+            // The database is not needed for them.
+            let away = self.audit(site, refused: refused) { _, _, _, _ in throw NoDatabase() }
+            #expect(try await next(away).findings(of: "acme").map(\.code) == [.revokedSending, .noCertificate])
+        }
     }
 
     /// SHA-1 and short keys, as older systems made them.

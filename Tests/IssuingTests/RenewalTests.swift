@@ -13,8 +13,17 @@ import Threading
 
 /// What devices send for the renewal of their certificates, over a real log.
 @Suite struct RenewalTests {
-    private static func service(_ site: Site) -> RenewalService {
-        RenewalService(site.certificates, policy: RenewalPolicy(), executor: ThreadExecutor(name: "renewals"))
+    /// - Parameter source: what it reads; nil: the log.
+    private static func service(_ site: Site, _ source: (any LogSource)? = nil) -> RenewalService {
+        let certificates = source.map { source in
+            CertificateService(
+                registry: site.registry, source: source,
+                keys: AuthorityKeys(
+                    folder: site.folder.keys, passphrase: nil, signCommand: nil, commandTimeoutSeconds: 10),
+                options: .init(), clock: { site.folder.now })
+        }
+        return RenewalService(
+            certificates ?? site.certificates, policy: RenewalPolicy(), executor: ThreadExecutor(name: "renewals"))
     }
 
     private func say(
@@ -220,6 +229,39 @@ import Threading
         func wakeWaiters() { log.wakeWaiters() }
     }
 
+    /// A device asks again for a certificate whose event cannot be read: nobody else waits.
+    @Test func anUnreadableCertificateHoldsUpNoOtherDevice() async throws {
+        try await Site.run { site in
+            try await site.authority()
+            let (_, mine) = try await open(site), key = try PrivateKey.generate()
+            try say(site, "request", try request(mine, key))
+            try await Self.service(site).round()
+            let issued = try #require(try await renewal(site)?.issued)
+            let position = try #require(try await site.registry.query { $0.certificate(issued) }).position
+            _ = try await site.issue("d2")
+            #expect(try await site.certificates.renew(device: "d2", by: Site.by()).refusal == nil)
+            func second() async throws -> Renewal? {
+                try await site.registry.query { $0.renewal(tenantID: "acme", deviceID: "d2") }
+            }
+            try say(site, "request", try request(mine, key))
+            try say(site, "request", try request(try #require(try await second()), .generate()), device: "d2")
+            let damaged = Self.service(site, DamagedLog(site.log, at: position, .corrupt))
+            await #expect(throws: LogError.self) { try await damaged.round() }
+            #expect(try await second()?.issued != nil)
+            // Once the log can be read, it is sent again.
+            try await Self.service(site).round()
+            let reader = try site.log.reader(from: Position(0)), block = EventBlock()
+            var resent = 0
+            while try reader.read(into: block, atLeast: 1) {
+                block.forEach { record, _ in
+                    if record.topicString == "certificate.renewal_resent/1" { resent += 1 }
+                }
+                if block.end.rawValue >= site.log.durableCount { break }
+            }
+            #expect(resent == 1)
+        }
+    }
+
     /// A message that cannot be read waits, and holds up its own device's only. One whose segment is gone is refused.
     @Test(arguments: [LogErrorCode.corrupt, .beforeHorizon]) func anUnreadableMessageHoldsUpNoOtherDevice(
         code: LogErrorCode
@@ -243,13 +285,7 @@ import Threading
             }
             try say(site, "request", try request(try #require(try await second()), .generate()), device: "d2")
             let damaged = DamagedLog(site.log, at: position, code)
-            let service = RenewalService(
-                CertificateService(
-                    registry: site.registry, source: damaged,
-                    keys: AuthorityKeys(
-                        folder: site.folder.keys, passphrase: nil, signCommand: nil, commandTimeoutSeconds: 10),
-                    options: .init(), clock: { site.folder.now }),
-                policy: RenewalPolicy(), executor: ThreadExecutor(name: "renewals"))
+            let service = Self.service(site, damaged)
             if code == .corrupt {
                 await #expect(throws: LogError.self) { try await service.round() }
                 #expect(try await renewal(site)?.status == .answered, "it waits")

@@ -36,6 +36,8 @@ public struct UncertifiedDevice: Sendable, Equatable {
     public let tenant: String
     public let device: String
     public let messages: UInt64
+    /// When the last of them arrived, to the second.
+    public let lastAt: Timestamp
 }
 
 public struct DeviceStatistics: Sendable, Equatable {
@@ -91,7 +93,9 @@ package final class Gate: Sendable {
         return limiter.withLock { $0.highest(limit, prefix: prefix) { UInt64($0.withoutCertificate) } }.map {
             address, entry in
             let (tenant, device) = Self.names(address)
-            return UncertifiedDevice(tenant: tenant, device: device, messages: UInt64(entry.withoutCertificate))
+            return UncertifiedDevice(
+                tenant: tenant, device: device, messages: UInt64(entry.withoutCertificate),
+                lastAt: Timestamp(seconds: Int64(entry.withoutCertificateAt)))
         }
     }
 

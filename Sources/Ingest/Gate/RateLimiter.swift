@@ -20,6 +20,8 @@ struct RateLimiter {
         var creditNumber: UInt32 = 0
         /// Messages while the device had no live certificate.
         var withoutCertificate: UInt32 = 0
+        /// When the last of these arrived, in seconds since 1970.
+        var withoutCertificateAt: UInt32 = 0
     }
 
     let tokensPerMicro: Double
@@ -77,6 +79,7 @@ struct RateLimiter {
         if entry.version == live.version, entry.validity.contains(seconds) { return true }
         guard let validity = live.validity(of: address, hash, at: seconds) else {
             young.entries[index].withoutCertificate = entry.withoutCertificate.saturatingAdding(1)
+            young.entries[index].withoutCertificateAt = seconds
             return false
         }
         young.entries[index].validity = validity

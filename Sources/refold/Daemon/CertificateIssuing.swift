@@ -25,17 +25,18 @@ struct CertificateIssuing: Sendable {
     let crls: CRLService
     /// For the gate; nil: certificates do not matter there.
     let check: CertificateCheck?
-    let audit: CertificateAudit
     let renewals: RenewalService
+    private let keys: AuthorityKeys
+    private let clock: @Sendable () -> Timestamp
     /// One for each broker where CRLs are put in force.
     let enforcers: [(broker: String, enforcer: CRLEnforcer)]
 
     init(
         _ settings: Settings, log: FileLog, writer: DecisionWriter, outbox: any Outbox,
-        queries: QueryPool,
         snapshot: @escaping @Sendable () -> DeciderSnapshot<CertificateRegistry>?
     ) {
         let clock: @Sendable () -> Timestamp = { log.now() }
+        self.clock = clock
         let wall: @Sendable () -> Timestamp = { Timestamp(microseconds: SystemTime.wallMicroseconds()) }
         let executor = ThreadExecutor(name: "crl"), known = Mutex<[Position]>([])
         check =
@@ -65,7 +66,7 @@ struct CertificateIssuing: Sendable {
             })
         // A revocation waits for them.
         let seconds = min(settings.commandTimeoutSeconds, Self.commandSecondsMax)
-        let keys = AuthorityKeys(
+        keys = AuthorityKeys(
             folder: settings.data + "/authorities",
             passphrase: settings.certificates.keyPassphrase.map { Array($0.utf8) },
             signCommand: settings.certificates.signCommand, commandTimeoutSeconds: seconds)
@@ -77,17 +78,6 @@ struct CertificateIssuing: Sendable {
             registry: registry, keys: keys, policy: options.crl, distributionPoint: options.crlDistributionPoint,
             executor: executor, clock: clock, wall: wall)
         renewals = RenewalService(service, policy: RenewalPolicy(settings.certificates), executor: renewing)
-        audit = CertificateAudit(registry: registry, keys: keys, clock: clock) { tenants, device, after, limit in
-            do {
-                return try await queries.use { tables in
-                    try await tables.senders(
-                        of: tenants, device: device, after: after.map { ($0.tenantID, $0.deviceID) }, limit: limit)
-                }.map(LastMessage.init)
-            } catch {
-                // The API must not expose database errors; `refold status` has them.
-                throw SendersUnknown()
-            }
-        }
         enforcers = settings.brokers.compactMap { [registry, crls, service] broker in
             EnforcedBroker(
                 broker, timeoutSeconds: seconds, commonName: settings.certificates.commonName, service
@@ -101,8 +91,37 @@ struct CertificateIssuing: Sendable {
         wakers.withLock { $0 = woken }
     }
 
-    /// - Parameter receiving: ends with true once the clock is right: what a wrong one issues stays on the record.
-    func part(after receiving: Task<Bool, Never>, _ troubles: Troubles, _ logger: Logger) -> DaemonPart {
+    /// Devices whose refused messages are audited, per broker: those with most of them.
+    private static let refusedMax = 10_000
+
+    /// - Parameter ingest: its gates know which devices they refuse.
+    func makeAudit(_ queries: QueryPool, _ ingest: IngestService) -> CertificateAudit {
+        let refuses = check?.refuses ?? false
+        return CertificateAudit(
+            registry: registry, keys: keys, clock: clock,
+            refusedMessages: {
+                guard refuses else { return [] }
+                return ingest.mostWithoutCertificate(Self.refusedMax).map { _, device in
+                    LastMessage(tenantID: device.tenant, deviceID: device.device, at: device.lastAt, position: nil)
+                }
+            },
+            lastMessages: { tenants, device, after, limit in
+                do {
+                    return try await queries.use { tables in
+                        try await tables.senders(
+                            of: tenants, device: device, after: after.map { ($0.tenantID, $0.deviceID) }, limit: limit)
+                    }.map(LastMessage.init)
+                } catch {
+                    // The API must not expose database errors; `refold status` has them.
+                    throw SendersUnknown()
+                }
+            })
+    }
+
+    /// - Parameter receiving: returns true once the clock is trusted; events of a wrong clock would stay in the log.
+    func part(
+        _ audit: CertificateAudit, after receiving: Task<Bool, Never>, _ troubles: Troubles, _ logger: Logger
+    ) -> DaemonPart {
         DaemonPart(
             "certificates", logger: logger,
             cancellable: {
@@ -155,22 +174,26 @@ struct CertificateIssuing: Sendable {
                     for (broker, enforcer) in enforcers {
                         group.addTask {
                             guard await receiving.value else { return }
-                            await enforcer.run { problems in
-                                if troubles.report(crlsAt: broker, problems.unproved), let error = problems.unproved {
-                                    logger.error(
-                                        "cannot prove that CRLs are in force; retrying in 5 s",
-                                        metadata: ["broker": "\(broker)", "error": "\(error)"])
-                                }
-                                if troubles.report(cutsAt: broker, problems.uncut), let error = problems.uncut {
-                                    logger.error(
-                                        "cannot disconnect clients of revoked certificates; retrying within 60 s",
-                                        metadata: ["broker": "\(broker)", "error": "\(error)"])
-                                }
-                            }
+                            await enforcer.run { Self.report($0, at: broker, troubles, logger) }
                         }
                     }
                 }
             })
+    }
+
+    private static func report(
+        _ problems: EnforcementProblems, at broker: String, _ troubles: Troubles, _ logger: Logger
+    ) {
+        if troubles.report(crlsAt: broker, problems.unproved), let error = problems.unproved {
+            logger.error(
+                "cannot prove that CRLs are in force; retrying in 5 s",
+                metadata: ["broker": "\(broker)", "error": "\(error)"])
+        }
+        if troubles.report(cutsAt: broker, problems.uncut), let error = problems.uncut {
+            logger.error(
+                "cannot disconnect clients of revoked certificates; retrying within 60 s",
+                metadata: ["broker": "\(broker)", "error": "\(error)"])
+        }
     }
 }
 

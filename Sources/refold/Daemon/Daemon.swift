@@ -138,7 +138,7 @@ final class Daemon: Sendable {
         }
         let queries = QueryPool(databaseURL: databaseURL, size: DatabaseConnections.reads)
         let certificates = CertificateIssuing(
-            settings, log: log, writer: decisions, outbox: commands, queries: queries
+            settings, log: log, writer: decisions, outbox: commands
         ) {
             snapshots.folder.newest(CertificateRegistry.self, horizon: log.horizon, report: passOver)
         }
@@ -153,6 +153,7 @@ final class Daemon: Sendable {
                 logger.log(level: notice.logLevel, "\(notice.text)", metadata: ["broker": "\(notice.broker)"])
             },
             onFatal: onFatal)
+        let certificateAudit = certificates.makeAudit(queries, ingest)
         let scrubService = ScrubService(
             log: log, folder: settings.data, scrubBytesPerSecond: settings.scrubBytesPerSecond, logger: logger)
         let checkpoints = CheckpointPublisher(
@@ -166,7 +167,8 @@ final class Daemon: Sendable {
             log: log, projectors: projectors, ingest: { ingest.statuses }, commands: commands,
             database: keeper, scrubService: scrubService,
             checkpoints: checkpoints, archive: archive, selfCheck: selfCheck, rebuilds: rebuilds,
-            troubles: troubles, check: certificates.check, certificateAudit: certificates.audit)
+            troubles: troubles, check: certificates.check, certificateAudit: certificateAudit,
+            enforcers: certificates.enforcers)
         let metrics = MetricsCollector(
             reporter: reporter, deadLetters: DeadLetterCounts(queries), startedAt: startedAt,
             limitedDevices: { ingest.mostLimited(20) },
@@ -178,7 +180,7 @@ final class Daemon: Sendable {
             status: reporter, projections: reporter, campaigns: decider, queries: TableAccess(pool: queries),
             log: FileLogOperations(log: log, projectors: projectors, logger: logger),
             snapshots: snapshots, past: PastAccess(asOf: asOf), rebuilds: rebuilds, tokens: tokens,
-            certificates: certificates.service, crls: certificates.crls, certificateAudit: certificates.audit,
+            certificates: certificates.service, crls: certificates.crls, certificateAudit: certificateAudit,
             metrics: { await metrics.collect() },
             acknowledgeBroker: { broker, name, reason in
                 try await ingest.acknowledge(broker: broker, operator: name, reason: reason)?.rawValue
@@ -218,7 +220,7 @@ final class Daemon: Sendable {
                     "log-care", [scrubService.thread], logger: logger, start: { scrubService.start() },
                     stop: { scrubService.stop() }),
                 Self.tokens(tokens, troubles, logger),
-                certificates.part(after: receiving, troubles, logger),
+                certificates.part(certificateAudit, after: receiving, troubles, logger),
                 Self.campaigns(decider, after: receiving, troubles, logger),
                 DaemonPart("commands") {
                     guard await receiving.value else { return }

@@ -1,6 +1,7 @@
 import Access
 import Campaigns
 import Certificates
+import Enforcement
 import EventLog
 import EventModel
 import Foundation
@@ -23,11 +24,21 @@ extension StatusReporter {
         facts.log = logFacts
         facts.process = process
         facts.crls = troubles.crls.map(crl)
-        facts.crlsUnproved = troubles.crlsUnproved
+        facts.crlsUnproved = crlsUnproved
         facts.clientsUncut = troubles.clientsUncut
         facts.authoritiesExpiring = certificateAudit.latest?.authoritiesExpiring ?? [:]
         if let check = selfCheck.last, check.agrees == false { facts.rowsDiffering = max(1, check.differences) }
         return facts
+    }
+
+    /// By broker. A round that hangs reports nothing.
+    private var crlsUnproved: [String: String] {
+        enforcers.reduce(into: troubles.crlsUnproved) { found, enforced in
+            guard let seconds = enforced.enforcer.heartbeat.overdueSeconds else { return }
+            found[enforced.broker] =
+                "a step has not ended for over \(Int(seconds) + CRLEnforcer.stepSecondsMax) s: does the file system of "
+                + "crl_file answer?"
+        }
     }
 
     private func broker(_ status: BrokerStatus, _ lane: CommandPublisher.Status) -> HealthFacts.Broker {

@@ -1,4 +1,5 @@
 import ControlAPI
+import Enforcement
 import EventLog
 import EventModel
 import Foundation
@@ -24,6 +25,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let troubles: Troubles
     let check: CertificateCheck?
     let certificateAudit: CertificateAudit
+    let enforcers: [(broker: String, enforcer: CRLEnforcer)]
     private let memory = SharedMemory()
 
     /// Log lines dropped in the last minute, of `total` since the start.
