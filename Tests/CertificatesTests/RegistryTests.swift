@@ -234,6 +234,12 @@ func code(_ answer: RegistryAnswer) -> RegistryRefusal.Code? {
             repeated
                 == .accepted(position: position, authority: nil, certificates: certificates, isRepeated: true))
         #expect(code(try registry.run(.add([registry.certificate(5, "d")]), key: "k", sent: "one")) == .keyReused)
+        let others = registry.certificate(6, "d", tenant: "u")
+        let other = try registry.run(.add([others]), tenant: "u", key: "k", sent: "two")
+        guard case .accepted(_, nil, [registry.reference(6)], false) = other else {
+            Issue.record("another tenant's key: \(other)")
+            return
+        }
         registry.pass(seconds: 24 * 3600)
         #expect(code(try registry.run(.add([registry.certificate(5, "d")]), key: "k", sent: "one")) == nil)
     }

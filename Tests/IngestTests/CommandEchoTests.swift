@@ -134,6 +134,50 @@ import Testing
         await rig.stop()
     }
 
+    /// Commands about certificates come back as commands of campaigns do; a forged one is recorded.
+    @Test(arguments: [BrokerSettings.ProtocolPreference.v5, .v311])
+    func commandsAboutCertificatesAreRecognised(version: BrokerSettings.ProtocolPreference) async throws {
+        let broker = try MosquittoServer(), log = MemoryLog()
+        func renewal(_ step: CertificateRenewal.Step, _ id: UInt64?) -> CertificateRenewal {
+            CertificateRenewal(
+                step, authority: "ca", serial: "4f21", tenantID: "acme", deviceID: "a", renewal: id, actor: "refold")
+        }
+        var requested = renewal(.requested, nil)
+        requested.notAfter = Timestamp(seconds: 2_000_000_000)
+        let asked = try log.decide(CertificateSchema.renewalRequested.rawValue, requested)
+        var resent = renewal(.resent, asked.rawValue)
+        (resent.issued, resent.certificate, resent.chain) = ("ca/4f22", "AAAA", ["BBBB"])
+        let sent = try log.decide(CertificateSchema.renewalResent.rawValue, resent)
+        let commands = try [(asked, requested), (sent, resent)].map { position, event in
+            (position: position, delivery: try #require(event.deliveries(at: position).first))
+        }
+        let rig = try Rig(port: broker.port, log: log, logID: Self.logID) { $0.protocolPreference = version }
+        try await rig.subscribed()
+        let publisher = try TestPublisher(port: broker.port)
+        for (position, delivery) in commands {
+            #expect(delivery.topic == device("a", "certificate"))
+            try publisher.publish(delivery.topic, delivery.payload, properties: marks(position))
+            // As one that speaks MQTT 3.1.1 sends it.
+            try publisher.publish(delivery.topic, delivery.payload)
+        }
+        let forgeries: [(topic: String, payload: [UInt8])] = [
+            (device("a", "certificate"), commands[0].delivery.payload + [0x20]),
+            (device("b", "certificate"), commands[0].delivery.payload),
+            (device("a", "ota"), commands[1].delivery.payload),
+            (device("a", "certificate"), Array("{}".utf8)),
+            (device("a", "certificate"), []),
+        ]
+        for (topic, payload) in forgeries {
+            try publisher.publish(topic, payload, properties: topic.hasSuffix("ota") ? marks(sent) : .init())
+        }
+        try await publisher.flush()
+        #expect(await eventually { rig.status.acknowledged == 9 })
+        #expect(rig.status.echoes == 4)
+        #expect(log.messages.map(\.payload) == forgeries.map(\.payload))
+        #expect(log.messages.allSatisfy { $0.verdict == .foreignCommand })
+        await rig.stop()
+    }
+
     /// What a stranger sent is in the log; that it is sent again with the position of that record hides nothing.
     @Test func aForeignCommandIsNotHiddenByItsOwnRecord() async throws {
         let broker = try MosquittoServer(), decided = try Decided()
@@ -173,9 +217,13 @@ import Testing
 
 extension MemoryLog {
     fileprivate func decide(_ schema: CampaignSchema, _ event: some Encodable) throws -> Position {
+        try decide(schema.rawValue, event)
+    }
+
+    fileprivate func decide(_ schema: String, _ event: some Encodable) throws -> Position {
         var batch = RecordBatch()
         batch.append(
-            kind: .decision, schema: schema.rawValue, receivedAt: Timestamp(microseconds: 1),
+            kind: .decision, schema: schema, receivedAt: Timestamp(microseconds: 1),
             json: Array(try JSONEncoder().encode(event)))
         return try append(&batch).lowerBound
     }
