@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import PKI
 
 struct AuthorityCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -55,8 +56,9 @@ struct AuthorityCommand: AsyncParsableCommand {
             abstract: "Create an authority that takes over from another.",
             discussion: """
                 New certificates come from the new authority at once. The old one goes on to issue CRLs, so that its \
-                certificates are accepted until they are renewed or expire. First add the new authority's certificate \
-                (refold ca show) to the CA file of every broker, beside the old one.
+                certificates are accepted until they are renewed or expire. Right after this command, add the new \
+                authority's certificate (refold ca show) to the CA file of every broker, beside the old one, and \
+                reload the broker. To keep devices from renewing before that, set certificates.renew: false first.
 
                 Example: refold ca rotate fleet --to fleet-2027
                 """)
@@ -65,15 +67,49 @@ struct AuthorityCommand: AsyncParsableCommand {
         @OptionGroup var scope: Scope
         @Option(name: .customLong("key-algorithm"), help: "As of `ca init`.") var keyAlgorithm = "P-256"
         @Option(name: .customLong("valid-days"), help: "Its validity.") var validDays = 3_650
+        @Option(
+            name: .customLong("issued-by"),
+            help: "The authority above it. Default: the one above the old one; a root is replaced by a root.")
+        var issuedBy: String?
+        @Flag(name: .customLong("self-signed"), help: "Create a root, even if the old one is not.")
+        var selfSigned = false
         @OptionGroup var daemon: DaemonOptions
 
+        func validate() throws {
+            if issuedBy != nil, selfSigned { throw ValidationError("give either --issued-by or --self-signed") }
+        }
+
         func run() async throws {
-            let body: [String: Any] = [
+            var body: [String: Any] = [
                 "id": name, "key_algorithm": keyAlgorithm, "valid_days": validDays, "replaces": old,
             ]
+            body["issued_by"] = if let issuedBy { issuedBy } else if selfSigned { nil } else { try await parent() }
             try await AuthorityCommand.report(
                 daemon, done: "created, and replaces \(old)",
                 try await daemon.asking { try await $0.post(scope.path, body, key: scope.idempotencyKey).object() })
+        }
+
+        /// The authority that issued the old one; nil: the old one is a root, or unknown, which the daemon refuses.
+        private func parent() async throws -> String? {
+            func certificate(_ row: [String: Any]) throws -> Certificate? {
+                try reportingPKI { try Certificate.chain(pem: Array((row["certificate"] as? String ?? "").utf8)).first }
+            }
+            let rows = try await AuthorityCommand.all(daemon, scope.tenant)
+            guard let row = rows.first(where: { $0["id"] as? String == old }), let own = try certificate(row),
+                own.issuer != own.subject
+            else { return nil }
+            let parent = try rows.first { row in
+                guard let above = try certificate(row) else { return false }
+                return (try? own.verify(signedBy: above)) != nil
+            }
+            guard let parent, parent["status"] as? String == "ACTIVE" else {
+                throw ExitCode(
+                    1,
+                    printing: "the authority \(old) was issued by \(parent?["id"] ?? own.issuerText), which issues no "
+                        + "certificates here; name another authority with --issued-by, or create a root with "
+                        + "--self-signed")
+            }
+            return parent["id"] as? String
         }
     }
 

@@ -228,7 +228,7 @@ extension AsOf {
 }
 
 /// Prints errors about certificates and CRLs as well, and ends the command.
-private func reportingPKI<T>(_ body: () throws -> T) throws -> T {
+func reportingPKI<T>(_ body: () throws -> T) throws -> T {
     do {
         return try reporting(body)
     } catch let error as PKIError {
