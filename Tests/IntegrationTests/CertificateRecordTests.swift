@@ -1,3 +1,4 @@
+import EventModel
 import Foundation
 import TestSupport
 import Testing
@@ -83,7 +84,10 @@ import Testing
         let last = try #require(crl(world))
         #expect(world.stopDaemon().exitCode == 0)
         #expect(try refold(world, "crl", "show", "ca", "--at", issued[1]).out == second)
-        #expect(try refold(world, "crl", "show", "ca", "--at", "2099-01-01T00:00:00Z").out == last)
+        let now = "\(Timestamp(microseconds: Int64(Date().timeIntervalSince1970 * 1e6)))"
+        #expect(try refold(world, "crl", "show", "ca", "--at", now).out == last)
+        let future = try run(world, "crl", "show", "ca", "--at", "2099-01-01T00:00:00Z")
+        #expect(future.code == 2 && future.out.isEmpty && future.error.contains("is in the future; the log ends at 2"))
 
         try await checkFiles(world, [first, second], issued)
         try checkForms(world, last)

@@ -70,6 +70,7 @@ struct RevocationListCommand: AsyncParsableCommand {
                 """)
         @Argument(help: "The authority.") var authority: String
         @Option(help: "A time (RFC 3339) or a position in the log.") var at: String?
+        @OptionGroup var restore: RestoreOption
         @OptionGroup var daemon: DaemonOptions
 
         func validate() throws {
@@ -83,7 +84,8 @@ struct RevocationListCommand: AsyncParsableCommand {
                 let answer = try await daemon.asking { try await $0.get("/crl/\(DaemonClient.escape(authority)).pem") }
                 return print(String(decoding: answer.body, as: UTF8.self), terminator: "")
             }
-            let asOf = AsOf.offline(try openLog(daemon.dataFolder), daemon.dataFolder)
+            let asOf = AsOf.offline(try restore.openLog(in: daemon.dataFolder), daemon.dataFolder)
+            try checkPast(at, asOf.log)
             let (moment, crl) = try reportingPKI {
                 let moment = try asOf.moment(at)
                 return (moment, try asOf.crl(of: authority, at: moment))
@@ -109,6 +111,15 @@ struct RevocationListCommand: AsyncParsableCommand {
                 "CRL \(crl.event.number), issued \(crl.issuedAt) at position \(crl.position), was the newest at "
                     + moment.text)
             print(pem, terminator: "")
+        }
+
+        /// The CRL that will be the newest at a future time is not known. The log's clock may be ahead of this one.
+        private func checkPast(_ at: PointInTime, _ log: any PastLog) throws {
+            guard case .time(let time) = at, time > wallClock(), log.durableCount > 0 else { return }
+            let last = try reporting { try log.receivedAt(Position(log.durableCount - 1)) }
+            if let last, time > last {
+                throw ExitCode(2, printing: "--at \(time) is in the future; the log ends at \(last)")
+            }
         }
     }
 
