@@ -211,6 +211,18 @@ struct AuthorityCommand: AsyncParsableCommand {
         }
     }
 
+    /// Why nothing is listed: the tenant may be mistyped; nil: it has a certificate or an authority of its own.
+    static func nothing(of tenant: String, _ daemon: DaemonOptions) async throws -> String? {
+        let certificates = try await daemon.asking {
+            try await $0.pages(CertificateCommand.path(tenant), [], limit: 1)
+        }
+        guard certificates.isEmpty,
+            try await !all(daemon, tenant).contains(where: { $0["tenant"] as? String == tenant })
+        else { return nil }
+        return "the tenant \(tenant) has no certificates and no authority of its own; check the name, or create an "
+            + "authority with `refold ca init NAME --tenant \(tenant)`"
+    }
+
     static func all(_ daemon: DaemonOptions, _ tenant: String?) async throws -> [[String: Any]] {
         let path = tenant.map { "/api/v1/tenants/\(DaemonClient.escape($0))/authorities" } ?? "/api/v1/authorities"
         return try await daemon.asking { try await $0.get(path).object()["items"] as? [[String: Any]] ?? [] }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Decisions
 import Foundation
 
 struct CertificateCommand: AsyncParsableCommand {
@@ -149,8 +150,9 @@ struct CertificateCommand: AsyncParsableCommand {
                     ], limit: limit)
             }
             if renewing, !daemon.json { return printRenewals(rows) }
+            let nothing = rows.isEmpty && !daemon.json ? try await AuthorityCommand.nothing(of: tenant, daemon) : nil
             CertificateCommand.printCertificates(
-                rows, json: daemon.json, none: "no such certificates; issue one with `refold cert issue`")
+                rows, json: daemon.json, none: nothing ?? "no such certificates; issue one with `refold cert issue`")
         }
 
         private func printRenewals(_ rows: [[String: Any]]) {
@@ -190,9 +192,10 @@ struct CertificateCommand: AsyncParsableCommand {
                     CertificateCommand.path(tenant), [("expiring_days", String(days)), ("status", "ACTIVE")], limit: nil
                 )
             }
+            let nothing = rows.isEmpty && !daemon.json ? try await AuthorityCommand.nothing(of: tenant, daemon) : nil
             CertificateCommand.printCertificates(
                 rows.sorted { ($0["not_after"] as? String ?? "") < ($1["not_after"] as? String ?? "") },
-                json: daemon.json, none: "none expires within \(days) days")
+                json: daemon.json, none: nothing ?? "none expires within \(counted(days, "day"))")
         }
     }
 

@@ -29,12 +29,12 @@ struct RevocationListCommand: AsyncParsableCommand {
                 try await $0.get("/api/v1/tenants/\(DaemonClient.escape(tenant))/crls").object()["items"]
                     as? [[String: Any]] ?? []
             }
-            var none = "no authority has a CRL yet; an authority without a key issues none"
-            if rows.isEmpty, !daemon.json, try await AuthorityCommand.all(daemon, tenant).isEmpty {
-                none = "the tenant \(tenant) has no authority; create one with `refold ca init`"
-            }
+            if daemon.json { return printRows(rows, json: true, columns: columns, none: "") }
+            let nothing = try await AuthorityCommand.nothing(of: tenant, daemon)
             printRows(
-                daemon.json ? rows : rows.map(Self.withBrokers), json: daemon.json, columns: columns, none: none)
+                rows.map(Self.withBrokers), json: false, columns: columns,
+                none: nothing ?? "no authority has a CRL yet; an authority without a key issues none")
+            if !rows.isEmpty, let nothing { printError("these are authorities of all tenants: \(nothing)") }
         }
 
         /// Adds `in_force`: the brokers, each with what is not done there yet.
