@@ -157,7 +157,8 @@ struct AuthorityCommand: AsyncParsableCommand {
     }
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List authorities, retired ones included.")
+        static let configuration = CommandConfiguration(
+            abstract: "List authorities, retired ones included.", discussion: "Example: refold ca list --tenant acme")
         @Option(help: "Those that certify this tenant's devices. Default: all.") var tenant: String?
         @OptionGroup var daemon: DaemonOptions
 
@@ -195,7 +196,8 @@ struct AuthorityCommand: AsyncParsableCommand {
 
     struct Retire: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Stop an authority from issuing certificates. It continues to issue CRLs.")
+            abstract: "Stop an authority from issuing certificates. It continues to issue CRLs.",
+            discussion: "Example: refold ca retire fleet-2025 --tenant acme")
         @Argument(help: "Its name.") var name: String
         @OptionGroup var scope: Scope
         @OptionGroup var daemon: DaemonOptions

@@ -10,7 +10,7 @@ import Snapshots
 
 struct RevocationListCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "crl", abstract: "Show and issue certificate revocation lists.",
+        commandName: "crl", abstract: "List, show, check and issue certificate revocation lists.",
         subcommands: [List.self, Show.self, Check.self, Issue.self])
 
     static let columns: [TextTable.Column] = [
@@ -20,7 +20,9 @@ struct RevocationListCommand: AsyncParsableCommand {
     ]
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List the newest CRL of each authority.")
+        static let configuration = CommandConfiguration(
+            abstract: "List the newest CRL of each authority, and the brokers where it is in force.",
+            discussion: "Example: refold crl list --tenant acme")
         @Option(help: "Authorities that certify this tenant's devices.") var tenant: String
         @OptionGroup var daemon: DaemonOptions
 
@@ -162,7 +164,12 @@ struct RevocationListCommand: AsyncParsableCommand {
     struct Issue: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Issue an authority's next CRL now.",
-            discussion: "The daemon issues one after each revocation, and at half of the last one's life.")
+            discussion: """
+                The daemon issues one after each revocation, and at half of the last one's life. Needs an admin of all \
+                tenants.
+
+                Example: refold crl issue fleet
+                """)
         @Argument(help: "The authority.") var authority: String
         @OptionGroup var daemon: DaemonOptions
 
