@@ -72,7 +72,7 @@ class TLSBroker:
         self.process.send_signal(signal.SIGHUP)
 
     def settings(self):
-        # Refold reloads the broker only while it runs.
+        # Refold runs this command for each new CRL, and every 5 s while it fails, whether the broker runs or not.
         return [f"broker.crl_file={self.crl}", f"broker.crl_reload_command=kill -HUP $(cat {self.pid})",
                 f"broker.crl_probe_url=mqtts://127.0.0.1:{self.tls_port}", f"broker.crl_probe_ca_file={self.server_ca}",
                 "broker.crl_cut=takeover", f"broker.crl_cut_url=mqtt://127.0.0.1:{self.port}",

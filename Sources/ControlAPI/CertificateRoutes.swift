@@ -2,6 +2,7 @@ import Access
 import Certificates
 import Decisions
 import EventModel
+import FoundationEssentials
 import HTTPTypes
 import Hummingbird
 import Issuing
@@ -283,8 +284,9 @@ extension APIContext {
     /// `{authority}/{serial}` in the path.
     func certificate() throws(Problem) -> CertificateReference {
         let authority = parameters.get("authority") ?? "", serial = parameters.get("serial") ?? ""
-        guard let reference = CertificateReference("\(authority)/\(serial)") else {
-            throw Problem(.notFound, "not_found", "there is no certificate \(authority)/\(serial)")
+        let name = "\(authority)/\(serial)"
+        guard let reference = CertificateReference(name) else {
+            throw Problem(.notFound, "not_found", "there is no certificate \(name.removingPercentEncoding ?? name)")
         }
         return reference
     }

@@ -80,7 +80,7 @@ struct IssueBench: AsyncParsableCommand {
             let rate = Double(certificates) / (begin.duration(to: clock.now) / .seconds(1))
             let figures = [
                 "certificates_per_second": rate,
-                "cpu_us_a_certificate": (Self.processSeconds() - cpu) / Double(certificates) * 1e6,
+                "cpu_us_per_certificate": (Self.processSeconds() - cpu) / Double(certificates) * 1e6,
             ]
             print(String(decoding: try JSONEncoder().encode(figures), as: UTF8.self))
         }

@@ -38,7 +38,7 @@ struct RevokeBench: AsyncParsableCommand {
             }
             defer { serving.cancel() }
             _ = try await Self.until(.now) { FileManager.default.fileExists(atPath: folder + "/fleet.crl") }
-            // A broker that is starting ends by SIGHUP. Not by `Process`: its children inherit the blocked signals of
+            // SIGHUP ends a broker that is starting. Not by `Process`: its children inherit the blocked signals of
             // its thread, SIGHUP among them.
             try shell("/usr/sbin/mosquitto -d -c \(folder)/mosquitto.conf")
             defer { try? shell("kill $(cat \(folder)/pid)") }
@@ -120,7 +120,7 @@ struct RevokeBench: AsyncParsableCommand {
         let clock = ContinuousClock(), end = begin.advanced(by: .seconds(60))
         while try await !condition() {
             guard clock.now < end else { throw ValidationError("the revocation took over a minute") }
-            // More often, the connections would take a core from the broker.
+            // Polling more often would take a core from the broker.
             try await Task.sleep(for: .milliseconds(5))
         }
         return begin.duration(to: clock.now) / .milliseconds(1)

@@ -161,7 +161,7 @@ public enum SettingsCatalog {
         Setting("crl_file", .string, "", "file with the CRLs of all authorities, in PEM, for this broker to read"),
         Setting(
             "crl_reload_command", .string, "",
-            "shell command that makes the broker read crl_file (%p its path), such as pkill -HUP -x mosquitto"),
+            "shell command that makes a running broker read crl_file (%p), such as systemctl reload mosquitto"),
         Setting(
             "crl_probe_url", .string, "",
             "mqtts://host[:port] where devices connect: there each CRL is proved to be in force"),

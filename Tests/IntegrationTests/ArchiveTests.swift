@@ -21,6 +21,7 @@ import Testing
         // First an archive that refuses everything: nothing leaves, and it is said.
         try world.startDaemon(settings("echo the tape is full; false"))
         try await world.untilSubscribed()
+        let crl = try await firstCRL(world)
         let fleet = [
             "--devices", "50", "--rate", "0", "--count", "60000",
         ]
@@ -55,6 +56,11 @@ import Testing
         #expect(with.code == 0 && fetched == 0)
         #expect(try world.run(["log", "verify", "--deep", "--data", world.data]).code == 0)
 
+        let past = ["crl", "show", "ca", "--at", crl.position, "--data", world.data]
+        let gone = try world.run(past)
+        #expect(gone.code == 1 && gone.error.contains("before the horizon"), "\(gone)")
+        #expect(try world.run(past + ["--restore-command", fetch]).out == crl.pem)
+
         // A proof of what is only in the archive.
         let key = try #require(try info(world)["public_key"] as? String), proof = world.folder + "/proof"
         let proved = try world.run([
@@ -83,6 +89,17 @@ import Testing
         }
         #expect(isRetained)
         world.killDaemon()
+    }
+
+    /// The CRL of a new authority, and the position of its event.
+    private func firstCRL(_ world: World) async throws -> (pem: String, position: String) {
+        _ = try world.run(["ca", "init", "ca", "--data", world.data, "--http", world.http])
+        func body() -> Data? { HTTP.body("http://\(world.http)/crl/ca.pem") }
+        try #require(await eventually(within: 20) { body() != nil })
+        let log = try world.run(["log", "cat", "--json", "--data", world.data]).out.split(separator: "\n")
+        let event = try #require(log.first { $0.contains("\"crl.issued/1\"") })
+        let position = try #require(event.firstMatch(of: /"position":(\d+)/)?.1)
+        return (String(decoding: try #require(body()), as: UTF8.self), String(position))
     }
 
     /// Without an archive what goes is in a snapshot: tables, commands and looks into the past go on from there.

@@ -1,3 +1,4 @@
+import EventModel
 import Foundation
 import TestSupport
 import Testing
@@ -5,12 +6,16 @@ import Testing
 /// What the log's files say about certificates: CRLs of the past, files compared with them, access rules.
 @Suite(.serialized) struct CertificateRecordTests {
     private func run(_ world: World, _ arguments: String..., remote: Bool = true) throws -> World.Outcome {
+        try run(world, arguments, remote: remote)
+    }
+
+    private func run(_ world: World, _ arguments: [String], remote: Bool = true) throws -> World.Outcome {
         try world.run(arguments + ["--data", world.data] + (remote ? ["--http", world.http] : []))
     }
 
     /// Runs a verb that must succeed.
     private func refold(_ world: World, _ arguments: String..., remote: Bool = true) throws -> World.Outcome {
-        let outcome = try world.run(arguments + ["--data", world.data] + (remote ? ["--http", world.http] : []))
+        let outcome = try run(world, arguments, remote: remote)
         #expect(outcome.code == 0, "\(arguments): \(outcome.error)")
         return outcome
     }
@@ -40,11 +45,21 @@ import Testing
         try world.startDaemon()
         defer { world.killDaemon() }
         try await world.untilSubscribed()
-        let none = try refold(world, "crl", "list", "--tenant", "acme").out
-        #expect(none.contains("the tenant acme has no authority"))
+        for verb in [["crl", "list"], ["cert", "list"], ["cert", "expiring"], ["cert", "audit"]] {
+            let none = try run(world, verb + ["--tenant", "acme"])
+            #expect(
+                none.code == 0 && none.out.contains("the tenant acme has no certificates and no authority"), "\(none)")
+        }
         _ = try refold(world, "ca", "init", "ca")
         try issue(world, "d1", "d2")
         try #require(await eventually(within: 20) { crl(world) != nil })
+        for (tenant, isUnknown) in [("acmee", true), ("acme", false)] {
+            let list = try refold(world, "crl", "list", "--tenant", tenant)
+            #expect(list.out.contains("ca  "), "an authority of all tenants")
+            #expect(list.error.contains("the tenant \(tenant) has no certificates") == isUnknown, "\(list)")
+        }
+        let part = try run(world, "cert", "show", "ca/4f21…", "--tenant", "acme")
+        #expect(part.code == 1 && part.error.contains("there is no certificate ca/4f21…"), "\(part)")
         let first = try #require(crl(world))
         _ = try refold(world, "cert", "hold", "--tenant", "acme", "--device", "d1")
         try #require(await eventually(within: 20) { crl(world).map { $0 != first } ?? false })
@@ -83,7 +98,10 @@ import Testing
         let last = try #require(crl(world))
         #expect(world.stopDaemon().exitCode == 0)
         #expect(try refold(world, "crl", "show", "ca", "--at", issued[1]).out == second)
-        #expect(try refold(world, "crl", "show", "ca", "--at", "2099-01-01T00:00:00Z").out == last)
+        let now = "\(Timestamp(microseconds: Int64(Date().timeIntervalSince1970 * 1e6)))"
+        #expect(try refold(world, "crl", "show", "ca", "--at", now).out == last)
+        let future = try run(world, "crl", "show", "ca", "--at", "2099-01-01T00:00:00Z")
+        #expect(future.code == 2 && future.out.isEmpty && future.error.contains("is in the future; the log ends at 2"))
 
         try await checkFiles(world, [first, second], issued)
         try checkForms(world, last)

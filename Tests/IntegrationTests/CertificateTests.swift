@@ -34,6 +34,37 @@ import Testing
         return child.exitCode != 0
     }
 
+    /// A successor is below the same authority, so that brokers that trust that one accept its devices.
+    @Test func aRotationKeepsTheAuthorityAbove() async throws {
+        let world = try World(postgres: try PostgresServer.shared.get())
+        try world.startDaemon()
+        defer { world.killDaemon() }
+        try await world.untilSubscribed()
+        func ca(_ arguments: String..., code: Int32 = 0) throws -> World.Outcome {
+            let outcome = try world.run(["ca"] + arguments + ["--data", world.data, "--http", world.http])
+            #expect(outcome.code == code, "\(arguments): \(outcome)")
+            return outcome
+        }
+        func chainLength(_ name: String) throws -> Int {
+            try ca("show", name, "--tenant", "acme").out.components(separatedBy: "BEGIN CERTIFICATE").count - 1
+        }
+        _ = try ca("init", "root")
+        _ = try ca("init", "a", "--tenant", "acme", "--issued-by", "root")
+        _ = try ca("rotate", "a", "--to", "b", "--tenant", "acme")
+        #expect(try chainLength("b") == 2)
+        _ = try ca("init", "other")
+        _ = try ca("rotate", "b", "--to", "c", "--tenant", "acme", "--issued-by", "other")
+        #expect(try chainLength("c") == 2)
+        // The authority above the old one is gone: the operator decides.
+        _ = try ca("rotate", "other", "--to", "other-2")
+        let refused = try ca("rotate", "c", "--to", "d", "--tenant", "acme", code: 1)
+        #expect(refused.error.contains("was issued by other, which issues no certificates here"), "\(refused)")
+        _ = try ca("rotate", "c", "--to", "d", "--tenant", "acme", "--self-signed")
+        #expect(try chainLength("d") == 1)
+        #expect(try chainLength("other-2") == 1, "a root is replaced by a root")
+        #expect(world.stopDaemon().exitCode == 0)
+    }
+
     @Test func revocationsSurviveAKillAndAMissingKey() async throws {
         let world = try World(postgres: try PostgresServer.shared.get())
         try world.startDaemon()

@@ -63,7 +63,8 @@ struct RestoreCommand: ParsableCommand {
             Every file must be what backup.json says, and one that a backup of Refold holds: the log's, its signing \
             key, a snapshot; never a token. Then the log and the snapshot are read and verified. refold run \
             on the new folder goes on behind the backup's last event, under the same log id: never beside the daemon \
-            that it was taken from. Tables that are ahead of it must be made anew (drop schema refold cascade). Exit \
+            that it was taken from. Tables that are ahead of it must be made anew (drop schema refold cascade). \
+            Revocations after the backup are missing: see docs/certificates.md before you start the daemon. Exit \
             code 1 when the backup is damaged.
             """)
     @Argument(help: "The folder of the backup.") var folder: String

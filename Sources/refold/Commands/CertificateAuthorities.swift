@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import PKI
 
 struct AuthorityCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -55,8 +56,9 @@ struct AuthorityCommand: AsyncParsableCommand {
             abstract: "Create an authority that takes over from another.",
             discussion: """
                 New certificates come from the new authority at once. The old one goes on to issue CRLs, so that its \
-                certificates are accepted until they are renewed or expire. First add the new authority's certificate \
-                (refold ca show) to the CA file of every broker, beside the old one.
+                certificates are accepted until they are renewed or expire. Right after this command, add the new \
+                authority's certificate (refold ca show) to the CA file of every broker, beside the old one, and \
+                reload the broker. To keep devices from renewing before that, set certificates.renew: false first.
 
                 Example: refold ca rotate fleet --to fleet-2027
                 """)
@@ -65,15 +67,49 @@ struct AuthorityCommand: AsyncParsableCommand {
         @OptionGroup var scope: Scope
         @Option(name: .customLong("key-algorithm"), help: "As of `ca init`.") var keyAlgorithm = "P-256"
         @Option(name: .customLong("valid-days"), help: "Its validity.") var validDays = 3_650
+        @Option(
+            name: .customLong("issued-by"),
+            help: "The authority above it. Default: the one above the old one; a root is replaced by a root.")
+        var issuedBy: String?
+        @Flag(name: .customLong("self-signed"), help: "Create a root, even if the old one is not.")
+        var selfSigned = false
         @OptionGroup var daemon: DaemonOptions
 
+        func validate() throws {
+            if issuedBy != nil, selfSigned { throw ValidationError("give either --issued-by or --self-signed") }
+        }
+
         func run() async throws {
-            let body: [String: Any] = [
+            var body: [String: Any] = [
                 "id": name, "key_algorithm": keyAlgorithm, "valid_days": validDays, "replaces": old,
             ]
+            body["issued_by"] = if let issuedBy { issuedBy } else if selfSigned { nil } else { try await parent() }
             try await AuthorityCommand.report(
                 daemon, done: "created, and replaces \(old)",
                 try await daemon.asking { try await $0.post(scope.path, body, key: scope.idempotencyKey).object() })
+        }
+
+        /// The authority that issued the old one; nil: the old one is a root, or unknown, which the daemon refuses.
+        private func parent() async throws -> String? {
+            func certificate(_ row: [String: Any]) throws -> Certificate? {
+                try reportingPKI { try Certificate.chain(pem: Array((row["certificate"] as? String ?? "").utf8)).first }
+            }
+            let rows = try await AuthorityCommand.all(daemon, scope.tenant)
+            guard let row = rows.first(where: { $0["id"] as? String == old }), let own = try certificate(row),
+                own.issuer != own.subject
+            else { return nil }
+            let parent = try rows.first { row in
+                guard let above = try certificate(row) else { return false }
+                return (try? own.verify(signedBy: above)) != nil
+            }
+            guard let parent, parent["status"] as? String == "ACTIVE" else {
+                throw ExitCode(
+                    1,
+                    printing: "the authority \(old) was issued by \(parent?["id"] ?? own.issuerText), which issues no "
+                        + "certificates here; name another authority with --issued-by, or create a root with "
+                        + "--self-signed")
+            }
+            return parent["id"] as? String
         }
     }
 
@@ -121,7 +157,8 @@ struct AuthorityCommand: AsyncParsableCommand {
     }
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List authorities, retired ones included.")
+        static let configuration = CommandConfiguration(
+            abstract: "List authorities, retired ones included.", discussion: "Example: refold ca list --tenant acme")
         @Option(help: "Those that certify this tenant's devices. Default: all.") var tenant: String?
         @OptionGroup var daemon: DaemonOptions
 
@@ -159,7 +196,8 @@ struct AuthorityCommand: AsyncParsableCommand {
 
     struct Retire: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Stop an authority from issuing certificates. It continues to issue CRLs.")
+            abstract: "Stop an authority from issuing certificates. It continues to issue CRLs.",
+            discussion: "Example: refold ca retire fleet-2025 --tenant acme")
         @Argument(help: "Its name.") var name: String
         @OptionGroup var scope: Scope
         @OptionGroup var daemon: DaemonOptions
@@ -173,6 +211,18 @@ struct AuthorityCommand: AsyncParsableCommand {
                     ).object()
                 })
         }
+    }
+
+    /// Why nothing is listed: the tenant may be mistyped; nil: it has a certificate or an authority of its own.
+    static func nothing(of tenant: String, _ daemon: DaemonOptions) async throws -> String? {
+        let certificates = try await daemon.asking {
+            try await $0.pages(CertificateCommand.path(tenant), [], limit: 1)
+        }
+        guard certificates.isEmpty,
+            try await !all(daemon, tenant).contains(where: { $0["tenant"] as? String == tenant })
+        else { return nil }
+        return "the tenant \(tenant) has no certificates and no authority of its own; check the name, or create an "
+            + "authority with `refold ca init NAME --tenant \(tenant)`"
     }
 
     static func all(_ daemon: DaemonOptions, _ tenant: String?) async throws -> [[String: Any]] {

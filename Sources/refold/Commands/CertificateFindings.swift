@@ -27,7 +27,9 @@ extension CertificateCommand {
                     printError("findings about devices that send are missing: \(why)")
                 }
                 for item in items { print(Self.text(item)) }
-                if items.isEmpty { print("no findings") }
+                if items.isEmpty {
+                    print(try await AuthorityCommand.nothing(of: tenant, daemon) ?? "no findings")
+                }
             }
             guard !items.contains(where: { ["critical", "high"].contains($0["severity"] as? String) }) else {
                 throw ExitCode(1)

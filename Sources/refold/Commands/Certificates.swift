@@ -1,9 +1,10 @@
 import ArgumentParser
+import Decisions
 import Foundation
 
 struct CertificateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "cert", abstract: "Issue, list and revoke device certificates.",
+        commandName: "cert", abstract: "Issue, import, list, renew, revoke and audit device certificates.",
         subcommands: [
             Issue.self, Import.self, List.self, Expiring.self, Missing.self, Show.self, Renew.self, Revoke.self,
             Hold.self, Release.self, AccessRules.self, Audit.self,
@@ -130,7 +131,9 @@ struct CertificateCommand: AsyncParsableCommand {
     }
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List a tenant's certificates.")
+        static let configuration = CommandConfiguration(
+            abstract: "List a tenant's certificates.",
+            discussion: "Example: refold cert list --tenant acme --status HELD")
         @Option(help: "The tenant.") var tenant: String
         @Option(help: "Those of one device.") var device: String?
         @Option(help: "ACTIVE, SUPERSEDED, HELD, REVOKED or EXPIRED.") var status: String?
@@ -149,8 +152,9 @@ struct CertificateCommand: AsyncParsableCommand {
                     ], limit: limit)
             }
             if renewing, !daemon.json { return printRenewals(rows) }
+            let nothing = rows.isEmpty && !daemon.json ? try await AuthorityCommand.nothing(of: tenant, daemon) : nil
             CertificateCommand.printCertificates(
-                rows, json: daemon.json, none: "no such certificates; issue one with `refold cert issue`")
+                rows, json: daemon.json, none: nothing ?? "no such certificates; issue one with `refold cert issue`")
         }
 
         private func printRenewals(_ rows: [[String: Any]]) {
@@ -179,7 +183,9 @@ struct CertificateCommand: AsyncParsableCommand {
     }
 
     struct Expiring: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List active certificates that expire soon.")
+        static let configuration = CommandConfiguration(
+            abstract: "List active certificates that expire soon.",
+            discussion: "Example: refold cert expiring --tenant acme --days 14")
         @Option(help: "The tenant.") var tenant: String
         @Option(help: "Number of days until they expire.") var days = 30
         @OptionGroup var daemon: DaemonOptions
@@ -190,9 +196,10 @@ struct CertificateCommand: AsyncParsableCommand {
                     CertificateCommand.path(tenant), [("expiring_days", String(days)), ("status", "ACTIVE")], limit: nil
                 )
             }
+            let nothing = rows.isEmpty && !daemon.json ? try await AuthorityCommand.nothing(of: tenant, daemon) : nil
             CertificateCommand.printCertificates(
                 rows.sorted { ($0["not_after"] as? String ?? "") < ($1["not_after"] as? String ?? "") },
-                json: daemon.json, none: "none expires within \(days) days")
+                json: daemon.json, none: nothing ?? "none expires within \(counted(days, "day"))")
         }
     }
 
@@ -282,14 +289,17 @@ struct CertificateCommand: AsyncParsableCommand {
 
     struct Hold: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Put a certificate on hold: brokers refuse it until it is released.")
+            abstract: "Put a certificate on hold: brokers refuse it until it is released.",
+            discussion: "Example: refold cert hold --tenant acme --device d1 --note 'lost, ticket 4711'")
         @OptionGroup var change: Change
 
         func run() async throws { try await change.run("hold", "on hold", [:]) }
     }
 
     struct Release: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Make a certificate on hold valid again.")
+        static let configuration = CommandConfiguration(
+            abstract: "Make a certificate on hold valid again.",
+            discussion: "Example: refold cert release --tenant acme --device d1 --note 'found, ticket 4711'")
         @OptionGroup var change: Change
 
         func run() async throws { try await change.run("release", "released", [:]) }

@@ -4,10 +4,8 @@ import EventModel
 import Foundation
 import PrivateServices
 
-/// Where the log is, for verbs that work on the files alone, with the daemon up or down.
-struct DataOption: ParsableArguments {
-    @Option(help: "The data folder. Default: REFOLD_DATA, else ./data.") var data: String?
-
+/// Where events come from that retention has removed from the log.
+struct RestoreOption: ParsableArguments {
     @Option(
         name: .customLong("restore-command"),
         help: """
@@ -28,12 +26,8 @@ struct DataOption: ParsableArguments {
         }
     }
 
-    var folder: String {
-        data ?? ProcessInfo.processInfo.environment["REFOLD_DATA"].flatMap { $0.isEmpty ? nil : $0 } ?? "data"
-    }
-
-    /// Opens the log to read. Says why not, and ends with the right code, when it cannot.
-    func openLog() throws -> ReadOnlyLog {
+    /// Opens the log of a data folder to read. Says why not, and ends with the right code, when it cannot.
+    func openLog(in folder: String) throws -> ReadOnlyLog {
         do throws(LogError) {
             let log = try ReadOnlyLog(directory: folder + "/log")
             log.setRestorer(restoreCommand.map { SegmentRestorer(command: ShellCommand.restoring($0)) })
@@ -42,6 +36,18 @@ struct DataOption: ParsableArguments {
             throw error.exit
         }
     }
+}
+
+/// Where the log is, for verbs that work on the files alone, with the daemon up or down.
+struct DataOption: ParsableArguments {
+    @Option(help: "The data folder. Default: REFOLD_DATA, else ./data.") var data: String?
+    @OptionGroup var restore: RestoreOption
+
+    var folder: String {
+        data ?? ProcessInfo.processInfo.environment["REFOLD_DATA"].flatMap { $0.isEmpty ? nil : $0 } ?? "data"
+    }
+
+    func openLog() throws -> ReadOnlyLog { try restore.openLog(in: folder) }
 }
 
 extension ShellCommand {

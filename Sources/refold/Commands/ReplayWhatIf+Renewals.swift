@@ -27,8 +27,8 @@ extension RenewalWhatIf {
             deviceList(devices.map { "\($0.tenantID)/\($0.deviceID)" }, words, max: devicesMax)
         }
         let lists = [
-            list(newlyInTime, "devices were late on record and would have been in time"),
-            list(newlyLate, "devices were in time on record and would have been late"),
+            list(newlyInTime, "late on record, in time with the new settings"),
+            list(newlyLate, "in time on record, late with the new settings"),
         ]
         let lines = ["renewals of " + counted(certificates, "certificate"), table] + lists.compactMap(\.self)
         return (lines + caveats.map { "note: " + $0 }).joined(separator: "\n")

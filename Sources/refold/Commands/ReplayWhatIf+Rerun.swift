@@ -28,9 +28,9 @@ extension CampaignRerun {
                     ("open", { "\($0.counts.open)" }),
                 ]))
         let lists = [
-            deviceList(spared, "devices failed and would not have", max: devicesMax),
-            deviceList(lost, "devices succeeded and would not have", max: devicesMax),
-            deviceList(gained, "devices did not succeed and would have", max: devicesMax),
+            deviceList(spared, "failed and would not have", max: devicesMax),
+            deviceList(lost, "succeeded and would not have", max: devicesMax),
+            deviceList(gained, "did not succeed and would have", max: devicesMax),
         ]
         return (lines + lists.compactMap(\.self) + caveats.map { "note: " + $0 }).joined(separator: "\n")
     }

@@ -61,7 +61,7 @@ struct ReplayWhatIf: ParsableCommand {
             for text in was { try before.set(text) }
             try asked.check()
             try before.check()
-            guard !asked.isEmpty else { throw WhatIfError("--set says what is to be different") }
+            guard !asked.isEmpty else { throw WhatIfError("--set is missing: name the setting to change, NAME=VALUE") }
             guard !before.asksForCampaigns, before.renewals == nil else {
                 throw WhatIfError("--was applies to presence only: the log has the settings of campaigns and renewals")
             }
@@ -141,14 +141,14 @@ extension CampaignWhatIf {
         if let difference {
             let lists = [
                 deviceList(
-                    difference.spared, "devices failed after that moment and would have been spared", max: devicesMax),
+                    difference.spared, "failed after that moment and would have been spared", max: devicesMax),
                 deviceList(
-                    difference.lost, "devices succeeded after it and would have gone without their update",
+                    difference.lost, "succeeded after it and would have gone without their update",
                     max: devicesMax),
                 deviceList(
-                    difference.inFlight, "devices had begun and had no result: an abort does not call them back",
+                    difference.inFlight, "had begun and had no result: an abort does not call them back",
                     max: devicesMax),
-                deviceList(difference.begunLater, "devices began after it and have no result", max: devicesMax),
+                deviceList(difference.begunLater, "began after it and have no result", max: devicesMax),
             ]
             lines += lists.compactMap(\.self)
         }

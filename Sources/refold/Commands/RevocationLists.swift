@@ -10,7 +10,7 @@ import Snapshots
 
 struct RevocationListCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "crl", abstract: "Show and issue certificate revocation lists.",
+        commandName: "crl", abstract: "List, show, check and issue certificate revocation lists.",
         subcommands: [List.self, Show.self, Check.self, Issue.self])
 
     static let columns: [TextTable.Column] = [
@@ -20,7 +20,9 @@ struct RevocationListCommand: AsyncParsableCommand {
     ]
 
     struct List: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "List the newest CRL of each authority.")
+        static let configuration = CommandConfiguration(
+            abstract: "List the newest CRL of each authority, and the brokers where it is in force.",
+            discussion: "Example: refold crl list --tenant acme")
         @Option(help: "Authorities that certify this tenant's devices.") var tenant: String
         @OptionGroup var daemon: DaemonOptions
 
@@ -29,12 +31,12 @@ struct RevocationListCommand: AsyncParsableCommand {
                 try await $0.get("/api/v1/tenants/\(DaemonClient.escape(tenant))/crls").object()["items"]
                     as? [[String: Any]] ?? []
             }
-            var none = "no authority has a CRL yet; an authority without a key issues none"
-            if rows.isEmpty, !daemon.json, try await AuthorityCommand.all(daemon, tenant).isEmpty {
-                none = "the tenant \(tenant) has no authority; create one with `refold ca init`"
-            }
+            if daemon.json { return printRows(rows, json: true, columns: columns, none: "") }
+            let nothing = try await AuthorityCommand.nothing(of: tenant, daemon)
             printRows(
-                daemon.json ? rows : rows.map(Self.withBrokers), json: daemon.json, columns: columns, none: none)
+                rows.map(Self.withBrokers), json: false, columns: columns,
+                none: nothing ?? "no authority has a CRL yet; an authority without a key issues none")
+            if !rows.isEmpty, let nothing { printError("these are authorities of all tenants: \(nothing)") }
         }
 
         /// Adds `in_force`: the brokers, each with what is not done there yet.
@@ -70,6 +72,7 @@ struct RevocationListCommand: AsyncParsableCommand {
                 """)
         @Argument(help: "The authority.") var authority: String
         @Option(help: "A time (RFC 3339) or a position in the log.") var at: String?
+        @OptionGroup var restore: RestoreOption
         @OptionGroup var daemon: DaemonOptions
 
         func validate() throws {
@@ -83,7 +86,8 @@ struct RevocationListCommand: AsyncParsableCommand {
                 let answer = try await daemon.asking { try await $0.get("/crl/\(DaemonClient.escape(authority)).pem") }
                 return print(String(decoding: answer.body, as: UTF8.self), terminator: "")
             }
-            let asOf = AsOf.offline(try openLog(daemon.dataFolder), daemon.dataFolder)
+            let asOf = AsOf.offline(try restore.openLog(in: daemon.dataFolder), daemon.dataFolder)
+            try checkPast(at, asOf.log)
             let (moment, crl) = try reportingPKI {
                 let moment = try asOf.moment(at)
                 return (moment, try asOf.crl(of: authority, at: moment))
@@ -109,6 +113,15 @@ struct RevocationListCommand: AsyncParsableCommand {
                 "CRL \(crl.event.number), issued \(crl.issuedAt) at position \(crl.position), was the newest at "
                     + moment.text)
             print(pem, terminator: "")
+        }
+
+        /// The CRL that will be the newest at a future time is not known. The log's clock may be ahead of this one.
+        private func checkPast(_ at: PointInTime, _ log: any PastLog) throws {
+            guard case .time(let time) = at, time > wallClock(), log.durableCount > 0 else { return }
+            let last = try reporting { try log.receivedAt(Position(log.durableCount - 1)) }
+            if let last, time > last {
+                throw ExitCode(2, printing: "--at \(time) is in the future; the log ends at \(last)")
+            }
         }
     }
 
@@ -151,7 +164,12 @@ struct RevocationListCommand: AsyncParsableCommand {
     struct Issue: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Issue an authority's next CRL now.",
-            discussion: "The daemon issues one after each revocation, and at half of the last one's life.")
+            discussion: """
+                The daemon issues one after each revocation, and at half of the last one's life. Needs an admin of all \
+                tenants.
+
+                Example: refold crl issue fleet
+                """)
         @Argument(help: "The authority.") var authority: String
         @OptionGroup var daemon: DaemonOptions
 
@@ -228,7 +246,7 @@ extension AsOf {
 }
 
 /// Prints errors about certificates and CRLs as well, and ends the command.
-private func reportingPKI<T>(_ body: () throws -> T) throws -> T {
+func reportingPKI<T>(_ body: () throws -> T) throws -> T {
     do {
         return try reporting(body)
     } catch let error as PKIError {

@@ -1,6 +1,8 @@
-// What all answers of `refold replay what-if` show in the same way.
+import Decisions
 
-/// A table of what is on record beside what would have been.
+// Text output shared by the reports of `refold replay what-if`.
+
+/// A table of recorded values beside what-if values.
 func comparison<Course>(_ recorded: Course, _ whatIf: Course, _ rows: [(name: String, value: (Course) -> String)])
     -> String
 {
@@ -13,5 +15,5 @@ func deviceList(_ devices: [String], _ words: String, max: Int) -> String? {
     guard !devices.isEmpty else { return nil }
     let shown = devices.prefix(max).map { TextTable.cell($0) }.joined(separator: ", ")
     let more = devices.count > max ? ", …" : ""
-    return "\(devices.count) \(words)" + (max > 0 ? ": \(shown)\(more)" : "")
+    return counted(devices.count, "device") + " " + words + (max > 0 ? ": \(shown)\(more)" : "")
 }

@@ -25,7 +25,7 @@ export async function show(main, _, query) {
     label: 'Devices', key: (row) => row.device_id,
     href: (row) => devicePage(tenant, row.device_id),
     load: (after, limit) => get(tenantPath(tenant, 'devices'), { ...values(), after, limit }),
-    empty: 'No device is like this.',
+    empty: 'No device matches.',
     columns: [
       { title: 'Device', cell: (row) => row.device_id, class: 'name' },
       { title: 'Status', cell: (row) => label(row.status) },

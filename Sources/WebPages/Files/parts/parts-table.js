@@ -16,7 +16,7 @@ export function partsTable(tenant, id) {
     label: 'Devices of the campaign', key: (row) => row.device_id,
     href: (row) => devicePage(tenant, row.device_id),
     load: (after, limit) => get(tenantPath(tenant, 'campaigns', id, 'devices'), { ...values(), after, limit }),
-    empty: 'No device is like this.',
+    empty: 'No device matches.',
     columns: [
       { title: 'Device', cell: (row) => row.device_id, class: 'name' },
       { title: 'Status', cell: (row) => label(row.status) },
