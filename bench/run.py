@@ -370,16 +370,17 @@ def bench_certificates(rounds=int(os.environ.get("ROUNDS", 5)), count=1_000_000)
     for _ in range(rounds):
         ours.append(program([REFOLD_BENCH, "issue", "--clients", "2"])["certificates_per_second"])
         limits.append(curve_limit())
-    record("certificates issued from requests, checked, signed and durable, 1,000 in a commit, two clients"
-           " / two verifications and a signature by openssl speed", ours, limits, "/s", "≥ 5,000")
+    what = "certificates issued from requests, checked, signed and durable, 1,000 in a commit, two clients"
+    record(what, ours, None, "/s", "≥ 5,000")
+    record("the same / one verification and a signature, by openssl speed", ours, limits, "/s", "reported")
 
 
 def curve_limit():
-    """Certificates a second of all cores, if each cost nothing but two verifications and a signature on P-256."""
+    """Certificates a second of all cores, if each cost nothing but a verification and a signature on P-256."""
     report = subprocess.run(["openssl", "speed", "-seconds", "2", "-multi", str(os.cpu_count()), "ecdsap256"],
                             check=True, capture_output=True, text=True).stdout
     signatures, verifications = map(float, report.split()[-2:])
-    return 1 / (2 / verifications + 1 / signatures)
+    return 1 / (1 / verifications + 1 / signatures)
 
 
 def revoked_at_mosquitto(entries):

@@ -46,7 +46,8 @@ extension CertificateRegistry {
             let due = issued.moved(by: Self.microsecondsBetweenCRLs)
             return due > now.moved(by: Self.aheadMicrosecondsMax) ? now : due
         }
-        // By its own life, whatever the settings are now. `thisUpdate` may be far behind after a clock step.
+        // At half of the last CRL's lifetime, whatever `crl_days` is now. `thisUpdate` may be far behind after a clock
+        // step.
         let end = last.nextUpdate.moved(by: policy.backdateSeconds * 1_000_000), begin = authority.lastCRLAt
         return begin.moved(by: end.microseconds.saturatingSubtracting(begin.microseconds) / 2)
     }

@@ -251,7 +251,7 @@ extension CertificateRegistry {
             return pendingIndex(key, event.serial).flatMap { pendingCuts[key]?[$0] }.map { !$0.isUncut } ?? false
         }
         guard !accepted.isEmpty else { throw RegistryRefusal(.outdated, "no client of these certificates is banned") }
-        // A lifted ban leaves their number as it is.
+        // A lifted ban does not change the number, so each key is counted once.
         var remaining: [EnforcementKey: Int] = [:]
         return accepted.map {
             var event = $0

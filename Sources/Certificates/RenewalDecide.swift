@@ -30,8 +30,8 @@ extension CertificateRegistry {
 
     /// The first messages that are to be handled, at most one of each device.
     /// - Parameters:
-    ///   - tenants: without theirs.
-    ///   - messages: without devices whose first message is one of these.
+    ///   - tenants: tenants to leave out.
+    ///   - messages: messages to leave out, with later ones of the same devices.
     public func answers(
         limit: Int, exceptOf tenants: Set<String> = [], behind messages: Set<Position> = []
     ) -> [RenewalAnswer] {

@@ -1,7 +1,7 @@
 import PrivateServices
 
-/// `reload_command`: makes a broker read its CRL file again, e.g. `pkill -HUP -x mosquitto`. Run by `/bin/sh -c` with
-/// `%p` replaced by the path of the CRL file, `%f` by its name, and `CRL_PATH` and `BROKER_NAME` in its environment.
+/// `reload_command`: makes a broker read its CRL file again, such as `systemctl reload mosquitto`. `/bin/sh -c` runs it
+/// with `%p` replaced by the path of the CRL file and `%f` by its name. Its environment has CRL_PATH and BROKER_NAME.
 public struct ReloadCommand: Sendable {
     private let command: ShellCommand
 

@@ -113,7 +113,7 @@ public struct HealthFacts: Sendable {
         public var certificateError: String?
         /// Why devices' requests for renewed certificates wait.
         public var renewalError: String?
-        /// Why certificates are not audited.
+        /// Why the standing audit of certificates fails.
         public var auditError: String?
         /// Messages are received once the certificates are read (`certificates.enforce: enforce`).
         public var awaitsCertificates = false

@@ -208,7 +208,9 @@ public struct Health: Sendable, Equatable {
                 add(.renewalsWaiting, text: "certificates of devices are not renewed: \(text)")
             }
             if let text = process.auditError {
-                add(.certificatesNotAudited, text: "the findings about certificates are old: \(text)")
+                add(
+                    .certificatesNotAudited,
+                    text: "certificates cannot be audited, and findings are out of date: \(text)")
             }
         }
     }

@@ -61,8 +61,9 @@ public actor CRLService {
         self.executor = executor
     }
 
-    /// After a failure.
+    /// After a failed attempt.
     private static let pauseMicroseconds: Int64 = 10_000_000
+    /// Between two CRLs of an authority, at least.
     private static let spacingMicroseconds: Int64 = 1_000_000
     /// The monotonic clock stops while a machine is suspended, so that a wait may end late.
     private static let restMillisecondsMax: Int64 = 60_000

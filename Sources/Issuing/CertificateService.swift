@@ -19,6 +19,7 @@ import Threading
 
 /// The settings of issued certificates.
 public struct IssuingOptions: Sendable {
+    /// Pattern of common names; `{tenant}` and `{device}` are replaced.
     public var commonName = NamePattern("{tenant}/{device}")
     public var organization: String?
     /// Validity of a device's certificate.

@@ -85,11 +85,11 @@ final class CRLHandle: @unchecked Sendable {
     init(takingOwnership pointer: OpaquePointer) { self.pointer = pointer }
     deinit { X509_CRL_free(pointer) }
 
-    /// More are freed on a thread of their own: 100,000 take 40 ms, and the list is waited for.
+    /// Longer CRLs are freed on a separate thread: freeing 100,000 entries takes 40 ms, and callers wait for the CRL.
     private static let freedAtOnceMax: Int32 = 1_000
 
     /// Frees the entries once they are read: OpenSSL keeps about 600 bytes of each. The signature is still verified
-    /// over the bytes that were parsed. Before the handle is shared.
+    /// over the parsed bytes. Call it before the handle is shared between threads.
     func removeEntries() {
         guard let stack = X509_CRL_get_REVOKED(pointer), let removed = OPENSSL_sk_dup(stack) else { return }
         OPENSSL_sk_zero(stack)

@@ -16,6 +16,13 @@ public final class PrivateKey: Signer {
 
     public var publicKeyInfo: [UInt8] { publicKey.info }
     public var signatureAlgorithm: [UInt8] { scheme.identifier }
+    /// ECDSA takes a random number for each signature.
+    public var mustVerify: Bool {
+        switch algorithm {
+        case .p256, .p384: false
+        case .rsa2048, .rsa3072, .rsa4096, .ed25519: true
+        }
+    }
 
     /// - Parameter what: names the key in errors.
     private init(_ handle: KeyHandle, what: String) throws(PKIError) {

@@ -1,6 +1,6 @@
 // PKI: keys, certificates, certificate requests and CRLs (RFC 5280), over OpenSSL for keys, signatures, parsing and
-// verification. Certificates and CRLs are written by our own DER encoder, and OpenSSL parses and verifies each before
-// it is returned.
+// verification. Certificates and CRLs are written by our own DER encoder. OpenSSL parses each before it is returned. It
+// verifies the signature of each CRL, and those of certificates as `CertificateIssuer` says.
 //
 // Invariants. Bytes from outside cannot trap, and their size is bounded. An error text names the object, the reason and
 // the next step. OpenSSL's error queue is empty after each call.

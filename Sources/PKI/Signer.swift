@@ -6,6 +6,9 @@ public protocol Signer: Sendable {
     var publicKeyInfo: [UInt8] { get }
     /// AlgorithmIdentifier, DER.
     var signatureAlgorithm: [UInt8] { get }
+    /// Whether a wrong signature could reveal the key: where the same bytes always have the same signature (RSA,
+    /// Ed25519; Boneh, DeMillo, Lipton 1997). Such a signature must be verified before anyone receives it.
+    var mustVerify: Bool { get }
     /// The signature of `tbs`, as it goes into the BIT STRING. May block, for a command until its time limit.
     func sign(_ tbs: [UInt8]) throws(PKIError) -> [UInt8]
 }
@@ -17,6 +20,8 @@ public struct CommandSigner: Signer {
     public let command: String
     public let publicKeyInfo: [UInt8]
     public let signatureAlgorithm: [UInt8]
+    /// `sign` verifies each.
+    public var mustVerify: Bool { false }
     private let runner: ShellCommand
     private let verifier: SignatureContext
     private let digestText: String

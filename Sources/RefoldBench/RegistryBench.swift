@@ -1,6 +1,8 @@
 import ArgumentParser
 import Certificates
+import Deciding
 import Decisions
+import EventLog
 import EventModel
 import Foundation
 import PKI
@@ -15,14 +17,18 @@ struct RegistryBench: ParsableCommand {
     @Option(help: "Of them revoked.") var revoked = 10_000
     @Option(help: "Write the snapshot's state to this file.") var write: String?
     @Option(help: "Read it from this file.") var read: String?
+    @Option(help: "Write the certificates' events to the log of this data folder, for a daemon.") var data: String?
 
     private static let now: Int64 = 1_780_272_000
 
     func validate() throws {
-        guard (write == nil) != (read == nil) else { throw ValidationError("give --write FILE or --read FILE") }
+        guard [write, read, data].compactMap({ $0 }).count == 1 else {
+            throw ValidationError("give one of --write FILE, --read FILE and --data FOLDER")
+        }
     }
 
     func run() throws {
+        if let data { return try record(data + "/log") }
         let figures = try write.map { try make($0) } ?? measure(read!)
         print(String(decoding: try JSONEncoder().encode(figures), as: UTF8.self))
     }
@@ -34,42 +40,65 @@ struct RegistryBench: ParsableCommand {
         return ["bytes": Double(bytes.count), "encode_ms": encoding]
     }
 
-    /// Devices with names of ordinary length, and one certificate each. A hundred of all expire within a day.
+    private func record(_ folder: String) throws {
+        let log = try FileLog.open(directory: folder)
+        defer { log.close() }
+        let encoder = JSONEncoder(), now = log.now()
+        var batch = RecordBatch(), count = 0
+        func flush() throws {
+            _ = try log.append(&batch)
+            batch = RecordBatch()
+        }
+        try events(at: now.wholeSeconds) { event, _ in
+            batch.append(
+                kind: .decision, schema: event.schema, receivedAt: now,
+                json: Array(try encoder.encode(event.decision)))
+            count += 1
+            if count.isMultiple(of: 1_000) { try flush() }
+        }
+        try flush()
+    }
+
     private func filled() throws -> CertificateRegistry {
+        var registry = CertificateRegistry()
+        try events(at: Self.now) { event, position in
+            registry.apply(event, at: Position(UInt64(position)), time: Timestamp(seconds: Self.now))
+        }
+        return registry
+    }
+
+    /// Devices with names of ordinary length, and one certificate each. A hundred of all expire within a day.
+    private func events(at now: Int64, _ body: (RegistryEvent, Int) throws -> Void) throws {
         let key = try PrivateKey.generate()
         let profile = CertificateProfile(
             .authority(pathLength: 0), subject: try DistinguishedName(commonName: "Bench CA"),
-            notBefore: Self.now - 86_400, notAfter: Self.now + 3650 * 86_400)
+            notBefore: now - 86_400, notAfter: now + 3650 * 86_400)
         let authority = try CertificateIssuer.selfSigned(profile, signer: key, serial: .random())
-        var registry = CertificateRegistry(), random = SeededRandom(seed: 1)
-        func apply(_ event: RegistryEvent, at position: Int) {
-            registry.apply(event, at: Position(UInt64(position)), time: Timestamp(seconds: Self.now))
-        }
-        apply(
+        var random = SeededRandom(seed: 1)
+        try body(
             .authorityAdded(
                 AuthorityAdded(
                     id: "bench", tenantID: "acme", subject: authority.subjectText,
                     certificate: Base64.encode(authority.der), spkiSHA256: authority.spkiSHA256.description, key: .file,
                     notBefore: Timestamp(seconds: authority.notBefore),
-                    notAfter: Timestamp(seconds: authority.notAfter), actor: "bench")), at: 0)
+                    notAfter: Timestamp(seconds: authority.notAfter), actor: "bench")), 0)
         for number in 1...certificates {
             let serial = SerialNumber.random(using: &random).description
             let name = "press-\(number)-hall-\(number % 7)", digest = SHA256.digest(name.utf8).description
             let days = number.isMultiple(of: max(1, certificates / 100)) ? 0.5 : Double(2 + number % 88)
-            apply(
+            try body(
                 .added(
                     CertificateAdded(
                         .issued, authority: "bench", serial: serial, tenantID: "acme", deviceID: name, commonName: name,
                         certificate: "", sha256: digest, spkiSHA256: digest, keyAlgorithm: "P-256",
-                        notBefore: Timestamp(seconds: Self.now - 300),
-                        notAfter: Timestamp(seconds: Self.now + Int64(days * 86_400)), actor: "bench")), at: number)
+                        notBefore: Timestamp(seconds: now - 300),
+                        notAfter: Timestamp(seconds: now + Int64(days * 86_400)), actor: "bench")), number)
             guard number <= revoked else { continue }
             var event = CertificateChanged(
                 .revoked, authority: "bench", serial: serial, tenantID: "acme", deviceID: name, actor: "bench")
             event.reason = RevocationReason.keyCompromise.rawValue
-            apply(.changed(event), at: certificates + number)
+            try body(.changed(event), certificates + number)
         }
-        return registry
     }
 
     private func measure(_ path: String) throws -> [String: Double] {

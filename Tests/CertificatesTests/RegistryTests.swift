@@ -369,7 +369,7 @@ func code(_ answer: RegistryAnswer) -> RegistryRefusal.Code? {
     }
 
     /// A longer life in the settings must not let the last CRL expire.
-    @Test mutating func theLastCRLsOwnLifeDecides() throws {
+    @Test mutating func theNextCRLIsDueAtHalfTheLifetimeOfTheLast() throws {
         let draft = try registry.issueCRL(), begin = registry.now
         for days in [1, 30] as [Int64] {
             let due = try #require(

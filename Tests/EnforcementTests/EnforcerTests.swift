@@ -66,7 +66,7 @@ import Testing
         #expect(try await unproved() == nil)
         let key = EnforcementKey(broker: "north", authority: "old")
         #expect(try await lab.registry.query { $0.enforcements[key]?.proved } == 0)
-        // Whoever is connected since it was trusted is disconnected, and the error is over.
+        // Clients that connected while the broker trusted it are disconnected, and the error ends.
         let status = try #require(try await lab.certificates.enforcements().first { $0.key == key })
         #expect(
             try status.state == .unused && status.uncut == 0 && status.error == nil

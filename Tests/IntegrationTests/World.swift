@@ -150,7 +150,7 @@ final class World {
         return fields.count > 1 ? Int(fields[1]).map { $0 * sysconf(Int32(_SC_PAGESIZE)) } : nil
     }
 
-    /// Waits until the daemon answers and its subscription stands: from here on the broker keeps what we miss.
+    /// Waits until the daemon answers and its subscription is active: from here on the broker keeps what we miss.
     func untilSubscribed() async throws {
         let ready = await eventually(within: 60) { status()?.brokers.first?.subscribed == true }
         guard ready else { throw SystemError("the daemon is not subscribed: \(daemonLog.suffix(2000))") }

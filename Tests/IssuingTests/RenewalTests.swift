@@ -262,7 +262,7 @@ import Threading
         }
     }
 
-    /// A message that cannot be read waits, and holds up its own device's only. One whose segment is gone is refused.
+    /// An unreadable message blocks only its own device. A message whose segment is gone is refused.
     @Test(arguments: [LogErrorCode.corrupt, .beforeHorizon]) func anUnreadableMessageHoldsUpNoOtherDevice(
         code: LogErrorCode
     ) async throws {

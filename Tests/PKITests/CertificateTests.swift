@@ -1,5 +1,6 @@
 import Foundation
 import Primitives
+import Synchronization
 import Testing
 @testable import PKI
 
@@ -128,6 +129,48 @@ struct CertificateTests {
         #expect(wrong.code == .untrusted && wrong.text.contains("does not belong to the certificate"))
         #expect(
             failure { try CertificateIssuer.selfSigned(Lab.device(), signer: key, serial: .random()) }.code == .invalid)
+    }
+
+    /// Signs wrongly from a signature on: the key in memory is damaged, or a processor miscalculates.
+    private final class FaultySigner: Signer {
+        let key: PrivateKey
+        private let rightCount: Int
+        private let count = Mutex(0)
+
+        init(_ key: PrivateKey, rightCount: Int) { (self.key, self.rightCount) = (key, rightCount) }
+
+        var publicKeyInfo: [UInt8] { key.publicKeyInfo }
+        var signatureAlgorithm: [UInt8] { key.signatureAlgorithm }
+        var mustVerify: Bool { key.mustVerify }
+        func sign(_ tbs: [UInt8]) throws(PKIError) -> [UInt8] {
+            let isRight = count.withLock { count in
+                count += 1
+                return count <= rightCount
+            }
+            return try key.sign(isRight ? tbs : tbs + [0])
+        }
+    }
+
+    @Test(arguments: KeyAlgorithm.allCases) func wrongSignaturesAreFound(algorithm: KeyAlgorithm) throws {
+        let authority = try Lab.authority("Faulty", algorithm).certificate, key = try Lab.key(algorithm)
+        func issued(rightCount: Int) throws -> Int {
+            let issuer = try CertificateIssuer(
+                certificate: authority, signer: FaultySigner(key, rightCount: rightCount))
+            var count = 0
+            for _ in 0..<3 {
+                let made = Result {
+                    try issuer.issue(Lab.device(), publicKey: Lab.key().publicKey, serial: .random())
+                }
+                switch made {
+                case .success: count += 1
+                case .failure(let error): #expect((error as? PKIError)?.code == .untrusted)
+                }
+            }
+            return count
+        }
+        #expect(try issued(rightCount: 0) == 0, "none is verified yet")
+        let isRandomised = algorithm == .p256 || algorithm == .p384
+        #expect(try issued(rightCount: 1) == (isRandomised ? 3 : 1))
     }
 
     @Test func namesInAnyScript() throws {

@@ -74,6 +74,7 @@ struct RequestTests {
             let publicKeyInfo: [UInt8]
             let key: PrivateKey
             var signatureAlgorithm: [UInt8] { key.signatureAlgorithm }
+            var mustVerify: Bool { key.mustVerify }
             func sign(_ tbs: [UInt8]) throws(PKIError) -> [UInt8] { try key.sign(tbs) }
         }
         let thief = Thief(publicKeyInfo: stolen.info, key: try Lab.key())
