@@ -60,19 +60,28 @@ public struct EnforcementStatus: Sendable, Equatable {
 extension CertificateRegistry {
     /// By broker and authority.
     public func enforcementStatuses(at now: Timestamp) -> [EnforcementStatus] {
-        enforcements.sorted { $0.key < $1.key }.map { key, enforcement in
-            EnforcementStatus(
-                key: key, state: state(of: enforcement, key, at: now), enforcement: enforcement, uncut: uncutCount(key),
+        // Of an authority the same at each broker, and found by going through all certificates.
+        var abandoned: [String: Bool] = [:]
+        return enforcements.sorted { $0.key < $1.key }.map { key, enforcement in
+            let state = state(of: enforcement, key) {
+                let known = abandoned[key.authority] ?? isAbandoned(key.authority, at: now)
+                abandoned[key.authority] = known
+                return known
+            }
+            return EnforcementStatus(
+                key: key, state: state, enforcement: enforcement, uncut: uncutCount(key),
                 banned: pendingCuts[key]?.values.count(where: \.isBanned) ?? 0)
         }
     }
 
-    private func state(of enforcement: Enforcement, _ key: EnforcementKey, at now: Timestamp) -> EnforcementState {
+    private func state(
+        of enforcement: Enforcement, _ key: EnforcementKey, isAbandoned: () -> Bool
+    ) -> EnforcementState {
         guard enforcement.error == nil else { return .unproved }
         switch authority(key.authority)?.lastCRL?.number {
         case nil: return .pending
         case enforcement.proved: return .proved
-        case _ where isAbandoned(key.authority, at: now): return .unused
+        case _ where isAbandoned(): return .unused
         case enforcement.reloaded: return .reloaded
         case enforcement.written: return .written
         default: return .pending

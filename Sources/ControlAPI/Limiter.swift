@@ -1,6 +1,6 @@
 import Synchronization
 
-/// How many of something there are at once: streams, requests that wait for an expensive answer.
+/// Limits the number of concurrent streams or expensive requests.
 final class Limiter: Sendable {
     let max: Int
     fileprivate let taken = Mutex(0)
@@ -8,7 +8,7 @@ final class Limiter: Sendable {
     init(max: Int) { self.max = max }
 }
 
-/// One of them, as long as it lives.
+/// A slot of a `Limiter`, released when it is deallocated.
 final class LimitedSlot: Sendable {
     private let limiter: Limiter
 

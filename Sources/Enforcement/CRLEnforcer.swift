@@ -62,12 +62,18 @@ public actor CRLEnforcer {
     private var hasNewCanaries = false
     /// Proofs that failed last, by authority.
     private var failures: [String: String] = [:]
-    /// Since when proofs are tried that newer CRLs interrupted, by authority (monotonic, in microseconds).
-    var interruptedSince: [String: Int64] = [:]
     private let proofMicroseconds: Int64
     let stopping = Stopping()
     /// Beats before each step.
-    public nonisolated let heartbeat = Heartbeat()
+    nonisolated let heartbeat = Heartbeat()
+
+    /// A step hangs: `run` reports nothing meanwhile. Nil: none does.
+    public nonisolated var overdueProblem: String? {
+        heartbeat.overdueSeconds.map { seconds in
+            "an enforcement step should have ended \(Int(seconds)) s ago"
+                + (broker.file == nil ? "" : "; check the file system of crl_file")
+        }
+    }
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -75,8 +81,9 @@ public actor CRLEnforcer {
     private static let betweenProbesMillisecondsMax = 500
     private static let retryMilliseconds = 5_000
     private static let restMilliseconds = 60_000
-    /// A step takes less: commands are killed, probes and API calls have time limits. A file system may hang.
-    public static let stepSecondsMax = 120
+    /// Longest time of a step that disconnects nobody: commands are killed, and probes have time limits. A file system
+    /// may hang.
+    static let stepSecondsMax = 120
     /// Between probes of a CRL that the broker is to fetch.
     private static let fetchProbeMilliseconds = 15_000
 
@@ -90,7 +97,7 @@ public actor CRLEnforcer {
         executor = ThreadExecutor(name: "crl-\(broker.name)")
         steps = EnforcementSteps(
             broker: broker.name, reloads: broker.reload != nil, proves: broker.probe != nil,
-            fetches: broker.cutting?.isBan ?? false)
+            fetches: broker.cutting?.isBan ?? false, proofMicroseconds: proofMicroseconds)
     }
 
     /// Another CRL was issued, or a certificate revoked.
@@ -196,9 +203,8 @@ public actor CRLEnforcer {
         switch outcome {
         case .failed(let problem), .unprepared(let problem): failures[authority] = problem
         case .done, .waiting, .abandoned: failures[authority] = nil
-        case .interrupted: return
+        case .interrupted: break
         }
-        interruptedSince[authority] = nil
     }
 
     /// A CRL was issued since the round began.
@@ -247,21 +253,18 @@ public actor CRLEnforcer {
     private func proof(
         of crl: PublishedCRL, _ probe: CanaryProbe
     ) async throws -> EnforcementSteps.Outcome {
-        let authority = crl.event.authority, begin = SystemTime.monotonicMicroseconds()
-        let end = begin + proofMicroseconds
-        // Where CRLs follow one another faster than the broker reads them, one is waited for in the end.
-        let isOverdue = interruptedSince[authority].map { begin - $0 >= proofMicroseconds } ?? false
+        let begin = SystemTime.monotonicMicroseconds(), end = begin + proofMicroseconds
+        let isOverdue = steps.isOverdue(crl.event.authority, now: begin)
         var pause = Self.betweenProbesMilliseconds, problem: String
         repeat {
             if stopping.hasBegun { return .interrupted }
             guard let found = try await self.problem(with: crl, probe) else { return .done }
             if try await isAbandoned(crl, found) { return .abandoned }
             problem = found.text
-            if !isOverdue, await isBehind() {
-                interruptedSince[authority] = interruptedSince[authority] ?? begin
-                return .interrupted
+            if !isOverdue {
+                let isBehind = await isBehind()
+                if isBehind || hasNewCanaries { return .interrupted }
             }
-            if hasNewCanaries { return .interrupted }
             executor.rest(milliseconds: pause)
             pause = min(pause * 2, Self.betweenProbesMillisecondsMax)
         } while SystemTime.monotonicMicroseconds() < end

@@ -100,6 +100,8 @@ struct CutRetry {
 extension CRLEnforcer {
     /// Clients in one call of the cutter, and in one commit.
     private static let batchCount = 256
+    /// Longest time for one: the time limits of its requests together.
+    private static let clientSecondsMax = 30
     private static let retryMicroseconds: Int64 = 5_000_000
     private static let retryMicrosecondsMax: Int64 = 60_000_000
 
@@ -165,7 +167,7 @@ extension CRLEnforcer {
         let newest = clients.last?.end ?? 0
         var problem: String?
         while !clients.isEmpty {
-            heartbeat.beat(within: Self.stepSecondsMax)
+            beat(clients: Self.batchCount)
             let batch = Array(clients.prefix(Self.batchCount))
             clients = clients.dropFirst(batch.count)
             let outcomes = try await outcomes(of: batch, cutter, cutting)
@@ -191,6 +193,9 @@ extension CRLEnforcer {
         retries[crl.authority] = next
         return [text]
     }
+
+    /// Before clients are disconnected, or their bans lifted.
+    private func beat(clients: Int) { heartbeat.beat(within: Self.stepSecondsMax + clients * Self.clientSecondsMax) }
 
     private func outcomes(
         of batch: [ClientToCut], _ cutter: any ClientCutter, _ cutting: ClientCutting

@@ -39,8 +39,8 @@ public struct EMQXCutter: ClientCutter {
         }
     }
 
-    /// Results of `call` for each item. After three in a row that did not reach the API the others fail too: an API
-    /// that is away would be waited for a thousand times.
+    /// Results of `call` for each item. After three requests in a row without a response, the remaining items fail
+    /// without a request.
     private static func each<Item, R>(
         _ items: [Item], _ call: (Item) throws(EMQXError) -> R
     ) -> [Result<R, EMQXError>] {

@@ -44,6 +44,8 @@ public struct EnforcementSteps: Sendable {
         var provedAt: Int64?
         /// The last proof failed or was interrupted.
         var hasFailed = false
+        /// When a proof was first interrupted or put off since the last one that was completed.
+        var interruptedAt: Int64?
         /// The CRL in force, and the `end` of its entries.
         var proof: (number: UInt64, end: UInt64)?
         /// The CRL that a broker which fetches CRLs is to have fetched, and since when. It stays until it is proved:
@@ -56,6 +58,7 @@ public struct EnforcementSteps: Sendable {
     private let reloads: Bool
     private let proves: Bool
     private let fetches: Bool
+    private let proofMicroseconds: Int64
     /// Empty after a start: files are written and CRLs proved again.
     var states: [String: State] = [:]
     /// Of the present round.
@@ -69,8 +72,18 @@ public struct EnforcementSteps: Sendable {
     ///   - reloads: there is a reload command.
     ///   - proves: there is a canary probe.
     ///   - fetches: the broker fetches CRLs when it wants to (EMQX); its clients are banned meanwhile.
-    public init(broker: String, reloads: Bool, proves: Bool, fetches: Bool = false) {
+    ///   - proofMicroseconds: time for a broker to read a CRL that it was told to reload.
+    public init(
+        broker: String, reloads: Bool, proves: Bool, fetches: Bool = false, proofMicroseconds: Int64 = 5_000_000
+    ) {
         (self.broker, self.reloads, self.proves, self.fetches) = (broker, reloads, proves, fetches)
+        self.proofMicroseconds = proofMicroseconds
+    }
+
+    /// A proof was interrupted for the time that a broker may take: newer CRLs wait for it now. Otherwise a broker that
+    /// reads CRLs slower than they are issued would never be proved, and never reported.
+    public func isOverdue(_ authority: String, now: Int64) -> Bool {
+        states[authority]?.interruptedAt.map { now - $0 >= proofMicroseconds } ?? false
     }
 
     /// Before a canary expires, for brokers whose clocks are ahead: they refuse an expired one as expired.
@@ -105,9 +118,11 @@ public struct EnforcementSteps: Sendable {
         if EnforcementFault.isPlanted(.reloadsBeforeRename) { queue.reverse() }
         if proves {
             let proved = newest.filter { live.contains($0.event.authority) }
-            func hasFailed(_ crl: PublishedCRL) -> Bool { states[crl.event.authority]?.hasFailed ?? false }
             // Those that failed last wait for their whole time: the others do not wait for them.
-            for newest in proved.filter({ !hasFailed($0) }) + proved.filter(hasFailed) {
+            let ranks = proved.map { crl in
+                isOverdue(crl.event.authority, now: now) ? 0 : states[crl.event.authority]?.hasFailed ?? false ? 2 : 1
+            }
+            for newest in (0...2).flatMap({ rank in zip(proved, ranks).filter { $0.1 == rank }.map(\.0) }) {
                 let crl = fetches ? target(newest, now, isCanaryValid) : newest
                 // Between CRLs the last one is proved again every minute.
                 if isWritten, let last = states[crl.event.authority]?.provedAt,
@@ -188,9 +203,20 @@ public struct EnforcementSteps: Sendable {
             markWritten()
             return crls.map { event(.reloaded, $0) }
         case .prove(let crl):
-            defer { if isOutdated { queue.removeAll { if case .prove = $0 { true } else { false } } } }
+            defer { if isOutdated { putOffProofs(now) } }
             return finishProof(of: crl, outcome, now: now, at: time)
         case .cut: return []
+        }
+    }
+
+    /// A newer CRL comes first, except before proofs that are overdue.
+    private mutating func putOffProofs(_ now: Int64) {
+        for case .prove(let crl) in queue {
+            let authority = crl.event.authority
+            states[authority, default: State()].interruptedAt = states[authority]?.interruptedAt ?? now
+        }
+        queue = queue.filter { step in
+            if case .prove(let crl) = step { isOverdue(crl.event.authority, now: now) } else { true }
         }
     }
 
@@ -202,6 +228,7 @@ public struct EnforcementSteps: Sendable {
         case .done, .abandoned:
             var state = states[authority] ?? State()
             (state.provedAt, state.hasFailed, state.proof) = (now, false, (crl.event.number, crl.event.end))
+            state.interruptedAt = nil
             state.isAbandoned = outcome == .abandoned
             states[authority] = state
             queue.removeAll { $0 == .cut(authority: authority) }
@@ -213,7 +240,9 @@ public struct EnforcementSteps: Sendable {
             return [event]
         case .waiting: return []
         case .interrupted:
-            states[authority, default: State()].hasFailed = true
+            var state = states[authority] ?? State()
+            (state.hasFailed, state.interruptedAt) = (true, state.interruptedAt ?? now)
+            states[authority] = state
             return []
         case .unprepared(let problem): return [event(.unproved, crl, problem)]
         case .failed(let problem):

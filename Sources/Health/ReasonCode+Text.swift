@@ -250,7 +250,7 @@ extension ReasonCode {
                 + "into `crl_client_id` and `crl_username`, then restart Refold. Refold retries at least once a minute."
         case .crlNotIssued, .crlExpiring, .renewalsWaiting:
             "See the error; restore the key (docs/certificates.md). Refold retries every 10 s."
-        case .certificatesNotAudited: "See the error. Refold retries every 30 s."
+        case .certificatesNotAudited: "See the error. Refold retries every 5 s."
         case .authorityExpiring: "`refold ca rotate OLD --to NEW`, then issue new certificates; or `refold ca retire`."
         case .logLinesDropped: "Check the reader of the daemon's output, or the disk that it is written to."
         case .descriptorsShort: "Raise `LimitNOFILE`, or find the clients that keep connections open."

@@ -112,6 +112,16 @@ public final class IngestService: Sendable {
         }
     }
 
+    /// The devices that were the last to send without a live certificate, at most `limit` a broker.
+    public func lastWithoutCertificate(_ limit: Int) -> [UncertifiedDevice] {
+        connections.flatMap { $0.gate.lastWithoutCertificate(limit) }
+    }
+
+    /// One of them, as each broker remembers it.
+    public func withoutCertificate(tenant: String, device: String) -> [UncertifiedDevice] {
+        connections.compactMap { $0.gate.withoutCertificate(tenant: tenant, device: device) }
+    }
+
     /// Nil when no broker remembers the device. Over several brokers: the sums, and the fewest tokens.
     public func deviceStatistics(tenant: String, device: String) -> DeviceStatistics? {
         let now = SystemTime.bootMicroseconds()

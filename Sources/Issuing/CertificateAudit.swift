@@ -12,8 +12,9 @@ public actor CertificateAudit {
     public typealias LastMessages =
         @Sendable (_ tenants: [String], _ device: String?, _ after: LastMessage?, _ limit: Int)
         async throws -> [LastMessage]
-    /// Last messages that the gate refused because of `certificates.enforce`: `LastMessages` does not have them.
-    public typealias RefusedMessages = @Sendable () -> [LastMessage]
+    /// Last messages that the gates refused because of `certificates.enforce`, of one device, or of all: `LastMessages`
+    /// does not have them.
+    public typealias RefusedMessages = @Sendable (_ device: (tenantID: String, deviceID: String)?) -> [LastMessage]
 
     public struct Report: Sendable {
         public let at: Timestamp
@@ -59,7 +60,8 @@ public actor CertificateAudit {
             var all = counts.values.reduce(into: [:]) { $0.merge($1, uniquingKeysWith: +) }
             for code in CertificateFinding.Code.allCases {
                 let isMissing = code.isAboutSenders && sendersUnknown != nil
-                all[code] = isMissing ? lastSenders[code] : all[code] ?? 0
+                // Those that the gates refuse are known without the database.
+                all[code] = isMissing ? [lastSenders[code], all[code]].compactMap { $0 }.max() : all[code] ?? 0
             }
             return all
         }
@@ -89,7 +91,7 @@ public actor CertificateAudit {
 
     public init(
         registry: DeciderService<CertificateRegistry>, keys: AuthorityKeys,
-        clock: @escaping @Sendable () -> Timestamp, refusedMessages: @escaping RefusedMessages = { [] },
+        clock: @escaping @Sendable () -> Timestamp, refusedMessages: @escaping RefusedMessages = { _ in [] },
         lastMessages: @escaping LastMessages
     ) {
         (self.registry, self.keys, self.clock, self.lastMessages) = (registry, keys, clock, lastMessages)
@@ -100,8 +102,10 @@ public actor CertificateAudit {
     public nonisolated var latest: Report? { last.withLock { $0 } }
 
     private static let pause = Duration.seconds(300)
-    /// While something could not be read.
-    private static let pauseAfterFailure = Duration.seconds(30)
+    /// While the table of devices cannot be read.
+    private static let pauseWithoutSenders = Duration.seconds(30)
+    /// While the certificates cannot be read from the log.
+    private static let pauseAfterFailure = Duration.seconds(5)
 
     /// Audits every five minutes, until the task is cancelled.
     /// - Parameter report: called after each audit with why it failed; nil when it did not.
@@ -111,7 +115,9 @@ public actor CertificateAudit {
             do { isComplete = try await audit().value.sendersUnknown == nil } catch { failure = error }
             if Task.isCancelled { return }
             report(failure)
-            try? await Task.sleep(for: isComplete ? Self.pause : Self.pauseAfterFailure)
+            let pause =
+                failure != nil ? Self.pauseAfterFailure : isComplete ? Self.pause : Self.pauseWithoutSenders
+            try? await Task.sleep(for: pause)
         }
     }
 
@@ -199,10 +205,14 @@ public actor CertificateAudit {
         var after: LastMessage?
         let refused = newestRefused(
             tenants, device: device, since: report.at.adding(microseconds: -Self.dayMicroseconds))
-        let first = try await registry.query { [now = report.at] in $0.findings(about: refused, now: now) }
-        report.add(first.filter(matches))
         // Such a device may also have a message that was accepted before.
-        let known = Set(first.map(\.identity))
+        var known: Set<CertificateFinding.Identity> = []
+        for first in stride(from: 0, to: refused.count, by: Self.pageLimit) {
+            let page = Array(refused[first..<min(first + Self.pageLimit, refused.count)])
+            let found = try await registry.query { [now = report.at] in $0.findings(about: page, now: now) }
+            report.add(found.filter(matches))
+            known.formUnion(found.map(\.identity))
+        }
         repeat {
             let messages: [LastMessage]
             do {
@@ -223,8 +233,9 @@ public actor CertificateAudit {
     private func newestRefused(_ tenants: [String], device: String?, since: Timestamp) -> [LastMessage] {
         let tenants = Set(tenants)
         var newest: [Sender: LastMessage] = [:]
-        for message in refusedMessages() where message.at >= since && tenants.contains(message.tenantID) {
-            guard device.map({ $0 == message.deviceID }) ?? true else { continue }
+        let refused =
+            if let device { tenants.flatMap { refusedMessages(($0, device)) } } else { refusedMessages(nil) }
+        for message in refused where message.at >= since && tenants.contains(message.tenantID) {
             let sender = Sender(tenantID: message.tenantID, deviceID: message.deviceID)
             if newest[sender].map({ $0.at < message.at }) ?? true { newest[sender] = message }
         }

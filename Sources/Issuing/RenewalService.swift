@@ -95,7 +95,8 @@ public actor RenewalService {
         /// Nil: its segment is gone.
         let message: DeviceMessage?
         let alternativeNames: [AlternativeName]
-        /// The event of the certificate that was issued in this renewal; nil: none was, or its segment is gone.
+        /// Of a request: the event of the certificate that was issued in this renewal; nil: none was, or its segment is
+        /// gone.
         let issued: CertificateAdded?
     }
     private typealias NewAnswer = (answer: RenewalAnswer, new: NewCertificate)
@@ -116,11 +117,16 @@ public actor RenewalService {
             var all: [Received] = [], unreadable: [(position: Position, error: any Error)] = []
             for (answer, old, issued) in waiting {
                 do {
-                    all.append(
-                        Received(
-                            answer: answer, message: try DeviceMessage(at: answer.position, of: service.source),
-                            alternativeNames: try old.map { try Self.names(of: $0, service) } ?? [],
-                            issued: try issued.flatMap(service.event)))
+                    let message = try DeviceMessage(at: answer.position, of: service.source)
+                    var names: [AlternativeName] = [], event: CertificateAdded?
+                    if case .request? = message {
+                        if let issued {
+                            event = try service.event(of: issued)
+                        } else if let old {
+                            names = try Self.names(of: old, service)
+                        }
+                    }
+                    all.append(Received(answer: answer, message: message, alternativeNames: names, issued: event))
                 } catch {
                     unreadable.append((answer.position, error))
                 }

@@ -4,8 +4,8 @@ import Synchronization
 /// An authority that issues: its certificate and what signs for it. Keeps the parts that all its certificates share in
 /// encoded form, so that issuing costs little more than the signature.
 ///
-/// The first signature is verified with the certificate's key, and each one where the signer says so (`mustVerify`): a
-/// verification takes three times as long as an ECDSA signature. So make a new issuer for each command.
+/// The first signature is verified with the certificate's key, and every one if `signer.mustVerify`: a verification
+/// takes three times as long as an ECDSA signature. Create one issuer per request.
 public struct CertificateIssuer: Sendable {
     public let certificate: Certificate
     public let signer: any Signer

@@ -21,7 +21,7 @@ public struct ShellCommand: Sendable {
 
     /// Of what a command prints, the end is kept.
     private static let outputBytesMax = 1000
-    /// Of these bytes, what is in an error: its last lines and characters.
+    /// Maximum number of lines and characters of the output in an error.
     private static let describedLinesMax = 3, describedMax = 300
 
     public init(_ template: String, timeoutSeconds: Int) {

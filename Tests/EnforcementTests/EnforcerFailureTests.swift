@@ -170,31 +170,30 @@ import Testing
             return try await round.unproved
         }
         // It reloads nothing, so that no proof succeeds.
-        let enforcer = lab.enforcer(reload: "true", proofSeconds: 600)
+        let enforcer = lab.enforcer(reload: "true", proofSeconds: 60)
         try await lab.change(devices[0])
         #expect(try await problem(of: enforcer, whileRevoking: devices[1]) == nil)
         #expect(try lab.count("crl.unproved/1") == 0)
-        let impatient = lab.enforcer(reload: "true", proofSeconds: 2)
+        let impatient = lab.enforcer(reload: "true", proofSeconds: 5)
         await impatient.setInterruptions(since: 0)
-        #expect(try await problem(of: impatient, whileRevoking: devices[2])?.contains("still accepts") == true)
+        #expect(try await problem(of: impatient, whileRevoking: devices[2]) != nil)
         #expect(try lab.count("crl.unproved/1") == 1)
         try await lab.enforce(lab.enforcer())
     }
 
-    /// A key that is behind a command may be locked after some attempts.
+    /// An HSM may lock a key after several failed attempts.
     @Test func aSignCommandThatFailsIsNotRunInALoop() async throws {
         let lab = try await EnforcerLab(hsm: true)
         // Canaries are gone. Their next signatures fail.
         try lab.restart()
         try FileManager.default.removeItem(atPath: lab.server.folder + "/hsm.key")
-        let enforcer = lab.enforcer(), signed = lab.signCount
+        let enforcer = lab.enforcer(), signed = lab.signTimes.count
         let running = Task { await enforcer.run { _ in } }
-        try #require(await eventually(within: 30) { lab.signCount > signed })
-        let first = ContinuousClock.now
-        try #require(await eventually(within: 60) { lab.signCount > signed + 1 })
-        #expect(ContinuousClock.now - first > .seconds(3), "it is tried again after 5 s")
+        let isTriedAgain = await eventually(within: 90) { lab.signTimes.count > signed + 1 }
         running.cancel()
         await running.value
+        try #require(isTriedAgain)
+        #expect(lab.signTimes[signed + 1] - lab.signTimes[signed] > 4_000_000_000, "it is tried again after 5 s")
     }
 
     /// Nothing is reloaded while the file is not whole, and the broker keeps what it has.

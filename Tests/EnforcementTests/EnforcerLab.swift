@@ -36,7 +36,7 @@ final class EnforcerLab: Sendable {
             var options = IssuingOptions()
             (options.crlBaseURL, options.crlPointIsPEM) = (crlURL, true)
             let command =
-                "echo >> \(folder)/signed; while test -e \(folder)/hang; do sleep 0.05; done; "
+                "date +%s%N >> \(folder)/signed; while test -e \(folder)/hang; do sleep 0.05; done; "
                 + "openssl dgst -sha256 -sign \(folder)/hsm.key"
             let keys = AuthorityKeys(
                 folder: folder + "/authorities", passphrase: nil, signCommand: command, commandTimeoutSeconds: 20)
@@ -142,8 +142,11 @@ final class EnforcerLab: Sendable {
         return .afterProof(DynsecCutter(settings))
     }
 
-    /// Runs of the sign command.
-    var signCount: Int { (try? String(contentsOfFile: server.folder + "/signed", encoding: .utf8).count) ?? 0 }
+    /// When the sign command ran, in nanoseconds since 1970.
+    var signTimes: [Int] {
+        ((try? String(contentsOfFile: server.folder + "/signed", encoding: .utf8)) ?? "").split(separator: "\n")
+            .compactMap { Int($0) }
+    }
 
     /// Each run of it appends a line to `reloads`.
     var reload: String { "echo >> \(server.folder)/reloads; kill -HUP $(cat \(server.folder)/pid)" }
@@ -289,7 +292,9 @@ extension CRLEnforcer {
     /// As a minute later: the standing proof is due.
     func expireProofs() { for authority in steps.states.keys { steps.states[authority]?.provedAt = nil } }
     /// As if newer CRLs had interrupted the proofs of `fleet` since then.
-    func setInterruptions(since time: Int64) { interruptedSince["fleet"] = time }
+    func setInterruptions(since time: Int64) {
+        steps.states["fleet", default: EnforcementSteps.State()].interruptedAt = time
+    }
     /// Since its start.
     var provedNumbers: [UInt64] { steps.states.values.compactMap(\.proof?.number).sorted() }
     /// As a minute later: a cut that failed is due.

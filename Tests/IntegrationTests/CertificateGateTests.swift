@@ -103,12 +103,12 @@ import Testing
         let stranger = try TestPublisher(port: port)
         try publish(stranger, "stranger")
         try await stranger.flush()
+        try await world.untilQuiet()
         #expect(
-            await eventually(within: 30) {
+            await eventually(within: 60) {
                 let answer = try? await api(world, "GET", "tenants/acme/certificates/findings?code=no_certificate")
                 return (answer?["items"] as? [[String: Any]])?.map { $0["device"] as? String } == ["stranger"]
             })
-        try await world.untilQuiet()
         messages = try self.messages(world)
         // Shown where other refused messages are.
         let refused = messages.filter { $0.verdict == "CERT_MISMATCH" }

@@ -229,7 +229,7 @@ import Threading
         func wakeWaiters() { log.wakeWaiters() }
     }
 
-    /// A device asks again for a certificate whose event cannot be read: nobody else waits.
+    /// An unreadable issued certificate blocks only its own device.
     @Test func anUnreadableCertificateHoldsUpNoOtherDevice() async throws {
         try await Site.run { site in
             try await site.authority()

@@ -36,7 +36,8 @@ public struct UncertifiedDevice: Sendable, Equatable {
     public let tenant: String
     public let device: String
     public let messages: UInt64
-    /// When the last of them arrived, to the second.
+    /// When the last of them arrived, to the second. Without those that a broker had kept during our absence: they were
+    /// sent earlier. 1970: there is no other.
     public let lastAt: Timestamp
 }
 
@@ -90,13 +91,27 @@ package final class Gate: Sendable {
     func mostWithoutCertificate(_ limit: Int, tenant: String?) -> [UncertifiedDevice] {
         guard certificates != nil else { return [] }
         let prefix = Array((tenant.map { "tenant/\($0)/device/" } ?? "").utf8)
-        return limiter.withLock { $0.highest(limit, prefix: prefix) { UInt64($0.withoutCertificate) } }.map {
-            address, entry in
-            let (tenant, device) = Self.names(address)
-            return UncertifiedDevice(
-                tenant: tenant, device: device, messages: UInt64(entry.withoutCertificate),
-                lastAt: Timestamp(seconds: Int64(entry.withoutCertificateAt)))
-        }
+        return limiter.withLock { $0.highest(limit, prefix: prefix) { UInt64($0.withoutCertificate) } }
+            .map(Self.uncertified)
+    }
+
+    func lastWithoutCertificate(_ limit: Int) -> [UncertifiedDevice] {
+        guard certificates != nil else { return [] }
+        return limiter.withLock { $0.highest(limit) { UInt64($0.withoutCertificateAt) } }.map(Self.uncertified)
+    }
+
+    /// Nil: it is not remembered, or had one.
+    func withoutCertificate(tenant: String, device: String) -> UncertifiedDevice? {
+        let address = Array("tenant/\(tenant)/device/\(device)".utf8)
+        let entry = limiter.withLock { limiter in address.withUnsafeBytes { limiter.entry($0) } }
+        return entry.flatMap { $0.withoutCertificate > 0 ? Self.uncertified(address, $0) : nil }
+    }
+
+    private static func uncertified(_ address: [UInt8], _ entry: RateLimiter.Entry) -> UncertifiedDevice {
+        let (tenant, device) = names(address)
+        return UncertifiedDevice(
+            tenant: tenant, device: device, messages: UInt64(entry.withoutCertificate),
+            lastAt: Timestamp(seconds: Int64(entry.withoutCertificateAt)))
     }
 
     /// Of `tenant/{t}/device/{d}`.

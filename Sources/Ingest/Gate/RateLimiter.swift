@@ -20,7 +20,7 @@ struct RateLimiter {
         var creditNumber: UInt32 = 0
         /// Messages while the device had no live certificate.
         var withoutCertificate: UInt32 = 0
-        /// When the last of these arrived, in seconds since 1970.
+        /// When the last of these arrived that was not sent during our absence, in seconds since 1970.
         var withoutCertificateAt: UInt32 = 0
     }
 
@@ -79,7 +79,7 @@ struct RateLimiter {
         if entry.version == live.version, entry.validity.contains(seconds) { return true }
         guard let validity = live.validity(of: address, hash, at: seconds) else {
             young.entries[index].withoutCertificate = entry.withoutCertificate.saturatingAdding(1)
-            young.entries[index].withoutCertificateAt = seconds
+            if credit == 0 { young.entries[index].withoutCertificateAt = seconds }
             return false
         }
         young.entries[index].validity = validity

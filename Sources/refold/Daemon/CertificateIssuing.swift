@@ -91,18 +91,21 @@ struct CertificateIssuing: Sendable {
         wakers.withLock { $0 = woken }
     }
 
-    /// Devices whose refused messages are audited, per broker: those with most of them.
+    /// Maximum number of devices per broker whose refused messages the audit checks: the last ones that sent.
     private static let refusedMax = 10_000
 
-    /// - Parameter ingest: its gates know which devices they refuse.
+    /// - Parameter ingest: its gates know when they refused a message of a device.
     func makeAudit(_ queries: QueryPool, _ ingest: IngestService) -> CertificateAudit {
         let refuses = check?.refuses ?? false
         return CertificateAudit(
             registry: registry, keys: keys, clock: clock,
-            refusedMessages: {
+            refusedMessages: { device in
                 guard refuses else { return [] }
-                return ingest.mostWithoutCertificate(Self.refusedMax).map { _, device in
-                    LastMessage(tenantID: device.tenant, deviceID: device.device, at: device.lastAt, position: nil)
+                let found =
+                    device.map { ingest.withoutCertificate(tenant: $0.tenantID, device: $0.deviceID) }
+                    ?? ingest.lastWithoutCertificate(Self.refusedMax)
+                return found.map {
+                    LastMessage(tenantID: $0.tenant, deviceID: $0.device, at: $0.lastAt, position: nil)
                 }
             },
             lastMessages: { tenants, device, after, limit in
@@ -168,7 +171,7 @@ struct CertificateIssuing: Sendable {
                         await audit.run { error in
                             guard troubles.report(error, by: "audit"), let error else { return }
                             logger.error(
-                                "cannot audit certificates; retrying in 30 s", metadata: ["error": "\(error)"])
+                                "cannot audit certificates; retrying in 5 s", metadata: ["error": "\(error)"])
                         }
                     }
                     for (broker, enforcer) in enforcers {

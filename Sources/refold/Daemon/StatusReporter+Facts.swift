@@ -1,7 +1,6 @@
 import Access
 import Campaigns
 import Certificates
-import Enforcement
 import EventLog
 import EventModel
 import Foundation
@@ -34,10 +33,7 @@ extension StatusReporter {
     /// By broker. A round that hangs reports nothing.
     private var crlsUnproved: [String: String] {
         enforcers.reduce(into: troubles.crlsUnproved) { found, enforced in
-            guard let seconds = enforced.enforcer.heartbeat.overdueSeconds else { return }
-            found[enforced.broker] =
-                "a step has not ended for over \(Int(seconds) + CRLEnforcer.stepSecondsMax) s: does the file system of "
-                + "crl_file answer?"
+            if let problem = enforced.enforcer.overdueProblem { found[enforced.broker] = problem }
         }
     }
 

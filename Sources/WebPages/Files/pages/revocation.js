@@ -46,7 +46,7 @@ function lockOut(crl) {
 
 const STATES = {
   PENDING: 'The newest CRL is not at the broker yet.',
-  WRITTEN: 'The newest CRL is on disk. It is not proved to be in force.',
+  WRITTEN: 'The newest CRL is published for the broker (its file, or /crl/). It is not proved to be in force.',
   RELOADED: 'The broker was told to read the newest CRL. It is not proved to be in force.',
   PROVED: 'The newest CRL is in force: the broker refuses its canary and accepts a live certificate.',
   UNPROVED: 'Writing, reloading or proving failed.',
