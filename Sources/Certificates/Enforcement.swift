@@ -11,6 +11,19 @@ public struct EnforcementKey: Sendable, Hashable, Codable, Comparable {
     public static func < (a: Self, b: Self) -> Bool { (a.broker, a.authority) < (b.broker, b.authority) }
 }
 
+/// Where the newest CRL of an authority stands at a broker.
+public enum EnforcementState: String, Sendable, Encodable {
+    case pending = "PENDING"
+    case written = "WRITTEN"
+    case reloaded = "RELOADED"
+    /// In force.
+    case proved = "PROVED"
+    /// Writing, reloading or proving failed.
+    case unproved = "UNPROVED"
+    /// Not proved, and no certificate of the authority is in use: after a rotation a broker need not trust it.
+    case unused = "UNUSED"
+}
+
 /// How far an authority's CRLs have come at a broker: written, then reloaded, then proved to be in force.
 public struct Enforcement: Sendable, Equatable, Codable {
     /// CRL numbers; 0: none yet.

@@ -29,19 +29,6 @@ public struct ClientToCut: Sendable, Equatable {
 // The cuts of each broker follow from the log: a revocation or a hold adds one at every broker that has CRLs of the
 // authority, and only its outcome, or a release, removes it. So none is lost by a restart.
 
-/// Where the newest CRL of an authority stands at a broker.
-public enum EnforcementState: String, Sendable, Codable, CaseIterable {
-    case pending = "PENDING"
-    case written = "WRITTEN"
-    case reloaded = "RELOADED"
-    /// In force.
-    case proved = "PROVED"
-    /// Writing, reloading or proving failed.
-    case unproved = "UNPROVED"
-    /// Not proved, and no certificate of the authority is in use: after a rotation a broker need not trust it.
-    case unused = "UNUSED"
-}
-
 /// How far an authority's CRLs have come at a broker, and what is left to do there.
 public struct EnforcementStatus: Sendable, Equatable {
     public let key: EnforcementKey
@@ -60,7 +47,7 @@ public struct EnforcementStatus: Sendable, Equatable {
 extension CertificateRegistry {
     /// By broker and authority.
     public func enforcementStatuses(at now: Timestamp) -> [EnforcementStatus] {
-        // Of an authority the same at each broker, and found by going through all certificates.
+        // The same at each broker, and a scan of all certificates.
         var abandoned: [String: Bool] = [:]
         return enforcements.sorted { $0.key < $1.key }.map { key, enforcement in
             let state = state(of: enforcement, key) {

@@ -167,8 +167,8 @@ extension CRLEnforcer {
         let newest = clients.last?.end ?? 0
         var problem: String?
         while !clients.isEmpty {
-            beat(clients: Self.batchCount)
             let batch = Array(clients.prefix(Self.batchCount))
+            beat(clients: batch.count)
             clients = clients.dropFirst(batch.count)
             let outcomes = try await outcomes(of: batch, cutter, cutting)
             let events = zip(batch, outcomes).compactMap { event($0, $1, crl, isBan, &problem) }
@@ -250,6 +250,7 @@ extension CRLEnforcer {
         let key = key(crl.authority), ends = steps.ends, now = clock()
         let clients = try await registry.query { $0.bansToLift(key, ends: ends, at: now) }
         guard !clients.isEmpty else { return [] }
+        beat(clients: clients.count)
         var lifted: [ClientBanLifted] = [], problem: String?
         for (client, target) in zip(clients, try await cutting.targets(clients.map(\.certificate))) {
             if stopping.hasBegun { break }

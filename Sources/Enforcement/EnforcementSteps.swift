@@ -27,7 +27,7 @@ public struct EnforcementSteps: Sendable {
         case done
         /// No proof yet, and nothing is wrong: canaries are being signed, or the broker has not fetched the CRL.
         case waiting
-        /// No proof yet: an authority that waited for its canaries can be proved now, and comes first.
+        /// No proof yet: a newer CRL, or an authority that waited for its canaries, comes first.
         case interrupted
         /// The broker no longer trusts the authority, and no certificate of it is in use. This proves nothing, but a
         /// disconnected client cannot reconnect.

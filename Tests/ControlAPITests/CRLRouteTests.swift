@@ -156,17 +156,23 @@ import Testing
         #expect(proved["state"].string == "PROVED" && proved["error_at"].value == nil)
     }
 
-    /// A rebuild reads all certificates: those who wait for one must not take all connections.
-    @Test func fewWaitForCRLsOfThePast() async throws {
-        let system = StandIn()
+    /// With the authority `ca`, which has no CRL.
+    private func withAuthority(ofTenant tenant: String) -> StandIn {
+        let system = StandIn(), now = CertificateSite.now
         system.certificates.set { facts in
             facts.registry.apply(
                 .authorityAdded(
                     .init(
-                        id: "ca", tenantID: "acme", subject: "CN=ca", certificate: "", spkiSHA256: "", key: .file,
-                        notBefore: CertificateSite.now, notAfter: CertificateSite.now, actor: "test")),
-                at: .init(0), time: CertificateSite.now)
+                        id: "ca", tenantID: tenant, subject: "CN=ca", certificate: "", spkiSHA256: "", key: .file,
+                        notBefore: now, notAfter: now, actor: "test")),
+                at: .init(0), time: now)
         }
+        return system
+    }
+
+    /// A rebuild reads all certificates: those who wait for one must not take all connections.
+    @Test func fewWaitForCRLsOfThePast() async throws {
+        let system = withAuthority(ofTenant: "acme")
         let api = system.api(), client = RouterClient(api.router())
         func answer() async throws -> (status: Int, retryAfter: String?) {
             try await client.execute(uri: "/api/v1/tenants/acme/crls/ca?at=5", method: .get) {
@@ -181,15 +187,7 @@ import Testing
     }
 
     @Test func aCRLThatCannotBeIssuedSaysUntilWhen() async throws {
-        let system = StandIn()
-        system.certificates.set { facts in
-            facts.registry.apply(
-                .authorityAdded(
-                    .init(
-                        id: "ca", tenantID: "*", subject: "CN=ca", certificate: "", spkiSHA256: "", key: .file,
-                        notBefore: CertificateSite.now, notAfter: CertificateSite.now, actor: "test")),
-                at: .init(0), time: CertificateSite.now)
-        }
+        let system = withAuthority(ofTenant: "*")
         let response = try await system.client { client in
             try await client.execute(
                 uri: "/api/v1/authorities/ca/crl", method: .post, headers: [.authorization: "Bearer \(StandIn.token)"])

@@ -296,10 +296,11 @@ import Testing
             Array(device("d").utf8).withUnsafeBytes {
                 batch.append(
                     kind: .message, verdict: .accepted, flags: RecordFlags(qos: 1),
-                    receivedAt: Timestamp(microseconds: 0), packetID: 1, broker: empty, topic: $0,
+                    receivedAt: Timestamp(microseconds: steady), packetID: 1, broker: empty, topic: $0,
                     properties: empty, payload: empty)
             }
             let tally = gate.examine(batch, filter: &filter, steadyMicros: steady, into: &outgoing)
+            gate.endJudging()
             accepted += Int(tally.verdicts[Int(Verdict.accepted.rawValue)])
         }
         return accepted
@@ -317,6 +318,29 @@ import Testing
         // The backlog is read: the rate holds again.
         for second in 1...6 { absence.round(at: back + Int64(second) * 1_000_000, hasInput: false, gate) }
         #expect(Self.send(1_000, at: back + 6_000_000, through: gate) <= 60 + 50)
+    }
+
+    /// A revoked device is found by the time of its last message. What a broker kept for two days was sent before, but
+    /// on a busy broker the credit lasts as long.
+    @Test func refusedMessagesOfABacklogHaveNoTime() {
+        let check = CertificateCheck(refuses: true)
+        check.load(LiveCertificates())
+        let gate = Gate(GateSettings(), certificates: check), back: Int64 = 2 * 86_400 * 1_000_000
+        var absence = AbsenceCredit()
+        func lastAt(after micros: Int64) -> Timestamp? {
+            absence.round(at: back + micros, hasInput: true, gate)
+            _ = Self.send(1, at: back + micros, through: gate)
+            return gate.withoutCertificate(tenant: "acme", device: "d")?.lastAt
+        }
+        absence.round(at: 0, hasInput: true, gate)
+        #expect(lastAt(after: 0) == Timestamp(seconds: 0) && gate.lastWithoutCertificate(10).isEmpty)
+        // The broker never rests: messages every second.
+        for second in 1..<600 as Range<Int64> { #expect(lastAt(after: second * 1_000_000) == Timestamp(seconds: 0)) }
+        #expect(lastAt(after: 600_000_000) == Timestamp(microseconds: back + 600_000_000))
+        #expect(gate.lastWithoutCertificate(10).map(\.device) == ["d"])
+        // Another absence.
+        let again: Int64 = 700_000_000 + 3_600_000_000
+        #expect(lastAt(after: again) == Timestamp(microseconds: back + 600_000_000))
     }
 
     /// Back after a second, the broker delivers nothing for 20 s more, then everything at once.

@@ -10,12 +10,16 @@ package struct AbsenceCredit {
     static let creditMicrosMin: Int64 = 60_000_000
     /// Without a message for so long behind the first one, the backlog is read.
     static let idleMicrosMax: Int64 = 5_000_000
+    /// After so long behind an absence a message counts as sent when it arrives, although the credit lasts: on a busy
+    /// broker that is as long as the absence was.
+    static let backlogMicrosMax: Int64 = 600_000_000
     /// A connection that brings no message for so long has no backlog.
     static let lateMicrosMax: Int64 = 60_000_000
 
     private var lastRound: Int64?
     private var lastInput: Int64 = 0
     private var creditEnd: Int64?
+    private var backlogEnd: Int64?
     /// A message has come since the absence.
     private var hasBegun = false
     /// The present absence so far, and how much of it is credited.
@@ -44,7 +48,11 @@ package struct AbsenceCredit {
         if awaitsFirstUntil == nil { (absentMicros, creditedMicros) = (0, 0) }
         if let end = creditEnd, now >= end || hasBegun && now - lastInput >= Self.idleMicrosMax {
             gate.endCredit()
-            creditEnd = nil
+            (creditEnd, backlogEnd) = (nil, nil)
+        }
+        if let end = backlogEnd, now >= end {
+            gate.endBacklog()
+            backlogEnd = nil
         }
     }
 
@@ -56,6 +64,7 @@ package struct AbsenceCredit {
         gate.creditAbsence(micros: absentMicros - creditedMicros)
         creditedMicros = absentMicros
         hasBegun = false
+        backlogEnd = now + Self.backlogMicrosMax
         creditEnd = max(creditEnd ?? 0, now + Self.lifetimeMicros(ofAbsence: absentMicros))
     }
 

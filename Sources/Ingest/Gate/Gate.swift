@@ -126,6 +126,9 @@ package final class Gate: Sendable {
 
     func endCredit() { limiter.withLock { $0.endCredit() } }
 
+    /// What arrives now was not sent during our absence.
+    func endBacklog() { limiter.withLock { $0.readsBacklog = false } }
+
     func statistics(tenant: String, device: String, steadyMicros: Int64) -> DeviceStatistics? {
         let address = Array("tenant/\(tenant)/device/\(device)".utf8)
         return limiter.withLock { limiter in

@@ -32,6 +32,8 @@ struct RateLimiter {
     /// Messages that each device may send beside its bucket; `creditNumber` counts the credits that have ended.
     private var credit = 0.0
     private var creditNumber: UInt32 = 0
+    /// Messages that arrive may have been sent during our absence.
+    var readsBacklog = false
     /// A longer absence earns no more.
     static let creditMicrosMax: Int64 = 30 * 86_400 * 1_000_000
 
@@ -46,11 +48,13 @@ struct RateLimiter {
     /// Lets each device send what its rate allows in `micros`, beside its bucket. Adds to a credit that has not ended.
     mutating func credit(micros: Int64) {
         let limit = Double(Self.creditMicrosMax) * tokensPerMicro
+        readsBacklog = true
         credit = min(limit, credit + Double(max(0, micros)) * tokensPerMicro)
     }
 
     mutating func endCredit() {
         credit = 0
+        readsBacklog = false
         creditNumber &+= 1
     }
 
@@ -79,7 +83,7 @@ struct RateLimiter {
         if entry.version == live.version, entry.validity.contains(seconds) { return true }
         guard let validity = live.validity(of: address, hash, at: seconds) else {
             young.entries[index].withoutCertificate = entry.withoutCertificate.saturatingAdding(1)
-            if credit == 0 { young.entries[index].withoutCertificateAt = seconds }
+            if !readsBacklog { young.entries[index].withoutCertificateAt = seconds }
             return false
         }
         young.entries[index].validity = validity
