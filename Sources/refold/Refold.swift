@@ -10,6 +10,7 @@
 import ArgumentParser
 import Foundation
 import Output
+import Primitives
 
 @main
 struct Refold: AsyncParsableCommand {
@@ -30,6 +31,7 @@ struct Refold: AsyncParsableCommand {
     static func main() async {
         signal(SIGPIPE, SIG_IGN)  // EPIPE says the same, where somebody can act on it
         openMissingStandardStreams()
+        keepOpenSSLUntilTheEnd()
         do {
             var command = try parseAsRoot()
             if var command = command as? any AsyncParsableCommand {

@@ -20,7 +20,12 @@ public final class ScriptedBroker: Sendable {
             var number = 0
             while true {
                 let descriptor = Foundation.accept(listener, nil, nil)
-                guard descriptor >= 0 else { return }
+                guard descriptor >= 0 else {
+                    // Here, not in `deinit`: the number would go to the next server's socket, and this thread would
+                    // accept that server's connections.
+                    close(listener)
+                    return
+                }
                 _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
                 let connection = ScriptedConnection(descriptor, number, certificates)
                 number += 1
@@ -33,10 +38,8 @@ public final class ScriptedBroker: Sendable {
         thread.start()
     }
 
-    deinit {
-        shutdown(listener, Int32(SHUT_RDWR))
-        close(listener)
-    }
+    /// Ends `accept`.
+    deinit { shutdown(listener, Int32(SHUT_RDWR)) }
 }
 
 /// One client's connection. `@unchecked Sendable`: its script's thread is the only one that uses it after `accept`.
