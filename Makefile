@@ -7,7 +7,7 @@ SOAK_PACKAGES = rabbitmq-server nats-server python3 gcc
 TEST_PACKAGES = prometheus systemd pgbouncer curl python3 python3-cryptography python3-venv chromium chromium-driver \
                 gnutls-bin $(SOAK_PACKAGES)
 
-.PHONY: format lint run test-threads demo-ota demo-certs build test bench fuzz packages install soak soak-ledger rewrite-cases
+.PHONY: format lint run test-threads demo-ota demo-certs demo-jobs build test bench fuzz packages install soak soak-ledger rewrite-cases
 
 run: build
 	.build/release/refold run --demo
@@ -21,6 +21,11 @@ demo-ota: build
 demo-certs: PACKAGES += python3
 demo-certs: build
 	python3 bench/demo_certs.py
+
+# 10,000 certificates renewed by five workers, with the daemon and workers killed (kill -9) for a minute.
+demo-jobs: PACKAGES += python3
+demo-jobs: build
+	python3 bench/demo_jobs.py
 
 build: packages
 	swift build -c release --product refold
@@ -72,6 +77,7 @@ soak: packages
 	.build/release/refold-sim --seed $$(date +%s)000 --minutes $(SOAK_MINUTES) --steps 5000 --quiet
 	.build/release/refold-sim campaigns --seeds 1..200000 --quiet
 	.build/release/refold-sim certificates --seeds 1..10000 --quiet
+	.build/release/refold-sim jobs --seeds 1..10000 --quiet
 	REFOLD_SOAK=1 REFOLD_PLANTED_BUGS=1 swift test -c release --scratch-path .build/planted -Xswiftc -enable-testing \
 	  --no-parallel --filter SimulationTests
 
@@ -84,6 +90,7 @@ soak-ledger: build
 install:
 	install -D -m 0755 .build/release/refold $(DESTDIR)/usr/local/bin/refold
 	install -D -m 0644 packaging/refold.service $(DESTDIR)/etc/systemd/system/refold.service
+	install -D -m 0644 packaging/refold-worker@.service $(DESTDIR)/etc/systemd/system/refold-worker@.service
 	install -D -m 0644 README.md $(DESTDIR)/usr/local/share/doc/refold/README.md
 
 # Beside peers and limits; writes bench/RESULTS.md. About fifteen minutes on a quiet machine.

@@ -184,6 +184,17 @@ let package = Package(
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "EventLog", "Deciding",
             ]),
+        // work on a durable queue, decided
+        .target(
+            name: "Jobs",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "Deciding",
+                .product(name: "DequeModule", package: "swift-collections"),
+            ], swiftSettings: optimisedSwift + plantedBugs),
+        // jobs, handed to workers
+        .target(
+            name: "Working",
+            dependencies: ["Primitives", "EventModel", "Decisions", "Deciding", "Jobs"]),
         // device certificates, authorities and CRLs: decided
         .target(
             name: "Certificates",
@@ -203,6 +214,7 @@ let package = Package(
             name: "Issuing",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "Deciding", "PKI", "Certificates",
+                "Jobs", "Working",
             ]),
         // and CRLs put in force at brokers, provably
         .target(
@@ -218,7 +230,7 @@ let package = Package(
             name: "ControlAPI",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Access", "CampaignRules", "Campaigns",
-                "Health", "PKI", "Certificates", "Issuing", "WebPages",
+                "Health", "PKI", "Certificates", "Issuing", "Jobs", "Working", "WebPages",
                 .product(name: "Hummingbird", package: "hummingbird"),
             ]),
 
@@ -234,8 +246,8 @@ let package = Package(
                 "Primitives", "EventModel", "Decisions", "Threading", "Output", "HTTPClient", "Evidence", "EventLog",
                 "MQTT", "Ingest", "Projections", "Projecting", "Snapshots", "Postgres", "PostgresStore", "History",
                 "Rebuilding", "Publishing", "Auditing", "Queries", "Health", "Settings", "PrivateServices", "Deciding",
-                "Campaigns", "WhatIf", "Outbox", "Access", "PKI", "Certificates", "Issuing", "Enforcement",
-                "ControlAPI", "FleetSimulator",
+                "Campaigns", "WhatIf", "Outbox", "Access", "PKI", "Certificates", "Issuing", "Jobs", "Working",
+                "Enforcement", "ControlAPI", "FleetSimulator",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -246,7 +258,7 @@ let package = Package(
             name: "Simulation",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "CampaignRules", "Deciding", "Campaigns", "EventLog", "Ingest",
-                "Projections", "Projecting", "PKI", "Certificates", "Issuing", "Enforcement",
+                "Projections", "Projecting", "PKI", "Certificates", "Issuing", "Enforcement", "Jobs",
             ],
             swiftSettings: optimisedSwift + plantedBugs),
         .executableTarget(name: "RefoldSim", dependencies: ["Primitives", "Simulation"]),
@@ -256,8 +268,8 @@ let package = Package(
             name: "RefoldBench",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "Evidence", "EventLog", "MQTT", "Ingest", "Projections",
-                "Projecting", "Postgres", "PostgresStore", "Threading", "Deciding", "PKI", "Certificates", "Issuing",
-                "Enforcement", "FleetSimulator",
+                "Projecting", "Postgres", "PostgresStore", "Threading", "Deciding", "Jobs", "Working", "PKI",
+                "Certificates", "Issuing", "Enforcement", "FleetSimulator",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
 
@@ -296,7 +308,7 @@ let package = Package(
             name: "ProjectionsTests",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "EventLog", "Decoding", "Projections", "Projecting",
-                "Postgres", "PostgresStore", "TestSupport", "ProjectionTestSupport",
+                "Jobs", "Postgres", "PostgresStore", "TestSupport", "ProjectionTestSupport",
             ]),
         .testTarget(
             name: "IngestTests",
@@ -366,10 +378,17 @@ let package = Package(
         .testTarget(
             name: "CertificatesTests",
             dependencies: ["Primitives", "EventModel", "Decisions", "Decoding", "Deciding", "PKI", "Certificates"]),
+        .testTarget(name: "JobsTests", dependencies: ["EventModel", "Decisions", "Jobs"]),
+        .testTarget(
+            name: "WorkingTests",
+            dependencies: [
+                "Primitives", "EventModel", "Decisions", "EventLog", "Deciding", "Jobs", "Working", "TestSupport",
+            ]),
         .testTarget(
             name: "IssuingTests",
             dependencies: [
-                "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "Deciding", "PKI", "Certificates",
+                "Primitives", "EventModel", "Decisions", "EventLog", "Threading", "Deciding", "Jobs", "Working", "PKI",
+                "Certificates",
                 "Issuing", "TestSupport",
             ]),
         .testTarget(
@@ -393,8 +412,8 @@ let package = Package(
             name: "ControlAPITests",
             dependencies: [
                 "Primitives", "EventModel", "Decisions", "CampaignRules", "EventLog", "Threading", "Deciding",
-                "Campaigns", "Access", "PKI", "Certificates", "Issuing", "WebPages", "ControlAPI", "refold",
-                "TestSupport",
+                "Campaigns", "Access", "PKI", "Certificates", "Issuing", "Jobs", "Working", "WebPages", "ControlAPI",
+                "refold", "TestSupport",
                 .product(name: "Yams", package: "Yams"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ]),

@@ -2,6 +2,7 @@ import Decisions
 import EventModel
 import HeapModule
 import PKI
+import Primitives
 
 /// A certificate authority, and what its next CRL lists.
 public struct CertificateAuthority: Sendable {

@@ -2,6 +2,7 @@ import Decisions
 import EventModel
 import FoundationEssentials
 import PKI
+import Primitives
 
 /// A revoked or held certificate whose client may still be connected at a broker, or is banned there.
 struct PendingCut: Sendable, Equatable {

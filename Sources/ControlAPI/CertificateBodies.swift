@@ -120,7 +120,7 @@ struct CertificateImportBody: BodyFields {
 
 extension BodyFields {
     /// A body that is one item, or an object with nothing but an array `items` of them.
-    fileprivate static func oneOrItems(_ decoder: any Decoder) throws -> [Self] {
+    static func oneOrItems(_ decoder: any Decoder) throws -> [Self] {
         let items = AnyKey(stringValue: "items"), body = try decoder.container(keyedBy: AnyKey.self)
         guard body.contains(items) else { return [try Self(from: decoder)] }
         if let other = body.allKeys.map(\.stringValue).filter({ $0 != "items" }).min() {

@@ -47,7 +47,8 @@ public struct ControlAPI: Sendable {
             + snapshotRoutes + rebuildRoutes + firmwareRoutes + groupRoutes
             + settingsRoutes + campaignRoutes + deviceRoutes + auditRoutes + deadLetterRoutes + parkedRoutes
             + sessionRoutes + tokenRoutes + streamRoutes + aliasRoutes + eventRoutes + authorityRoutes
-            + certificateRoutes + certificateChangeRoutes + certificateFindingRoutes + crlRoutes
+            + certificateRoutes + certificateChangeRoutes + certificateFindingRoutes + crlRoutes + jobRoutes
+            + workerRoutes + queueRoutes
     }
 
     public func router() -> Router<APIContext> {

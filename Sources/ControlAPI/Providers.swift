@@ -19,6 +19,7 @@ public struct APIDependencies: Sendable {
     public var certificates: any CertificateKeeping
     public var crls: any CRLKeeping
     public var certificateAudit: any CertificateAuditing
+    public var jobs: any JobKeeping
     public var past: any HistoricalQueries
     public var metrics: @Sendable () async -> MetricsSnapshot
     /// Records that an operator knows of a broker's alarms, and ends them. The event's position; nil when there is no
@@ -36,7 +37,7 @@ public struct APIDependencies: Sendable {
         status: any StatusProviding, projections: any ProjectionControlling, campaigns: any CampaignCommanding,
         queries: any ReadQueries, log: any LogOperations, snapshots: any SnapshotKeeping, past: any HistoricalQueries,
         rebuilds: any TableRebuilding, tokens: any TokenKeeping, certificates: any CertificateKeeping,
-        crls: any CRLKeeping, certificateAudit: any CertificateAuditing,
+        crls: any CRLKeeping, certificateAudit: any CertificateAuditing, jobs: any JobKeeping,
         metrics: @escaping @Sendable () async -> MetricsSnapshot,
         acknowledgeBroker: @escaping AcknowledgeBroker,
         gate: @escaping @Sendable (_ tenant: String, _ device: String) async -> GateStatistics? = { _, _ in nil },
@@ -52,6 +53,7 @@ public struct APIDependencies: Sendable {
         self.rebuilds = rebuilds
         self.tokens = tokens
         (self.certificates, self.crls, self.certificateAudit) = (certificates, crls, certificateAudit)
+        self.jobs = jobs
         self.past = past
         self.metrics = metrics
         self.acknowledgeBroker = acknowledgeBroker

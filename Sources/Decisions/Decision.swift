@@ -3,7 +3,7 @@
 //     Decision           payload of one record; describes itself
 //     Envelope           who, about what, in which tenant
 //     DecisionCatalog    schema → type
-//     Campaigns, Access  the decisions of each decider
+//     Campaigns, …       the decisions of each decider
 //
 // Invariants. A schema's name and version are on disk: a new form of a decision gets a new version, and the old one
 // stays readable. The audit log and conditional append read envelopes, and audits print summaries, so a new decision

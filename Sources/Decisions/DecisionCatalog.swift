@@ -1,7 +1,7 @@
 /// Maps a schema to its payload type.
 public struct DecisionCatalog: Sendable {
     /// All deciders' decisions.
-    public static let all = DecisionCatalog(campaignDecisions + accessDecisions + certificateDecisions)
+    public static let all = DecisionCatalog(campaignDecisions + accessDecisions + certificateDecisions + jobDecisions)
 
     private let types: [String: any Decision.Type]
 

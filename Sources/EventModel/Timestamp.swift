@@ -116,7 +116,7 @@ public struct Timestamp: Comparable, Hashable, Sendable, CustomStringConvertible
         return era * 146_097 + dayOfEra - 719_468
     }
 
-    private static func civil(daysSinceEpoch days: Int64) -> (Int64, Int64, Int64) {
+    package static func civil(daysSinceEpoch days: Int64) -> (Int64, Int64, Int64) {
         let (era, dayOfEra) = floorDivide(days + 719_468, 146_097)
         let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
         let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)

@@ -111,6 +111,8 @@ public struct HealthFacts: Sendable {
         public var tokenError: String?
         /// Why certificates cannot be read back from the log, or decisions about them not be recorded.
         public var certificateError: String?
+        /// Why jobs cannot be read back from the log, or decisions about them not be recorded.
+        public var jobError: String?
         /// Why devices' requests for renewed certificates wait.
         public var renewalError: String?
         /// Why the standing audit of certificates fails.
@@ -119,6 +121,19 @@ public struct HealthFacts: Sendable {
         public var awaitsCertificates = false
 
         public init() {}
+    }
+
+    /// A queue of jobs that is not paused.
+    public struct Queue: Sendable {
+        public var name: String
+        /// Jobs that could start.
+        public var ready: Int
+        /// Since when the first of them could.
+        public var waitsSeconds: Double
+
+        public init(name: String, ready: Int, waitsSeconds: Double) {
+            (self.name, self.ready, self.waitsSeconds) = (name, ready, waitsSeconds)
+        }
     }
 
     /// An authority whose next CRL is due and cannot be issued.
@@ -138,6 +153,10 @@ public struct HealthFacts: Sendable {
     public var database = Database()
     public var log = Log()
     public var process = Process()
+    /// Queues with jobs that could start.
+    public var queues: [Queue] = []
+    /// Jobs whose attempts ended without a result again and again.
+    public var poisonedJobs = 0
     public var crls: [CRL] = []
     /// Why the newest CRLs are not proved to be in force, by broker.
     public var crlsUnproved: [String: String] = [:]

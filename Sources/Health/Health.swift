@@ -31,6 +31,15 @@ public struct Health: Sendable, Equatable {
         }
         add(facts.log)
         add(facts.process)
+        for queue in facts.queues where queue.waitsSeconds > Self.jobWaitSecondsMax {
+            add(
+                .jobsWaiting, queue.name,
+                "\(queue.ready) jobs of the queue \(queue.name) could start, the first one for "
+                    + "\(whole(queue.waitsSeconds / 60)) min")
+        }
+        if facts.poisonedJobs > 0 {
+            add(.jobsPoisoned, text: "jobs that ended without a result three times: \(facts.poisonedJobs)")
+        }
         facts.crls.forEach { add($0) }
         for (broker, text) in facts.crlsUnproved.sorted(by: { $0.key < $1.key }) { add(.crlUnproved, broker, text) }
         for (broker, text) in facts.clientsUncut.sorted(by: { $0.key < $1.key }) { add(.clientsUncut, broker, text) }
@@ -59,6 +68,8 @@ public struct Health: Sendable, Equatable {
     public static let failingSecondsMax = 5.0
     /// Less time than that until the disk is full.
     public static let diskFullSecondsMin = 3600.0
+    /// A job that could have started so long ago lacks a worker.
+    public static let jobWaitSecondsMax = 900.0
     /// A CRL that cannot be followed by another one is urgent in this last share of its life.
     public static let crlLifeShareMin = 0.25
     /// Open file descriptors as a share of the process limit.
@@ -198,6 +209,7 @@ public struct Health: Sendable, Equatable {
         if let text = process.tokenError {
             add(.tokensUnreadable, text: "only the data folder's token is accepted: \(text)")
         }
+        if let text = process.jobError { add(.jobsUnreadable, text: "no job starts: \(text)") }
         if let text = process.certificateError {
             let waiting = process.awaitsCertificates ? "; no message is received, messages wait at the brokers" : ""
             add(

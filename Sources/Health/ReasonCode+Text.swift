@@ -151,6 +151,11 @@ extension ReasonCode {
             Requests of devices that renew their certificates wait: the authority's key is missing or refused, the \
             sign command fails, or the log cannot be read. The devices keep their old certificates, which expire.
             """
+        case .jobsUnreadable:
+            "Jobs cannot be read back from the log, or decisions about them cannot be recorded; no job starts."
+        case .jobsWaiting:
+            "Jobs of a queue that is not paused could have started 15 minutes ago: workers for their kinds are missing."
+        case .jobsPoisoned: "Attempts of a job ended without a result three times; it starts no more by itself."
         case .certificatesNotAudited:
             """
             The standing audit of certificates fails: `refold cert audit` fails, and `refold_certificate_findings` and \
@@ -240,7 +245,10 @@ extension ReasonCode {
         case .projectionStuck: "A restart, by systemd's watchdog or by hand. Report it with the thread's stack trace."
         case .keysParked: "`refold dead-letters parked` lists them; fix the cause, then `refold dead-letters retry`."
         case .tablesDiffer: "`refold replay verify` shows them; `refold replay rebuild` corrects them."
-        case .campaignsStopped, .tokensUnreadable, .certificatesUnreadable:
+        case .jobsWaiting: "`refold queue list` shows queues and workers; start workers, or raise `jobs.workers`."
+        case .jobsPoisoned:
+            "`refold job list --status POISONED`; fix what ends its workers, then `refold job retry ID` or `cancel ID`."
+        case .campaignsStopped, .tokensUnreadable, .certificatesUnreadable, .jobsUnreadable:
             "See the error; if the log is damaged: `refold log verify`. Refold retries every 2 s."
         case .crlUnproved:
             "Check the broker's crl_file, crl_reload_command and log; with EMQX, its `crl_cache` settings and that it "

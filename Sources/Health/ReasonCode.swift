@@ -49,6 +49,9 @@ public enum ReasonCode: String, Sendable, CaseIterable {
     case crlUnproved = "crl_unproved"
     case clientsUncut = "clients_uncut"
     case authorityExpiring = "authority_expiring"
+    case jobsUnreadable = "jobs_unreadable"
+    case jobsWaiting = "jobs_waiting"
+    case jobsPoisoned = "jobs_poisoned"
     case logLinesDropped = "log_lines_dropped"
     case descriptorsShort = "descriptors_short"
 

@@ -38,6 +38,7 @@ public struct Catalog: Sendable {
         Entry(descriptor: APITokens.descriptor) { FoldBox(AppendFold<APITokens>.self, $0, $1) },
         Entry(descriptor: CertificateTables.descriptor) { CertificateFold($0, $1) },
         Entry(descriptor: CRLEnforcementFold.descriptor) { CRLEnforcementFold($0, $1) },
+        Entry(descriptor: JobTables.descriptor) { JobFold($0, $1) },
     ]
 
     public static func entry(named name: String) -> Entry? { entries.first { $0.name == name } }

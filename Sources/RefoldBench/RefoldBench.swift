@@ -11,6 +11,6 @@ struct RefoldBench: AsyncParsableCommand {
         subcommands: [
             AppendBench.self, DecodeBench.self, TreeBench.self, FoldBench.self, BulkBench.self, IngestBench.self,
             GateBench.self, HistoryBench.self, OpenBench.self, VerifyBench.self, LookupBench.self, CRLBench.self,
-            RegistryBench.self, IssueBench.self, RevokeBench.self,
+            RegistryBench.self, IssueBench.self, JobsBench.self, RevokeBench.self,
         ])
 }

@@ -2,6 +2,7 @@
 // refold-sim campaigns: histories of campaigns by their seeds, in the same way.
 // refold-sim sessions: persistent sessions at brokers that fail in their ways.
 // refold-sim certificates: histories of certificates, CRLs and brokers, in the same way.
+// refold-sim jobs: histories of jobs, queues and workers, in the same way.
 // refold-sim abort-quality: how good the rule is that ends campaigns, as tables.
 
 import Glibc
@@ -33,6 +34,11 @@ let usage = """
 
       certificates, CRLs and their enforcement at brokers, with kills, power cuts, full disks and a clock that is set
       --plant NAME   \(CertificatePlant.allCases.map(\.rawValue).joined(separator: ", "))
+
+    usage: refold-sim jobs [--seed N | --seeds A..B] [--steps M] [--plant NAME] [--quiet]
+
+      jobs, queues and workers that die, hang and lie, with kills, full disks and a clock that is set
+      --plant NAME   \(JobPlant.allCases.map(\.rawValue).joined(separator: ", "))
 
     usage: refold-sim abort-quality [--seed N] [--effort SHARE]
 
@@ -172,6 +178,32 @@ struct WorldArguments<P: RawRepresentable> where P.RawValue == String {
     exit(0)
 }
 
+/// Jobs, one seed after the other; stops at the first whose invariants do not hold.
+@MainActor func runJobs() -> Never {
+    steps = JobWorld.stepsStandard
+    let chosen = readArguments(of: JobPlant.self, other: takeSteps)
+    var sum = JobWorldSummary()
+    let clock = ContinuousClock(), start = clock.now
+    for seed in chosen.seeds {
+        var options = JobWorldOptions(seed: seed, steps: steps, plant: chosen.plant)
+        let verdict = JobWorld(options).run()
+        sum = sum + verdict.summary
+        if let violation = verdict.violation {
+            options.isRecording = true
+            for line in JobWorld(options).run().lines.suffix(chosen.isQuiet ? 0 : 200) { print("  \(line)") }
+            print("seed \(seed) steps \(steps) FAILED \(violation)")
+            exit(1)
+        }
+        if !chosen.isQuiet { print("seed \(seed) trace \(Hex.encode(verdict.traceHash)) held") }
+    }
+    print("\(sum) in \(clock.now - start)")
+    exit(0)
+}
+
+if arguments.first == "jobs" {
+    arguments.removeFirst()
+    runJobs()
+}
 if arguments.first == "certificates" {
     arguments.removeFirst()
     try runCertificates()

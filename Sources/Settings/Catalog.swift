@@ -125,6 +125,12 @@ public enum SettingsCatalog {
             "shell command that signs for authorities whose key is elsewhere: it reads bytes and prints the signature"
         ),
         Setting(
+            "jobs.workers", .int(0...64), "2",
+            "jobs that the daemon runs at a time, of each queue; 0: remote workers run all of them"),
+        Setting(
+            "jobs.renewals_per_minute", .int(0...1_000_000), "100",
+            "certificate renewals that jobs start in any minute; 0: no limit"),
+        Setting(
             "projections.state_bytes", .int(1_048_576...68_719_476_736), "1073741824",
             "state kept in memory, a projection"),
         Setting(

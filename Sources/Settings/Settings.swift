@@ -44,6 +44,10 @@ public struct Settings: Sendable {
     public var scrubBytesPerSecond: Int
     public var presence = PresenceThresholds()
     public var certificates: Certificates
+    /// Jobs that the daemon runs at a time, of each queue.
+    public var jobWorkers: Int
+    /// Certificate renewals that jobs start in any minute; nil: no limit.
+    public var renewalsPerMinute: Int?
     public var stateBytes: Int
     public var loggingLevel: String
     public var loggingFormat: String
@@ -124,6 +128,7 @@ public struct Settings: Sendable {
         scrubBytesPerSecond = int("scrub.bytes_per_second")
         presence.staleSeconds = Double(int("presence.stale_seconds"))
         presence.offlineSeconds = Double(int("presence.offline_seconds"))
+        (jobWorkers, renewalsPerMinute) = (int("jobs.workers"), positive("jobs.renewals_per_minute"))
         certificates = Certificates(
             commonName: text("certificates.common_name"), organization: optional("certificates.organization"),
             validDays: int("certificates.valid_days"), crlDays: int("certificates.crl_days"),

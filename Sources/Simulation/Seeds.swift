@@ -5,6 +5,7 @@
 //     SessionWorld     one persistent MQTT session, and everything that can cut it
 //     CampaignWorld    the campaign engine among devices that fail in every way
 //     CertificateWorld certificates, CRLs and brokers, between everything that can fail in between
+//     JobWorld         jobs, queues and workers, between everything that can fail in between
 //     AbortQuality     how good the rule is that ends a campaign
 //     SimulatedDisk    the disk beneath them
 

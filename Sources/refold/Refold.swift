@@ -22,6 +22,7 @@ struct Refold: AsyncParsableCommand {
             Run.self, StatusCommand.self, LogCommand.self, Simulate.self, ProjectionCommand.self, BrokerCommand.self,
             FirmwareCommand.self, GroupCommand.self,
             CampaignCommand.self, AuthorityCommand.self, CertificateCommand.self, RevocationListCommand.self,
+            JobVerb.self, QueueVerb.self, WorkerVerb.self,
             TokenCommand.self, DeadLettersCommand.self, ReplayCommand.self,
             AuditCommand.self, SnapshotCommand.self, BackupCommand.self, RestoreCommand.self, Config.self,
         ]

@@ -47,6 +47,7 @@ struct AllocationThreshold: Sendable, CustomTestStringConvertible {
         AllocationThreshold("fold audit_logs", 1, "copy of no new rows"),
         AllocationThreshold("fold access", 1, "copy of no new rows"),
         AllocationThreshold("fold crl_enforcement", 3, "load requests"),
+        AllocationThreshold("fold jobs", 5, "load requests, copies of no new rows"),
         AllocationThreshold("fold certificates", 5, "load requests, two copies of no new rows"),
     ]
 }

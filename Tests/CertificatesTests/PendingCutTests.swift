@@ -2,6 +2,7 @@ import Decisions
 import EventModel
 import Foundation
 import PKI
+import Primitives
 import Testing
 @testable import Certificates
 

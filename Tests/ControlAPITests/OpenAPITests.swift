@@ -72,6 +72,15 @@ import Yams
         #expect(fields("CertificateRequest") == Set(CertificatesBody.Item.fields))
         #expect(fields("CertificateImport") == Set(CertificateImportBody.Item.fields))
         #expect(fields("RevocationRequest") == Set(CertificateChangeBody.fields))
+        #expect(fields("JobRequest") == Set(JobsBody.Item.fields))
+        #expect(fields("JobCancelRequest") == Set(JobCancelBody.fields))
+        #expect(fields("JobMoveRequest") == Set(JobMoveBody.fields))
+        #expect(fields("LeaseRequest") == Set(LeaseBody.fields))
+        #expect(fields("HeartbeatRequest") == Set(HeartbeatBody.fields))
+        #expect(fields("ResultRequest") == Set(ResultBody.fields))
+        #expect(fields("ResultsRequest") == Set(ResultsBody.fields))
+        #expect(fields("QueuePauseRequest") == Set(QueuePauseBody.fields))
+        #expect(fields("RateRequest") == Set(RateBody.fields))
     }
 
     @Test func referencesResolve() {

@@ -31,7 +31,10 @@ struct RouterClient: Sendable {
         let request = Request(
             head: HTTPRequest(method: method, scheme: "http", authority: "localhost", path: uri, headerFields: headers),
             body: RequestBody(buffer: body ?? ByteBuffer()))
-        let context = APIContext(source: .init(channel: NIOAsyncTestingChannel(), logger: logger))
+        let channel = NIOAsyncTestingChannel()
+        // A client without a connection counts as gone.
+        try await channel.connect(to: try SocketAddress(ipAddress: "127.0.0.1", port: 1))
+        let context = APIContext(source: .init(channel: channel, logger: logger))
         let response = try await responder.respond(to: request, context: context)
         let collected = Collected()
         try await response.body.write(Writer(collected: collected))

@@ -31,6 +31,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
     let facts = Mutex(Facts())
     let tokens = TokenStandIn()
     let certificates = CertificateStandIn()
+    let jobs = JobStandIn()
     let recorder = LogRecorder()
 
     var requests: [CommandRequest] { facts.withLock { $0.requests } }
@@ -193,6 +194,7 @@ final class StandIn: StatusProviding, ProjectionControlling, CampaignCommanding,
                 status: self, projections: self, campaigns: self, queries: self, log: self,
                 snapshots: PastStandIn(), past: PastStandIn(), rebuilds: RebuildStandIn(), tokens: tokens,
                 certificates: certificates, crls: certificates, certificateAudit: certificates,
+                jobs: jobs,
                 metrics: {
                     var snapshot = MetricsSnapshot()
                     snapshot.add(.logDurableEvents, 11 as UInt64)

@@ -6,7 +6,9 @@ struct DecisionCatalogTests {
     @Test func everySchemaHasAType() {
         let names =
             CampaignSchema.allCases.map(\.rawValue) + AccessSchema.allCases.map(\.rawValue)
-            + CertificateSchema.allCases.map(\.rawValue) + ["campaign.dispatched/1"]
+            + CertificateSchema.allCases.map(\.rawValue) + JobSchema.allCases.map(\.rawValue) + [
+                "campaign.dispatched/1"
+            ]
         #expect(DecisionCatalog.all.schemas == names.sorted())
         for name in names {
             #expect(DecisionCatalog.all.type(of: name)?.schemas.contains(name) == true, "\(name)")

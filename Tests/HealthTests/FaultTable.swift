@@ -248,6 +248,13 @@ struct Fault: Sendable, CustomTestStringConvertible {
             $0.process.deciderError = "damaged"
         },
         Fault("the tokens cannot be read", .degraded, [.tokensUnreadable]) { $0.process.tokenError = "damaged" },
+        Fault("the jobs cannot be read", .degraded, [.jobsUnreadable]) { $0.process.jobError = "damaged" },
+        Fault("no worker takes a queue's jobs", .degraded, [.jobsWaiting]) {
+            $0.queues = [
+                .init(name: "high", ready: 3, waitsSeconds: 901), .init(name: "low", ready: 9, waitsSeconds: 899),
+            ]
+        },
+        Fault("jobs end without a result again and again", .degraded, [.jobsPoisoned]) { $0.poisonedJobs = 2 },
         Fault("the certificates cannot be read", .degraded, [.certificatesUnreadable]) {
             $0.process.certificateError = "damaged"
         },

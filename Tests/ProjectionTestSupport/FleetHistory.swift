@@ -10,10 +10,12 @@ public struct FleetHistory {
     private var count: UInt64 = 0
     private var campaigns: Int64 = 0
     private var chaos = CampaignChaos()
+    private var jobs = JobChaos()
+    private var jobRandom: SeededRandom
     public static let devices = (0..<9).map { "d\($0)" }
     public static let tenants = ["acme", "b.corp"]
 
-    public init(seed: UInt64) { random = SeededRandom(seed: seed) }
+    public init(seed: UInt64) { (random, jobRandom) = (SeededRandom(seed: seed), SeededRandom(seed: ~seed)) }
 
     public static func time(_ position: UInt64) -> Timestamp {
         Timestamp(microseconds: (1_700_000_000 + Int64(position)) * 1_000_000)
@@ -74,6 +76,11 @@ public struct FleetHistory {
             } else {
                 message(&batch, topic + "heartbeat", "{}")
             }
+        case 15:
+            // Draws of their own: the events of other kinds stay as they are.
+            _ = pick(0..<99)
+            let (schema, event) = jobs.decide(at: count, using: &jobRandom)
+            try own(&batch, .decision, schema.rawValue, event)
         case 19..<23:
             let (schema, event) = CertificateChaos.decide(using: &random)
             try own(&batch, .decision, schema.rawValue, event)

@@ -94,7 +94,8 @@ import Testing
         for view in [
             "device_status", "device_connection_events", "firmware_versions", "ota_campaigns", "ota_device_status",
             "ota_unmatched_reports", "dead_letters", "audit_logs", "api_tokens", "device_certificates",
-            "certificate_events", "crl_enforcement",
+            "certificate_events", "crl_enforcement", "jobs", "job_attempts", "job_policies", "job_schedules",
+            "job_counts", "job_hours",
         ] {
             func count(_ connection: Connection, _ condition: String = "true") throws -> Int64 {
                 try connection.query("SELECT count(*) FROM refold.\(view) WHERE \(condition)").int8(0, 0) ?? -1

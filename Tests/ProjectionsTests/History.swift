@@ -45,6 +45,10 @@ struct History {
         add(schema.rawValue, String(decoding: try JSONEncoder().encode(event), as: UTF8.self), "", .decision)
     }
 
+    mutating func decision(_ schema: JobSchema, _ event: some Encodable) throws {
+        add(schema.rawValue, String(decoding: try JSONEncoder().encode(event), as: UTF8.self), "", .decision)
+    }
+
     mutating func system(_ schema: LogSchema, _ event: some Encodable) throws {
         add(schema.rawValue, String(decoding: try JSONEncoder().encode(event), as: UTF8.self), "", .system)
     }

@@ -52,6 +52,10 @@ import Testing
                 copy(CertificateEventRow.self),
             ],
             "crl_enforcement": [copy(EnforcementState.self)],
+            "jobs": [
+                copy(JobState.self), copy(JobAttemptRow.self), copy(JobQueueState.self), copy(JobScheduleState.self),
+                copy(JobPolicyRow.self), copy(JobCountsRow.self), copy(JobHoursRow.self),
+            ],
         ]
     }
 
@@ -92,6 +96,9 @@ import Testing
             campaignID: 999, tenantID: "acme", before: "RUNNING", after: "ABORTED", actor: "ann")
         (aborted.code, aborted.reason, aborted.cause) = ("OPERATOR", "enough", targets)
         try history.decision(.campaignAborted, aborted)
+
+        let pause = QueueChanged(.paused, queue: .high, note: "maintenance", actor: "ann")
+        try history.decision(pause.schema, pause)
 
         var event = BrokerEvent(clientID: "refold")
         event.reason = "closed"

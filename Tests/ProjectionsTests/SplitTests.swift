@@ -2,16 +2,24 @@ import EventModel
 import Primitives
 import struct ProjectionTestSupport.CampaignChaos
 import enum ProjectionTestSupport.CertificateChaos
+import struct ProjectionTestSupport.JobChaos
 import Testing
 
 @testable import Projections
 
 extension History {
-    /// A history of everything that can happen, by seed.
+    /// A history of everything that can happen, by seed: `count` events, and decisions about jobs among them.
     static func random(seed: UInt64, count: Int) throws -> History {
         var random = SeededRandom(seed: seed), history = History()
         var campaign: Int64 = 0, chaos = CampaignChaos()
-        while history.batches.count < count {
+        // Draws of its own, and not of `count`: the events of other kinds stay as they are.
+        var jobs = JobChaos(), jobRandom = SeededRandom(seed: ~seed), jobCount = 0
+        while history.batches.count - jobCount < count {
+            if Int.random(in: 0..<3, using: &jobRandom) == 0 {
+                let (schema, event) = jobs.decide(at: UInt64(history.batches.count), using: &jobRandom)
+                try history.decision(schema, event)
+                jobCount += 1
+            }
             let device = "d\(Int.random(in: 0..<6, using: &random))"
             let tenant = Bool.random(using: &random) ? "acme" : "b.corp"
             var flags: RecordFlags = Int.random(in: 0..<12, using: &random) == 0 ? .retained : []

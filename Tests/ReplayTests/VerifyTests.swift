@@ -126,6 +126,22 @@ import Testing
         }
     }
 
+    @Test(arguments: [
+        ("jobs", "result = 'x' WHERE last_position > position", "position, last_position"),
+        ("job_attempts", "worker = 'x' WHERE report = 0", "token"),
+        ("job_attempts", "worker = 'x' WHERE report > 0", "report"),
+    ])
+    func aJobsDifferenceNamesItsDecisions(table: String, change: String, positions: String) throws {
+        try fillTables()
+        let rows = try Connection(target).query("UPDATE refold.\(table)_v1 SET \(change) RETURNING \(positions)")
+        let named = (0..<rows.rowCount).map { row in
+            (0..<rows.columnCount).compactMap { rows.int8(row, $0).map(String.init) }
+        }
+        let report = try verify { $0.differencesMax = 1_000 }
+        #expect(!named.isEmpty && report.differenceCount == named.count)
+        #expect(Set(report.differences.map { $0.events.map { String($0.rawValue) } }) == Set(named))
+    }
+
     @Test func rowsTooManyAreShownAndCountedAndBounded() throws {
         try fillTables()
         try Connection(target).exec(

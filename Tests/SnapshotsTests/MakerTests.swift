@@ -55,7 +55,7 @@ import Testing
     func oneFromAnotherIsOneFromNothing(seed: UInt64) throws {
         let log = try log(600, seed: seed), whole = try maker(log).make(end: Position(600))
         let tables = whole.file.description.tables
-        #expect(tables.count == 20)
+        #expect(tables.count == 27)
         #expect(tables.filter { $0.rows == 0 }.map(\.name) == ["firmware_versions_v1", "api_token_events_v1"])
         for (name, ends) in [("a", [1, 599, 600]), ("b", [20, 333, 600]), ("c", [600])] as [(String, [UInt64])] {
             let maker = try maker(log, name, threads: name == "c" ? 1 : 3)

@@ -3,14 +3,16 @@ import Testing
 
 /// What `packaging/` holds is read by the programs that it is made for.
 struct PackagingTests {
-    @Test func systemdUnderstandsTheUnit() throws {
+    static let units = ["refold.service", "refold-worker@.service"]
+
+    @Test(arguments: units) func systemdUnderstandsTheUnit(name: String) throws {
         // The executable is not installed where tests run; everything else is checked as it stands.
-        let folder = FileManager.default.temporaryDirectory.appending(path: "refold-unit-\(getpid())")
+        let folder = FileManager.default.temporaryDirectory.appending(path: "refold-unit-\(getpid())-\(name)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
-        let text = try Tree.text("packaging/refold.service")
+        let text = try Tree.text("packaging/\(name)")
         func verify(_ text: String) throws -> (status: Int32, output: String) {
-            let file = folder.appending(path: "refold.service")
+            let file = folder.appending(path: name)
             try text.write(to: file, atomically: true, encoding: .utf8)
             return try Tree.run(["systemd-analyze", "verify", "--man=no", file.path])
         }
@@ -31,8 +33,8 @@ struct PackagingTests {
         #expect(try Tree.text("packaging/refold.service").split(separator: "\n").contains { $0.hasPrefix(line) })
     }
 
-    @Test func theUnitIsHardened() throws {
-        let unit = Tree.root.appending(path: "packaging/refold.service").path
+    @Test(arguments: units) func theUnitIsHardened(name: String) throws {
+        let unit = Tree.root.appending(path: "packaging/\(name)").path
         let (status, output) = try Tree.run(["systemd-analyze", "security", "--offline=true", "--threshold=20", unit])
         #expect(status == 0, "\(output.split(separator: "\n").last ?? "")")
     }

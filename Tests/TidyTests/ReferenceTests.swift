@@ -46,7 +46,7 @@ struct ReferenceTests {
 
     /// Paths and words, without the full stop of a sentence. A regular expression takes ten seconds for the tree.
     private static func paths(in text: String) -> [String] {
-        text.utf8.split { !SwiftSource.isWord($0) && !"./+-".utf8.contains($0) }.map { path in
+        text.utf8.split { !SwiftSource.isWord($0) && !"./+-@".utf8.contains($0) }.map { path in
             var path = path
             while path.last == UInt8(ascii: ".") { path.removeLast() }
             return String(path) ?? ""

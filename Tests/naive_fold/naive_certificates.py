@@ -8,6 +8,35 @@ import datetime
 
 INT8_MAX = 2**63 - 1
 
+# Fields that must be there, and their types.
+CERTIFICATE_CHANGED = {"change": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "actor": str}
+RENEWAL = {"step": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "actor": str}
+RENEWAL_STEPS = ("requested", "delivered", "refused", "resent", "installed", "failed")
+CRL_ENFORCED = {"step": str, "broker": str, "authority": str, "tenant_id": str, "number": int, "actor": str}
+CERTIFICATE_ADDED = {
+    "origin": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "common_name": str,
+    "certificate": str, "sha256": str, "spki_sha256": str, "key_algorithm": str, "not_before": int, "not_after": int,
+    "actor": str,
+}
+CERTIFICATE_EVENTS = {
+    "authority.added/1": {"id": str, "tenant_id": str, "subject": str, "certificate": str, "spki_sha256": str, "key": str,
+                          "not_before": int, "not_after": int, "actor": str},
+    "authority.retired/1": {"id": str, "tenant_id": str, "actor": str},
+    **{"certificate.%s/1" % verb: CERTIFICATE_ADDED for verb in ("issued", "imported")},
+    **{"certificate.%s/1" % verb: CERTIFICATE_CHANGED for verb in ("superseded", "revoked", "held", "released")},
+    "certificate.renewal_policy/1": {"policy": dict, "actor": str},
+    "authority.renewal_ordered/1": {"id": str, "tenant_id": str, "actor": str},
+    **{"certificate.renewal_%s/1" % step: RENEWAL for step in RENEWAL_STEPS},
+    "crl.issued/1": {"authority": str, "tenant_id": str, "number": int, "this_update": int, "next_update": int,
+                     "entries": int, "tbs_sha256": str, "signature": str, "sha256": str, "end": int, "actor": str},
+    "crl.refused/1": {"authority": str, "tenant_id": str, "number": int, "reason": str, "actor": str},
+    **{"crl.%s/1" % step: CRL_ENFORCED for step in ("written", "reloaded", "proved", "unproved", "uncut")},
+    "client.cut/1": {"broker": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "number": int,
+                     "outcome": str, "actor": str},
+    "client.ban_lifted/1": {"broker": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str,
+                            "actor": str},
+}
+
 
 def moment(microseconds):
     """A time in a decision's payload, as the tables show it."""

@@ -23,7 +23,8 @@ import threading
 from decimal import Decimal
 
 from naive_campaigns import fold_decision, fold_report, hide_deleted
-from naive_certificates import fold_certificates, moment
+from naive_certificates import CERTIFICATE_EVENTS, fold_certificates, moment
+from naive_jobs import JOB_EVENTS, count_jobs, fold_jobs, newest_schedules
 
 ID = r"[A-Za-z0-9._:\-]{1,128}"
 TOPIC = re.compile(r"tenant/(%s)/device/(%s)/(.+)" % (ID, ID), re.DOTALL)
@@ -195,6 +196,14 @@ class Tables:
         self.crls = {}
         self.certificate_events = {}
         self.crl_enforcement = {}
+        self.jobs = {}
+        self.job_attempts = {}
+        self.job_queues = {}
+        self.job_schedules = {}
+        self.job_policies = {}
+        self.job_counts = {}
+        self.job_hours = {}
+        self.job_places = set()  # (tenant, queue, kind) that ever had a job
 
     def device(self, tenant, device):
         return self.device_status.setdefault((tenant, device), {
@@ -235,6 +244,9 @@ def fold(tables, event):
             if schema.startswith(("authority.", "certificate.", "client.", "crl.")):
                 fold_certificates(tables, event["position"], event["received_at"], schema, fields)
                 return
+            if schema.startswith(("job.", "queue.", "schedule.")):
+                fold_jobs(tables, event["position"], event["received_at"], schema, fields)
+                return
             fold_decision(tables, event, fields)
             if schema.startswith("token."):
                 fold_token(tables, event, fields, schema)
@@ -252,15 +264,6 @@ def fold(tables, event):
 
 CAMPAIGN_CHANGED = {"campaign_id": int, "tenant_id": str, "before": str, "after": str, "actor": str}
 CAMPAIGN_CHANGED_BY = ("started", "paused", "resumed", "aborted", "completed", "deleted", "retried")
-CERTIFICATE_CHANGED = {"change": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "actor": str}
-RENEWAL = {"step": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "actor": str}
-RENEWAL_STEPS = ("requested", "delivered", "refused", "resent", "installed", "failed")
-CRL_ENFORCED = {"step": str, "broker": str, "authority": str, "tenant_id": str, "number": int, "actor": str}
-CERTIFICATE_ADDED = {
-    "origin": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "common_name": str,
-    "certificate": str, "sha256": str, "spki_sha256": str, "key_algorithm": str, "not_before": int, "not_after": int,
-    "actor": str,
-}
 OWN = {
     "firmware.added/1": {"id": int, "tenant_id": str, "version": str, "file_url": str, "actor": str},
     "campaign.created/1": {"id": int, "tenant_id": str, "name": str, "firmware_version_id": int, "rollout_strategy": str,
@@ -284,22 +287,8 @@ OWN = {
     "group.members/1": {"group_id": int, "tenant_id": str, "actor": str},
     "group.deleted/1": {"group_id": int, "tenant_id": str, "actor": str},
     "tenant.configured/1": {"tenant_id": str, "time_zone": str, "actor": str},
-    "authority.added/1": {"id": str, "tenant_id": str, "subject": str, "certificate": str, "spki_sha256": str, "key": str,
-                          "not_before": int, "not_after": int, "actor": str},
-    "authority.retired/1": {"id": str, "tenant_id": str, "actor": str},
-    **{"certificate.%s/1" % verb: CERTIFICATE_ADDED for verb in ("issued", "imported")},
-    **{"certificate.%s/1" % verb: CERTIFICATE_CHANGED for verb in ("superseded", "revoked", "held", "released")},
-    "certificate.renewal_policy/1": {"policy": dict, "actor": str},
-    "authority.renewal_ordered/1": {"id": str, "tenant_id": str, "actor": str},
-    **{"certificate.renewal_%s/1" % step: RENEWAL for step in RENEWAL_STEPS},
-    "crl.issued/1": {"authority": str, "tenant_id": str, "number": int, "this_update": int, "next_update": int,
-                     "entries": int, "tbs_sha256": str, "signature": str, "sha256": str, "end": int, "actor": str},
-    "crl.refused/1": {"authority": str, "tenant_id": str, "number": int, "reason": str, "actor": str},
-    **{"crl.%s/1" % step: CRL_ENFORCED for step in ("written", "reloaded", "proved", "unproved", "uncut")},
-    "client.cut/1": {"broker": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str, "number": int,
-                     "outcome": str, "actor": str},
-    "client.ban_lifted/1": {"broker": str, "authority": str, "serial": str, "tenant_id": str, "device_id": str,
-                            "actor": str},
+    **CERTIFICATE_EVENTS,
+    **JOB_EVENTS,
     **{"broker.%s/1" % what: {"client_id": str} for what in (
         "connected", "disconnected", "session_lost", "subscribed", "subscription_refused")},
 }
@@ -471,7 +460,9 @@ def canonical(value):
 def canonical_cell(column, value):
     if column == "minute" and isinstance(value, Number):  # the table has a number where the view has a time
         value = datetime.datetime.fromtimestamp(int(value) * 60, datetime.timezone.utc).isoformat()
-    if value is not None and (column in ("at", "minute") or column.endswith(("_at", "_update", "not_before", "not_after"))):
+    is_time = column in ("at", "minute", "deadline", "last_due") or column.endswith(
+        ("_at", "_update", "not_before", "not_after"))
+    if value is not None and is_time:
         time = datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
         return time.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return canonical(value)
@@ -499,6 +490,9 @@ KEYS = {
     "api_token_events": ("position",), "certificate_authorities": ("id",),
     "device_certificates": ("authority_id", "serial"), "crls": ("authority_id", "number"),
     "certificate_events": ("position",), "crl_enforcement": ("broker", "authority_id", "number"),
+    "jobs": ("id",), "job_attempts": ("job_id", "token", "report"), "job_queues": ("name",), "job_schedules": ("name",),
+    "job_policies": ("position",), "job_counts": ("tenant_id", "queue", "kind"),
+    "job_hours": ("tenant_id", "queue", "kind", "hour"),
 }
 
 
@@ -512,8 +506,10 @@ def shown(given):
         "device_groups": lambda row: row["id"] in groups,
         "device_group_members": lambda row: row["group_id"] in groups or not row["is_member"],
     }
-    return {table: [row for row in rows if not hidden[table](row)] if table in hidden else rows
-            for table, rows in given.items()}
+    found = {table: [row for row in rows if not hidden[table](row)] if table in hidden else rows
+             for table, rows in given.items()}
+    found["job_schedules"] = newest_schedules(given.get("job_schedules", []), given.get("job_policies", []))
+    return found
 
 
 def keyed(rows, table):
@@ -559,6 +555,9 @@ def main():
             fold(tables, event)
             count += 1
         hide_deleted(tables)
+        count_jobs(tables)
+        newest = newest_schedules(tables.job_schedules.values(), tables.job_policies.values())
+        tables.job_schedules = {row["name"]: row for row in newest}
     except (OSError, ValueError, KeyError) as error:
         print("naive_fold: cannot read the events: %r" % error, file=sys.stderr)
         return 3

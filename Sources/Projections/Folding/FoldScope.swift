@@ -1,8 +1,9 @@
 import EventModel
 
 /// What a fold's rows and events are told apart by: a device's address `tenant/{t}/device/{d}`, a broker's name,
-/// `campaign/{id}`, `firmware/{id}`, `group/{id}`, `settings/{t}`, `authority/{id}`, `certificate/{authority}/{serial}`
-/// or `enforcement/{broker}/{authority}/{number}`; nothing (`none`) for what belongs to no one of these.
+/// `campaign/{id}`, `firmware/{id}`, `group/{id}`, `settings/{t}`, `authority/{id}`,
+/// `certificate/{authority}/{serial}`, `enforcement/{broker}/{authority}/{number}`, `job/{id}`, `queue/{name}`,
+/// `schedule/{name}` or `job-policy`; nothing (`none`) for what belongs to no one of these.
 public struct FoldKey: Sendable, Hashable, Comparable, CustomStringConvertible {
     public let bytes: [UInt8]
 
@@ -38,8 +39,8 @@ public struct FoldScope: Sendable {
     /// Every key.
     public static let all = FoldScope(kind: .all)
 
-    /// One of `count` parts of the keys. Each device, broker, certificate and authority is in one part, the same in
-    /// every process. Campaigns, firmware and groups are in part 0.
+    /// One of `count` parts of the keys. Each device, broker, certificate, authority and job is in one part, the same
+    /// in every process. Campaigns, firmware and groups are in part 0.
     public static func partition(_ index: Int, of count: Int) -> FoldScope {
         precondition((0..<count).contains(index), "there is no partition \(index) of \(count)")
         return count == 1 ? .all : FoldScope(kind: .partition(index, of: count))

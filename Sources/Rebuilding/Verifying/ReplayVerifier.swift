@@ -184,15 +184,15 @@ public struct ReplayVerifier {
         if digest.rowCount % 4096 == 0, options.isCancelled() { throw CancellationError() }
     }
 
-    /// The events that touched a row: the one that it names, or those of its device. Of a certificate or an authority
-    /// those that it names, the first and the last, of a broker the last: decisions have no index by their subject.
+    /// The events that touched a row: the one that it names, or those of its device. Of a certificate, an authority or
+    /// a job those that it names, the first and the last, of a broker the last: decisions have no index by subject.
     private func touching(_ row: NamedRow, before end: Position) throws -> (count: Int, last: [Position]) {
-        if let position = row["position"].flatMap({ UInt64($0) }) {
-            return (1, [Position(position)])
-        }
-        if let added = row["added_position"].flatMap({ UInt64($0) }) {
-            let last = row["last_position"].flatMap { UInt64($0) } ?? added
-            return last == added ? (1, [Position(added)]) : (2, [Position(added), Position(last)])
+        func position(_ column: String) -> UInt64? { row[column].flatMap { UInt64($0) } }
+        // Of an attempt its start; of a late result the result.
+        let attempt = position("report").flatMap { $0 > 0 ? $0 : position("token") }
+        if let first = position("position") ?? position("added_position") ?? attempt {
+            let last = position("last_position") ?? first
+            return last == first ? (1, [Position(first)]) : (2, [Position(first), Position(last)])
         }
         guard let tenant = row.text("tenant_id"), let device = row.text("device_id") else {
             return row["last_position"].flatMap { UInt64($0) }.map { (1, [Position($0)]) } ?? (0, [])

@@ -10,6 +10,7 @@ import Foundation
 import History
 import Ingest
 import Issuing
+import Jobs
 import Logging
 import Outbox
 import Postgres
@@ -142,6 +143,9 @@ final class Daemon: Sendable {
         ) {
             snapshots.folder.newest(CertificateRegistry.self, horizon: log.horizon, report: passOver)
         }
+        let jobs = JobProcessing(settings, log: log, writer: decisions, certificates: certificates.service) {
+            snapshots.folder.newest(JobQueues.self, horizon: log.horizon, report: passOver)
+        }
         let projectors = Self.makeProjectors(
             settings, log: log, databaseURL: databaseURL, snapshots: snapshots, logger: logger)
         let rebuilds = RebuildKeeper(
@@ -168,7 +172,7 @@ final class Daemon: Sendable {
             database: keeper, scrubService: scrubService,
             checkpoints: checkpoints, archive: archive, selfCheck: selfCheck, rebuilds: rebuilds,
             troubles: troubles, check: certificates.check, certificateAudit: certificateAudit,
-            enforcers: certificates.enforcers)
+            enforcers: certificates.enforcers, jobs: jobs.reports)
         let metrics = MetricsCollector(
             reporter: reporter, deadLetters: DeadLetterCounts(queries), startedAt: startedAt,
             limitedDevices: { ingest.mostLimited(20) },
@@ -181,6 +185,7 @@ final class Daemon: Sendable {
             log: FileLogOperations(log: log, projectors: projectors, logger: logger),
             snapshots: snapshots, past: PastAccess(asOf: asOf), rebuilds: rebuilds, tokens: tokens,
             certificates: certificates.service, crls: certificates.crls, certificateAudit: certificateAudit,
+            jobs: jobs.service,
             metrics: { await metrics.collect() },
             acknowledgeBroker: { broker, name, reason in
                 try await ingest.acknowledge(broker: broker, operator: name, reason: reason)?.rawValue
@@ -221,6 +226,7 @@ final class Daemon: Sendable {
                     stop: { scrubService.stop() }),
                 Self.tokens(tokens, troubles, logger),
                 certificates.part(certificateAudit, after: receiving, troubles, logger),
+                jobs.part(after: receiving, troubles, logger),
                 Self.campaigns(decider, after: receiving, troubles, logger),
                 DaemonPart("commands") {
                     guard await receiving.value else { return }

@@ -31,6 +31,7 @@ struct MetricsCollector: Sendable {
                 metrics.add(.certificateFindings, UInt64(count), ["code": code.rawValue])
             }
         }
+        if let jobs = reporter.jobs.latest { add(jobs, to: &metrics) }
         metrics.add(.databaseConnected, reporter.database.state.connected)
         for (reason, count) in await deadLetters.latest() {
             metrics.add(.deadLetters, UInt64(clamping: count), ["reason": reason])
@@ -38,6 +39,21 @@ struct MetricsCollector: Sendable {
         reporter.rebuilds.add(to: &metrics)
         addProcess(to: &metrics)
         return metrics
+    }
+
+    private func add(_ jobs: JobProcessing.Report, to metrics: inout MetricsSnapshot) {
+        for queue in jobs.queues {
+            let labels: KeyValuePairs = ["queue": queue.queue.rawValue]
+            let waits = queue.oldest.map { jobs.at.microseconds.saturatingSubtracting($0.microseconds) } ?? 0
+            metrics.add(.jobsWaiting, UInt64(clamping: queue.waiting), labels)
+            metrics.add(.jobsReady, UInt64(clamping: queue.ready), labels)
+            metrics.add(.jobsRunning, UInt64(clamping: queue.running), labels)
+            metrics.add(.jobsReadySeconds, UInt64(clamping: waits / 1_000_000), labels)
+            metrics.add(.jobsSucceeded, UInt64(clamping: queue.lastDay.succeeded), labels)
+            metrics.add(.jobsFailed, UInt64(clamping: queue.lastDay.failed), labels)
+            metrics.add(.jobQueuePaused, queue.pause != nil, labels)
+        }
+        metrics.add(.jobsPoisoned, UInt64(clamping: jobs.poisoned))
     }
 
     /// 0 for what is not wrong: an alert that never had a sample cannot tell silence from health.

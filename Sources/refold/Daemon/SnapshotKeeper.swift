@@ -6,6 +6,7 @@ import EventLog
 import EventModel
 import Foundation
 import History
+import Jobs
 import Logging
 import Settings
 import Snapshots
@@ -26,7 +27,9 @@ extension SnapshotMaker {
     ) {
         self.init(
             source: log, logID: logID, folder: folder,
-            deciders: [.of(CampaignState.self), .of(AccessState.self), .of(CertificateRegistry.self)], now: now)
+            deciders: [
+                .of(CampaignState.self), .of(AccessState.self), .of(CertificateRegistry.self), .of(JobQueues.self),
+            ], now: now)
     }
 }
 

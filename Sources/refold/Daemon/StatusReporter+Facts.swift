@@ -7,6 +7,7 @@ import Foundation
 import Health
 import Ingest
 import Issuing
+import Jobs
 import Outbox
 import Output
 import Projecting
@@ -22,6 +23,8 @@ extension StatusReporter {
         facts.database = database.state.facts
         facts.log = logFacts
         facts.process = process
+        facts.queues = queues
+        facts.poisonedJobs = jobs.latest?.poisoned ?? 0
         facts.crls = troubles.crls.map(crl)
         facts.crlsUnproved = crlsUnproved
         facts.clientsUncut = troubles.clientsUncut
@@ -100,6 +103,17 @@ extension StatusReporter {
         return facts
     }
 
+    private var queues: [HealthFacts.Queue] {
+        guard let report = jobs.latest else { return [] }
+        return report.queues.filter { $0.pause == nil }.compactMap { queue in
+            queue.oldest.map { oldest in
+                let waits = report.at.microseconds.saturatingSubtracting(oldest.microseconds)
+                return HealthFacts.Queue(
+                    name: queue.queue.rawValue, ready: queue.ready, waitsSeconds: Double(waits) / 1_000_000)
+            }
+        }
+    }
+
     private var process: HealthFacts.Process {
         var facts = HealthFacts.Process()
         facts.descriptorsOpen = Descriptors.open ?? 0
@@ -108,6 +122,8 @@ extension StatusReporter {
         facts.deciderError = troubles.error(of: CampaignState.storedName)
         facts.tokenError = troubles.error(of: AccessState.storedName)
         facts.certificateError = troubles.error(of: CertificateRegistry.storedName)
+        facts.jobError =
+            [JobQueues.storedName, "leases", "workers"].lazy.compactMap { troubles.error(of: $0) }.first
         facts.renewalError = troubles.error(of: "renewals")
         facts.auditError = troubles.error(of: "audit")
         facts.awaitsCertificates = check.map { !$0.isReady } ?? false

@@ -26,6 +26,7 @@ struct StatusReporter: StatusProviding, ProjectionControlling {
     let check: CertificateCheck?
     let certificateAudit: CertificateAudit
     let enforcers: [(broker: String, enforcer: CRLEnforcer)]
+    let jobs: JobProcessing.Reports
     private let memory = SharedMemory()
 
     /// Log lines dropped in the last minute, of `total` since the start.

@@ -30,7 +30,7 @@ struct PoisonRule: Sendable, CustomStringConvertible {
 
     static func random(_ random: inout SeededRandom) -> PoisonRule {
         let device = "d\(random.below(5))"
-        switch random.below(19) {
+        switch random.below(23) {
         case 0: return text("device_status_v1", "device_id", device)
         case 1: return atLeast("device_status_v1", "message_count", Int64(2 + random.below(20)))
         case 2: return text("device_connection_events_v1", "event_type", "CONNECTION_LOST")
@@ -49,6 +49,11 @@ struct PoisonRule: Sendable, CustomStringConvertible {
         case 15: return text("certificate_authorities_v1", "status", random.pick(["REPLACED", "RETIRED"]))
         case 16: return atLeast("crls_v1", "number", Int64(10 + random.below(20)))
         case 17: return text("certificate_events_v1", "event_type", "certificate.held")
+        case 18: return text("jobs_v1", "status", random.pick(["RUNNING", "SUCCEEDED", "FAILED"]))
+        case 19: return number("jobs_v1", "id", 1 + Int64(random.below(9)))
+        case 20: return text("job_attempts_v1", "outcome", random.pick(["SUCCEEDED", "LATE"]))
+        case 21:
+            return text(random.pick(["job_queues_v1", "job_schedules_v1"]), "name", random.pick(["high", "sweep"]))
         default: return atLeast("ota_device_status_v2", "report_count", 1 + Int64(random.below(3)))
         }
     }

@@ -11,6 +11,7 @@ import Synchronization
 struct PoisonStory {
     private(set) var batches: [RecordBatch] = []
     private var random: SeededRandom
+    private var jobs = JobChaos()
     private var campaigns: Int64 = 0
     private var firmware: Int64 = 0
     private var targets: Int64 = 0
@@ -23,7 +24,7 @@ struct PoisonStory {
     private mutating func add() {
         let tenant = random.chance(0.7) ? "acme" : "b.corp", device = "d\(random.below(5))"
         let rest: String, payload: String
-        switch random.below(27) {
+        switch random.below(30) {
         case 0..<4: (rest, payload) = ("telemetry", #"{"metrics":{"t\#(random.below(3))":\#(random.below(9))}}"#)
         case 4: (rest, payload) = ("heartbeat", "{}")
         case 5: (rest, payload) = ("shadow/reported", #"{"version":\#(random.below(9)),"reported":{"x":1}}"#)
@@ -35,7 +36,10 @@ struct PoisonStory {
             let status = random.pick(["DOWNLOADING", "INSTALLING", "SUCCESS", "FAILED"])
             (rest, payload) = ("ota/status", #"{"campaign_id":\#(1 + random.below(5)),"status":"\#(status)"}"#)
         case 19: return connection()
-        case 24...:
+        case 27...:
+            let (schema, event) = jobs.decide(at: UInt64(batches.count), using: &random)
+            return append(.decision, schema.rawValue, json(event))
+        case 24..<27:
             let (schema, event) = CertificateChaos.decide(using: &random)
             return append(.decision, schema.rawValue, json(event))
         default: return decide()

@@ -1,7 +1,9 @@
 /// Finds numbers by a hash of what they stand for; the caller compares the keys. Open addressing with linear probing,
 /// 8 bytes a slot, at most two thirds of the slots taken. It cannot be iterated over: its order differs between
 /// processes, and must reach no output.
-struct HashIndex: Sendable {
+package struct HashIndex: Sendable {
+    package init() {}
+
     private struct Slot {
         var number = UInt32.max
         var hash: UInt32 = 0
@@ -15,7 +17,7 @@ struct HashIndex: Sendable {
     private func next(_ slot: Int) -> Int { (slot + 1) & (slots.count - 1) }
 
     /// The first number under `hash` that `matches`.
-    func first(_ hash: UInt32, where matches: (UInt32) -> Bool) -> UInt32? {
+    package func first(_ hash: UInt32, where matches: (UInt32) -> Bool) -> UInt32? {
         var slot = home(hash)
         while !slots[slot].isEmpty {
             if slots[slot].hash == hash, matches(slots[slot].number) { return slots[slot].number }
@@ -24,7 +26,7 @@ struct HashIndex: Sendable {
         return nil
     }
 
-    mutating func insert(_ number: UInt32, _ hash: UInt32) {
+    package mutating func insert(_ number: UInt32, _ hash: UInt32) {
         if (count + 1) * 3 > slots.count * 2 {
             let old = slots
             slots = ContiguousArray(repeating: Slot(), count: old.count * 2)
@@ -35,11 +37,11 @@ struct HashIndex: Sendable {
     }
 
     /// Puts `new` in the place of `old`, which has the same key.
-    mutating func replace(_ old: UInt32, by new: UInt32, _ hash: UInt32) {
+    package mutating func replace(_ old: UInt32, by new: UInt32, _ hash: UInt32) {
         if let slot = slot(of: old, hash) { slots[slot].number = new }
     }
 
-    mutating func remove(_ number: UInt32, _ hash: UInt32) {
+    package mutating func remove(_ number: UInt32, _ hash: UInt32) {
         guard var gap = slot(of: number, hash) else { return }
         count -= 1
         // Searches end at a gap: what was placed behind it, because its own slot was taken, moves up.
