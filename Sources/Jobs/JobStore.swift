@@ -99,11 +99,15 @@ struct JobStore: Sendable {
         return record.id == entry.id && record.version == entry.version
     }
 
-    var slots: some Sequence<Slot> {
-        (0..<Slot(clamping: chunks.count * Self.chunkCount)).lazy.filter {
-            let chunk = Int($0) / Self.chunkCount, place = Int($0) % Self.chunkCount
-            return place < chunks[chunk].count && chunks[chunk][place] != nil
+    var slots: [Slot] {
+        var slots: [Slot] = []
+        slots.reserveCapacity(count)
+        for (number, chunk) in chunks.enumerated() {
+            for place in chunk.indices where chunk[place] != nil {
+                slots.append(Slot(number * Self.chunkCount + place))
+            }
         }
+        return slots
     }
 
     /// Jobs of a queue whose time has come, the earliest time among them, and running ones. Copies no record.

@@ -17,7 +17,7 @@ enum JobsFault: String {
     case startsBesideAPause
     /// Two commands of a commit queue jobs with the same key.
     case queuesAKeyTwice
-    /// A tick whose job is still open is not remembered.
+    /// A tick is not remembered where the job before it has not ended.
     case forgetsTicks
 }
 

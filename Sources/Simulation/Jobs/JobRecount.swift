@@ -54,6 +54,7 @@ struct JobRecount {
     static let failure = "it failed"
 
     var open: [Job] { jobs.values.filter { $0.status.isOpen }.sorted { $0.id < $1.id } }
+    var isAllEnded: Bool { !jobs.values.contains { $0.status.isOpen } }
     var running: [Job] { jobs.values.filter { $0.status == .running }.sorted { $0.id < $1.id } }
 
     // MARK: What may start
@@ -288,7 +289,9 @@ struct JobRecount {
             let seconds = schedule.intervalSeconds, let last = ticks[event.name]
         else { return "\(event.name) is no schedule" }
         let due = event.due.microseconds, interval = seconds * 1_000_000
-        guard due % interval == 0, due > last, due <= now else { return "\(event.name) has no tick at \(event.due)" }
+        guard due % interval == 0, due > last, due <= now || hasStepped else {
+            return "\(event.name) has no tick at \(event.due)"
+        }
         if due / interval - last / interval - 1 != event.missed { return "\(event.name) missed other ticks" }
         ticks[event.name] = due
         let open = openJob(Envelope.everyTenant, schedule.kind, event.name)

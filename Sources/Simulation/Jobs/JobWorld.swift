@@ -331,8 +331,9 @@ public final class JobWorld {
                     && (!job.status.isOpen || found.runAt.microseconds == job.runAt),
                 "job \(job.id) is \(found), by the recount \(job)")
         }
+        let open = recount.open
         for statistics in state.statistics(now: log.now()) {
-            let jobs = recount.open.filter { $0.queue == statistics.queue }
+            let jobs = open.filter { $0.queue == statistics.queue }
             try require(
                 statistics.running == jobs.count { $0.status == .running }
                     && statistics.waiting == jobs.count { $0.status == .waiting },
@@ -352,13 +353,13 @@ public final class JobWorld {
         if runtime == nil { try start() }
         try endSchedules()
         for round in 0..<2_000 {
-            if recount.open.isEmpty { break }
+            if recount.isAllEnded { break }
             try work()
             try endOverdue()
             // Backoff, rates and pauses open again.
             if round % 5 == 4 { pass(seconds: random.pick([1, 30, 600, 7_200])) }
         }
-        try require(recount.open.isEmpty, "jobs that never end: \(recount.open.prefix(3))")
+        try require(recount.isAllEnded, "jobs that never end: \(recount.open.prefix(3))")
         try check()
         guard let runtime else { return }
         try compareWithRefold(try runtime.recover(), runtime.end)
