@@ -55,7 +55,7 @@ public struct AccessState: Decider, Equatable {
 
     public init() {}
 
-    public static var beginningUnknown: AccessState? {
+    public static func beginningUnknown(before horizon: Position) -> AccessState? {
         var state = AccessState()
         state.isBeginningUnknown = true
         return state

@@ -41,8 +41,9 @@ public protocol Decider: Sendable {
     static var storedVersion: Int { get }
 
     init()
-    /// The state where the log's beginning is gone and no snapshot has it; nil: the decider cannot begin there.
-    static var beginningUnknown: Self? { get }
+    /// The state where the log's beginning, before `horizon`, is gone and no snapshot has it; nil: the decider cannot
+    /// begin there.
+    static func beginningUnknown(before horizon: Position) -> Self?
 
     /// A subject of every decision of this decider; nil: none. With it, the runtime reads only steps of the log's clock
     /// between its own decisions, because the writer reports decisions of others. `wantsMessages` must be false.
@@ -100,7 +101,7 @@ public protocol Decider: Sendable {
 }
 
 extension Decider {
-    public static var beginningUnknown: Self? { nil }
+    public static func beginningUnknown(before horizon: Position) -> Self? { nil }
     public static var commonSubject: String? { nil }
     public var hasTimers: Bool { true }
     public var wantsMessages: Bool { false }

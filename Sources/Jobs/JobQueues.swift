@@ -75,8 +75,15 @@ public struct JobQueues: Decider {
 
     public init() {}
 
-    /// The jobs before are not known, and neither are ids that were used: the log's positions are beyond all of them.
-    public static var beginningUnknown: JobQueues? { nil }
+    /// A log from before there were jobs. Where jobs were lost nevertheless, no id is used twice: one event queues at
+    /// most `jobsPerCommandMax` of them.
+    public static func beginningUnknown(before horizon: Position) -> JobQueues? {
+        var queues = JobQueues()
+        let events = Int64(clamping: horizon.rawValue)
+        let (ids, isOver) = events.multipliedReportingOverflow(by: Int64(jobsPerCommandMax))
+        queues.nextID = isOver ? .max : ids.saturatingAdding(1)
+        return queues
+    }
 
     // MARK: Fold
 

@@ -92,7 +92,7 @@ import Testing
         let state = try await restarted.recover()
         #expect(restarted.tokenIndex.hasTokens)
         #expect(try AccessState(stored: state.stored()).hasEverHadTokens, "and from a snapshot")
-        let unknown = try #require(AccessState.beginningUnknown)
+        let unknown = try #require(AccessState.beginningUnknown(before: Position(7)))
         #expect(unknown.hasEverHadTokens, "and when the log's beginning is gone")
         let sealed = try AccessState(stored: unknown.stored())
         #expect(sealed == unknown && sealed.hasEverHadTokens)

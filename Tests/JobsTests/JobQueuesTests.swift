@@ -329,6 +329,12 @@ import Testing
         }
     }
 
+    @Test mutating func noIdIsUsedTwiceWhereTheBeginningIsUnknown() throws {
+        queues.state = try #require(JobQueues.beginningUnknown(before: Position(20)))
+        #expect(try queues.queue(job()) == [20_001])
+        #expect(JobQueues.beginningUnknown(before: Position(.max))?.nextID == .max)
+    }
+
     @Test func numbersFromOutsideDoNotTrap() {
         var state = JobQueues()
         var new = JobsQueued.Job(id: .max, kind: "k", queue: .low, attemptsMax: .min)

@@ -22,7 +22,7 @@ extension DeciderFold {
             try state.fold(positions, of: source)
             return state
         } catch let error as LogError where error.code == .beforeHorizon {
-            guard var state = D.beginningUnknown else { throw error }
+            guard var state = D.beginningUnknown(before: source.firstPosition) else { throw error }
             try state.fold(source.firstPosition..<positions.upperBound, of: source)
             return state
         }
@@ -47,7 +47,7 @@ extension SnapshotFolder {
                 if let file, let state = try file.state(ofDecider: D.storedName) {
                     return DeciderSnapshot(state: try D(stored: state.bytes), end: file.end)
                 }
-                guard horizon > Position(0), let beginning = D.beginningUnknown else { return nil }
+                guard horizon > Position(0), let beginning = D.beginningUnknown(before: horizon) else { return nil }
                 return DeciderSnapshot(state: beginning, end: horizon)
             }
         } catch {
