@@ -207,7 +207,7 @@ struct JobDraft {
         var keys: Set<String> = []
         let open = try jobs.map { job throws(JobRefusal) -> JobStore.Slot? in
             guard let key = job.key else { return nil }
-            guard keys.insert("\(request.tenantID)/\(job.kind)/\(key)").inserted else {
+            guard keys.insert(Self.name(request.tenantID, job.kind, key)).inserted else {
                 throw JobRefusal(.invalidValue, "two jobs \(job.kind) of the command have the key \(key)")
             }
             return openJob(request.tenantID, job.kind, key)
@@ -251,6 +251,10 @@ struct JobDraft {
         }
         newKinds.formUnion(kinds)
         newScopes.formUnion(scopes)
+    }
+
+    private static func name(_ tenantID: String, _ kind: String, _ key: String) -> String {
+        "\(tenantID)/\(kind)/\(key)"
     }
 
     private func openJob(_ tenantID: String, _ kind: String, _ key: String) -> JobStore.Slot? {
@@ -300,8 +304,15 @@ struct JobDraft {
             throw JobRefusal(
                 .alreadyExists, "job \(state.store[open].id) with the same key is open; retry that one, or wait for it")
         }
+        let tenantID = state.tenants[record.tenant]
+        if !record.status.isOpen, !record.key.isEmpty {
+            let key = String(decoding: record.key, as: UTF8.self)
+            guard newKeys.insert(Self.name(tenantID, state.kinds[UInt32(record.kind)], key)).inserted else {
+                return .deferred
+            }
+        }
         touched.insert(id)
-        var event = JobRescheduled(id: id, tenantID: state.tenants[record.tenant], actor: request.actor)
+        var event = JobRescheduled(id: id, tenantID: tenantID, actor: request.actor)
         event.runAt = now
         event.isReset = !record.status.isOpen
         (event.idempotencyKey, event.requestDigest) = (request.idempotencyKey, request.digest)

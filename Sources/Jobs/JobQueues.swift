@@ -213,7 +213,7 @@ public struct JobQueues: Decider {
     public mutating func moveTimers(by microseconds: Int64) {
         func move(_ time: Int64) -> Int64 { Timestamp(microseconds: time).moved(by: microseconds).microseconds }
         answers.move(by: microseconds)
-        for slot in Array(store.slots) { store.update(slot) { $0.runAt = move($0.runAt) } }
+        for slot in store.slots { store.update(slot) { $0.runAt = move($0.runAt) } }
         for number in groups.indices { groups[number].delayed.reorder(move) }
         nextDue = nextDue == .max ? .max : move(nextDue)
         running = running.mapValues { run in

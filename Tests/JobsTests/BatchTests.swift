@@ -47,6 +47,18 @@ import Testing
         #expect(queues.events.count == events + 1 && queues.state.job(1)?.queue == .low)
     }
 
+    @Test func aRetryTakesItsKey() throws {
+        var queues = TestQueues()
+        try queues.queue(job(key: "a"))
+        try queues.run(.cancel([1], reason: nil))
+        let answers = try queues.run([request(.queue([job(key: "a")], cause: nil)), request(.retry(1))])
+        #expect(answers[1] == .deferred)
+        guard case .rejected(_, .alreadyExists, _) = try queues.run(.retry(1)) else { return #expect(Bool(false)) }
+        try queues.run(.cancel([2, 2], reason: nil))
+        let other = try queues.run([request(.retry(1)), request(.retry(2))])
+        #expect(other[1] == .deferred && queues.state.job(1)?.status == .waiting)
+    }
+
     /// One commit could otherwise add more kinds than their numbers can tell apart.
     @Test func kindsAreLimitedOverACommit() throws {
         var queues = TestQueues()
