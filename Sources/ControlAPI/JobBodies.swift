@@ -151,13 +151,16 @@ struct ResultBody: BodyFields {
 
         func report(_ id: Int64) throws(Problem) -> AttemptReport {
             let value: AttemptReport.Outcome
+            if let seconds = retryAfterSeconds, !(1...86_400).contains(seconds) {
+                throw .invalid("retry_after_seconds must be 1 to 86400")
+            }
             switch outcome {
             case "succeeded": value = .succeeded(result)
             case "failed":
                 guard let error, !error.isEmpty else { throw .invalid("a failed attempt needs error, the reason") }
                 value = .failed(error, isFinal: final ?? false)
             case "limited":
-                guard let seconds = retryAfterSeconds, (1...86_400).contains(seconds) else {
+                guard let seconds = retryAfterSeconds else {
                     throw .invalid("a limited attempt needs retry_after_seconds, 1 to 86400")
                 }
                 value = .limited(seconds: seconds, reason: error)
